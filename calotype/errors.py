@@ -1,0 +1,125 @@
+"""Every error calotype raises on purpose, as one tree.
+
+    CalotypeError
+    ├── ConfigError (ValueError)              an option is misspelt, has the wrong type, or contradicts another
+    ├── ManifestError (ValueError)            a data file, folder or row can't be read
+    │   └── MissingCaptionError               images without a caption, and nothing said what to do with them
+    ├── ImageError (ValueError)               one picture can't be had; the others are fine
+    │   ├── DecodeError                       its bytes are not a whole, supported image
+    │   ├── DecompressionBombError            its header announces more pixels than allowed
+    │   └── FetchError                        its URL did not give it
+    ├── CollateError (ValueError)             samples that don't fit into one batch
+    ├── LoaderError (RuntimeError)            the loader process died, or was used wrongly
+    └── MissingDependencyError (ImportError)  an optional package is not installed
+
+A message says what was found, where (file, line or row), what was expected, and how to mend it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = [
+    "CalotypeError",
+    "CollateError",
+    "ConfigError",
+    "DecodeError",
+    "DecompressionBombError",
+    "FetchError",
+    "ImageError",
+    "LoaderError",
+    "ManifestError",
+    "MissingCaptionError",
+    "MissingDependencyError",
+    "unknown_key",
+]
+
+
+class CalotypeError(Exception):
+    """The root: `except CalotypeError` catches what calotype raises on purpose, and nothing else."""
+
+
+class ConfigError(CalotypeError, ValueError):
+    """An option is misspelt, has a wrong type or range, or contradicts another. Raised at construction."""
+
+
+class ManifestError(CalotypeError, ValueError):
+    """A data file, folder or row can't be read as pictures and captions."""
+
+
+class MissingCaptionError(ManifestError):
+    """Some images have no caption and `missing_captions` does not say what to do with them."""
+
+
+class ImageError(CalotypeError, ValueError):
+    """One picture can't be had.
+
+    Args:
+        ref: The picture, as a person would find it (path, URL, `shard.tar!member`).
+        reason: What is wrong with it, and how to mend it if there is a way.
+    """
+
+    def __init__(self, ref: str, reason: str) -> None:
+        super().__init__(ref, reason)
+        self.ref = ref
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.ref}: {self.reason}"
+
+
+class DecodeError(ImageError):
+    """The bytes are not a whole image of a supported format."""
+
+
+class DecompressionBombError(ImageError):
+    """The header announces more pixels than `max_pixels`."""
+
+
+class FetchError(ImageError):
+    """The URL did not give the picture."""
+
+
+class CollateError(CalotypeError, ValueError):
+    """Samples whose keys, shapes or dtypes differ can't become one batch."""
+
+
+class LoaderError(CalotypeError, RuntimeError):
+    """The loader process died, or the loader was used in a way that can't work."""
+
+
+class MissingDependencyError(CalotypeError, ImportError):
+    """An optional package is not installed.
+
+    Args:
+        package: The module that could not be imported.
+        extra: The extra of calotype that installs it.
+        purpose: What it is needed for, as it would end the sentence "X is needed …".
+    """
+
+    def __init__(self, package: str, *, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"the package {package!r} is needed {purpose}, and is not installed: "
+            f"pip install 'calotype[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra
+
+    def __reduce__(self) -> Any:
+        return _missing_dependency, (self.package, self.extra, str(self))
+
+
+def _missing_dependency(package: str, extra: str, message: str) -> MissingDependencyError:
+    error = MissingDependencyError(package, extra=extra, purpose="")
+    error.args = (message,)
+    return error
+
+
+def unknown_key(where: str, key: str, known: Iterable[str]) -> ConfigError:
+    """The error for a misspelt option: names the nearest right one, and all there are."""
+    known = sorted(known)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ConfigError(f"{where}: unknown option {key!r}{hint} (known: {', '.join(known)})")
