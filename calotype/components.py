@@ -1,0 +1,84 @@
+"""`_component_`: a mapping that names code becomes the object it describes, with torchtune's meaning."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from calotype.errors import ConfigError, unknown_key
+
+__all__ = ["COMPONENT", "build", "locate"]
+
+COMPONENT = "_component_"
+
+
+def locate(path: str) -> Any:
+    """The object at a dotted path (`torchvision.transforms.v2.GaussianBlur`).
+
+    Raises:
+        ConfigError: Nothing is there; says which part of the path was found.
+    """
+    parts = path.split(".")
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        raise ConfigError(f"{COMPONENT}: {path!r} is not a dotted path such as 'package.module.name'")
+    for cut in range(len(parts) - 1, 0, -1):
+        module_name = ".".join(parts[:cut])
+        try:
+            found: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+                continue
+            raise ConfigError(f"{COMPONENT}: importing {module_name!r} failed: {error}") from error
+        for done, part in enumerate(parts[cut:], start=cut):
+            if not hasattr(found, part):
+                raise unknown_key(f"{COMPONENT} {path!r}, in {'.'.join(parts[:done])!r}", part, _public(found))
+            found = getattr(found, part)
+        return found
+    raise ConfigError(f"{COMPONENT}: no module {parts[0]!r} to find {path!r} in; is its package installed?")
+
+
+def build(config: Any, *args: Any, where: str, **defaults: Any) -> Any:
+    """Instantiates every `_component_` mapping inside `config`, innermost first; anything else passes through.
+
+    Args:
+        config: A mapping with `_component_`, a plain mapping or list that may hold such mappings, or any value.
+        *args: Given to the outermost component before its options (torchtune's tokenizer, say).
+        where: What the value is for, as error messages should call it.
+        **defaults: Options for the outermost component that the mapping does not give.
+
+    Raises:
+        ConfigError: The path leads nowhere, or the component does not take these options.
+    """
+    if isinstance(config, Mapping):
+        options = {key: build(value, where=f"{where}.{key}") for key, value in config.items() if key != COMPONENT}
+        if COMPONENT not in config:
+            return options
+        return _call(locate(config[COMPONENT]), args, defaults | options, where=where)
+    if isinstance(config, list | tuple) and not hasattr(config, "_fields"):
+        return type(config)(build(value, where=f"{where}[{i}]") for i, value in enumerate(config))
+    return config
+
+
+def _call(component: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any], *, where: str) -> Any:
+    try:
+        signature = inspect.signature(component)
+    except (TypeError, ValueError):
+        signature = None
+    if signature is not None:
+        kinds = {parameter.kind for parameter in signature.parameters.values()}
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            for key in options:
+                if key not in signature.parameters:
+                    raise unknown_key(where, key, signature.parameters)
+        try:
+            signature.bind(*args, **options)
+        except TypeError as error:
+            name = getattr(component, "__qualname__", repr(component))
+            raise ConfigError(f"{where}: {name} can't be called with {sorted(options)}: {error}") from error
+    return component(*args, **options)
+
+
+def _public(namespace: Any) -> list[str]:
+    return [name for name in dir(namespace) if not name.startswith("_")]
