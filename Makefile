@@ -1,0 +1,64 @@
+# Everything there is to run. Each target sets up what it needs, so any of them works on a fresh clone.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# The environment in which torchtune 0.6.1 is held against our configs; nothing else needs it.
+TUNE := .venv-torchtune
+TUNE_READY := $(TUNE)/.ready
+
+# The interpreter that makes the environments: the first that is 3.11 or newer and can make one. PYTHON=… picks another.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+		&& echo $$python && break; done)
+
+.PHONY: help setup demo test check bench torchtune
+
+help:
+	@echo "make setup      the environment, in $(VENV)"
+	@echo "make demo       from a folder of photos to a batch, with a picture to look at"
+	@echo "make test       the tests"
+	@echo "make check      lint, format, types, layers, and the code in the docs"
+	@echo "make bench      side by side with what else there is, as ratios"
+	@echo "make torchtune  our configs under torchtune 0.6.1, in an environment of its own"
+
+setup: $(READY)
+
+demo: $(READY)
+	$(BIN)/calotype demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/docs_blocks.py
+
+bench: $(READY)
+	$(BIN)/python benchmarks/raw.py
+	$(BIN)/python benchmarks/interference.py
+
+torchtune: $(TUNE_READY)
+	$(TUNE)/bin/python -m pytest tests/compat
+
+# Installed anew when what it is made from has changed.
+$(READY): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing calotype and its tools into $(VENV) (PyTorch is large: some minutes on a first run)"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(TUNE_READY): pyproject.toml constraints.txt | $(TUNE)/bin/python
+	@echo "Installing torchtune 0.6.1 beside calotype into $(TUNE)"
+	$(TUNE)/bin/python -m pip install --constraint constraints.txt --editable '.[demo]' \
+		torchtune==0.6.1 torchao==0.9.0 pytest pytest-timeout
+	@touch $@
+
+%/bin/python:
+	@test -n "$(PYTHON)" || { \
+		echo "calotype needs Python 3.11 or newer with its venv module (Debian: apt install python3-venv);"; \
+		echo "say which with: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $*
