@@ -2,6 +2,7 @@
 
     CalotypeError
     ├── ConfigError (ValueError)              an option is misspelt, has the wrong type, or contradicts another
+    │   └── MissingTokenizerError             a model's tokenizer can't be had; all that needs no tokens still works
     ├── ManifestError (ValueError)            a data file, folder or row can't be read
     │   └── MissingCaptionError               images without a caption, and nothing said what to do with them
     ├── ImageError (ValueError)               one picture can't be had; the others are fine
@@ -33,6 +34,7 @@ __all__ = [
     "ManifestError",
     "MissingCaptionError",
     "MissingDependencyError",
+    "MissingTokenizerError",
     "unknown_key",
 ]
 
@@ -43,6 +45,10 @@ class CalotypeError(Exception):
 
 class ConfigError(CalotypeError, ValueError):
     """An option is misspelt, has a wrong type or range, or contradicts another. Raised at construction."""
+
+
+class MissingTokenizerError(ConfigError):
+    """A model's tokenizer is neither where it was said to be nor to be had from the hub; says how to get it."""
 
 
 class ManifestError(CalotypeError, ValueError):

@@ -1,0 +1,88 @@
+"""Reads what a Unigram tokenizer needs out of a SentencePiece model file (`spiece.model`).
+
+The file is one protocol buffer message, `ModelProto` of sentencepiece_model.proto
+(https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto). Three of its fields matter here:
+the pieces with their scores, and the normaliser's compiled table of characters. Reading these takes fewer lines than
+the protobuf package takes to import.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from calotype.errors import ConfigError
+
+__all__ = ["read_spiece"]
+
+# Field numbers of ModelProto, ModelProto.SentencePiece and NormalizerSpec.
+_PIECES, _NORMALIZER = 1, 3
+_PIECE, _SCORE = 1, 2
+_CHARSMAP = 2
+
+# Wire types of a protocol buffer.
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def read_spiece(data: bytes, *, name: str) -> tuple[list[tuple[str, float]], bytes]:
+    """The pieces and the normaliser of a SentencePiece model.
+
+    Args:
+        data: The file.
+        name: What to call it in an error.
+
+    Returns:
+        `(piece, score)` by id, and the normaliser's `precompiled_charsmap` (empty when it has none).
+
+    Raises:
+        ConfigError: It is not a SentencePiece model, or it is cut short.
+    """
+    pieces: list[tuple[str, float]] = []
+    charsmap = b""
+    try:
+        for number, value in _fields(data):
+            if number == _PIECES:
+                piece = dict(_fields(value))
+                pieces.append((piece[_PIECE].decode("utf-8"), struct.unpack("<f", piece[_SCORE])[0]))
+            elif number == _NORMALIZER:
+                charsmap = dict(_fields(value)).get(_CHARSMAP, b"")
+    except (IndexError, KeyError, UnicodeDecodeError, ValueError, struct.error) as error:
+        raise ConfigError(f"{name}: not a whole SentencePiece model ({error}); copy or download it again") from error
+    if not pieces:
+        raise ConfigError(f"{name}: a SentencePiece model without pieces; copy or download it again")
+    return pieces, charsmap
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """(field number, raw value) of a message; varints, which are not needed here, come as `b""`."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        number, wire = tag >> 3, tag & 7
+        if wire == _VARINT:
+            _, at = _varint(message, at)
+            yield number, b""
+            continue
+        if wire == _BYTES:
+            length, at = _varint(message, at)
+        elif wire in (_FIXED32, _FIXED64):
+            length = 4 if wire == _FIXED32 else 8
+        else:
+            raise ValueError(f"wire type {wire} at byte {at}")
+        if at + length > len(message):
+            raise ValueError(f"a field of {length} bytes at byte {at} runs past the end, {len(message)}")
+        yield number, message[at : at + length]
+        at += length
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError(f"a number without end at byte {at}")

@@ -1,0 +1,277 @@
+"""The CLIP and T5 tokenizers: the very ids that diffusers' pipelines give, without transformers.
+
+Importing transformers takes seconds, and its tokenizers warn and lock around forks; underneath they call the Rust
+library `tokenizers`, and so does this module, set up as `transformers.CLIPTokenizer` and `T5Tokenizer` (5.x) set it up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Backend
+from tokenizers.models import BPE, Unigram
+
+from calotype.errors import ConfigError, unknown_key
+from calotype.models.spiece import read_spiece
+from calotype.models.tokenizer_files import TokenizerFiles, find_tokenizer_files
+
+__all__ = ["Tokenizer", "load_tokenizer"]
+
+
+class Tokenizer:
+    """Text to ids.
+
+    Threads may share one, it pickles (with its vocabulary, so that the files may be gone by then), and using it
+    before a fork is fine.
+
+    Args:
+        backend: Gives the ids of a text without the tokens that frame it.
+        before: Ids put in front (CLIP's start token).
+        after: Ids put behind (the end token), never cut off.
+        pad_id: Fills up to the fixed length.
+        name: What errors and reports call it.
+    """
+
+    def __init__(
+        self, backend: Backend, *, before: tuple[int, ...], after: tuple[int, ...], pad_id: int, name: str
+    ) -> None:
+        self._backend = backend
+        self._before = before
+        self._after = after
+        self.pad_id = pad_id
+        self.name = name
+
+    @property
+    def eos_id(self) -> int:
+        """The id that ends a text."""
+        return self._after[-1]
+
+    @property
+    def vocab_size(self) -> int:
+        return self._backend.get_vocab_size(with_added_tokens=True)
+
+    def __call__(self, text: str, max_length: int) -> list[int]:
+        """Exactly `max_length` ids: cut so that the end token stays, or padded on the right."""
+        ids = self._frame(self._backend.encode(text, add_special_tokens=False).ids[: self._room(max_length)])
+        return ids + [self.pad_id] * (max_length - len(ids))
+
+    def encode(self, text: str) -> list[int]:
+        """All ids of the text with the tokens that frame it, neither cut nor padded."""
+        return self._frame(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def count(self, text: str) -> int:
+        """How many tokens the whole text takes, framing tokens included."""
+        return len(self.encode(text))
+
+    def cut(self, text: str, max_length: int) -> int | None:
+        """Where `text` is cut at `max_length` tokens: `text[cut:]` is what the model never sees; None when all fits."""
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        room = self._room(max_length)
+        if len(encoding.ids) <= room:
+            return None
+        start: int = encoding.offsets[room][0]
+        return start
+
+    def _frame(self, ids: list[int]) -> list[int]:
+        return [*self._before, *ids, *self._after]
+
+    def _room(self, max_length: int) -> int:
+        room = max_length - len(self._before) - len(self._after)
+        if room < 0:
+            raise ConfigError(
+                f"{self.name}: max_length {max_length} is too short: {max_length - room} tokens frame every text"
+            )
+        return room
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({self.name!r}, vocab_size={self.vocab_size}, pad_id={self.pad_id}, eos_id={self.eos_id})"
+
+
+def load_tokenizer(
+    path: str | Path, *, kind: str, subfolder: str | None = None, pad_token: str | None = None
+) -> Tokenizer:
+    """A tokenizer from its files.
+
+    Args:
+        path: A local folder (`tokenizer.json`, or `vocab.json` and `merges.txt`, or `spiece.model`), one of these
+            files alone (for CLIP `merges.txt` is enough: the vocabulary follows from it), or a hub name with its
+            subfolder, `black-forest-labs/FLUX.1-dev:tokenizer_2`.
+        kind: `"clip"` or `"t5"`.
+        subfolder: Inside the folder or hub repository.
+        pad_token: What pads when the files don't say (CLIP's end token, T5's `<pad>`; SDXL's second pads with `!`).
+
+    Raises:
+        MissingTokenizerError: Nothing is there; says how to get it.
+        ConfigError: Something is there that is not such a tokenizer.
+    """
+    if kind not in _KINDS:
+        raise unknown_key("kind of tokenizer", kind, _KINDS)
+    files = find_tokenizer_files(path, subfolder=subfolder)
+    return _KINDS[kind](files, pad_token)
+
+
+def _clip(files: TokenizerFiles, pad_token: str | None) -> Tokenizer:
+    vocab: dict[str, int]
+    if "tokenizer.json" in files:
+        model = _model(files, "BPE")
+        vocab, merges = model["vocab"], [_pair(merge) for merge in model["merges"]]
+    elif "merges.txt" in files:
+        merges = _merges(files)
+        vocab = files.json("vocab.json") if "vocab.json" in files else _clip_vocab(merges)
+    else:
+        raise _wrong_files(files, "CLIP", "tokenizer.json, or merges.txt (with or without vocab.json)")
+    config = files.config()
+    start, end = _token(config, "bos_token", "<|startoftext|>"), _token(config, "eos_token", "<|endoftext|>")
+    pad = _token(config, "pad_token", pad_token or end)
+    try:
+        backend = Backend(BPE(vocab=vocab, merges=merges, end_of_word_suffix="</w>", unk_token=end))
+    except Exception as error:
+        raise ConfigError(f"{files.path}: not a whole CLIP tokenizer ({error}); copy or download it again") from error
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(words), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    # The start token is looked for after lower-casing, the others before: what CLIP's own files say.
+    defaults = [AddedToken(start, normalized=True, special=True), AddedToken(end, normalized=False, special=True)]
+    _add_tokens(backend, files, config, [*defaults, AddedToken(pad, normalized=False, special=True)])
+    return _framed(backend, files, before=(start,), after=(end,), pad=pad)
+
+
+def _t5(files: TokenizerFiles, pad_token: str | None) -> Tokenizer:
+    if "tokenizer.json" in files:
+        model = _model(files, "Unigram")
+        pieces = [(piece, float(score)) for piece, score in model["vocab"]]
+        charsmap = _charsmap(files.json("tokenizer.json").get("normalizer"))
+    elif "spiece.model" in files:
+        pieces, charsmap = read_spiece(files.read("spiece.model"), name=str(files.path))
+        pieces += [(token, 0.0) for token in _SENTINELS]
+    else:
+        raise _wrong_files(files, "T5", "tokenizer.json or spiece.model")
+    config = files.config()
+    end, pad = _token(config, "eos_token", "</s>"), _token(config, "pad_token", pad_token or "<pad>")
+    unknown = _token(config, "unk_token", "<unk>")
+    ids = {piece: id for id, (piece, _) in enumerate(pieces)}
+    if unknown not in ids:
+        raise ConfigError(f"{files.path}: not a T5 tokenizer: its vocabulary has no {unknown!r}")
+    backend = Backend(Unigram(pieces, unk_id=ids[unknown], byte_fallback=False))
+    if charsmap:
+        backend.normalizer = normalizers.Precompiled(charsmap)
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
+    )
+    special = [pad, end, unknown, *(token for token in _SENTINELS if token in ids)]
+    _add_tokens(backend, files, config, [AddedToken(token, normalized=False, special=True) for token in special])
+    return _framed(backend, files, before=(), after=(end,), pad=pad)
+
+
+_KINDS: Mapping[str, Callable[[TokenizerFiles, str | None], Tokenizer]] = {"clip": _clip, "t5": _t5}
+
+_SENTINELS = [f"<extra_id_{i}>" for i in range(99, -1, -1)]
+"""T5's 100 sentinels, which its SentencePiece file leaves out: the ids after its last one, in this order."""
+
+
+def _framed(
+    backend: Backend, files: TokenizerFiles, *, before: tuple[str, ...], after: tuple[str, ...], pad: str
+) -> Tokenizer:
+    def id_of(token: str) -> int:
+        found = backend.token_to_id(token)
+        assert found is not None, token  # `_add_tokens` has put every special token in.
+        return found
+
+    return Tokenizer(
+        backend,
+        before=tuple(map(id_of, before)),
+        after=tuple(map(id_of, after)),
+        pad_id=id_of(pad),
+        name=str(files.path),
+    )
+
+
+def _add_tokens(backend: Backend, files: TokenizerFiles, config: Mapping[str, Any], defaults: list[AddedToken]) -> None:
+    """Tokens found in a text as they stand, before anything else: as the files list them, then the defaults."""
+    listed: dict[str, Mapping[str, Any]] = {}
+    if "tokenizer.json" in files:
+        listed |= {token["content"]: token for token in files.json("tokenizer.json").get("added_tokens", [])}
+    decoder = config.get("added_tokens_decoder", {})
+    listed |= {decoder[id]["content"]: decoder[id] for id in sorted(decoder, key=int)}
+    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    tokens = [
+        AddedToken(content, **{flag: bool(token[flag]) for flag in flags if flag in token})
+        for content, token in listed.items()
+    ]
+    tokens += [token for token in defaults if token.content not in listed]
+    vocab = backend.get_vocab(with_added_tokens=False)
+    new = [token.content for token in tokens if token.content not in vocab]
+    if new:
+        raise ConfigError(
+            f"{files.path}: its vocabulary of {len(vocab)} tokens lacks the special token(s) {', '.join(new)}; "
+            "the files are cut short or of another tokenizer: copy or download them again"
+        )
+    backend.add_special_tokens([token for token in tokens if token.special])
+    backend.add_tokens([token for token in tokens if not token.special])
+
+
+def _model(files: TokenizerFiles, kind: str) -> dict[str, Any]:
+    found = files.json("tokenizer.json")
+    model: dict[str, Any] = found.get("model", {}) if isinstance(found, dict) else {}
+    # Old files don't name the type of their model.
+    if not model.get("vocab") or model.get("type", kind) != kind or (kind == "BPE" and "merges" not in model):
+        raise ConfigError(
+            f"{files.path}: a tokenizer.json whose model is {kind} was expected, found {model.get('type', 'none')!r}; "
+            "is this another model's tokenizer?"
+        )
+    return model
+
+
+def _charsmap(normalizer: Any) -> bytes:
+    import base64
+
+    if not isinstance(normalizer, dict):
+        return b""
+    for part in normalizer.get("normalizers", [normalizer]):
+        if part.get("type") == "Precompiled":
+            return base64.b64decode(part["precompiled_charsmap"])
+    return b""
+
+
+def _merges(files: TokenizerFiles) -> list[tuple[str, str]]:
+    lines = [line for line in files.text("merges.txt").split("\n") if line and not line.startswith("#version")]
+    try:
+        return [_pair(line) for line in lines]
+    except ValueError as error:
+        raise ConfigError(f"{files.path}: not a list of merges ({error}); copy or download it again") from error
+
+
+def _pair(merge: str | list[str]) -> tuple[str, str]:
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return left, right
+
+
+def _clip_vocab(merges: list[tuple[str, str]]) -> dict[str, int]:
+    """CLIP's vocabulary from its merges: 256 bytes, the same at a word's end, the merged pairs, start and end.
+
+    The order is that of OpenAI's `simple_tokenizer.py` (https://github.com/openai/CLIP): printable bytes first.
+    """
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    characters = [chr(byte) for byte in printable]
+    characters += [chr(256 + n) for n in range(256 - len(printable))]
+    tokens = [*characters, *(f"{character}</w>" for character in characters), *(a + b for a, b in merges)]
+    return {token: id for id, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
+
+
+def _token(config: Mapping[str, Any], key: str, default: str) -> str:
+    found = config.get(key) or default
+    return str(found["content"]) if isinstance(found, Mapping) else str(found)
+
+
+def _wrong_files(files: TokenizerFiles, kind: str, expected: str) -> ConfigError:
+    return ConfigError(f"{files.path}: a {kind} tokenizer needs {expected}; found {', '.join(files.names)}")

@@ -1,0 +1,174 @@
+"""Finds a tokenizer's files: a local folder, a single file, or a repository of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from calotype.errors import ConfigError, MissingTokenizerError
+
+__all__ = ["TokenizerFiles", "find_tokenizer_files", "is_hub_name", "split_hub_name"]
+
+_NAMES = ("tokenizer.json", "vocab.json", "merges.txt", "spiece.model")
+_CONFIGS = ("tokenizer_config.json", "special_tokens_map.json")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class TokenizerFiles:
+    """The files of one tokenizer, by their usual names.
+
+    A tokenizer named by one file uses that file and, from its folder, nothing but the settings
+    (`tokenizer_config.json`, `special_tokens_map.json`): they say which token pads.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._folder = path if path.is_dir() else path.parent
+        wanted = _NAMES if path.is_dir() else (_usual_name(path),)
+        self._found = {name: self._folder / name if path.is_dir() else path for name in wanted}
+        self._found = {name: file for name, file in self._found.items() if file.is_file()}
+
+    @property
+    def names(self) -> list[str]:
+        """Which of `tokenizer.json`, `vocab.json`, `merges.txt` and `spiece.model` are there."""
+        return list(self._found)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._found
+
+    def read(self, name: str) -> bytes:
+        return self._found[name].read_bytes()
+
+    def text(self, name: str) -> str:
+        try:
+            return self.read(name).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{self._found[name]}: not UTF-8 text ({error}); copy or download it again") from error
+
+    def json(self, name: str) -> Any:
+        return _json(self._found[name])
+
+    def config(self) -> dict[str, Any]:
+        """`special_tokens_map.json` under `tokenizer_config.json`; empty where neither is there."""
+        merged: dict[str, Any] = {}
+        for name in reversed(_CONFIGS):
+            file = self._folder / name
+            if file.is_file():
+                found = _json(file)
+                if not isinstance(found, Mapping):
+                    raise ConfigError(f"{file}: a JSON object was expected, found {type(found).__name__}")
+                merged |= found
+        return merged
+
+
+def find_tokenizer_files(path: str | Path, *, subfolder: str | None = None) -> TokenizerFiles:
+    """Where a tokenizer lies.
+
+    Args:
+        path: A folder, a single file, or a hub name such as `black-forest-labs/FLUX.1-dev:tokenizer_2`.
+        subfolder: Inside the folder or the hub repository.
+
+    Raises:
+        MissingTokenizerError: Nothing is there, or the hub does not give it; says how to get it.
+    """
+    local = Path(path).expanduser()
+    if local.exists():
+        folder = local / subfolder if subfolder and local.is_dir() else local
+        files = TokenizerFiles(folder)
+        if not files.names:
+            raise MissingTokenizerError(
+                f"{folder}: no tokenizer there ({_what_is_there(folder)}); expected one of {', '.join(_NAMES)}"
+            )
+        return files
+    if not is_hub_name(path):
+        raise MissingTokenizerError(
+            f"{path}: no such file or folder; expected a tokenizer's folder, one of its files ({', '.join(_NAMES)}), "
+            "or a hub name such as 'black-forest-labs/FLUX.1-dev:tokenizer_2'"
+        )
+    repo, inside = split_hub_name(str(path))
+    return TokenizerFiles(_from_hub(repo, subfolder or inside))
+
+
+def is_hub_name(path: str | Path) -> bool:
+    """Whether this could only be `owner/name` or `owner/name:subfolder` on the hub."""
+    if isinstance(path, Path):
+        return False
+    return _HUB_NAME.fullmatch(split_hub_name(path)[0]) is not None and Path(path).suffix not in (
+        ".txt",
+        ".model",
+        ".json",
+    )
+
+
+def split_hub_name(name: str) -> tuple[str, str | None]:
+    """`owner/name:subfolder` → (`owner/name`, `subfolder`)."""
+    repo, _, subfolder = name.partition(":")
+    return repo, subfolder or None
+
+
+def _from_hub(repo: str, subfolder: str | None) -> Path:
+    """The local copy of a repository's tokenizer: the hub's cache first, then a download of these files only."""
+    where = f"{repo}:{subfolder}" if subfolder else repo
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise MissingTokenizerError(
+            f"the tokenizer {where!r} is on the Hugging Face hub, and the package huggingface_hub that fetches it is "
+            f"not installed: pip install 'calotype[hub]'. {_other_ways(repo, subfolder)}"
+        ) from error
+    patterns = [f"{subfolder}/{name}" if subfolder else name for name in _NAMES + _CONFIGS]
+    try:
+        cached = Path(snapshot_download(repo, allow_patterns=patterns, local_files_only=True)) / (subfolder or "")
+        if TokenizerFiles(cached).names:
+            return cached
+    except (OSError, ValueError):
+        pass  # Not in the cache: what the hub itself says comes next.
+    try:
+        folder = Path(snapshot_download(repo, allow_patterns=patterns)) / (subfolder or "")
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise MissingTokenizerError(
+            f"the tokenizer {where!r} could not be had from the Hugging Face hub ({type(error).__name__}: {reason}). "
+            f"{_other_ways(repo, subfolder)}"
+        ) from error
+    if not TokenizerFiles(folder).names:
+        raise MissingTokenizerError(
+            f"the hub's repository {repo!r} holds none of {', '.join(_NAMES)} in {subfolder or 'its top folder'!r}; "
+            "name the subfolder: 'owner/name:subfolder'"
+        )
+    return folder
+
+
+def _other_ways(repo: str, subfolder: str | None) -> str:
+    include = f' --include "{subfolder}/*"' if subfolder else ""
+    return (
+        f"Ways to get it: on a machine with a connection, `hf download {repo}{include} --local-dir FOLDER`, then give "
+        f"FOLDER{f'/{subfolder}' if subfolder else ''}; where the repository is gated, accept its terms on its page "
+        f"and run `hf auth login` first; or give any local folder with this tokenizer's files."
+    )
+
+
+def _usual_name(file: Path) -> str:
+    """Which of the usual files this is: by its name, or by how it ends when somebody renamed it."""
+    if file.name in _NAMES:
+        return file.name
+    return {".txt": "merges.txt", ".model": "spiece.model", ".json": "tokenizer.json"}.get(file.suffix, file.name)
+
+
+def _what_is_there(path: Path) -> str:
+    if not path.exists():
+        return "the folder does not exist"
+    if path.is_file():
+        return f"the file {path.name!r}"
+    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in path.iterdir())
+    return f"it holds {', '.join(names[:8])}{', …' if len(names) > 8 else ''}" if names else "it is empty"
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ConfigError(f"{file}: not JSON ({error}); copy or download it again") from error

