@@ -1,0 +1,271 @@
+"""The plan: which samples make which batch, for any step of any epoch, as a pure function.
+
+Nothing is stored but the entries of each bucket. A step of an epoch names its bucket and its place in it, and the
+samples at that place follow from a permutation that is computed on the spot. So any step can be asked for at once:
+that is what makes a resume exact, and what lets every rank and the loader process agree without talking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from calotype.errors import ConfigError
+from calotype.ledger import LedgerEntry
+from calotype.loader.permutation import Permutation
+from calotype.types import SampleKey
+
+__all__ = ["Cursor", "EpochPlan", "Plan", "Remainder", "Segment"]
+
+Remainder = Literal["short", "repeat", "drop"]
+_LEFT_OUT = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A stretch of an epoch that was done with another world or batch size before a resume."""
+
+    world_size: int
+    batch_size: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cursor:
+    """A position in the endless stream of batches."""
+
+    epoch: int = 0
+    step: int = 0
+    """Batches of this epoch already given to each rank, since the last change of world or batch size."""
+    history: tuple[Segment, ...] = ()
+    """What of this epoch was done before that change; empty in the common case."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything the batches depend on, but the epoch.
+
+    Args:
+        buckets: int (N,): the bucket of each row; -1 leaves a row out.
+        sizes: The (height, width) of each bucket; None leaves the size to the image program.
+        batch_size: Samples a rank gets each step.
+        seed: Of the order and of every draw.
+        rank: Which rank's batches to give.
+        world_size: Number of ranks.
+        remainder: What happens to the samples of a bucket that don't fill a step of `world_size × batch_size`:
+            `short` makes a smaller batch of them (of the same size on every rank; up to `world_size - 1` samples
+            come twice for it), `repeat` fills the step with samples of the bucket that come twice, `drop` leaves
+            them out of this epoch.
+        shuffle: False keeps the rows' order within a bucket, and the buckets one after the other.
+        weights: float (N,): how many times an epoch shows each row; None means once. A fraction is spread over
+            epochs: 0.5 is every second epoch.
+    """
+
+    buckets: npt.NDArray[np.integer]
+    sizes: Sequence[tuple[int, int] | None]
+    batch_size: int
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    remainder: Remainder = "short"
+    shuffle: bool = True
+    weights: npt.NDArray[np.float64] | None = None
+    _entries: _Entries = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size: found {self.batch_size}, expected at least 1")
+        if not 0 <= self.rank < self.world_size:
+            raise ConfigError(f"rank: found {self.rank}, expected 0 to world_size - 1 = {self.world_size - 1}")
+        if self.remainder not in ("short", "repeat", "drop"):
+            raise ConfigError(f"remainder: found {self.remainder!r}, expected 'short', 'repeat' or 'drop'")
+        if self.weights is not None and (self.weights == 1).all():
+            object.__setattr__(self, "weights", None)
+        object.__setattr__(self, "_entries", _Entries.of(self.buckets, len(self.sizes), None))
+
+    def epoch(self, epoch: int, history: Sequence[Segment] = ()) -> EpochPlan:
+        """The batches of one epoch, or of what is left of it after `history`."""
+        entries = self._entries
+        if self.weights is not None:
+            entries = _Entries.of(self.buckets, len(self.sizes), self._counts(epoch))
+        plan = EpochPlan(plan=self, epoch=epoch, entries=entries, generation=0, world_size=self.world_size)
+        for generation, past in enumerate(history):
+            before = EpochPlan(
+                plan=self,
+                epoch=epoch,
+                entries=entries,
+                generation=generation,
+                world_size=past.world_size,
+                batch_size=past.batch_size,
+            )
+            entries = entries.without(before.consumed(past.steps))
+            plan = EpochPlan(
+                plan=self, epoch=epoch, entries=entries, generation=generation + 1, world_size=self.world_size
+            )
+        return plan
+
+    def _counts(self, epoch: int) -> npt.NDArray[np.int64]:
+        """How often each row comes in an epoch: the weight's multiples that fall between epoch and epoch + 1.
+
+        Each row starts at a phase of its own (the golden ratio's multiples), so that a thousand rows of weight 0.5
+        come half in each epoch.
+        """
+        assert self.weights is not None
+        phase = (np.arange(len(self.weights)) * 0.6180339887498949) % 1.0
+        counts = np.floor((epoch + 1) * self.weights + phase) - np.floor(epoch * self.weights + phase)
+        return counts.astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    """The appearances of rows in an epoch, sorted by bucket: an entry is a row and how often it has come before."""
+
+    rows: npt.NDArray[np.integer]
+    repeats: npt.NDArray[np.integer] | None
+    starts: npt.NDArray[np.int64]
+    """(buckets + 1,): bucket b holds the entries [starts[b], starts[b + 1])."""
+
+    @classmethod
+    def of(cls, buckets: npt.NDArray[np.integer], n: int, counts: npt.NDArray[np.int64] | None) -> _Entries:
+        order = np.argsort(buckets, kind="stable")
+        order = order[np.searchsorted(buckets[order], _LEFT_OUT, side="right") :]
+        if len(buckets) < 2**31:
+            order = order.astype(np.int32)
+        repeats = None
+        if counts is not None:
+            count = counts[order]
+            firsts = np.cumsum(count) - count
+            order = np.repeat(order, count)
+            repeats = np.arange(len(order)) - np.repeat(firsts, count)
+        return cls(order, repeats, np.searchsorted(buckets[order], np.arange(n + 1)))
+
+    def without(self, entries: npt.NDArray[np.int64]) -> _Entries:
+        keep = np.ones(len(self.rows), dtype=bool)
+        keep[entries] = False
+        starts = np.concatenate([[0], np.cumsum(keep)])[self.starts]
+        return _Entries(self.rows[keep], None if self.repeats is None else self.repeats[keep], starts)
+
+
+class EpochPlan:
+    """The batches of one epoch: `plan[step]` gives the keys of this rank's batch.
+
+    `len(plan)` is the number of steps, the same on every rank; at each step every rank's batch has the same bucket
+    and the same number of samples.
+    """
+
+    def __init__(
+        self,
+        *,
+        plan: Plan,
+        epoch: int,
+        entries: _Entries,
+        generation: int,
+        world_size: int,
+        batch_size: int | None = None,
+    ) -> None:
+        self._plan, self._epoch, self._entries, self._generation = plan, epoch, entries, generation
+        self._world_size, self._batch_size = world_size, batch_size or plan.batch_size
+        self._counts = np.diff(entries.starts)
+        whole = self._world_size * self._batch_size
+        steps = self._counts // whole if plan.remainder == "drop" else -(-self._counts // whole)
+        self._ends = np.cumsum(steps)
+        self._steps = int(self._ends[-1]) if len(steps) else 0
+        self._order = Permutation(self._steps, *self._key(0)) if self._steps and plan.shuffle else None
+        self._shuffles: dict[int, Permutation] = {}
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> list[SampleKey]:
+        bucket, place, size, _ = self._at(step)
+        mine = place + self._plan.rank * size + np.arange(size)
+        return self._keys(bucket, mine)
+
+    def spare(self, step: int, attempt: int) -> SampleKey:
+        """What stands in for a sample of this step that can't be read: the next ones of its bucket, then of others.
+
+        Args:
+            step: The step the sample belongs to.
+            attempt: 0 for the first stand-in, 1 for the next one if that can't be read either, and so on.
+        """
+        bucket, place, size, _ = self._at(step)
+        count = int(self._counts[bucket])
+        repeat = 1_000_000 + attempt  # a draw of its own: this row may come in its own place as well
+        if attempt < count - size:
+            (key,) = self._keys(bucket, np.array([(place + self._world_size * size + attempt) % count]))
+        else:
+            total = len(self._entries.rows)
+            row = int(self._entries.rows[(int(self._entries.starts[bucket]) + count + attempt) % total])
+            key = SampleKey(row, self._epoch, self._plan.sizes[bucket], self._plan.seed)
+        return key._replace(repeat=repeat)
+
+    def remainders(self) -> list[LedgerEntry]:
+        """What is left out or comes twice because it does not fill a step, by row number."""
+        entries = []
+        whole = self._world_size * self._batch_size
+        for bucket, count in enumerate(self._counts.tolist()):
+            left = count % whole
+            if not left:
+                continue
+            if self._plan.remainder == "drop":
+                kind, places, verb = "remainder", np.arange(count - left, count), "left out of"
+            else:
+                size = self._batch_size if self._plan.remainder == "repeat" else -(-left // self._world_size)
+                kind, places, verb = "repeated", np.arange(count, count - left + size * self._world_size), "repeated in"
+            for key in self._keys(bucket, places):
+                reason = (
+                    f"{verb} epoch {self._epoch}: bucket {self._plan.sizes[bucket]} has {count} samples, "
+                    f"steps take {whole}"
+                )
+                entries.append(LedgerEntry(kind=kind, id=str(key.index), reason=reason))
+        return entries
+
+    def consumed(self, steps: int) -> npt.NDArray[np.int64]:
+        """The entries that all ranks together have been given in the first `steps` steps."""
+        out = [np.empty(0, dtype=np.int64)]
+        for step in range(steps):
+            bucket, place, size, count = self._at(step)
+            places = np.arange(place, min(place + size * self._world_size, count))
+            out.append(self._entries_at(bucket, places))
+        return np.concatenate(out)
+
+    def _at(self, step: int) -> tuple[int, int, int, int]:
+        """(bucket, place in it of rank 0's first sample, samples for each rank, samples in the bucket)."""
+        if not 0 <= step < self._steps:
+            raise IndexError(f"step {step} of an epoch of {self._steps} steps")
+        slot = int(self._order(step)) if self._order is not None else step
+        bucket = int(np.searchsorted(self._ends, slot, side="right"))
+        first = int(self._ends[bucket - 1]) if bucket else 0
+        place = (slot - first) * self._world_size * self._batch_size
+        count = int(self._counts[bucket])
+        size = self._batch_size
+        if self._plan.remainder == "short":
+            size = min(size, -(-(count - place) // self._world_size))
+        return bucket, place, size, count
+
+    def _entries_at(self, bucket: int, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        if self._plan.shuffle:
+            if bucket not in self._shuffles:
+                self._shuffles[bucket] = Permutation(int(self._counts[bucket]), *self._key(1 + bucket))
+            places = self._shuffles[bucket](places)
+        return places + self._entries.starts[bucket]
+
+    def _keys(self, bucket: int, places: npt.NDArray[np.int64]) -> list[SampleKey]:
+        """The samples at places of a bucket; places past its end wrap around and count as repeats."""
+        count = int(self._counts[bucket])
+        entries = self._entries_at(bucket, places % count)
+        rounds = places // count * (1 << 20)
+        repeats = rounds if self._entries.repeats is None else rounds + self._entries.repeats[entries]
+        size, seed = self._plan.sizes[bucket], self._plan.seed
+        return [
+            SampleKey(row, self._epoch, size, seed, repeat)
+            for row, repeat in zip(self._entries.rows[entries].tolist(), repeats.tolist(), strict=True)
+        ]
+
+    def _key(self, purpose: int) -> tuple[int, ...]:
+        seed = self._plan.seed & ((1 << 64) - 1)
+        return (seed, self._epoch, self._generation, purpose)
