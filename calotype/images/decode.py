@@ -1,0 +1,195 @@
+"""Bytes → upright sRGB pixels: JPEG by simplejpeg, everything else (and odd JPEGs) by Pillow."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from PIL.ImageFile import ImageFile
+
+from calotype.images.colour import to_srgb
+from calotype.images.formats import HEAD, open_pillow, sniff
+from calotype.images.jpeg import IncompleteJpegError, JpegHeader, decode_jpeg, scale_for, scan_jpeg
+from calotype.images.orientation import upright, upright_size, xmp_orientation
+from calotype.images.quiet import quiet_pillow
+
+__all__ = ["MAX_PIXELS", "Decoded", "TooManyPixelsError", "check_pixels", "decode", "pillow_orientation"]
+
+MAX_PIXELS = 178_956_970
+"""Where Pillow itself draws the line by default: twice `PIL.Image.MAX_IMAGE_PIXELS`, a quarter of a GiB at 3 bytes a
+pixel. About 13,377 pixels square."""
+
+_WHITE_IS_ZERO = 0
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """One picture's pixels."""
+
+    pixels: npt.NDArray[np.uint8]
+    """uint8 (H, W, 3), C-contiguous and writable, sRGB, upright."""
+    original_size: tuple[int, int]
+    """(H, W), upright, before any scaled decode."""
+    notes: tuple[str, ...] = ()
+    """What was not plain about it: `animated: first of 12 frames`, `alpha on (255, 255, 255)`, `cmyk`, `16-bit`, …"""
+
+
+class TooManyPixelsError(Exception):
+    """The header announces more pixels than allowed."""
+
+
+def check_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    """Refuses a header's (H, W) that comes to more than `max_pixels`."""
+    height, width = size
+    if height * width > max_pixels:
+        raise TooManyPixelsError(
+            f"its header announces {width} x {height} = {height * width:,} pixels, more than max_pixels = "
+            f"{max_pixels:,}; if you trust it, raise max_pixels"
+        )
+
+
+def decode(
+    data: bytes,
+    *,
+    background: tuple[int, int, int],
+    max_pixels: int,
+    need: tuple[int, int] | None = None,
+) -> Decoded:
+    """Decodes one file.
+
+    Args:
+        data: The whole file.
+        background: What shows through transparent pixels, sRGB.
+        max_pixels: More are refused before anything is decoded.
+        need: (H, W) upright that the caller will resample to; given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its
+            size. None decodes exactly.
+
+    Raises:
+        TooManyPixelsError: More than `max_pixels`.
+        MissingDependencyError: A HEIC without pillow-heif.
+        Exception: Whatever the decoders raise on damaged bytes.
+    """
+    format = sniff(data[:HEAD])
+    if format == "JPEG":
+        try:
+            header = scan_jpeg(data)
+        except IncompleteJpegError:
+            raise ValueError("truncated: the JPEG ends inside its header") from None
+        check_pixels(header.size, max_pixels)
+        if header.plain:
+            decoded = _decode_plain_jpeg(data, header, need)
+            if decoded is not None:
+                return decoded
+    with quiet_pillow(), open_pillow(io.BytesIO(data), format) as image:
+        return _decode_pillow(image, data, background=background, max_pixels=max_pixels)
+
+
+def _decode_plain_jpeg(data: bytes, header: JpegHeader, need: tuple[int, int] | None) -> Decoded | None:
+    factor = scale_for(header.size, upright_size(need, header.orientation)) if need else 1
+    pixels = decode_jpeg(data, header, factor=factor)
+    if pixels is None:
+        return None
+    note = None
+    if header.icc:
+        image, note = to_srgb(Image.fromarray(pixels), header.icc)
+        if note or pixels.ndim == 2:
+            pixels = np.array(image)
+    elif pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    return Decoded(
+        pixels=upright(pixels, header.orientation),
+        original_size=upright_size(header.size, header.orientation),
+        notes=(note,) if note else (),
+    )
+
+
+def _decode_pillow(image: ImageFile, data: bytes, *, background: tuple[int, int, int], max_pixels: int) -> Decoded:
+    check_pixels((image.height, image.width), max_pixels)
+    notes = []
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        notes.append(f"{'pages' if image.format == 'TIFF' else 'animated'}: first of {frames} frames")
+        image.seek(0)
+    image.load()
+    orientation = pillow_orientation(image)
+    plain: Image.Image = image
+    if _is_16_bit(image, data):
+        notes.append("16-bit")
+    if image.mode.startswith("I;16"):
+        plain = _eight_bits(image)
+    elif image.mode in ("P", "PA", "La", "RGBa") or "transparency" in image.info:
+        plain = _expand(image)
+    elif image.mode in ("1", "RGBX", "YCbCr"):
+        plain = image.convert("RGB")
+    if plain.mode not in ("L", "LA", "RGB", "RGBA", "CMYK"):
+        raise ValueError(
+            f"its pixels are of Pillow's mode {image.mode!r}, whose black and white points the file does not fix; "
+            "save it as 8- or 16-bit RGB"
+        )
+    alpha = plain.getchannel("A") if plain.mode in ("LA", "RGBA") else None
+    if alpha is not None:
+        plain = plain.convert("L" if plain.mode == "LA" else "RGB")
+    if plain.mode == "CMYK":
+        notes.append("cmyk")
+    icc = image.info.get("icc_profile")
+    if icc:
+        plain, note = to_srgb(plain, icc)
+        if note:
+            notes.append(note)
+    else:
+        plain = plain.convert("RGB")
+    if alpha is not None and alpha.getextrema() != (255, 255):
+        # In sRGB's own (gamma-encoded) values, as browsers and image viewers composite.
+        canvas = Image.new("RGB", plain.size, background)
+        canvas.paste(plain, mask=alpha)
+        plain = canvas
+        notes.append(f"alpha on {background}")
+    pixels = upright(np.array(plain), orientation)
+    return Decoded(pixels=pixels, original_size=(pixels.shape[0], pixels.shape[1]), notes=tuple(notes))
+
+
+def pillow_orientation(image: Image.Image) -> int:
+    """The orientation that an opened Pillow image names, 1 to 8; damaged metadata counts as 1."""
+    # The base class's: that of PNG would decode all pixels to look for metadata behind them.
+    value = Image.Image.getexif(image).get(_ORIENTATION)
+    if value is None:
+        xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+        value = xmp_orientation(xmp) if isinstance(xmp, bytes | str) else None
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _is_16_bit(image: ImageFile, data: bytes) -> bool:
+    if image.format == "PNG":
+        return data[24] == 16  # the bit depth in IHDR, which always comes first
+    if image.format == "TIFF":
+        return bool(max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) == 16)  # type: ignore[attr-defined]
+    return False
+
+
+def _eight_bits(image: ImageFile) -> Image.Image:
+    """16-bit grey → L, or LA where one grey is transparent: 65535 becomes 255 (Pillow's own convert clips)."""
+    wide = np.asarray(image).astype(np.uint32)
+    most = 65535
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        most = (1 << max(tags.get(_BITS_PER_SAMPLE, (16,)))) - 1  # 12-bit files come in this mode too
+        if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            wide = most - wide
+    narrow = Image.fromarray(((wide * 255 + most // 2) // most).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        narrow.putalpha(Image.fromarray(np.where(wide == clear, 0, 255).astype(np.uint8)))
+    return narrow
+
+
+def _expand(image: ImageFile) -> Image.Image:
+    """Palettes, one transparent colour, premultiplied alpha → RGB or RGBA."""
+    if image.mode == "La":
+        return image.convert("LA")
+    if image.mode == "P" and "transparency" not in image.info:
+        return image.convert("RGB")
+    return image.convert("RGBA")

@@ -1,0 +1,121 @@
+"""Which format some bytes are, told from their first ones; and what they are instead when they are no picture."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from calotype.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+__all__ = ["FORMATS", "HEAD", "open_pillow", "sniff"]
+
+HEAD: Final = 512
+"""Bytes that `sniff` needs at most."""
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "HEIF")
+
+_MAGIC: Final = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\x00", "TIFF"),
+    (b"MM\x00*", "TIFF"),
+    (b"II+\x00", "TIFF"),
+    (b"MM\x00+", "TIFF"),
+)
+_AVIF_BRANDS: Final = frozenset((b"avif", b"avis"))
+_HEIF_BRANDS: Final = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
+_OTHERS: Final = (
+    (b"%PDF", "a PDF document"),
+    (b"8BPS", "a Photoshop document"),
+    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL image"),
+    (b"\xff\x0a", "a JPEG XL image"),
+    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 image"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"\x1f\x8b", "gzip-compressed data"),
+    (b"version https://git-lfs", "a Git LFS pointer: fetch the file itself with 'git lfs pull'"),
+    (b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
+)
+_PLUGINS: Final = {
+    "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
+    "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
+    "WEBP": ("PIL.WebPImagePlugin", "WebPImageFile"),
+    "AVIF": ("PIL.AvifImagePlugin", "AvifImageFile"),
+    "GIF": ("PIL.GifImagePlugin", "GifImageFile"),
+    "BMP": ("PIL.BmpImagePlugin", "BmpImageFile"),
+    "TIFF": ("PIL.TiffImagePlugin", "TiffImageFile"),
+}
+
+
+def sniff(head: bytes) -> str:
+    """The format of a file that begins with `head`, one of `FORMATS`.
+
+    Raises:
+        ValueError: None of them; the message says what it is instead, as far as that shows.
+    """
+    for magic, name in _MAGIC:
+        if head.startswith(magic):
+            return name
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[4:8] == b"ftyp":
+        length = min(int.from_bytes(head[:4]), len(head))
+        brands = {head[8:12], *(head[at : at + 4] for at in range(16, length, 4))}
+        if brands & _AVIF_BRANDS:
+            return "AVIF"
+        if brands & _HEIF_BRANDS:
+            return "HEIF"
+    raise ValueError(_what_instead(head))
+
+
+def _what_instead(head: bytes) -> str:
+    if not head:
+        return "the file is empty (0 bytes)"
+    for magic, what in _OTHERS:
+        if head.startswith(magic):
+            return f"this is {what}, not a supported image ({', '.join(FORMATS)})"
+    if head[4:8] == b"ftyp":
+        return f"this is a video or another ISO media file (brand {head[8:12].decode('ascii', 'replace')!r})"
+    if not head.strip(b"\x00"):
+        return "the file holds nothing but zero bytes: an interrupted download or a sparse file"
+    try:
+        text = head.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # A cut in the middle of a character at the very end is still text.
+        text = head[: error.start].decode("utf-8-sig") if error.start >= len(head) - 3 else ""
+    text = " ".join(text.split())
+    start = text[:60] + ("…" if len(text) > 60 else "")
+    low = text.lower()
+    if "<svg" in low:
+        return "this is an SVG drawing, not a picture of pixels: convert it to PNG first"
+    if low.startswith(("<!doctype html", "<html", "<head", "<body")) or "<html" in low:
+        return f"this is an HTML page, not an image: {start!r}"
+    if text and text.isprintable():
+        return f"this is text, not an image: {start!r}"
+    return f"not a supported image ({', '.join(FORMATS)}); it begins with {head[:12].hex(' ')}"
+
+
+def open_pillow(file: BinaryIO, format: str) -> ImageFile:
+    """Opens by the plugin's own class: reads the header, no pixels.
+
+    `PIL.Image.open` would warn of, or refuse, a size by a process-wide limit; ours is an argument, so its check is
+    passed by.
+
+    Raises:
+        MissingDependencyError: `format` is HEIF and pillow-heif is not installed.
+    """
+    if format == "HEIF":
+        try:
+            from pillow_heif import HeifImageFile
+        except ImportError:
+            raise MissingDependencyError("pillow_heif", extra="heif", purpose="to read HEIC images") from None
+        heif: ImageFile = HeifImageFile(file)  # type: ignore[no-untyped-call]
+        return heif
+    module, name = _PLUGINS[format]
+    opened: ImageFile = getattr(import_module(module), name)(file)
+    return opened

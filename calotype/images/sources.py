@@ -1,0 +1,182 @@
+"""Where a picture's bytes come from: a file, a byte range of one, an LMDB value, or a URL."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from urllib.parse import unquote, urlsplit
+
+from calotype.errors import FetchError, ImageError, MissingDependencyError
+from calotype.types import ImageRef
+
+if TYPE_CHECKING:
+    from calotype.images.fetch import Fetcher
+
+__all__ = ["open_source", "read_source"]
+
+_FSSPEC: Final = {"ftp": "ftp", "ftps": "ftp", "s3": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "memory": "memory"}
+"""Scheme → fsspec's protocol. A short list on purpose: fsspec also knows protocols that reach elsewhere, and chains
+of them, and a data file is not trusted that far."""
+
+
+def read_source(ref: ImageRef, fetcher: Fetcher) -> bytes:
+    """All the bytes of a picture as they are stored.
+
+    Raises:
+        ImageError: The file, range or key is not there; a FetchError when it is a URL that did not give it.
+        MissingDependencyError: An LMDB or fsspec reference without the extra.
+    """
+    path = _local_path(ref)
+    if path is None:
+        return _read_url(ref, fetcher)
+    if ref.key is not None:
+        return _read_lmdb(ref, path, ref.key)
+    with _open_file(ref, path) as descriptor:
+        start, length = _extent(ref, path, descriptor)
+        data = _pread(descriptor, length, start)
+    if len(data) < length:
+        raise ImageError(ref.name, f"{path} was cut while it was read: {len(data)} of {length} bytes came")
+    return data
+
+
+@contextmanager
+def open_source(ref: ImageRef, fetcher: Fetcher) -> Iterator[tuple[BinaryIO, int]]:
+    """A seekable file of the picture's bytes, and their number; reads no more of a local file than is asked for."""
+    path = _local_path(ref)
+    if path is None or ref.key is not None:
+        data = read_source(ref, fetcher)
+        yield io.BytesIO(data), len(data)
+        return
+    with _open_file(ref, path) as descriptor:
+        start, length = _extent(ref, path, descriptor)
+        yield io.BufferedReader(_Range(descriptor, start, length)), length
+
+
+def _local_path(ref: ImageRef) -> str | None:
+    if ref.path is not None:
+        return ref.path
+    if ref.url is None:
+        raise ImageError(ref.name, "the reference has neither a path nor a URL")
+    if ref.url.startswith("file://"):
+        return unquote(urlsplit(ref.url).path)
+    return None
+
+
+@contextmanager
+def _open_file(ref: ImageRef, path: str) -> Iterator[int]:
+    try:
+        # Non-blocking: a data file that names a pipe must not hang the reader.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError:
+        raise ImageError(ref.name, f"no such file: {path}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ImageError(ref.name, f"{path!r} can't be opened: {reason}") from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _extent(ref: ImageRef, path: str, descriptor: int) -> tuple[int, int]:
+    """(first byte, number of bytes) of the picture in its file."""
+    info = os.fstat(descriptor)
+    if not stat.S_ISREG(info.st_mode):
+        raise ImageError(ref.name, f"{path} is not a regular file (a folder, pipe or device)")
+    length = info.st_size - ref.offset if ref.size is None else ref.size
+    if ref.offset < 0 or length < 0 or ref.offset + length > info.st_size:
+        raise ImageError(
+            ref.name,
+            f"bytes {ref.offset} to {ref.offset + length} lie outside {path}, which has {info.st_size}: "
+            "it was cut or changed since it was indexed",
+        )
+    return ref.offset, length
+
+
+def _pread(descriptor: int, length: int, position: int) -> bytes:
+    """Up to `length` bytes; fewer only at the end of the file. One call of the system gives at most 2 GiB."""
+    data = os.pread(descriptor, length, position)
+    while len(data) < length:
+        more = os.pread(descriptor, length - len(data), position + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+class _Range(io.RawIOBase):
+    """Bytes `[start, start + length)` of an open file as a file of their own."""
+
+    def __init__(self, descriptor: int, start: int, length: int) -> None:
+        super().__init__()
+        self._descriptor, self._start, self._length, self._position = descriptor, start, length, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
+        if base + offset < 0:
+            raise ValueError(f"negative seek position {base + offset}")
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        length = max(min(len(buffer), self._length - self._position), 0)
+        data = os.pread(self._descriptor, length, self._start + self._position)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+_environments: dict[tuple[int, str], Any] = {}
+_environments_lock = threading.Lock()
+
+
+def _read_lmdb(ref: ImageRef, path: str, key: bytes) -> bytes:
+    try:
+        import lmdb
+    except ImportError:
+        raise MissingDependencyError("lmdb", extra="lmdb", purpose="to read pictures out of LMDB") from None
+    try:
+        # Once per process: LMDB's environments don't survive a fork, and opening one twice is an error.
+        with _environments_lock:
+            environment = _environments.get((os.getpid(), path))
+            if environment is None:
+                environment = lmdb.open(
+                    path,
+                    subdir=Path(path).is_dir(),
+                    readonly=True,
+                    lock=False,
+                    create=False,
+                    readahead=False,
+                    max_spare_txns=32,
+                )
+                _environments[os.getpid(), path] = environment
+        with environment.begin() as transaction:
+            value = transaction.get(key)
+    except lmdb.Error as error:
+        raise ImageError(ref.name, f"the LMDB environment {path} can't be read: {error}") from error
+    if value is None:
+        raise ImageError(ref.name, f"the LMDB environment {path} has no key {key!r}")
+    return bytes(value)
+
+
+def _read_url(ref: ImageRef, fetcher: Fetcher) -> bytes:
+    assert ref.url is not None
+    scheme = ref.url.partition("://")[0].lower()
+    if scheme in ("http", "https"):
+        return fetcher.get(ref.url)
+    raise FetchError(ref.name, f"the scheme {scheme!r} is not supported")
