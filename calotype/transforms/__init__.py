@@ -1,0 +1,9 @@
+"""What is done to pictures and captions between reading them and handing them to a model."""
+
+from __future__ import annotations
+
+from calotype.transforms.buckets import Buckets
+from calotype.transforms.caption import CaptionDraw, CaptionProgram, Part
+from calotype.transforms.image import ImageProgram
+
+__all__ = ["Buckets", "CaptionDraw", "CaptionProgram", "ImageProgram", "Part"]

@@ -1,0 +1,123 @@
+"""Aspect buckets: the few sizes that pictures of any shape are brought to, so that batches stack."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from calotype.errors import ConfigError
+from calotype.transforms.options import pair, positive_int, span
+
+__all__ = ["Buckets"]
+
+
+class Buckets:
+    """Sizes of nearly one area and many shapes, and which of them a picture belongs to.
+
+    Args:
+        resolution: Side of the square whose area the buckets keep, in pixels; or a (height, width) of that area.
+        multiple: Every side is a multiple of this (what the model's latents and patches need).
+        max_aspect: Longest side over shortest, at most. A picture beyond it goes to the most extreme bucket and is
+            cropped.
+        max_upscale: How much a picture may be enlarged before `too_small` names it; 1.0 means not at all.
+
+    Raises:
+        ConfigError: A value out of range, or an area that holds no size with such sides.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: int | tuple[int, int],
+        multiple: int = 64,
+        max_aspect: float = 2.0,
+        max_upscale: float = 1.0,
+    ) -> None:
+        if isinstance(resolution, int):
+            height = width = positive_int(resolution, key="resolution", example=1024)
+        else:
+            height, width = (
+                positive_int(side, key="resolution", example=1024)
+                for side in pair(resolution, key="resolution", example="[832, 1216]")
+            )
+        self.resolution = (height, width)
+        self.multiple = positive_int(multiple, key="multiple", example=64)
+        self.max_aspect = span([max_aspect] * 2, key="max_aspect", low=1, high=math.inf, example="2.0")[0]
+        self.max_upscale = span([max_upscale] * 2, key="max_upscale", low=0, high=math.inf, example="1.25")[0]
+        self.sizes = _sizes(height * width, self.multiple, self.max_aspect)
+        if not self.sizes:
+            raise ConfigError(
+                f"resolution: {height}×{width} pixels hold no size with sides that are multiples of {self.multiple}; "
+                f"raise resolution to at least {self.multiple}, or lower multiple"
+            )
+        # Between two neighbours the border is their geometric mean: the middle by log aspect ratio. Square root,
+        # product and quotient are exactly rounded everywhere, so all ranks agree even on ties; a logarithm is not.
+        aspects = np.array([height / width for height, width in self.sizes])
+        self._borders = np.sqrt(aspects[:-1] * aspects[1:])
+        self._table = np.array(self.sizes, dtype=np.int64)
+
+    def __repr__(self) -> str:
+        return (
+            f"Buckets(resolution={self.resolution}, multiple={self.multiple}, max_aspect={self.max_aspect:g}, "
+            f"max_upscale={self.max_upscale:g})"
+        )
+
+    def assign(self, sizes: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """The bucket of each picture: the one nearest by log aspect ratio, the wider one on a tie.
+
+        Args:
+            sizes: (N, 2) heights and widths in pixels.
+
+        Returns:
+            (N,) positions in `self.sizes`.
+        """
+        sides = _sides(sizes)
+        return np.searchsorted(self._borders, sides[:, 0] / sides[:, 1], side="left").astype(np.int64)
+
+    def upscale(self, sizes: npt.ArrayLike, assigned: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
+        """(N,) factor by which each picture is scaled to cover its bucket; above 1 it is enlarged."""
+        factors: npt.NDArray[np.float64] = (self._table[assigned] / _sides(sizes)).max(axis=1)
+        return factors
+
+    def too_small(self, sizes: npt.ArrayLike, assigned: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.bool_]:
+        """(N,) True where a picture would be enlarged by more than `max_upscale`: the caller names these."""
+        too_small: npt.NDArray[np.bool_] = self.upscale(sizes, assigned) > self.max_upscale
+        return too_small
+
+    def describe(self, assigned: npt.NDArray[np.integer[Any]]) -> str:
+        """One line for each bucket in use, the fullest first: `  832×1216   17 images` (height×width)."""
+        counts = np.bincount(assigned, minlength=len(self.sizes))
+        used = sorted(np.flatnonzero(counts), key=lambda i: -counts[i])
+        lines = []
+        for i in used:
+            height, width = self.sizes[i]
+            lines.append(f"{height:>6}×{width:<6}{counts[i]:>8} image{'s' if counts[i] != 1 else ''}")
+        return "\n".join(lines)
+
+
+def _sizes(area: int, multiple: int, max_aspect: float) -> tuple[tuple[int, int], ...]:
+    """All (height, width) with the longest side that `area` leaves beside the shorter one, from wide to tall.
+
+    Each short side takes the largest long side whose product stays within `area`, so no bucket needs more memory
+    than the square and none wastes a whole `multiple`.
+    """
+    found = set()
+    for short in range(multiple, math.isqrt(area) + 1, multiple):
+        long = area // short // multiple * multiple
+        if long <= short * max_aspect:
+            found |= {(short, long), (long, short)}
+    square = math.isqrt(area) // multiple * multiple
+    if square:
+        found.add((square, square))
+    return tuple(sorted(found, key=lambda size: size[0] / size[1]))
+
+
+def _sides(sizes: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    sides = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
+    if (sides < 1).any():
+        row = int(np.flatnonzero((sides < 1).any(axis=1))[0])
+        raise ValueError(f"sizes: row {row} is {tuple(sides[row].tolist())}; expected (height, width) of at least 1")
+    return sides

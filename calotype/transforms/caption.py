@@ -1,0 +1,281 @@
+"""The caption program: which caption, which of its parts in which order, and what is put around them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from calotype.components import COMPONENT, build
+from calotype.draws import Stream, generator
+from calotype.errors import ConfigError
+from calotype.transforms.options import known_keys, probability
+from calotype.types import SampleKey
+
+__all__ = ["CaptionDraw", "CaptionProgram", "Part"]
+
+_OPTIONS = (
+    "choose",
+    "custom",
+    "drop",
+    "drop_parts",
+    "keep_parts",
+    "separator",
+    "shuffle_parts",
+    "template",
+    "trigger",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a caption and what became of it."""
+
+    text: str
+    state: Literal["kept", "dropped", "moved", "added"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionDraw:
+    """One outcome of a caption program."""
+
+    text: str
+    """What the tokenizer gets."""
+
+    raw: str
+    """The caption it was made from, as the data has it."""
+
+    choice: int
+    """Position of `raw` among the picture's captions."""
+
+    parts: tuple[Part, ...]
+    """Everything that was considered, in reading order; dropped parts stay where they were."""
+
+    dropped: bool
+    """The whole caption was dropped (classifier-free guidance): `text` is empty."""
+
+
+class CaptionProgram:
+    """Draws the caption of a sample. With no option set, it passes through byte for byte.
+
+    The order: choose a caption, drop and shuffle its parts, join them, custom callables, template or trigger, and last
+    the drop of the whole. Every draw follows from (seed, key), and no option's draws depend on another option; raising
+    `drop` only adds dropped captions to those dropped before.
+
+    Args:
+        drop: Probability that the text is empty, for classifier-free guidance. `true` is refused: say how often.
+        shuffle_parts: Probability that a caption's parts are shuffled; `true` is always.
+        drop_parts: Probability for each part to be left out. One part always stays: only `drop` gives empty texts.
+        keep_parts: The first so many parts are neither dropped nor moved.
+        separator: Between parts. Parts are joined again with it and one space, when one was dropped or moved.
+        choose: Which of several captions: `random`, `first`, `longest` (in characters, the first on a tie), or a list
+            of weights by position; captions beyond the list have weight 0.
+        trigger: The word that the model is to learn. Without a template it is put in front: `trigger, caption`.
+        template: Text with `{caption}` and, if a trigger is set, `{trigger}` in it. Around an empty caption the spaces
+            and separators that would dangle at its ends are left out.
+        custom: Callables str → str. One that has an argument named `rng` gets a `numpy.random.Generator` to draw from;
+            one that draws from elsewhere can't be repeated.
+
+    Raises:
+        ConfigError: A value out of range, or a template that does not go with the trigger.
+    """
+
+    def __init__(
+        self,
+        *,
+        drop: float = 0.0,
+        shuffle_parts: float | bool = 0.0,
+        drop_parts: float = 0.0,
+        keep_parts: int = 0,
+        separator: str = ",",
+        choose: str | Sequence[float] = "random",
+        trigger: str | None = None,
+        template: str | None = None,
+        custom: Callable[..., str] | Sequence[Callable[..., str]] = (),
+    ) -> None:
+        self.drop = _rate(drop, key="drop")
+        self.shuffle_parts = probability(shuffle_parts, key="shuffle_parts")
+        self.drop_parts = _rate(drop_parts, key="drop_parts")
+        if isinstance(keep_parts, bool) or not isinstance(keep_parts, int) or keep_parts < 0:
+            raise ConfigError(f"keep_parts: found {keep_parts!r}; expected a count of parts, 0 or more")
+        self.keep_parts = keep_parts
+        if not isinstance(separator, str) or not separator:
+            raise ConfigError(f"separator: found {separator!r}; expected a text such as ','")
+        self.separator = separator
+        self.choose = _choose(choose)
+        self.trigger = _text(trigger, key="trigger")
+        self.template = _template(_text(template, key="template"), self.trigger)
+        self.custom = _callables(custom)
+
+    @classmethod
+    def from_config(cls, config: Any, *, where: str = "caption_transform") -> CaptionProgram:
+        """The program that an option names.
+
+        Args:
+            config: None, a program, a mapping of options, a `{_component_: …}` mapping, a callable str → str, or a
+                list whose first item may be a mapping of options and whose others are callables.
+            where: The option's name, for messages.
+        """
+        if config is None:
+            return cls()
+        if isinstance(config, CaptionProgram):
+            return config
+        if isinstance(config, Mapping) and COMPONENT not in config:
+            known_keys(config, _OPTIONS, where=where)
+            options = build(dict(config), where=where)
+            try:
+                return cls(**options)
+            except ConfigError as error:
+                raise ConfigError(f"{where}.{error}") from error
+        if isinstance(config, Sequence) and not isinstance(config, str):
+            items = list(config)
+            options = {}
+            if items and isinstance(items[0], Mapping) and COMPONENT not in items[0]:
+                options = dict(items.pop(0))
+            known_keys(options, _OPTIONS, where=f"{where}[0]")
+            return cls.from_config(options | {"custom": [*options.get("custom", ()), *items]}, where=where)
+        built = build(config, where=where)
+        if isinstance(built, CaptionProgram):
+            return built
+        if callable(built):
+            return cls(custom=built)
+        raise ConfigError(
+            f"{where}: found {config!r}; expected a mapping of options ({', '.join(_OPTIONS)}), "
+            f"a {COMPONENT} mapping, or a callable from text to text"
+        )
+
+    def __call__(self, captions: Sequence[str], key: SampleKey, seed: int) -> str:
+        """The text that `draw` gives."""
+        return self.draw(captions, key, seed).text
+
+    def draw(self, captions: Sequence[str], key: SampleKey, seed: int) -> CaptionDraw:
+        """The caption of one sample and how it came about: a pure function of its arguments."""
+        rng = generator(seed, key, Stream.CAPTION)
+        # A fixed number of draws comes first, so that what a caption consists of can't shift them.
+        choice_draw, drop_draw, shuffle_draw, custom_draw = rng.random(4).tolist()
+        choice = self._choice(captions, choice_draw)
+        raw = captions[choice] if captions else ""
+        text, parts = self._parts(raw, rng, shuffled=shuffle_draw < self.shuffle_parts)
+        for position, step in enumerate(self.custom):
+            changed = _call(step, text, np.random.Generator(np.random.Philox([int(custom_draw * 2**53), position])))
+            if changed != text:
+                text, parts = changed, [Part(changed, "added")]
+        text, parts = self._surround(text, parts)
+        dropped = drop_draw < self.drop
+        if dropped:
+            text, parts = "", [Part(part.text, "dropped") for part in parts]
+        return CaptionDraw(text=text, raw=raw, choice=choice, parts=tuple(parts), dropped=dropped)
+
+    def _choice(self, captions: Sequence[str], draw: float) -> int:
+        if len(captions) < 2 or self.choose == "first":
+            return 0
+        if self.choose == "longest":
+            return max(range(len(captions)), key=lambda i: (len(captions[i]), -i))
+        weights = np.ones(len(captions))
+        if not isinstance(self.choose, str):
+            given = np.zeros(len(captions))
+            shared = self.choose[: len(captions)]
+            given[: len(shared)] = shared
+            weights = given if given.sum() > 0 else weights
+        borders = np.cumsum(weights)
+        return int(np.searchsorted(borders, draw * borders[-1], side="right"))
+
+    def _parts(self, raw: str, rng: np.random.Generator, *, shuffled: bool) -> tuple[str, list[Part]]:
+        texts = [part.strip() for part in raw.split(self.separator)]
+        texts = [part for part in texts if part]
+        # Two draws a part, so that dropping some does not change the order of the others.
+        drop_draws, order_draws = rng.random((2, len(texts)))
+        free = range(min(self.keep_parts, len(texts)), len(texts))
+        gone = {i for i in free if drop_draws[i] < self.drop_parts}
+        if texts and len(gone) == len(texts):
+            gone.remove(int(drop_draws.argmax()))
+        staying = [i for i in free if i not in gone]
+        order = sorted(staying, key=lambda i: order_draws[i]) if shuffled else staying
+        if not gone and order == staying:
+            return raw, [Part(part, "kept") for part in texts]
+        shown = [Part(part, "kept") for part in texts]
+        for i in gone:
+            shown[i] = Part(texts[i], "dropped")
+        for slot, i in zip(staying, order, strict=True):
+            shown[slot] = Part(texts[i], "kept" if slot == i else "moved")
+        glue = self.separator if self.separator[-1].isspace() else f"{self.separator} "
+        return glue.join(part.text for part in shown if part.state != "dropped"), shown
+
+    def _surround(self, caption: str, parts: list[Part]) -> tuple[str, list[Part]]:
+        template = self.template
+        if template is None:
+            return caption, parts
+        # The pieces are joined, never formatted: captions and triggers may hold braces.
+        before, after = (piece.replace("{trigger}", self.trigger or "") for piece in template.split("{caption}"))
+        if not caption.strip():
+            dangling = f" \t\n{self.separator}"
+            before = f"{before}{after}".strip(dangling)
+            return before, [Part(before, "added")]
+        added = [Part(piece, "added") if piece else None for piece in (before, after)]
+        shown = [added[0], *parts, added[1]]
+        return f"{before}{caption}{after}", [part for part in shown if part is not None]
+
+
+def _rate(value: Any, *, key: str) -> float:
+    if value is True:
+        raise ConfigError(f"{key}: found true; expected how often, a probability from 0 to 1, such as 0.05")
+    return probability(value, key=key)
+
+
+def _text(value: Any, *, key: str) -> str | None:
+    if value is None or (isinstance(value, str) and value.strip()):
+        return value
+    raise ConfigError(f"{key}: found {value!r}; expected a text, or null for none")
+
+
+def _template(template: str | None, trigger: str | None) -> str | None:
+    if template is None:
+        return None if trigger is None else "{trigger}, {caption}"
+    if template.count("{caption}") != 1:
+        raise ConfigError(
+            f"template: found {template!r}; expected {{caption}} in it once, such as "
+            "'a photo of {trigger}, {caption}'"
+        )
+    if trigger is None and "{trigger}" in template:
+        raise ConfigError(f"template: found {template!r} and no trigger; set trigger, or leave {{trigger}} out")
+    if trigger is not None and "{trigger}" not in template:
+        raise ConfigError(f"template: found {template!r}, without the trigger {trigger!r}; add {{trigger}} to it")
+    return template
+
+
+def _choose(choose: Any) -> str | tuple[float, ...]:
+    if choose in ("random", "first", "longest"):
+        return str(choose)
+    if isinstance(choose, Sequence) and not isinstance(choose, str):
+        weights = tuple(choose)
+        numbers = all(isinstance(w, int | float) and not isinstance(w, bool) and 0 <= w < np.inf for w in weights)
+        if numbers and sum(weights) > 0:
+            return tuple(float(w) for w in weights)
+    raise ConfigError(
+        f"choose: found {choose!r}; expected 'random', 'first', 'longest', or weights of 0 and above such as [3, 1]"
+    )
+
+
+def _callables(custom: Any) -> tuple[Callable[..., str], ...]:
+    steps = tuple(custom) if isinstance(custom, Sequence) and not isinstance(custom, str) else (custom,)
+    for step in steps:
+        if not callable(step):
+            raise ConfigError(f"custom: found {step!r}; expected a callable from text to text")
+    return steps
+
+
+def _call(step: Callable[..., str], text: str, rng: np.random.Generator) -> str:
+    result = step(text, rng=rng) if _takes_rng(step) else step(text)
+    if not isinstance(result, str):
+        raise ConfigError(f"custom: {step!r} gave {type(result).__name__} for the caption {text!r}; expected a text")
+    return result
+
+
+def _takes_rng(step: Callable[..., str]) -> bool:
+    try:
+        return "rng" in inspect.signature(step).parameters
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,104 @@
+"""Which part of a picture becomes which size: numbers only, no pixels."""
+
+from __future__ import annotations
+
+import math
+
+from calotype.types import Geometry
+
+__all__ = ["around_rotation", "cover_box", "keep_aspect", "make_geometry"]
+
+_MARGIN = 2
+"""Output pixels on each axis beyond a rotated box, for the interpolation at its corners."""
+
+
+def keep_aspect(original_size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """The size with the shorter side as given and the aspect kept; the longer is rounded down, as torchvision does."""
+    height, width = original_size
+    if height <= width:
+        return shorter, int(shorter * width / height)
+    return int(shorter * height / width), shorter
+
+
+def cover_box(original_size: tuple[int, int], target_size: tuple[int, int]) -> tuple[float, float]:
+    """(height, width) of the largest part of the original with the target's aspect."""
+    height, width = original_size
+    scale = max(target_size[0] / height, target_size[1] / width)
+    return target_size[0] / scale, target_size[1] / scale
+
+
+def around_rotation(target_size: tuple[int, int], angle: float) -> tuple[float, float]:
+    """(height, width) of the upright rectangle that a rotated target touches, as multiples of the target's sides."""
+    if angle == 0.0:
+        return 1.0, 1.0
+    height, width = target_size
+    cos, sin = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
+    return (height * cos + width * sin + _MARGIN) / height, (width * cos + height * sin + _MARGIN) / width
+
+
+def make_geometry(
+    original_size: tuple[int, int],
+    target_size: tuple[int, int],
+    part: tuple[float, float],
+    *,
+    place: tuple[float, float] | None,
+    angle: float,
+    flip: tuple[bool, bool],
+) -> Geometry:
+    """The geometry that takes a part of the original to the target's size.
+
+    Args:
+        original_size: (height, width) of the upright picture.
+        target_size: (height, width) of the sample.
+        part: (height, width) of the part of the original to keep, in its pixels. Shrunk where the picture is too
+            small to turn it.
+        place: Where the part is, in [0, 1) on each axis: 0 is the top or left border. None is the middle.
+        angle: Degrees by which the part is turned, counter-clockwise.
+        flip: (horizontal, vertical).
+    """
+    around = around_rotation(target_size, angle)
+    fit = min(1.0, *(original_size[a] / (part[a] * around[a]) for a in (0, 1)))
+    sides = [min(original_size[a], max(1, round(part[a] * fit))) for a in (0, 1)]
+    starts, resized_starts = [], []
+    for a in (0, 1):
+        # What may not be left of the part: the corners it needs when turned.
+        spare = max(0.0, sides[a] * (around[a] - 1) / 2)
+        room = max(0.0, original_size[a] - sides[a] - 2 * spare)
+        if place is None:
+            start = round((original_size[a] - sides[a]) / 2)
+            # As `torchvision.transforms.CenterCrop` and diffusers' SDXL scripts count it: in the resized picture.
+            resized_start = max(0, round((_resized(original_size[a], target_size[a], sides[a]) - target_size[a]) / 2))
+        else:
+            start = min(original_size[a] - sides[a], math.floor(spare + place[a] * (room + 1)))
+            resized_start = round(start * target_size[a] / sides[a])
+        starts.append(start)
+        resized_starts.append(resized_start)
+    return Geometry(
+        original_size=original_size,
+        box=(starts[0], starts[1], sides[0], sides[1]),
+        crop_top_left=_flipped(original_size, target_size, sides, resized_starts, flip),
+        target_size=target_size,
+        rotate=angle,
+        flip=flip,
+    )
+
+
+def _flipped(
+    original_size: tuple[int, int],
+    target_size: tuple[int, int],
+    sides: list[int],
+    starts: list[int],
+    flip: tuple[bool, bool],
+) -> tuple[int, int]:
+    """Where the part begins when the resized picture is flipped as a whole: `flip` is (horizontal, vertical)."""
+    result = list(starts)
+    for a, flipped in ((0, flip[1]), (1, flip[0])):
+        if flipped:
+            whole = _resized(original_size[a], target_size[a], sides[a])
+            result[a] = max(0, whole - target_size[a] - starts[a])
+    return result[0], result[1]
+
+
+def _resized(original: int, target: int, side: int) -> int:
+    """One side of the whole original at the scale of the sample; rounded down, as torchvision does."""
+    return original * target // side

@@ -1,0 +1,318 @@
+"""The image program: where a picture is cropped, how it is resized, flipped, turned and coloured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from calotype.components import COMPONENT, build
+from calotype.draws import Stream, generator
+from calotype.errors import ConfigError
+from calotype.transforms.color import ColorJitter
+from calotype.transforms.geometry import cover_box, keep_aspect, make_geometry
+from calotype.transforms.options import known_keys, pair, positive_int, probability, span
+from calotype.transforms.resample import INTERPOLATIONS, crop_resize, to_tensor
+from calotype.transforms.steps import as_steps
+from calotype.types import Geometry, SampleKey
+
+__all__ = ["ImageProgram"]
+
+_OPTIONS = (
+    "center_crop",
+    "color_jitter",
+    "custom",
+    "horizontal_flip",
+    "interpolation",
+    "random_crop",
+    "resize",
+    "rotate",
+    "vertical_flip",
+)
+
+
+class ImageProgram:
+    """Draws the geometry and the colours of a sample, and makes its pixels.
+
+    The work is in three halves so that the middle one, the dear one, can be kept: `draw` decides, `resample` makes the
+    pixels that only the geometry decides, `finish` flips and colours them. All draws follow from (seed, key); switching
+    one option on changes no other option's draws.
+
+    Args:
+        resize: (height, width), or one number. A pair without a crop stretches to exactly this size; with a crop it
+            scales to cover and crops. One number without a crop is the length of the shorter side, the aspect kept;
+            with a crop it is the side of a square. A bucket's size (`SampleKey.size`) goes before it.
+        center_crop: Keep the middle.
+        random_crop: Keep a random part, as large as the target's aspect allows; `{"scale": [0.8, 1.0]}`: of a random
+            area from 0.8 to 1.0 of that.
+        horizontal_flip: Probability; `True` is 0.5.
+        vertical_flip: Probability; `True` is 0.5.
+        color_jitter: `brightness`, `contrast`, `saturation`, `hue` → strength or [min, max], as torchvision's.
+        rotate: Up to so many degrees either way, or [min, max], counter-clockwise; at most 180. No empty corner shows:
+            the part is taken from farther inside, and is smaller where the picture does not reach.
+        interpolation: `lanczos`, `bicubic` or `bilinear`, antialiased.
+        custom: Callables on uint8 (3, H, W) tensors (or Pillow images) → the same, run last: torchvision's v2
+            transforms, say.
+
+    Raises:
+        ConfigError: A value out of range, or options that contradict each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        resize: int | Sequence[int] | None = None,
+        center_crop: bool = False,
+        random_crop: bool | Mapping[str, Any] = False,
+        horizontal_flip: float | bool = 0.0,
+        vertical_flip: float | bool = 0.0,
+        color_jitter: Mapping[str, Any] | None = None,
+        rotate: float | Sequence[float] | None = None,
+        interpolation: str = "lanczos",
+        custom: Any = (),
+    ) -> None:
+        self.resize = _resize(resize)
+        self.center_crop = _switch(center_crop, key="center_crop")
+        self.crop_scale = _random_crop(random_crop)
+        if self.center_crop and self.random_crop:
+            raise ConfigError("center_crop, random_crop: found both; a crop is in the middle or random, remove one")
+        self.horizontal_flip = probability(horizontal_flip, key="horizontal_flip", true=0.5)
+        self.vertical_flip = probability(vertical_flip, key="vertical_flip", true=0.5)
+        self.color_jitter = ColorJitter({} if color_jitter is None else color_jitter)
+        self.rotate = _rotate(rotate)
+        if interpolation not in INTERPOLATIONS:
+            raise ConfigError(f"interpolation: found {interpolation!r}; expected one of {', '.join(INTERPOLATIONS)}")
+        self.interpolation = interpolation
+        self.custom = as_steps(custom)
+        self.whole_custom = False
+        """The program is nothing but callables: they get the upright picture as it is, and decide its size."""
+
+    @classmethod
+    def from_config(cls, config: Any, *, where: str = "img_transform") -> Self:
+        """The program that an option names.
+
+        Args:
+            config: None, a program, a mapping of options, a `{_component_: …}` mapping, a callable, or a list whose
+                first item may be a mapping of options and whose others are callables. A callable alone is the whole
+                program.
+            where: The option's name, for messages.
+        """
+        if config is None:
+            return cls()
+        if isinstance(config, cls):
+            return config
+        if isinstance(config, Mapping) and COMPONENT not in config:
+            known_keys(config, _OPTIONS, where=where)
+            options = {key: build(_plain(value), where=f"{where}.{key}") for key, value in config.items()}
+            try:
+                return cls(**options)
+            except ConfigError as error:
+                raise ConfigError(f"{where}.{error}") from error
+        if isinstance(config, Sequence) and not isinstance(config, str):
+            return cls._from_list(list(config), where=where)
+        built = build(config, where=where)
+        if isinstance(built, cls):
+            return built
+        if not callable(built):
+            raise ConfigError(
+                f"{where}: found {config!r}; expected a mapping of options ({', '.join(_OPTIONS)}), "
+                f"a {COMPONENT} mapping, or a callable on pictures"
+            )
+        return cls._from_list([built], where=where)
+
+    @classmethod
+    def _from_list(cls, items: list[Any], *, where: str) -> Self:
+        options: Mapping[str, Any] = {}
+        has_options = bool(items) and isinstance(items[0], Mapping) and COMPONENT not in items[0]
+        if has_options:
+            options = items.pop(0)
+            known_keys(options, _OPTIONS, where=f"{where}[0]")
+        steps = [build(_plain(item), where=f"{where}[{i}]") for i, item in enumerate(items, start=int(has_options))]
+        first = options.get("custom", ())
+        first = list(first) if isinstance(first, Sequence) else [first]
+        program = cls.from_config({**options, "custom": [*first, *steps]}, where=where)
+        program.whole_custom = bool(steps) and not has_options
+        return program
+
+    @property
+    def random_crop(self) -> bool:
+        """The crop's place, or also its area, is drawn."""
+        return self.crop_scale is not None
+
+    @property
+    def fixed_geometry(self) -> bool:
+        """The part kept and its size are the same every epoch: what `resample` gives can be kept.
+
+        Flips don't count, they come later.
+        """
+        return not (self.random_crop or self.whole_custom or self.rotate != (0.0, 0.0))
+
+    @property
+    def output_size(self) -> tuple[int, int] | None:
+        """(height, width) of every sample that has no bucket, if it is one; None when the picture decides."""
+        if self.whole_custom:
+            return None
+        if isinstance(self.resize, int):
+            return (self.resize, self.resize) if self._crops else None
+        return self.resize
+
+    @property
+    def _crops(self) -> bool:
+        return self.center_crop or self.random_crop
+
+    def draw(self, original_size: tuple[int, int], key: SampleKey, seed: int) -> Geometry:
+        """The geometry of one sample: a pure function of its arguments.
+
+        Args:
+            original_size: (height, width) of the upright picture.
+            key: Its `size`, if any, is the (height, width) to make; a bucket never stretches, it crops what is over.
+            seed: Of the dataset.
+
+        Raises:
+            ConfigError: There is a crop, and neither `resize` nor a bucket says to what size.
+        """
+        height, width = original_size = (int(original_size[0]), int(original_size[1]))
+        if self.whole_custom:
+            return make_geometry(
+                original_size, original_size, (height, width), place=None, angle=0.0, flip=(False, False)
+            )
+        # Always the same number of draws in the same order, whatever is switched on.
+        draws = generator(seed, key, Stream.GEOMETRY).random(6).tolist()
+        flip = (draws[0] < self.horizontal_flip, draws[1] < self.vertical_flip)
+        angle = self.rotate[0] + (self.rotate[1] - self.rotate[0]) * draws[2]
+        target_size = self._target_size(original_size, key)
+        if not self._crops and target_size == self.resize:
+            part: tuple[float, float] = (height, width)
+        else:
+            part = cover_box(original_size, target_size)
+        place = None
+        if self.crop_scale is not None:
+            low, high = self.crop_scale
+            side = math.sqrt(low + (high - low) * draws[3])
+            part = (part[0] * side, part[1] * side)
+            place = (draws[4], draws[5])
+        return make_geometry(original_size, target_size, part, place=place, angle=angle, flip=flip)
+
+    def _target_size(self, original_size: tuple[int, int], key: SampleKey) -> tuple[int, int]:
+        if key.size is not None:
+            return key.size
+        if self.output_size is not None:
+            return self.output_size
+        if isinstance(self.resize, int):
+            return keep_aspect(original_size, self.resize)
+        if self._crops:
+            name = "center_crop" if self.center_crop else "random_crop"
+            raise ConfigError(
+                f"{name}: nothing says to what size; add resize, such as resize: [1024, 1024], or buckets"
+            )
+        return original_size
+
+    def needed_size(self, geometry: Geometry) -> tuple[int, int]:
+        """(height, width) of the whole picture at which the part kept has just the pixels of the sample.
+
+        A decoder that can decode at a smaller scale needs no more than this, times its own margin.
+        """
+        if self.whole_custom:
+            return geometry.original_size
+        (height, width), box, target = geometry.original_size, geometry.box, geometry.target_size
+        return (
+            min(height, math.ceil(height * target[0] / box[2])),
+            min(width, math.ceil(width * target[1] / box[3])),
+        )
+
+    def resample(self, pixels: npt.NDArray[np.uint8], geometry: Geometry) -> torch.Tensor:
+        """The pixels that the geometry decides: cropped, resized and rotated, not flipped, not coloured.
+
+        Args:
+            pixels: uint8 (H', W', 3), upright; smaller than `geometry.original_size` when decoded at a smaller scale.
+            geometry: What `draw` gave.
+
+        Returns:
+            uint8 (3, h, w), contiguous.
+        """
+        if self.whole_custom:
+            return to_tensor(pixels)
+        return crop_resize(pixels, geometry, self.interpolation)
+
+    def finish(self, image: torch.Tensor, geometry: Geometry, key: SampleKey, seed: int) -> torch.Tensor:
+        """Flips, colours, and runs the custom steps, on the device where `image` is.
+
+        Args:
+            image: uint8 (3, h, w), what `resample` gave; not changed.
+            geometry: What `draw` gave.
+            key: The sample's.
+            seed: Of the dataset.
+
+        Returns:
+            uint8 (3, h, w), contiguous. A program of callables alone may give another size than `geometry.target_size`.
+
+        Raises:
+            ConfigError: A custom step gave something else than a uint8 picture, or changed the size asked for.
+        """
+        horizontal, vertical = geometry.flip
+        axes = [axis for axis, flipped in ((2, horizontal), (1, vertical)) if flipped]
+        if axes:
+            image = image.flip(axes)
+        if self.color_jitter.ranges:
+            image = self.color_jitter(image, generator(seed, key, Stream.COLOUR))
+        if self.custom:
+            seeds = generator(seed, key, Stream.CUSTOM).integers(2**63, size=len(self.custom))
+            for step, step_seed in zip(self.custom, seeds.tolist(), strict=True):
+                image = step(image, step_seed)
+            expected = key.size if self.whole_custom else geometry.target_size
+            if expected is not None and tuple(image.shape[1:]) != expected:
+                raise ConfigError(
+                    f"custom: the steps gave {image.shape[1]}×{image.shape[2]} pixels (height×width) where "
+                    f"{expected[0]}×{expected[1]} were asked for; let resize and the crop options decide the size, "
+                    "or make img_transform nothing but callables and switch buckets off"
+                )
+        return image.contiguous()
+
+
+def _plain(value: Any) -> Any:
+    """Lists of other libraries' kinds (OmegaConf's) as lists, which `build` looks into."""
+    if isinstance(value, Sequence) and not isinstance(value, str | tuple):
+        return list(value)
+    return value
+
+
+def _switch(value: Any, *, key: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ConfigError(f"{key}: found {value!r}; expected true or false")
+
+
+def _resize(value: Any) -> int | tuple[int, int] | None:
+    if value is None:
+        return None
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        first, second = pair(value, key="resize", example="[1024, 768] (height, width)")
+        return positive_int(first, key="resize[0]", example=1024), positive_int(second, key="resize[1]", example=768)
+    return positive_int(value, key="resize", example=1024)
+
+
+def _random_crop(value: Any) -> tuple[float, float] | None:
+    if isinstance(value, bool):
+        return (1.0, 1.0) if value else None
+    if isinstance(value, Mapping):
+        known_keys(value, ("scale",), where="random_crop")
+        key = "random_crop.scale"
+        scale = span(value.get("scale", (1.0, 1.0)), key=key, low=0.0, high=1.0, example="[0.8, 1.0]")
+        if scale[0] > 0.0:
+            return scale
+        raise ConfigError(f"{key}: found {value['scale']!r}; expected parts of the area above 0, such as [0.8, 1.0]")
+    raise ConfigError(f"random_crop: found {value!r}; expected true, false, or {{scale: [0.8, 1.0]}}")
+
+
+def _rotate(value: Any) -> tuple[float, float]:
+    if value is None or value is False:
+        return 0.0, 0.0
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if 0 <= value <= 180:
+            return -float(value), float(value)
+        raise ConfigError(f"rotate: found {value!r}; expected degrees from 0 to 180, such as 5, or [min, max]")
+    return span(value, key="rotate", low=-180.0, high=180.0, example="[-5, 5]")

@@ -1,0 +1,102 @@
+"""A custom step of an image program: any callable on pictures, made repeatable."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from calotype.errors import ConfigError
+from calotype.transforms.seeded import SeededDraws
+
+__all__ = ["Step", "as_steps"]
+
+_CHECKED_CALLS = 8
+
+
+class Step:
+    """Calls `function` with a uint8 (3, H, W) tensor or, if it can't take one, with a Pillow image.
+
+    Its torch draws follow from the seed. Its first calls are made twice, to notice one that draws from elsewhere.
+    """
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+        self._takes_pillow = False
+        self._unchecked = _CHECKED_CALLS
+
+    def __repr__(self) -> str:
+        return f"Step({self.function!r})"
+
+    def __call__(self, image: torch.Tensor, seed: int) -> torch.Tensor:
+        """The step's picture, uint8 (3, H', W') on the device of `image`, a pure function of (image, seed)."""
+        result = self._run(image, seed)
+        if self._unchecked > 0:
+            self._unchecked -= 1
+            if not torch.equal(result, self._run(image, seed)):
+                self._unchecked = 0
+                warnings.warn(
+                    f"custom: {self.function!r} gave two different pictures for the same draw. It draws from outside "
+                    "torch (Python's random, NumPy's global generator) or keeps a state, so its pictures can't be "
+                    "repeated by a resume or a preview; draw with torch functions instead",
+                    stacklevel=2,
+                )
+        return result
+
+    def _run(self, image: torch.Tensor, seed: int) -> torch.Tensor:
+        if self._takes_pillow:
+            return self._checked(self._call(_pillow(image), seed), image)
+        try:
+            result = self._call(image.clone(), seed)
+        except Exception:
+            # What a callable takes can't be told from outside; if it is neither, this error is the true one.
+            try:
+                result = self._call(_pillow(image), seed)
+            except Exception:
+                result = None
+            if result is None:
+                raise
+            self._takes_pillow = True
+        return self._checked(result, image)
+
+    def _call(self, image: torch.Tensor | Image.Image, seed: int) -> Any:
+        with torch.no_grad(), SeededDraws(seed):
+            return self.function(image)
+
+    def _checked(self, result: Any, image: torch.Tensor) -> torch.Tensor:
+        if isinstance(result, Image.Image):
+            result = torch.from_numpy(np.array(result.convert("RGB"))).permute(2, 0, 1)
+        if not (isinstance(result, torch.Tensor) and result.dtype == torch.uint8 and result.ndim == 3):
+            raise ConfigError(f"custom: {self.function!r} gave {_what(result)}; expected {_EXPECTED}")
+        if result.shape[0] != 3:
+            raise ConfigError(f"custom: {self.function!r} gave {_what(result)}; expected {_EXPECTED}")
+        return result.as_subclass(torch.Tensor).to(image.device)
+
+
+_EXPECTED = (
+    "a uint8 tensor of shape (3, H, W) or a Pillow image; leave out ToDtype and Normalize, the model's transform "
+    "does that"
+)
+
+
+def as_steps(custom: Any) -> tuple[Step, ...]:
+    """Steps for a callable or a sequence of callables."""
+    functions = tuple(custom) if isinstance(custom, Sequence) and not isinstance(custom, str) else (custom,)
+    for function in functions:
+        if not callable(function):
+            raise ConfigError(f"custom: found {function!r}; expected a callable on pictures or a _component_ mapping")
+    return tuple(function if isinstance(function, Step) else Step(function) for function in functions)
+
+
+def _pillow(image: torch.Tensor) -> Image.Image:
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
+
+
+def _what(result: Any) -> str:
+    if isinstance(result, torch.Tensor):
+        return f"a {str(result.dtype).removeprefix('torch.')} tensor of shape {tuple(result.shape)}"
+    return f"a {type(result).__name__}"
