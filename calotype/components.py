@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ def locate(path: str) -> Any:
     Raises:
         ConfigError: Nothing is there; says which part of the path was found.
     """
-    parts = path.split(".")
+    parts = path.split(".") if isinstance(path, str) else []
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise ConfigError(f"{COMPONENT}: {path!r} is not a dotted path such as 'package.module.name'")
     for cut in range(len(parts) - 1, 0, -1):
@@ -30,10 +31,12 @@ def locate(path: str) -> Any:
         except ModuleNotFoundError as error:
             if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
                 continue
-            raise ConfigError(f"{COMPONENT}: importing {module_name!r} failed: {error}") from error
+            raise _import_failed(path, module_name, error) from error
+        except ImportError as error:
+            raise _import_failed(path, module_name, error) from error
         for done, part in enumerate(parts[cut:], start=cut):
             if not hasattr(found, part):
-                raise unknown_key(f"{COMPONENT} {path!r}, in {'.'.join(parts[:done])!r}", part, _public(found))
+                raise ConfigError(_no_such_name(path, ".".join(parts[:done]), found, part))
             found = getattr(found, part)
         return found
     raise ConfigError(f"{COMPONENT}: no module {parts[0]!r} to find {path!r} in; is its package installed?")
@@ -55,30 +58,42 @@ def build(config: Any, *args: Any, where: str, **defaults: Any) -> Any:
         options = {key: build(value, where=f"{where}.{key}") for key, value in config.items() if key != COMPONENT}
         if COMPONENT not in config:
             return options
-        return _call(locate(config[COMPONENT]), args, defaults | options, where=where)
+        return _call(config[COMPONENT], args, defaults | options, where=where)
     if isinstance(config, list | tuple) and not hasattr(config, "_fields"):
         return type(config)(build(value, where=f"{where}[{i}]") for i, value in enumerate(config))
     return config
 
 
-def _call(component: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any], *, where: str) -> Any:
+def _call(path: str, args: tuple[Any, ...], options: dict[str, Any], *, where: str) -> Any:
+    component: Callable[..., Any] = locate(path)
+    if not callable(component):
+        raise ConfigError(f"{where}: {path!r} is a {type(component).__name__}; expected a class or a function")
     try:
         signature = inspect.signature(component)
     except (TypeError, ValueError):
-        signature = None
+        signature = None  # some built-in callables have none to look at
     if signature is not None:
         kinds = {parameter.kind for parameter in signature.parameters.values()}
         if inspect.Parameter.VAR_KEYWORD not in kinds:
             for key in options:
                 if key not in signature.parameters:
-                    raise unknown_key(where, key, signature.parameters)
+                    raise unknown_key(f"{where} ({path})", key, signature.parameters)
         try:
             signature.bind(*args, **options)
         except TypeError as error:
-            name = getattr(component, "__qualname__", repr(component))
-            raise ConfigError(f"{where}: {name} can't be called with {sorted(options)}: {error}") from error
-    return component(*args, **options)
+            raise ConfigError(f"{where}: {path} can't be called with {sorted(options)}: {error}") from error
+    try:
+        return component(*args, **options)
+    except Exception as error:
+        error.add_note(f"while building {where}: {path}")
+        raise
 
 
-def _public(namespace: Any) -> list[str]:
-    return [name for name in dir(namespace) if not name.startswith("_")]
+def _import_failed(path: str, module_name: str, error: ImportError) -> ConfigError:
+    return ConfigError(f"{COMPONENT} {path!r}: importing {module_name!r} failed: {error}")
+
+
+def _no_such_name(path: str, holder: str, found: Any, part: str) -> str:
+    near = difflib.get_close_matches(part, [name for name in dir(found) if not name.startswith("_")], n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"{COMPONENT} {path!r}: {holder!r} has no {part!r}{hint}"

@@ -1,0 +1,228 @@
+"""A YAML file and `key=value` overrides become a dataset and a loader.
+
+A config has these keys at its top; each may be left out, and any other key is the trainer's and left alone:
+
+    dataset:     options of `calotype.text_to_image_dataset`, or another `_component_`
+    tokenizer:   a model transform: `_component_: calotype.FluxTransform` and its options
+    model:       the name of a model (`flux.1-dev`) whose spec fills in what the model decides
+    tokenizers:  where that model's tokenizers are
+    loader:      options of `calotype.Loader`
+
+OmegaConf reads the file, so `${…}` refers to other values of it. It is imported when a config is loaded, not before.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from calotype.components import COMPONENT, build
+from calotype.errors import ConfigError, unknown_key
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__all__ = ["build_dataset", "build_loader", "instantiate", "load_config"]
+
+KEYS = ("dataset", "loader", "model", "tokenizer", "tokenizers")
+
+_LOOKS_LIKE = 0.8
+"""How near (difflib's ratio) an unknown key must be to one of ours to count as a slip: `datset`, `loadr`."""
+
+Config = dict[str, Any]
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a config and applies overrides, the later ones last.
+
+    Args:
+        source: A `.yaml` or `.yml` file. Anything else (a folder of images, a data file, a glob, a hub name) becomes
+            the `path` of a dataset with default options.
+        overrides: `key=value`, the key dotted (`loader.batch_size=4`), the value read as YAML. A key that is not at
+            the config's top is an option of the dataset: `resolution=512` is short for `dataset.resolution=512`. As
+            in torchtune, a name given to a section that has a `_component_` replaces the `_component_`.
+
+    Returns:
+        Plain dicts, lists and scalars, every `${…}` resolved.
+
+    Raises:
+        ConfigError: The file is missing or not YAML (with line and column); an override or a key at the top is
+            misspelt; a `${…}` leads nowhere; a value that was left for the user to fill in (`???`) is not there.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    is_yaml = Path(source).suffix.lower() in {".yaml", ".yml"}
+    where = str(source) if is_yaml else "config"
+    try:
+        config = _read(Path(source)) if is_yaml else OmegaConf.create({"dataset": {"path": str(source)}})
+        for override in overrides:
+            _override(config, override)
+        missing = sorted(key for key in OmegaConf.missing_keys(config) if _section(key) in KEYS)
+        if missing:
+            raise ConfigError(f"{where}: {missing[0]} has no value (???); fill it in, or add {missing[0]}=…")
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{where}: {error.full_key}: {reason} (a reference is written ${{section.key}})") from error
+    assert isinstance(plain, dict)
+    result = {str(key): value for key, value in plain.items()}
+    _check_keys(result, where)
+    return result
+
+
+def instantiate(config: Mapping[str, Any] | None, *args: Any, **kwargs: Any) -> Any:
+    """Makes the object that a `_component_` mapping describes, as torchtune's `config.instantiate` does.
+
+    Nested `_component_` mappings are made first. Modules of the current directory can be named too.
+
+    Args:
+        config: A mapping with `_component_`, plain or OmegaConf's. None gives None.
+        *args: Given to the component before its options.
+        **kwargs: Options that replace those of the mapping.
+
+    Raises:
+        ConfigError: There is no `_component_`, it leads nowhere, or it does not take these options.
+    """
+    return None if config is None else _instantiate(config, args, kwargs, where="config")
+
+
+def build_dataset(config: Mapping[str, Any]) -> Any:
+    """The dataset of a whole config (what `load_config` gave).
+
+    Raises:
+        ConfigError: As for `instantiate`; or `dataset` is not there, or `model` is said in two places.
+    """
+    _check_keys(config, "config")
+    options = _options(config, "dataset", "path: a folder of images or a data file")
+    if not options:
+        raise ConfigError("config: there is no 'dataset'; it needs at least dataset.path=…")
+    for key, value in _model(config).items():
+        if key in options:
+            raise ConfigError(f"config: {key!r} stands at the top and in 'dataset' as well; keep one of them")
+        options[key] = value
+    args: tuple[Any, ...] = ()
+    if (tokenizer := config.get("tokenizer")) is not None:
+        if not isinstance(tokenizer, Mapping) or COMPONENT not in tokenizer:
+            raise ConfigError(
+                f"config: 'tokenizer' must be a mapping with {COMPONENT}, such as calotype.FluxTransform, "
+                f"and is {tokenizer!r}; a model's name goes into 'model', a folder of tokenizers into 'tokenizers'"
+            )
+        args = (_instantiate(tokenizer, (), {}, where="tokenizer"),)
+    return _instantiate({COMPONENT: "calotype.text_to_image_dataset"} | options, args, {}, where="dataset")
+
+
+def build_loader(config: Mapping[str, Any]) -> Any:
+    """The loader of a whole config, over the dataset of `build_dataset`.
+
+    Raises:
+        ConfigError: As for `build_dataset`; or `loader` has an option that `calotype.Loader` does not take.
+    """
+    options = _options(config, "loader", "batch_size: 4")
+    return _instantiate({COMPONENT: "calotype.Loader"} | options, (build_dataset(config),), {}, where="loader")
+
+
+def _instantiate(config: Mapping[str, Any], args: tuple[Any, ...], kwargs: Config, *, where: str) -> Any:
+    from omegaconf import DictConfig, OmegaConf
+
+    plain = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config
+    if not isinstance(plain, Mapping) or COMPONENT not in plain:
+        raise ConfigError(f"{where}: expected a mapping with {COMPONENT}: package.module.name, found {config!r}")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # as torchtune does: a file beside the config may hold the user's own components
+    return build({**plain, **kwargs}, *args, where=where)
+
+
+def _read(path: Path) -> DictConfig:
+    import yaml
+    from omegaconf import DictConfig, OmegaConf
+
+    path = path.expanduser()
+    try:
+        config = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such config file (looked in {Path.cwd()})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(f"{path}{_position(error.problem_mark)}: {_problem(error)}") from error
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: can't be read as YAML: {error}") from error
+    if not isinstance(config, DictConfig):
+        raise ConfigError(f"{path}: expected a mapping (key: value) at the top, found a list")
+    return config
+
+
+def _position(mark: Any) -> str:
+    return "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
+
+
+def _problem(error: Any) -> str:
+    """What PyYAML has to say, with the place where the unfinished thing began."""
+    problem = f"not valid YAML: {error.problem}"
+    return (
+        f"{problem} ({error.context} that begins at{_position(error.context_mark)[1:]})" if error.context else problem
+    )
+
+
+def _override(config: DictConfig, override: str) -> None:
+    import yaml
+    from omegaconf import OmegaConf
+
+    key, equals, text = override.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"override {override!r}: expected key=value, such as loader.batch_size=4")
+    if parts[0] not in config and parts[0] not in KEYS:
+        if difflib.get_close_matches(parts[0], KEYS, n=1, cutoff=_LOOKS_LIKE):
+            raise unknown_key(f"override {override!r}", parts[0], KEYS)
+        parts.insert(0, "dataset")
+    try:
+        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: {text!r} is not a YAML value: {error}") from error
+    assert isinstance(parsed, dict)
+    value = parsed["value"]
+    for length in range(1, len(parts)):
+        above = ".".join(parts[:length])
+        found = OmegaConf.select(config, above)
+        if found is None:
+            break
+        if not OmegaConf.is_config(found):
+            raise ConfigError(f"override {override!r}: {above} is {found!r}, which has no {parts[length]!r} in it")
+    key = ".".join(parts)
+    found = OmegaConf.select(config, key)
+    if isinstance(value, str) and OmegaConf.is_dict(found) and COMPONENT in found:
+        key = f"{key}.{COMPONENT}"
+    OmegaConf.update(config, key, value, merge=True, force_add=True)
+
+
+def _check_keys(config: Mapping[str, Any], where: str) -> None:
+    """Refuses a key that looks like one of ours which is absent; the other keys are the trainer's."""
+    absent = [key for key in KEYS if key not in config]
+    for key in config:
+        if key not in KEYS and difflib.get_close_matches(str(key), absent, n=1, cutoff=_LOOKS_LIKE):
+            raise unknown_key(where, key, KEYS)
+
+
+def _section(key: str) -> str:
+    return key.partition(".")[0].partition("[")[0]
+
+
+def _options(config: Mapping[str, Any], section: str, example: str) -> Config:
+    options = config.get(section)
+    if options is not None and not isinstance(options, Mapping):
+        raise ConfigError(f"config: {section!r} must be a mapping such as {{{example}}}, and is {options!r}")
+    return dict(options or {})
+
+
+def _model(config: Mapping[str, Any]) -> Config:
+    """`model` and `tokenizers` where they are ours: a mapping is the trainer's network (torchtune's `model`)."""
+    ours = {key: config[key] for key in ("model", "tokenizers") if config.get(key) is not None}
+    if isinstance(ours.get("model"), Mapping):
+        del ours["model"]
+    return ours
