@@ -22,7 +22,7 @@ class Buckets:
         multiple: Every side is a multiple of this (what the model's latents and patches need).
         max_aspect: Longest side over shortest, at most. A picture beyond it goes to the most extreme bucket and is
             cropped.
-        max_upscale: How much a picture may be enlarged before `too_small` names it; 1.0 means not at all.
+        max_upscale: How much a picture may be enlarged before the dataset names it as too small; 1.0 means not at all.
 
     Raises:
         ConfigError: A value out of range, or an area that holds no size with such sides.
@@ -47,17 +47,29 @@ class Buckets:
         self.multiple = positive_int(multiple, key="multiple", example=64)
         self.max_aspect = span([max_aspect] * 2, key="max_aspect", low=1, high=math.inf, example="2.0")[0]
         self.max_upscale = span([max_upscale] * 2, key="max_upscale", low=0, high=math.inf, example="1.25")[0]
-        self.sizes = _sizes(height * width, self.multiple, self.max_aspect)
-        if not self.sizes:
+        sizes = _sizes(height * width, self.multiple, self.max_aspect)
+        if not sizes:
             raise ConfigError(
                 f"resolution: {height}×{width} pixels hold no size with sides that are multiples of {self.multiple}; "
                 f"raise resolution to at least {self.multiple}, or lower multiple"
             )
+        self._set_sizes(sizes)
+
+    @classmethod
+    def single(cls, size: tuple[int, int], *, max_upscale: float = 1.0) -> Buckets:
+        """One bucket for every picture, whatever its shape."""
+        buckets = cls(resolution=size, multiple=1, max_aspect=max(size) / min(size), max_upscale=max_upscale)
+        buckets._set_sizes((size,))
+        return buckets
+
+    def _set_sizes(self, sizes: tuple[tuple[int, int], ...]) -> None:
+        self.sizes = sizes
+        """(height, width) of each bucket, from wide to tall."""
+        self._table = np.array(sizes, dtype=np.int64)
         # Between two neighbours the border is their geometric mean: the middle by log aspect ratio. Square root,
         # product and quotient are exactly rounded everywhere, so all ranks agree even on ties; a logarithm is not.
-        aspects = np.array([height / width for height, width in self.sizes])
+        aspects = self._table[:, 0] / self._table[:, 1]
         self._borders = np.sqrt(aspects[:-1] * aspects[1:])
-        self._table = np.array(self.sizes, dtype=np.int64)
 
     def __repr__(self) -> str:
         return (
@@ -81,11 +93,6 @@ class Buckets:
         """(N,) factor by which each picture is scaled to cover its bucket; above 1 it is enlarged."""
         factors: npt.NDArray[np.float64] = (self._table[assigned] / _sides(sizes)).max(axis=1)
         return factors
-
-    def too_small(self, sizes: npt.ArrayLike, assigned: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.bool_]:
-        """(N,) True where a picture would be enlarged by more than `max_upscale`: the caller names these."""
-        too_small: npt.NDArray[np.bool_] = self.upscale(sizes, assigned) > self.max_upscale
-        return too_small
 
     def describe(self, assigned: npt.NDArray[np.integer[Any]]) -> str:
         """One line for each bucket in use, the fullest first: `  832×1216   17 images` (height×width)."""

@@ -12,7 +12,7 @@ import numpy as np
 from calotype.components import COMPONENT, build
 from calotype.draws import Stream, generator
 from calotype.errors import ConfigError
-from calotype.transforms.options import known_keys, probability
+from calotype.transforms.options import as_list, known_keys, plain, probability
 from calotype.types import SampleKey
 
 __all__ = ["CaptionDraw", "CaptionProgram", "Part"]
@@ -125,19 +125,18 @@ class CaptionProgram:
             return config
         if isinstance(config, Mapping) and COMPONENT not in config:
             known_keys(config, _OPTIONS, where=where)
-            options = build(dict(config), where=where)
             try:
-                return cls(**options)
+                return cls(**build(plain(config), where=where))
             except ConfigError as error:
                 raise ConfigError(f"{where}.{error}") from error
         if isinstance(config, Sequence) and not isinstance(config, str):
             items = list(config)
-            options = {}
+            options: Mapping[str, Any] = {}
             if items and isinstance(items[0], Mapping) and COMPONENT not in items[0]:
-                options = dict(items.pop(0))
+                options = items.pop(0)
             known_keys(options, _OPTIONS, where=f"{where}[0]")
-            return cls.from_config(options | {"custom": [*options.get("custom", ()), *items]}, where=where)
-        built = build(config, where=where)
+            return cls.from_config({**options, "custom": [*as_list(options.get("custom", ())), *items]}, where=where)
+        built = build(plain(config), where=where)
         if isinstance(built, CaptionProgram):
             return built
         if callable(built):
@@ -260,7 +259,7 @@ def _choose(choose: Any) -> str | tuple[float, ...]:
 
 
 def _callables(custom: Any) -> tuple[Callable[..., str], ...]:
-    steps = tuple(custom) if isinstance(custom, Sequence) and not isinstance(custom, str) else (custom,)
+    steps = tuple(as_list(custom))
     for step in steps:
         if not callable(step):
             raise ConfigError(f"custom: found {step!r}; expected a callable from text to text")

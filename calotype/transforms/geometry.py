@@ -64,41 +64,25 @@ def make_geometry(
         # What may not be left of the part: the corners it needs when turned.
         spare = max(0.0, sides[a] * (around[a] - 1) / 2)
         room = max(0.0, original_size[a] - sides[a] - 2 * spare)
+        # The side of the whole picture at the scale of the sample; rounded down, as torchvision does.
+        whole = original_size[a] * target_size[a] // sides[a]
         if place is None:
             start = round((original_size[a] - sides[a]) / 2)
             # As `torchvision.transforms.CenterCrop` and diffusers' SDXL scripts count it: in the resized picture.
-            resized_start = max(0, round((_resized(original_size[a], target_size[a], sides[a]) - target_size[a]) / 2))
+            resized_start = max(0, round((whole - target_size[a]) / 2))
         else:
             start = min(original_size[a] - sides[a], math.floor(spare + place[a] * (room + 1)))
             resized_start = round(start * target_size[a] / sides[a])
+            if flip[1 - a]:
+                # The picture was flipped as a whole before the crop: count from the other border.
+                resized_start = max(0, whole - target_size[a] - resized_start)
         starts.append(start)
         resized_starts.append(resized_start)
     return Geometry(
         original_size=original_size,
         box=(starts[0], starts[1], sides[0], sides[1]),
-        crop_top_left=_flipped(original_size, target_size, sides, resized_starts, flip),
+        crop_top_left=(resized_starts[0], resized_starts[1]),
         target_size=target_size,
         rotate=angle,
         flip=flip,
     )
-
-
-def _flipped(
-    original_size: tuple[int, int],
-    target_size: tuple[int, int],
-    sides: list[int],
-    starts: list[int],
-    flip: tuple[bool, bool],
-) -> tuple[int, int]:
-    """Where the part begins when the resized picture is flipped as a whole: `flip` is (horizontal, vertical)."""
-    result = list(starts)
-    for a, flipped in ((0, flip[1]), (1, flip[0])):
-        if flipped:
-            whole = _resized(original_size[a], target_size[a], sides[a])
-            result[a] = max(0, whole - target_size[a] - starts[a])
-    return result[0], result[1]
-
-
-def _resized(original: int, target: int, side: int) -> int:
-    """One side of the whole original at the scale of the sample; rounded down, as torchvision does."""
-    return original * target // side

@@ -15,7 +15,7 @@ from calotype.draws import Stream, generator
 from calotype.errors import ConfigError
 from calotype.transforms.color import ColorJitter
 from calotype.transforms.geometry import cover_box, keep_aspect, make_geometry
-from calotype.transforms.options import known_keys, pair, positive_int, probability, span
+from calotype.transforms.options import as_list, known_keys, pair, plain, positive_int, probability, span
 from calotype.transforms.resample import INTERPOLATIONS, crop_resize, to_tensor
 from calotype.transforms.steps import as_steps
 from calotype.types import Geometry, SampleKey
@@ -88,7 +88,7 @@ class ImageProgram:
             raise ConfigError(f"interpolation: found {interpolation!r}; expected one of {', '.join(INTERPOLATIONS)}")
         self.interpolation = interpolation
         self.custom = as_steps(custom)
-        self.whole_custom = False
+        self.whole = False
         """The program is nothing but callables: they get the upright picture as it is, and decide its size."""
 
     @classmethod
@@ -107,14 +107,14 @@ class ImageProgram:
             return config
         if isinstance(config, Mapping) and COMPONENT not in config:
             known_keys(config, _OPTIONS, where=where)
-            options = {key: build(_plain(value), where=f"{where}.{key}") for key, value in config.items()}
+            options = build(plain(config), where=where)
             try:
                 return cls(**options)
             except ConfigError as error:
                 raise ConfigError(f"{where}.{error}") from error
         if isinstance(config, Sequence) and not isinstance(config, str):
             return cls._from_list(list(config), where=where)
-        built = build(config, where=where)
+        built = build(plain(config), where=where)
         if isinstance(built, cls):
             return built
         if not callable(built):
@@ -131,11 +131,9 @@ class ImageProgram:
         if has_options:
             options = items.pop(0)
             known_keys(options, _OPTIONS, where=f"{where}[0]")
-        steps = [build(_plain(item), where=f"{where}[{i}]") for i, item in enumerate(items, start=int(has_options))]
-        first = options.get("custom", ())
-        first = list(first) if isinstance(first, Sequence) else [first]
-        program = cls.from_config({**options, "custom": [*first, *steps]}, where=where)
-        program.whole_custom = bool(steps) and not has_options
+        steps = [build(plain(item), where=f"{where}[{i}]") for i, item in enumerate(items, start=int(has_options))]
+        program = cls.from_config({**options, "custom": [*as_list(options.get("custom", ())), *steps]}, where=where)
+        program.whole = bool(steps) and not has_options
         return program
 
     @property
@@ -149,12 +147,12 @@ class ImageProgram:
 
         Flips don't count, they come later.
         """
-        return not (self.random_crop or self.whole_custom or self.rotate != (0.0, 0.0))
+        return not (self.random_crop or self.whole or self.rotate != (0.0, 0.0))
 
     @property
     def output_size(self) -> tuple[int, int] | None:
         """(height, width) of every sample that has no bucket, if it is one; None when the picture decides."""
-        if self.whole_custom:
+        if self.whole:
             return None
         if isinstance(self.resize, int):
             return (self.resize, self.resize) if self._crops else None
@@ -176,7 +174,7 @@ class ImageProgram:
             ConfigError: There is a crop, and neither `resize` nor a bucket says to what size.
         """
         height, width = original_size = (int(original_size[0]), int(original_size[1]))
-        if self.whole_custom:
+        if self.whole:
             return make_geometry(
                 original_size, original_size, (height, width), place=None, angle=0.0, flip=(False, False)
             )
@@ -199,7 +197,7 @@ class ImageProgram:
 
     def _target_size(self, original_size: tuple[int, int], key: SampleKey) -> tuple[int, int]:
         if key.size is not None:
-            return key.size
+            return int(key.size[0]), int(key.size[1])
         if self.output_size is not None:
             return self.output_size
         if isinstance(self.resize, int):
@@ -216,7 +214,7 @@ class ImageProgram:
 
         A decoder that can decode at a smaller scale needs no more than this, times its own margin.
         """
-        if self.whole_custom:
+        if self.whole:
             return geometry.original_size
         (height, width), box, target = geometry.original_size, geometry.box, geometry.target_size
         return (
@@ -234,7 +232,7 @@ class ImageProgram:
         Returns:
             uint8 (3, h, w), contiguous.
         """
-        if self.whole_custom:
+        if self.whole:
             return to_tensor(pixels)
         return crop_resize(pixels, geometry, self.interpolation)
 
@@ -263,21 +261,14 @@ class ImageProgram:
             seeds = generator(seed, key, Stream.CUSTOM).integers(2**63, size=len(self.custom))
             for step, step_seed in zip(self.custom, seeds.tolist(), strict=True):
                 image = step(image, step_seed)
-            expected = key.size if self.whole_custom else geometry.target_size
-            if expected is not None and tuple(image.shape[1:]) != expected:
+            expected = key.size if self.whole else geometry.target_size
+            if expected is not None and tuple(image.shape[1:]) != tuple(expected):
                 raise ConfigError(
                     f"custom: the steps gave {image.shape[1]}×{image.shape[2]} pixels (height×width) where "
                     f"{expected[0]}×{expected[1]} were asked for; let resize and the crop options decide the size, "
                     "or make img_transform nothing but callables and switch buckets off"
                 )
         return image.contiguous()
-
-
-def _plain(value: Any) -> Any:
-    """Lists of other libraries' kinds (OmegaConf's) as lists, which `build` looks into."""
-    if isinstance(value, Sequence) and not isinstance(value, str | tuple):
-        return list(value)
-    return value
 
 
 def _switch(value: Any, *, key: str) -> bool:

@@ -9,7 +9,21 @@ from typing import Any
 
 from calotype.errors import ConfigError, unknown_key
 
-__all__ = ["known_keys", "pair", "positive_int", "probability", "span"]
+__all__ = ["as_list", "known_keys", "pair", "plain", "positive_int", "probability", "span"]
+
+
+def plain(value: Any) -> Any:
+    """Mappings and sequences of whatever kind (OmegaConf's, say) as dicts and lists, all the way down."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def as_list(value: Any) -> list[Any]:
+    """The items of a sequence, or the one value that stands for a list of itself."""
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
 def known_keys(options: Mapping[str, Any], known: Sequence[str], *, where: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from calotype.errors import ConfigError
+from calotype.transforms.options import as_list
 from calotype.transforms.seeded import SeededDraws
 
 __all__ = ["Step", "as_steps"]
@@ -85,7 +86,7 @@ _EXPECTED = (
 
 def as_steps(custom: Any) -> tuple[Step, ...]:
     """Steps for a callable or a sequence of callables."""
-    functions = tuple(custom) if isinstance(custom, Sequence) and not isinstance(custom, str) else (custom,)
+    functions = as_list(custom)
     for function in functions:
         if not callable(function):
             raise ConfigError(f"custom: found {function!r}; expected a callable on pictures or a _component_ mapping")
