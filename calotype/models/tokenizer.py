@@ -1,11 +1,17 @@
 """The CLIP and T5 tokenizers: the very ids that diffusers' pipelines give, without transformers.
 
 Importing transformers takes seconds, and its tokenizers warn and lock around forks; underneath they call the Rust
-library `tokenizers`, and so does this module, set up as `transformers.CLIPTokenizer` and `T5Tokenizer` (5.x) set it up.
+library `tokenizers`, and so does this module, set up as `transformers.CLIPTokenizer` and `T5Tokenizer` (5.x) set it
+up, whatever form the files have.
+
+transformers 4 gives the same ids for plain captions. It differs on CLIP where its slow class cleans a text first (with
+ftfy installed: curly quotes made straight, HTML entities resolved; control characters dropped), and on T5 for a few
+characters that only Unicode counts as white space (U+0085).
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -123,6 +129,7 @@ def _clip(files: TokenizerFiles, pad_token: str | None) -> Tokenizer:
         vocab = files.json("vocab.json") if "vocab.json" in files else _clip_vocab(merges)
     else:
         raise _wrong_files(files, "CLIP", "tokenizer.json, or merges.txt (with or without vocab.json)")
+    _check_whole(files, vocab, merges)
     config = files.config()
     start, end = _token(config, "bos_token", "<|startoftext|>"), _token(config, "eos_token", "<|endoftext|>")
     pad = _token(config, "pad_token", pad_token or end)
@@ -182,42 +189,67 @@ _SENTINELS = [f"<extra_id_{i}>" for i in range(99, -1, -1)]
 def _framed(
     backend: Backend, files: TokenizerFiles, *, before: tuple[str, ...], after: tuple[str, ...], pad: str
 ) -> Tokenizer:
-    def id_of(token: str) -> int:
-        found = backend.token_to_id(token)
-        assert found is not None, token  # `_add_tokens` has put every special token in.
-        return found
-
+    ids = backend.get_vocab()
     return Tokenizer(
         backend,
-        before=tuple(map(id_of, before)),
-        after=tuple(map(id_of, after)),
-        pad_id=id_of(pad),
+        before=tuple(ids[token] for token in before),
+        after=tuple(ids[token] for token in after),
+        pad_id=ids[pad],
         name=str(files.path),
     )
 
 
 def _add_tokens(backend: Backend, files: TokenizerFiles, config: Mapping[str, Any], defaults: list[AddedToken]) -> None:
-    """Tokens found in a text as they stand, before anything else: as the files list them, then the defaults."""
-    listed: dict[str, Mapping[str, Any]] = {}
-    if "tokenizer.json" in files:
-        listed |= {token["content"]: token for token in files.json("tokenizer.json").get("added_tokens", [])}
-    decoder = config.get("added_tokens_decoder", {})
-    listed |= {decoder[id]["content"]: decoder[id] for id in sorted(decoder, key=int)}
-    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
-    tokens = [
-        AddedToken(content, **{flag: bool(token[flag]) for flag in flags if flag in token})
-        for content, token in listed.items()
-    ]
-    tokens += [token for token in defaults if token.content not in listed]
+    """Tokens that are found in a text as they stand, before anything else: those the files list, then the defaults.
+
+    Raises:
+        ConfigError: A special token is not in the vocabulary, or a listed one would get another id than the files say.
+    """
+    listed = _listed_tokens(files, config, special={token.content for token in defaults})
     vocab = backend.get_vocab(with_added_tokens=False)
-    new = [token.content for token in tokens if token.content not in vocab]
-    if new:
+    lacking = [token.content for token in defaults if token.content not in vocab and token.content not in listed]
+    if lacking:
         raise ConfigError(
-            f"{files.path}: its vocabulary of {len(vocab)} tokens lacks the special token(s) {', '.join(new)}; "
-            "the files are cut short or of another tokenizer: copy or download them again"
+            f"{files.path}: its vocabulary of {len(vocab)} tokens lacks {', '.join(lacking)}; "
+            "the files are cut short or are another tokenizer's: copy or download them again"
         )
-    backend.add_special_tokens([token for token in tokens if token.special])
-    backend.add_tokens([token for token in tokens if not token.special])
+    for content, (id, token) in sorted(listed.items(), key=lambda item: item[1][0]):
+        _add_token(backend, token)
+        if backend.token_to_id(content) != id:
+            raise ConfigError(
+                f"{files.path}: the files give the token {content!r} the id {id}, and its place in the vocabulary of "
+                f"{len(vocab)} is {backend.token_to_id(content)}; they are not of one tokenizer: copy them again"
+            )
+    for token in defaults:
+        if token.content not in listed:
+            _add_token(backend, token)
+
+
+def _add_token(backend: Backend, token: AddedToken) -> None:
+    add = backend.add_special_tokens if token.special else backend.add_tokens
+    add([token])
+
+
+def _listed_tokens(
+    files: TokenizerFiles, config: Mapping[str, Any], *, special: set[str]
+) -> dict[str, tuple[int, AddedToken]]:
+    """The added tokens that the files list, with their ids: `tokenizer.json` under `tokenizer_config.json`."""
+    found: dict[str, tuple[int, Mapping[str, Any]]] = {}
+    if "tokenizer.json" in files:
+        found |= {token["content"]: (token["id"], token) for token in files.json("tokenizer.json")["added_tokens"]}
+    if "added_tokens_decoder" in config:
+        found |= {token["content"]: (int(id), token) for id, token in config["added_tokens_decoder"].items()}
+    elif not found:
+        # The oldest form: ids without flags.
+        found |= {
+            content: (id, {"special": content in special, "normalized": content not in special})
+            for content, id in files.added_tokens().items()
+        }
+    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    return {
+        content: (id, AddedToken(content, **{flag: bool(token[flag]) for flag in flags if flag in token}))
+        for content, (id, token) in found.items()
+    }
 
 
 def _model(files: TokenizerFiles, kind: str) -> dict[str, Any]:
@@ -233,8 +265,6 @@ def _model(files: TokenizerFiles, kind: str) -> dict[str, Any]:
 
 
 def _charsmap(normalizer: Any) -> bytes:
-    import base64
-
     if not isinstance(normalizer, dict):
         return b""
     for part in normalizer.get("normalizers", [normalizer]):
@@ -266,6 +296,24 @@ def _clip_vocab(merges: list[tuple[str, str]]) -> dict[str, int]:
     characters += [chr(256 + n) for n in range(256 - len(printable))]
     tokens = [*characters, *(f"{character}</w>" for character in characters), *(a + b for a, b in merges)]
     return {token: id for id, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
+
+
+def _check_whole(files: TokenizerFiles, vocab: Mapping[str, int], merges: list[tuple[str, str]]) -> None:
+    """Refuses a vocabulary with words that no merge leads to: it would load, and give other ids than its model knows.
+
+    A `merges.txt` whose download broke off looks so.
+    """
+    reachable = {left + right for left, right in merges}
+    lost = [
+        token
+        for token in vocab
+        if token not in reachable and len(token.removesuffix("</w>")) > 1 and not token.startswith("<|")
+    ]
+    if lost:
+        raise ConfigError(
+            f"{files.path}: {len(lost)} of the vocabulary's {len(vocab)} tokens (such as {lost[0]!r}) follow from none "
+            f"of the {len(merges)} merges; the merges are cut short: copy or download the tokenizer again"
+        )
 
 
 def _token(config: Mapping[str, Any], key: str, default: str) -> str:

@@ -14,6 +14,7 @@ __all__ = ["TokenizerFiles", "find_tokenizer_files", "is_hub_name", "split_hub_n
 
 _NAMES = ("tokenizer.json", "vocab.json", "merges.txt", "spiece.model")
 _CONFIGS = ("tokenizer_config.json", "special_tokens_map.json")
+_ADDED = "added_tokens.json"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -21,7 +22,7 @@ class TokenizerFiles:
     """The files of one tokenizer, by their usual names.
 
     A tokenizer named by one file uses that file and, from its folder, nothing but the settings
-    (`tokenizer_config.json`, `special_tokens_map.json`): they say which token pads.
+    (`tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`): they say which token pads.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,6 +31,7 @@ class TokenizerFiles:
         wanted = _NAMES if path.is_dir() else (_usual_name(path),)
         self._found = {name: self._folder / name if path.is_dir() else path for name in wanted}
         self._found = {name: file for name, file in self._found.items() if file.is_file()}
+        self._parsed: dict[str, Any] = {}
 
     @property
     def names(self) -> list[str]:
@@ -49,7 +51,9 @@ class TokenizerFiles:
             raise ConfigError(f"{self._found[name]}: not UTF-8 text ({error}); copy or download it again") from error
 
     def json(self, name: str) -> Any:
-        return _json(self._found[name])
+        if name not in self._parsed:
+            self._parsed[name] = _json(self._found[name])
+        return self._parsed[name]
 
     def config(self) -> dict[str, Any]:
         """`special_tokens_map.json` under `tokenizer_config.json`; empty where neither is there."""
@@ -57,11 +61,13 @@ class TokenizerFiles:
         for name in reversed(_CONFIGS):
             file = self._folder / name
             if file.is_file():
-                found = _json(file)
-                if not isinstance(found, Mapping):
-                    raise ConfigError(f"{file}: a JSON object was expected, found {type(found).__name__}")
-                merged |= found
+                merged |= _json_object(file)
         return merged
+
+    def added_tokens(self) -> dict[str, int]:
+        """`added_tokens.json`: ids by content; empty where it is not there."""
+        file = self._folder / _ADDED
+        return dict(_json_object(file)) if file.is_file() else {}
 
 
 def find_tokenizer_files(path: str | Path, *, subfolder: str | None = None) -> TokenizerFiles:
@@ -119,7 +125,7 @@ def _from_hub(repo: str, subfolder: str | None) -> Path:
             f"the tokenizer {where!r} is on the Hugging Face hub, and the package huggingface_hub that fetches it is "
             f"not installed: pip install 'calotype[hub]'. {_other_ways(repo, subfolder)}"
         ) from error
-    patterns = [f"{subfolder}/{name}" if subfolder else name for name in _NAMES + _CONFIGS]
+    patterns = [f"{subfolder}/{name}" if subfolder else name for name in (*_NAMES, *_CONFIGS, _ADDED)]
     try:
         cached = Path(snapshot_download(repo, allow_patterns=patterns, local_files_only=True)) / (subfolder or "")
         if TokenizerFiles(cached).names:
@@ -131,7 +137,8 @@ def _from_hub(repo: str, subfolder: str | None) -> Path:
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise MissingTokenizerError(
-            f"the tokenizer {where!r} could not be had from the Hugging Face hub ({type(error).__name__}: {reason}). "
+            f"the tokenizer {where!r} could not be had from the Hugging Face hub ({type(error).__name__}: {reason}), "
+            f"and there is no local folder {repo!r}. "
             f"{_other_ways(repo, subfolder)}"
         ) from error
     if not TokenizerFiles(folder).names:
@@ -165,6 +172,13 @@ def _what_is_there(path: Path) -> str:
         return f"the file {path.name!r}"
     names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in path.iterdir())
     return f"it holds {', '.join(names[:8])}{', …' if len(names) > 8 else ''}" if names else "it is empty"
+
+
+def _json_object(file: Path) -> Mapping[str, Any]:
+    found = _json(file)
+    if not isinstance(found, Mapping):
+        raise ConfigError(f"{file}: a JSON object was expected, found {type(found).__name__}")
+    return found
 
 
 def _json(file: Path) -> Any:

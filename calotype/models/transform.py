@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from calotype.errors import ConfigError
-from calotype.models.tokenizer import Tokenizer
+from calotype.models.spec import ModelSpec, TokenizerSpec, check_max_seq_len
+from calotype.models.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = ["PixelsTransform", "TokenField", "TokenTransform", "Truncation"]
 
@@ -26,15 +28,26 @@ class PixelsTransform:
         return self.finish(self.prepare(sample))
 
     def prepare(self, sample: Mapping[str, Any], /) -> dict[str, Any]:
-        """`image` → `img`, uint8 (3, H, W)."""
+        """`image` → `img`, uint8 (3, H, W).
+
+        Raises:
+            ConfigError: `image` is not such a tensor or picture.
+        """
         return {"img": _pixels(sample)}
 
     def finish(self, batch: Mapping[str, Any], /) -> dict[str, Any]:
-        """`img` uint8 (..., 3, H, W) → float32 `(img / 127.5) - 1` on its own device; the other keys stay."""
+        """`img` uint8 (..., 3, H, W) → float32 `(img / 127.5) - 1` on its own device; the other keys stay.
+
+        Raises:
+            ConfigError: `img` is not uint8 (finished already?).
+        """
         img = batch["img"]
         if img.dtype != torch.uint8:
-            raise TypeError(f"img: uint8, as prepare gives it, was expected; found {img.dtype}: finished already?")
-        return {**batch, "img": img.to(torch.float32).div_(127.5).sub_(1)}
+            raise ConfigError(f"img: uint8, as prepare() gives it, was expected, found {img.dtype}: finished already?")
+        # Divided by a tensor: by a plain number, CUDA multiplies by the rounded reciprocal, and the last bit of a
+        # value would depend on the device.
+        half = torch.full((), 127.5, device=img.device)
+        return {**batch, "img": img.to(torch.float32).div_(half).sub_(1)}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -42,16 +55,10 @@ class PixelsTransform:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenField:
-    """One tokenizer of a model's transform, and the key its ids go to."""
+    """One tokenizer of a transform, with the length it is used at."""
 
-    option: str
-    """The transform's option that names the tokenizer: `clip_tokenizer_path`."""
-
-    key: str
-    """Of the output: `clip_text_tokens`."""
-
+    spec: TokenizerSpec
     tokenizer: Tokenizer
-
     max_length: int
     """Tokens, the framing ones included: the length of the output."""
 
@@ -61,16 +68,16 @@ class Truncation:
     """A caption that one tokenizer can't take whole."""
 
     option: str
-    """The transform's option that names the tokenizer."""
+    """The transform's option that names the tokenizer: `clip_tokenizer_path`."""
 
     tokens: int
     """How many the caption takes, framing tokens included."""
 
     limit: int
-    """How many the model takes."""
+    """How many it is cut to."""
 
     cut: int
-    """Where the caption is cut: `text[:cut]` is what the model sees."""
+    """Where: `text[:cut]` is what the model sees."""
 
     lost: str
     """`text[cut:]`, which it does not."""
@@ -79,29 +86,51 @@ class Truncation:
 class TokenTransform(PixelsTransform):
     """Pixels and tokens; the base of each model's transform.
 
-    Input: `{"image": uint8 tensor (3, H, W) or PIL image, "text": str}`; other keys are not looked at.
-    Output: `img` as `PixelsTransform`, and for each field its key: int64 (max_length,).
+    Input: `{"image": uint8 tensor (3, H, W) or PIL image, "text": str}`; keys it does not need are not looked at.
+    Output: `img` as `PixelsTransform` gives it, and each tokenizer's key: int64 (max_length,), cut and padded.
+
+    Args:
+        spec: The model whose tokenizers these are.
+        paths: Where each tokenizer is, by option; any form that `load_tokenizer` takes.
+        **lengths: Tokens of a caption, by the spec's `length_option`; left out, the spec's own.
+
+    Raises:
+        MissingTokenizerError: A path leads nowhere; says how to get the tokenizer.
+        ConfigError: Something else than this tokenizer is there, or the model does not take such a length.
     """
 
-    def __init__(self, fields: tuple[TokenField, ...]) -> None:
-        self.fields = fields
+    def __init__(self, spec: ModelSpec, paths: Mapping[str, str | Path], **lengths: int) -> None:
+        for option, length in lengths.items():
+            check_max_seq_len(spec, option, length)
+        self.fields = tuple(
+            TokenField(
+                spec=one,
+                tokenizer=load_tokenizer(paths[one.option], kind=one.kind, pad_token=one.pad_token),
+                max_length=lengths.get(one.length_option or "", one.max_length),
+            )
+            for one in spec.tokenizers
+        )
 
     def prepare(self, sample: Mapping[str, Any], /) -> dict[str, Any]:
-        """Tokenises `text`; `img` stays uint8."""
+        """Tokenises `text`; `img` stays uint8.
+
+        Raises:
+            ConfigError: `image` or `text` is not what it should be; names the sample.
+        """
         prepared = super().prepare(sample)
         text = _text(sample)
         for field in self.fields:
-            prepared[field.key] = torch.tensor(field.tokenizer(text, field.max_length), dtype=torch.int64)
+            prepared[field.spec.key] = torch.tensor(field.tokenizer(text, field.max_length), dtype=torch.int64)
         return prepared
 
     def truncated(self, text: str) -> dict[str, Truncation]:
-        """The tokenizers that can't take the whole text, by option; empty when nothing is cut."""
+        """Which tokenizers cut this text, by option, and what is lost; empty when all of it fits."""
         found = {}
         for field in self.fields:
             cut = field.tokenizer.cut(text, field.max_length)
             if cut is not None:
-                found[field.option] = Truncation(
-                    option=field.option,
+                found[field.spec.option] = Truncation(
+                    option=field.spec.option,
                     tokens=field.tokenizer.count(text),
                     limit=field.max_length,
                     cut=cut,
@@ -110,27 +139,53 @@ class TokenTransform(PixelsTransform):
         return found
 
     def __repr__(self) -> str:
-        fields = ", ".join(f"{field.key}={field.max_length}" for field in self.fields)
+        fields = ", ".join(f"{field.spec.key}={field.max_length}" for field in self.fields)
         return f"{type(self).__name__}({fields})"
 
 
 def _pixels(sample: Mapping[str, Any]) -> torch.Tensor:
     image = sample["image"]
     if not isinstance(image, torch.Tensor):
-        # A copy: PIL owns the buffer, and torch wants one that it may write to.
-        image = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+        image = _from_pil(image, sample)
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
         raise ConfigError(
-            f"image of {sample.get('id', 'a sample')!r}: a uint8 tensor (3, height, width) or a PIL image was "
-            f"expected, found {image.dtype} {tuple(image.shape)}"
+            f"image of {_name(sample)}: a uint8 tensor (3, height, width) or a PIL image was expected, "
+            f"found {image.dtype} {tuple(image.shape)}"
         )
     return image
+
+
+def _from_pil(image: Any, sample: Mapping[str, Any]) -> torch.Tensor:
+    from PIL import Image, ImageOps
+
+    if not isinstance(image, Image.Image):
+        raise ConfigError(
+            f"image of {_name(sample)}: a uint8 tensor (3, height, width) or a PIL image was expected, "
+            f"found {type(image).__name__}"
+        )
+    if image.mode not in ("RGB", "L"):
+        # convert("RGB") would show what alpha hides, clip 16 bits and ignore CMYK's profile.
+        raise ConfigError(
+            f"image of {_name(sample)}: a PIL image of mode RGB or L was expected, found {image.mode}; "
+            "calotype's own reader gives the right pixels of every mode"
+        )
+    upright = ImageOps.exif_transpose(image).convert("RGB")
+    return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()
 
 
 def _text(sample: Mapping[str, Any]) -> str:
     text = sample.get("text")
     if not isinstance(text, str):
+        raise ConfigError(f"text of {_name(sample)}: a caption (str) was expected, found {type(text).__name__}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
         raise ConfigError(
-            f"text of {sample.get('id', 'a sample')!r}: a caption (str) was expected, found {type(text).__name__}"
-        )
+            f"text of {_name(sample)}: half a character (a lone surrogate) at {error.start}, "
+            f"{text[error.start : error.start + 1]!r}, which no tokenizer takes; mend the caption"
+        ) from error
     return text
+
+
+def _name(sample: Mapping[str, Any]) -> str:
+    return repr(sample["id"]) if "id" in sample else "a sample"

@@ -1,0 +1,111 @@
+"""Builds a model's transform from the model's name: sizes from its spec, tokenizers from a folder or the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from calotype.components import locate
+from calotype.errors import ConfigError, MissingTokenizerError, unknown_key
+from calotype.models.spec import ModelSpec, check_max_seq_len, get_spec
+from calotype.models.tokenizer_files import is_hub_name
+from calotype.types import ModelTransform
+
+__all__ = ["build_model_transform", "check_model_transform"]
+
+
+def build_model_transform(
+    model: str, *, tokenizers: str | Path | Mapping[str, str | Path] | None = None, **options: Any
+) -> ModelTransform:
+    """The transform of a model, with what its spec says filled in.
+
+    Args:
+        model: A name that `get_spec` knows.
+        tokenizers: Where its tokenizers are: a folder that holds them by the names of a saved pipeline
+            (`tokenizer`, `tokenizer_2`, …); for a model with one tokenizer also that tokenizer itself; a hub
+            repository laid out so; a mapping of the transform's options to paths; or None for the model's own hub
+            repository (the hub's local cache is looked into first).
+        **options: Lengths of captions (`t5_max_seq_len`), where the spec's own are not wanted.
+
+    Raises:
+        MissingTokenizerError: The tokenizers can't be had; says which, and the ways to get them. `PixelsTransform`
+            still gives the pixels.
+        ConfigError: The model is unknown, or does not take an option.
+    """
+    spec = get_spec(model)
+    lengths = [one.length_option for one in spec.tokenizers if one.length_option]
+    for option, value in options.items():
+        if option not in lengths:
+            raise unknown_key(f"options of {spec.name}", option, lengths)
+        check_max_seq_len(spec, option, value)
+    # Before the tokenizers are looked for, so that a wrong option is never taken for a missing tokenizer.
+    defaults = {one.length_option: one.max_length for one in spec.tokenizers if one.length_option}
+    paths = _paths(spec, tokenizers, asked_for=model)
+    return cast("ModelTransform", locate(spec.transform)(**paths, **(defaults | options)))
+
+
+def check_model_transform(model: str, transform: ModelTransform) -> None:
+    """Refuses a transform that does not fit the model it is to be used with.
+
+    Raises:
+        ConfigError: It is another family's, or cuts captions at more tokens than the model takes; names both.
+    """
+    from calotype.models.transform import TokenTransform
+
+    spec = get_spec(model)
+    if not isinstance(transform, TokenTransform):
+        return
+    expected = locate(spec.transform)
+    if not isinstance(transform, expected):
+        raise ConfigError(f"model_transform: {spec.name} takes {expected.__name__}, found {type(transform).__name__}")
+    for field in transform.fields:
+        if field.spec.length_option is not None:
+            check_max_seq_len(spec, field.spec.length_option, field.max_length)
+
+
+def _paths(
+    spec: ModelSpec, tokenizers: str | Path | Mapping[str, str | Path] | None, *, asked_for: str
+) -> dict[str, str | Path]:
+    """Where each tokenizer is, by the transform's option."""
+    names = [one.option for one in spec.tokenizers]
+    if isinstance(tokenizers, Mapping):
+        for option in tokenizers:
+            if option not in names:
+                raise unknown_key(f"tokenizers of {spec.name}", option, names)
+        lacking = [option for option in names if option not in tokenizers]
+        if lacking:
+            raise MissingTokenizerError(f"tokenizers of {spec.name}: {', '.join(lacking)} not given; {_ways(spec)}")
+        return dict(tokenizers)
+    if tokenizers is not None and Path(tokenizers).expanduser().exists():
+        return _in_folder(spec, Path(tokenizers).expanduser())
+    if tokenizers is not None and not is_hub_name(tokenizers):
+        raise MissingTokenizerError(f"tokenizers of {spec.name}: no such folder: {tokenizers}; {_ways(spec)}")
+    repo = str(tokenizers) if tokenizers is not None else _repository(spec, asked_for)
+    return {one.option: f"{repo}:{one.subfolder}" for one in spec.tokenizers}
+
+
+def _in_folder(spec: ModelSpec, folder: Path) -> dict[str, str | Path]:
+    if len(spec.tokenizers) == 1 and not (folder / spec.tokenizers[0].subfolder).exists():
+        return {spec.tokenizers[0].option: folder}
+    lacking = [one.subfolder for one in spec.tokenizers if not (folder / one.subfolder).is_dir()]
+    if lacking:
+        wanted = ", ".join(f"{one.subfolder}/ ({one.kind})" for one in spec.tokenizers)
+        raise MissingTokenizerError(
+            f"tokenizers of {spec.name}: {folder} has no folder {', '.join(lacking)}; expected {wanted}, "
+            f"or a mapping of {', '.join(one.option for one in spec.tokenizers)} to paths; {_ways(spec)}"
+        )
+    return {one.option: folder / one.subfolder for one in spec.tokenizers}
+
+
+def _repository(spec: ModelSpec, asked_for: str) -> str:
+    """The hub's name that the user gave, or the first that the model is known by."""
+    return next((name for name in spec.hub if name.lower() == asked_for.lower()), spec.hub[0])
+
+
+def _ways(spec: ModelSpec) -> str:
+    includes = " ".join(f'--include "{one.subfolder}/*"' for one in spec.tokenizers)
+    return (
+        f"`hf download {spec.hub[0]} {includes} --local-dir FOLDER` gets them (where the repository is gated, accept "
+        "its terms on its page and run `hf auth login` first): then tokenizers: FOLDER"
+    )
