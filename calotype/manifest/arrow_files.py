@@ -1,0 +1,150 @@
+"""Parquet and Arrow files; image bytes in a column become byte ranges of an uncompressed Arrow file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from calotype.errors import ManifestError
+from calotype.manifest.cache import cached
+from calotype.manifest.columns import Columns, find_columns
+from calotype.manifest.reading import Part, Reading
+from calotype.manifest.tables import Embedded, holds_bytes, table_part
+
+__all__ = ["read_arrow", "read_parquet", "unpack"]
+
+
+def read_parquet(file: Path, reading: Reading) -> Part:
+    """A `.parquet` file. Image bytes are unpacked once into the cache; the other columns are read as they are."""
+    try:
+        opened = pq.ParquetFile(file, memory_map=True)
+    except pa.ArrowInvalid as error:
+        raise ManifestError(f"{file}: not a Parquet file: {error}") from None
+    with opened:
+        schema = opened.schema_arrow
+        columns = find_columns(schema.names, reading.columns, str(file))
+        image = columns.image
+        wanted = [name for name in schema.names if not holds_bytes(schema.field(name).type)]
+        if not holds_bytes(schema.field(image).type):
+            raw = opened.read(columns=wanted)
+            embedded = None
+        else:
+            rest = opened.read(columns=wanted)
+            holder = cached("images", [file], lambda: _image_batches(opened, image), note=image)
+            embedded, paths = _embedded(holder, "image", reading.relative(file))
+            raw = rest.append_column(image, paths)
+        for name in schema.names:
+            if name not in wanted and name != image:
+                reading.notes.append(f"column {name!r} holds binary data and is not kept")
+    return _part(raw, file, reading, columns, embedded)
+
+
+def _image_batches(opened: pq.ParquetFile, image: str) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
+    type_ = opened.schema_arrow.field(image).type
+    batches = (batch.column(0) for batch in opened.iter_batches(batch_size=256, columns=[image]))
+    return unpack(type_, batches)
+
+
+def unpack(type_: pa.DataType, columns: Iterable[pa.Array]) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
+    """Schema and batches of a cache file that holds one column of images."""
+    schema = pa.schema([("image", type_)])
+    return schema, (pa.record_batch([column], schema=schema) for column in columns)
+
+
+def read_arrow(file: Path, reading: Reading) -> Part:
+    """An `.arrow` or `.feather` file, or an Arrow stream (what Hugging Face `datasets` writes), mapped."""
+    raw = map_any(file)
+    columns = find_columns(raw.column_names, reading.columns, str(file))
+    embedded = None
+    type_ = raw.schema.field(columns.image).type
+    if holds_bytes(type_):
+        try:
+            embedded, paths = _embedded(file, columns.image, reading.relative(file))
+        except _NotMappedError:  # compressed: its bytes are nowhere in the file as they are
+            chunks = raw[columns.image].chunks
+            holder = cached("images", [file], lambda: unpack(type_, chunks), note=columns.image)
+            embedded, paths = _embedded(holder, "image", reading.relative(file))
+        raw = raw.set_column(raw.column_names.index(columns.image), columns.image, paths)
+    return _part(raw, file, reading, columns, embedded)
+
+
+def map_any(file: Path) -> pa.Table:
+    """The table of an Arrow file or stream, mapped."""
+    with pa.memory_map(str(file)) as mapped:
+        return _open(mapped, file)
+
+
+def _open(mapped: pa.MemoryMappedFile, file: Path) -> pa.Table:
+    try:
+        try:
+            return pa.ipc.open_file(mapped).read_all()
+        except pa.ArrowInvalid:
+            mapped.seek(0)
+            return pa.ipc.open_stream(mapped).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ManifestError(f"{file}: not an Arrow file or stream: {error}") from None
+
+
+class _NotMappedError(Exception):
+    """A value's bytes are not part of the mapped file."""
+
+
+def _embedded(file: Path, column: str, label: str) -> tuple[Embedded, pa.ChunkedArray]:
+    """Where the values of a column of images lie in an uncompressed Arrow file, and the paths that go with them."""
+    with pa.memory_map(str(file)) as mapped:
+        whole = mapped.read_buffer()
+        mapped.seek(0)
+        chunked = _open(mapped, file)[column]
+        offsets: list[npt.NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]
+        sizes = [np.zeros(0, dtype=np.int64)]
+        paths: list[pa.Array] = []
+        for chunk in chunked.chunks:
+            values, path = _bytes_and_paths(chunk)
+            at, size = _ranges(values, whole.address, whole.size)
+            offsets.append(at)
+            sizes.append(size)
+            paths.append(path)
+    embedded = Embedded(file=file, offsets=np.concatenate(offsets), sizes=np.concatenate(sizes), label=label)
+    return embedded, pa.chunked_array(paths, pa.large_string())
+
+
+def _bytes_and_paths(chunk: pa.Array) -> tuple[pa.Array, pa.Array]:
+    if not pa.types.is_struct(chunk.type):
+        return chunk, pa.nulls(len(chunk), pa.large_string())
+    # `flatten` takes the struct's own nulls and offset into account; `field` does not.
+    fields = dict(zip((field.name for field in chunk.type), chunk.flatten(), strict=True))
+    path = fields.get("path")
+    return fields["bytes"], pa.nulls(len(chunk), pa.large_string()) if path is None else path.cast(pa.large_string())
+
+
+def _ranges(values: pa.Array, base: int, total: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Offset and size in the mapped file of each value; size -1 for null."""
+    _, bounds, data = values.buffers()
+    if len(values) == 0 or data is None or data.size == 0:
+        return np.zeros(len(values), dtype=np.int64), np.full(len(values), -1, dtype=np.int64)
+    start = data.address - base
+    if not 0 <= start <= total - data.size:
+        raise _NotMappedError
+    kind = np.int64 if pa.types.is_large_binary(values.type) else np.int32
+    ends = np.frombuffer(bounds, dtype=kind)[values.offset : values.offset + len(values) + 1].astype(np.int64)
+    # A value of no bytes is as good as null: there is no picture in it.
+    sizes = np.diff(ends)
+    sizes[(sizes == 0) | ~np.asarray(values.is_valid())] = -1
+    return start + ends[:-1], sizes
+
+
+def _part(raw: pa.Table, file: Path, reading: Reading, columns: Columns, embedded: Embedded | None) -> Part:
+    return table_part(
+        raw,
+        reading,
+        label=str(file),
+        base=file.parent,
+        where=lambda row: f"{file} row {row}",
+        embedded=embedded,
+        columns=columns,
+    )

@@ -1,0 +1,126 @@
+"""Which column is what: the names the field uses, and the user's own mapping."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from calotype.errors import ConfigError, ManifestError, unknown_key
+
+__all__ = ["ColumnMap", "Columns", "find_columns", "is_header", "parse_column_map"]
+
+ColumnMap = Mapping[str, str | Sequence[str] | None]
+"""Meaning → the data file's column(s); None says that no column has this meaning."""
+
+_NAMES: dict[str, tuple[str, ...]] = {
+    "image": (
+        *("image", "file_name", "filename", "file", "image_path", "img_path", "image_file", "img", "path"),
+        *("file_path", "filepath", "image_url", "img_url", "url", "uri", "images", "jpg", "png", "webp"),
+    ),
+    "id": ("id", "image_id"),
+    "width": ("width", "image_width", "original_width"),
+    "height": ("height", "image_height", "original_height"),
+    "weight": ("weight", "repeats", "num_repeats"),
+}
+# Families are alternatives: the first one present gives the captions, `caption_0`, `caption_1`, … included.
+_CAPTIONS = ("caption", "text", "prompt", "description", "txt", "title", "sentence")
+_MEANINGS = ("caption", *_NAMES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """The data file's own names of the columns that mean something."""
+
+    image: str
+    captions: tuple[str, ...]
+    """In the order in which their captions come; empty when there is none."""
+    id: str | None = None
+    width: str | None = None
+    height: str | None = None
+    weight: str | None = None
+
+    @property
+    def used(self) -> frozenset[str]:
+        single = (self.image, self.id, self.width, self.height, self.weight)
+        return frozenset((*self.captions, *(name for name in single if name is not None)))
+
+
+def parse_column_map(given: ColumnMap | None, option: str = "columns") -> dict[str, tuple[str, ...] | None]:
+    """Checks the user's mapping; values become tuples."""
+    parsed: dict[str, tuple[str, ...] | None] = {}
+    for meaning, names in (given or {}).items():
+        if meaning not in _MEANINGS:
+            raise unknown_key(option, meaning, _MEANINGS)
+        if names is None:
+            parsed[meaning] = None
+            continue
+        several = (names,) if isinstance(names, str) else tuple(names)
+        if not several or not all(isinstance(name, str) for name in several):
+            raise ConfigError(f"{option}: {meaning!r} must name a column, not {names!r}")
+        if meaning != "caption" and len(several) > 1:
+            raise ConfigError(f"{option}: {meaning!r} takes one column, not {len(several)}: {', '.join(several)}")
+        parsed[meaning] = several
+    if "image" in parsed and parsed["image"] is None:
+        raise ConfigError(f"{option}: 'image' must name a column, not None")
+    return parsed
+
+
+def _captions(lower: Mapping[str, str]) -> tuple[str, ...]:
+    for family in _CAPTIONS:
+        numbered = []
+        for name in lower:
+            match = re.fullmatch(rf"{family}s?[_-]?(\d+)", name)
+            if match:
+                numbered.append((int(match[1]), name))
+        found = [name for name in (family, f"{family}s") if name in lower] + [name for _, name in sorted(numbered)]
+        if found:
+            return tuple(lower[name] for name in found)
+    return ()
+
+
+def is_header(fields: Iterable[str], given: Mapping[str, tuple[str, ...] | None]) -> bool:
+    """Whether the first line of a CSV or TSV file names columns."""
+    names = {field.strip().lower() for field in fields}
+    wanted = {name.lower() for several in given.values() if several for name in several}
+    return bool(names & wanted) or bool(names & set(_NAMES["image"]))
+
+
+def find_columns(names: Sequence[str], given: Mapping[str, tuple[str, ...] | None], where: str) -> Columns:
+    """Finds the columns by the user's mapping, then by the names the field uses (upper or lower case).
+
+    Raises:
+        ManifestError: No image column, or a column of the mapping is not in the file.
+    """
+    lower: dict[str, str] = {}
+    for name in names:
+        lower.setdefault(name.strip().lower(), name)
+    single: dict[str, str | None] = {}
+    for meaning, candidates in _NAMES.items():
+        single[meaning] = next((lower[name] for name in candidates if name in lower), None)
+    captions = _captions(lower)
+    for meaning, several in given.items():
+        for name in several or ():
+            if name not in names:
+                raise ManifestError(f"{where}: no column {name!r} (columns[{meaning!r}]); it has {_listed(names)}")
+        if meaning == "caption":
+            captions = several or ()
+        else:
+            single[meaning] = several[0] if several else None
+    image = single.pop("image")
+    if image is None:
+        raise ManifestError(
+            f"{where}: no image column found among {_listed(names)}; expected one of {', '.join(_NAMES['image'][:8])}, …; "
+            "name yours with columns={'image': …, 'caption': …}"
+        )
+    # One column has one meaning: what the user named for one thing is not guessed for another.
+    taken = {image, *captions}
+    return Columns(
+        image=image,
+        captions=tuple(name for name in captions if name != image),
+        **{meaning: (None if name in taken else name) for meaning, name in single.items()},
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return "the columns " + ", ".join(repr(name) for name in names) if names else "no columns at all"

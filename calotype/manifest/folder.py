@@ -1,0 +1,185 @@
+"""A folder of pictures: sidecar captions, Hugging Face's metadata files, kohya's repeats, or nothing but pictures."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from calotype.errors import ManifestError
+from calotype.manifest.captions import decode_text, split_captions
+from calotype.manifest.reading import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Part, Reading, make_part
+
+__all__ = ["Listing", "list_folder", "read_folder"]
+
+DATA_SUFFIXES = frozenset(".json .jsonl .ndjson .csv .tsv .parquet .arrow .feather .tar .tgz .mdb".split())  # noqa: SIM905
+_SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"})
+_METADATA = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
+# kohya's `10_name`; no year (2024_holiday) and no counter (01_beach) looks like this.
+_KOHYA = re.compile(r"([1-9]\d{0,2})_(.+)")
+
+
+@dataclass(slots=True, kw_only=True)
+class Listing:
+    """What lies in a folder, as posix paths relative to it, each list sorted."""
+
+    images: list[str] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
+    data: list[str] = field(default_factory=list)
+
+
+def list_folder(folder: Path, recursive: bool, on_odd_name: Callable[[str, str], None]) -> Listing:
+    """Looks through a folder once. Hidden and system files are passed over; a loop of links is walked once."""
+    found = Listing()
+    for name in _walk(folder, recursive):
+        suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each of 100,000 names costs a second
+        if suffix in IMAGE_SUFFIXES:
+            names = found.images
+        elif suffix in CAPTION_SUFFIXES:
+            names = found.captions
+        elif suffix in DATA_SUFFIXES:
+            names = found.data
+        else:
+            continue
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError:
+            on_odd_name(f"{folder}/{name!a}", "the file's name is not UTF-8; rename it")
+            continue
+        names.append(name)
+    for names in (found.images, found.captions, found.data):
+        names.sort()
+    return found
+
+
+def _walk(folder: Path, recursive: bool) -> Iterator[str]:
+    seen: set[tuple[int, int]] = set()
+    stack = [""]
+    while stack:
+        inside = stack.pop()
+        place = f"{folder}/{inside}"
+        stat = Path(place).stat()
+        if (stat.st_dev, stat.st_ino) in seen:
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        below = []
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name.lower() in _SYSTEM:
+                    continue
+                if entry.is_dir():
+                    below.append(f"{inside}{entry.name}/")
+                elif entry.is_file():
+                    yield inside + entry.name
+        if recursive:
+            stack.extend(sorted(below, reverse=True))
+
+
+def read_folder(
+    folder: Path, listing: Listing, reading: Reading, read_metadata: Callable[[Path, Reading], Part]
+) -> list[Part]:
+    """The rows of a folder's pictures.
+
+    A picture's captions come from the metadata file nearest above it if that has any for it, else from the files
+    beside it (`a.jpg.txt` before `a.txt`, then the same with `.caption`), else, in kohya's `10_name` folders, from
+    the folder's name.
+    """
+    lead = reading.relative(folder)
+    lead = "" if lead == "." else f"{lead}/"
+    metadata = [name for name in listing.data if Path(name).name.lower() in _METADATA]
+    parts = [read_metadata(folder / name, reading) for name in metadata]
+    known: dict[str, bool] = {}  # id → has captions
+    for place, part in enumerate(parts):
+        ids = part.table["ref"] if part.explicit_ids else part.table["id"]
+        parts[place] = _only_present(part, ids, {lead + name for name in listing.images}, reading)
+        ids = parts[place].table["ref"] if part.explicit_ids else parts[place].table["id"]
+        counts = pc.list_value_length(parts[place].table["captions"])
+        for id, count in zip(ids.to_pylist(), counts.to_pylist(), strict=True):
+            known[id] = known.get(id, False) or count > 0
+    rows = [name for name in listing.images if not known.get(lead + name, False)]
+    captions, weights = _sidecars(folder, listing, rows, reading)
+    if rows:
+        # A picture that the metadata lists without a caption is there already; its sidecar joins it by its id.
+        parts.append(
+            make_part(
+                len(rows),
+                id=[lead + name for name in rows],
+                captions=captions,
+                weight=weights if any(weight != 1.0 for weight in weights) else None,
+                where=lambda row: str(folder / rows[row]),
+            )
+        )
+    return parts
+
+
+def _only_present(part: Part, ids: pa.ChunkedArray, present: set[str], reading: Reading) -> Part:
+    """Without the metadata's rows about pictures that are not in the folder."""
+    names = ids.to_pylist()
+    rows = part.table["_row"].to_numpy()
+    keep = np.ones(len(names), dtype=bool)
+    for place, name in enumerate(names):
+        outside = name.startswith(("/", "../")) or "://" in name
+        if name not in present and not outside and not (reading.root / name).is_file():
+            reading.bad(part.where(int(rows[place])), f"the picture {name!r} is not there")
+            keep[place] = False
+    if keep.all():
+        return part
+    return Part(table=part.table.filter(pa.array(keep)), where=part.where, explicit_ids=part.explicit_ids)
+
+
+def _sidecars(
+    folder: Path, listing: Listing, rows: list[str], reading: Reading
+) -> tuple[list[list[str]], list[float]]:
+    """Captions and weights of the pictures `rows`."""
+    beside = set(listing.captions)
+    used: set[str] = set()
+    captions: list[list[str]] = []
+    weights: list[float] = []
+    kohya: dict[str, tuple[int, str] | None] = {}
+    from_folder = 0
+    for name in listing.images:
+        stem = os.path.splitext(name)[0]  # noqa: PTH122
+        used.update(stem + suffix for suffix in CAPTION_SUFFIXES)
+        used.update(name + suffix for suffix in CAPTION_SUFFIXES)
+    for name in rows:
+        stem = os.path.splitext(name)[0]  # noqa: PTH122
+        own: list[str] = []
+        for suffix in CAPTION_SUFFIXES:
+            sidecar = name + suffix if name + suffix in beside else stem + suffix
+            if sidecar in beside:
+                own += _read_sidecar(folder / sidecar, reading)
+        top, slash, _ = name.partition("/")
+        if slash and top not in kohya:
+            match = _KOHYA.fullmatch(top)
+            kohya[top] = (int(match[1]), match[2]) if match else None
+        repeats = kohya[top] if slash else None
+        if repeats and not own:
+            own = [repeats[1]]
+            from_folder += 1
+        captions.append(own)
+        weights.append(float(repeats[0]) if repeats else 1.0)
+    for top, repeats in kohya.items():
+        if repeats:
+            reading.notes.append(f"{top}: kohya repeat folder, each picture is shown {repeats[0]} times an epoch")
+    if from_folder:
+        reading.notes.append(f"{from_folder} picture(s) without a caption file are captioned by kohya's folder name")
+    for orphan in sorted(beside - used):
+        reading.ledger.add("no_picture", str(folder / orphan), "a caption file with no picture beside it")
+    return captions, weights
+
+
+def _read_sidecar(file: Path, reading: Reading) -> list[str]:
+    try:
+        return split_captions(decode_text(file.read_bytes()), reading.many_lines)
+    except UnicodeDecodeError as error:
+        reason = f"not UTF-8 text (byte {error.start}); save the caption file as UTF-8"
+        reading.bad(str(file), reason)
+    except OSError as error:
+        raise ManifestError(f"{file}: the caption file can't be read: {error.strerror}") from None
+    return []

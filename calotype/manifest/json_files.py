@@ -1,0 +1,273 @@
+"""JSON and JSON lines: the fast reader, and the patient one that names the line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.json
+
+from calotype.errors import ManifestError
+from calotype.manifest.columns import Columns, find_columns
+from calotype.manifest.manifest import JSON_FIELD
+from calotype.manifest.reading import Part, Reading
+from calotype.manifest.tables import table_part
+
+__all__ = ["read_json"]
+
+_BLOCK = 4 << 20
+
+
+def read_json(file: Path, reading: Reading) -> Part:
+    """A `.json` (array of objects, object keyed by path, or lines) or `.jsonl` file."""
+    with file.open("rb") as opened:
+        head = opened.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not head:
+        raise ManifestError(f"{file}: the file is empty")
+    if file.suffix.lower() == ".json":
+        if head[:1] == b"[":
+            return _read_array(file, _parse(file), reading)
+        try:
+            whole = json.loads(file.read_text(encoding="utf-8-sig"))
+        except ValueError:  # more than one object: lines
+            whole = None
+        if isinstance(whole, dict) and not _is_row(whole, reading):
+            return _read_object(file, whole, reading)
+    return _read_lines(file, reading)
+
+
+def _parse(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise ManifestError(
+            f"{file}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno}); "
+            "expected an array of objects, an object keyed by path, or one object a line"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{file}: not UTF-8 text (byte {error.start})") from None
+
+
+def _is_row(whole: Mapping[str, Any], reading: Reading) -> bool:
+    """A file of one line is a row when it has an image column whose value names one picture."""
+    try:
+        columns = find_columns(list(whole), reading.columns, "")
+    except ManifestError:
+        return False
+    return isinstance(whole[columns.image], str)
+
+
+def _read_object(file: Path, whole: dict[str, Any], reading: Reading) -> Part:
+    lists = [value for value in whole.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if len(whole) == 1 and lists:  # {"data": [{…}, …]}
+        return _read_array(file, lists[0], reading)
+    objects: list[Any] = []
+    for path, value in whole.items():
+        if isinstance(value, dict):
+            objects.append({"image": path, **{name: item for name, item in value.items() if name != "image"}})
+        elif value is None or isinstance(value, str | list):
+            objects.append({"image": path, "caption": value})
+        else:
+            objects.append(value)
+    keys = list(whole)
+    given = {**reading.columns, "image": ("image",)}
+    return _from_objects(objects, file, lambda row: f"{file} at {keys[row]!r}", reading, given)
+
+
+def _read_array(file: Path, whole: Sequence[Any], reading: Reading) -> Part:
+    return _from_objects(whole, file, lambda row: f"{file} item {row + 1}", reading, reading.columns)
+
+
+def _read_lines(file: Path, reading: Reading) -> Part:
+    table = _read_fast(file)
+    if table is not None and table.num_rows:
+        columns = find_columns(table.column_names, reading.columns, str(file))
+        if _is_plain(table, columns):
+            return table_part(
+                table,
+                reading,
+                label=str(file),
+                base=file.parent,
+                where=lambda row: f"{file}:{_line_of(file, row)}",
+                columns=columns,
+            )
+    return _read_patiently(file, reading)
+
+
+def _read_fast(file: Path) -> pa.Table | None:
+    """The whole file by Arrow's parser, or None when it meets anything that it does not take."""
+    options = pyarrow.json.ReadOptions(block_size=_BLOCK)
+    try:
+        table = pyarrow.json.read_json(file, read_options=options)
+        if any(_has_timestamp(field.type) for field in table.schema):
+            # Arrow takes text that looks like a date for a date; the text itself is what we want.
+            schema = pa.schema([(field.name, _without_timestamps(field.type)) for field in table.schema])
+            parse = pyarrow.json.ParseOptions(explicit_schema=schema)
+            table = pyarrow.json.read_json(file, read_options=options, parse_options=parse)
+        table.validate(full=True)  # the parser lets text through that is not UTF-8
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+    return table
+
+
+def _has_timestamp(type_: pa.DataType) -> bool:
+    return _without_timestamps(type_) != type_
+
+
+def _without_timestamps(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_temporal(type_):
+        return pa.string()
+    if pa.types.is_struct(type_):
+        return pa.struct([(field.name, _without_timestamps(field.type)) for field in type_])
+    if pa.types.is_list(type_):
+        return pa.list_(_without_timestamps(type_.value_type))
+    return type_
+
+
+def _is_plain(table: pa.Table, columns: Columns) -> bool:
+    """Whether the columns that matter have the types that matter; odd ones are for the patient reader to name."""
+    if len(set(table.column_names)) < len(table.column_names):
+        return False
+    texts = (pa.types.is_string, pa.types.is_null)
+    for name in columns.captions:
+        type_ = table.schema.field(name).type
+        if not any(is_(type_.value_type if pa.types.is_list(type_) else type_) for is_ in texts):
+            return False
+    return any(is_(table.schema.field(columns.image).type) for is_ in texts)
+
+
+def _line_of(file: Path, row: int) -> int:
+    """The number of the line that holds the row: lines of white space only are no rows."""
+    seen = -1
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            seen += bool(line.strip())
+            if seen == row:
+                return number
+    raise AssertionError(f"{file} has no row {row}")
+
+
+def _decoded(file: Path) -> Iterator[tuple[int, Any]]:
+    """(line number, value or the error it gave) of each line that holds anything."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line.decode("utf-8"))
+            except ValueError as error:
+                yield number, error
+
+
+def _read_patiently(file: Path, reading: Reading) -> Part:
+    """Line by line with Python's own parser."""
+    numbers: list[int] = []
+    values: list[Any] = []
+    for number, value in _decoded(file):
+        numbers.append(number)
+        values.append(value)
+    return _from_objects(values, file, lambda row: f"{file}:{numbers[row]}", reading, reading.columns)
+
+
+def _from_objects(
+    values: Sequence[Any],
+    file: Path,
+    where: Callable[[int], str],
+    reading: Reading,
+    given: Mapping[str, tuple[str, ...] | None],
+) -> Part:
+    """Rows from Python values: what is not a good row is named or skipped one by one."""
+    names = list(dict.fromkeys(name for value in values if isinstance(value, dict) for name in value))
+    good: list[dict[str, Any]] = []
+    places: list[int] = []
+    columns: Columns | None = None
+    for row, value in enumerate(values):
+        if isinstance(value, dict):
+            columns = columns or find_columns(names, given, str(file))
+        problem = _problem(value, columns)
+        if problem:
+            reading.bad(where(row), problem)
+        else:
+            good.append(value)
+            places.append(row)
+    if columns is None:
+        raise ManifestError(f"{file}: no rows; expected JSON objects with an image and a caption")
+    table = pa.table(
+        [_column(good, name, many=name in columns.captions) for name in names],
+        schema=None,
+        names=names,
+    )
+    fields = [
+        field.with_metadata(JSON_FIELD) if _is_json(good, field.name, field.type, columns) else field
+        for field in table.schema
+    ]
+    table = pa.table(table.columns, schema=pa.schema(fields))
+    return table_part(
+        table,
+        reading,
+        label=str(file),
+        base=file.parent,
+        where=lambda row: where(places[row]),
+        columns=columns,
+    )
+
+
+def _problem(value: Any, columns: Columns | None) -> str | None:
+    """What keeps one value from being a row."""
+    if isinstance(value, json.JSONDecodeError):
+        return f"not valid JSON: {value.msg} (column {value.colno}); expected one object a line"
+    if isinstance(value, UnicodeDecodeError):
+        return f"not UTF-8 text (byte {value.start} of the line)"
+    if isinstance(value, Exception):
+        return f"not valid JSON: {value}"
+    if not isinstance(value, dict) or columns is None:
+        return f"found {_kind(value)}; expected an object with an image and a caption"
+    if columns.image not in value:
+        return f"no {columns.image!r}; it has {', '.join(map(repr, value)) or 'nothing'}"
+    image = value[columns.image]
+    if image is not None and not isinstance(image, str):
+        return f"{columns.image} is {_kind(image)}; expected a path or URL"
+    for name in columns.captions:
+        caption = value.get(name)
+        texts = caption if isinstance(caption, list) else [caption]
+        for text in texts:
+            if text is not None and not isinstance(text, str):
+                return f"{name} holds {_kind(text)}; expected a text or a list of texts"
+            if text is not None and not _encodable(text):
+                return f"{name} holds half a surrogate pair, which is no text"
+    return None if _encodable(image or "") else f"{columns.image} holds half a surrogate pair, which is no text"
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", int: "a number", float: "a number"}
+    return names.get(type(value), "null")
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str, *, many: bool) -> pa.Array:
+    values = [row.get(name) for row in rows]
+    if many:
+        values = [value if value is None or isinstance(value, list) else [value] for value in values]
+        return pa.array(values, pa.list_(pa.large_string()))
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, UnicodeEncodeError):
+        return pa.array([None if value is None else json.dumps(value) for value in values], pa.large_string())
+
+
+def _is_json(rows: Sequence[Mapping[str, Any]], name: str, type_: pa.DataType, columns: Columns) -> bool:
+    """Whether `_column` had to keep this column as JSON text."""
+    if name in columns.used or not pa.types.is_large_string(type_):
+        return False
+    return True

@@ -1,0 +1,238 @@
+"""The manifest: an immutable sequence of rows over an Arrow table, mapped from disk when it is big."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from calotype.errors import ManifestError
+from calotype.ledger import Ledger
+from calotype.manifest.cache import cache_dir, map_arrow, write_arrow, write_atomically
+from calotype.types import ImageRef, Row
+
+__all__ = ["EXTRA", "JSON_FIELD", "REMOTE", "Manifest"]
+
+EXTRA = "extra:"
+"""Prefix of the columns that are the data file's own."""
+
+JSON_FIELD = {b"calotype": b"json"}
+"""Metadata of an extra column whose values fit no single Arrow type and are kept as JSON text."""
+
+REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+
+SPILL_BYTES = 4 << 20
+"""From this size on a manifest lives in a file, so that a process or pickle costs a path."""
+
+
+class Manifest(Sequence[Row]):
+    """Rows, by index, in O(1) and from any thread. Never holds pixels. Made by `load_manifest`.
+
+    The Arrow table behind it has the columns
+
+    ======== ============== =====================================================================
+    column   type           meaning
+    ======== ============== =====================================================================
+    id       large_string   `Row.id`
+    ref      large_string   file (relative to `root`, or absolute) or URL; null: the same as `id`
+    name     large_string   `ImageRef.name`; null: the same as `ref`
+    offset   int64          byte range in the file; null: the whole file
+    size     int64
+    key      binary         key in the LMDB environment `ref`; null: not LMDB
+    captions list of text   `Row.captions`
+    width    int32          null: unknown
+    height   int32
+    weight   float64        null: 1
+    extra:…  any            the data file's own columns
+    ======== ============== =====================================================================
+
+    Args:
+        table: As above.
+        root: The folder that relative references are relative to.
+        about: Plain facts for `describe`.
+        ledger: What was left out on the way here.
+    """
+
+    def __init__(self, table: pa.Table, *, root: Path, about: Mapping[str, Any], ledger: Ledger) -> None:
+        header = {"root": str(root), "about": dict(about)}
+        table = table.replace_schema_metadata({"calotype": json.dumps(header)})
+        self._file: Path | None = None
+        if table.nbytes > SPILL_BYTES:
+            self._file = _spill(table)
+            table = map_arrow(self._file)
+        self._adopt(table, ledger)
+
+    def _adopt(self, table: pa.Table, ledger: Ledger) -> None:
+        header = json.loads(table.schema.metadata[b"calotype"])
+        self._table = table
+        self._root = Path(header["root"])
+        self._about: dict[str, Any] = header["about"]
+        self._ledger = ledger
+        # One plain array answers an index several times faster than a chunked one.
+        columns = {name: table[name].chunk(0) if table[name].num_chunks == 1 else table[name] for name in _COLUMNS}
+        self._columns = {name: None if pa.types.is_null(column.type) else column for name, column in columns.items()}
+        self._extra = [
+            (field.name.removeprefix(EXTRA), table[field.name], field.metadata == JSON_FIELD)
+            for field in table.schema
+            if field.name.startswith(EXTRA)
+        ]
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Manifest: ...
+    def __getitem__(self, index: int | slice) -> Row | Manifest:
+        if isinstance(index, slice):
+            return self.select(range(*index.indices(len(self))))
+        at = int(index)
+        if at < 0:
+            at += len(self)
+        if not 0 <= at < len(self):
+            raise IndexError(f"row {index} of a manifest of {len(self)} rows")
+        weight = self._value("weight", at)
+        return Row(
+            id=self._value("id", at),
+            image=self._image(at),
+            captions=tuple(self._value("captions", at)),
+            width=self._value("width", at),
+            height=self._value("height", at),
+            weight=1.0 if weight is None else weight,
+            extra={name: _plain(column[at].as_py(), is_json) for name, column, is_json in self._extra},
+        )
+
+    def _value(self, name: str, at: int) -> Any:
+        column = self._columns[name]
+        return None if column is None else column[at].as_py()
+
+    def _image(self, at: int) -> ImageRef:
+        ref = self._value("ref", at)
+        if ref is None:
+            ref = self._value("id", at)
+        name = self._value("name", at) or ref
+        if REMOTE.match(ref):
+            return ImageRef(name=name, url=ref)
+        return ImageRef(
+            name=name,
+            path=str(self._root / ref),
+            offset=self._value("offset", at) or 0,
+            size=self._value("size", at),
+            key=self._value("key", at),
+        )
+
+    def select(self, indices: Iterable[int] | npt.NDArray[np.integer[Any]]) -> Manifest:
+        """The rows at these indices, in this order, as a manifest of their own."""
+        chosen = np.fromiter(indices, dtype=np.int64)
+        if len(chosen) and not (-len(self) <= chosen.min() and chosen.max() < len(self)):
+            raise IndexError(f"select: indices must lie in a manifest of {len(self)} rows")
+        chosen = np.where(chosen < 0, chosen + len(self), chosen)
+        return Manifest(self._table.take(pa.array(chosen)), root=self._root, about=self._about, ledger=self._ledger)
+
+    def sizes(self) -> npt.NDArray[np.int32]:
+        """(N, 2) of (height, width) in pixels, as the data file says; 0 where it says nothing."""
+        sizes = np.zeros((len(self), 2), dtype=np.int32)
+        for place, name in enumerate(("height", "width")):
+            if self._columns[name] is not None:
+                sizes[:, place] = pc.fill_null(self._table[name], 0).to_numpy()
+        return sizes
+
+    def weights(self) -> npt.NDArray[np.float64]:
+        """(N,): how many times an epoch shows each row."""
+        if self._columns["weight"] is None:
+            return np.ones(len(self))
+        return np.array(pc.fill_null(self._table["weight"], 1.0).to_numpy(), dtype=np.float64)
+
+    @property
+    def ids(self) -> pa.ChunkedArray:
+        """The ids of all rows, without making rows."""
+        return self._table["id"]
+
+    @property
+    def root(self) -> Path:
+        """The folder that ids and relative references are relative to."""
+        return self._root
+
+    @property
+    def ledger(self) -> Ledger:
+        """What was left out, with the reasons."""
+        return self._ledger
+
+    def describe(self) -> dict[str, Any]:
+        """Counts and facts, in plain values, for printing."""
+        counts = pc.list_value_length(self._table["captions"]).to_numpy() if len(self) else np.zeros(0)
+        total = int(counts.sum())
+        empty = self._columns["captions"]
+        blank = 0 if empty is None else int(pc.sum(pc.equal(pc.binary_length(pc.list_flatten(empty)), 0)).as_py() or 0)
+        return {
+            "rows": len(self),
+            "captions": total - blank,
+            "several_captions": int((counts > 1).sum()),
+            "without_caption": blank,
+            "sizes_known": int(self.sizes().all(axis=1).sum()),
+            "shown_per_epoch": float(self.weights().sum()),
+            "root": str(self._root),
+            **self._about,
+            "left_out": self._ledger.counts(),
+        }
+
+    def __repr__(self) -> str:
+        return f"Manifest({len(self)} rows of {self._about.get('format', '?')} in {self._root})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._file is not None:
+            return _reopen, (str(self._file), self._ledger)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, self._table.schema) as writer:
+            writer.write_table(self._table)
+        return _restore, (sink.getvalue().to_pybytes(), self._ledger)
+
+
+_COLUMNS = ("id", "ref", "name", "offset", "size", "key", "captions", "width", "height", "weight")
+
+
+def _plain(value: Any, is_json: bool) -> Any:
+    return json.loads(value) if is_json and value is not None else value
+
+
+def _spill(table: pa.Table) -> Path:
+    """Writes the table under the hash of its content, unless it is there already."""
+    folder = cache_dir("manifests")
+    with write_atomically(folder) as temporary:
+        write_arrow(temporary, table.schema, table.to_batches())
+        hasher = xxhash.xxh3_128()
+        with temporary.open("rb") as file:
+            while block := file.read(4 << 20):
+                hasher.update(block)
+        target = folder / f"{hasher.hexdigest()}.arrow"
+        temporary.replace(target)
+    return target
+
+
+def _reopen(file: str, ledger: Ledger) -> Manifest:
+    manifest = Manifest.__new__(Manifest)
+    manifest._file = Path(file)
+    try:
+        table = map_arrow(manifest._file)
+    except FileNotFoundError:
+        raise ManifestError(
+            f"the manifest's file {file} is gone (was the cache emptied?): load the manifest again"
+        ) from None
+    manifest._adopt(table, ledger)
+    return manifest
+
+
+def _restore(data: bytes, ledger: Ledger) -> Manifest:
+    manifest = Manifest.__new__(Manifest)
+    manifest._file = None
+    manifest._adopt(pa.ipc.open_file(pa.BufferReader(data)).read_all(), ledger)
+    return manifest

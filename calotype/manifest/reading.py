@@ -1,0 +1,130 @@
+"""What every reader is told, and what it gives back: options, and a part of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from calotype.errors import ManifestError
+from calotype.ledger import Ledger
+from calotype.manifest.captions import as_texts
+from calotype.manifest.manifest import EXTRA, JSON_FIELD
+
+__all__ = ["CAPTION_SUFFIXES", "IMAGE_SUFFIXES", "Part", "Reading", "as_extra", "make_part"]
+
+IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .avif .gif .bmp .tif .tiff .heic .heif".split()  # noqa: SIM905
+)
+CAPTION_SUFFIXES = (".txt", ".caption")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """The options of one `load_manifest` call that readers need."""
+
+    root: Path
+    """Ids are relative to it."""
+
+    image_root: Path | None
+    """Relative references of data files are relative to it; None: each data file's own folder."""
+
+    columns: Mapping[str, tuple[str, ...] | None]
+    need_captions: bool
+    """Whether a table without a caption column is an error."""
+
+    recursive: bool
+    many_lines: bool
+    split: str | None
+    skip: bool
+    """Bad rows go to the ledger instead of stopping everything."""
+
+    ledger: Ledger
+    notes: list[str] = field(default_factory=list)
+    """Sentences for `Manifest.describe`."""
+
+    def bad(self, where: str, reason: str, kind: str = "bad_row") -> None:
+        """A row that can't be used: an error, or a ledger entry with `on_error="skip"`."""
+        if not self.skip:
+            raise ManifestError(f"{where}: {reason} (on_error='skip' leaves such rows out and lists them)")
+        self.ledger.add(kind, where, reason)
+
+    def relative(self, path: Path) -> str:
+        """The path as ids have it: relative to the root, with forward slashes."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Rows from one file or folder: the columns of `Manifest`, and `_row`, the row's number in its source."""
+
+    table: pa.Table
+    where: Callable[[int], str]
+    """Row number → `file:line`, for messages."""
+
+    explicit_ids: bool = False
+    """Ids came from a column, so two pictures that share one are a mistake."""
+
+
+def as_extra(name: str, values: pa.ChunkedArray | pa.Array) -> tuple[pa.Field, pa.ChunkedArray | pa.Array]:
+    """One of the data file's own columns, under the name it has in the manifest."""
+    return pa.field(EXTRA + name, values.type), values
+
+
+def texts_as_extra(name: str, values: Sequence[str | None]) -> tuple[pa.Field, pa.Array]:
+    """A column of JSON texts."""
+    return pa.field(EXTRA + name, pa.large_string(), metadata=JSON_FIELD), pa.array(values, pa.large_string())
+
+
+def make_part(
+    count: int,
+    *,
+    id: Any,
+    captions: Any,
+    where: Callable[[int], str],
+    rows: Any = None,
+    extra: Sequence[tuple[pa.Field, Any]] = (),
+    explicit_ids: bool = False,
+    ref: Any = None,
+    name: Any = None,
+    offset: Any = None,
+    size: Any = None,
+    key: Any = None,
+    width: Any = None,
+    height: Any = None,
+    weight: Any = None,
+) -> Part:
+    """A part from arrays or lists of `count` values; what is None is unknown for all of them."""
+
+    def column(values: Any, type_: pa.DataType) -> Any:
+        if values is None:
+            return pa.nulls(count)
+        return values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, type_)
+
+    text, whole = pa.large_string(), pa.int64()
+    columns = {
+        "id": as_texts(column(id, text)),
+        "ref": column(ref, text),
+        "name": column(name, text),
+        "offset": column(offset, whole),
+        "size": column(size, whole),
+        "key": column(key, pa.binary()),
+        "captions": column(captions, pa.list_(text)),
+        "width": column(width, pa.int32()),
+        "height": column(height, pa.int32()),
+        "weight": column(weight, pa.float64()),
+        "_row": column(np.arange(count) if rows is None else rows, whole),
+    }
+    fields = [pa.field(label, values.type) for label, values in columns.items()] + [field_ for field_, _ in extra]
+    arrays = [*columns.values(), *(values for _, values in extra)]
+    return Part(table=pa.table(arrays, schema=pa.schema(fields)), where=where, explicit_ids=explicit_ids)
+
+
+def drop_rows(table: pa.Table, bad: Any) -> pa.Table:
+    """The table without the rows where the boolean mask is true."""
+    return table.filter(pc.invert(pa.array(bad)))

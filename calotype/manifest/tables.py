@@ -1,0 +1,218 @@
+"""From a table as its file has it to rows: references, ids, captions, numbers and the other columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from calotype.errors import ManifestError
+from calotype.manifest.captions import as_texts, caption_lists, is_text
+from calotype.manifest.columns import Columns, find_columns
+from calotype.manifest.manifest import JSON_FIELD
+from calotype.manifest.reading import Part, Reading, as_extra, make_part
+from calotype.manifest.references import normal_references
+
+__all__ = ["Embedded", "holds_bytes", "table_part"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """Where the image bytes of a table's rows lie."""
+
+    file: Path
+    offsets: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    """-1 where the row has no bytes."""
+    label: str
+    """The data file, as ids name it."""
+
+
+def holds_bytes(type_: pa.DataType) -> bool:
+    """Whether a column holds file contents: binary values, or Hugging Face's `Image` struct."""
+    if pa.types.is_struct(type_):
+        return any(field.name == "bytes" and holds_bytes(field.type) for field in type_)
+    return bool(pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_))
+
+
+def table_part(
+    raw: pa.Table,
+    reading: Reading,
+    *,
+    label: str,
+    base: Path,
+    where: Callable[[int], str],
+    embedded: Embedded | None = None,
+    columns: Columns | None = None,
+) -> Part:
+    """The rows of one table.
+
+    Args:
+        raw: With the file's own column names. When `embedded` is given, its image column holds text paths, or null.
+        reading: The options.
+        label: The file, for messages.
+        base: Folder that relative references are relative to.
+        where: Row number → `file:line`.
+        embedded: The bytes of the image column, if it has any.
+        columns: Which column is what, when that is known already.
+    """
+    columns = columns or find_columns(raw.column_names, reading.columns, label)
+    if not columns.captions and reading.need_captions:
+        raise ManifestError(
+            f"{label}: no caption column found among {', '.join(map(repr, raw.column_names))}; name it with "
+            "columns={'caption': …}, or say what captions to use instead with missing_captions='empty' or a text"
+        )
+    problems: dict[int, str] = {}
+    count = raw.num_rows
+    image = _dense(raw[columns.image])
+    if pa.types.is_null(image.type):
+        image = pc.cast(image, pa.large_string())
+    if not is_text(image.type):
+        raise ManifestError(
+            f"{label}: the image column {columns.image!r} holds {image.type}; expected paths or URLs as text, "
+            "or image bytes"
+        )
+    refs, empty = normal_references(image, reading.image_root or base, reading.root)
+    names = offset = size = None
+    ids = refs
+    if embedded is not None:
+        refs, names, ids, offset, size = _place(embedded, refs, empty, reading)
+        empty &= embedded.sizes < 0
+    for row in np.flatnonzero(empty):
+        problems[int(row)] = f"empty image reference in column {columns.image!r}; expected a path or URL"
+    explicit = columns.id is not None
+    if columns.id is not None:
+        ids = _ids(_dense(raw[columns.id]), columns.id, label, problems)
+    width = _numbers(raw, columns.width, pa.int32(), problems)
+    height = _numbers(raw, columns.height, pa.int32(), problems)
+    weight = _numbers(raw, columns.weight, pa.float64(), problems)
+    captions = _captions(raw, columns.captions, label)
+    part = make_part(
+        count,
+        id=ids,
+        ref=refs if explicit or embedded is not None else None,
+        name=names,
+        offset=offset,
+        size=size,
+        captions=captions,
+        width=width,
+        height=height,
+        weight=weight,
+        extra=_extras(raw, columns, reading),
+        where=where,
+        explicit_ids=explicit,
+    )
+    return _without(part, problems, reading)
+
+
+def _without(part: Part, problems: dict[int, str], reading: Reading) -> Part:
+    if not problems:
+        return part
+    for row in sorted(problems):
+        reading.bad(part.where(row), problems[row])
+    keep = np.ones(part.table.num_rows, dtype=bool)
+    keep[list(problems)] = False
+    return Part(table=part.table.filter(pa.array(keep)), where=part.where, explicit_ids=part.explicit_ids)
+
+
+def _dense(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Dictionary-encoded values (pandas' categories) as plain ones."""
+    return pc.cast(column, column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def _place(embedded: Embedded, refs: Any, no_path: npt.NDArray[np.bool_], reading: Reading) -> tuple[Any, ...]:
+    """References, names, ids, offsets and sizes of rows that have bytes, a path, or both (the bytes win)."""
+    inside = embedded.sizes >= 0
+    rows = pc.cast(pa.array(np.arange(len(inside))), pa.large_string())
+    own = pc.binary_join_element_wise(_text(embedded.label), rows, _text("#"))
+    names = pc.if_else(pa.array(no_path), own, pc.binary_join_element_wise(own, refs, _text("!")))
+    mask = pa.array(inside)
+    holder = _text(reading.relative(embedded.file))
+    none = pa.scalar(None, pa.int64())
+    return (
+        pc.if_else(mask, holder, refs),
+        pc.if_else(mask, names, _text(None)),
+        pc.if_else(mask, own, refs),
+        pc.if_else(mask, pa.array(embedded.offsets), none),
+        pc.if_else(mask, pa.array(embedded.sizes), none),
+    )
+
+
+def _text(value: str | None) -> pa.Scalar:
+    return pa.scalar(value, pa.large_string())
+
+
+def _ids(column: pa.ChunkedArray, name: str, label: str, problems: dict[int, str]) -> Any:
+    try:
+        ids = as_texts(column).combine_chunks()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise ManifestError(f"{label}: the id column {name!r} holds {column.type}; expected text or numbers") from None
+    empty = pc.fill_null(pc.equal(pc.binary_length(ids), 0), True)
+    for row in np.flatnonzero(np.asarray(empty)):
+        problems.setdefault(int(row), f"empty id in column {name!r}")
+    return ids
+
+
+def _captions(raw: pa.Table, names: Sequence[str], label: str) -> pa.ListArray:
+    columns = [_dense(raw[name]) for name in names]
+    try:
+        return caption_lists(columns, raw.num_rows)
+    except TypeError as error:
+        raise ManifestError(
+            f"{label}: the caption column(s) {', '.join(names)} hold {error}; expected text or lists of text"
+        ) from None
+
+
+def _numbers(raw: pa.Table, name: str | None, type_: pa.DataType, problems: dict[int, str]) -> Any:
+    """A numeric column, from numbers or their text; what is neither, or below zero, is a problem of its row."""
+    if name is None:
+        return None
+    column = _dense(raw[name]).combine_chunks()
+    if pa.types.is_null(column.type):
+        return None
+    if is_text(column.type):
+        column = pc.utf8_trim_whitespace(column)
+        column = pc.if_else(pc.equal(pc.binary_length(column), 0), None, column)
+    try:
+        values = pc.cast(column, pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        values = pa.array([_float(value) for value in column.to_pylist()], pa.float64())
+    numbers = values.to_numpy(zero_copy_only=False)
+    known = np.asarray(column.is_valid())
+    whole = pa.types.is_integer(type_)
+    with np.errstate(invalid="ignore"):
+        good = np.isfinite(numbers) & (numbers >= (1 if whole else 0)) & (numbers < 2**31)
+        if whole:
+            good &= numbers == np.floor(numbers)
+    expected = "a whole number of pixels" if whole else "a number, 0 or more"
+    for row in np.flatnonzero(known & ~good):
+        problems.setdefault(int(row), f"{name} is {column[int(row)].as_py()!r}; expected {expected}")
+    return pa.array(np.where(good, numbers, 0), mask=~(known & good)).cast(type_)
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def _extras(raw: pa.Table, columns: Columns, reading: Reading) -> list[tuple[pa.Field, Any]]:
+    extras = []
+    for field in raw.schema:
+        if field.name in columns.used:
+            continue
+        if holds_bytes(field.type):
+            note = f"column {field.name!r} holds binary data and is not kept"
+            if note not in reading.notes:
+                reading.notes.append(note)
+            continue
+        column = as_extra(field.name, raw[field.name])
+        extras.append((column[0].with_metadata(JSON_FIELD), column[1]) if field.metadata == JSON_FIELD else column)
+    return extras
