@@ -58,20 +58,22 @@ def make_geometry(
     """
     around = around_rotation(target_size, angle)
     fit = min(1.0, *(original_size[a] / (part[a] * around[a]) for a in (0, 1)))
-    sides = [min(original_size[a], max(1, round(part[a] * fit))) for a in (0, 1)]
+    # Turned, a part may not be rounded up beyond the picture.
+    whole_pixels = round if angle == 0.0 else math.floor
+    sides = [min(original_size[a], max(1, whole_pixels(part[a] * fit))) for a in (0, 1)]
     starts, resized_starts = [], []
     for a in (0, 1):
-        # What may not be left of the part: the corners it needs when turned.
+        # Left and right of the part stays what its corners need when it is turned.
         spare = max(0.0, sides[a] * (around[a] - 1) / 2)
-        room = max(0.0, original_size[a] - sides[a] - 2 * spare)
+        first, last = math.ceil(spare), math.floor(original_size[a] - sides[a] - spare)
         # The side of the whole picture at the scale of the sample; rounded down, as torchvision does.
         whole = original_size[a] * target_size[a] // sides[a]
-        if place is None:
+        if place is None or first > last:
             start = round((original_size[a] - sides[a]) / 2)
             # As `torchvision.transforms.CenterCrop` and diffusers' SDXL scripts count it: in the resized picture.
             resized_start = max(0, round((whole - target_size[a]) / 2))
         else:
-            start = min(original_size[a] - sides[a], math.floor(spare + place[a] * (room + 1)))
+            start = first + math.floor(place[a] * (last - first + 1))
             resized_start = round(start * target_size[a] / sides[a])
             if flip[1 - a]:
                 # The picture was flipped as a whole before the crop: count from the other border.

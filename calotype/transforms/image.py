@@ -167,7 +167,8 @@ class ImageProgram:
 
         Args:
             original_size: (height, width) of the upright picture.
-            key: Its `size`, if any, is the (height, width) to make; a bucket never stretches, it crops what is over.
+            key: Its `size`, if any, is the (height, width) to make. Unless `resize` is the same pair, which stretches,
+                what is over is cropped: in the middle, or where `random_crop` says.
             seed: Of the dataset.
 
         Raises:
@@ -183,7 +184,7 @@ class ImageProgram:
         flip = (draws[0] < self.horizontal_flip, draws[1] < self.vertical_flip)
         angle = self.rotate[0] + (self.rotate[1] - self.rotate[0]) * draws[2]
         target_size = self._target_size(original_size, key)
-        if not self._crops and target_size == self.resize:
+        if not self._crops and (key.size is None or target_size == self.resize):
             part: tuple[float, float] = (height, width)
         else:
             part = cover_box(original_size, target_size)
