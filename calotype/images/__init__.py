@@ -1,8 +1,10 @@
 """Pictures: a reference → bytes → upright sRGB uint8 pixels. Needs no torch."""
 
 from calotype.images.decode import Decoded
+from calotype.images.downloads import Downloads
 from calotype.images.fetch import Fetcher
 from calotype.images.header import Header
 from calotype.images.read import ImageReader
+from calotype.images.sizes import scan_sizes
 
-__all__ = ["Decoded", "Fetcher", "Header", "ImageReader"]
+__all__ = ["Decoded", "Downloads", "Fetcher", "Header", "ImageReader", "scan_sizes"]

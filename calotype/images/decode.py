@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,10 @@ from calotype.images.jpeg import IncompleteJpegError, JpegHeader, decode_jpeg, s
 from calotype.images.orientation import upright, upright_size, xmp_orientation
 from calotype.images.quiet import quiet_pillow
 
-__all__ = ["MAX_PIXELS", "Decoded", "TooManyPixelsError", "check_pixels", "decode", "pillow_orientation"]
+__all__ = ["MAX_PIXELS", "Decoded", "Need", "TooManyPixelsError", "check_pixels", "decode", "pillow_orientation"]
+
+Need = Callable[[tuple[int, int]], tuple[int, int]]
+"""From a picture's upright (H, W) to the (H, W) that its whole will be resampled to."""
 
 MAX_PIXELS = 178_956_970
 """Where Pillow itself draws the line by default: twice `PIL.Image.MAX_IMAGE_PIXELS`, a quarter of a GiB at 3 bytes a
@@ -57,7 +61,7 @@ def decode(
     *,
     background: tuple[int, int, int],
     max_pixels: int,
-    need: tuple[int, int] | None = None,
+    need: Need | None = None,
 ) -> Decoded:
     """Decodes one file.
 
@@ -65,8 +69,8 @@ def decode(
         data: The whole file.
         background: What shows through transparent pixels, sRGB.
         max_pixels: More are refused before anything is decoded.
-        need: (H, W) upright that the caller will resample to; given, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its
-            size. None decodes exactly.
+        need: Upright (H, W) → the (H, W) that the caller will resample the whole to; given, a JPEG may be decoded at
+            1/2, 1/4 or 1/8 of its size. None decodes exactly.
 
     Raises:
         TooManyPixelsError: More than `max_pixels`.
@@ -88,8 +92,9 @@ def decode(
         return _decode_pillow(image, data, background=background, max_pixels=max_pixels)
 
 
-def _decode_plain_jpeg(data: bytes, header: JpegHeader, need: tuple[int, int] | None) -> Decoded | None:
-    factor = scale_for(header.size, upright_size(need, header.orientation)) if need else 1
+def _decode_plain_jpeg(data: bytes, header: JpegHeader, need: Need | None) -> Decoded | None:
+    size = upright_size(header.size, header.orientation)
+    factor = scale_for(size, need(size)) if need else 1
     pixels = decode_jpeg(data, header, factor=factor)
     if pixels is None:
         return None
@@ -102,7 +107,7 @@ def _decode_plain_jpeg(data: bytes, header: JpegHeader, need: tuple[int, int] | 
         pixels = np.repeat(pixels[..., None], 3, axis=2)
     return Decoded(
         pixels=upright(pixels, header.orientation),
-        original_size=upright_size(header.size, header.orientation),
+        original_size=size,
         notes=(note,) if note else (),
     )
 

@@ -1,22 +1,299 @@
-"""`Fetcher`: the bytes behind an http(s) URL."""
+"""`Fetcher`: the bytes behind an http(s) URL, within limits of time, size and place."""
 
 from __future__ import annotations
 
-import urllib3
+import os
+import random
+import socket
+import ssl
+import threading
+import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urljoin
 
-from calotype.errors import FetchError
+import urllib3
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NameResolutionError,
+    NewConnectionError,
+    ReadTimeoutError,
+)
+from urllib3.util import Timeout, make_headers, parse_url
+
+from calotype.errors import ConfigError, FetchError
+from calotype.images.connect import PrivateAddressError, new_pool, within
+from calotype.images.formats import HEAD, sniff
+from calotype.images.urls import redact
+
+if TYPE_CHECKING:
+    from calotype.images.downloads import Downloads
 
 __all__ = ["Fetcher"]
 
+_RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
+_CHUNK = 256 * 1024
+_DRAIN = 64 * 1024  # an error page up to this is read, so that its connection can be used again
+_BACKOFF = 0.5  # seconds before the first retry; doubled for each after it
+_LONGEST_WAIT = 30.0  # seconds that a server's Retry-After is heeded for at most
+
 
 class Fetcher:
-    """Fetches http(s) URLs."""
+    """Fetches pictures by URL. Safe from any number of threads; picklable (a copy starts with no connections).
+
+    Connections are kept alive and shared between threads, with one TLS context for all. Of a URL that redirects,
+    each hop is held to the same rules. Proxy settings in the environment are not used: a proxy would resolve names
+    itself, out of reach of the check of addresses.
+
+    Args:
+        downloads: Keeps what was fetched for the next epoch; None fetches anew each time.
+        timeout: Seconds that one URL may take in all: redirects, retries and the waits between them. Looking up a
+            name counts, but is the system's and can't be cut short.
+        read_timeout: Seconds to wait for a connection, or for the next bytes.
+        max_bytes: Longer bodies are refused, by their Content-Length or when they get there; after unpacking, if the
+            server compressed them.
+        max_redirects: Hops followed at most.
+        retries: Times to try again after 408, 425, 429, 5xx (500, 502, 503, 504), a time-out, a refused or broken
+            connection, or a body cut short. Other answers (403, 404, …) are final.
+        allow_private: Also fetch from loopback, private, link-local and reserved addresses, which are refused
+            otherwise: a data file from elsewhere must not read what only this machine can reach.
+        user_agent: What to call oneself; None is `calotype/<version>`.
+
+    Raises:
+        ConfigError: An option out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        downloads: Downloads | None = None,
+        timeout: float = 60.0,
+        read_timeout: float = 15.0,
+        max_bytes: int = 64 * 1024 * 1024,
+        max_redirects: int = 5,
+        retries: int = 3,
+        allow_private: bool = False,
+        user_agent: str | None = None,
+    ) -> None:
+        for name, value, least in (
+            ("timeout", timeout, 0.001),
+            ("read_timeout", read_timeout, 0.001),
+            ("max_bytes", max_bytes, 1),
+            ("max_redirects", max_redirects, 0),
+            ("retries", retries, 0),
+        ):
+            if not isinstance(value, int | float) or not value >= least:
+                raise ConfigError(f"{name}: expected a number of at least {least}, not {value!r}")
+        self.downloads = downloads
+        self.timeout = timeout
+        self.read_timeout = read_timeout
+        self.max_bytes = max_bytes
+        self.max_redirects = max_redirects
+        self.retries = retries
+        self.allow_private = allow_private
+        self.user_agent = user_agent if user_agent is not None else f"calotype/{_version()}"
+        self._connections = _Connections()
 
     def get(self, url: str) -> bytes:
+        """The picture at `url`, from the local copy when there is one.
+
+        Raises:
+            FetchError: The URL did not give a picture; the message has no password or signature of the URL in it.
+        """
+        if self.downloads is not None:
+            return self.downloads.get(url, self.fetch)
+        return self.fetch(url)
+
+    def fetch(self, url: str) -> bytes:
+        """The picture at `url`, from the network. Raises as `get` does."""
+        deadline = time.monotonic() + self.timeout
+        tries = 0
+        while True:
+            try:
+                with within(deadline, allow_private=self.allow_private):
+                    return self._try(url, deadline)
+            except _TryAgainError as problem:
+                reason, wait = str(problem), problem.wait
+                if wait is None:
+                    wait = _BACKOFF * 2**tries * random.SystemRandom().uniform(0.5, 1.5)
+            tries += 1
+            after = f" (tried {tries} time{'s' if tries > 1 else ''})"
+            if tries > self.retries:
+                raise FetchError(redact(url), reason + after)
+            if time.monotonic() + wait >= deadline:
+                raise FetchError(redact(url), f"{reason}{after}; no more within timeout = {self.timeout:g} s")
+            time.sleep(wait)
+
+    def _try(self, url: str, deadline: float) -> bytes:
+        """One try, redirects followed."""
+        where = url
+        for _ in range(self.max_redirects + 1):
+            response = self._request(where, url, deadline)
+            try:
+                if response.status in _REDIRECTS and "location" in response.headers:
+                    _drain(response)
+                    where = urljoin(where, response.headers["location"])
+                    continue
+                if response.status != 200:
+                    _drain(response)
+                    reason = f"the server answered {response.status} {response.reason or ''}".rstrip()
+                    if response.status in _RETRIED:
+                        raise _TryAgainError(reason, wait=_retry_after(response))
+                    raise FetchError(redact(url), reason)
+                return self._body(response, url)
+            except HTTPError as error:
+                raise self._judged(error, url, deadline) from error
+            finally:
+                if not _spent(response):  # an answer read to the end has given its connection back by itself
+                    response.close()
+        raise FetchError(redact(url), f"it redirects more than max_redirects = {self.max_redirects} times")
+
+    def _request(self, where: str, url: str, deadline: float) -> urllib3.BaseHTTPResponse:
+        """Sends the request for one hop; the answer's headers are in, its body is not."""
+        via = "" if where == url else f"it redirects to {redact(where)}: "
         try:
-            response = urllib3.request("GET", url, timeout=20)
-        except urllib3.exceptions.HTTPError as error:
-            raise FetchError(url, str(error)) from error
-        if response.status != 200:
-            raise FetchError(url, f"the server answered {response.status}")
-        return response.data
+            parsed = parse_url(where)
+        except HTTPError as error:
+            raise FetchError(redact(url), f"{via}not a valid URL ({redact(str(error))})") from None
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise FetchError(redact(url), f"{via}only http:// and https:// URLs with a host are fetched")
+        headers = {"User-Agent": self.user_agent, "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
+        if parsed.auth:  # never sent on to another host: a redirect's URL has its own, or none
+            headers |= make_headers(basic_auth=unquote(parsed.auth))
+        bare = parsed._replace(auth=None).url
+        try:
+            return self._connections.pool().request(
+                "GET",
+                bare,
+                headers=headers,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                timeout=Timeout(connect=self.read_timeout, read=self.read_timeout),
+            )
+        except PrivateAddressError as error:
+            raise FetchError(redact(url), f"{via}{error}") from None
+        except HTTPError as error:
+            raise self._judged(error, url, deadline, via=via) from error
+        except ValueError as error:  # a header or path that http.client won't send
+            raise FetchError(redact(url), f"{via}{redact(str(error))}") from None
+
+    def _body(self, response: urllib3.BaseHTTPResponse, url: str) -> bytes:
+        announced = response.headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > self.max_bytes:
+            raise FetchError(redact(url), f"it announces {int(announced):,} bytes, more than {self._most()}")
+        parts, length = [], 0
+        while part := response.read(_CHUNK, decode_content=True):
+            parts.append(part)
+            length += len(part)
+            if length > self.max_bytes:
+                raise FetchError(redact(url), f"it goes on after {self._most()}")
+        data = b"".join(parts)
+        try:
+            sniff(data[:HEAD])
+        except ValueError as error:
+            kind = response.headers.get("content-type", "none")
+            raise FetchError(redact(url), f"the server answered 200 with Content-Type {kind}: {error}") from None
+        return data
+
+    def _most(self) -> str:
+        return f"max_bytes = {self.max_bytes:,}"
+
+    def _judged(self, error: HTTPError, url: str, deadline: float, *, via: str = "") -> Exception:
+        """What a failure means: trying again, or the end."""
+        if time.monotonic() >= deadline:
+            return FetchError(redact(url), f"{via}it took longer than timeout = {self.timeout:g} s")
+        cause = error.__cause__ or (error.args[0] if error.args else None)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return FetchError(
+                redact(url),
+                f"{via}its TLS certificate is not trusted: {cause.verify_message}; SSL_CERT_FILE can name "
+                "a file with further certificates",
+            )
+        if isinstance(error, NameResolutionError):
+            again = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN
+            reason = f"{via}its host name does not resolve ({cause})"
+            return _TryAgainError(reason) if again else FetchError(redact(url), reason)
+        if isinstance(error, ReadTimeoutError):
+            return _TryAgainError(f"{via}nothing came for read_timeout = {self.read_timeout:g} s")
+        if isinstance(error, NewConnectionError):
+            return _TryAgainError(f"{via}can't connect: {cause}{_proxy_hint()}")
+        if isinstance(error, ConnectTimeoutError):
+            return _TryAgainError(f"{via}no connection within read_timeout = {self.read_timeout:g} s{_proxy_hint()}")
+        return _TryAgainError(f"{via}{redact(str(cause or error))}")
+
+    def __repr__(self) -> str:
+        return f"Fetcher(timeout={self.timeout:g}, max_bytes={self.max_bytes}, downloads={self.downloads!r})"
+
+
+class _TryAgainError(Exception):
+    """A failure that may pass."""
+
+    def __init__(self, reason: str, *, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+        """Seconds the server asked for, None when it did not."""
+
+
+class _Connections:
+    """The pool of this process. Copies and forked children start with a new one: sockets can't be shared."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        self._pool: urllib3.PoolManager | None = None
+
+    def pool(self) -> urllib3.PoolManager:
+        if self._owner != os.getpid():
+            self.__init__()  # type: ignore[misc]  # the parent's lock may have been held when it forked
+        with self._lock:
+            if self._pool is None:
+                self._pool = new_pool()
+            return self._pool
+
+    def __reduce__(self) -> Any:
+        return _Connections, ()
+
+
+def _spent(response: urllib3.BaseHTTPResponse) -> bool:
+    return isinstance(response, urllib3.HTTPResponse) and response.isclosed()
+
+
+def _drain(response: urllib3.BaseHTTPResponse) -> None:
+    """Reads a short rest away, so that the connection can serve again."""
+    length = 0
+    while length <= _DRAIN and (part := response.read(_DRAIN, decode_content=False)):
+        length += len(part)
+
+
+def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
+    """Seconds that the server asks to wait, at most `_LONGEST_WAIT`; None when it does not say."""
+    value = response.headers.get("retry-after", "").strip()
+    if value.isdecimal():
+        return min(float(value), _LONGEST_WAIT)
+    try:
+        then = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if then.tzinfo is None:
+        then = then.replace(tzinfo=UTC)
+    return min(max((then - datetime.now(UTC)).total_seconds(), 0.0), _LONGEST_WAIT)
+
+
+def _proxy_hint() -> str:
+    """A machine behind a proxy should hear why it can't connect."""
+    for name in ("https_proxy", "http_proxy", "all_proxy"):
+        if os.environ.get(name) or os.environ.get(name.upper()):
+            return f" ({name.upper()} is set, but proxies are not used)"
+    return ""
+
+
+def _version() -> str:
+    try:
+        return metadata.version("calotype")
+    except metadata.PackageNotFoundError:
+        return "0"

@@ -122,7 +122,7 @@ def scan_jpeg(data: bytes) -> JpegHeader:
 def scale_for(size: tuple[int, int], need: tuple[int, int], *, margin: float = 1.5) -> int:
     """The largest of 8, 4, 2, 1 that divides a picture and leaves `margin` times `need` on both sides.
 
-    Only powers of two: scaling by 5/8 and the like is slower than none. Both sizes are (H, W) as stored.
+    Only powers of two: scaling by 5/8 and the like is slower than none. Both sizes are (H, W), the same way up.
     """
     for factor in (8, 4, 2):
         if all(-(-side // factor) >= margin * wanted for side, wanted in zip(size, need, strict=True)):

@@ -9,7 +9,7 @@ from typing import Literal
 from PIL import Image
 
 from calotype.errors import ConfigError, DecodeError, DecompressionBombError, ImageError, MissingDependencyError
-from calotype.images.decode import MAX_PIXELS, Decoded, TooManyPixelsError, decode
+from calotype.images.decode import MAX_PIXELS, Decoded, Need, TooManyPixelsError, decode
 from calotype.images.fetch import Fetcher
 from calotype.images.header import Header, read_header
 from calotype.images.sources import open_source, read_source
@@ -54,13 +54,14 @@ class ImageReader:
         self.max_pixels = max_pixels
         self.fetcher = fetcher if fetcher is not None else Fetcher()
 
-    def read(self, ref: ImageRef, *, need: tuple[int, int] | None = None) -> Decoded:
+    def read(self, ref: ImageRef, *, need: Need | None = None) -> Decoded:
         """The picture's pixels.
 
         Args:
             ref: Where it is.
-            need: (H, W) of the whole upright picture that the caller will resample to; a caller that crops first says
-                what the whole would come to at that scale. Only `decode="fast"` looks at it.
+            need: A function of the upright (H, W) that gives the (H, W) which the caller will resample the whole
+                picture to; a caller that crops first says what the whole would come to at that scale. Only
+                `decode="fast"` asks it.
 
         Returns:
             uint8 (H, W, 3) sRGB, upright, with the notes of what was not plain.

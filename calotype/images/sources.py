@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import unquote, urlsplit
 
 from calotype.errors import FetchError, ImageError, MissingDependencyError
+from calotype.images.connect import PrivateAddressError, public_addresses
+from calotype.images.urls import redact
 from calotype.types import ImageRef
 
 if TYPE_CHECKING:
@@ -179,4 +181,42 @@ def _read_url(ref: ImageRef, fetcher: Fetcher) -> bytes:
     scheme = ref.url.partition("://")[0].lower()
     if scheme in ("http", "https"):
         return fetcher.get(ref.url)
-    raise FetchError(ref.name, f"the scheme {scheme!r} is not supported")
+    if scheme not in _FSSPEC or "::" in ref.url:
+        known = ", ".join(sorted({"http", "https", "file", *_FSSPEC} - {"memory"}))
+        raise FetchError(redact(ref.url), f"URLs of this kind are not read (known: {known})")
+
+    def fetch(url: str) -> bytes:
+        return _read_fsspec(url, scheme, fetcher)
+
+    return fetcher.downloads.get(ref.url, fetch) if fetcher.downloads is not None else fetch(ref.url)
+
+
+def _read_fsspec(url: str, scheme: str, fetcher: Fetcher) -> bytes:
+    try:
+        import fsspec
+    except ImportError:
+        raise MissingDependencyError("fsspec", extra="hub", purpose=f"to read {scheme}:// URLs") from None
+    shown = redact(url)
+    try:
+        if scheme in ("ftp", "ftps"):
+            parts = urlsplit(url)
+            public_addresses(parts.hostname or "", parts.port or 21, allow_private=fetcher.allow_private)
+            options: dict[str, Any] = {"timeout": fetcher.read_timeout, "skip_instance_cache": True}
+            if scheme == "ftps":
+                options["tls"] = True
+            filesystem, path = fsspec.core.url_to_fs("ftp" + url[len(scheme) :], **options)
+        else:
+            filesystem, path = fsspec.core.url_to_fs(_FSSPEC[scheme] + url[len(scheme) :])
+        with filesystem.open(path, "rb") as file:
+            data: bytes = file.read(fetcher.max_bytes + 1)
+    except ImportError as error:  # fsspec is there, the file system's own package is not
+        raise FetchError(shown, f"{scheme}:// needs another package: {error}") from error
+    except PrivateAddressError as error:
+        raise FetchError(shown, str(error)) from None
+    except FileNotFoundError:
+        raise FetchError(shown, "there is no such file") from None
+    except Exception as error:  # each file system has its own kinds
+        raise FetchError(shown, redact(f"{type(error).__name__}: {error}")) from None
+    if len(data) > fetcher.max_bytes:
+        raise FetchError(shown, f"it is longer than max_bytes = {fetcher.max_bytes:,}")
+    return data

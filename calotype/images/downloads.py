@@ -1,0 +1,248 @@
+"""`Downloads`: up to N fetched pictures kept on disk for the next epoch, least recently used out first."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from calotype.errors import ConfigError
+
+__all__ = ["Downloads"]
+
+_log = logging.getLogger(__name__)
+
+_STALE = 3600.0  # seconds after which a temporary file belongs to no living writer: writing one takes milliseconds
+_PATIENCE = 60.0  # seconds to wait for another process's transaction, each of which takes well under one
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS entries (
+    name TEXT PRIMARY KEY, bytes INTEGER NOT NULL, xxh3 BLOB NOT NULL, used INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS entries_by_use ON entries (used);
+CREATE TABLE IF NOT EXISTS total (one INTEGER PRIMARY KEY CHECK (one = 1), images INTEGER, bytes INTEGER);
+INSERT OR IGNORE INTO total VALUES (1, 0, 0);
+CREATE TRIGGER IF NOT EXISTS entry_added AFTER INSERT ON entries BEGIN
+    UPDATE total SET images = images + 1, bytes = bytes + NEW.bytes; END;
+CREATE TRIGGER IF NOT EXISTS entry_removed AFTER DELETE ON entries BEGIN
+    UPDATE total SET images = images - 1, bytes = bytes - OLD.bytes; END;
+"""
+
+
+class Downloads:
+    """A bounded local copy of fetched files: the original bytes, under the hash of their URL.
+
+    Safe for any number of threads and processes of one machine at once. A killed process leaves no half file behind:
+    a file gets its name only when it is whole, after its record is in the index, so there is never a file that the
+    index does not count. What is read is checked against the length and checksum in the index, and fetched again when
+    they differ. Nothing inside names the folder, so it can be moved. Keep it on a local disk: SQLite's write-ahead
+    log, which holds the index, does not work over NFS.
+
+    Args:
+        directory: Made when it is not there. Give it a folder of its own.
+        max_images: Most pictures kept; None for no limit.
+        max_bytes: Most bytes kept, the index not counted; None for no limit. A picture longer than this is handed on
+            and not kept.
+
+    Raises:
+        ConfigError: A limit below 1, or a directory that can't be written.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str], *, max_images: int | None = None, max_bytes: int | None = None
+    ) -> None:
+        for name, limit in (("max_images", max_images), ("max_bytes", max_bytes)):
+            if limit is not None and (not isinstance(limit, int) or limit < 1):
+                raise ConfigError(f"{name}: expected a whole number above 0 or None, not {limit!r}")
+        self.directory = Path(directory).expanduser().absolute()
+        self.max_images = max_images
+        self.max_bytes = max_bytes
+        self._process = _Process()
+        try:
+            (self.directory / "tmp").mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            with self._index():
+                pass
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(
+                f"downloads: {self.directory} can't be used as a folder of downloads: {error}; if its index is "
+                "damaged, delete the folder to start afresh"
+            ) from error
+
+    def get(self, url: str, fetch: Callable[[str], bytes]) -> bytes:
+        """The bytes behind a URL: the kept ones, or else `fetch(url)`, kept for the next time.
+
+        Threads that ask for one URL at the same time share one fetch, and its error when it fails.
+        """
+        name = _name(url)
+        process = self._here()
+        ours: Future[bytes] = Future()
+        with process.lock:
+            first = process.fetching.setdefault(name, ours)
+        if first is not ours:
+            return first.result()
+        try:
+            data = self._read(name)
+            if data is None:
+                data = fetch(url)
+                self._keep(name, data)
+            ours.set_result(data)
+            return data
+        except BaseException as error:
+            ours.set_exception(error)
+            raise
+        finally:
+            with process.lock:
+                del process.fetching[name]
+
+    def __contains__(self, url: str) -> bool:
+        return self._path(_name(url)).exists()
+
+    def __len__(self) -> int:
+        """Pictures kept, by every process."""
+        return self._total()[0]
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes kept, by every process."""
+        return self._total()[1]
+
+    def _total(self) -> tuple[int, int]:
+        with self._index() as index:
+            images, length = index.execute("SELECT images, bytes FROM total").fetchone()
+        return images, length
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            data = self._path(name).read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            with self._index() as index:
+                row = index.execute(
+                    "UPDATE entries SET used = ? WHERE name = ? RETURNING bytes, xxh3", (time.time_ns(), name)
+                ).fetchone()
+        except sqlite3.Error as error:
+            _log.warning("the index of downloads in %s can't be used: %s", self.directory, error)
+            return None
+        if row is None or row != (len(data), _checksum(data)):
+            return None  # removed by another process just now, or damaged on disk
+        return data
+
+    def _keep(self, name: str, data: bytes) -> None:
+        """Keeps a file and makes room for it. A disk that is full or gone costs the copy, not the picture."""
+        if self.max_bytes is not None and len(data) > self.max_bytes:
+            return
+        temporary = self.directory / "tmp" / f"{os.getpid()}-{secrets.token_hex(8)}"
+        try:
+            temporary.write_bytes(data)
+            with self._index() as index:
+                index.execute("DELETE FROM entries WHERE name = ?", (name,))
+                index.execute(
+                    "INSERT INTO entries VALUES (?, ?, ?, ?)", (name, len(data), _checksum(data), time.time_ns())
+                )
+                self._make_room(index)
+            # A transaction of its own, so that a kill in between leaves a record without a file and not the reverse.
+            with self._index() as index:
+                if index.execute("SELECT 1 FROM entries WHERE name = ?", (name,)).fetchone():
+                    final = self._path(name)
+                    final.parent.mkdir(exist_ok=True)
+                    temporary.replace(final)
+        except (OSError, sqlite3.Error) as error:
+            _log.warning("a download could not be kept in %s: %s", self.directory, error)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def _make_room(self, index: sqlite3.Connection) -> None:
+        while True:
+            images, length = index.execute("SELECT images, bytes FROM total").fetchone()
+            over_images = self.max_images is not None and images > self.max_images
+            over_bytes = self.max_bytes is not None and length > self.max_bytes
+            if not (over_images or over_bytes):
+                return
+            (oldest,) = index.execute("SELECT name FROM entries ORDER BY used, name LIMIT 1").fetchone()
+            self._path(oldest).unlink(missing_ok=True)  # the file before its record: nothing uncounted is left
+            index.execute("DELETE FROM entries WHERE name = ?", (oldest,))
+
+    def _sweep(self) -> None:
+        """Removes what killed writers left."""
+        horizon = time.time() - _STALE
+        for path in (self.directory / "tmp").iterdir():
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < horizon:
+                    path.unlink()
+
+    def _path(self, name: str) -> Path:
+        return self.directory / name[:2] / name[2:]
+
+    @contextlib.contextmanager
+    def _index(self) -> Iterator[sqlite3.Connection]:
+        """The index, inside a transaction that holds off every other writer."""
+        process = self._here()
+        with process.index_lock:
+            if process.index is None:
+                process.index = _open_index(self.directory / "index.sqlite3")
+            index = process.index
+            index.execute("BEGIN IMMEDIATE")
+            try:
+                yield index
+            except BaseException:
+                index.execute("ROLLBACK")
+                raise
+            index.execute("COMMIT")
+
+    def _here(self) -> _Process:
+        """The state of this process: locks and SQLite connections must not be carried over a fork."""
+        if self._process.owner != os.getpid():
+            self._process = _Process()
+        return self._process
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"directory": self.directory, "max_images": self.max_images, "max_bytes": self.max_bytes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._process = _Process()
+
+    def __repr__(self) -> str:
+        return f"Downloads({str(self.directory)!r}, max_images={self.max_images}, max_bytes={self.max_bytes})"
+
+
+class _Process:
+    """What one process holds."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self.lock = threading.Lock()
+        self.fetching: dict[str, Future[bytes]] = {}
+        self.index_lock = threading.Lock()
+        self.index: sqlite3.Connection | None = None
+
+
+def _open_index(path: Path) -> sqlite3.Connection:
+    """Write-ahead log with NORMAL: no flush to disk per transaction, and whole after a power cut."""
+    index = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+    index.execute("PRAGMA journal_mode = WAL")
+    index.execute("PRAGMA synchronous = NORMAL")
+    index.executescript(_SCHEMA)
+    return index
+
+
+def _name(url: str) -> str:
+    return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _checksum(data: bytes) -> bytes:
+    return xxhash.xxh3_64_digest(data)
