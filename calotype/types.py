@@ -74,7 +74,7 @@ class SampleKey(NamedTuple):
     The sampler hands it over, so no dataset or worker holds an epoch that could get stale.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # it hides tuple.index, which nobody asks of a key
     epoch: int = 0
     size: tuple[int, int] | None = None
     """(height, width) of the bucket; None leaves it to the image program."""

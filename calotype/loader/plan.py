@@ -252,7 +252,7 @@ class EpochPlan:
             if bucket not in self._shuffles:
                 self._shuffles[bucket] = Permutation(int(self._counts[bucket]), *self._key(1 + bucket))
             places = self._shuffles[bucket](places)
-        return places + self._entries.starts[bucket]
+        return np.asarray(places + self._entries.starts[bucket])
 
     def _keys(self, bucket: int, places: npt.NDArray[np.int64]) -> list[SampleKey]:
         """The samples at places of a bucket; places past its end wrap around and count as repeats."""

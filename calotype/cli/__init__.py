@@ -1,0 +1,39 @@
+"""The command `calotype`: one file for each verb, thin: parse, call, print.
+
+Nothing heavy is imported before a verb runs, so that `calotype --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from calotype.cli import demo, info, preview
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="calotype",
+    help="From a folder of pictures to training batches for text-to-image models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("info")(info.info)
+app.command("preview")(preview.preview)
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """Entry point: an error of ours is a sentence, not a traceback. Exit status 1 for bad data, 2 for wrong use."""
+    from calotype.errors import CalotypeError, ConfigError
+
+    try:
+        app()
+    except ConfigError as error:
+        print(f"calotype: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except CalotypeError as error:
+        print(f"calotype: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

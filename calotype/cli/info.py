@@ -1,0 +1,57 @@
+"""`calotype info`: what was found, its buckets, what a batch holds, how fast batches come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, emit, make_loader
+
+if TYPE_CHECKING:
+    from calotype.inspect import Summary
+
+__all__ = ["info", "show"]
+
+
+def info(
+    source: Source,
+    overrides: Overrides = None,
+    model: Model = None,
+    tokenizers: Tokenizers = None,
+    seconds: Annotated[float, typer.Option(help="How long to measure the rate, at most.")] = 10.0,
+    json: Json = False,
+) -> None:
+    """Say what a dataset holds and what training batches it gives."""
+    from calotype.inspect import summarise
+
+    with make_loader(source, overrides, model=model, tokenizers=tokenizers) as loader:
+        summary = summarise(loader, seconds=seconds)
+    if json:
+        emit(summary.to_json())
+    else:
+        show(summary)
+
+
+def show(summary: Summary) -> None:
+    """Prints a summary for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    found = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in summary.found.items() if value)
+    console.print(f"[bold]Found[/]  {found}", highlight=False)
+    if summary.buckets:
+        sizes = "  ".join(f"{b.width}×{b.height}: {b.images}" for b in summary.buckets)
+        console.print(f"[bold]Buckets[/] (width×height: images)  {sizes}", highlight=False)
+    table = Table("key", "type", "shape", "range", box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for entry in summary.batch:
+        span = "" if entry.low is None else f"{entry.low:g} … {entry.high:g}"
+        table.add_row(entry.key, entry.kind, str(entry.shape), span)
+    console.print(f"[bold]Batches[/]  {summary.batches} an epoch, the first one:", highlight=False)
+    console.print(table)
+    if summary.images_per_second is not None:
+        console.print(f"[bold]Speed[/]  {summary.images_per_second:.0f} images/s", highlight=False)
+    if summary.ledger:
+        notes = ", ".join(f"{kind}: {count}" for kind, count in sorted(summary.ledger.items()))
+        console.print(f"[bold]Ledger[/]  {notes}", highlight=False)

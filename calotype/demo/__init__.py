@@ -1,0 +1,55 @@
+"""The demonstration's data: real photos that scikit-image brings along, with captions written for them here.
+
+`captions.jsonl` names the photos, two captions each. They are copied out of the installed package, so that nothing is
+downloaded; who took each, and under what terms, stands in scikit-image's own `data/README.txt`.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+from calotype.errors import MissingDependencyError
+
+__all__ = ["write_demo"]
+
+_CONFIG = """\
+# Everything that training needs to know about the data. Try: calotype preview {name} resolution=256
+model: flux.1-dev            # decides what sizes and caption lengths are possible
+dataset:
+  path: photos               # pictures, and a metadata.jsonl with two captions each
+  resolution: 512            # about 512 × 512 pixels, in buckets near each picture's own shape
+  buckets: {{max_upscale: 2.0}}
+  img_transform:
+    horizontal_flip: 0.5
+    color_jitter: {{brightness: 0.1, saturation: 0.1}}
+  caption_transform:
+    trigger: calotypist      # the word that will stand for this collection
+    template: "{{trigger}} photo, {{caption}}"
+    shuffle_parts: 0.3
+    drop: 0.05               # whole captions, for classifier-free guidance
+loader:
+  batch_size: 4
+  seed: 7
+"""
+
+
+def write_demo(folder: Path) -> Path:
+    """Makes `folder/photos` and `folder/demo.yaml`; returns the path of the latter. What is there is written anew."""
+    if importlib.util.find_spec("skimage") is None:
+        raise MissingDependencyError("scikit-image", extra="demo", purpose="for the demonstration's photos")
+    photos = folder / "photos"
+    photos.mkdir(parents=True, exist_ok=True)
+    captions = importlib.resources.files(__name__).joinpath("captions.jsonl").read_text(encoding="utf-8")
+    source = importlib.resources.files("skimage").joinpath("data")
+    for line in captions.splitlines():
+        name = json.loads(line)["file_name"]
+        with importlib.resources.as_file(source.joinpath(name)) as photo:
+            shutil.copyfile(photo, photos / name)
+    (photos / "metadata.jsonl").write_text(captions, encoding="utf-8")
+    config = folder / "demo.yaml"
+    config.write_text(_CONFIG.format(name=config).replace("path: photos", f"path: {photos}"), encoding="utf-8")
+    return config

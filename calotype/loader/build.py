@@ -1,0 +1,89 @@
+"""One batch in the making: samples are written into its memory as they come, from any thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from math import prod
+from typing import Any, Protocol
+
+import torch
+
+from calotype.collate import check_same, collate_values
+from calotype.types import Batch
+
+__all__ = ["BatchBuilder", "HeapMemory", "Memory"]
+
+
+class Memory(Protocol):
+    """Where a batch's tensors are written."""
+
+    def reserve(self, sizes: list[int]) -> list[torch.Tensor]:
+        """One uint8 tensor of each of these sizes in bytes, each aligned to 64 bytes."""
+        ...
+
+
+class HeapMemory:
+    """Fresh memory for each tensor: no tensor of a batch shares its storage with another."""
+
+    def reserve(self, sizes: list[int]) -> list[torch.Tensor]:
+        return [torch.empty(size, dtype=torch.uint8) for size in sizes]
+
+
+class BatchBuilder:
+    """Gives the same batch as `collate`, without the samples ever being held together.
+
+    The first sample to come fixes keys, shapes and dtypes; each sample's tensors are then copied straight to their
+    place, in the thread that made them.
+
+    Args:
+        size: Samples in the batch.
+        memory: Where its tensors go.
+    """
+
+    def __init__(self, size: int, memory: Memory) -> None:
+        self._size = size
+        self._memory = memory
+        self._lock = threading.Lock()
+        self._first: dict[str, Any] | None = None
+        self._stacked: dict[str, torch.Tensor] = {}
+        self._lists: dict[str, list[Any]] = {}
+
+    def put(self, place: int, sample: Mapping[str, Any]) -> None:
+        """Writes one sample.
+
+        Raises:
+            CollateError: It does not fit those that came before.
+        """
+        with self._lock:
+            if self._first is None:
+                self._lay_out(sample)
+        assert self._first is not None
+        check_same(self._first, sample)
+        for key, value in sample.items():
+            if key in self._stacked:
+                self._stacked[key][place].copy_(value)
+            else:
+                self._lists[key][place] = value
+
+    def finish(self) -> tuple[dict[str, torch.Tensor], Batch]:
+        """(tensors in the batch's memory, everything else), once all samples are in."""
+        assert self._first is not None
+        rest: Batch = {}
+        for key, values in self._lists.items():
+            rest |= collate_values(key, values)
+        return self._stacked, rest
+
+    def _lay_out(self, sample: Mapping[str, Any]) -> None:
+        keys = [key for key, value in sample.items() if isinstance(value, torch.Tensor) and value.device.type == "cpu"]
+        tensors = [sample[key] for key in keys]
+        parts = self._memory.reserve([tensor.nbytes * self._size for tensor in tensors])
+        for key, tensor, part in zip(keys, tensors, parts, strict=True):
+            shape = (self._size, *tensor.shape)
+            self._stacked[key] = part[: prod(shape) * tensor.itemsize].view(tensor.dtype).view(shape)
+        self._lists = {key: [None] * self._size for key in sample if key not in self._stacked}
+        # Only what the check of later samples needs is kept of the first: its "meta" tensors hold no memory.
+        self._first = {
+            key: torch.empty_like(value, device="meta") if isinstance(value, torch.Tensor) else value
+            for key, value in sample.items()
+        }

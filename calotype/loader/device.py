@@ -1,0 +1,67 @@
+"""To the device: pinned memory, a stream of its own, one batch ahead."""
+
+from __future__ import annotations
+
+import torch
+
+from calotype.loader.source import Delivered, Source
+from calotype.types import Batch
+
+__all__ = ["DeviceCopier"]
+
+
+class DeviceCopier:
+    """Takes batches from a source to a device.
+
+    On a CUDA device the copy of the next batch runs on a stream of its own while the present one is used, from
+    pinned memory. On the CPU it hands batches through.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._staged: tuple[Delivered, torch.cuda.Event] | None = None
+
+    def next(self, source: Source) -> Delivered:
+        """The next batch, on the device."""
+        if self._stream is None:
+            delivered = source.next()
+            if self._device.type != "cpu":
+                batch = {k: v.to(self._device) if _is_tensor(v) else v for k, v in delivered.batch.items()}
+                delivered = Delivered(cursor=delivered.cursor, batch=batch, notes=delivered.notes)
+            return delivered
+        delivered, done = self._staged or self._copy(source)
+        self._staged = None
+        current = torch.cuda.current_stream(self._device)
+        current.wait_event(done)
+        for value in delivered.batch.values():
+            if _is_tensor(value):
+                value.record_stream(current)
+        if source.ready():
+            self._staged = self._copy(source)
+        return delivered
+
+    def clear(self) -> None:
+        """Forgets the batch that was copied ahead."""
+        self._staged = None
+
+    def pin(self, memory: torch.Tensor) -> None:
+        """Locks a slot's pages for direct access by the device."""
+        if self._stream is not None:
+            torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)  # type: ignore[no-untyped-call]
+
+    def _copy(self, source: Source) -> tuple[Delivered, torch.cuda.Event]:
+        assert self._stream is not None
+        on_host = source.next()
+        batch: Batch = {}
+        with torch.cuda.stream(self._stream):
+            for key, value in on_host.batch.items():
+                batch[key] = value.to(self._device, non_blocking=True) if _is_tensor(value) else value
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            done.record(self._stream)
+        done.synchronize()  # the slot may be written again once its views are gone, so the copy has to be over
+        return Delivered(cursor=on_host.cursor, batch=batch, notes=on_host.notes), done
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, torch.Tensor)

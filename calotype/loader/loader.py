@@ -1,0 +1,340 @@
+"""Loader: `for batch in loader` is one epoch; the next `for` is the next epoch."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import xxhash
+
+from calotype.dataset import TextToImageDataset
+from calotype.errors import ConfigError, LoaderError
+from calotype.ledger import Ledger, LedgerEntry
+from calotype.loader.device import DeviceCopier
+from calotype.loader.plan import Cursor, Plan, Remainder, Segment
+from calotype.loader.process import Setup
+from calotype.loader.produce import OnError
+from calotype.loader.source import ProcessSource, Source, ThreadSource
+from calotype.pixel_cache import PixelCache
+from calotype.progress import track
+from calotype.types import Batch
+
+__all__ = ["Loader"]
+
+logger = logging.getLogger("calotype")
+_STATE_VERSION = 1
+
+
+class Loader:
+    """Batches on the device, in an order that follows from the seed, from any position on.
+
+    The batches of an epoch are a pure function of (seed, epoch, the pictures' sizes, batch size, world size): any
+    number of threads, in or out of this process, gives the same bits. `state_dict` between two batches, loaded into a
+    loader of the same data, goes on with the very next batch; at another world or batch size it goes on with
+    exactly the samples that are left.
+
+    Breaking out of the loop ends the epoch: the next `for` is the next epoch. (A `state_dict` taken after the
+    break still resumes in the middle.)
+
+    Args:
+        dataset: A `TextToImageDataset`.
+        batch_size: Samples each rank gets a step.
+        seed: Of the order and of every draw; defaults to the dataset's.
+        device: Where batches go; defaults to the CPU.
+        threads: How many prepare samples; defaults to the number of cores this process may use, shared by
+            the ranks of a node, and at most 16.
+        prefetch: Batches made ahead.
+        in_process: Prepares in threads of this process instead of one loader process. Right for small datasets
+            that are in memory already, and for platforms without Unix sockets.
+        shuffle: False gives the rows in their order, bucket by bucket.
+        remainder: What happens to the samples of a bucket that don't fill a step: `short` (a smaller batch),
+            `repeat` (filled up with samples that come twice) or `drop` (left out, by name). See `Plan`.
+        on_error: What happens when a picture can't be read: `replace` shows another one of the same bucket in its
+            place and notes it in the ledger; `raise` raises its ImageError.
+        on_upscale: What happens to pictures that have to be enlarged beyond `Buckets.max_upscale`: `warn`, `skip` or
+            `error`.
+        device_cache: Keeps the whole dataset's pixels on the device from the first epoch on. For small sets with a
+            fixed geometry (no random crop or rotation); flips and colour are then drawn on the device.
+        rank: This process's rank; defaults to torch.distributed's when that is up, else 0.
+        world_size: Likewise; else 1.
+        ledger: Where to note what was left out, replaced, repeated or cut; a new one by default.
+
+    Raises:
+        ConfigError: An option has a value that can't be, or there is nothing to make batches of.
+    """
+
+    def __init__(
+        self,
+        dataset: TextToImageDataset,
+        batch_size: int = 1,
+        *,
+        seed: int | None = None,
+        device: str | torch.device | None = None,
+        threads: int | None = None,
+        prefetch: int = 2,
+        in_process: bool = False,
+        shuffle: bool = True,
+        remainder: Remainder = "short",
+        on_error: OnError = "replace",
+        on_upscale: Literal["warn", "skip", "error"] = "warn",
+        device_cache: bool = False,
+        rank: int | None = None,
+        world_size: int | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        if on_error not in ("replace", "raise"):
+            raise ConfigError(f"on_error: found {on_error!r}, expected 'replace' or 'raise'")
+        if on_upscale not in ("warn", "skip", "error"):
+            raise ConfigError(f"on_upscale: found {on_upscale!r}, expected 'warn', 'skip' or 'error'")
+        if prefetch < 1:
+            raise ConfigError(f"prefetch: found {prefetch}, expected at least 1")
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads: found {threads}, expected at least 1")
+        if not len(dataset):
+            raise ConfigError("the dataset has no samples, so there are no batches to make of it")
+        self.dataset = dataset
+        self.device = torch.device(device) if device is not None else torch.device("cpu")
+        self.ledger = ledger if ledger is not None else Ledger()
+        self._told: set[tuple[str, str]] = set()
+        rank, world_size = _ranks(rank, world_size)
+        self.plan = Plan(
+            buckets=self._scan(on_upscale),
+            sizes=dataset.buckets.sizes if dataset.buckets is not None else [None],
+            batch_size=batch_size,
+            seed=seed if seed is not None else dataset.seed,
+            rank=rank,
+            world_size=world_size,
+            remainder=remainder,
+            shuffle=shuffle,
+            weights=dataset.manifest.weights(),
+        )
+        if device_cache:
+            dataset = _with_device_cache(dataset, self.device)
+            in_process = True
+        self._setup = Setup(
+            dataset=dataset,
+            plan=self.plan,
+            threads=threads if threads is not None else _default_threads(),
+            slots=prefetch + 1,
+            on_error=on_error,
+        )
+        self._in_process = in_process or sys.platform == "win32"
+        self._copier = DeviceCopier(self.device)
+        self._cursor = Cursor()
+        self._midway = False
+        self._runs = 0
+        self._source: Source | None = None
+        self._at: Cursor | None = None
+        if not any(len(self.plan.epoch(epoch)) for epoch in range(2)):
+            raise ConfigError(self._no_batches())
+
+    def __len__(self) -> int:
+        """Batches of the epoch that the loader stands in, or that comes next; the same on every rank."""
+        cursor = self._cursor
+        done = sum(past.steps for past in cursor.history)
+        return done + len(self.plan.epoch(cursor.epoch, cursor.history))
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next batch."""
+        return self._cursor.epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._midway:  # the loop before ended early
+            self._cursor = Cursor(epoch=self._cursor.epoch + 1)
+        self._runs += 1
+        return self._run(self._runs)
+
+    def _run(self, run: int) -> Iterator[Batch]:
+        epoch = self.plan.epoch(self._cursor.epoch, self._cursor.history)
+        self._note(self._named(epoch.remainders()))
+        source = self._open()
+        if self._at != self._cursor:
+            source.seek(self._cursor)
+            self._copier.clear()
+        self._midway = True
+        for step in range(self._cursor.step, len(epoch)):
+            if run != self._runs:
+                raise LoaderError("this loop over the loader ended when another one over it began")
+            try:
+                delivered = self._copier.next(source)
+            except BaseException:
+                self._at = None
+                if not isinstance(source, ThreadSource):
+                    self.close()
+                raise
+            last = step + 1 == len(epoch)
+            after = Cursor(epoch=self._cursor.epoch, step=step + 1, history=self._cursor.history)
+            self._cursor = self._at = Cursor(epoch=self._cursor.epoch + 1) if last else after
+            self._midway = not last
+            self._note(delivered.notes)
+            batch = self.dataset.finish(delivered.batch)
+            del delivered
+            source.release()
+            yield batch
+            del batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, as plain numbers and strings: what a checkpoint stores."""
+        return {
+            "version": _STATE_VERSION,
+            "epoch": self._cursor.epoch,
+            "step": self._cursor.step,
+            "history": [[past.world_size, past.batch_size, past.steps] for past in self._cursor.history],
+            "seed": self.plan.seed,
+            "batch_size": self.plan.batch_size,
+            "world_size": self.plan.world_size,
+            "order": self._order_fingerprint(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes to a saved position. `{"epoch": n}` alone goes to the beginning of epoch n.
+
+        Raises:
+            LoaderError: The state belongs to other data, another seed or another order.
+        """
+        if set(state) == {"epoch"}:
+            self._cursor, self._midway, self._at = Cursor(epoch=int(state["epoch"])), False, None
+            return
+        missing = {"version", "epoch", "step", "history", "seed", "batch_size", "world_size", "order"} - set(state)
+        if missing or state["version"] != _STATE_VERSION:
+            raise LoaderError(f"not a state of this loader: found keys {sorted(state)}, missing {sorted(missing)}")
+        way_out = f'load_state_dict({{"epoch": {state["epoch"]}}}) starts that epoch from its beginning'
+        if state["seed"] != self.plan.seed:
+            raise LoaderError(
+                f"the state was saved with seed {state['seed']}, this loader has {self.plan.seed}; {way_out}"
+            )
+        if state["order"] != self._order_fingerprint():
+            raise LoaderError(
+                "the state was saved with other pictures, sizes or options of the order, "
+                f"so its position means nothing here; {way_out}"
+            )
+        history = tuple(
+            Segment(world_size=world, batch_size=batch, steps=steps) for world, batch, steps in state["history"]
+        )
+        epoch, step = int(state["epoch"]), int(state["step"])
+        same = (state["world_size"], state["batch_size"]) == (self.plan.world_size, self.plan.batch_size)
+        if step and not same:
+            past = Segment(world_size=state["world_size"], batch_size=state["batch_size"], steps=step)
+            history, step = (*history, past), 0
+        if step >= len(self.plan.epoch(epoch, history)):
+            epoch, step, history = epoch + 1, 0, ()
+        self._cursor = Cursor(epoch=epoch, step=step, history=history)
+        self._midway, self._at = False, None
+
+    def close(self) -> None:
+        """Ends the loader process. The loader stays usable: it starts another when iterated again."""
+        if self._source is not None:
+            self._copier.clear()
+            self._source.close()
+            self._source = self._at = None
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self) -> Source:
+        if self._source is None:
+            if self._in_process:
+                self._source = ThreadSource(self._setup)
+            else:
+                self._source = ProcessSource(self._setup, on_map=self._copier.pin)
+            self._at = None
+        return self._source
+
+    def _scan(self, on_upscale: str) -> np.ndarray[Any, np.dtype[np.int32]]:
+        with track("reading picture sizes") as progress:
+            buckets, notes = self.dataset.scan(progress=progress)
+        small = {note.id: note for note in notes if note.kind == "upscaled"}
+        if small and on_upscale == "error":
+            raise ConfigError(
+                f"{len(small)} pictures are too small for their bucket, the first: "
+                f"{next(iter(small))}: {next(iter(small.values())).reason}; lower `resolution`, raise "
+                "`buckets: {max_upscale: …}`, or choose on_upscale='warn' or 'skip'"
+            )
+        if small and on_upscale == "skip":
+            ids = self.dataset.manifest.ids
+            buckets = buckets.copy()
+            buckets[[i for i, id in enumerate(ids) if str(id) in small]] = -1
+            notes = [
+                LedgerEntry(kind="too_small", id=note.id, reason=f"left out: {note.reason}")
+                if note.kind == "upscaled"
+                else note
+                for note in notes
+            ]
+        self._note(notes)
+        return buckets
+
+    def _named(self, notes: list[LedgerEntry]) -> list[LedgerEntry]:
+        """The plan knows rows by number; people know them by id."""
+        manifest = self.dataset.manifest
+        return [LedgerEntry(kind=n.kind, id=manifest[int(n.id)].id, reason=n.reason) for n in notes]
+
+    def _note(self, notes: list[LedgerEntry]) -> None:
+        """Writes to the ledger; the log hears of each thing once, and of each kind at most a few times."""
+        for note in notes:
+            self.ledger.append(note)
+            if note.kind in ("repeated", "remainder") or (note.kind, note.id) in self._told:
+                continue
+            self._told.add((note.kind, note.id))
+            heard = sum(kind == note.kind for kind, _ in self._told)
+            if heard <= 5:
+                logger.warning("%s: %s: %s", note.kind, note.id, note.reason)
+            elif heard == 6:
+                logger.warning("%s: further ones are noted in the loader's ledger only", note.kind)
+
+    def _order_fingerprint(self) -> str:
+        """A hash of what the order depends on besides seed, epoch, batch size and world size."""
+        digest = xxhash.xxh3_64()
+        digest.update(np.ascontiguousarray(self.plan.buckets, dtype=np.int32).tobytes())
+        digest.update(repr((tuple(self.plan.sizes), self.plan.remainder, self.plan.shuffle)).encode())
+        if self.plan.weights is not None:
+            digest.update(self.plan.weights.tobytes())
+        for id in self.dataset.manifest.ids:
+            digest.update(str(id).encode())
+            digest.update(b"\0")
+        return digest.hexdigest()
+
+    def _no_batches(self) -> str:
+        usable = int((np.asarray(self.plan.buckets) >= 0).sum())
+        if not usable:
+            return f"none of the {len(self.dataset)} pictures can be used: {self.ledger.counts()}"
+        return (
+            f"remainder='drop' leaves no batch: no bucket holds batch_size × world_size = "
+            f"{self.plan.batch_size * self.plan.world_size} of the {usable} samples; "
+            "lower the batch size, or choose remainder='short' or 'repeat'"
+        )
+
+
+def _ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    if (rank is None) != (world_size is None):
+        raise ConfigError(f"rank and world_size go together: found rank={rank}, world_size={world_size}")
+    if rank is not None and world_size is not None:
+        return rank, world_size
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def _default_threads() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(16, cores // max(1, ranks_here)))
+
+
+def _with_device_cache(dataset: TextToImageDataset, device: torch.device) -> TextToImageDataset:
+    if not dataset.image_program.fixed_geometry:
+        raise ConfigError(
+            "device_cache: found an image program whose crop is drawn anew each time (random_crop, rotate or a "
+            "callable); expected a fixed geometry, since what is kept on the device is the cropped picture. "
+            "`pixel_cache` keeps whole decoded pictures in memory instead"
+        )
+    return dataset.with_cache(PixelCache(device=device))

@@ -1,0 +1,183 @@
+"""N threads that turn the endless stream of steps into finished batches, in order."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+
+from calotype.errors import ImageError, LoaderError
+from calotype.ledger import LedgerEntry
+from calotype.loader.build import BatchBuilder, Memory
+from calotype.loader.plan import Cursor, EpochPlan, Plan
+from calotype.types import Batch, SampleKey
+
+__all__ = ["Made", "OnError", "Preparable", "Producer"]
+
+OnError = Literal["replace", "raise"]
+_ATTEMPTS = 8
+"""Stand-ins tried for a sample before giving up: so many bad pictures in a row are no accident."""
+
+logger = logging.getLogger("calotype")
+
+
+class Preparable(Protocol):
+    """What the loader needs of a dataset. `caption` and `truncated` are optional: they report texts that are cut."""
+
+    def __len__(self) -> int: ...
+
+    def prepare(self, key: SampleKey, /) -> Mapping[str, Any]:
+        """One sample as it travels to the device."""
+        ...
+
+    def finish(self, batch: Mapping[str, Any], /) -> Batch:
+        """What is left to do on the device, on whole batches."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A finished batch, not yet on the device."""
+
+    cursor: Cursor
+    memory: Memory
+    tensors: dict[str, torch.Tensor]
+    rest: Batch
+    notes: list[LedgerEntry]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Job:
+    cursor: Cursor
+    memory: Memory
+    builder: BatchBuilder
+    samples: list[Future[list[LedgerEntry]]]
+
+
+class Producer:
+    """Prepares the batches of a plan, from any position on, across epochs.
+
+    Args:
+        dataset: Gives the samples.
+        plan: Says which.
+        threads: How many work at once.
+        on_error: `replace` puts another picture of the same bucket where one can't be read, and notes it;
+            `raise` ends with the error.
+    """
+
+    def __init__(self, dataset: Preparable, plan: Plan, *, threads: int, on_error: OnError) -> None:
+        self._dataset, self._plan, self._on_error = dataset, plan, on_error
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="calotype")
+        self._jobs: deque[_Job] = deque()
+        self._cursor = Cursor()
+        self._epoch: tuple[Cursor, EpochPlan] | None = None
+        self._measured: set[tuple[int, int]] = set()
+
+    def __len__(self) -> int:
+        """Batches begun and not yet taken."""
+        return len(self._jobs)
+
+    def seek(self, cursor: Cursor) -> list[Memory]:
+        """Makes `cursor` the next step to begin; what was begun is given up, and its memory returned."""
+        for job in self._jobs:
+            for sample in job.samples:
+                sample.cancel()
+        for job in self._jobs:
+            for sample in job.samples:
+                if not sample.cancelled():
+                    sample.exception()  # waits: nobody may write to its memory any more
+        memories = [job.memory for job in self._jobs]
+        self._jobs.clear()
+        self._cursor = cursor
+        return memories
+
+    def submit(self, memory: Memory) -> None:
+        """Begins the next step."""
+        cursor = self._cursor
+        while not len(plan := self._plan_of(cursor)):  # weights below 1 can leave an epoch empty
+            cursor = Cursor(epoch=cursor.epoch + 1)
+        builder = BatchBuilder(len(keys := plan[cursor.step]), memory)
+        samples = [
+            self._pool.submit(self._make, builder, plan, cursor.step, place, key) for place, key in enumerate(keys)
+        ]
+        self._jobs.append(_Job(cursor=cursor, memory=memory, builder=builder, samples=samples))
+        if cursor.step + 1 < len(plan):
+            self._cursor = Cursor(epoch=cursor.epoch, step=cursor.step + 1, history=cursor.history)
+        else:
+            self._cursor = Cursor(epoch=cursor.epoch + 1)
+
+    def take(self) -> Made:
+        """Waits for the oldest step begun.
+
+        Raises:
+            Exception: Whatever the dataset raised that is not one unreadable picture.
+        """
+        job = self._jobs[0]
+        notes = [note for sample in job.samples for note in sample.result()]
+        tensors, rest = job.builder.finish()
+        self._jobs.popleft()  # not before: a step that fails stays, for `seek` to give its memory back
+        return Made(cursor=job.cursor, memory=job.memory, tensors=tensors, rest=rest, notes=notes)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _plan_of(self, cursor: Cursor) -> EpochPlan:
+        start = Cursor(epoch=cursor.epoch, history=cursor.history)
+        if self._epoch is None or self._epoch[0] != start:
+            self._epoch = (start, self._plan.epoch(start.epoch, start.history))
+        return self._epoch[1]
+
+    def _make(self, builder: BatchBuilder, plan: EpochPlan, step: int, place: int, key: SampleKey) -> list[LedgerEntry]:
+        notes: list[LedgerEntry] = []
+        wanted = key
+        size = len(plan[step]) if self._on_error == "replace" else 0
+        for attempt in range(_ATTEMPTS + 1):
+            try:
+                sample = self._dataset.prepare(key)
+                break
+            except ImageError as error:
+                if self._on_error == "raise":
+                    raise
+                notes.append(LedgerEntry(kind="unreadable", id=self._name(key.index), reason=str(error)))
+                if attempt == _ATTEMPTS:
+                    tried = "\n  ".join(note.reason for note in notes)
+                    raise LoaderError(f"{_ATTEMPTS + 1} pictures in a row can't be read:\n  {tried}") from error
+                key = plan.spare(step, attempt * size + place)
+        if key is not wanted:
+            notes.append(
+                LedgerEntry(
+                    kind="replaced",
+                    id=self._name(wanted.index),
+                    reason=f"{self._name(key.index)} was shown in its place in epoch {key.epoch}, step {step}",
+                )
+            )
+        notes += self._cut_captions(key)
+        builder.put(place, sample)
+        return notes
+
+    def _cut_captions(self, key: SampleKey) -> list[LedgerEntry]:
+        """A note for a caption that a tokenizer cuts, the first time it comes."""
+        caption = getattr(self._dataset, "caption", None)
+        if caption is None:
+            return []
+        draw = caption(key)
+        if (mark := (key.index, draw.choice)) in self._measured:
+            return []
+        self._measured.add(mark)
+        return [
+            LedgerEntry(
+                kind="caption_cut",
+                id=self._name(key.index),
+                reason=f"{name}: {cut.tokens} tokens where the model reads {cut.limit}; lost: {cut.lost!r}",
+            )
+            for name, cut in self._dataset.truncated(draw.text).items()  # type: ignore[attr-defined]
+        ]
+
+    def _name(self, index: int) -> str:
+        manifest = getattr(self._dataset, "manifest", None)
+        return str(manifest[index].id) if manifest is not None else str(index)

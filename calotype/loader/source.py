@@ -1,0 +1,217 @@
+"""Where a Loader's batches come from: threads in this process, or the loader process. One protocol, two ways."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import subprocess
+import weakref
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle
+from typing import Protocol, TypeVar
+
+import cloudpickle
+import numpy as np
+import torch
+
+from calotype.errors import LoaderError
+from calotype.ledger import LedgerEntry
+from calotype.loader.build import HeapMemory
+from calotype.loader.plan import Cursor
+from calotype.loader.process import Failed, Ready, Seek, Setup, launch
+from calotype.loader.produce import Producer
+from calotype.types import Batch
+
+_T = TypeVar("_T")
+
+__all__ = ["Delivered", "ProcessSource", "Source", "ThreadSource"]
+
+_SMALL = 1 << 16
+"""Tensors up to this many bytes are copied out of a slot: not worth holding it for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """A batch in this process's memory."""
+
+    cursor: Cursor
+    batch: Batch
+    notes: list[LedgerEntry]
+
+
+class Source(Protocol):
+    """A stream of batches that can be moved."""
+
+    def seek(self, cursor: Cursor) -> None:
+        """The next batch is to be `cursor`'s."""
+        ...
+
+    def next(self) -> Delivered:
+        """Waits for the next batch."""
+        ...
+
+    def ready(self) -> bool:
+        """Whether `next` would return at once."""
+        ...
+
+    def release(self) -> None:
+        """Lets memory that nobody uses any more be written again."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ThreadSource:
+    """Threads in this process. Right for data that is in memory already; others slow a training loop down."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._producer = Producer(setup.dataset, setup.plan, threads=setup.threads, on_error=setup.on_error)
+        self._ahead = setup.slots
+
+    def seek(self, cursor: Cursor) -> None:
+        self._producer.seek(cursor)
+
+    def next(self) -> Delivered:
+        self._fill()
+        made = self._producer.take()
+        self._fill()
+        return Delivered(cursor=made.cursor, batch=made.tensors | made.rest, notes=made.notes)
+
+    def ready(self) -> bool:
+        return False
+
+    def release(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._producer.close()
+
+    def _fill(self) -> None:
+        while len(self._producer) < self._ahead:
+            self._producer.submit(HeapMemory())
+
+
+class ProcessSource:
+    """The near end of the loader process.
+
+    A batch's large tensors are views of its slot; the slot goes back when the last of them is gone. Someone who
+    collects batches gets copies from the second on, so that the process never runs out of slots.
+
+    Args:
+        setup: What the process starts from.
+        on_map: Called with each new slot's memory (to pin it, say).
+    """
+
+    def __init__(self, setup: Setup, *, on_map: Callable[[torch.Tensor], None] | None = None) -> None:
+        near, far = socket.socketpair()
+        with far:
+            self._process = launch(setup, far.fileno())
+        self._connection = Connection(near.detach())
+        self._close = weakref.finalize(self, _shut, self._connection, self._process)
+        self._on_map = on_map
+        self._maps: dict[int, mmap.mmap] = {}
+        self._released: deque[int] = deque()
+        self._leased: set[int] = set()
+        self._generation = 0
+        self._cursor = Cursor()
+        try:
+            payload = cloudpickle.dumps(setup)
+        except Exception as error:
+            self.close()
+            raise LoaderError(
+                f"the dataset can't be sent to the loader process: {error}; "
+                "Loader(..., in_process=True) prepares batches in threads of this process instead"
+            ) from error
+        self._guard(lambda: self._connection.send_bytes(payload))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def seek(self, cursor: Cursor) -> None:
+        self._generation += 1
+        self._guard(lambda: self._connection.send(Seek(generation=self._generation, cursor=cursor)))
+
+    def next(self) -> Delivered:
+        while True:
+            self.release()
+            message = self._guard(self._connection.recv)
+            if isinstance(message, Failed):
+                if message.generation not in (self._generation, -1):
+                    continue
+                message.error.add_note(f"\nIn the loader process:\n{message.traceback}")
+                raise message.error
+            assert isinstance(message, Ready)
+            if message.fresh:
+                self._map(message)
+            if message.generation == self._generation:
+                return Delivered(cursor=message.cursor, batch=self._lease(message), notes=message.notes)
+            self._released.append(message.slot)
+
+    def ready(self) -> bool:
+        return bool(self._guard(self._connection.poll))
+
+    def release(self) -> None:
+        while self._released:
+            slot = self._released.popleft()
+            self._leased.discard(slot)
+            self._guard(partial(self._connection.send, slot))
+
+    def close(self) -> None:
+        self._close()
+
+    def _map(self, message: Ready) -> None:
+        fd = self._guard(lambda: recv_handle(self._connection))
+        try:
+            memory = mmap.mmap(fd, message.size)
+        finally:
+            os.close(fd)
+        self._maps[message.slot] = memory
+        if self._on_map is not None:
+            self._on_map(torch.from_numpy(np.frombuffer(memory, dtype=np.uint8)))
+
+    def _lease(self, message: Ready) -> Batch:
+        whole = np.frombuffer(self._maps[message.slot], dtype=np.uint8)
+        hoarding = len(self._leased) > 0
+        batch: Batch = {}
+        for key, (dtype, shape, offset, size) in message.tensors.items():
+            # A view's storage is its own bytes, not the slot: saving one tensor saves one tensor.
+            view = torch.from_numpy(whole[offset : offset + size]).view(dtype).view(shape)
+            batch[key] = view.clone() if hoarding or size <= _SMALL else view
+            del view
+        # numpy keeps `whole` alive for as long as any view of it lives. A finaliser can run in the middle of
+        # anything, so it only takes a note; `release` sends it.
+        self._leased.add(message.slot)
+        weakref.finalize(whole, self._released.append, message.slot).atexit = False
+        return batch | message.rest
+
+    def _guard(self, talk: Callable[[], _T]) -> _T:
+        """Talks to the process; when it is gone, says so instead of hanging or raising something unheard of."""
+        try:
+            return talk()
+        except (EOFError, ConnectionError, BrokenPipeError, OSError) as error:
+            closed = self._connection.closed
+            self.close()
+            if closed:
+                raise LoaderError("the loader is closed") from error
+            code = self._process.returncode
+            how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+            hint = "; signal 9 is most often the system running out of memory" if code == -9 else ""
+            raise LoaderError(
+                f"the loader process died ({how}){hint}. Its last words, if any, are on standard error. "
+                "state_dict() still holds the position: a new Loader resumes from there"
+            ) from error
+
+
+def _shut(connection: Connection, process: subprocess.Popen[bytes]) -> None:
+    connection.close()  # the process leaves when it sees this
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,56 @@
+"""Progress for whoever waits: a bar with count, rate and time left in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+__all__ = ["track"]
+
+_PATIENCE = 1.0
+"""Seconds of silence before anything is shown: short waits need no bar."""
+
+
+@contextmanager
+def track(what: str, *, unit: str = "images") -> Iterator[Callable[[int, int], None]]:
+    """Gives a function to call with (done, total). Shows on standard error.
+
+    Args:
+        what: What is being done, as the beginning of a line: "reading headers".
+        unit: What is counted.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(file=sys.stderr)
+    start = time.monotonic()
+    said = start
+
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(
+            *columns, TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), console=console, transient=True
+        ) as bar:
+            task = bar.add_task(what, total=None, visible=False, rate="")
+
+            def show(done: int, total: int) -> None:
+                spent = time.monotonic() - start
+                rate = f"{done / spent:.0f} {unit}/s" if spent else ""
+                bar.update(task, completed=done, total=total, rate=rate, visible=spent > _PATIENCE)
+
+            yield show
+        return
+
+    def tell(done: int, total: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said < 10 and not (done == total and now - start > 10):
+            return
+        said = now
+        rate = done / (now - start)
+        left = (total - done) / rate if rate else float("inf")
+        print(f"{what}: {done}/{total} {unit}, {rate:.0f}/s, {left:.0f} s left", file=sys.stderr)  # noqa: T201
+
+    yield tell
