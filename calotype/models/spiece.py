@@ -38,7 +38,7 @@ def read_spiece(data: bytes, *, name: str) -> tuple[list[tuple[str, float]], byt
         ConfigError: It is not a SentencePiece model, or it is cut short.
     """
     pieces: list[tuple[str, float]] = []
-    charsmap = b""
+    charsmap: bytes | None = None
     try:
         for number, value in _fields(data):
             if number == _PIECES:
@@ -48,8 +48,9 @@ def read_spiece(data: bytes, *, name: str) -> tuple[list[tuple[str, float]], byt
                 charsmap = dict(_fields(value)).get(_CHARSMAP, b"")
     except (IndexError, KeyError, UnicodeDecodeError, ValueError, struct.error) as error:
         raise ConfigError(f"{name}: not a whole SentencePiece model ({error}); copy or download it again") from error
-    if not pieces:
-        raise ConfigError(f"{name}: a SentencePiece model without pieces; copy or download it again")
+    # The normaliser comes after the pieces: a file that ends at the end of a piece lacks it.
+    if not pieces or charsmap is None:
+        raise ConfigError(f"{name}: not a whole SentencePiece model (its end is missing); copy or download it again")
     return pieces, charsmap
 
 

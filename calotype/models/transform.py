@@ -102,6 +102,7 @@ class TokenTransform(PixelsTransform):
     def __init__(self, spec: ModelSpec, paths: Mapping[str, str | Path], **lengths: int) -> None:
         for option, length in lengths.items():
             check_max_seq_len(spec, option, length)
+        self.spec = spec
         self.fields = tuple(
             TokenField(
                 spec=one,

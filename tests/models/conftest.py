@@ -1,0 +1,50 @@
+"""The real tokenizers as fixtures; `real_tokenizers` says where they come from."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import real_tokenizers
+
+
+@pytest.fixture(scope="session")
+def folder() -> Callable[[str], Path]:
+    """The folder of one real tokenizer by its name (`clip_l`, `t5`, …).
+
+    Without it a test fails; it is skipped only when a person has said that there is no connection.
+    """
+
+    def find(name: str) -> Path:
+        try:
+            return real_tokenizers.tokenizer(name)
+        except RuntimeError:
+            if real_tokenizers.offline():
+                pytest.skip(f"{real_tokenizers.OFFLINE} is set, and the tokenizer {name} is not here yet")
+            raise
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def pipelines(folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A family's tokenizers laid out as a saved pipeline has them: `tokenizer`, `tokenizer_2`, …"""
+    families = {
+        "flux.1": ("clip_l", "t5"),
+        "sdxl": ("sdxl_clip_l", "sdxl_clip_g"),
+        "sd3": ("sd3_clip_l", "sd3_clip_g", "sd3_t5"),
+        "sd-1": ("sd15_clip_l",),
+    }
+
+    def lay_out(family: str) -> Path:
+        pipeline = tmp_path_factory.mktemp(family)
+        for number, name in enumerate(families[family], start=1):
+            (pipeline / ("tokenizer" if number == 1 else f"tokenizer_{number}")).symlink_to(folder(name))
+        return pipeline
+
+    return lay_out
