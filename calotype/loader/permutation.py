@@ -18,10 +18,10 @@ _MULTIPLIERS = np.array([0xBF58476D1CE4E5B9, 0x94D049BB133111EB], dtype=np.uint6
 class Permutation:
     """A pseudo-random permutation of `range(n)`.
 
-    A large one is a Feistel network with cycle walking. A balanced Feistel network permutes the `2**(2h)` numbers of two h-bit halves whatever its round function is
-    (Luby & Rackoff, 1988); a result outside `range(n)` is sent through again until it falls inside, which keeps it a
-    permutation (Black & Rogaway, "Ciphers with arbitrary finite domains", 2002). The domain is less than 4n, so
-    fewer than four passes are expected.
+    A large one is a Feistel network with cycle walking. A balanced network permutes the `2**(2h)` numbers of two
+    h-bit halves whatever its round function is (Luby & Rackoff, 1988); a result outside `range(n)` is sent through
+    again until it falls inside, which keeps it a permutation (Black & Rogaway, "Ciphers with arbitrary finite
+    domains", 2002). The domain is less than 4n, so fewer than four passes are expected.
 
     Args:
         n: How many numbers to permute, at least 1.

@@ -7,19 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision.transforms.v2 import functional
 
 from calotype.errors import ConfigError
 from calotype.transforms.options import known_keys, span
 
 __all__ = ["ColorJitter"]
 
-_ADJUST = {
-    "brightness": functional.adjust_brightness,
-    "contrast": functional.adjust_contrast,
-    "saturation": functional.adjust_saturation,
-    "hue": functional.adjust_hue,
-}
+_NAMES = ("brightness", "contrast", "saturation", "hue")
 
 
 class ColorJitter:
@@ -36,19 +30,21 @@ class ColorJitter:
             raise ConfigError(
                 f"color_jitter: found {options!r}; expected a mapping such as {{brightness: 0.1, contrast: 0.1}}"
             )
-        known_keys(options, tuple(_ADJUST), where="color_jitter")
+        known_keys(options, _NAMES, where="color_jitter")
         self.ranges = {name: _range(name, value) for name, value in options.items() if value is not None}
 
     def __call__(self, image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """`image`, uint8 (3, H, W), with other colours."""
         # Always the same draws: switching one of the four off leaves the others as they were.
-        order = rng.permutation(len(_ADJUST))
-        draws = rng.random(len(_ADJUST))
-        names = list(_ADJUST)
+        from torchvision.transforms.v2 import functional  # here, since it takes seconds that most datasets don't need
+
+        order = rng.permutation(len(_NAMES))
+        draws = rng.random(len(_NAMES))
         for i in order:
-            if names[i] in self.ranges:
-                low, high = self.ranges[names[i]]
-                image = _ADJUST[names[i]](image, float(low + (high - low) * draws[i]))
+            name = _NAMES[i]
+            if name in self.ranges:
+                low, high = self.ranges[name]
+                image = getattr(functional, f"adjust_{name}")(image, float(low + (high - low) * draws[i]))
         return image
 
 
