@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
+import skimage
 from omegaconf import OmegaConf
 
 from calotype.config import build_dataset, build_loader, instantiate, load_config
@@ -274,3 +277,60 @@ def test_importing_the_module_loads_neither_torch_nor_omegaconf():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- the real parts, from a file to a batch
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    data = Path(skimage.__file__).parent / "data"
+    for name in ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"):
+        shutil.copy(data / name, folder)
+        (folder / name).with_suffix(".txt").write_text(f"a photo, {name}", encoding="utf-8")
+    return folder
+
+
+def test_a_yaml_file_becomes_batches_of_real_photos(write, photos):
+    path = write(
+        f"side: 64\ndataset:\n  path: {photos}\n  include: [id, text]\n"
+        "  img_transform: {resize: '${side}', center_crop: true}\n"
+        "loader: {batch_size: 2, in_process: true, threads: 1}\n"
+    )
+    config = load_config(path, ["caption_transform.trigger=sks", "loader.seed=3"])
+    dataset, loader = build_dataset(config), build_loader(config)
+    assert len(dataset) == 4
+    seen = {}
+    for batch in loader:
+        assert batch["img"].shape == (2, 3, 64, 64)
+        seen |= dict(zip(batch["id"], batch["text"], strict=True))
+    assert seen == {name: f"sks, a photo, {name}" for name in sorted(path.name for path in photos.glob("*.[pj]*"))}
+
+
+def test_a_component_inside_the_config_changes_the_pixels(write, photos):
+    path = write(
+        f"dataset:\n  path: {photos}\n  img_transform:\n    resize: [32, 48]\n"
+        "    custom: {_component_: torchvision.transforms.v2.Grayscale, num_output_channels: 3}\n"
+    )
+    grey = build_dataset(load_config(path))[0]["img"]
+    colour = build_dataset(load_config(path, ["dataset.img_transform.custom=[]"]))[0]["img"]
+    assert grey.shape == colour.shape == (3, 32, 48)
+    assert (grey[0] == grey[2]).all()
+    assert not (colour[0] == colour[2]).all()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("img_transform.horizontal_filp=0.5", "img_transform: unknown option 'horizontal_filp'; did you mean 'horizon"),
+        ("caption_transform.shufle_parts=0.5", "caption_transform: unknown option 'shufle_parts'; did you mean 'shuff"),
+        ("loader.batchsize=2", "loader (calotype.Loader): unknown option 'batchsize'; did you mean 'batch_size'?"),
+        ("model=flux.1-dv", "no model 'flux.1-dv'; did you mean 'flux.1-dev'?"),
+    ],
+)
+def test_a_misspelt_option_of_a_real_part_is_named_at_construction(photos, override, message):
+    with pytest.raises(ConfigError) as caught:
+        build_loader(load_config(photos, ["loader.batch_size=1", override]))
+    assert message in str(caught.value)
