@@ -198,7 +198,7 @@ def _override(config: DictConfig, override: str) -> None:
     found = OmegaConf.select(config, key)
     if isinstance(value, str) and OmegaConf.is_dict(found) and COMPONENT in found:
         key = f"{key}.{COMPONENT}"
-    OmegaConf.update(config, key, value, merge=True, force_add=True)
+    OmegaConf.update(config, key, value, merge=OmegaConf.is_dict(found) and isinstance(value, dict), force_add=True)
 
 
 def _check_keys(config: Mapping[str, Any], where: str) -> None:

@@ -146,6 +146,16 @@ def test_overrides_carry_yaml_values():
     }
 
 
+def test_a_mapping_is_merged_and_anything_else_replaces(write):
+    path = write("dataset:\n  img_transform: {resize: 256, random_crop: {scale: 0.5}}\n  include: [id, text]\n")
+    overrides = ["img_transform={resize: 512}", "dataset.img_transform.random_crop=[]", "include=[id]"]
+    assert load_config(path, overrides)["dataset"] == {
+        "img_transform": {"resize": 512, "random_crop": []},
+        "include": ["id"],
+    }
+    assert load_config(path, ["img_transform=null"])["dataset"]["img_transform"] is None
+
+
 def test_a_name_for_a_component_keeps_its_options_as_in_torchtune(write):
     path = write("tokenizer:\n  _component_: calotype.FluxTransform\n  t5_max_seq_len: 256\n")
     config = load_config(path, ["tokenizer=my_code.Transform"])
