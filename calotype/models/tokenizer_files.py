@@ -143,7 +143,7 @@ def _from_hub(repo: str, subfolder: str | None) -> Path:
         ) from error
     if not TokenizerFiles(folder).names:
         raise MissingTokenizerError(
-            f"the hub's repository {repo!r} holds none of {', '.join(_NAMES)} in {subfolder or 'its top folder'!r}; "
+            f"the hub's repository {repo!r} holds none of {', '.join(_NAMES)} in {repr(subfolder) if subfolder else 'its top folder'}; "
             "name the subfolder: 'owner/name:subfolder'"
         )
     return folder
