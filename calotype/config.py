@@ -172,6 +172,7 @@ def _problem(error: Any) -> str:
 def _override(config: DictConfig, override: str) -> None:
     import yaml
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     key, equals, text = override.partition("=")
     parts = key.split(".")
@@ -183,7 +184,7 @@ def _override(config: DictConfig, override: str) -> None:
         parts.insert(0, "dataset")
     try:
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"override {override!r}: {text!r} is not a YAML value: {error}") from error
     assert isinstance(parsed, dict)
     value = parsed["value"]

@@ -172,6 +172,7 @@ def test_a_name_for_a_component_keeps_its_options_as_in_torchtune(write):
         ("loadr.seed=1", "did you mean 'loader'?"),
         ("tokeniser=x", "did you mean 'tokenizer'?"),
         ("dataset.path.root=x", "override 'dataset.path.root=x': dataset.path is 'photos', which has no 'root' in it"),
+        ("dataset.path=${root", "override 'dataset.path=${root': '${root' is not a YAML value"),
         ("include=[id,", "override 'include=[id,': '[id,' is not a YAML value"),
     ],
 )
