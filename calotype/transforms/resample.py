@@ -75,22 +75,24 @@ def _crop_turned(
     """The part turned around its middle: its surroundings at the scale of the sample, read along a turned grid."""
     height, width = geometry.target_size
     wider = around_rotation(geometry.target_size, geometry.rotate)
-    spans, middles, sizes = [], [], []
+    spans, sizes, middles, pitches = [], [], [], []
     for a, (start, end) in enumerate((rows, columns)):
         middle, half = (start + end) / 2, (end - start) * wider[a] / 2
         first, last = max(0, math.floor(middle - half)), min(pixels.shape[a], math.ceil(middle + half))
-        size = max(1, round((last - first) * geometry.target_size[a] / (end - start)))
+        pitch = (end - start) / geometry.target_size[a]
         spans.append(slice(first, last))
-        sizes.append(size)
-        middles.append((middle - first) * size / (last - first))
+        sizes.append(max(1, round((last - first) / pitch)))
+        # From here on the surroundings reach from -1 to 1: their middle, and half a sample's pixel, in that measure.
+        middles.append(2 * (middle - first) / (last - first) - 1)
+        pitches.append(pitch / (last - first))
     surroundings = _resize(pixels[spans[0], spans[1]], (sizes[0], sizes[1]), interpolation)
 
     cos, sin = math.cos(math.radians(geometry.rotate)), math.sin(math.radians(geometry.rotate))
-    # Rows: x, y in the surroundings; columns: x, y in the sample, and 1. All in [-1, 1] from border to border.
+    # Rows: x, y in the surroundings; columns: x, y in the sample (it too from -1 to 1), and 1.
     theta = torch.tensor(
         [
-            [cos * width / sizes[1], -sin * height / sizes[1], 2 * middles[1] / sizes[1] - 1],
-            [sin * width / sizes[0], cos * height / sizes[0], 2 * middles[0] / sizes[0] - 1],
+            [cos * width * pitches[1], -sin * height * pitches[1], middles[1]],
+            [sin * width * pitches[0], cos * height * pitches[0], middles[0]],
         ]
     )
     grid = F.affine_grid(theta[None], [1, 3, height, width], align_corners=False)
