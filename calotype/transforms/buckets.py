@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from calotype.errors import ConfigError
-from calotype.transforms.options import pair, positive_int, span
+from calotype.transforms.options import at_least, pair, positive_int
 
 __all__ = ["Buckets"]
 
@@ -31,22 +32,20 @@ class Buckets:
     def __init__(
         self,
         *,
-        resolution: int | tuple[int, int],
+        resolution: int | Sequence[int],
         multiple: int = 64,
         max_aspect: float = 2.0,
         max_upscale: float = 1.0,
     ) -> None:
-        if isinstance(resolution, int):
-            height = width = positive_int(resolution, key="resolution", example=1024)
+        if isinstance(resolution, Sequence):
+            sides = pair(resolution, key="resolution", example="[832, 1216]")
         else:
-            height, width = (
-                positive_int(side, key="resolution", example=1024)
-                for side in pair(resolution, key="resolution", example="[832, 1216]")
-            )
+            sides = (resolution, resolution)
+        height, width = (positive_int(side, key="resolution", example=1024) for side in sides)
         self.resolution = (height, width)
         self.multiple = positive_int(multiple, key="multiple", example=64)
-        self.max_aspect = span([max_aspect] * 2, key="max_aspect", low=1, high=math.inf, example="2.0")[0]
-        self.max_upscale = span([max_upscale] * 2, key="max_upscale", low=0, high=math.inf, example="1.25")[0]
+        self.max_aspect = at_least(max_aspect, key="max_aspect", low=1, example="2.0")
+        self.max_upscale = at_least(max_upscale, key="max_upscale", low=0, example="1.25")
         sizes = _sizes(height * width, self.multiple, self.max_aspect)
         if not sizes:
             raise ConfigError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from calotype.errors import ConfigError, unknown_key
 
-__all__ = ["as_list", "known_keys", "pair", "plain", "positive_int", "probability", "span"]
+__all__ = ["as_list", "at_least", "known_keys", "pair", "plain", "positive_int", "probability", "span"]
 
 
 def plain(value: Any) -> Any:
@@ -47,6 +47,13 @@ def positive_int(value: Any, *, key: str, example: int) -> int:
     if isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1:
         return int(value)
     raise ConfigError(f"{key}: found {value!r}; expected a whole number of at least 1, such as {example}")
+
+
+def at_least(value: Any, *, key: str, low: float, example: str) -> float:
+    """A number, `low` or above."""
+    if _is_number(value) and value >= low:
+        return float(value)
+    raise ConfigError(f"{key}: found {value!r}; expected a number of at least {low:g}, such as {example}")
 
 
 def pair(value: Any, *, key: str, example: str) -> tuple[Any, Any]:

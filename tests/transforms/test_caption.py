@@ -1,0 +1,276 @@
+"""The caption program: nothing changes unless asked for, and every draw can be explained."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from calotype.errors import ConfigError
+from calotype.transforms import CaptionProgram, Part
+from calotype.types import SampleKey
+
+TAGS = "a red fox, snow, forest, sunset, 35mm"
+KEY = SampleKey(4, 1)
+
+
+def program(**options):
+    return CaptionProgram.from_config(options)
+
+
+def draws(of, captions=(TAGS,), n=300, seed=0):
+    return [of.draw(captions, SampleKey(i), seed) for i in range(n)]
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        TAGS,
+        "",
+        "  two  spaces , doubled,, and trailing , ",
+        "line one\nline two\r\n\ttab",
+        "{braces} {caption} {trigger} {0} %s",
+        "ünï😀 文字, כתב",
+        ",",
+        " ",
+    ],
+)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"shuffle_parts": 0.0, "drop_parts": 0}, {"keep_parts": 99, "shuffle_parts": 1.0, "drop_parts": 0.9}],
+)
+def test_with_nothing_on_a_caption_passes_byte_for_byte(caption, options):
+    draw = program(**options).draw([caption], KEY, 0)
+    assert (draw.text, draw.raw, draw.choice, draw.dropped) == (caption, caption, 0, False)
+    assert {part.state for part in draw.parts} <= {"kept"}
+
+
+def test_none_and_call():
+    assert CaptionProgram.from_config(None)([TAGS], KEY, 0) == TAGS
+    assert CaptionProgram.from_config(None)([], KEY, 0) == ""
+
+
+def test_parts_are_joined_with_one_space_once_something_changed():
+    messy = "one ,two,  three,,four , "
+    for draw in draws(program(shuffle_parts=True), [messy]):
+        if [part.text for part in draw.parts] == ["one", "two", "three", "four"]:
+            assert draw.text == messy
+        else:
+            assert sorted(draw.text.split(", ")) == ["four", "one", "three", "two"]
+            assert "moved" in {part.state for part in draw.parts}
+
+
+def test_shuffle_comes_as_often_as_asked_and_gives_every_order():
+    texts = [draw.text for draw in draws(program(shuffle_parts=1.0), ["a, b, c"], n=3000)]
+    counts = Counter(texts)
+    assert len(counts) == 6
+    # A sixth of 3,000; 5 standard deviations are 102.
+    assert all(abs(count - 500) < 102 for count in counts.values())
+    rare = [draw.text != "a, b, c" for draw in draws(program(shuffle_parts=0.3), ["a, b, c"], n=3000)]
+    assert np.mean(rare) == pytest.approx(0.3 * 5 / 6, abs=0.04)
+
+
+def test_kept_parts_stay_in_front():
+    for draw in draws(program(shuffle_parts=1.0, drop_parts=0.6, keep_parts=2)):
+        assert draw.text.startswith("a red fox, snow")
+        assert [part.state for part in draw.parts[:2]] == ["kept", "kept"]
+
+
+def test_parts_are_dropped_as_often_as_asked_and_one_always_stays():
+    kept = [draw.text.split(", ") for draw in draws(program(drop_parts=0.25), n=2000)]
+    assert np.mean([len(parts) for parts in kept]) == pytest.approx(0.75 * 5, abs=0.1)
+    for draw in draws(program(drop_parts=1.0)):
+        assert len([part for part in draw.parts if part.state == "kept"]) == 1
+        assert draw.text in TAGS.split(", ")
+    assert len({draw.text for draw in draws(program(drop_parts=1.0))}) == 5
+
+
+def test_a_draw_says_what_happened_to_each_part():
+    seen = set()
+    for draw in draws(program(shuffle_parts=0.5, drop_parts=0.3, keep_parts=1)):
+        words = TAGS.split(", ")
+        assert sorted(part.text for part in draw.parts) == sorted(words)
+        staying = [part for part in draw.parts if part.state != "dropped"]
+        assert draw.text == ", ".join(part.text for part in staying)
+        for place, part in enumerate(draw.parts):
+            assert (part.text == words[place]) == (part.state in ("kept", "dropped")), draw
+        seen |= {part.state for part in draw.parts}
+    assert seen == {"kept", "dropped", "moved"}
+
+
+@pytest.mark.parametrize(
+    ("separator", "caption", "expected"), [("|", "a|b|c", "a| c"), (". ", "a. b. c", "a. c"), ("\n", "a\nb\nc", "a\nc")]
+)
+def test_separator(separator, caption, expected):
+    texts = {draw.text for draw in draws(program(drop_parts=0.5, separator=separator), [caption])}
+    assert expected in texts
+    assert caption in texts
+
+
+def test_drop_is_last_and_raising_it_only_adds_drops():
+    options = {"trigger": "sks", "shuffle_parts": 0.5}
+    few, more = draws(program(drop=0.05, **options), n=4000), draws(program(drop=0.1, **options), n=4000)
+    assert np.mean([draw.dropped for draw in few]) == pytest.approx(0.05, abs=0.015)
+    assert np.mean([draw.dropped for draw in more]) == pytest.approx(0.1, abs=0.02)
+    for a, b in zip(few, more, strict=True):
+        assert b.dropped or not a.dropped
+        assert a.text == ("" if a.dropped else a.text)
+        assert a.dropped or b.dropped or a.text == b.text
+    gone = next(draw for draw in more if draw.dropped)
+    assert gone.text == ""
+    assert gone.raw == TAGS
+    assert {part.state for part in gone.parts} == {"dropped"}
+
+
+def test_one_option_does_not_change_another_ones_draws():
+    captions = ["a, b, c, d", "e, f, g, h", "i, j, k, l"]
+    choices = [draw.choice for draw in draws(program(), captions)]
+    dropped = [draw.dropped for draw in draws(program(drop=0.2), captions)]
+    orders = [draw.text for draw in draws(program(shuffle_parts=0.5), captions)]
+    everything = draws(program(drop=0.2, shuffle_parts=0.5, trigger="sks"), captions)
+    assert [draw.choice for draw in everything] == choices
+    assert [draw.dropped for draw in everything] == dropped
+    assert all(b.dropped or b.text == f"sks, {a}" for a, b in zip(orders, everything, strict=True))
+    # Dropping parts leaves the others in the order they would have had.
+    fewer = draws(program(shuffle_parts=0.5, drop_parts=0.4), captions)
+    for whole, less in zip(orders, fewer, strict=True):
+        parts = less.text.split(", ")
+        assert parts == [part for part in whole.split(", ") if part in parts]
+
+
+def test_draws_follow_from_seed_and_key_alone():
+    caption = ", ".join("abcdefghijklmno")
+    text = program(shuffle_parts=True)([caption], KEY, 7)
+    assert program(shuffle_parts=True)([caption], KEY, 7) == text
+    others = [(KEY, 8), (KEY._replace(epoch=3), 7), (KEY._replace(index=6), 7), (KEY._replace(repeat=1), 7)]
+    assert all(program(shuffle_parts=True)([caption], key, seed) != text for key, seed in others)
+    # The bucket has no say.
+    assert program(shuffle_parts=True)([caption], KEY._replace(size=(64, 64)), 7) == text
+
+
+@pytest.mark.parametrize(
+    ("choose", "shares"),
+    [
+        ("random", [1 / 3, 1 / 3, 1 / 3]),
+        ("first", [1, 0, 0]),
+        ("longest", [0, 1, 0]),
+        ([3, 1], [0.75, 0.25, 0]),
+        ([0, 0, 2.5, 9], [0, 0, 1]),
+        ([0, 0, 0, 9], [1 / 3, 1 / 3, 1 / 3]),
+    ],
+)
+def test_choose(choose, shares):
+    captions = ["one", "twelve", "eleven"]
+    found = draws(program(choose=choose), captions, n=3000)
+    counts = Counter(draw.choice for draw in found)
+    assert [counts[i] / 3000 for i in range(3)] == pytest.approx(shares, abs=0.045)
+    assert all((counts[i] == 0) == (share == 0) for i, share in enumerate(shares))
+    assert all(draw.text == draw.raw == captions[draw.choice] for draw in found)
+
+
+@pytest.mark.parametrize(
+    ("options", "caption", "expected"),
+    [
+        ({"trigger": "sks"}, "a dog", "sks, a dog"),
+        ({"trigger": "sks"}, "", "sks"),
+        ({"trigger": "{sks} %s"}, "a {dog}", "{sks} %s, a {dog}"),
+        ({"trigger": "sks", "template": "a photo of {trigger}, {caption}"}, "by the sea", "a photo of sks, by the sea"),
+        ({"trigger": "sks", "template": "a photo of {trigger}, {caption}"}, "", "a photo of sks"),
+        ({"template": "{caption}, film grain"}, "by the sea", "by the sea, film grain"),
+        ({"template": "{caption}, film grain"}, "", "film grain"),
+        ({"template": "painting: {caption}."}, "{caption} {trigger}", "painting: {caption} {trigger}."),
+        ({"trigger": "sks", "template": "{trigger} and {trigger}: {caption}"}, " x ", "sks and sks:  x "),
+    ],
+)
+def test_trigger_and_template(options, caption, expected):
+    draw = program(**options).draw([caption], KEY, 0)
+    assert draw.text == expected
+    assert draw.raw == caption
+    assert any(part.state == "added" for part in draw.parts)
+
+
+def test_added_parts_stand_where_they_are_read():
+    draw = program(trigger="sks", template="<{trigger}> {caption}!").draw(["a, b"], KEY, 0)
+    assert draw.parts == (Part("<sks> ", "added"), Part("a", "kept"), Part("b", "kept"), Part("!", "added"))
+
+
+def louder(text):
+    return text.upper()
+
+
+def reversed_words(text, *, rng):
+    words = text.split(" ")
+    return " ".join(words[i] for i in rng.permutation(len(words)))
+
+
+def test_callables():
+    assert CaptionProgram.from_config(louder)(["a fox"], KEY, 0) == "A FOX"
+    assert CaptionProgram.from_config([{"trigger": "sks"}, louder])(["a fox"], KEY, 0) == "sks, A FOX"
+    assert CaptionProgram.from_config([louder, str.strip])([" a fox "], KEY, 0) == "A FOX"
+    assert CaptionProgram.from_config({"custom": louder, "trigger": "sks"})(["a fox"], KEY, 0) == "sks, A FOX"
+    drawn = CaptionProgram.from_config({"custom": [louder], "drop": 1.0}).draw(["a fox"], KEY, 0)
+    assert (drawn.text, drawn.parts) == ("", (Part("A FOX", "dropped"),))
+
+
+def test_components():
+    options = {"_component_": "calotype.transforms.CaptionProgram", "trigger": "sks"}
+    assert CaptionProgram.from_config(options)(["a fox"], KEY, 0) == "sks, a fox"
+    assert CaptionProgram.from_config({"_component_": "torch.nn.Identity"})(["a fox"], KEY, 0) == "a fox"
+    mixed = [{"trigger": "sks"}, {"_component_": "torch.nn.Identity"}, louder]
+    assert CaptionProgram.from_config(mixed)(["a fox"], KEY, 0) == "sks, A FOX"
+
+
+def test_a_callable_may_ask_for_a_generator():
+    caption = "one two three four five six seven"
+    shuffle = CaptionProgram.from_config(reversed_words)
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    texts = [shuffle([caption], SampleKey(i), 0) for i in range(20)]
+    assert texts == [shuffle([caption], SampleKey(i), 0) for i in range(20)]
+    assert len(set(texts)) > 15
+    assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+    twice = CaptionProgram.from_config([reversed_words, reversed_words])
+    assert [twice([caption], SampleKey(i), 0) for i in range(20)] != texts
+
+
+def test_a_callable_must_give_a_text():
+    with pytest.raises(ConfigError, match=r"gave list for the caption 'a fox'; expected a text"):
+        CaptionProgram.from_config(str.split)(["a fox"], KEY, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dropp": 0.1}, r"caption_transform: unknown option 'dropp'; did you mean 'drop'\?"),
+        ({"drop": 5}, r"caption_transform\.drop: found 5; expected a probability from 0 to 1"),
+        ({"drop": True}, r"drop: found true; expected how often"),
+        ({"drop_parts": "0.1"}, r"drop_parts: found '0\.1'"),
+        ({"shuffle_parts": -0.1}, r"shuffle_parts: found -0\.1"),
+        ({"keep_parts": -1}, r"keep_parts: found -1; expected a count"),
+        ({"keep_parts": True}, r"keep_parts: found True"),
+        ({"separator": ""}, r"separator: found ''"),
+        ({"choose": "best"}, r"choose: found 'best'; expected 'random', 'first', 'longest', or weights"),
+        ({"choose": [0, 0]}, r"choose: found \[0, 0\]"),
+        ({"choose": [1, -1]}, r"choose: found \[1, -1\]"),
+        ({"choose": []}, r"choose: found \[\]"),
+        ({"trigger": " "}, r"trigger: found ' '; expected a text"),
+        (
+            {"template": "a photo of {trigger}", "trigger": "sks"},
+            r"template: found .*; expected \{caption\} in it once",
+        ),
+        ({"template": "{caption} {caption}"}, r"template: found .*; expected \{caption\} in it once"),
+        ({"template": "{trigger}, {caption}"}, r"template: found .* and no trigger; set trigger"),
+        ({"template": "{caption}", "trigger": "sks"}, r"without the trigger 'sks'; add \{trigger\}"),
+        ({"custom": ["upper"]}, r"custom: found 'upper'; expected a callable"),
+    ],
+)
+def test_a_wrong_option_is_an_error_at_construction(options, message):
+    with pytest.raises(ConfigError, match=message):
+        program(**options)
+
+
+def test_a_wrong_whole_is_an_error_at_construction():
+    with pytest.raises(ConfigError, match=r"here: found 0\.1; expected a mapping of options"):
+        CaptionProgram.from_config(0.1, where="here")
+    with pytest.raises(ConfigError, match=r"caption_transform\[0\]: unknown option 'shuffel_parts'"):
+        CaptionProgram.from_config([{"shuffel_parts": 1.0}, louder])
