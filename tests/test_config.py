@@ -202,7 +202,7 @@ def test_the_keys_of_a_torchtune_recipe_are_left_alone(write, parts):
         "dataset_val: {path: q}\n"
         f"tokenizer: {{_component_: {parts}.tokenizer, path: t}}\n"
         "model: {_component_: torchtune.models.flux.flux_1_dev}\n"
-        "seed: null\nshuffle: true\nbatch_size: 2\ncollate_fn: calotype.collate\n"
+        "seed: null\nshuffle: true\nbatch_size: 2\ncollate_fn: calotype.collate.collate\n"
         "checkpointer: {output_dir: '${output_dir}'}\nloss: {_component_: torch.nn.MSELoss}\n"
     )
     dataset = build_dataset(load_config(path))
