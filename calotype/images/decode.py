@@ -23,8 +23,8 @@ Need = Callable[[tuple[int, int]], tuple[int, int]]
 """From a picture's upright (H, W) to the (H, W) that its whole will be resampled to."""
 
 MAX_PIXELS = 178_956_970
-"""Where Pillow itself draws the line by default: twice `PIL.Image.MAX_IMAGE_PIXELS`, a quarter of a GiB at 3 bytes a
-pixel. About 13,377 pixels square."""
+"""Where Pillow itself draws the line by default: twice `PIL.Image.MAX_IMAGE_PIXELS`, which is what fits a quarter of a
+GiB at 3 bytes a pixel. About 13,377 pixels square."""
 
 _WHITE_IS_ZERO = 0
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274
@@ -117,7 +117,7 @@ def _decode_pillow(image: ImageFile, data: bytes, *, background: tuple[int, int,
     notes = []
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
-        notes.append(f"{'pages' if image.format == 'TIFF' else 'animated'}: first of {frames} frames")
+        notes.append(f"pages: first of {frames}" if image.format == "TIFF" else f"animated: first of {frames} frames")
         image.seek(0)
     image.load()
     orientation = pillow_orientation(image)
@@ -197,4 +197,7 @@ def _expand(image: ImageFile) -> Image.Image:
         return image.convert("LA")
     if image.mode == "P" and "transparency" not in image.info:
         return image.convert("RGB")
+    clear = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(clear, tuple) and max(clear) > 255:
+        image.info["transparency"] = tuple(level >> 8 for level in clear)  # 16-bit, as Pillow has cut the pixels
     return image.convert("RGBA")

@@ -75,10 +75,11 @@ def read_header(file: BinaryIO, length: int, *, max_pixels: int) -> Header:
         if late:
             image.load()
         orientation = pillow_orientation(image)
+        stored = (image.height, image.width)
         icc = image.info.get("icc_profile")
         return Header(
             format=format,
-            size=upright_size((image.height, image.width), orientation),
+            size=stored if format == "TIFF" else upright_size(stored, orientation),  # Pillow turns TIFFs by itself
             mode=image.mode,
             orientation=orientation,
             icc=profile_name(icc) if icc else None,

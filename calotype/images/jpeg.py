@@ -125,9 +125,14 @@ def scale_for(size: tuple[int, int], need: tuple[int, int], *, margin: float = 1
     Only powers of two: scaling by 5/8 and the like is slower than none. Both sizes are (H, W), the same way up.
     """
     for factor in (8, 4, 2):
-        if all(-(-side // factor) >= margin * wanted for side, wanted in zip(size, need, strict=True)):
+        if all(_scaled(side, factor) >= margin * wanted for side, wanted in zip(size, need, strict=True)):
             return factor
     return 1
+
+
+def _scaled(side: int, factor: int) -> int:
+    """Rounded, so that the scaled picture shows the original's extent to half a pixel of its own."""
+    return (side + factor // 2) // factor
 
 
 def decode_jpeg(data: bytes, header: JpegHeader, *, factor: int = 1) -> npt.NDArray[np.uint8] | None:
@@ -138,7 +143,7 @@ def decode_jpeg(data: bytes, header: JpegHeader, *, factor: int = 1) -> npt.NDAr
     Args:
         data: The whole file.
         header: Of the same file; must be `plain`.
-        factor: 1, 2, 4 or 8: decodes to ceil(H / factor) by ceil(W / factor) in the DCT.
+        factor: 1, 2, 4 or 8: decodes to H / factor by W / factor, rounded, in the DCT.
 
     Raises:
         ValueError: Truncated or damaged, in libjpeg's words.
@@ -160,4 +165,7 @@ def decode_jpeg(data: bytes, header: JpegHeader, *, factor: int = 1) -> npt.NDAr
         if _HARMLESS.search(str(error)):
             return None
         raise
+    if factor > 1:  # libjpeg rounds up; a last column that stands for less than half a pixel is mostly padding
+        height, width = (_scaled(side, factor) for side in header.size)
+        pixels = np.ascontiguousarray(pixels[:height, :width])
     return pixels[..., 0] if header.components == 1 else pixels
