@@ -4,9 +4,8 @@ Importing transformers takes seconds, and its tokenizers warn and lock around fo
 library `tokenizers`, and so does this module, set up as `transformers.CLIPTokenizer` and `T5Tokenizer` (5.x) set it
 up, whatever form the files have.
 
-transformers 4 gives the same ids for plain captions. It differs on CLIP where its slow class cleans a text first (with
-ftfy installed: curly quotes made straight, HTML entities resolved; control characters dropped), and on T5 for a few
-characters that only Unicode counts as white space (U+0085).
+transformers 4 gives the same ids for plain captions. It differs on CLIP, whose slow class cleans a text first (with ftfy:
+curly quotes made straight, HTML entities resolved, control characters dropped), and on T5 for U+0085 between words.
 """
 
 from __future__ import annotations

@@ -142,8 +142,9 @@ def _from_hub(repo: str, subfolder: str | None) -> Path:
             f"{_other_ways(repo, subfolder)}"
         ) from error
     if not TokenizerFiles(folder).names:
+        place = repr(subfolder) if subfolder else "its top folder"
         raise MissingTokenizerError(
-            f"the hub's repository {repo!r} holds none of {', '.join(_NAMES)} in {repr(subfolder) if subfolder else 'its top folder'}; "
+            f"the hub's repository {repo!r} holds none of {', '.join(_NAMES)} in {place}; "
             "name the subfolder: 'owner/name:subfolder'"
         )
     return folder

@@ -143,7 +143,7 @@ class TestMaxSeqLen:
             check_max_seq_len(get_spec(name), "t5_max_seq_len", length)
 
     def test_a_model_without_it(self):
-        with pytest.raises(ConfigError, match="t5_max_seq_len: sdxl has no such option; .* set: none"):
+        with pytest.raises(ConfigError, match=r"t5_max_seq_len: sdxl has no such option; .* set: none"):
             check_max_seq_len(get_spec("sdxl"), "t5_max_seq_len", 77)
 
 

@@ -267,11 +267,12 @@ class TestWhatIsNotATokenizer:
             load_tokenizer(folder("clip_l"), kind="t5")
 
     def test_the_truncated_one_that_a_wheel_carries(self, folder):
-        """Its merges end in the middle: transformers loads it, and gives other ids than SDXL knows."""
+        """Its merges end in the middle of a line (transformers 4 loads it all the same)."""
         with pytest.raises(ConfigError, match="not a list of merges"):
             load_tokenizer(folder("sdxl_clip_g_broken"), kind="clip")
 
     def test_merges_that_end_at_a_line(self, folder, tmp_path):
+        """transformers loads these, and gives other ids for the rarer words."""
         lines = (folder("clip_l") / "merges.txt").read_text("utf-8").splitlines(keepends=True)
         (tmp_path / "merges.txt").write_text("".join(lines[:40000]), "utf-8")
         shutil.copy(folder("clip_l") / "vocab.json", tmp_path)

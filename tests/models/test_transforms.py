@@ -214,7 +214,7 @@ class TestText:
             flux(a_sample(text=text))
 
     def test_a_missing_caption(self, flux):
-        with pytest.raises(ConfigError, match="text of a sample: a caption .* found NoneType"):
+        with pytest.raises(ConfigError, match=r"text of a sample: a caption .* found NoneType"):
             flux({"image": torch.zeros((3, 8, 8), dtype=torch.uint8)})
 
     def test_half_a_character(self, flux):
