@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from calotype.errors import MissingCaptionError
+from calotype.manifest.captions import list_array
 from calotype.manifest.manifest import EXTRA, JSON_FIELD
 from calotype.manifest.reading import Part, Reading
 
@@ -73,8 +74,7 @@ def _merge(
     codes = table["id"].combine_chunks().dictionary_encode()
     group = (codes.indices if isinstance(codes, pa.DictionaryArray) else codes.combine_chunks().indices).to_numpy()
     first = np.full(int(group.max()) + 1, -1, dtype=np.int64)
-    order = np.arange(len(group))[::-1]
-    first[group[::-1]] = order  # the earliest row of each group is written last
+    first[group[::-1]] = np.arange(len(group))[::-1]  # the earliest row of each group is written last
     again = np.flatnonzero(first[group] != np.arange(len(group)))
     drop: list[int] = []
     places = [table[name] for name in ("ref", "offset", "size", "key")]
@@ -96,9 +96,8 @@ def _merge(
         stays = ~np.isin(owner, drop)
         owner, texts = owner[stays], texts.filter(pa.array(stays))
     owner = group[owner]
-    sort = np.argsort(owner, kind="stable")
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(first)))]).astype(np.int32)
-    joined = pa.ListArray.from_arrays(pa.array(offsets), texts.take(pa.array(sort)))
+    order = np.argsort(owner, kind="stable")
+    joined = list_array(owner[order], texts.take(pa.array(order)), len(first))
     merged = table.take(pa.array(first))
     place = table.column_names.index("captions")
     merged = merged.set_column(place, "captions", joined)
@@ -111,8 +110,7 @@ def fill_missing_captions(table: pa.Table, where: _Where, missing: str, reading:
     Raises:
         MissingCaptionError: There are some, and `missing` is `"error"`.
     """
-    captions = table["captions"].combine_chunks()
-    lengths = pc.list_value_length(captions).to_numpy()
+    lengths = pc.list_value_length(table["captions"]).to_numpy()
     lacking = np.flatnonzero(lengths == 0)
     if not len(lacking):
         return table
@@ -133,7 +131,7 @@ def fill_missing_captions(table: pa.Table, where: _Where, missing: str, reading:
     text = "" if missing == "empty" else missing
     filled = np.maximum(lengths, 1)
     offsets = np.concatenate([[0], np.cumsum(filled)]).astype(np.int32)
-    old = pc.list_flatten(captions)
+    old = pc.list_flatten(table["captions"].combine_chunks())
     source = np.full(int(offsets[-1]), len(old), dtype=np.int64)
     lacks = np.zeros(len(source), dtype=bool)
     lacks[offsets[:-1][lengths == 0]] = True

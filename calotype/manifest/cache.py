@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import xxhash
@@ -41,14 +42,11 @@ def map_arrow(path: Path) -> pa.Table:
         return reader.read_all()
 
 
-def write_arrow(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    """Writes an uncompressed Arrow file and makes sure that it is on the disk."""
-    with path.open("wb") as file:
-        with pa.ipc.new_file(file, schema) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-        file.flush()
-        os.fsync(file.fileno())
+def write_arrow(file: IO[bytes], schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Writes an uncompressed Arrow file."""
+    with pa.ipc.new_file(file, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
 
 
 def cached(
@@ -67,6 +65,9 @@ def cached(
     target = cache_dir(kind) / f"{key}.arrow"
     if not target.exists():
         with write_atomically(target.parent) as temporary:
-            write_arrow(temporary, *make())
+            with temporary.open("wb") as file:
+                write_arrow(file, *make())
+                file.flush()
+                os.fsync(file.fileno())
             temporary.replace(target)
     return target

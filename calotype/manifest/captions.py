@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["as_texts", "caption_lists", "decode_text", "split_captions"]
+__all__ = ["as_texts", "caption_lists", "decode_text", "is_text", "list_array", "split_captions"]
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
@@ -57,7 +57,7 @@ def is_text_list(type_: pa.DataType) -> bool:
     return bool(is_list and (is_text(type_.value_type) or pa.types.is_null(type_.value_type)))
 
 
-def caption_lists(columns: Sequence[pa.ChunkedArray], count: int) -> pa.ListArray:
+def caption_lists(columns: Sequence[pa.ChunkedArray], count: int) -> pa.Array | pa.ChunkedArray:
     """One list of captions a row from columns of text or of lists of text, in the columns' order.
 
     Null, empty and white space only values are no captions and are left out.
@@ -65,30 +65,45 @@ def caption_lists(columns: Sequence[pa.ChunkedArray], count: int) -> pa.ListArra
     Raises:
         TypeError: A column holds something else; the message says what.
     """
-    owners: list[npt.NDArray[np.int64]] = []
-    texts: list[pa.Array] = []
+    columns = [column for column in columns if not pa.types.is_null(column.type)]
     for column in columns:
-        plain = column.combine_chunks()
-        if isinstance(plain, pa.ChunkedArray):  # more than 2 GB of text
-            plain = as_texts(column).combine_chunks()
-        if pa.types.is_null(plain.type):
-            continue
-        if is_text(plain.type):
-            owner, values = np.arange(count, dtype=np.int64), as_texts(plain)
-        elif is_text_list(plain.type):
-            owner, values = pc.list_parent_indices(plain).to_numpy(), as_texts(pc.list_flatten(plain))
+        if not (is_text(column.type) or is_text_list(column.type)):
+            raise TypeError(str(column.type))
+    if len(columns) == 1:  # the usual case, chunk by chunk, so that the texts themselves are not copied
+        chunks = [_lists([chunk], len(chunk)) for chunk in columns[0].chunks]
+        return pa.chunked_array(chunks, pa.list_(pa.large_string()))
+    return _lists([_whole(column) for column in columns], count)
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    if is_text(column.type):
+        column = as_texts(column)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def _lists(arrays: Sequence[pa.Array], count: int) -> pa.ListArray:
+    owners: list[npt.NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]
+    texts: list[pa.Array] = [pa.array([], pa.large_string())]
+    for array in arrays:
+        if is_text(array.type):
+            owner, values = np.arange(count, dtype=np.int64), as_texts(array)
         else:
-            raise TypeError(str(plain.type))
+            owner, values = pc.list_parent_indices(array).to_numpy(), as_texts(pc.list_flatten(array))
         keep = ~_spaces_only(values)
         if not keep.all():
             owner, values = owner[keep], values.filter(pa.array(keep))
         owners.append(owner)
         texts.append(values)
-    if len(texts) == 1:
-        owner, values = owners[0], texts[0]
+    if len(texts) == 2:
+        owner, values = owners[1], texts[1]
     else:
-        owner = np.concatenate([np.zeros(0, dtype=np.int64), *owners])
+        owner = np.concatenate(owners)
         order = np.argsort(owner, kind="stable")
-        values = pa.concat_arrays([pa.array([], pa.large_string()), *texts]).take(pa.array(order))
+        values = pa.concat_arrays(texts).take(pa.array(order))
+    return list_array(owner, values, count)
+
+
+def list_array(owner: npt.NDArray[np.int64], values: pa.Array, count: int) -> pa.ListArray:
+    """`count` lists, the list `owner[i]` holding `values[i]`; owners are sorted."""
     offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=count))]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), values)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import IO, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -204,16 +205,29 @@ def _plain(value: Any, is_json: bool) -> Any:
     return json.loads(value) if is_json and value is not None else value
 
 
+class _Hashing(io.RawIOBase):
+    """Writes to a file and hashes what goes by."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.hasher = xxhash.xxh3_128()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.hasher.update(data)
+        return self._file.write(data)
+
+
 def _spill(table: pa.Table) -> Path:
-    """Writes the table under the hash of its content, unless it is there already."""
+    """Writes the table to the cache, under the hash of its content."""
     folder = cache_dir("manifests")
     with write_atomically(folder) as temporary:
-        write_arrow(temporary, table.schema, table.to_batches())
-        hasher = xxhash.xxh3_128()
-        with temporary.open("rb") as file:
-            while block := file.read(4 << 20):
-                hasher.update(block)
-        target = folder / f"{hasher.hexdigest()}.arrow"
+        with temporary.open("wb") as file:
+            hashing = _Hashing(file)
+            write_arrow(hashing, table.schema, table.to_batches())
+        target = folder / f"{hashing.hasher.hexdigest()}.arrow"
         temporary.replace(target)
     return target
 

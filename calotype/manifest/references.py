@@ -56,9 +56,8 @@ def normal_references(texts: Any, base: Path, root: Path) -> tuple[Any, npt.NDAr
         The normal references, and a mask of those that are empty (null or nothing but white space).
     """
     texts = as_texts(texts)
-    if isinstance(texts, pa.ChunkedArray):
-        texts = pa.concat_arrays(texts.chunks) if texts.num_chunks else pa.array([], pa.large_string())
-    texts = pc.fill_null(texts, "")
+    if texts.null_count:
+        texts = pc.fill_null(texts, "")
     empty = np.asarray(pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts)))
     prefix = root.as_posix().rstrip("/") + "/"
     inside = pc.starts_with(texts, prefix)

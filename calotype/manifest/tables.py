@@ -159,7 +159,7 @@ def _ids(column: pa.ChunkedArray, name: str, label: str, problems: dict[int, str
     return ids
 
 
-def _captions(raw: pa.Table, names: Sequence[str], label: str) -> pa.ListArray:
+def _captions(raw: pa.Table, names: Sequence[str], label: str) -> Any:
     columns = [_dense(raw[name]) for name in names]
     try:
         return caption_lists(columns, raw.num_rows)
