@@ -51,17 +51,13 @@ class Cell:
 
 def show(cells: list[Cell], facts: dict[str, Any], *, markdown: bool) -> None:
     """Prints a table a cell, and the targets; as markdown, ready to paste, or for the terminal."""
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    if markdown:
-        print(_sentence(facts))
-    else:
-        console.print(_sentence(facts), highlight=False)
+    print_text(_sentence(facts), markdown=markdown)
     for cell in cells:
         rows = [_row(cell, contestant) for contestant in CONTESTANTS if contestant.name in cell.results]
-        _print_table(console, cell.title, COLUMNS, rows, markdown=markdown)
+        print_table(cell.title, COLUMNS, rows, markdown=markdown)
     rows = list(_targets(cells))
     if rows:
-        _print_table(console, "Targets", ("aim", "on", "reached", ""), rows, markdown=markdown)
+        print_table("Aims", ("aim", "on", "measured", "reached"), rows, markdown=markdown)
 
 
 def _sentence(facts: dict[str, Any]) -> str:
@@ -78,7 +74,7 @@ def _sentence(facts: dict[str, Any]) -> str:
 def _row(cell: Cell, contestant: Contestant) -> tuple[str, ...]:
     result = cell.results[contestant.name]
     if not cell.ran(contestant.name):
-        return (contestant.label, f"not run: {result['missing']}", *[""] * (len(COLUMNS) - 2))
+        return (f"{contestant.label} (not run: {result['missing']})", *[""] * (len(COLUMNS) - 1))
     sketch = cell.ratios(contestant.name, "sketch") if cell.ran("sketch") else []
     return (
         contestant.label,
@@ -118,9 +114,15 @@ def _verdict(aim: str, cell: Cell, value: float, least: float) -> tuple[str, str
     return aim, cell.title, f"{value:.2f}", "yes" if value >= least else "no"
 
 
-def _print_table(
-    console: Console, title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]], *, markdown: bool
-) -> None:
+def print_text(text: str, *, markdown: bool) -> None:
+    if markdown:
+        print(text)
+    else:
+        _console().print(text, highlight=False)
+
+
+def print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]], *, markdown: bool) -> None:
+    """The first column is text, the others figures."""
     if markdown:
         print(f"\n**{title}**\n")
         for line in (columns, ("---", *["---:"] * (len(columns) - 1)), *rows):
@@ -131,4 +133,8 @@ def _print_table(
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=number > 0)
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    _console().print(table)
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 150)

@@ -14,12 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import json
-import os
-import platform
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -27,60 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from _accuracy import Reference
 from _measure import PeakMemory
 from _photos import PHOTOS, SIZES, PhotoSet, photo_sets
+from _process import ContestantError, Process, installed, job_as_text, machine, say
 from _report import Cell, show
-from peers import CONTESTANTS, Contestant
+from peers import CONTESTANTS, Contestant, Job
 
 HERE = Path(__file__).parent
 MEMORY_SECONDS = 1.5
 """For how long memory is watched, in whole epochs."""
-
-
-class ContestantError(RuntimeError):
-    """A contestant's process ended instead of answering; says what it said last."""
-
-
-class Process:
-    """A contestant's process, which waits until it is its turn."""
-
-    def __init__(self, contestant: Contestant, job: dict[str, Any], scratch: Path) -> None:
-        self._log = scratch / f"{contestant.name}.log"
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, str(HERE / "_contestant.py"), contestant.name, json.dumps(job)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env={**os.environ, "HF_HUB_OFFLINE": "1"},
-            )
-        self.pid = self._process.pid
-
-    def wait_until_open(self) -> None:
-        self._answer()
-
-    def ask(self, command: str) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(command + "\n")
-            self._process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            self._process.communicate(timeout=30)
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            said = self._log.read_text().strip().splitlines() or ["(nothing)"]
-            raise ContestantError(said[-1])
-        answer: dict[str, Any] = json.loads(line)
-        return answer
 
 
 def measure(photos: PhotoSet, size: int, chosen: list[Contestant], options: argparse.Namespace) -> Cell:
@@ -95,16 +46,17 @@ def measure(photos: PhotoSet, size: int, chosen: list[Contestant], options: argp
                 continue
             scratch = Path(folder) / contestant.name
             scratch.mkdir()
-            job = {
-                "folder": str(photos.folder.resolve()),
-                "shards": str(photos.shards.resolve()),
-                "size": size,
-                "batch_size": options.batch_size,
-                "workers": options.workers,
-                "scratch": str(scratch),
-            }
-            processes[contestant.name] = Process(contestant, job, scratch)
-            stack.callback(processes[contestant.name].close)
+            job = Job(
+                folder=photos.folder.resolve(),
+                shards=photos.shards.resolve(),
+                size=size,
+                batch_size=options.batch_size,
+                workers=options.workers,
+                scratch=scratch,
+            )
+            process = Process(HERE / "_contestant.py", contestant.name, job_as_text(job), log=scratch / "said.log")
+            stack.callback(process.close)
+            processes[contestant.name] = process
         reference = Reference(photos.files, size)
         for name, process in list(processes.items()):
             say(f"{photos.name} → {size} px: first epoch of {name}")
@@ -127,33 +79,12 @@ def measure(photos: PhotoSet, size: int, chosen: list[Contestant], options: argp
 def first_epoch(process: Process, reference: Reference, scratch: Path) -> dict[str, Any]:
     """Start-up and whole epochs for a while, untimed: peak memory, and a batch held against PIL's pixels."""
     kept = scratch / "first.npy"
-    process.wait_until_open()
+    process.answer()  # it is open
     with PeakMemory(process.pid) as memory:
         images = process.ask(f"first {kept} {MEMORY_SECONDS}")["images"]
     if set(images) != {PHOTOS}:
         raise ValueError(f"epochs had {images} images, expected {PHOTOS}")
     return {"rates": [], "cpu_ms": [], "memory_mb": memory.mb, "psnr_db": reference.psnr(np.load(kept))}
-
-
-def installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ImportError:
-        return False
-
-
-def machine() -> str:
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    return (
-        f"{len(os.sched_getaffinity(0))} cores of {name}, Python {platform.python_version()}, torch {torch.__version__}"
-    )
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def cells(sets: list[PhotoSet], chosen: list[Contestant], options: argparse.Namespace) -> Iterator[Cell]:

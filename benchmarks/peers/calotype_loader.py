@@ -16,7 +16,9 @@ def pixels_as_they_are(sample: Mapping[str, Any]) -> dict[str, Any]:
     return {"img": sample["image"]}
 
 
-def open_loader(job: Job, *, decode: Literal["exact", "fast"] = "exact", uint8: bool = False) -> Epoch:
+def open_loader(
+    job: Job, *, decode: Literal["exact", "fast"] = "exact", uint8: bool = False, in_process: bool = False
+) -> Epoch:
     dataset = text_to_image_dataset(
         pixels_as_they_are if uint8 else None,
         path=job.folder,
@@ -24,7 +26,7 @@ def open_loader(job: Job, *, decode: Literal["exact", "fast"] = "exact", uint8: 
         missing_captions="empty",
         decode=decode,
     )
-    loader = Loader(dataset, job.batch_size, threads=job.workers)
+    loader = Loader(dataset, job.batch_size, threads=job.workers, in_process=in_process)
 
     def epoch() -> Iterator[torch.Tensor]:
         for batch in loader:
