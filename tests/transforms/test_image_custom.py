@@ -44,6 +44,15 @@ RANDOM_TRANSFORMS = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread_an_operation():
+    """As in the loader's threads; small pictures are quicker so, and the machine may be shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def results(function, n=12):
     image = ImageProgram(custom=function)
     geometry = image.draw(tuple(PICTURE.shape[1:]), SampleKey(0), 0)
