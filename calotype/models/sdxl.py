@@ -21,8 +21,8 @@ class SDXLTransform(TokenTransform):
 
     Output: `img`; `clip_l_text_tokens` and `clip_g_text_tokens` int64 (77,); `original_size`, `crop_top_left` and
     `target_size` int64 (2,), (height, width) or (top, left) in pixels: side by side in this order they are the
-    pipeline's `add_time_ids`. They come from the sample's `geometry`; without one the picture counts as uncropped
-    and in its original size.
+    pipeline's `add_time_ids`. The first two come from the sample's `geometry`; without one the picture counts as
+    uncropped and in its original size, and where a callable made the picture's size, as uncropped.
 
     Args:
         tokenizer_path: CLIP-L's tokenizer, any form that `load_tokenizer` takes.
@@ -43,18 +43,19 @@ class SDXLTransform(TokenTransform):
             ConfigError: `image`, `text` or `geometry` is not what it should be; names the sample.
         """
         prepared = super().prepare(sample)
-        size = tuple(prepared["img"].shape[-2:])
+        target_size = tuple(prepared["img"].shape[-2:])
+        original_size, crop_top_left = target_size, (0, 0)
         geometry = sample.get("geometry")
-        if geometry is None:
-            original_size, crop_top_left, target_size = size, (0, 0), size
-        elif isinstance(geometry, Geometry):
+        if isinstance(geometry, Geometry):
             original_size = geometry.original_size
-            crop_top_left = geometry.crop_top_left
-            target_size = geometry.target_size
-        else:
-            raise ConfigError(f"geometry: a calotype Geometry was expected, found {type(geometry).__name__}")
-        if tuple(target_size) != size:
-            raise ConfigError(f"geometry: its target_size {tuple(target_size)} is not the image's size {size}")
+            # Another size than it says was made by a callable, of whose crop nothing is known.
+            if tuple(geometry.target_size) == target_size:
+                crop_top_left = geometry.crop_top_left
+        elif geometry is not None:
+            raise ConfigError(
+                f"geometry of {sample.get('id', 'a sample')!r}: a calotype.types.Geometry was expected, "
+                f"found {type(geometry).__name__}"
+            )
         for key, value in (
             ("original_size", original_size),
             ("crop_top_left", crop_top_left),

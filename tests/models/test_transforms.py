@@ -276,14 +276,18 @@ class TestSDXLConditioning:
             [40, 24],
         ]
 
-    def test_one_of_another_picture_is_refused(self, transforms):
+    def test_a_size_that_a_callable_made_counts_as_uncropped(self, transforms):
         sample = a_sample(height=48, width=32)
-        sample["image"] = sample["image"].transpose(1, 2)
-        with pytest.raises(ConfigError, match=r"target_size \(48, 32\) is not the image's size \(32, 48\)"):
-            transforms["sdxl"](sample)
+        sample["image"] = sample["image"][:, :24, :16]
+        found = transforms["sdxl"](sample)
+        assert [found[key].tolist() for key in ("original_size", "crop_top_left", "target_size")] == [
+            [192, 192],
+            [0, 0],
+            [24, 16],
+        ]
 
     def test_something_else_is_refused(self, transforms):
-        with pytest.raises(ConfigError, match="a calotype Geometry was expected, found dict"):
+        with pytest.raises(ConfigError, match=r"geometry of 'cats/a\.jpg': a calotype.* expected, found dict"):
             transforms["sdxl"](a_sample() | {"geometry": {"original_size": (1, 1)}})
 
 
