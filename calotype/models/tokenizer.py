@@ -4,8 +4,9 @@ Importing transformers takes seconds, and its tokenizers warn and lock around fo
 library `tokenizers`, and so does this module, set up as `transformers.CLIPTokenizer` and `T5Tokenizer` (5.x) set it
 up, whatever form the files have.
 
-transformers 4 gives the same ids for plain captions. It differs on CLIP, whose slow class cleans a text first (with ftfy:
-curly quotes made straight, HTML entities resolved, control characters dropped), and on T5 for U+0085 between words.
+transformers 4 gives the same ids for plain captions. It differs on CLIP, whose slow class cleans a text first (with
+ftfy: curly quotes made straight, HTML entities resolved, ligatures opened, control characters dropped), and on T5 for
+U+0085 between words.
 """
 
 from __future__ import annotations
