@@ -52,16 +52,6 @@ class Buckets:
                 f"resolution: {height}×{width} pixels hold no size with sides that are multiples of {self.multiple}; "
                 f"raise resolution to at least {self.multiple}, or lower multiple"
             )
-        self._set_sizes(sizes)
-
-    @classmethod
-    def single(cls, size: tuple[int, int], *, max_upscale: float = 1.0) -> Buckets:
-        """One bucket for every picture, whatever its shape."""
-        buckets = cls(resolution=size, multiple=1, max_aspect=max(size) / min(size), max_upscale=max_upscale)
-        buckets._set_sizes((size,))
-        return buckets
-
-    def _set_sizes(self, sizes: tuple[tuple[int, int], ...]) -> None:
         self.sizes = sizes
         """(height, width) of each bucket, from wide to tall."""
         self._table = np.array(sizes, dtype=np.int64)

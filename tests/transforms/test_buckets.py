@@ -96,15 +96,6 @@ def test_upscale_is_what_covering_the_bucket_takes():
     assert buckets.upscale(sizes, assigned)[1] < 1.0
 
 
-def test_single_takes_every_picture():
-    buckets = Buckets.single((832, 1216), max_upscale=1.5)
-    assert buckets.sizes == ((832, 1216),)
-    assert buckets.max_upscale == 1.5
-    sizes = [(100, 3000), (3000, 100), (832, 1216)]
-    assert buckets.assign(sizes).tolist() == [0, 0, 0]
-    assert buckets.upscale(sizes, buckets.assign(sizes)).tolist() == pytest.approx([8.32, 12.16, 1.0])
-
-
 def test_describe():
     buckets = Buckets(resolution=1024)
     text = buckets.describe(buckets.assign([(1000, 1000), (1000, 1000), (832, 1216)]))
