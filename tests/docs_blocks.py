@@ -19,7 +19,6 @@ and the Hugging Face hub's local cache there holds the tokenizers of those model
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -30,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import real_tokenizers
 import skimage
 import yaml
 
@@ -80,9 +80,6 @@ def blocks(page: Path, *languages: str) -> list[Block]:
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory):
-    spec = importlib.util.spec_from_file_location("real_tokenizers", ROOT / "tests" / "real_tokenizers.py")
-    real_tokenizers = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(real_tokenizers)
     if real_tokenizers.offline():
         pytest.skip(f"{real_tokenizers.OFFLINE} is set, and the docs need the real tokenizers")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import warnings
 from functools import partial
@@ -20,6 +19,7 @@ with warnings.catch_warnings():
     from torchtune.config._utils import _get_component_from_path
     from torchtune.utils import batch_to_device
 
+import real_tokenizers
 import skimage
 from omegaconf import OmegaConf
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -58,10 +58,6 @@ CAPTIONS = {
 
 @pytest.fixture(scope="module")
 def tokenizers():
-    source = Path(__file__).parents[1] / "real_tokenizers.py"
-    spec = importlib.util.spec_from_file_location("real_tokenizers", source)
-    real_tokenizers = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(real_tokenizers)
     if real_tokenizers.offline():
         pytest.skip(f"{real_tokenizers.OFFLINE} is set, and this needs the real tokenizers")
     return real_tokenizers.flux_tokenizers()
@@ -137,7 +133,6 @@ def test_a_nested_component_which_torchtune_hands_over_raw_is_built(rfc):
     same(dataset[0], build_dataset(load_config(file))[0])
 
 
-@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata 0.11 calls it; PyTorch 2.15 minds
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_recipes_data_loading_works_to_the_device(rfc, workers):
     """`_setup_data` of torchtune 0.6.1's full_finetune_single_device recipe, line by line."""
