@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=[512, 1024], help="sides of the square, in pixels")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.5, help="a turn lasts as many whole epochs as this takes")
+    parser.add_argument("--seconds", type=float, default=1.0, help="a turn lasts as many whole epochs as this takes")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--json", type=Path, help="write every figure of every round to this file")
