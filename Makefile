@@ -26,7 +26,7 @@ help:
 setup: $(READY)
 
 demo: $(READY)
-	$(BIN)/calotype demo
+	$(BIN)/calotype demo --tokenizers "$$($(BIN)/python tests/real_tokenizers.py)"
 
 test: $(READY)
 	$(BIN)/python -m pytest

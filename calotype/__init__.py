@@ -6,7 +6,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from calotype.collate import collate
     from calotype.config import build_dataset, build_loader, load_config
     from calotype.dataset import TextToImageDataset, text_to_image_dataset
     from calotype.errors import CalotypeError
@@ -46,7 +45,6 @@ _HOMES = {
     "build_dataset": "config",
     "build_loader": "config",
     "build_model_transform": "models",
-    "collate": "collate",
     "get_spec": "models",
     "list_specs": "models",
     "load_config": "config",
@@ -75,7 +73,6 @@ __all__ = [
     "build_dataset",
     "build_loader",
     "build_model_transform",
-    "collate",
     "get_spec",
     "list_specs",
     "load_config",

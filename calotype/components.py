@@ -10,7 +10,7 @@ from typing import Any
 
 from calotype.errors import ConfigError, unknown_key
 
-__all__ = ["COMPONENT", "build", "locate"]
+__all__ = ["COMPONENT", "build", "check_options", "locate"]
 
 COMPONENT = "_component_"
 
@@ -68,25 +68,47 @@ def _call(path: str, args: tuple[Any, ...], options: dict[str, Any], *, where: s
     component: Callable[..., Any] = locate(path)
     if not callable(component):
         raise ConfigError(f"{where}: {path!r} is a {type(component).__name__}; expected a class or a function")
-    try:
-        signature = inspect.signature(component)
-    except (TypeError, ValueError):
-        signature = None  # some built-in callables have none to look at
-    if signature is not None:
-        kinds = {parameter.kind for parameter in signature.parameters.values()}
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
-            for key in options:
-                if key not in signature.parameters:
-                    raise unknown_key(f"{where} ({path})", key, signature.parameters)
-        try:
-            signature.bind(*args, **options)
-        except TypeError as error:
-            raise ConfigError(f"{where}: {path} can't be called with {sorted(options)}: {error}") from error
+    check_options(component, args, options, where=where, path=path)
     try:
         return component(*args, **options)
     except Exception as error:
         error.add_note(f"while building {where}: {path}")
         raise
+
+
+def check_options(
+    component: Callable[..., Any],
+    args: tuple[Any, ...],
+    options: Mapping[str, Any],
+    *,
+    where: str,
+    path: str | None = None,
+) -> None:
+    """Refuses what a class or function could not be called with, before it is called.
+
+    Args:
+        component: What will be called.
+        args: Its positional arguments.
+        options: Its keyword arguments.
+        where: What it is for, as error messages should call it.
+        path: How the config called it, if it did.
+
+    Raises:
+        ConfigError: An option is unknown (names the nearest right one), or a needed one is missing.
+    """
+    try:
+        signature = inspect.signature(component)
+    except (TypeError, ValueError):
+        return  # some built-in callables have none to look at
+    if inspect.Parameter.VAR_KEYWORD not in {parameter.kind for parameter in signature.parameters.values()}:
+        for key in options:
+            if key not in signature.parameters:
+                raise unknown_key(f"{where} ({path})" if path else where, key, signature.parameters)
+    try:
+        signature.bind(*args, **options)
+    except TypeError as error:
+        called = path or getattr(component, "__qualname__", repr(component))
+        raise ConfigError(f"{where}: {called} can't be called with {sorted(options)}: {error}") from error
 
 
 def _import_failed(path: str, module_name: str, error: ImportError) -> ConfigError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from calotype.components import check_options
 from calotype.errors import ConfigError, unknown_key
 from calotype.images import Downloads, Fetcher, ImageReader, scan_sizes
 from calotype.ledger import Ledger, LedgerEntry
@@ -32,7 +34,6 @@ from calotype.types import Batch, Geometry, ModelTransform, Sample, SampleKey, T
 
 __all__ = ["TextToImageDataset", "text_to_image_dataset"]
 
-_BUCKET_OPTIONS = ("multiple", "max_aspect", "max_upscale")
 _OWN_KEYS = ("id", "text", "captions", "index")
 
 
@@ -305,7 +306,9 @@ def text_to_image_dataset(
     if missing_captions is None:
         missing_captions = "empty" if caption_program.trigger or caption_program.template else "error"
 
-    fetcher = Fetcher(downloads=_downloads(downloads), **_options("fetch", fetch))
+    fetch_options = _options("fetch", fetch) | {"downloads": _downloads(downloads)}
+    check_options(Fetcher, (), fetch_options, where="fetch")
+    _check_names(manifest_options)
     return TextToImageDataset(
         load_manifest(
             path if path is not None else source,
@@ -317,7 +320,7 @@ def text_to_image_dataset(
         image_program=image_program,
         caption_program=caption_program,
         model_transform=model_transform,
-        reader=ImageReader(decode=decode, background=_rgb(background), fetcher=fetcher),
+        reader=ImageReader(decode=decode, background=_rgb(background), fetcher=Fetcher(**fetch_options)),
         buckets=_buckets(buckets, resolution, image_program, spec),
         include=include,
         seed=seed,
@@ -345,9 +348,7 @@ def _buckets(
         return None
     size = _size(resolution, spec)
     options = _options("buckets", buckets if isinstance(buckets, Mapping) else None)
-    for key in options:
-        if key not in _BUCKET_OPTIONS:
-            raise unknown_key("buckets", key, _BUCKET_OPTIONS)
+    check_options(Buckets, (), {"resolution": size} | options, where="buckets")
     needed = spec.multiple if spec is not None else 1
     options = {"multiple": math.lcm(64 if max(size) >= 512 else 16, needed)} | options
     if options["multiple"] % needed:
@@ -387,6 +388,7 @@ def _downloads(option: str | Path | Mapping[str, Any] | None) -> Downloads | Non
     options = _options("downloads", option if isinstance(option, Mapping) else {"directory": option})
     if "directory" not in options:
         raise ConfigError(f"downloads: found {sorted(options)}, expected a `directory` among them")
+    check_options(Downloads, (), options, where="downloads")
     return Downloads(**options)
 
 
@@ -394,10 +396,17 @@ def _pixel_cache(option: int | Mapping[str, int] | None) -> PixelCache | None:
     if option is None or option == 0:
         return None
     options = _options("pixel_cache", option if isinstance(option, Mapping) else {"max_images": option})
-    try:
-        return PixelCache(**options)
-    except TypeError as error:
-        raise ConfigError(f"pixel_cache: {error}; expected a number of pictures or max_images and max_bytes") from error
+    check_options(PixelCache, (), options, where="pixel_cache")
+    return PixelCache(**options)
+
+
+def _check_names(manifest_options: Mapping[str, Any]) -> None:
+    """What this builder does not know itself goes to `load_manifest`; a slip is told of all the names there are."""
+    theirs = inspect.signature(load_manifest).parameters
+    for key in manifest_options:
+        if key not in theirs:
+            ours = inspect.signature(text_to_image_dataset).parameters
+            raise unknown_key("dataset", key, (set(ours) | set(theirs)) - {"manifest_options"})
 
 
 def _options(where: str, option: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -52,6 +52,16 @@ def flux_tokenizers() -> tuple[Path, Path]:
     return tokenizer("clip_l"), tokenizer("t5")
 
 
+def flux_pipeline() -> Path:
+    """A folder that holds FLUX.1's tokenizers under the names of a saved pipeline."""
+    folder = CACHE / "flux"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, source in zip(("tokenizer", "tokenizer_2"), flux_tokenizers(), strict=True):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(source, target_is_directory=True)
+    return folder
+
+
 def sdxl_tokenizers() -> tuple[Path, Path]:
     """The folders of SDXL's CLIP-L and CLIP-G tokenizers."""
     return tokenizer("sdxl_clip_l"), tokenizer("sdxl_clip_g")
@@ -106,3 +116,7 @@ def _fetch(requirement: str) -> None:
                 members = [member for member in archive.namelist() if member.startswith(f"{inside}/")]
                 archive.extractall(scratch, members)
                 _publish(Path(scratch) / inside, CACHE / name)
+
+
+if __name__ == "__main__":  # what `make demo` hands to the command
+    print(flux_pipeline())

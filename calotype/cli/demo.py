@@ -25,7 +25,7 @@ def demo(
 
     config = write_demo(folder)
     sheet = folder / "batch.png"
-    with make_loader(str(config), None, model=None, tokenizers=tokenizers, include=("id", "text")) as loader:
+    with make_loader(str(config), None, model=None, tokenizers=tokenizers or None, include=("id", "text")) as loader:
         epoch = loader.plan.epoch(0)
         fullest = max(range(len(epoch)), key=lambda step: len(epoch[step]))
         ids = write_sheet(loader, sheet, step=fullest)

@@ -137,6 +137,8 @@ class _Server:
                 while self._free:
                     self._producer.submit(self._free.pop())
                 self._send_next()
+            except ConnectionError:  # the trainer closed the loader
+                os._exit(0)
             except Exception as error:
                 assert self._generation is not None
                 self._connection.send(_failed(self._generation, error))

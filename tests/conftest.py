@@ -1,0 +1,38 @@
+"""Shared by all tests: real photos with captions, and a cache folder that leaves the user's alone."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import skimage
+from PIL import Image
+
+NAMES = ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "hubble_deep_field.jpg", "motorcycle_left.png"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    os.environ["CALOTYPE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def skimage_data():
+    return Path(skimage.__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory, skimage_data):
+    """A folder of 12 real photos, 240 to 480 px, in three shapes, with two captions each."""
+    folder = tmp_path_factory.mktemp("photos")
+    lines = []
+    for number in range(12):
+        image = Image.open(skimage_data / NAMES[number % len(NAMES)]).convert("RGB")
+        width, height = [(320, 320), (480, 320), (240, 360)][number % 3]
+        top = 20 * (number // 6)
+        image = image.crop((0, top, min(width, image.width), min(top + height, image.height)))
+        image.resize((width, height)).save(folder / f"{number:02d}.jpg", quality=92)
+        captions = [f"photo {number}, red, green, blue", f"picture {number}, one, two, three"]
+        lines.append(json.dumps({"file_name": f"{number:02d}.jpg", "text": captions}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    return folder

@@ -1,0 +1,107 @@
+"""The command as people and programs run it: its own process, its exit status, its last line of JSON."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from real_tokenizers import flux_pipeline
+
+COMMAND = Path(sys.executable).parent / "calotype"
+
+
+def run(*arguments, code=0, **env):
+    done = subprocess.run(
+        [COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=150, env=os.environ | env
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def answer(done):
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_help_answers_at_once_and_loads_nothing_heavy():
+    code = "import sys, calotype.cli; print([m for m in ('torch', 'pyarrow', 'numpy', 'PIL') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        out = run("--help").stdout
+        times.append(time.perf_counter() - start)
+    assert all(verb in out for verb in ("info", "preview", "demo"))
+    print(f"--help: {statistics.median(times):.2f} s")
+
+
+def test_info_of_a_bare_folder_with_overrides(photos):
+    document = answer(run("info", photos, "resolution=256", "loader.batch_size=4", "--json"))
+    assert document["found"]["rows"] == 12 and document["found"]["captions"] == 24
+    assert sum(bucket["images"] for bucket in document["buckets"]) == 12
+    assert document["batches"] == 3
+    assert document["batch"][0]["key"] == "img" and document["batch"][0]["shape"][:2] == [4, 3]
+    assert document["images_per_second"] > 0
+
+
+def test_info_for_people_with_a_models_tokens(photos):
+    out = run("info", photos, "resolution=256", "--model", "flux.1-dev", "--tokenizers", flux_pipeline()).stdout
+    assert "rows: 12" in out
+    assert "clip_text_tokens" in out and "(1, 512)" in out
+
+
+def test_without_its_tokenizers_a_model_still_gives_sizes(photos):
+    done = run("info", photos, "resolution=256", "--model", "flux.1-dev", "--json", HF_HUB_OFFLINE="1")
+    assert [entry["key"] for entry in answer(done)["batch"]] == ["img"]
+    assert "FLUX.1-dev" in done.stderr and "batches hold pixels and no tokens" in done.stderr
+
+
+def test_preview_shows_the_batch_that_training_gets(photos, tmp_path):
+    """Each tile of the sheet is the loader's picture, scaled; ids come in the loader's order."""
+    import calotype
+
+    config = tmp_path / "photos.yaml"
+    config.write_text(
+        f"dataset:\n  path: {photos}\n  img_transform: {{resize: 288, random_crop: true, horizontal_flip: 0.5}}\n"
+        "loader: {batch_size: 4, seed: 3}\n"
+    )
+    sheet = tmp_path / "sheet.png"
+    done = run("preview", config, "-o", sheet, "--epoch", 2, "--step", 1, "--json")
+    loader = calotype.build_loader(calotype.load_config(config, ["dataset.include=[id]", "loader.in_process=true"]))
+    loader.load_state_dict({"epoch": 2})
+    batch = list(loader)[1]
+    assert answer(done) == {"output": str(sheet), "ids": batch["id"]}
+    with Image.open(sheet) as image:
+        pixels = np.asarray(image)
+    trained = ((batch["img"][0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    assert (pixels[50 : 50 + 288, 16 : 16 + 288] == trained).all()  # 288 px is a tile: drawn as it is
+
+
+def test_demo_ends_by_naming_what_to_open(tmp_path):
+    out = run("demo", tmp_path / "demo", "--tokenizers", flux_pipeline()).stdout
+    last = out.strip().splitlines()[-1]
+    assert last.endswith(f"open {tmp_path / 'demo' / 'batch.png'}")
+    with Image.open(tmp_path / "demo" / "batch.png") as sheet:
+        assert sheet.width > 600
+    assert "t5_text_tokens" in out and "images/s" in out and "captions: 22" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["info", "no/such/folder"], 1, "no/such/folder"),
+        (["info", "PHOTOS", "reslution=3"], 2, "did you mean 'resolution'"),
+        (["info", "PHOTOS", "--model", "flux.1-dve"], 2, "did you mean 'flux.1-dev'"),
+        (["preview", "PHOTOS", "resolution=128", "--step", "99"], 2, "step: found 99, expected less than"),
+        (["info"], 2, "Missing argument"),
+    ],
+)
+def test_errors_are_sentences(photos, arguments, code, message):
+    done = run(*[photos if word == "PHOTOS" else word for word in arguments], code=code)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr

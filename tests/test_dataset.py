@@ -1,0 +1,178 @@
+"""text_to_image_dataset: what its options come to, and what it says of those that can't be."""
+
+import json
+
+import pytest
+import torch
+from real_tokenizers import flux_tokenizers, sdxl_tokenizers
+
+import calotype
+from calotype.errors import ConfigError, DecodeError, MissingCaptionError, MissingTokenizerError
+from calotype.types import SampleKey
+
+
+def load(photos, *args, **options):
+    return calotype.text_to_image_dataset(*args, path=photos, **options)
+
+
+def test_public_names_are_sorted_and_there():
+    assert calotype.__all__ == [
+        "Buckets",
+        "CalotypeError",
+        "CaptionProgram",
+        "FluxTransform",
+        "ImageProgram",
+        "Ledger",
+        "Loader",
+        "Manifest",
+        "PixelsTransform",
+        "Row",
+        "SD3Transform",
+        "SD15Transform",
+        "SDXLTransform",
+        "Sample",
+        "SampleKey",
+        "TextToImageDataset",
+        "build_dataset",
+        "build_loader",
+        "build_model_transform",
+        "get_spec",
+        "list_specs",
+        "load_config",
+        "load_manifest",
+        "text_to_image_dataset",
+    ]
+    for name in calotype.__all__:
+        assert getattr(calotype, name) is not None
+
+
+def test_a_flux_sample(photos):
+    dataset = load(
+        photos,
+        calotype.FluxTransform(*flux_tokenizers(), t5_max_seq_len=256),
+        img_transform={"resize": [256, 192], "center_crop": True},
+        caption_transform={"choose": "first"},
+        include=("id", "text", "index", "captions"),
+    )
+    sample = dataset[4]
+    assert sample["img"].shape == (3, 256, 192) and sample["img"].dtype == torch.float32
+    assert sample["img"].min() >= -1 and sample["img"].max() <= 1
+    assert sample["clip_text_tokens"].shape == (77,) and sample["t5_text_tokens"].shape == (256,)
+    assert sample["id"] == "04.jpg" and sample["index"] == 4
+    assert sample["text"] == "photo 4, red, green, blue" == sample["captions"][0]
+    prepared = dataset.prepare(4)
+    assert prepared["img"].dtype == torch.uint8
+    assert torch.equal(dataset.finish(prepared)["img"], (prepared["img"] / 127.5) - 1)
+    assert torch.equal(dataset[-8]["img"], sample["img"])
+    with pytest.raises(IndexError, match="sample 12 of a dataset of 12"):
+        dataset[12]
+
+
+def test_sdxl_gets_the_numbers_of_its_geometry(photos):
+    dataset = load(
+        photos,
+        calotype.SDXLTransform(*sdxl_tokenizers()),
+        img_transform={"resize": 128, "center_crop": True},
+        include=("id",),
+    )
+    sample = dataset[1]  # 480 × 320: resized to 192 × 128, then 32 columns go on each side
+    assert sample["original_size"].tolist() == [320, 480]
+    assert sample["crop_top_left"].tolist() == [0, 32]
+    assert sample["target_size"].tolist() == [128, 128]
+
+
+def test_a_bare_folder_gets_buckets_of_1024(photos):
+    dataset = load(photos)
+    assert dataset.buckets.resolution == (1024, 1024)
+    assert all(side % 64 == 0 for size in dataset.buckets.sizes for side in size)
+
+
+def test_the_model_fills_in_its_sizes(photos):
+    dataset = load(photos, calotype.PixelsTransform(), model="sd-1.5")
+    assert dataset.buckets.resolution == (512, 512)
+    with pytest.raises(ConfigError, match=r"100.*16|16.*100"):
+        load(photos, calotype.PixelsTransform(), model="flux.1-dev", resolution=100)
+    with pytest.raises(ConfigError, match=r"250.*16|16.*250"):
+        load(photos, calotype.PixelsTransform(), model="flux.1-dev", img_transform={"resize": [256, 250]})
+    with pytest.raises(ConfigError, match="found multiple=24, expected a multiple of 16"):
+        load(photos, calotype.PixelsTransform(), model="flux.1-dev", buckets={"multiple": 24})
+
+
+def test_buckets_off_is_one_size(photos):
+    dataset = load(photos, resolution=[96, 160], buckets=False)
+    assert dataset.buckets is None
+    assert {tuple(dataset[i]["img"].shape) for i in range(3)} == {(3, 96, 160)}
+
+
+def test_a_sample_asked_by_number_goes_to_its_own_bucket(photos):
+    dataset = load(photos, resolution=256)
+    assigned, notes = dataset.scan()
+    assert not notes
+    for i in range(3):
+        assert tuple(dataset[i]["img"].shape[1:]) == dataset.buckets.sizes[assigned[i]]
+    assert tuple(dataset[SampleKey(0, size=(128, 64))]["img"].shape[1:]) == (128, 64)
+
+
+def test_fast_decoding_is_near_and_exact_is_exact(skimage_data, tmp_path):
+    from PIL import Image
+
+    photo = Image.open(skimage_data / "astronaut.png").resize((2048, 2048), Image.Resampling.LANCZOS)
+    photo.save(tmp_path / "big.jpg", quality=95)
+    options = {"img_transform": {"resize": 256, "center_crop": True}, "missing_captions": "a photo"}
+    exact, fast = (load(tmp_path, decode=decode, **options)[0]["img"] for decode in ("exact", "fast"))
+    error = (exact - fast).mul(127.5).square().mean().sqrt()
+    assert 0 < error < 1.5  # 255 / 1.5 is 44.6 dB
+
+
+def test_missing_captions_and_triggers(skimage_data, tmp_path):
+    (tmp_path / "cat.png").write_bytes((skimage_data / "chelsea.png").read_bytes())
+    with pytest.raises(MissingCaptionError, match=r"cat\.png"):
+        load(tmp_path)
+    assert load(tmp_path, missing_captions="a cat").caption(0).text == "a cat"
+    assert load(tmp_path, caption_transform={"trigger": "chelsea_cat"}).caption(0).text == "chelsea_cat"
+
+
+def test_include_takes_extra_columns(photos, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"image": str(photos / "00.jpg"), "text": "x", "artist": "A. N. Other"}) + "\n")
+    options = {"img_transform": {"resize": 32, "center_crop": True}}
+    assert load(file, include=("artist",), **options)[0]["artist"] == "A. N. Other"
+    with pytest.raises(ConfigError, match="include: found 'artits', expected some of id, text"):
+        load(file, include=("artits",), **options)
+
+
+def test_a_bad_picture_is_the_callers_to_handle(tmp_path):
+    (tmp_path / "page.jpg").write_text("<html><body>404</body></html>")
+    with pytest.raises(DecodeError, match=r"page\.jpg: .*HTML"):
+        load(tmp_path, missing_captions="empty")[0]
+
+
+def test_tokenizers_that_cannot_be_had(photos, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(MissingTokenizerError, match=r"FLUX\.1-dev"):
+        load(photos, model="flux.1-dev")
+    assert load(photos, calotype.PixelsTransform(), model="flux.1-dev", resolution=256)[0]["img"].dim() == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"packed": True}, "packed: found True"),
+        ({"source": "x"}, "expected one of `path` or `source`"),
+        ({"resolution": 256, "img_transform": {"resize": 256}}, "found resize, which decides the size"),
+        ({"img_transform": {"rezise": 256}}, "did you mean 'resize'"),
+        ({"caption_transform": {"shufle_parts": 1}}, "did you mean 'shuffle_parts'"),
+        ({"buckets": {"multipel": 8}}, "did you mean 'multiple'"),
+        ({"resolution": "big"}, "resolution: found 'big'"),
+        ({"background": [0, 0]}, r"background: found \[0, 0\]"),
+        ({"pixel_cache": {"images": 3}}, "pixel_cache: .*did you mean .max_images"),
+        ({"downloads": {"max_images": 3}}, "expected a `directory` among them"),
+        ({"decode": "quick"}, "decode: expected 'exact' or 'fast'"),
+        ({"model": "flux.1-dve"}, "flux.1-dev"),
+        ({"column_mapp": {}}, "column_mapp"),
+        ({"fetch": {"time_out": 3}}, "time_out"),
+    ],
+)
+def test_wrong_options_name_the_right_ones(photos, options, message):
+    with pytest.raises(ConfigError, match=message):
+        load(photos, **options)
