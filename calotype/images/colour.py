@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageCms
+
+from calotype.images.locks import ForkSafeLock
 
 __all__ = ["SRGB", "Conversion", "conversion", "profile_name", "to_srgb"]
 
@@ -34,7 +35,7 @@ class Conversion:
     """Why the profile could not be used; the colours are then taken as sRGB."""
 
 
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 _conversions: OrderedDict[bytes, Conversion] = OrderedDict()
 
 

@@ -136,7 +136,7 @@ class Fetcher:
             try:
                 if response.status in _REDIRECTS and "location" in response.headers:
                     _drain(response)
-                    where = urljoin(where, response.headers["location"])
+                    where = _joined(where, response.headers["location"])
                     continue
                 if response.status != 200:
                     _drain(response)
@@ -261,6 +261,13 @@ class _Connections:
 
 def _spent(response: urllib3.BaseHTTPResponse) -> bool:
     return isinstance(response, urllib3.HTTPResponse) and response.isclosed()
+
+
+def _joined(base: str, location: str) -> str:
+    try:
+        return urljoin(base, location)
+    except ValueError:  # an address in brackets that is none; refused as the next hop
+        return location
 
 
 def _drain(response: urllib3.BaseHTTPResponse) -> None:

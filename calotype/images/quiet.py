@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from calotype.images.locks import ForkSafeLock
+
 __all__ = ["quiet_pillow"]
 
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 _inside = 0
 _filter: Any = None
 

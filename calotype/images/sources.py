@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import stat
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from calotype.errors import FetchError, ImageError, MissingDependencyError
 from calotype.images.connect import PrivateAddressError, public_addresses
+from calotype.images.locks import ForkSafeLock
 from calotype.images.urls import redact
 from calotype.types import ImageRef
 
@@ -143,8 +143,9 @@ class _Range(io.RawIOBase):
         return len(data)
 
 
-_environments: dict[tuple[int, str], Any] = {}
-_environments_lock = threading.Lock()
+_environments: dict[str, tuple[int, Any]] = {}
+"""Path → (process that opened it, environment)."""
+_environments_lock = ForkSafeLock()
 
 
 def _read_lmdb(ref: ImageRef, path: str, key: bytes) -> bytes:
@@ -153,20 +154,16 @@ def _read_lmdb(ref: ImageRef, path: str, key: bytes) -> bytes:
     except ImportError:
         raise MissingDependencyError("lmdb", extra="lmdb", purpose="to read pictures out of LMDB") from None
     try:
-        # Once per process: LMDB's environments don't survive a fork, and opening one twice is an error.
+        # Once per process: opening one twice is an error to LMDB, and an environment does not survive a fork.
         with _environments_lock:
-            environment = _environments.get((os.getpid(), path))
-            if environment is None:
+            owner, environment = _environments.get(path, (0, None))
+            if owner != os.getpid():
+                if environment is not None:
+                    environment.close()
                 environment = lmdb.open(
-                    path,
-                    subdir=Path(path).is_dir(),
-                    readonly=True,
-                    lock=False,
-                    create=False,
-                    readahead=False,
-                    max_spare_txns=32,
+                    path, subdir=Path(path).is_dir(), readonly=True, lock=False, create=False, readahead=False
                 )
-                _environments[os.getpid(), path] = environment
+                _environments[path] = os.getpid(), environment
         with environment.begin() as transaction:
             value = transaction.get(key)
     except lmdb.Error as error:
