@@ -6,6 +6,7 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -136,10 +137,14 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
         return self.caption_program.draw(self.manifest[key.index].captions, key, self._seed(key))
 
     def image(self, key: int | SampleKey) -> tuple[torch.Tensor, Geometry]:
-        """The final picture, uint8 (3, H, W), and its geometry."""
+        """The final picture, uint8 (3, H, W), and its geometry. It may be the pixel cache's own: don't write to it."""
         key = self._key(key)
         image, geometry = self._resampled(key)
-        return self.image_program.finish(image, geometry, key, self._seed(key)), geometry
+        image = self.image_program.finish(image, geometry, key, self._seed(key))
+        size = (image.shape[1], image.shape[2])
+        if size != geometry.target_size:  # a program of callables alone decides the size itself
+            geometry = replace(geometry, target_size=size)
+        return image, geometry
 
     def _resampled(self, key: SampleKey) -> tuple[torch.Tensor, Geometry]:
         """Cropped and resized, through the cache. A fixed geometry caches what comes out, any other what goes in."""

@@ -48,7 +48,7 @@ def show(summary: Summary) -> None:
     for entry in summary.batch:
         span = "" if entry.low is None else f"{entry.low:g} … {entry.high:g}"
         table.add_row(entry.key, entry.kind, str(entry.shape), span)
-    console.print(f"[bold]Batches[/]  {summary.batches} an epoch, the first one:", highlight=False)
+    console.print(f"[bold]Batches[/]  {summary.batches} an epoch, a full one:", highlight=False)
     console.print(table)
     if summary.images_per_second is not None:
         console.print(f"[bold]Speed[/]  {summary.images_per_second:.0f} images/s", highlight=False)

@@ -47,7 +47,7 @@ class Summary:
     batches: int
     """Of an epoch, on each rank."""
     batch: tuple[Entry, ...]
-    """Of the first batch."""
+    """Of the first of the fullest batches seen."""
     images_per_second: float | None
     """Over the rest of an epoch or `seconds`, whichever is shorter; None when there was but one batch."""
     ledger: dict[str, int]
@@ -65,17 +65,19 @@ def summarise(loader: Loader, *, seconds: float = 10.0) -> Summary:
         seconds: How long to measure the rate.
     """
     dataset = loader.dataset
-    first: Batch | None = None
+    fullest: Batch | None = None
     images, start, spent = 0, 0.0, 0.0
     for batch in loader:
-        if first is None:
-            first, start = batch, time.perf_counter()
+        if fullest is None:
+            fullest, start = batch, time.perf_counter()
             continue
-        images += batch_size(batch)
+        images += _size(batch)
         spent = time.perf_counter() - start
+        if _size(batch) > _size(fullest):
+            fullest = batch
         if spent > seconds:
             break
-    assert first is not None
+    assert fullest is not None
     sizes = dataset.buckets.sizes if dataset.buckets is not None else ()
     counts = np.bincount(loader.plan.buckets[loader.plan.buckets >= 0], minlength=len(sizes)).tolist()
     return Summary(
@@ -86,7 +88,7 @@ def summarise(loader: Loader, *, seconds: float = 10.0) -> Summary:
             if count
         ),
         batches=len(loader),
-        batch=describe_batch(first),
+        batch=describe_batch(fullest),
         images_per_second=images / spent if images else None,
         ledger=loader.ledger.counts(),
     )
@@ -113,5 +115,5 @@ def describe_batch(batch: Batch) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def batch_size(batch: Batch) -> int:
+def _size(batch: Batch) -> int:
     return len(next(iter(batch.values())))

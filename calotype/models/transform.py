@@ -124,6 +124,11 @@ class TokenTransform(PixelsTransform):
             prepared[field.spec.key] = torch.tensor(field.tokenizer(text, field.max_length), dtype=torch.int64)
         return prepared
 
+    @property
+    def pad_id(self) -> int:
+        """The last tokenizer's padding id. torchtune's recipes ask their tokenizer for one, to pad batches with."""
+        return self.fields[-1].tokenizer.pad_id
+
     def truncated(self, text: str) -> dict[str, Truncation]:
         """Which tokenizers cut this text, by option, and what is lost; empty when all of it fits."""
         found = {}

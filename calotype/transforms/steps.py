@@ -85,8 +85,8 @@ _EXPECTED = (
 
 
 def as_steps(custom: Any) -> tuple[Step, ...]:
-    """Steps for a callable or a sequence of callables."""
-    functions = as_list(custom)
+    """Steps for a callable, a sequence of callables, or None."""
+    functions = as_list(custom) if custom is not None else []
     for function in functions:
         if not callable(function):
             raise ConfigError(f"custom: found {function!r}; expected a callable on pictures or a _component_ mapping")
