@@ -112,10 +112,10 @@ def _cut(folder: Path, size: tuple[int, int], sources: list[Path]) -> None:
     width, height = size
     fitting, pixels = [], []
     for source in sources:
-        with Image.open(source) as image:
-            if min(image.width / width, image.height / height) >= 1 / MAX_ENLARGEMENT:
+        with Image.open(source) as opened:
+            if min(opened.width / width, opened.height / height) >= 1 / MAX_ENLARGEMENT:
                 fitting.append(source)
-                pixels.append(image.width * image.height)
+                pixels.append(opened.width * opened.height)
     if not fitting:
         raise SystemExit(f"no photograph is large enough to make {width}x{height} ones of it")
     draw = np.random.default_rng(0)

@@ -90,8 +90,8 @@ def job_as_text(job: Job) -> str:
 
 
 def job_from_text(text: str) -> Job:
-    fields = json.loads(text)
-    return Job(**{k: Path(v) if k in {"folder", "shards", "scratch"} else v for k, v in fields.items()})
+    fields: dict[str, Any] = json.loads(text)
+    return Job(**fields | {name: Path(fields[name]) for name in ("folder", "shards", "scratch")})
 
 
 def installed(module: str) -> bool:

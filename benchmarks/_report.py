@@ -33,7 +33,8 @@ class Cell:
         return "rates" in self.results.get(name, {})
 
     def rate(self, name: str) -> float:
-        return statistics.median(self.results[name]["rates"])
+        rates: list[float] = self.results[name]["rates"]
+        return statistics.median(rates)
 
     def ratios(self, name: str, other: str) -> list[float]:
         """How many times as fast as another, round by round: what slows a whole round down slows both."""
