@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from calotype.errors import ManifestError
@@ -16,7 +17,7 @@ from calotype.manifest.columns import Columns, find_columns
 from calotype.manifest.reading import Part, Reading
 from calotype.manifest.tables import Embedded, holds_bytes, table_part
 
-__all__ = ["read_arrow", "read_parquet", "unpack"]
+__all__ = ["NotMappedError", "embedded_in", "read_arrow", "read_parquet", "unpack"]
 
 
 def read_parquet(file: Path, reading: Reading) -> Part:
@@ -36,7 +37,7 @@ def read_parquet(file: Path, reading: Reading) -> Part:
         else:
             rest = opened.read(columns=wanted)
             holder = cached("images", [file], lambda: _image_batches(opened, image), note=image)
-            embedded, paths = _embedded(holder, "image", reading.relative(file))
+            embedded, paths = embedded_in(holder, "image", reading.relative(file))
             raw = rest.append_column(image, paths)
         for name in schema.names:
             if name not in wanted and name != image:
@@ -64,11 +65,11 @@ def read_arrow(file: Path, reading: Reading) -> Part:
     type_ = raw.schema.field(columns.image).type
     if holds_bytes(type_):
         try:
-            embedded, paths = _embedded(file, columns.image, reading.relative(file))
-        except _NotMappedError:  # compressed: its bytes are nowhere in the file as they are
+            embedded, paths = embedded_in(file, columns.image, reading.relative(file))
+        except NotMappedError:  # compressed: its bytes are nowhere in the file as they are
             chunks = raw[columns.image].chunks
             holder = cached("images", [file], lambda: unpack(type_, chunks), note=columns.image)
-            embedded, paths = _embedded(holder, "image", reading.relative(file))
+            embedded, paths = embedded_in(holder, "image", reading.relative(file))
         raw = raw.set_column(raw.column_names.index(columns.image), columns.image, paths)
     return _part(raw, file, reading, columns, embedded)
 
@@ -90,26 +91,32 @@ def _open(mapped: pa.MemoryMappedFile, file: Path) -> pa.Table:
         raise ManifestError(f"{file}: not an Arrow file or stream: {error}") from None
 
 
-class _NotMappedError(Exception):
+_HASH = pa.scalar("#", pa.large_string())
+
+
+class NotMappedError(Exception):
     """A value's bytes are not part of the mapped file."""
 
 
-def _embedded(file: Path, column: str, label: str) -> tuple[Embedded, pa.ChunkedArray]:
-    """Where the values of a column of images lie in an uncompressed Arrow file, and the paths that go with them."""
+def embedded_in(file: Path, column: str, label: str, first: int = 0) -> tuple[Embedded, pa.ChunkedArray]:
+    """Where the values of a column of images lie in an uncompressed Arrow file, and the paths that go with them.
+
+    Rows without an id of their own are called `label#row`, counted from `first`.
+
+    Raises:
+        NotMappedError: The file is compressed.
+    """
     with pa.memory_map(str(file)) as mapped:
         whole = mapped.read_buffer()
         mapped.seek(0)
-        chunked = _open(mapped, file)[column]
-        offsets: list[npt.NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]
-        sizes = [np.zeros(0, dtype=np.int64)]
-        paths: list[pa.Array] = []
-        for chunk in chunked.chunks:
-            values, path = _bytes_and_paths(chunk)
-            at, size = _ranges(values, whole.address, whole.size)
-            offsets.append(at)
-            sizes.append(size)
-            paths.append(path)
-    embedded = Embedded(file=file, offsets=np.concatenate(offsets), sizes=np.concatenate(sizes), label=label)
+        chunks = _open(mapped, file)[column].chunks
+        paths = [_bytes_and_paths(chunk)[1] for chunk in chunks]
+        ranges = [_ranges(_bytes_and_paths(chunk)[0], whole.address, whole.size) for chunk in chunks]
+    offsets = np.concatenate([np.zeros(0, dtype=np.int64), *(offset for offset, _ in ranges)])
+    sizes = np.concatenate([np.zeros(0, dtype=np.int64), *(size for _, size in ranges)])
+    numbers = pc.cast(pa.array(np.arange(first, first + len(sizes))), pa.large_string())
+    ids = pc.binary_join_element_wise(pa.scalar(label, pa.large_string()), numbers, _HASH)
+    embedded = Embedded(file=file, inside=sizes >= 0, ids=ids, offsets=offsets, sizes=sizes)
     return embedded, pa.chunked_array(paths, pa.large_string())
 
 
@@ -129,7 +136,7 @@ def _ranges(values: pa.Array, base: int, total: int) -> tuple[npt.NDArray[np.int
         return np.zeros(len(values), dtype=np.int64), np.full(len(values), -1, dtype=np.int64)
     start = data.address - base
     if not 0 <= start <= total - data.size:
-        raise _NotMappedError
+        raise NotMappedError
     kind = np.int64 if pa.types.is_large_binary(values.type) else np.int32
     ends = np.frombuffer(bounds, dtype=kind)[values.offset : values.offset + len(values) + 1].astype(np.int64)
     # A value of no bytes is as good as null: there is no picture in it.

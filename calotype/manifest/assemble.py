@@ -67,9 +67,7 @@ def _as_json(table: pa.Table, name: str) -> pa.Table:
     return table.set_column(place, field, pa.array(texts, pa.large_string()))
 
 
-def _merge(
-    table: pa.Table, explicit: np.ndarray, where: _Where, reading: Reading
-) -> tuple[pa.Table, np.ndarray]:
+def _merge(table: pa.Table, explicit: np.ndarray, where: _Where, reading: Reading) -> tuple[pa.Table, np.ndarray]:
     """Rows with one id become one: the first row's columns, all rows' captions in order."""
     codes = table["id"].combine_chunks().dictionary_encode()
     group = (codes.indices if isinstance(codes, pa.DictionaryArray) else codes.combine_chunks().indices).to_numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
@@ -42,7 +43,7 @@ def map_arrow(path: Path) -> pa.Table:
         return reader.read_all()
 
 
-def write_arrow(file: IO[bytes], schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+def write_arrow(file: IO[bytes] | io.RawIOBase, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
     """Writes an uncompressed Arrow file."""
     with pa.ipc.new_file(file, schema) as writer:
         for batch in batches:

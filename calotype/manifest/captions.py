@@ -49,6 +49,7 @@ def _spaces_only(values: Any) -> npt.NDArray[np.bool_]:
 
 
 def is_text(type_: pa.DataType) -> bool:
+    """Whether a column of this type holds text."""
     return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_))
 
 

@@ -110,8 +110,8 @@ def find_columns(names: Sequence[str], given: Mapping[str, tuple[str, ...] | Non
     image = single.pop("image")
     if image is None:
         raise ManifestError(
-            f"{where}: no image column found among {_listed(names)}; expected one of {', '.join(_NAMES['image'][:8])}, …; "
-            "name yours with columns={'image': …, 'caption': …}"
+            f"{where}: no image column found among {_listed(names)}; expected one of "
+            f"{', '.join(_NAMES['image'][:8])}, …; name yours with columns={{'image': …, 'caption': …}}"
         )
     # One column has one meaning: what the user named for one thing is not guessed for another.
     taken = {image, *captions}

@@ -51,7 +51,9 @@ def read_delimited(file: Path, reading: Reading) -> Part:
     names = fields if header else list(_PLAIN_NAMES)
     if len(set(names)) < len(names):
         raise ManifestError(f"{file}:1: the header names a column twice: {', '.join(names)}")
-    columns = find_columns(names, reading.columns, str(file)) if header else Columns(image="image", captions=("caption",))
+    columns = (
+        find_columns(names, reading.columns, str(file)) if header else Columns(image="image", captions=("caption",))
+    )
     fast = _read_fast(file, names, delimiter, header)
     if fast is not None:
         lines: list[int] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from calotype.manifest.reading import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Part, Re
 __all__ = ["Listing", "list_folder", "read_folder"]
 
 DATA_SUFFIXES = frozenset(".json .jsonl .ndjson .csv .tsv .parquet .arrow .feather .tar .tgz .mdb".split())  # noqa: SIM905
-_SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"})
+_SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "lock.mdb", "@eadir", "$recycle.bin"})
 _METADATA = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
 # kohya's `10_name`; no year (2024_holiday) and no counter (01_beach) looks like this.
 _KOHYA = re.compile(r"([1-9]\d{0,2})_(.+)")
@@ -93,23 +93,26 @@ def read_folder(
     lead = reading.relative(folder)
     lead = "" if lead == "." else f"{lead}/"
     metadata = [name for name in listing.data if Path(name).name.lower() in _METADATA]
-    parts = [read_metadata(folder / name, reading) for name in metadata]
-    known: dict[str, bool] = {}  # id → has captions
-    for place, part in enumerate(parts):
-        ids = part.table["ref"] if part.explicit_ids else part.table["id"]
-        parts[place] = _only_present(part, ids, {lead + name for name in listing.images}, reading)
-        ids = parts[place].table["ref"] if part.explicit_ids else parts[place].table["id"]
-        counts = pc.list_value_length(parts[place].table["captions"])
-        for id, count in zip(ids.to_pylist(), counts.to_pylist(), strict=True):
-            known[id] = known.get(id, False) or count > 0
-    rows = [name for name in listing.images if not known.get(lead + name, False)]
+    present = {lead + name for name in listing.images}
+    lenient = replace(reading, need_captions=False)
+    parts = [_only_present(read_metadata(folder / name, lenient), present, reading) for name in metadata]
+    ids: dict[str, str] = {}  # picture → the id that the metadata gives it
+    captioned: set[str] = set()
+    for part in parts:
+        paths = _paths(part).to_pylist()
+        counts = pc.list_value_length(part.table["captions"]).to_pylist()
+        ids.update(zip(paths, part.table["id"].to_pylist(), strict=True))
+        captioned.update(path for path, count in zip(paths, counts, strict=True) if count)
+    rows = [name for name in listing.images if lead + name not in captioned]
     captions, weights = _sidecars(folder, listing, rows, reading)
     if rows:
-        # A picture that the metadata lists without a caption is there already; its sidecar joins it by its id.
+        paths = [lead + name for name in rows]
         parts.append(
             make_part(
                 len(rows),
-                id=[lead + name for name in rows],
+                # A picture that the metadata lists without a caption is there already: its sidecar joins it by its id.
+                id=[ids.get(path, path) for path in paths],
+                ref=paths if any(part.explicit_ids for part in parts) else None,
                 captions=captions,
                 weight=weights if any(weight != 1.0 for weight in weights) else None,
                 where=lambda row: str(folder / rows[row]),
@@ -118,9 +121,14 @@ def read_folder(
     return parts
 
 
-def _only_present(part: Part, ids: pa.ChunkedArray, present: set[str], reading: Reading) -> Part:
+def _paths(part: Part) -> pa.ChunkedArray:
+    """The pictures of a metadata file, whatever their ids are."""
+    return part.table["ref"] if part.explicit_ids else part.table["id"]
+
+
+def _only_present(part: Part, present: set[str], reading: Reading) -> Part:
     """Without the metadata's rows about pictures that are not in the folder."""
-    names = ids.to_pylist()
+    names = _paths(part).to_pylist()
     rows = part.table["_row"].to_numpy()
     keep = np.ones(len(names), dtype=bool)
     for place, name in enumerate(names):
@@ -133,9 +141,7 @@ def _only_present(part: Part, ids: pa.ChunkedArray, present: set[str], reading: 
     return Part(table=part.table.filter(pa.array(keep)), where=part.where, explicit_ids=part.explicit_ids)
 
 
-def _sidecars(
-    folder: Path, listing: Listing, rows: list[str], reading: Reading
-) -> tuple[list[list[str]], list[float]]:
+def _sidecars(folder: Path, listing: Listing, rows: list[str], reading: Reading) -> tuple[list[list[str]], list[float]]:
     """Captions and weights of the pictures `rows`."""
     beside = set(listing.captions)
     used: set[str] = set()

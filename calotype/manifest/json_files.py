@@ -12,9 +12,9 @@ import pyarrow.json
 
 from calotype.errors import ManifestError
 from calotype.manifest.columns import Columns, find_columns
-from calotype.manifest.manifest import JSON_FIELD
 from calotype.manifest.reading import Part, Reading
 from calotype.manifest.tables import table_part
+from calotype.manifest.values import encodable, table_of
 
 __all__ = ["read_json"]
 
@@ -131,12 +131,10 @@ def _is_plain(table: pa.Table, columns: Columns) -> bool:
     """Whether the columns that matter have the types that matter; odd ones are for the patient reader to name."""
     if len(set(table.column_names)) < len(table.column_names):
         return False
-    texts = (pa.types.is_string, pa.types.is_null)
-    for name in columns.captions:
-        type_ = table.schema.field(name).type
-        if not any(is_(type_.value_type if pa.types.is_list(type_) else type_) for is_ in texts):
-            return False
-    return any(is_(table.schema.field(columns.image).type) for is_ in texts)
+    texts = [table.schema.field(name).type for name in columns.captions]
+    texts = [type_.value_type if pa.types.is_list(type_) else type_ for type_ in texts]
+    texts.append(table.schema.field(columns.image).type)
+    return all(bool(pa.types.is_string(type_) or pa.types.is_null(type_)) for type_ in texts)
 
 
 def _line_of(file: Path, row: int) -> int:
@@ -196,18 +194,8 @@ def _from_objects(
             places.append(row)
     if columns is None:
         raise ManifestError(f"{file}: no rows; expected JSON objects with an image and a caption")
-    table = pa.table(
-        [_column(good, name, many=name in columns.captions) for name in names],
-        schema=None,
-        names=names,
-    )
-    fields = [
-        field.with_metadata(JSON_FIELD) if _is_json(good, field.name, field.type, columns) else field
-        for field in table.schema
-    ]
-    table = pa.table(table.columns, schema=pa.schema(fields))
     return table_part(
-        table,
+        table_of(good, names, columns.captions),
         reading,
         label=str(file),
         base=file.parent,
@@ -237,37 +225,11 @@ def _problem(value: Any, columns: Columns | None) -> str | None:
         for text in texts:
             if text is not None and not isinstance(text, str):
                 return f"{name} holds {_kind(text)}; expected a text or a list of texts"
-            if text is not None and not _encodable(text):
+            if text is not None and not encodable(text):
                 return f"{name} holds half a surrogate pair, which is no text"
-    return None if _encodable(image or "") else f"{columns.image} holds half a surrogate pair, which is no text"
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    return None if encodable(image or "") else f"{columns.image} holds half a surrogate pair, which is no text"
 
 
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", int: "a number", float: "a number"}
     return names.get(type(value), "null")
-
-
-def _column(rows: Sequence[Mapping[str, Any]], name: str, *, many: bool) -> pa.Array:
-    values = [row.get(name) for row in rows]
-    if many:
-        values = [value if value is None or isinstance(value, list) else [value] for value in values]
-        return pa.array(values, pa.list_(pa.large_string()))
-    try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, UnicodeEncodeError):
-        return pa.array([None if value is None else json.dumps(value) for value in values], pa.large_string())
-
-
-def _is_json(rows: Sequence[Mapping[str, Any]], name: str, type_: pa.DataType, columns: Columns) -> bool:
-    """Whether `_column` had to keep this column as JSON text."""
-    if name in columns.used or not pa.types.is_large_string(type_):
-        return False
-    return True

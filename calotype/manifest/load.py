@@ -1,38 +1,26 @@
-"""`load_manifest`: looks at what a path is and has the right reader read it."""
+"""`load_manifest`: checks its options, reads, brings the parts together, and splits."""
 
 from __future__ import annotations
 
-import glob
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import pyarrow as pa
+
 from calotype.errors import ConfigError, ManifestError
 from calotype.ledger import Ledger
-from calotype.manifest.arrow_files import read_arrow, read_parquet
 from calotype.manifest.assemble import assemble, fill_missing_captions
 from calotype.manifest.columns import ColumnMap, parse_column_map
-from calotype.manifest.delimited import read_delimited
-from calotype.manifest.folder import list_folder, read_folder
-from calotype.manifest.json_files import read_json
 from calotype.manifest.manifest import Manifest
-from calotype.manifest.reading import IMAGE_SUFFIXES, Part, Reading
+from calotype.manifest.reading import Reading
+from calotype.manifest.sources import PathLike, Sources, absolute, find_sources, read_sources
+from calotype.manifest.split import held_out
 
 __all__ = ["load_manifest"]
 
-PathLike = str | os.PathLike[str]
-
-_READERS: dict[str, Callable[[Path, Reading], Part]] = {
-    ".json": read_json,
-    ".jsonl": read_json,
-    ".ndjson": read_json,
-    ".csv": read_delimited,
-    ".tsv": read_delimited,
-    ".parquet": read_parquet,
-    ".arrow": read_arrow,
-    ".feather": read_arrow,
-}
+_SIDES = ("train", "validation")
 
 
 def load_manifest(
@@ -53,46 +41,106 @@ def load_manifest(
     on_error: Literal["raise", "skip"] = "raise",
     ledger: Ledger | None = None,
 ) -> Manifest:
-    """Thin for now."""
-    path = path if path is not None else source
-    root = root if root is not None else image_dir
-    assert path is not None
-    ledger = ledger if ledger is not None else Ledger()
-    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
-    files: list[Path] = []
-    for one in paths:
-        text = os.path.expanduser(os.fspath(one))
-        files += [Path(name) for name in sorted(glob.glob(text))] if glob.has_magic(text) else [Path(text)]
-    files = [Path(os.path.abspath(file)) for file in files]
-    for file in files:
-        if not file.exists():
-            raise ManifestError(f"{file}: there is no such file or folder")
-    image_root = Path(os.path.abspath(os.path.expanduser(root))) if root is not None else None
-    folders = [file if file.is_dir() else file.parent for file in files]
+    """What pictures there are and which captions they have. No picture is opened.
+
+    `docs/formats.md` lists what is read, with examples.
+
+    Args:
+        path: A folder, a data file, a glob, a list of these, or the name of a Hugging Face dataset.
+        columns: What the data file calls things: `{"image": "photo", "caption": ["long", "short"], "id": …,
+            "width": …, "height": …, "weight": …}`. What is not named is found by the names the field uses; None
+            says that a file has no such column.
+        split: Of a dataset or folder that has splits (`train`, `validation`, `test`), the one to read. With
+            `validation` above 0, the side of that split: `train` or `validation`.
+        root: Folder that relative references of data files, and ids, are relative to; else the data file's own.
+        missing_captions: What to do with pictures without a caption: `error`, `skip` (into the ledger), `empty`
+            (an empty caption, as a trigger or template wants it), or any other text, which becomes their caption.
+        recursive: Whether folders inside the folder are read too.
+        caption_lines: Whether a caption file is `one` caption, or holds `many`, one a line.
+        validation: Share of the pictures to hold out, 0 up to 1. Without `split` the training side is given.
+        validation_seed: Another seed holds out others.
+        data_files: As in `datasets.load_dataset`: files of the dataset, a list, or a mapping split → files.
+        image_dir: Another name for `root`.
+        column_map: Another name for `columns`.
+        source: Another name for `path`; may be `json`, `csv`, `parquet`, … with `data_files`.
+        on_error: What to do with a bad row: `raise`, or `skip` it with a ledger entry.
+        ledger: Where what is left out is listed; a new one by default.
+
+    Raises:
+        ConfigError: The options contradict each other or have wrong values.
+        ManifestError: A file or row can't be read; the message has file and line.
+        MissingCaptionError: Pictures have no caption and `missing_captions` is `error`.
+        MissingDependencyError: An optional package (`datasets`, `lmdb`) is needed for this format.
+    """
+    path = _one_of("path", path, "source", source)
+    root = _one_of("root", root, "image_dir", image_dir)
+    option = "columns" if columns is not None else "column_map"
+    columns = _one_of("columns", columns, "column_map", column_map)
+    if path is None:
+        raise ConfigError("load_manifest: path is missing: give a folder, a data file, or a dataset's name")
+    _choice("caption_lines", caption_lines, ("one", "many"))
+    _choice("on_error", on_error, ("raise", "skip"))
+    if not isinstance(missing_captions, str) or not missing_captions:
+        raise ConfigError(
+            f"missing_captions: found {missing_captions!r}; expected 'error', 'skip', 'empty' or the text of a caption"
+        )
+    if isinstance(validation, bool) or not 0 <= validation < 1:
+        raise ConfigError(f"validation: found {validation!r}; expected a share of the pictures, 0 up to (not with) 1")
+    if validation and split is not None:
+        _choice("split (with validation)", split, _SIDES)
+    sources = find_sources(path, data_files, None if validation else split)
+    image_root = absolute(root) if root is not None else None
+    if image_root is not None and not image_root.is_dir():
+        raise ConfigError(f"root: there is no folder {image_root}")
     reading = Reading(
-        root=image_root or Path(os.path.commonpath(folders)),
+        root=image_root or sources.root,
         image_root=image_root,
-        columns=parse_column_map(columns if columns is not None else column_map),
+        columns=parse_column_map(columns, option),
         need_captions=missing_captions == "error",
         recursive=recursive,
         many_lines=caption_lines == "many",
-        split=split,
+        split=None if validation else split,
         skip=on_error == "skip",
-        ledger=ledger,
+        ledger=ledger if ledger is not None else Ledger(),
     )
-    parts: list[Part] = []
-    formats: list[str] = []
-    for file in files:
-        if file.is_dir():
-            listing = list_folder(file, recursive, reading.bad)
-            parts += read_folder(file, listing, reading, lambda f, r: _READERS[f.suffix.lower()](f, r))
-            formats.append("folder")
-        else:
-            parts.append(_READERS[file.suffix.lower()](file, reading))
-            formats.append(file.suffix[1:])
-    if not parts:
-        raise ManifestError(f"{path}: no pictures found")
+    parts, formats = read_sources(sources, reading)
+    if not sum(part.table.num_rows for part in parts):
+        raise ManifestError(_nothing(sources, reading))
     table, where = assemble(parts, reading)
+    del parts
     table = fill_missing_captions(table, where, missing_captions, reading)
-    about = {"format": ", ".join(sorted(set(formats))), "notes": reading.notes}
-    return Manifest(table, root=reading.root, about=about, ledger=ledger)
+    about: dict[str, Any] = {"format": ", ".join(dict.fromkeys(formats)), "notes": reading.notes}
+    if validation:
+        table = _side(table, reading.root, validation, validation_seed, split or "train", about)
+    if not len(table):
+        raise ManifestError(f"{sources}: every row was left out: {reading.ledger.counts()}; see the ledger")
+    return Manifest(table, root=reading.root, about=about, ledger=reading.ledger)
+
+
+def _one_of(name: str, value: Any, other_name: str, other: Any) -> Any:
+    if value is not None and other is not None:
+        raise ConfigError(f"{name} and {other_name} mean the same; give one of them (found {value!r} and {other!r})")
+    return value if value is not None else other
+
+
+def _choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name}: found {value!r}; expected {' or '.join(map(repr, choices))}")
+
+
+def _nothing(sources: Sources, reading: Reading) -> str:
+    if len(reading.ledger):
+        return f"{sources}: no row is left: {reading.ledger.counts()}; see the ledger"
+    deeper = "" if reading.recursive else " (recursive=False: folders inside it were not looked into)"
+    return f"{sources}: no pictures found{deeper}; expected images, or a data file that lists them (docs/formats.md)"
+
+
+def _side(table: pa.Table, root: Path, validation: float, seed: int, side: str, about: dict[str, Any]) -> pa.Table:
+    out = held_out(table, root, validation, seed)
+    about["validation"] = {"side": side, "train": int((~out).sum()), "validation": int(out.sum())}
+    if not (out if side == "validation" else ~out).any():
+        raise ManifestError(
+            f"validation={validation} of {len(table)} pictures leaves none for split={side!r} (the side of each "
+            "picture follows from its content): use another share, or another validation_seed"
+        )
+    return table.take(pa.array(np.flatnonzero(out if side == "validation" else ~out)))

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from calotype.errors import ManifestError
+from calotype.manifest.archived import find_archived
 from calotype.manifest.captions import as_texts, caption_lists, is_text
 from calotype.manifest.columns import Columns, find_columns
 from calotype.manifest.manifest import JSON_FIELD
@@ -24,21 +25,24 @@ __all__ = ["Embedded", "holds_bytes", "table_part"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
-    """Where the image bytes of a table's rows lie."""
+    """Where the image bytes of a table's rows lie: ranges of one file, or keys of one LMDB environment."""
 
     file: Path
-    offsets: npt.NDArray[np.int64]
-    sizes: npt.NDArray[np.int64]
-    """-1 where the row has no bytes."""
-    label: str
-    """The data file, as ids name it."""
+    inside: npt.NDArray[np.bool_]
+    """Which rows have bytes there; the others have a path or nothing."""
+    ids: Any
+    """large_string array: what the rows are called when no column says."""
+    offsets: npt.NDArray[np.int64] | None = None
+    sizes: npt.NDArray[np.int64] | None = None
+    keys: Any = None
+    """binary array, for LMDB."""
 
 
 def holds_bytes(type_: pa.DataType) -> bool:
     """Whether a column holds file contents: binary values, or Hugging Face's `Image` struct."""
     if pa.types.is_struct(type_):
         return any(field.name == "bytes" and holds_bytes(field.type) for field in type_)
-    return bool(pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_))
+    return bool(pa.types.is_binary(type_) or pa.types.is_large_binary(type_))
 
 
 def table_part(
@@ -79,11 +83,16 @@ def table_part(
             "or image bytes"
         )
     refs, empty = normal_references(image, reading.image_root or base, reading.root)
-    names = offset = size = None
+    names = offset = size = key = None
     ids = refs
     if embedded is not None:
         refs, names, ids, offset, size = _place(embedded, refs, empty, reading)
-        empty &= embedded.sizes < 0
+        key = embedded.keys
+        empty &= ~embedded.inside
+    else:
+        archived = find_archived(refs, reading.root, problems)
+        if archived is not None:
+            refs, names, ids, offset, size, key = archived
     for row in np.flatnonzero(empty):
         problems[int(row)] = f"empty image reference in column {columns.image!r}; expected a path or URL"
     explicit = columns.id is not None
@@ -96,10 +105,11 @@ def table_part(
     part = make_part(
         count,
         id=ids,
-        ref=refs if explicit or embedded is not None else None,
+        ref=None if ids is refs else refs,
         name=names,
         offset=offset,
         size=size,
+        key=key,
         captions=captions,
         width=width,
         height=height,
@@ -128,19 +138,15 @@ def _dense(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _place(embedded: Embedded, refs: Any, no_path: npt.NDArray[np.bool_], reading: Reading) -> tuple[Any, ...]:
     """References, names, ids, offsets and sizes of rows that have bytes, a path, or both (the bytes win)."""
-    inside = embedded.sizes >= 0
-    rows = pc.cast(pa.array(np.arange(len(inside))), pa.large_string())
-    own = pc.binary_join_element_wise(_text(embedded.label), rows, _text("#"))
-    names = pc.if_else(pa.array(no_path), own, pc.binary_join_element_wise(own, refs, _text("!")))
-    mask = pa.array(inside)
-    holder = _text(reading.relative(embedded.file))
-    none = pa.scalar(None, pa.int64())
+    mask = pa.array(embedded.inside)
+    named = pc.binary_join_element_wise(embedded.ids, refs, _text("!"))
+    names = pc.if_else(pa.array(no_path), embedded.ids, named)
     return (
-        pc.if_else(mask, holder, refs),
+        pc.if_else(mask, _text(reading.relative(embedded.file)), refs),
         pc.if_else(mask, names, _text(None)),
-        pc.if_else(mask, own, refs),
-        pc.if_else(mask, pa.array(embedded.offsets), none),
-        pc.if_else(mask, pa.array(embedded.sizes), none),
+        pc.if_else(mask, embedded.ids, refs),
+        None if embedded.offsets is None else pa.array(embedded.offsets, mask=~embedded.inside),
+        None if embedded.sizes is None else pa.array(embedded.sizes, mask=~embedded.inside),
     )
 
 

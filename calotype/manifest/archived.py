@@ -1,0 +1,70 @@
+"""References into archives: `shard.tar!a.jpg` and `pictures.lmdb!key` in a data file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from calotype.errors import ManifestError
+from calotype.manifest.tar_index import tar_index
+
+__all__ = ["find_archived"]
+
+_ARCHIVED = r"\.(tar|lmdb|mdb)!."
+_SPLIT = re.compile(r"(.*?\.(tar|lmdb|mdb))!(.+)", re.DOTALL)
+
+
+def find_archived(refs: Any, root: Path, problems: dict[int, str]) -> tuple[Any, ...] | None:
+    """References, names, ids, offsets, sizes and keys, when any reference leads into an archive; else None.
+
+    Members that are not there are added to `problems`.
+    """
+    inside = np.flatnonzero(np.asarray(pc.match_substring_regex(refs, _ARCHIVED)))
+    if not len(inside):
+        return None
+    texts = refs.to_pylist()
+    archives: list[str | None] = list(texts)
+    names: list[str | None] = [None] * len(texts)
+    offsets: list[int | None] = [None] * len(texts)
+    sizes: list[int | None] = [None] * len(texts)
+    keys: list[bytes | None] = [None] * len(texts)
+    tars: dict[str, dict[str, tuple[int, int]]] = {}
+    for row in map(int, inside):
+        match = _SPLIT.fullmatch(texts[row])
+        if match is None or "://" in match[1]:
+            continue
+        archive, kind, member = match.groups()
+        archives[row], names[row] = archive, texts[row]
+        if kind != "tar":
+            keys[row] = member.encode("utf-8")
+            continue
+        if archive not in tars:
+            try:
+                tars[archive] = _members(root / archive)
+            except ManifestError as error:
+                tars[archive] = {}
+                problems[row] = str(error)
+        if member in tars[archive]:
+            offsets[row], sizes[row] = tars[archive][member]
+        else:
+            problems.setdefault(row, f"no picture {member!r} in {archive}")
+    text, whole = pa.large_string(), pa.int64()
+    return (
+        pa.array(archives, text),
+        pa.array(names, text),
+        pa.array(texts, text),
+        pa.array(offsets, whole),
+        pa.array(sizes, whole),
+        pa.array(keys, pa.binary()),
+    )
+
+
+def _members(archive: Path) -> dict[str, tuple[int, int]]:
+    index = tar_index(archive)
+    places = zip(index["offset"].to_pylist(), index["size"].to_pylist(), strict=True)
+    return dict(zip(index["name"].to_pylist(), places, strict=True))

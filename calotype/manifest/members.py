@@ -1,0 +1,186 @@
+"""Archives whose members belong together by their names: WebDataset tar shards and LMDB environments."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from calotype.errors import ManifestError, MissingDependencyError
+from calotype.manifest.captions import decode_text, split_captions
+from calotype.manifest.columns import find_columns
+from calotype.manifest.reading import IMAGE_SUFFIXES, Part, Reading
+from calotype.manifest.tables import Embedded, table_part
+from calotype.manifest.tar_index import tar_index
+from calotype.manifest.values import table_of
+
+__all__ = ["read_lmdb", "read_tar"]
+
+_IMAGE = "\0image"
+"""No name that JSON beside a picture would use."""
+_CAPTION = "\0caption"
+
+
+@dataclass(slots=True)
+class _Picture:
+    key: str
+    """What it shares with its texts."""
+    name: str
+    offset: int = 0
+    size: int = 0
+    lmdb_key: bytes | None = None
+
+
+@dataclass(slots=True)
+class _Members:
+    pictures: list[_Picture] = field(default_factory=list)
+    texts: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """key → suffix → content."""
+
+
+def read_tar(file: Path, reading: Reading) -> Part:
+    """A WebDataset shard: members of one name up to the first dot are one sample."""
+    found = _Members()
+    index = tar_index(file).to_pydict()
+    for name, offset, size, data in zip(index["name"], index["offset"], index["size"], index["data"], strict=True):
+        folder, base = posixpath.split(name)
+        if base.startswith(".") or "__MACOSX" in folder:
+            continue
+        stem, dot, suffix = base.partition(".")
+        key = posixpath.join(folder, stem)
+        suffix = (dot + suffix).lower()
+        if suffix in IMAGE_SUFFIXES:
+            found.pictures.append(_Picture(key, name, offset, size))
+        elif data is not None:
+            found.texts.setdefault(key, {})[suffix] = data
+    return _part(file, found, reading)
+
+
+_PREFIXED = re.compile(r"(image|img|caption|text|label)s?([-_:/].+)")
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+
+
+def read_lmdb(path: Path, reading: Reading) -> Part:
+    """An LMDB environment (a folder with `data.mdb`, or one file) whose values are image files and texts.
+
+    They go together by key: `a.jpg` with `a.txt`, `a.caption` or `a.json`; `image-1` with `caption-1`, `text-1` or
+    `label-1`; or a bare `a` that is a picture with `a.txt`.
+    """
+    found = _Members()
+    for key, value in _lmdb_items(path):
+        try:
+            name = key.decode("utf-8")
+        except UnicodeDecodeError:
+            name = key.decode("latin-1")
+        stem, suffix = posixpath.splitext(name)
+        prefixed = _PREFIXED.fullmatch(name)
+        if _looks_like_image(value):
+            shared = prefixed[2] if prefixed else (stem if suffix.lower() in IMAGE_SUFFIXES else name)
+            found.pictures.append(_Picture(shared, name, lmdb_key=key))
+        elif suffix.lower() in (".txt", ".caption", ".json"):
+            found.texts.setdefault(stem, {})[suffix.lower()] = value
+        elif prefixed:
+            found.texts.setdefault(prefixed[2], {})[".txt"] = value
+    return _part(path, found, reading)
+
+
+def _looks_like_image(value: bytes) -> bool:
+    if value.startswith(_SIGNATURES):
+        return True
+    return (value[:4] == b"RIFF" and value[8:12] == b"WEBP") or value[4:8] == b"ftyp"
+
+
+def _lmdb_items(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """All keys in order, with their values: whole texts, and the first bytes of what may be pictures."""
+    try:
+        import lmdb
+    except ImportError:
+        raise MissingDependencyError("lmdb", extra="lmdb", purpose=f"to read {path.name}") from None
+    try:
+        environment = lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False)
+    except lmdb.Error as error:
+        raise ManifestError(f"{path}: not an LMDB environment: {error}") from None
+    with environment, environment.begin(buffers=True) as transaction:
+        for key, value in transaction.cursor():
+            head = bytes(value[:16])
+            yield bytes(key), head if _looks_like_image(head) else bytes(value)
+
+
+def _part(file: Path, found: _Members, reading: Reading) -> Part:
+    """Rows from members; JSON beside a picture gives captions when no text does, and its other values as extras."""
+    if not found.pictures:
+        raise ManifestError(f"{file}: no pictures found in it; expected members such as a.jpg with a.txt beside it")
+    label = reading.relative(file)
+    rows: list[dict[str, Any]] = []
+    kept: list[_Picture] = []
+    for picture in found.pictures:
+        texts = found.texts.get(picture.key, {})
+        try:
+            rows.append(_row(texts, reading))
+        except ValueError as error:
+            reading.bad(f"{file}!{picture.name}", f"its caption can't be read: {error}")
+        else:
+            kept.append(picture)
+    taken = {picture.key for picture in found.pictures}
+    for key in found.texts:
+        if key not in taken:
+            reading.ledger.add("no_picture", f"{label}!{key}", "a caption with no picture beside it")
+    names = list(dict.fromkeys(name for row in rows for name in row if name != _CAPTION))
+    columns = find_columns([_IMAGE, _CAPTION, *names], _given(reading), str(file))
+    for row in rows:
+        if not row[_CAPTION]:
+            own = [row.get(name) for name in _json_captions(names, reading, str(file))]
+            row[_CAPTION] = [
+                text for one in own for text in (one if isinstance(one, list) else [one]) if isinstance(text, str)
+            ]
+    table = table_of(rows, [_IMAGE, _CAPTION, *names], [_CAPTION])
+    return table_part(
+        table,
+        reading,
+        label=str(file),
+        base=file.parent,
+        where=lambda row: f"{file}!{kept[row].name}",
+        embedded=_embedded(file, label, kept),
+        columns=columns,
+    )
+
+
+def _given(reading: Reading) -> dict[str, tuple[str, ...] | None]:
+    others = {meaning: names for meaning, names in reading.columns.items() if meaning not in ("image", "caption")}
+    return {**others, "image": (_IMAGE,), "caption": (_CAPTION,)}
+
+
+def _json_captions(names: Sequence[str], reading: Reading, where: str) -> tuple[str, ...]:
+    given = {"image": (_IMAGE,)} | ({"caption": reading.columns["caption"]} if "caption" in reading.columns else {})
+    return find_columns([_IMAGE, *names], given, where).captions
+
+
+def _row(texts: dict[str, bytes], reading: Reading) -> dict[str, Any]:
+    captions: list[str] = []
+    for suffix in (".txt", ".caption"):
+        if suffix in texts:
+            captions += split_captions(decode_text(texts[suffix]), reading.many_lines)
+    row: dict[str, Any] = {}
+    if ".json" in texts:
+        row = json.loads(decode_text(texts[".json"]))
+        if not isinstance(row, dict):
+            raise ValueError("its .json is not an object")
+    return {**row, _CAPTION: captions}
+
+
+def _embedded(file: Path, label: str, kept: Sequence[_Picture]) -> Embedded:
+    ids = pa.array([f"{label}!{picture.name}" for picture in kept], pa.large_string())
+    inside = np.ones(len(kept), dtype=bool)
+    if kept and kept[0].lmdb_key is not None:
+        keys = pa.array([picture.lmdb_key for picture in kept], pa.binary())
+        return Embedded(file=file, inside=inside, ids=ids, keys=keys)
+    offsets = np.array([picture.offset for picture in kept], dtype=np.int64)
+    sizes = np.array([picture.size for picture in kept], dtype=np.int64)
+    return Embedded(file=file, inside=inside, ids=ids, offsets=offsets, sizes=sizes)

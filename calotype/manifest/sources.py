@@ -1,0 +1,247 @@
+"""What a path is, by looking: picture folder, data files, archives, saved dataset, or a dataset's name."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from calotype.errors import ConfigError, ManifestError
+from calotype.manifest.arrow_files import read_arrow, read_parquet
+from calotype.manifest.delimited import read_delimited
+from calotype.manifest.folder import Listing, list_folder, read_folder
+from calotype.manifest.hub import is_saved_dataset, read_hub, read_saved
+from calotype.manifest.json_files import read_json
+from calotype.manifest.members import read_lmdb, read_tar
+from calotype.manifest.reading import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Part, Reading
+
+__all__ = ["PathLike", "Sources", "absolute", "find_sources", "read_sources"]
+
+PathLike = str | os.PathLike[str]
+
+_READERS: dict[str, Callable[[Path, Reading], Part]] = {
+    ".tar": read_tar,
+    ".arrow": read_arrow,
+    ".feather": read_arrow,
+    ".parquet": read_parquet,
+    ".jsonl": read_json,
+    ".ndjson": read_json,
+    ".csv": read_delimited,
+    ".tsv": read_delimited,
+    ".json": read_json,
+    ".lmdb": read_lmdb,
+    ".mdb": read_lmdb,
+}
+"""In the order in which one kind is chosen when a folder without pictures holds several."""
+
+_BUILDERS = frozenset({"json", "csv", "parquet", "arrow", "webdataset", "imagefolder"})
+"""Names of `datasets`' builders: with `data_files` they mean files that we read ourselves."""
+
+_SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What is to be read."""
+
+    root: Path
+    """Folder that ids are relative to."""
+    files: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    images: list[Path] = field(default_factory=list)
+    hub: str | None = None
+    data_files: Any = None
+
+    def __str__(self) -> str:
+        places = [str(place) for place in (*self.folders, *self.files, *self.images)]
+        return self.hub or (places[0] if len(places) == 1 else f"{len(places)} files in {self.root}")
+
+
+def absolute(path: PathLike) -> Path:
+    """With `~` put in, and links left alone: a linked dataset folder keeps its name."""
+    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow links
+
+
+def find_sources(path: PathLike | Sequence[PathLike], data_files: Any, split: str | None) -> Sources:
+    """Finds out what `path` and `data_files` mean."""
+    if isinstance(path, str) and path in _BUILDERS and not Path(path).exists():
+        if data_files is None:
+            raise ConfigError(f"path: {path!r} is a kind of file; say which with data_files=, or give their path")
+        return _local(_patterns(data_files, split))
+    if isinstance(path, str) and not glob.has_magic(path) and not absolute(path).exists() and _may_be_hub(path):
+        return Sources(root=Path.cwd(), hub=path, data_files=data_files)
+    paths: list[PathLike] = [path] if isinstance(path, str | os.PathLike) else list(path)
+    if data_files is not None:
+        if len(paths) != 1 or not absolute(paths[0]).is_dir():
+            raise ConfigError(f"data_files: needs a dataset's name or one folder as path, not {path!r}")
+        paths = [absolute(paths[0]) / pattern for pattern in _patterns(data_files, split)]
+    sources = _local(paths)
+    if data_files is None and sources.files and split not in (None, "train"):
+        raise ConfigError(
+            f"split: {sources} has no split {split!r}; for a held-out part use validation=0.05 and split='validation'"
+        )
+    return sources
+
+
+def _patterns(data_files: Any, split: str | None) -> list[str]:
+    if isinstance(data_files, Mapping):
+        wanted = split or ("train" if "train" in data_files else next(iter(data_files), None))
+        if wanted not in data_files:
+            raise ConfigError(f"data_files: no split {wanted!r}; it has {', '.join(map(repr, data_files))}")
+        data_files = data_files[wanted]
+    return (
+        [os.fspath(data_files)]
+        if isinstance(data_files, str | os.PathLike)
+        else [os.fspath(each) for each in data_files]
+    )
+
+
+def _may_be_hub(path: str) -> bool:
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path) or path.endswith("."):
+        return False
+    owner, _, name = path.partition("/")
+    if Path(name or owner).suffix.lower() in {*_READERS, *IMAGE_SUFFIXES, ".txt", ".zip"}:
+        return False
+    return not (name and Path(owner).is_dir())
+
+
+def _local(paths: Sequence[PathLike]) -> Sources:
+    found: list[Path] = []
+    for each in paths:
+        place = absolute(each)
+        if place.exists():
+            found.append(place)
+        elif glob.has_magic(str(place)):
+            matches = sorted(glob.glob(str(place), recursive=True))  # noqa: PTH207 - patterns may be absolute
+            if not matches:
+                raise ManifestError(f"{each}: no file matches this pattern")
+            found += [Path(name) for name in matches]
+        else:
+            raise ManifestError(f"{place}: there is no such file or folder{_near(place)}")
+    found = list(dict.fromkeys(found))
+    if not found:
+        raise ManifestError("the list of paths is empty")
+    folders = [place for place in found if place.is_dir() and not _is_lmdb(place)]
+    files = [place for place in found if place not in set(folders)]
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    data = [file for file in files if file.suffix.lower() in _READERS or _is_lmdb(file)]
+    other = [file for file in files if file not in {*images, *data}]
+    if len(found) > 1:  # a glob such as photos/* brings the caption files along
+        other = [file for file in other if file.suffix.lower() not in CAPTION_SUFFIXES]
+    if other:
+        hint = "; unpack the archive first" if other[0].suffix.lower() in (".zip", ".gz", ".tgz", ".7z") else ""
+        raise ManifestError(
+            f"{other[0]}: a file of this kind is not read{hint}; expected a folder, or one of {' '.join(_READERS)}"
+        )
+    root = Path(os.path.commonpath([place if place in set(folders) else place.parent for place in found]))
+    return Sources(root=root, files=data, folders=folders, images=images)
+
+
+def _is_lmdb(place: Path) -> bool:
+    return (place / "data.mdb").is_file()
+
+
+def _near(place: Path) -> str:
+    if not place.parent.is_dir():
+        return ""
+    close = difflib.get_close_matches(place.name, os.listdir(place.parent), n=1)  # noqa: PTH208 - names are enough
+    return f"; did you mean {str(place.parent / close[0])!r}?" if close else ""
+
+
+def read_sources(sources: Sources, reading: Reading) -> tuple[list[Part], list[str]]:
+    """All parts, and the names of the formats they came in."""
+    if sources.hub is not None:
+        return read_hub(sources.hub, sources.data_files, reading), ["hub"]
+    parts: list[Part] = []
+    formats: list[str] = []
+    for folder in sources.folders:
+        more, kinds = _read_folder(folder, reading)
+        parts += more
+        formats += kinds
+    for file in sources.files:
+        parts.append(_read_file(file, reading))
+        formats.append(_format(file))
+    if sources.images:
+        listing = Listing(images=sorted(map(reading.relative, sources.images)))
+        for image in sources.images:
+            for base in (image, image.with_suffix("")):
+                sidecars = [base.with_name(base.name + suffix) for suffix in CAPTION_SUFFIXES]
+                listing.captions += [reading.relative(sidecar) for sidecar in sidecars if sidecar.is_file()]
+        parts += read_folder(reading.root, listing, reading, _read_file)
+        formats.append("images")
+    return parts, formats
+
+
+def _format(file: Path) -> str:
+    return "lmdb" if _is_lmdb(file) else file.suffix[1:].lower()
+
+
+def _read_file(file: Path, reading: Reading) -> Part:
+    if _is_lmdb(file):
+        return read_lmdb(file, reading)
+    try:
+        return _READERS[file.suffix.lower()](file, reading)
+    except (PermissionError, IsADirectoryError) as error:
+        raise ManifestError(f"{file}: can't be read: {error.strerror}") from None
+
+
+def _read_folder(folder: Path, reading: Reading) -> tuple[list[Part], list[str]]:
+    if is_saved_dataset(folder):
+        return read_saved(folder, reading), ["saved dataset"]
+    listing = list_folder(folder, reading.recursive, reading.bad)
+    if reading.split is not None:
+        listing = _of_split(folder, listing, reading.split)
+    if listing.images:
+        if reading.image_root is not None:
+            raise ConfigError(
+                f"root: {folder} is a folder of pictures, which are where they are; root is for data files"
+            )
+        return read_folder(folder, listing, reading, _read_file), ["folder"]
+    return _read_data_folder(folder, listing, reading)
+
+
+def _read_data_folder(folder: Path, listing: Listing, reading: Reading) -> tuple[list[Part], list[str]]:
+    """A folder without pictures: shards or data files of one kind."""
+    for suffix in _READERS:
+        names = [name for name in listing.data if Path(name).suffix.lower() == suffix]
+        if suffix == ".mdb":
+            places = [(folder / name).parent if name.endswith("data.mdb") else folder / name for name in names]
+        else:
+            places = [folder / name for name in names]
+        if places:
+            if len(places) < len(listing.data):
+                others = sorted({Path(name).suffix for name in listing.data} - {suffix})
+                reading.notes.append(f"read the {suffix} files of the folder, not its {', '.join(others)} files")
+            return [_read_file(place, reading) for place in places], [suffix[1:]]
+    return [], ["folder"]
+
+
+def _of_split(folder: Path, listing: Listing, split: str) -> Listing:
+    """What belongs to a split: files below a folder of its name, or data files that carry its name."""
+    words = next((names for names in _SPLITS.values() if split in names), (split,))
+    pattern = re.compile(rf"(?:^|[/._-])(?:{'|'.join(map(re.escape, words))})(?=[/._-])", re.IGNORECASE)
+    below = re.compile(rf"(?:^|.*/)(?:{'|'.join(map(re.escape, words))})/", re.IGNORECASE)
+    chosen = Listing(
+        images=[name for name in listing.images if below.match(name)],
+        captions=[name for name in listing.captions if below.match(name)],
+        data=[name for name in listing.data if pattern.search(name)],
+    )
+    if not chosen.images and not chosen.data:
+        named = "|".join(map(re.escape, (word for several in _SPLITS.values() for word in several)))
+        anywhere = re.compile(rf"(?:^|[/._-])(?:{named})[/._-]", re.IGNORECASE)
+        if split == "train" and not any(anywhere.search(name) for name in (*listing.images, *listing.data)):
+            return listing  # no splits at all: everything is for training, as `datasets` has it
+        raise ManifestError(
+            f"{folder}: no split {split!r}; expected a folder or data files named {' or '.join(words)} in it. "
+            "For a split of its pictures by hash use validation=0.05"
+        )
+    return chosen

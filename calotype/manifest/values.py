@@ -1,0 +1,41 @@
+"""Python values become Arrow columns; what fits no Arrow type is kept as JSON text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from calotype.manifest.manifest import JSON_FIELD
+
+__all__ = ["encodable", "table_of"]
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str], captions: Collection[str]) -> pa.Table:
+    """A table of these columns; a name that a row lacks is null there. Columns of `captions` become lists of text."""
+    columns = [_column([row.get(name) for row in rows], name, many=name in captions) for name in names]
+    return pa.table([values for _, values in columns], schema=pa.schema([field for field, _ in columns]))
+
+
+def _column(values: list[Any], name: str, *, many: bool) -> tuple[pa.Field, pa.Array]:
+    if many:
+        type_ = pa.list_(pa.large_string())
+        lists = [value if value is None or isinstance(value, list) else [value] for value in values]
+        return pa.field(name, type_), pa.array(lists, type_)
+    try:
+        array = pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, UnicodeEncodeError):
+        texts = [None if value is None else json.dumps(value) for value in values]
+        return pa.field(name, pa.large_string(), metadata=JSON_FIELD), pa.array(texts, pa.large_string())
+    return pa.field(name, array.type), array
+
+
+def encodable(text: str) -> bool:
+    """Whether a string is text: JSON may hold half a surrogate pair, which nothing can encode."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
