@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from PIL.ImageFile import ImageFile
 
 from calotype.images.colour import to_srgb
 from calotype.images.formats import HEAD, open_pillow, sniff
-from calotype.images.jpeg import IncompleteJpegError, JpegHeader, decode_jpeg, scale_for, scan_jpeg
+from calotype.images.jpeg import IncompleteJpegError, JpegHeader, OddJpegError, decode_jpeg, scale_for, scan_jpeg
 from calotype.images.orientation import upright, upright_size, xmp_orientation
 from calotype.images.quiet import quiet_pillow
 
@@ -78,6 +78,7 @@ def decode(
         Exception: Whatever the decoders raise on damaged bytes.
     """
     format = sniff(data[:HEAD])
+    odd: tuple[str, ...] = ()
     if format == "JPEG":
         try:
             header = scan_jpeg(data)
@@ -85,19 +86,19 @@ def decode(
             raise ValueError("truncated: the JPEG ends inside its header") from None
         check_pixels(header.size, max_pixels)
         if header.plain:
-            decoded = _decode_plain_jpeg(data, header, need)
-            if decoded is not None:
-                return decoded
+            try:
+                return _decode_plain_jpeg(data, header, need)
+            except OddJpegError as warning:
+                odd = (f"jpeg: {warning}",)
     with quiet_pillow(), open_pillow(io.BytesIO(data), format) as image:
-        return _decode_pillow(image, data, background=background, max_pixels=max_pixels)
+        decoded = _decode_pillow(image, data, background=background, max_pixels=max_pixels)
+    return replace(decoded, notes=odd + decoded.notes) if odd else decoded
 
 
-def _decode_plain_jpeg(data: bytes, header: JpegHeader, need: Need | None) -> Decoded | None:
+def _decode_plain_jpeg(data: bytes, header: JpegHeader, need: Need | None) -> Decoded:
     size = upright_size(header.size, header.orientation)
     factor = scale_for(size, need(size)) if need else 1
     pixels = decode_jpeg(data, header, factor=factor)
-    if pixels is None:
-        return None
     note = None
     if header.icc:
         image, note = to_srgb(Image.fromarray(pixels), header.icc)

@@ -206,6 +206,7 @@ class Downloads:
     def _here(self) -> _Process:
         """The state of this process: locks and SQLite connections must not be carried over a fork."""
         if self._process.owner != os.getpid():
+            _inherited.append(self._process)
             self._process = _Process()
         return self._process
 
@@ -229,6 +230,14 @@ class _Process:
         self.fetching: dict[str, Future[bytes]] = {}
         self.index_lock = threading.Lock()
         self.index: sqlite3.Connection | None = None
+
+    def __del__(self) -> None:
+        if self.index is not None and self.owner == os.getpid():
+            self.index.close()
+
+
+_inherited: list[_Process] = []
+"""Kept so that a forked child never closes its parent's SQLite connection, which could take the log away from it."""
 
 
 def _open_index(path: Path) -> sqlite3.Connection:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from calotype.images.orientation import exif_orientation, xmp_orientation
 
-__all__ = ["IncompleteJpegError", "JpegHeader", "decode_jpeg", "scale_for", "scan_jpeg"]
+__all__ = ["IncompleteJpegError", "JpegHeader", "OddJpegError", "decode_jpeg", "scale_for", "scan_jpeg"]
 
 _SOF = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
 _BARE = frozenset((0x01, 0xD8, *range(0xD0, 0xD8)))  # TEM, SOI, RSTn: markers without a length
@@ -27,6 +27,10 @@ _HARMLESS = re.compile(
 
 class IncompleteJpegError(Exception):
     """The markers go on after the bytes given: read more, or it is truncated."""
+
+
+class OddJpegError(Exception):
+    """libjpeg warns of something that need not concern a pixel, and stops there: Pillow reads on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +139,8 @@ def _scaled(side: int, factor: int) -> int:
     return (side + factor // 2) // factor
 
 
-def decode_jpeg(data: bytes, header: JpegHeader, *, factor: int = 1) -> npt.NDArray[np.uint8] | None:
-    """The pixels as stored: uint8 (H, W, 3), or (H, W) of a grey JPEG; None where only Pillow can say.
+def decode_jpeg(data: bytes, header: JpegHeader, *, factor: int = 1) -> npt.NDArray[np.uint8]:
+    """The pixels as stored: uint8 (H, W, 3), or (H, W) of a grey JPEG.
 
     The slow accurate DCT and smooth chroma upsampling, as Pillow has them: bit-equal at `factor` 1.
 
@@ -147,6 +151,7 @@ def decode_jpeg(data: bytes, header: JpegHeader, *, factor: int = 1) -> npt.NDAr
 
     Raises:
         ValueError: Truncated or damaged, in libjpeg's words.
+        OddJpegError: Neither, but not quite right; in libjpeg's words too.
     """
     import simplejpeg
 
@@ -163,7 +168,7 @@ def decode_jpeg(data: bytes, header: JpegHeader, *, factor: int = 1) -> npt.NDAr
         )
     except ValueError as error:
         if _HARMLESS.search(str(error)):
-            return None
+            raise OddJpegError(str(error)) from None
         raise
     if factor > 1:  # libjpeg rounds up; a last column that stands for less than half a pixel is mostly padding
         height, width = (_scaled(side, factor) for side in header.size)

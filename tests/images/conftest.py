@@ -190,11 +190,16 @@ def encode() -> Callable[..., bytes]:
 def tiff() -> Callable[..., bytes]:
     """A writer of uncompressed one-strip TIFFs, for the kinds that Pillow can't write."""
 
-    def write(pixels: np.ndarray, *, photometric: int, order: str = "<", extra: int | None = None) -> bytes:
+    def write(
+        pixels: np.ndarray, *, photometric: int, order: str = "<", extra: int | None = None, packed_12: bool = False
+    ) -> bytes:
         height, width = pixels.shape[:2]
         samples = pixels.shape[2] if pixels.ndim == 3 else 1
         bits = pixels.dtype.itemsize * 8
         body = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+        if packed_12:  # two pixels of 12 bits in three bytes, the high bits first; an even width
+            bits, pairs = 12, pixels.reshape(-1, 2).astype(np.uint32)
+            body = b"".join(int(a << 12 | b).to_bytes(3) for a, b in pairs)
         tags = [(256, 3, [width]), (257, 3, [height]), (258, 3, [bits] * samples), (259, 3, [1])]
         tags += [(262, 3, [photometric]), (273, 4, [8]), (277, 3, [samples]), (278, 3, [height]), (279, 4, [len(body)])]
         tags += [(338, 3, [extra])] if extra is not None else []
@@ -349,6 +354,11 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             self.send_header("transfer-encoding", "chunked")
             self.end_headers()
             self.wfile.write(f"{len(server.picture):x}\r\n".encode() + server.picture[:1000])
+            self.close_connection = True
+
+        def do_hangup(self, rest: str) -> None:
+            """Promises to keep the connection, and closes it after a moment."""
+            self.send(200, server.picture)
             self.close_connection = True
 
         def do_chunked(self, rest: str) -> None:

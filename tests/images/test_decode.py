@@ -97,7 +97,11 @@ def test_odd_but_whole_jpegs_are_bit_equal(photo, encode, ref):
 def test_stray_bytes_that_libjpeg_only_warns_of_are_not_damage(photo, encode, ref):
     data = encode(photo, "JPEG", quality=90)
     stray = data[:-2] + bytes(5) + data[-2:]  # before the end marker
-    assert np.array_equal(READER.read(ref(stray)).pixels, twin(data))
+    decoded = READER.read(ref(stray))
+    assert np.array_equal(decoded.pixels, twin(data))
+    assert decoded.notes == ("jpeg: Corrupt JPEG data: 5 extraneous bytes before marker 0xd9",)
+    with pytest.raises(DecodeError, match="truncated"):
+        READER.read(ref(stray[:-1000] + bytes(5)))
 
 
 def test_a_damaged_middle_is_an_error_not_a_grey_half(photo, encode, ref):
@@ -325,6 +329,12 @@ def test_16_bit_grey_is_scaled_not_clipped(ref, tiff):
         assert np.array_equal(decoded.pixels, np.repeat(EIGHT[..., None], 3, 2)), name
         assert decoded.notes == ("16-bit",)
         assert READER.header(ref(data)).mode.startswith("I;16")
+
+
+def test_12_bit_grey_has_a_white_of_4095(ref, tiff):
+    decoded = READER.read(ref(tiff(RAMP >> 4, photometric=1, packed_12=True)))
+    assert largest_difference(decoded.pixels, EIGHT[..., None].repeat(3, 2)) <= 1
+    assert (decoded.pixels.min(), decoded.pixels.max()) == (0, 255)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

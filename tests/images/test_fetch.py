@@ -202,6 +202,24 @@ def test_a_name_that_does_not_resolve_is_final():
         fetcher.fetch("http://no-such-host.invalid/a.jpg")
 
 
+def test_a_name_server_that_is_busy_is_asked_again(server, monkeypatch):
+    resolve, answers = socket.getaddrinfo, iter([False, True])
+
+    def busy(*args, **options):
+        if next(answers):
+            return resolve(*args, **options)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(connect_module.socket, "getaddrinfo", busy)
+    assert local().fetch(f"{server.url}/picture/a") == server.picture
+
+
+def test_a_kept_connection_that_the_server_dropped_is_replaced(server):
+    fetcher = local()
+    for _ in range(10):
+        assert fetcher.fetch(f"{server.url}/hangup") == server.picture
+
+
 # -------------------------------------------------------------------------------------------------------------- limits
 
 
