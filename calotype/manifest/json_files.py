@@ -134,7 +134,7 @@ def _is_plain(table: pa.Table, columns: Columns) -> bool:
     texts = [table.schema.field(name).type for name in columns.captions]
     texts = [type_.value_type if pa.types.is_list(type_) else type_ for type_ in texts]
     texts.append(table.schema.field(columns.image).type)
-    return all(bool(pa.types.is_string(type_) or pa.types.is_null(type_)) for type_ in texts)
+    return {pa.string(), pa.null()}.issuperset(texts)
 
 
 def _line_of(file: Path, row: int) -> int:

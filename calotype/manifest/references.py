@@ -41,11 +41,12 @@ def normal_reference(text: str, base: Path, root: Path) -> str:
         text = text.replace("\\", "/")  # written on Windows
     if posixpath.isabs(text):
         path = posixpath.normpath(text)
-        prefix = root.as_posix().rstrip("/") + "/"
-        if path.startswith(prefix):
-            return path[len(prefix) :]
-        real = os.path.realpath(path)
-        return real[len(prefix) :] if real.startswith(prefix) else path
+        real = os.path.realpath(root)
+        for place, folder in ((path, str(root)), (path, real), (os.path.realpath(path), real)):
+            prefix = folder.rstrip("/") + "/"
+            if place.startswith(prefix):
+                return place[len(prefix) :]
+        return path
     return posixpath.normpath(posixpath.join(os.path.relpath(base, root), text))
 
 
@@ -58,11 +59,11 @@ def normal_references(texts: Any, base: Path, root: Path) -> tuple[Any, npt.NDAr
     texts = as_texts(texts)
     if texts.null_count:
         texts = pc.fill_null(texts, "")
-    empty = np.asarray(pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts)))
     prefix = root.as_posix().rstrip("/") + "/"
     inside = pc.and_not(pc.starts_with(texts, prefix), pc.match_substring(texts, "//"))
     if base == root and pc.any(inside).as_py():
         texts = pc.if_else(inside, pc.utf8_slice_codeunits(texts, len(prefix)), texts)
+    empty = np.asarray(pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts)))
     remote = np.asarray(pc.match_substring_regex(texts, _REMOTE))
     unusual = np.asarray(pc.match_substring_regex(texts, _UNUSUAL)) & ~empty
     remote &= ~np.asarray(pc.match_substring_regex(texts, r"^(?i:file)://"))

@@ -53,9 +53,9 @@ def read():
         if image.key is not None:
             import lmdb
 
-            with lmdb.open(image.path, subdir=Path(image.path).is_dir(), readonly=True, lock=False) as environment:
-                with environment.begin() as transaction:
-                    return transaction.get(image.key)
+            environment = lmdb.open(image.path, subdir=Path(image.path).is_dir(), readonly=True, lock=False)
+            with environment, environment.begin() as transaction:
+                return transaction.get(image.key)
         with open(image.path, "rb") as file:
             file.seek(image.offset)
             return file.read(-1 if image.size is None else image.size)

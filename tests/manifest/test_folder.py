@@ -211,7 +211,7 @@ def test_split_folders(put):
 def test_split_train_of_a_folder_without_splits_is_all_of_it(put):
     put("a.jpg"), put("a.txt", "x")
     assert len(load_manifest(put.root, split="train")) == 1
-    with pytest.raises(ManifestError, match="validation=0.05"):
+    with pytest.raises(ManifestError, match=r"validation=0\.05"):
         load_manifest(put.root, split="test")
 
 
