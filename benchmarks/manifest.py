@@ -88,7 +88,8 @@ def main() -> None:
     figures = []
     with tempfile.TemporaryDirectory() as folder:
         print(
-            f"{'':8} {'file MB':>8} {'import s':>9} {'open s':>7} {'cpu s':>6} {'peak MB':>8} {'µs a row':>9} {'pickle B':>9}"
+            f"{'':8} {'file MB':>8} {'import s':>9} {'open s':>7} {'cpu s':>6} {'peak MB':>8} {'µs a row':>9} "
+            f"{'pickle B':>9}"
         )
         for file in make(Path(folder), rows):
             done = subprocess.run(

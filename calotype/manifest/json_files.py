@@ -114,7 +114,7 @@ def _read_fast(file: Path) -> pa.Table | None:
 
 
 def _has_timestamp(type_: pa.DataType) -> bool:
-    return _without_timestamps(type_) != type_
+    return bool(_without_timestamps(type_) != type_)
 
 
 def _without_timestamps(type_: pa.DataType) -> pa.DataType:
@@ -134,7 +134,7 @@ def _is_plain(table: pa.Table, columns: Columns) -> bool:
     texts = [table.schema.field(name).type for name in columns.captions]
     texts = [type_.value_type if pa.types.is_list(type_) else type_ for type_ in texts]
     texts.append(table.schema.field(columns.image).type)
-    return {pa.string(), pa.null()}.issuperset(texts)
+    return all(type_ in (pa.string(), pa.null()) for type_ in texts)
 
 
 def _line_of(file: Path, row: int) -> int:

@@ -114,7 +114,10 @@ def load_manifest(
         table = _side(table, reading.root, validation, validation_seed, split or "train", about)
     if not len(table):
         raise ManifestError(f"{sources}: every row was left out: {reading.ledger.counts()}; see the ledger")
-    return Manifest(table, root=reading.root, about=about, ledger=reading.ledger)
+    manifest = Manifest(table, root=reading.root, about=about, ledger=reading.ledger)
+    del table
+    pa.default_memory_pool().release_unused()  # what parsing took, and would keep for the life of a training run
+    return manifest
 
 
 def _one_of(name: str, value: Any, other_name: str, other: Any) -> Any:

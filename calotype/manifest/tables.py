@@ -66,6 +66,7 @@ def table_part(
         embedded: The bytes of the image column, if it has any.
         columns: Which column is what, when that is known already.
     """
+    pa.default_memory_pool().release_unused()  # the parser's: keeps the peak down
     columns = columns or find_columns(raw.column_names, reading.columns, label)
     if not columns.captions and reading.need_captions:
         raise ManifestError(
