@@ -120,8 +120,9 @@ class Loader:
             dataset=dataset,
             plan=self.plan,
             threads=threads if threads is not None else _default_threads(),
-            slots=prefetch + 1,
+            prefetch=prefetch,
             on_error=on_error,
+            finish=self.device.type == "cpu",
         )
         self._in_process = in_process or sys.platform == "win32"
         self._copier = DeviceCopier(self.device)
@@ -173,7 +174,7 @@ class Loader:
             self._cursor = self._at = Cursor(epoch=self._cursor.epoch + 1) if last else after
             self._midway = not last
             self._note(delivered.notes)
-            batch = self.dataset.finish(delivered.batch)
+            batch = delivered.batch if self._setup.finish else self.dataset.finish(delivered.batch)
             del delivered
             source.release()
             yield batch

@@ -31,7 +31,7 @@ import torch
 from calotype.ledger import LedgerEntry
 from calotype.loader.plan import Cursor, Plan
 from calotype.loader.produce import OnError, Preparable, Producer
-from calotype.loader.slots import Slot
+from calotype.loader.slots import LEASES, Slot
 from calotype.types import Batch
 
 __all__ = ["Failed", "Ready", "Seek", "Setup", "launch"]
@@ -44,8 +44,9 @@ class Setup:
     dataset: Preparable
     plan: Plan
     threads: int
-    slots: int
+    prefetch: int
     on_error: OnError
+    finish: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,33 +125,39 @@ def _listen(connection: Connection, inbox: queue.SimpleQueue[Any]) -> None:
 class _Server:
     def __init__(self, setup: Setup, connection: Connection, inbox: queue.SimpleQueue[Any]) -> None:
         self._connection, self._inbox = connection, inbox
-        self._slots = [Slot(number) for number in range(setup.slots)]
+        self._slots = [Slot(number) for number in range(setup.prefetch + LEASES)]
         self._free = list(self._slots)
-        self._producer = Producer(setup.dataset, setup.plan, threads=setup.threads, on_error=setup.on_error)
+        self._producer = Producer(
+            setup.dataset,
+            setup.plan,
+            threads=setup.threads,
+            on_error=setup.on_error,
+            finish=setup.finish,
+            on_ready=lambda: inbox.put(None),
+        )
         self._generation: int | None = None
 
     def run(self) -> None:
+        """Begins a step whenever a slot is free, sends one whenever it is made, and waits for either in between."""
         while True:
-            while not self._inbox.empty() or not self._busy():
-                self._handle(self._inbox.get())
             try:
-                while self._free:
+                while self._generation is not None and self._free:
                     self._producer.submit(self._free.pop())
-                self._send_next()
+                while self._generation is not None and self._producer.ready():
+                    self._send_next()
             except ConnectionError:  # the trainer closed the loader
                 os._exit(0)
             except Exception as error:
                 assert self._generation is not None
                 self._connection.send(_failed(self._generation, error))
                 self._stop()
+            self._handle(self._inbox.get())
 
-    def _busy(self) -> bool:
-        return self._generation is not None and (len(self._producer) > 0 or len(self._free) > 0)
-
-    def _handle(self, message: int | Seek) -> None:
+    def _handle(self, message: int | Seek | None) -> None:
+        """A slot that comes back, a move, or (None) word from the producer that a step was made."""
         if isinstance(message, int):
             self._free.append(self._slots[message])
-        else:
+        elif message is not None:
             self._stop(message.cursor)
             self._generation = message.generation
 

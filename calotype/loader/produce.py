@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -36,7 +36,7 @@ class Preparable(Protocol):
         ...
 
     def finish(self, batch: Mapping[str, Any], /) -> Batch:
-        """What is left to do on the device, on whole batches."""
+        """What is left to do on the device, for a sample or a whole batch."""
         ...
 
 
@@ -58,6 +58,9 @@ class _Job:
     builder: BatchBuilder
     samples: list[Future[list[LedgerEntry]]]
 
+    def done(self) -> bool:
+        return all(sample.done() for sample in self.samples)
+
 
 class Producer:
     """Prepares the batches of a plan, from any position on, across epochs.
@@ -68,10 +71,23 @@ class Producer:
         threads: How many work at once.
         on_error: `replace` puts another picture of the same bucket where one can't be read, and notes it;
             `raise` ends with the error.
+        finish: Whether samples are finished here, one by one, or later on the device, batch by batch. The bits are
+            the same.
+        on_ready: Called, from any thread, when a step has been made.
     """
 
-    def __init__(self, dataset: Preparable, plan: Plan, *, threads: int, on_error: OnError) -> None:
+    def __init__(
+        self,
+        dataset: Preparable,
+        plan: Plan,
+        *,
+        threads: int,
+        on_error: OnError,
+        finish: bool,
+        on_ready: Callable[[], None] | None = None,
+    ) -> None:
         self._dataset, self._plan, self._on_error = dataset, plan, on_error
+        self._finish, self._on_ready = finish, on_ready
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="calotype")
         self._jobs: deque[_Job] = deque()
         self._cursor = Cursor()
@@ -105,11 +121,19 @@ class Producer:
         samples = [
             self._pool.submit(self._make, builder, plan, cursor.step, place, key) for place, key in enumerate(keys)
         ]
-        self._jobs.append(_Job(cursor=cursor, memory=memory, builder=builder, samples=samples))
+        job = _Job(cursor=cursor, memory=memory, builder=builder, samples=samples)
+        self._jobs.append(job)
+        if (on_ready := self._on_ready) is not None:
+            for sample in samples:
+                sample.add_done_callback(lambda _: on_ready() if job.done() else None)
         if cursor.step + 1 < len(plan):
             self._cursor = Cursor(epoch=cursor.epoch, step=cursor.step + 1, history=cursor.history)
         else:
             self._cursor = Cursor(epoch=cursor.epoch + 1)
+
+    def ready(self) -> bool:
+        """Whether `take` would return at once."""
+        return bool(self._jobs) and self._jobs[0].done()
 
     def take(self) -> Made:
         """Waits for the oldest step begun.
@@ -157,7 +181,7 @@ class Producer:
                 )
             )
         notes += self._cut_captions(key)
-        builder.put(place, sample)
+        builder.put(place, self._dataset.finish(sample) if self._finish else sample)
         return notes
 
     def _cut_captions(self, key: SampleKey) -> list[LedgerEntry]:

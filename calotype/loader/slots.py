@@ -9,7 +9,10 @@ import tempfile
 import numpy as np
 import torch
 
-__all__ = ["Slot", "attach"]
+__all__ = ["LEASES", "Slot", "attach"]
+
+LEASES = 2
+"""Batches that the trainer may hold as views of slots: the one in use and the one that takes its place."""
 
 _ALIGN = 64
 

@@ -25,6 +25,7 @@ from calotype.loader.build import HeapMemory
 from calotype.loader.plan import Cursor
 from calotype.loader.process import Failed, Ready, Seek, Setup, launch
 from calotype.loader.produce import Producer
+from calotype.loader.slots import LEASES
 from calotype.types import Batch
 
 _T = TypeVar("_T")
@@ -70,8 +71,10 @@ class ThreadSource:
     """Threads in this process. Right for data that is in memory already; others slow a training loop down."""
 
     def __init__(self, setup: Setup) -> None:
-        self._producer = Producer(setup.dataset, setup.plan, threads=setup.threads, on_error=setup.on_error)
-        self._ahead = setup.slots
+        self._producer = Producer(
+            setup.dataset, setup.plan, threads=setup.threads, on_error=setup.on_error, finish=setup.finish
+        )
+        self._ahead = setup.prefetch
 
     def seek(self, cursor: Cursor) -> None:
         self._producer.seek(cursor)
@@ -83,7 +86,7 @@ class ThreadSource:
         return Delivered(cursor=made.cursor, batch=made.tensors | made.rest, notes=made.notes)
 
     def ready(self) -> bool:
-        return False
+        return self._producer.ready()
 
     def release(self) -> None:
         pass
@@ -99,8 +102,9 @@ class ThreadSource:
 class ProcessSource:
     """The near end of the loader process.
 
-    A batch's large tensors are views of its slot; the slot goes back when the last of them is gone. Someone who
-    collects batches gets copies from the second on, so that the process never runs out of slots.
+    A batch's large tensors are views of its slot; the slot goes back when the last of them is gone. Someone who holds
+    more than one batch gets copies from then on (a loop holds one while it asks for the next), so that the process
+    never runs out of slots.
 
     Args:
         setup: What the process starts from.
@@ -177,7 +181,7 @@ class ProcessSource:
 
     def _lease(self, message: Ready) -> Batch:
         whole = np.frombuffer(self._maps[message.slot], dtype=np.uint8)
-        hoarding = len(self._leased) > 0
+        hoarding = len(self._leased) >= LEASES
         batch: Batch = {}
         for key, (dtype, shape, offset, size) in message.tensors.items():
             # A view's storage is its own bytes, not the slot: saving one tensor saves one tensor.

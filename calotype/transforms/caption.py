@@ -259,7 +259,7 @@ def _choose(choose: Any) -> str | tuple[float, ...]:
 
 
 def _callables(custom: Any) -> tuple[Callable[..., str], ...]:
-    steps = tuple(as_list(custom))
+    steps = tuple(as_list(custom)) if custom is not None else ()
     for step in steps:
         if not callable(step):
             raise ConfigError(f"custom: found {step!r}; expected a callable from text to text")

@@ -7,8 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 
-from conftest import read_lines, start_trainer
-from test_loader import alive, until
+from loader_helpers import alive, read_lines, start_trainer, until
 
 WALK = """
 if len(sys.argv) > 1:

@@ -7,37 +7,20 @@ import os
 import random
 import shutil
 import signal
-import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import digest, ids
+from loader_helpers import alive, digest, ids, until
 from real_tokenizers import flux_tokenizers
 
 import calotype
 from calotype.collate import collate
 from calotype.errors import ConfigError, DecodeError, LoaderError
+from calotype.loader.build import HeapMemory
+from calotype.loader.produce import Producer
 from calotype.types import SampleKey
-
-
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-
-
-def until(condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_same_bits_from_any_number_of_threads_in_or_out_of_process(dataset):
@@ -470,3 +453,16 @@ def test_on_a_gpu_the_same_bits(square, device_cache):
                 assert batch["img"].device.type == "cuda"
                 got.append(digest({k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in batch.items()}))
     assert got == expected
+
+
+def test_finishing_batches_later_gives_the_same_bits(dataset):
+    """What a loader for another device does: uint8 travels, whole batches are finished on arrival."""
+    plan = calotype.Loader(dataset, 4, seed=8).plan
+    producer = Producer(dataset, plan, threads=2, on_error="raise", finish=False)
+    for step in range(len(plan.epoch(0))):
+        producer.submit(HeapMemory())
+        made = producer.take()
+        assert made.tensors["img"].dtype == torch.uint8
+        batch = dataset.finish(made.tensors | made.rest)
+        assert digest(batch) == digest(collate([dataset[key] for key in plan.epoch(0)[step]]))
+    producer.close()
