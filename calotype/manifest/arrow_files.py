@@ -41,7 +41,7 @@ def read_parquet(file: Path, reading: Reading) -> Part:
             raw = rest.append_column(image, paths)
         for name in schema.names:
             if name not in wanted and name != image:
-                reading.notes.append(f"column {name!r} holds binary data and is not kept")
+                reading.note(f"column {name!r} holds binary data and is not kept")
     return _part(raw, file, reading, columns, embedded)
 
 

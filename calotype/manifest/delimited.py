@@ -12,6 +12,7 @@ import pyarrow.csv
 
 from calotype.errors import ManifestError
 from calotype.manifest.columns import Columns, find_columns, is_header
+from calotype.manifest.lines import line_finder
 from calotype.manifest.reading import IMAGE_SUFFIXES, Part, Reading
 from calotype.manifest.references import is_remote
 from calotype.manifest.tables import table_part
@@ -51,19 +52,12 @@ def read_delimited(file: Path, reading: Reading) -> Part:
     names = fields if header else list(_PLAIN_NAMES)
     if len(set(names)) < len(names):
         raise ManifestError(f"{file}:1: the header names a column twice: {', '.join(names)}")
-    columns = (
-        find_columns(names, reading.columns, str(file)) if header else Columns(image="image", captions=("caption",))
-    )
+    columns = find_columns(names, reading.columns, str(file))
     fast = _read_fast(file, names, delimiter, header)
     if fast is not None:
-        lines: list[int] = []
-
-        def where(row: int) -> str:
-            if not lines:
-                lines.extend(number for number, text in _lines(file) if isinstance(text, bytes) or text.strip())
-            return f"{file}:{lines[row + header]}"
-
-        return table_part(fast, reading, label=str(file), base=file.parent, where=where, columns=columns)
+        return table_part(
+            fast, reading, label=str(file), base=file.parent, where=line_finder(file, int(header)), columns=columns
+        )
     return _read_patiently(file, names, columns, delimiter, header, reading)
 
 
@@ -110,7 +104,7 @@ def _read_patiently(
     last = names.index(columns.captions[-1]) if columns.captions else -1
     # A caption in the last column may hold the delimiter without quotes around it.
     open_end = last == len(names) - 1
-    records = _tsv_records(file) if delimiter == "\t" else _csv_records(file)
+    records = _lines(file) if delimiter == "\t" else _csv_records(file)
     numbers: list[int] = []
     values: list[list[str]] = []
     skip = header
@@ -145,10 +139,6 @@ def _read_patiently(
         where=lambda row: f"{file}:{numbers[row]}",
         columns=columns,
     )
-
-
-def _tsv_records(file: Path) -> Iterator[tuple[int, str | bytes]]:
-    return _lines(file)
 
 
 def _csv_records(file: Path) -> Iterator[tuple[int, str | bytes]]:

@@ -37,7 +37,11 @@ class Listing:
 def list_folder(folder: Path, recursive: bool, on_odd_name: Callable[[str, str], None]) -> Listing:
     """Looks through a folder once. Hidden and system files are passed over; a loop of links is walked once."""
     found = Listing()
-    for name in _walk(folder, recursive):
+    try:
+        names_found = list(_walk(folder, recursive))
+    except PermissionError as error:
+        raise ManifestError(f"{error.filename}: the folder can't be read: {error.strerror}") from None
+    for name in names_found:
         suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each of 100,000 names costs a second
         if suffix in IMAGE_SUFFIXES:
             names = found.images
@@ -75,7 +79,7 @@ def _walk(folder: Path, recursive: bool) -> Iterator[str]:
                     continue
                 if entry.is_dir():
                     below.append(f"{inside}{entry.name}/")
-                elif entry.is_file():
+                elif entry.is_file() or entry.is_symlink():  # a broken link is for the reader to name
                     yield inside + entry.name
         if recursive:
             stack.extend(sorted(below, reverse=True))
@@ -172,9 +176,9 @@ def _sidecars(folder: Path, listing: Listing, rows: list[str], reading: Reading)
         weights.append(float(repeats[0]) if repeats else 1.0)
     for top, repeats in kohya.items():
         if repeats:
-            reading.notes.append(f"{top}: kohya repeat folder, each picture is shown {repeats[0]} times an epoch")
+            reading.note(f"{top}: kohya repeat folder, each picture is shown {repeats[0]} times an epoch")
     if from_folder:
-        reading.notes.append(f"{from_folder} picture(s) without a caption file are captioned by kohya's folder name")
+        reading.note(f"{from_folder} picture(s) without a caption file are captioned by kohya's folder name")
     for orphan in sorted(beside - used):
         reading.ledger.add("no_picture", str(folder / orphan), "a caption file with no picture beside it")
     return captions, weights

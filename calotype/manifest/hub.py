@@ -68,7 +68,7 @@ def _parts(loaded: Any, name: str, folder: Path | None, reading: Reading) -> lis
     # Ids of a saved dataset don't depend on where its folder lies.
     label = (split or "row") if folder is not None else "/".join(filter(None, (name, split)))
     columns = find_columns(loaded.column_names, reading.columns, name)
-    reading.notes.append(f"split {split!r} of the dataset {name}" if split else f"the dataset {name}")
+    reading.note(f"split {split!r} of the dataset {name}" if split else f"the dataset {name}")
     schema: pa.Schema = loaded.data.table.schema
     type_ = schema.field(columns.image).type
     placed: list[tuple[Embedded | None, pa.ChunkedArray]]
@@ -114,7 +114,7 @@ def _choose(splits: Any, name: str, reading: Reading) -> tuple[str, Any]:
         )
     others = [each for each in splits if each != wanted]
     if others and reading.split is None:
-        reading.notes.append(f"split 'train' was taken; {', '.join(others)} not")
+        reading.note(f"split 'train' was taken; {', '.join(others)} not")
     return wanted, splits[wanted]
 
 

@@ -12,6 +12,7 @@ import pyarrow.json
 
 from calotype.errors import ManifestError
 from calotype.manifest.columns import Columns, find_columns
+from calotype.manifest.lines import line_finder
 from calotype.manifest.reading import Part, Reading
 from calotype.manifest.tables import table_part
 from calotype.manifest.values import encodable, table_of
@@ -91,7 +92,7 @@ def _read_lines(file: Path, reading: Reading) -> Part:
                 reading,
                 label=str(file),
                 base=file.parent,
-                where=lambda row: f"{file}:{_line_of(file, row)}",
+                where=line_finder(file),
                 columns=columns,
             )
     return _read_patiently(file, reading)
@@ -135,17 +136,6 @@ def _is_plain(table: pa.Table, columns: Columns) -> bool:
     texts = [type_.value_type if pa.types.is_list(type_) else type_ for type_ in texts]
     texts.append(table.schema.field(columns.image).type)
     return all(type_ in (pa.string(), pa.null()) for type_ in texts)
-
-
-def _line_of(file: Path, row: int) -> int:
-    """The number of the line that holds the row: lines of white space only are no rows."""
-    seen = -1
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            seen += bool(line.strip())
-            if seen == row:
-                return number
-    raise AssertionError(f"{file} has no row {row}")
 
 
 def _decoded(file: Path) -> Iterator[tuple[int, Any]]:

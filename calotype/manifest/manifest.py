@@ -133,7 +133,7 @@ class Manifest(Sequence[Row]):
 
     def select(self, indices: Iterable[int] | npt.NDArray[np.integer[Any]]) -> Manifest:
         """The rows at these indices, in this order, as a manifest of their own."""
-        chosen = np.fromiter(indices, dtype=np.int64)
+        chosen = indices if isinstance(indices, np.ndarray) else np.fromiter(indices, dtype=np.int64)
         if len(chosen) and not (-len(self) <= chosen.min() and chosen.max() < len(self)):
             raise IndexError(f"select: indices must lie in a manifest of {len(self)} rows")
         chosen = np.where(chosen < 0, chosen + len(self), chosen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from calotype.errors import ManifestError, MissingDependencyError
+from calotype.errors import ManifestError
 from calotype.manifest.captions import decode_text, split_captions
 from calotype.manifest.columns import find_columns
+from calotype.manifest.lmdb_index import lmdb_index
 from calotype.manifest.reading import IMAGE_SUFFIXES, Part, Reading
 from calotype.manifest.tables import Embedded, table_part
 from calotype.manifest.tar_index import tar_index
@@ -64,7 +65,6 @@ def read_tar(file: Path, reading: Reading) -> Part:
 
 
 _PREFIXED = re.compile(r"(image|img|caption|text|label)s?([-_:/].+)")
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 
 
 def read_lmdb(path: Path, reading: Reading) -> Part:
@@ -74,43 +74,24 @@ def read_lmdb(path: Path, reading: Reading) -> Part:
     `label-1`; or a bare `a` that is a picture with `a.txt`.
     """
     found = _Members()
-    for key, value in _lmdb_items(path):
+    index = lmdb_index(path)
+    for key, image, value in zip(*(index[name].to_pylist() for name in ("key", "image", "data")), strict=True):
         try:
             name = key.decode("utf-8")
         except UnicodeDecodeError:
             name = key.decode("latin-1")
         stem, suffix = posixpath.splitext(name)
         prefixed = _PREFIXED.fullmatch(name)
-        if _looks_like_image(value):
+        if image:
             shared = prefixed[2] if prefixed else (stem if suffix.lower() in IMAGE_SUFFIXES else name)
             found.pictures.append(_Picture(shared, name, lmdb_key=key))
+        elif value is None:
+            continue
         elif suffix.lower() in (".txt", ".caption", ".json"):
             found.texts.setdefault(stem, {})[suffix.lower()] = value
         elif prefixed:
             found.texts.setdefault(prefixed[2], {})[".txt"] = value
     return _part(path, found, reading)
-
-
-def _looks_like_image(value: bytes) -> bool:
-    if value.startswith(_SIGNATURES):
-        return True
-    return (value[:4] == b"RIFF" and value[8:12] == b"WEBP") or value[4:8] == b"ftyp"
-
-
-def _lmdb_items(path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """All keys in order, with their values: whole texts, and the first bytes of what may be pictures."""
-    try:
-        import lmdb
-    except ImportError:
-        raise MissingDependencyError("lmdb", extra="lmdb", purpose=f"to read {path.name}") from None
-    try:
-        environment = lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False)
-    except lmdb.Error as error:
-        raise ManifestError(f"{path}: not an LMDB environment: {error}") from None
-    with environment, environment.begin(buffers=True) as transaction:
-        for key, value in transaction.cursor():
-            head = bytes(value[:16])
-            yield bytes(key), head if _looks_like_image(head) else bytes(value)
 
 
 def _part(file: Path, found: _Members, reading: Reading) -> Part:

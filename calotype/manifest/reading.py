@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from calotype.errors import ManifestError
 from calotype.ledger import Ledger
 from calotype.manifest.captions import as_texts
-from calotype.manifest.manifest import EXTRA, JSON_FIELD
+from calotype.manifest.manifest import EXTRA
 
 __all__ = ["CAPTION_SUFFIXES", "IMAGE_SUFFIXES", "Part", "Reading", "as_extra", "make_part"]
 
@@ -54,6 +53,11 @@ class Reading:
             raise ManifestError(f"{where}: {reason} (on_error='skip' leaves such rows out and lists them)")
         self.ledger.add(kind, where, reason)
 
+    def note(self, text: str) -> None:
+        """A sentence for `Manifest.describe`; several files may say the same."""
+        if text not in self.notes:
+            self.notes.append(text)
+
     def relative(self, path: Path) -> str:
         """The path as ids have it: relative to the root, with forward slashes."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
@@ -74,11 +78,6 @@ class Part:
 def as_extra(name: str, values: pa.ChunkedArray | pa.Array) -> tuple[pa.Field, pa.ChunkedArray | pa.Array]:
     """One of the data file's own columns, under the name it has in the manifest."""
     return pa.field(EXTRA + name, values.type), values
-
-
-def texts_as_extra(name: str, values: Sequence[str | None]) -> tuple[pa.Field, pa.Array]:
-    """A column of JSON texts."""
-    return pa.field(EXTRA + name, pa.large_string(), metadata=JSON_FIELD), pa.array(values, pa.large_string())
 
 
 def make_part(
@@ -123,8 +122,3 @@ def make_part(
     fields = [pa.field(label, values.type) for label, values in columns.items()] + [field_ for field_, _ in extra]
     arrays = [*columns.values(), *(values for _, values in extra)]
     return Part(table=pa.table(arrays, schema=pa.schema(fields)), where=where, explicit_ids=explicit_ids)
-
-
-def drop_rows(table: pa.Table, bad: Any) -> pa.Table:
-    """The table without the rows where the boolean mask is true."""
-    return table.filter(pc.invert(pa.array(bad)))

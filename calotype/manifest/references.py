@@ -60,7 +60,7 @@ def normal_references(texts: Any, base: Path, root: Path) -> tuple[Any, npt.NDAr
     if texts.null_count:
         texts = pc.fill_null(texts, "")
     prefix = root.as_posix().rstrip("/") + "/"
-    inside = pc.and_not(pc.starts_with(texts, prefix), pc.match_substring(texts, "//"))
+    inside = pc.and_not(pc.starts_with(texts, prefix), pc.match_substring_regex(texts, "//|/$"))
     if base == root and pc.any(inside).as_py():
         texts = pc.if_else(inside, pc.utf8_slice_codeunits(texts, len(prefix)), texts)
     empty = np.asarray(pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts)))

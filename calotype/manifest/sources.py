@@ -220,7 +220,7 @@ def _read_data_folder(folder: Path, listing: Listing, reading: Reading) -> tuple
         if places:
             if len(places) < len(listing.data):
                 others = sorted({Path(name).suffix for name in listing.data} - {suffix})
-                reading.notes.append(f"read the {suffix} files of the folder, not its {', '.join(others)} files")
+                reading.note(f"read the {suffix} files of the folder, not its {', '.join(others)} files")
             return [_read_file(place, reading) for place in places], [suffix[1:]]
     return [], ["folder"]
 

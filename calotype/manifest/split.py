@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,12 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from calotype.errors import MissingDependencyError
+from calotype.manifest.fingerprint import of_file
+from calotype.manifest.lmdb_index import lmdb_fingerprints
 from calotype.manifest.manifest import REMOTE
 
 __all__ = ["held_out"]
-
-_WINDOW = 16 << 10
 
 
 def held_out(table: pa.Table, root: Path, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
@@ -32,74 +30,23 @@ def held_out(table: pa.Table, root: Path, fraction: float, seed: int) -> npt.NDA
     ids = table["id"].to_pylist()
     refs = ids if pa.types.is_null(table["ref"].type) else pc.coalesce(table["ref"], table["id"]).to_pylist()
     offsets, sizes, keys = (table[name].to_pylist() for name in ("offset", "size", "key"))
-    environments = _Environments()
+    environments = {str(ref): lmdb_fingerprints(root / ref) for ref in {refs[n] for n in range(count) if keys[n]}}
 
     def side(row: int) -> bool:
-        print_ = None
-        if not REMOTE.match(refs[row]):
-            path = str(root / refs[row])
+        ref = refs[row]
+        what: bytes | None = None
+        if keys[row] is not None:
+            what = environments[ref].get(keys[row])
+        elif REMOTE.match(ref):
+            what = ref.encode("utf-8")
+        else:
             try:
-                if keys[row] is not None:
-                    print_ = _of_bytes(environments.value(path, keys[row]))
-                else:
-                    print_ = _of_file(path, offsets[row] or 0, sizes[row])
+                what = of_file(str(root / ref), offsets[row] or 0, sizes[row])
             except OSError:
-                print_ = None
-        if print_ is None:
-            print_ = (refs[row] if REMOTE.match(refs[row]) else ids[row]).encode("utf-8")
-        hashed = xxhash.xxh3_64_intdigest(print_, seed=seed & (2**64 - 1))
+                what = None
+        hashed = xxhash.xxh3_64_intdigest(what or ids[row].encode("utf-8"), seed=seed & (2**64 - 1))
         return hashed < fraction * 2.0**64
 
-    try:
-        # Waiting for the disk is what takes the time here.
-        with ThreadPoolExecutor(8) as pool:
-            sides = list(pool.map(side, range(count), chunksize=256))
-    finally:
-        environments.close()
-    return np.array(sides, dtype=bool)
-
-
-def _windows(size: int) -> list[tuple[int, int]]:
-    """(start, length) of what is read of a picture of so many bytes."""
-    if size <= 3 * _WINDOW:
-        return [(0, size)]
-    return [(0, _WINDOW), ((size - _WINDOW) // 2, _WINDOW), (size - _WINDOW, _WINDOW)]
-
-
-def _of_file(path: str, offset: int, size: int | None) -> bytes:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(handle).st_size if size is None else size
-        return b"".join([size.to_bytes(8, "little"), *(os.pread(handle, n, offset + at) for at, n in _windows(size))])
-    finally:
-        os.close(handle)
-
-
-def _of_bytes(data: bytes) -> bytes:
-    return b"".join([len(data).to_bytes(8, "little"), *(data[at : at + n] for at, n in _windows(len(data)))])
-
-
-class _Environments:
-    """Open LMDB environments, one for each path."""
-
-    def __init__(self) -> None:
-        self._open: dict[str, object] = {}
-
-    def value(self, path: str, key: bytes) -> bytes:
-        try:
-            import lmdb
-        except ImportError:
-            raise MissingDependencyError("lmdb", extra="lmdb", purpose=f"to read {path}") from None
-        environment = self._open.get(path)
-        if environment is None:
-            environment = lmdb.open(path, subdir=Path(path).is_dir(), readonly=True, lock=False, max_spare_txns=8)
-            self._open[path] = environment
-        with environment.begin() as transaction:  # type: ignore[attr-defined]
-            value = transaction.get(key)
-        if value is None:
-            raise FileNotFoundError(f"{path} has no key {key!r}")
-        return bytes(value)
-
-    def close(self) -> None:
-        for environment in self._open.values():
-            environment.close()  # type: ignore[attr-defined]
+    # Waiting for the disk is what takes the time here.
+    with ThreadPoolExecutor(8) as pool:
+        return np.array(list(pool.map(side, range(count))), dtype=bool)

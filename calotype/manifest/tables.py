@@ -216,9 +216,7 @@ def _extras(raw: pa.Table, columns: Columns, reading: Reading) -> list[tuple[pa.
         if field.name in columns.used:
             continue
         if holds_bytes(field.type):
-            note = f"column {field.name!r} holds binary data and is not kept"
-            if note not in reading.notes:
-                reading.notes.append(note)
+            reading.note(f"column {field.name!r} holds binary data and is not kept")
             continue
         column = as_extra(field.name, raw[field.name])
         extras.append((column[0].with_metadata(JSON_FIELD), column[1]) if field.metadata == JSON_FIELD else column)

@@ -156,6 +156,20 @@ def test_lmdb_by_suffix(put, read, jpeg, subdir):
     assert (row.id, row.captions, read(row.image)) == ("p.lmdb!a.jpg", ("another",), jpeg(1))
 
 
+def test_lmdb_that_someone_reads_from_can_be_loaded_again(put, jpeg):
+    """LMDB refuses to open an environment twice in a process; training holds it open when validation is loaded."""
+    put("x", "")
+    items = {f"{n:02d}.jpg": jpeg(n) for n in range(30)} | {f"{n:02d}.txt": b"x" for n in range(30)}
+    path = write_lmdb(put.root / "p", items)
+    train = load_manifest(path, validation=0.4)
+    with lmdb.open(train[0].image.path, readonly=True, lock=False):
+        held = load_manifest(path, validation=0.4, split="validation")
+        assert len(held) + len(train) == 30
+    changed = write_lmdb(path, {"new.jpg": jpeg(31), "new.txt": b"y"})
+    with lmdb.open(str(path), readonly=True, lock=False), pytest.raises(ManifestError, match="it is open"):
+        load_manifest(changed)
+
+
 def test_lmdb_by_prefix_and_in_a_folder(put, jpeg):
     items = {"num-samples": b"2"}
     for number in (1, 2):

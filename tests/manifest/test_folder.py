@@ -81,6 +81,12 @@ def test_link_loops_end_and_linked_folders_are_read_once(put):
     assert list(captions(load_manifest(put.root))) == ["sub/a.jpg"]
 
 
+def test_a_broken_link_does_not_vanish(put):
+    put("a.txt", "x")
+    os.symlink(put.root / "gone.jpg", put.root / "a.jpg")
+    assert captions(load_manifest(put.root)) == {"a.jpg": ("x",)}, "reading it is what fails, by its name"
+
+
 def test_a_name_that_is_not_utf8_is_named(put):
     put("a.jpg"), put("a.txt", "x")
     with open(os.fsencode(put.root) + b"/\xff.jpg", "wb") as file:

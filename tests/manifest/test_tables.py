@@ -259,6 +259,22 @@ def test_json_text_that_looks_like_a_date_stays_text(put):
     assert row.extra == {"more": {"d": "2020-01-02 03:04:05"}, "l": ["2020-01-03"]}
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "tsv"])
+def test_many_skipped_rows_are_named_in_linear_time(put, kind):
+    rows = [{"image": f"{n}.jpg", "caption": "" if n % 2 else "x"} for n in range(20_000)]
+    manifest = load_manifest(write_rows(put, kind, rows), missing_captions="skip")
+    last = list(manifest.ledger)[-1]
+    assert len(manifest) == len(manifest.ledger) == 10_000
+    assert (last.id, last.reason.endswith(f"rows.{kind}:{20_000 + (kind == 'tsv')})")) == ("19999.jpg", True)
+
+
+def test_headerless_files_have_the_columns_image_and_caption(put):
+    file = put("a.tsv", "a.jpg\tx\n")
+    assert captions(load_manifest(file, columns={"image": "image", "caption": "caption"})) == {"a.jpg": ("x",)}
+    with pytest.raises(ManifestError, match=r"no column 'photo'.*'image', 'caption'"):
+        load_manifest(file, columns={"image": "photo"})
+
+
 def test_the_fast_json_reader_and_the_patient_one_agree(put):
     rows = [
         {
