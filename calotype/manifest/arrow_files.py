@@ -37,7 +37,7 @@ def read_parquet(file: Path, reading: Reading) -> Part:
         else:
             rest = opened.read(columns=wanted)
             holder = cached("images", [file], lambda: _image_batches(opened, image), note=image)
-            embedded, paths = embedded_in(holder, "image", reading.relative(file))
+            embedded, paths = embedded_in(holder, "image", reading.label(file))
             raw = rest.append_column(image, paths)
         for name in schema.names:
             if name not in wanted and name != image:
@@ -65,11 +65,11 @@ def read_arrow(file: Path, reading: Reading) -> Part:
     type_ = raw.schema.field(columns.image).type
     if holds_bytes(type_):
         try:
-            embedded, paths = embedded_in(file, columns.image, reading.relative(file))
+            embedded, paths = embedded_in(file, columns.image, reading.label(file))
         except NotMappedError:  # compressed: its bytes are nowhere in the file as they are
             chunks = raw[columns.image].chunks
             holder = cached("images", [file], lambda: unpack(type_, chunks), note=columns.image)
-            embedded, paths = embedded_in(holder, "image", reading.relative(file))
+            embedded, paths = embedded_in(holder, "image", reading.label(file))
         raw = raw.set_column(raw.column_names.index(columns.image), columns.image, paths)
     return _part(raw, file, reading, columns, embedded)
 

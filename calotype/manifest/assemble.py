@@ -121,6 +121,7 @@ def fill_missing_captions(table: pa.Table, where: _Where, missing: str, reading:
             f"{where(int(lacking[0]))}). Ways out: put the caption of a.jpg into a.txt beside it; or say what to do "
             "with missing_captions='skip' (leave them out), 'empty' (an empty caption, right when a trigger or "
             "template makes the text) or any other text (the caption of them all)"
+            + "".join(f". By the way: {note}" for note in reading.notes)
         )
     if missing == "skip":
         for row in lacking:

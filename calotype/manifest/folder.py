@@ -42,7 +42,7 @@ def list_folder(folder: Path, recursive: bool, on_odd_name: Callable[[str, str],
     except PermissionError as error:
         raise ManifestError(f"{error.filename}: the folder can't be read: {error.strerror}") from None
     for name in names_found:
-        suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each of 100,000 names costs a second
+        suffix = name[len(_stem(name)) :].lower()
         if suffix in IMAGE_SUFFIXES:
             names = found.images
         elif suffix in CAPTION_SUFFIXES:
@@ -60,6 +60,10 @@ def list_folder(folder: Path, recursive: bool, on_odd_name: Callable[[str, str],
     for names in (found.images, found.captions, found.data):
         names.sort()
     return found
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]  # noqa: PTH122 - a Path for each of 100,000 names costs a second
 
 
 def _walk(folder: Path, recursive: bool) -> Iterator[str]:
@@ -97,6 +101,13 @@ def read_folder(
     lead = reading.relative(folder)
     lead = "" if lead == "." else f"{lead}/"
     metadata = [name for name in listing.data if Path(name).name.lower() in _METADATA]
+    stems = {_stem(name) for name in listing.images}
+    unread = [name for name in listing.data if name not in metadata and _stem(name) not in stems]
+    if unread:
+        reading.note(
+            f"not read, because the folder has pictures: {', '.join(unread[:3])}{', …' if len(unread) > 3 else ''}; "
+            "give such a file as path to use it"
+        )
     present = {lead + name for name in listing.images}
     lenient = replace(reading, need_captions=False)
     parts = [_only_present(read_metadata(folder / name, lenient), present, reading) for name in metadata]
@@ -154,11 +165,11 @@ def _sidecars(folder: Path, listing: Listing, rows: list[str], reading: Reading)
     kohya: dict[str, tuple[int, str] | None] = {}
     from_folder = 0
     for name in listing.images:
-        stem = os.path.splitext(name)[0]  # noqa: PTH122
+        stem = _stem(name)
         used.update(stem + suffix for suffix in CAPTION_SUFFIXES)
         used.update(name + suffix for suffix in CAPTION_SUFFIXES)
     for name in rows:
-        stem = os.path.splitext(name)[0]  # noqa: PTH122
+        stem = _stem(name)
         own: list[str] = []
         for suffix in CAPTION_SUFFIXES:
             sidecar = name + suffix if name + suffix in beside else stem + suffix

@@ -94,6 +94,7 @@ def load_manifest(
         raise ConfigError(f"root: there is no folder {image_root}")
     reading = Reading(
         root=image_root or sources.root,
+        home=sources.root,
         image_root=image_root,
         columns=parse_column_map(columns, option),
         need_captions=missing_captions == "error",

@@ -98,7 +98,7 @@ def _part(file: Path, found: _Members, reading: Reading) -> Part:
     """Rows from members; JSON beside a picture gives captions when no text does, and its other values as extras."""
     if not found.pictures:
         raise ManifestError(f"{file}: no pictures found in it; expected members such as a.jpg with a.txt beside it")
-    label = reading.relative(file)
+    label = reading.label(file)
     rows: list[dict[str, Any]] = []
     kept: list[_Picture] = []
     for picture in found.pictures:

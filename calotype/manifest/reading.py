@@ -30,6 +30,9 @@ class Reading:
     root: Path
     """Ids are relative to it."""
 
+    home: Path
+    """The deepest folder that holds all that is read; the same as `root` unless the user gave another."""
+
     image_root: Path | None
     """Relative references of data files are relative to it; None: each data file's own folder."""
 
@@ -59,8 +62,12 @@ class Reading:
             self.notes.append(text)
 
     def relative(self, path: Path) -> str:
-        """The path as ids have it: relative to the root, with forward slashes."""
+        """The path as references have it: relative to the root where it lies in it, with forward slashes."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
+
+    def label(self, file: Path) -> str:
+        """What ids call a data file or archive: never an absolute path, so that a move changes nothing."""
+        return file.relative_to(self.root if file.is_relative_to(self.root) else self.home).as_posix()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

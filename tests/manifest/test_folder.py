@@ -115,6 +115,13 @@ def test_missing_captions_error_names_images_and_ways_out(put):
     assert all(word in text for word in ("a.txt", "'skip'", "'empty'", "trigger"))
 
 
+def test_a_data_file_among_pictures_is_pointed_at(put):
+    put("a.jpg"), put("data.tsv", "a.jpg\tx\n")
+    with pytest.raises(MissingCaptionError, match=r"data\.tsv; give such a file as path"):
+        load_manifest(put.root)
+    assert captions(load_manifest(put.root / "data.tsv")) == {"a.jpg": ("x",)}
+
+
 def test_missing_captions_skip_empty_and_text(put):
     put("a.jpg"), put("b.jpg"), put("c.jpg"), put("b.txt", "has one")
     skipped = load_manifest(put.root, missing_captions="skip")

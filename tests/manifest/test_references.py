@@ -3,6 +3,8 @@
 import json
 import os
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from calotype.errors import ManifestError
@@ -70,8 +72,6 @@ def test_an_absolute_reference_through_a_link_is_relative_too(put, tmp_path):
 
 @pytest.mark.parametrize("base", ["", "tables"])
 def test_a_column_at_once_agrees_with_one_by_one(put, base):
-    import pyarrow as pa
-
     root = put.root
     folder = root / base
     texts = [
@@ -95,6 +95,12 @@ def test_the_root_option_and_its_other_name(put, tmp_path):
         assert [row.image.path for row in manifest] == [f"{tmp_path}/pictures/a.jpg", f"{tmp_path}/pictures/b.jpg"]
     with pytest.raises(ValueError, match="there is no folder"):
         load_manifest(file, root=tmp_path / "gone")
+
+
+def test_ids_of_bytes_stay_relative_when_the_root_is_elsewhere(put, jpeg, tmp_path):
+    pq.write_table(pa.table({"image": [jpeg(1)], "text": ["x"]}), put("tables/a.parquet", ""))
+    (tmp_path / "pictures").mkdir()
+    assert only(put.root / "tables" / "a.parquet", root=tmp_path / "pictures").id == "a.parquet#0"
 
 
 def test_moving_the_folder_changes_nothing(put, tmp_path):
