@@ -75,18 +75,25 @@ def _merge(table: pa.Table, explicit: np.ndarray, where: _Where, reading: Readin
     first[group[::-1]] = np.arange(len(group))[::-1]  # the earliest row of each group is written last
     again = np.flatnonzero(first[group] != np.arange(len(group)))
     drop: list[int] = []
-    places = [table[name] for name in ("ref", "offset", "size", "key")]
-    for row in again[explicit[again]]:
-        twin = int(first[group[row]])
-        if any(column[int(row)] != column[twin] for column in places if not pa.types.is_null(column.type)):
-            id = table["id"][int(row)].as_py()
-            reading.bad(
-                where(int(row)),
-                f"the id {id!r} is already that of another picture, at {where(twin)}; ids must be unique. "
-                "columns={'id': None} takes the pictures' paths instead",
-                kind="duplicate_id",
-            )
-            drop.append(int(row))
+    # Ids that come from references are equal only for one picture; those of a column can be wrong.
+    doubtful = again[explicit[again] | explicit[first[group[again]]]]
+    places = [table[name] for name in ("offset", "size", "key") if not pa.types.is_null(table[name].type)]
+    if not pa.types.is_null(table["ref"].type):
+        places.append(pc.coalesce(table["ref"], table["id"]))
+    twins = first[group[doubtful]]
+    differs = np.zeros(len(doubtful), dtype=bool)
+    for column in places:
+        here, there = column.take(pa.array(doubtful)), column.take(pa.array(twins))
+        same = pc.or_(pc.fill_null(pc.equal(here, there), False), pc.and_(pc.is_null(here), pc.is_null(there)))
+        differs |= ~np.asarray(same)
+    for row, twin in zip(doubtful[differs].tolist(), twins[differs].tolist(), strict=True):
+        reading.bad(
+            where(row),
+            f"the id {table['id'][row].as_py()!r} is already that of another picture, at {where(twin)}; ids must be "
+            "unique. columns={'id': None} takes the pictures' paths instead",
+            kind="duplicate_id",
+        )
+        drop.append(row)
     captions = table["captions"].combine_chunks()
     owner = pc.list_parent_indices(captions).to_numpy()
     texts = pc.list_flatten(captions)

@@ -49,7 +49,8 @@ def read_delimited(file: Path, reading: Reading) -> Part:
             f"path, url, …), or lines of a picture's path, {'a tab' if delimiter == chr(9) else 'a comma'} and its "
             "caption. Name other columns with columns={'image': …, 'caption': …}"
         )
-    names = fields if header else list(_PLAIN_NAMES)
+    # Spreadsheets end lines with empty columns; two of them are no mistake.
+    names = [name or f"column_{place}" for place, name in enumerate(fields)] if header else list(_PLAIN_NAMES)
     if len(set(names)) < len(names):
         raise ManifestError(f"{file}:1: the header names a column twice: {', '.join(names)}")
     columns = find_columns(names, reading.columns, str(file))
@@ -118,6 +119,8 @@ def _read_patiently(
             skip = False
             continue
         fields = _split(record, delimiter, len(names) if open_end else None)
+        if len(fields) == 1 and not header and not reading.need_captions:
+            fields.append("")
         if len(fields) != len(names):
             reading.bad(
                 f"{file}:{number}",

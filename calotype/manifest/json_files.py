@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json
 
 from calotype.errors import ManifestError
@@ -111,7 +112,18 @@ def _read_fast(file: Path) -> pa.Table | None:
         table.validate(full=True)  # the parser lets text through that is not UTF-8
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
-    return table
+    return None if any(_loses_digits(chunk) for column in table.columns for chunk in column.chunks) else table
+
+
+def _loses_digits(values: pa.Array) -> bool:
+    """Whether whole numbers may have been rounded: Arrow makes floats of those beyond 64 bits or among fractions."""
+    if pa.types.is_floating(values.type):
+        bounds = pc.min_max(values).as_py()
+        return bounds["max"] is not None and max(-bounds["min"], bounds["max"]) >= 2.0**53
+    if pa.types.is_struct(values.type) or pa.types.is_list(values.type):
+        below = values.flatten()
+        return any(_loses_digits(each) for each in (below if isinstance(below, list) else [below]))
+    return False
 
 
 def _has_timestamp(type_: pa.DataType) -> bool:

@@ -49,6 +49,7 @@ class _Members:
 def read_tar(file: Path, reading: Reading) -> Part:
     """A WebDataset shard: members of one name up to the first dot are one sample."""
     found = _Members()
+    names: set[str] = set()
     index = tar_index(file).to_pydict()
     for name, offset, size, data in zip(index["name"], index["offset"], index["size"], index["data"], strict=True):
         folder, base = posixpath.split(name)
@@ -58,6 +59,10 @@ def read_tar(file: Path, reading: Reading) -> Part:
         key = posixpath.join(folder, stem)
         suffix = (dot + suffix).lower()
         if suffix in IMAGE_SUFFIXES:
+            if name in names:
+                reading.bad(f"{file}!{name}", "this picture is in the archive twice; its name must be unique")
+                continue
+            names.add(name)
             found.pictures.append(_Picture(key, name, offset, size))
         elif data is not None:
             found.texts.setdefault(key, {})[suffix] = data

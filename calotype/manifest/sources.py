@@ -17,6 +17,7 @@ from calotype.manifest.delimited import read_delimited
 from calotype.manifest.folder import Listing, list_folder, read_folder
 from calotype.manifest.hub import is_saved_dataset, read_hub, read_saved
 from calotype.manifest.json_files import read_json
+from calotype.manifest.manifest import REMOTE
 from calotype.manifest.members import read_lmdb, read_tar
 from calotype.manifest.reading import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Part, Reading
 
@@ -117,6 +118,11 @@ def _may_be_hub(path: str) -> bool:
 def _local(paths: Sequence[PathLike]) -> Sources:
     found: list[Path] = []
     for each in paths:
+        if REMOTE.match(os.fspath(each)):
+            raise ManifestError(
+                f"{each}: data files and folders are read from this machine's disks; copy it here first. (The pictures "
+                "that a data file names may be remote.)"
+            )
         place = absolute(each)
         if place.exists():
             found.append(place)

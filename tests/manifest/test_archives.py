@@ -108,6 +108,13 @@ def test_damaged_archives_are_errors_and_not_short(put, jpeg):
     assert len(load_manifest(put("e.tar", whole[:end]), missing_captions="empty")) == 4
 
 
+def test_a_picture_twice_in_an_archive(put, jpeg):
+    file = write_tar(put("s.tar", ""), [("a.jpg", jpeg(1)), ("a.txt", b"x"), ("a.jpg", jpeg(2))])
+    with pytest.raises(ManifestError, match=r"s\.tar!a\.jpg: this picture is in the archive twice"):
+        load_manifest(file)
+    assert rows(load_manifest(file, on_error="skip")) == [("s.tar!a.jpg", ("x",))]
+
+
 def test_bad_texts_in_an_archive(put, jpeg):
     members = [("a.jpg", jpeg(1)), ("a.txt", b"caf\xe9"), ("b.jpg", jpeg(2)), ("b.json", b"[1"), ("c.jpg", jpeg(3))]
     file = write_tar(put("s.tar", ""), [*members, ("c.txt", b"fine")])

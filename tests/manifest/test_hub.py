@@ -133,6 +133,11 @@ def test_without_the_package_the_extra_is_named(put, monkeypatch):
         load_manifest("owner/photos")
 
 
+def test_a_remote_data_file_says_to_copy_it():
+    with pytest.raises(ManifestError, match="copy it here first"):
+        load_manifest("s3://bucket/rows.parquet")
+
+
 @pytest.mark.parametrize("path", ["./photos", "/no/photos", "photos.csv", "set/photos"])
 def test_what_can_only_be_a_path_never_asks_the_hub(put, path, monkeypatch):
     put("x", "")

@@ -275,6 +275,32 @@ def test_headerless_files_have_the_columns_image_and_caption(put):
         load_manifest(file, columns={"image": "photo"})
 
 
+def test_big_whole_numbers_keep_their_digits(put):
+    """Arrow's JSON parser makes floats of these."""
+    big = 12345678901234567890
+    rows = [
+        {"id": big + n, "image": f"{n}.jpg", "text": "x", "n": [2**53 + 1, 1.5][n], "o": {"h": big + n}} for n in (0, 1)
+    ]
+    manifest = load_manifest(write_rows(put, "jsonl", rows))
+    assert [(row.id, row.extra) for row in manifest] == [
+        (str(big + n), {"n": [2**53 + 1, 1.5][n], "o": {"h": big + n}}) for n in (0, 1)
+    ]
+
+
+def test_spreadsheets_end_lines_with_empty_columns(put):
+    manifest = load_manifest(put("a.csv", "image,text,,\na.jpg,x,,\nb.jpg,y,,z\n"))
+    assert captions(manifest) == {"a.jpg": ("x",), "b.jpg": ("y",)}
+    assert manifest[1].extra == {"column_2": "", "column_3": "z"}
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_lines_of_nothing_but_paths(put, name):
+    file = put(name, "a.jpg\nb.jpg\n")
+    assert captions(load_manifest(file, missing_captions="empty")) == {"a.jpg": ("",), "b.jpg": ("",)}
+    with pytest.raises(ManifestError, match="found 1 field"):
+        load_manifest(file)
+
+
 def test_the_fast_json_reader_and_the_patient_one_agree(put):
     rows = [
         {
@@ -357,6 +383,18 @@ def test_ids_of_a_column_win_and_may_repeat_for_one_picture(put):
     assert captions(load_manifest(file)) == {"1": ("x", "z"), "2": ("y",)}
     with pytest.raises(ManifestError, match=r"a\.jsonl:2: empty id"):
         load_manifest(put("a.jsonl", '{"id": "1", "image": "a.jpg", "text": "x"}\n{"image": "b.jpg", "text": "x"}\n'))
+
+
+def test_an_id_that_is_another_files_path_is_a_mistake(put):
+    one = put("a.jsonl", '{"image": "a.jpg", "text": "x"}\n')
+    for image, captions_or_error in (("a.jpg", ("x", "y")), ("b.jpg", None)):
+        two = put("b.jsonl", json.dumps({"id": "a.jpg", "image": image, "text": "y"}))
+        for files in ([one, two], [two, one]):
+            if captions_or_error:
+                assert sorted(load_manifest(files)[0].captions) == ["x", "y"]
+            else:
+                with pytest.raises(ManifestError, match="already that of another picture"):
+                    load_manifest(files)
 
 
 def test_missing_captions_in_a_table(put):
