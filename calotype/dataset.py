@@ -31,7 +31,7 @@ from calotype.models import (
 )
 from calotype.pixel_cache import PixelCache
 from calotype.transforms import Buckets, CaptionDraw, CaptionProgram, ImageProgram
-from calotype.types import Batch, Geometry, ModelTransform, Sample, SampleKey, Transform
+from calotype.types import Batch, Geometry, ModelTransform, Row, Sample, SampleKey, Transform
 
 __all__ = ["TextToImageDataset", "text_to_image_dataset"]
 
@@ -106,12 +106,11 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
     def prepare(self, key: int | SampleKey) -> dict[str, Any]:
         """One sample with its pixels still uint8: what travels to the device."""
         key = self._key(key)
-        sample = self.sample(key)
+        row = self.manifest[key.index]
+        sample = self._sample(row, key)
         transform = self.model_transform
         out = dict(transform.prepare(sample) if isinstance(transform, ModelTransform) else transform(sample))
-        row = self.manifest[key.index] if self.include else None
         for name in self.include:
-            assert row is not None
             if name == "text":
                 out["text"] = sample["text"]
             elif name == "index":
@@ -128,8 +127,7 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
     def sample(self, key: int | SampleKey) -> Sample:
         """What the model transform gets: uint8 picture, final caption, id and geometry."""
         key = self._key(key)
-        image, geometry = self.image(key)
-        return Sample(image=image, text=self.caption(key).text, id=self.manifest[key.index].id, geometry=geometry)
+        return self._sample(self.manifest[key.index], key)
 
     def caption(self, key: int | SampleKey) -> CaptionDraw:
         """The final caption and how it came about. Reads no pixels."""
@@ -139,17 +137,24 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
     def image(self, key: int | SampleKey) -> tuple[torch.Tensor, Geometry]:
         """The final picture, uint8 (3, H, W), and its geometry. It may be the pixel cache's own: don't write to it."""
         key = self._key(key)
-        image, geometry = self._resampled(key)
+        return self._image(self.manifest[key.index], key)
+
+    def _sample(self, row: Row, key: SampleKey) -> Sample:
+        image, geometry = self._image(row, key)
+        text = self.caption_program.draw(row.captions, key, self._seed(key)).text
+        return Sample(image=image, text=text, id=row.id, geometry=geometry)
+
+    def _image(self, row: Row, key: SampleKey) -> tuple[torch.Tensor, Geometry]:
+        image, geometry = self._resampled(row, key)
         image = self.image_program.finish(image, geometry, key, self._seed(key))
         size = (image.shape[1], image.shape[2])
         if size != geometry.target_size:  # a program of callables alone decides the size itself
             geometry = replace(geometry, target_size=size)
         return image, geometry
 
-    def _resampled(self, key: SampleKey) -> tuple[torch.Tensor, Geometry]:
+    def _resampled(self, row: Row, key: SampleKey) -> tuple[torch.Tensor, Geometry]:
         """Cropped and resized, through the cache. A fixed geometry caches what comes out, any other what goes in."""
         cache, program = self.pixel_cache, self.image_program
-        ref = self.manifest[key.index].image
         cache_key = (key.index, key.size if program.fixed_geometry else None)
         if cache is not None and (found := cache.get(cache_key)) is not None:
             pixels, original_size = found
@@ -159,7 +164,7 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
             return program.resample(pixels.numpy(), geometry), geometry
         keep_whole = cache is not None and not program.fixed_geometry
         decoded = self.reader.read(
-            ref, need=None if keep_whole else lambda size: program.needed_size(self._geometry(size, key))
+            row.image, need=None if keep_whole else lambda size: program.needed_size(self._geometry(size, key))
         )
         geometry = self._geometry(decoded.original_size, key)
         if cache is None:
@@ -231,6 +236,11 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
         twin = copy.copy(self)
         twin.pixel_cache = cache
         return twin
+
+    @property
+    def tokenises(self) -> bool:
+        """Whether captions can be too long for something."""
+        return isinstance(self.model_transform, TokenTransform)
 
     def truncated(self, text: str) -> dict[str, Truncation]:
         """The tokenizers that can't take the whole text, and what they cut; empty when it fits."""

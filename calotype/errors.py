@@ -107,8 +107,7 @@ class MissingDependencyError(CalotypeError, ImportError):
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
         super().__init__(
-            f"the package {package!r} is needed {purpose}, and is not installed: "
-            f"pip install 'calotype[{extra}]'"
+            f"the package {package!r} is needed {purpose}, and is not installed: pip install 'calotype[{extra}]'"
         )
         self.package = package
         self.extra = extra

@@ -27,7 +27,10 @@ logger = logging.getLogger("calotype")
 
 
 class Preparable(Protocol):
-    """What the loader needs of a dataset. `caption` and `truncated` are optional: they report texts that are cut."""
+    """What the loader needs of a dataset.
+
+    One that `tokenises` also has `caption` and `truncated`, which tell of texts that are cut.
+    """
 
     def __len__(self) -> int: ...
 
@@ -119,7 +122,8 @@ class Producer:
             cursor = Cursor(epoch=cursor.epoch + 1)
         builder = BatchBuilder(len(keys := plan[cursor.step]), memory)
         samples = [
-            self._pool.submit(self._make, builder, plan, cursor.step, place, key) for place, key in enumerate(keys)
+            self._pool.submit(self._make, builder, plan, cursor.step, place, len(keys), key)
+            for place, key in enumerate(keys)
         ]
         job = _Job(cursor=cursor, memory=memory, builder=builder, samples=samples)
         self._jobs.append(job)
@@ -156,10 +160,11 @@ class Producer:
             self._epoch = (start, self._plan.epoch(start.epoch, start.history))
         return self._epoch[1]
 
-    def _make(self, builder: BatchBuilder, plan: EpochPlan, step: int, place: int, key: SampleKey) -> list[LedgerEntry]:
+    def _make(
+        self, builder: BatchBuilder, plan: EpochPlan, step: int, place: int, size: int, key: SampleKey
+    ) -> list[LedgerEntry]:
         notes: list[LedgerEntry] = []
         wanted = key
-        size = len(plan[step]) if self._on_error == "replace" else 0
         for attempt in range(_ATTEMPTS + 1):
             try:
                 sample = self._dataset.prepare(key)
@@ -186,10 +191,9 @@ class Producer:
 
     def _cut_captions(self, key: SampleKey) -> list[LedgerEntry]:
         """A note for a caption that a tokenizer cuts, the first time it comes."""
-        caption = getattr(self._dataset, "caption", None)
-        if caption is None:
+        if not getattr(self._dataset, "tokenises", False):
             return []
-        draw = caption(key)
+        draw = self._dataset.caption(key)  # type: ignore[attr-defined]
         if (mark := (key.index, draw.choice)) in self._measured:
             return []
         self._measured.add(mark)

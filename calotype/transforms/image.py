@@ -179,8 +179,9 @@ class ImageProgram:
             return make_geometry(
                 original_size, original_size, (height, width), place=None, angle=0.0, flip=(False, False)
             )
-        # Always the same number of draws in the same order, whatever is switched on.
-        draws = generator(seed, key, Stream.GEOMETRY).random(6).tolist()
+        # Always the same number of draws in the same order, whatever is switched on; none where nothing asks for one.
+        fixed = self.fixed_geometry and not self.horizontal_flip and not self.vertical_flip
+        draws = [0.0] * 6 if fixed else generator(seed, key, Stream.GEOMETRY).random(6).tolist()
         flip = (draws[0] < self.horizontal_flip, draws[1] < self.vertical_flip)
         angle = self.rotate[0] + (self.rotate[1] - self.rotate[0]) * draws[2]
         target_size = self._target_size(original_size, key)
