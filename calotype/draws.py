@@ -10,6 +10,8 @@ from calotype.types import SampleKey
 
 __all__ = ["Stream", "generator"]
 
+_MASK = (1 << 64) - 1
+
 
 class Stream(IntEnum):
     """Independent sources: switching one augmentation on does not change what another draws."""
@@ -29,5 +31,4 @@ def generator(seed: int, key: SampleKey, stream: Stream) -> np.random.Generator:
     different samples can never share a draw (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
     """
     counter = np.array([0, key.index, key.epoch, key.repeat], dtype=np.uint64)
-    mask = (1 << 64) - 1
-    return np.random.Generator(np.random.Philox(counter=counter, key=[seed & mask, int(stream)]))
+    return np.random.Generator(np.random.Philox(counter=counter, key=np.array([seed & _MASK, stream], dtype=np.uint64)))

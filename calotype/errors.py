@@ -111,15 +111,14 @@ class MissingDependencyError(CalotypeError, ImportError):
         )
         self.package = package
         self.extra = extra
+        self.purpose = purpose
 
     def __reduce__(self) -> Any:
-        return _missing_dependency, (self.package, self.extra, str(self))
+        return _missing_dependency, (self.package, self.extra, self.purpose)
 
 
-def _missing_dependency(package: str, extra: str, message: str) -> MissingDependencyError:
-    error = MissingDependencyError(package, extra=extra, purpose="")
-    error.args = (message,)
-    return error
+def _missing_dependency(package: str, extra: str, purpose: str) -> MissingDependencyError:
+    return MissingDependencyError(package, extra=extra, purpose=purpose)
 
 
 def unknown_key(where: str, key: str, known: Iterable[str]) -> ConfigError:

@@ -29,7 +29,7 @@ def test_same_bits_from_any_number_of_threads_in_or_out_of_process(dataset):
         {"in_process": True, "threads": 1},
         {"in_process": True, "threads": 4, "prefetch": 5},
         {"threads": 1, "prefetch": 1},
-        {"threads": 3},
+        {"threads": 2},
     ):
         with calotype.Loader(dataset, 3, seed=11, **options) as loader:
             got = [digest(batch) for _ in range(3) for batch in loader]

@@ -1,0 +1,114 @@
+"""What everything else stands on: errors that travel, draws that stay apart, a ledger that keeps, progress."""
+
+import inspect
+import itertools
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from calotype import errors
+from calotype.draws import Stream, generator
+from calotype.errors import FetchError, ImageError, MissingDependencyError, unknown_key
+from calotype.ledger import Ledger
+from calotype.pixel_cache import PixelCache
+from calotype.progress import track
+from calotype.types import Geometry, SampleKey
+
+
+def test_every_error_is_in_the_tree_and_drawn_at_the_top_of_the_file():
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
+    assert len(kinds) > 10
+    for kind in kinds:
+        assert issubclass(kind, errors.CalotypeError)
+        assert kind.__name__ in errors.__doc__
+        assert kind.__name__ in errors.__all__
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FetchError("https://example.org/a.jpg", "404 Not Found"),
+        MissingDependencyError("lmdb", extra="lmdb", purpose="to read LMDB"),
+        errors.ConfigError("resize: found x"),
+    ],
+)
+def test_errors_cross_to_another_process(error):
+    other = pickle.loads(pickle.dumps(error))
+    assert type(other) is type(error) and str(other) == str(error)
+    assert vars(other) == vars(error)
+    if isinstance(error, ImageError):
+        assert str(other) == "https://example.org/a.jpg: 404 Not Found"
+    if isinstance(error, MissingDependencyError):
+        assert "pip install 'calotype[lmdb]'" in str(other)
+
+
+def test_unknown_key_names_the_nearest_and_all():
+    error = unknown_key("img_transform", "rezise", ["resize", "center_crop"])
+    assert str(error) == "img_transform: unknown option 'rezise'; did you mean 'resize'? (known: center_crop, resize)"
+    assert "did you mean" not in str(unknown_key("x", "qqq", ["resize"]))
+
+
+def test_draws_follow_from_all_of_the_key_and_nothing_else():
+    keys = [SampleKey(i, epoch, None, None, repeat) for i in range(3) for epoch in range(3) for repeat in range(2)]
+    draws = {}
+    for seed, key, stream in itertools.product((0, 1, -1, -2, 2**63), keys, Stream):
+        value = generator(seed, key, stream).random(4).tobytes()
+        assert value == generator(seed, key._replace(size=(8, 8), seed=5), stream).random(4).tobytes()
+        draws[seed, key, stream] = value
+    assert len(set(draws.values())) == len(draws)
+
+
+def test_long_draws_of_neighbours_do_not_overlap():
+    """The counter's low word is left to the stream itself: 2⁶⁴ blocks before a neighbour's."""
+    one = generator(0, SampleKey(0), Stream.COLOUR).random(100_000)
+    two = generator(0, SampleKey(1), Stream.COLOUR).random(100_000)
+    assert not np.intersect1d(one, two).size
+
+
+def test_ledger_keeps_in_memory_and_in_its_file(tmp_path):
+    ledger = Ledger(tmp_path / "deep" / "ledger.jsonl")
+    ledger.add("unreadable", "ä.jpg", "truncated")
+    ledger.add("unreadable", "b.jpg", "empty")
+    ledger.add("remainder", "c.jpg", "left over")
+    assert ledger.counts() == {"unreadable": 2, "remainder": 1} and len(ledger) == 3
+    lines = (tmp_path / "deep" / "ledger.jsonl").read_text().splitlines()
+    assert json.loads(lines[0]) == {"kind": "unreadable", "id": "ä.jpg", "reason": "truncated"}
+    assert [json.loads(line)["id"] for line in lines] == [entry.id for entry in ledger]
+
+
+def test_geometry_scale_says_when_a_picture_is_enlarged():
+    geometry = Geometry(original_size=(100, 300), box=(0, 50, 100, 200), crop_top_left=(0, 100), target_size=(200, 400))
+    assert geometry.scale == 2.0
+
+
+def test_pixel_cache_keeps_what_it_has_and_travels_empty():
+    cache = PixelCache(max_images=2, max_bytes=30)
+    a, b, c = (torch.full((10,), n, dtype=torch.uint8) for n in range(3))
+    cache.put("a", a, "note")
+    cache.put("big", torch.zeros(25, dtype=torch.uint8))
+    cache.put("b", b)
+    cache.put("c", c)
+    assert cache.get("a") == (a, "note") and cache.get("c") is None and cache.get("big") is None
+    assert (len(cache), cache.nbytes, cache.hits, cache.misses) == (2, 20, 1, 2)
+    twin = pickle.loads(pickle.dumps(cache))
+    assert (len(twin), twin.max_images, twin.max_bytes) == (0, 2, 30)
+    with pytest.raises(errors.ConfigError, match="max_bytes is -1"):
+        PixelCache(max_bytes=-1)
+
+
+def test_progress_is_silent_when_it_is_quick_and_talks_when_it_is_not(capsys, monkeypatch):
+    with track("reading") as show:
+        for done in range(100):
+            show(done, 100)
+    assert capsys.readouterr().err == ""
+    now = itertools.count(step=4.0)
+    monkeypatch.setattr("calotype.progress.time.monotonic", lambda: next(now))
+    with track("reading") as show:
+        for done in range(1, 11):
+            show(done * 10, 100)
+    lines = capsys.readouterr().err.splitlines()
+    assert 2 <= len(lines) <= 5
+    assert lines[-1].startswith("reading: 100/100 images, ") and lines[-1].endswith(" 0 s left")
