@@ -150,7 +150,7 @@ def test_no_temporary_files_stay(big, cache):
 
 
 def test_a_million_rows_open_in_bounds():
-    """The benchmark's own figures, with room for a busy machine on the time but none on the memory."""
+    """The benchmark's own figures. The aim is 3 s; a neighbour on the machine makes even processor seconds longer."""
     script = Path(__file__).parents[2] / "benchmarks" / "manifest.py"
     done = subprocess.run(
         [sys.executable, str(script), "1000000", "--json"], capture_output=True, text=True, check=True
@@ -159,5 +159,5 @@ def test_a_million_rows_open_in_bounds():
         assert figures["rows"] == 1_000_000
         if figures["file"] in ("parquet", "jsonl"):
             assert figures["peak_mb"] < 600, figures
-            assert figures["open_cpu_s"] < 2 * 3, figures
+            assert figures["open_cpu_s"] < 4, figures
         assert figures["pickle_bytes"] < 1000
