@@ -119,7 +119,8 @@ def read_folder(
         ids.update(zip(paths, part.table["id"].to_pylist(), strict=True))
         captioned.update(path for path, count in zip(paths, counts, strict=True) if count)
     rows = [name for name in listing.images if lead + name not in captioned]
-    captions, weights = _sidecars(folder, listing, rows, reading)
+    kohya = _kohya_folders(listing, reading)
+    captions = _sidecars(folder, listing, rows, kohya, reading)
     if rows:
         paths = [lead + name for name in rows]
         parts.append(
@@ -129,16 +130,20 @@ def read_folder(
                 id=[ids.get(path, path) for path in paths],
                 ref=paths if any(part.explicit_ids for part in parts) else None,
                 captions=captions,
-                weight=weights if any(weight != 1.0 for weight in weights) else None,
                 where=lambda row: str(folder / rows[row]),
             )
         )
+    if kohya:
+        tops = ((lead + name, name.partition("/")[0]) for name in listing.images)
+        weights = {path: kohya[top][0] for path, top in tops if top in kohya}
+        parts = [_weighted(part, weights) for part in parts]
     return parts
 
 
 def _paths(part: Part) -> pa.ChunkedArray:
-    """The pictures of a metadata file, whatever their ids are."""
-    return part.table["ref"] if part.explicit_ids else part.table["id"]
+    """The pictures, whatever their ids are."""
+    refs = part.table["ref"]
+    return part.table["id"] if pa.types.is_null(refs.type) else pc.coalesce(refs, part.table["id"])
 
 
 def _only_present(part: Part, present: set[str], reading: Reading) -> Part:
@@ -156,13 +161,36 @@ def _only_present(part: Part, present: set[str], reading: Reading) -> Part:
     return Part(table=part.table.filter(pa.array(keep)), where=part.where, explicit_ids=part.explicit_ids)
 
 
-def _sidecars(folder: Path, listing: Listing, rows: list[str], reading: Reading) -> tuple[list[list[str]], list[float]]:
-    """Captions and weights of the pictures `rows`."""
+def _kohya_folders(listing: Listing, reading: Reading) -> dict[str, tuple[float, str]]:
+    """Name of each top folder that is a kohya repeat folder → repeats, class name."""
+    found: dict[str, tuple[float, str]] = {}
+    for top in sorted({name.partition("/")[0] for name in listing.images if "/" in name}):
+        match = _KOHYA.fullmatch(top)
+        if match:
+            found[top] = float(match[1]), match[2]
+            reading.note(f"{top}: kohya repeat folder, each picture is shown {match[1]} times an epoch")
+    return found
+
+
+def _weighted(part: Part, weights: dict[str, float]) -> Part:
+    """With the folders' repeats where the metadata gives no weight of its own."""
+    given = part.table["weight"].to_pylist()
+    filled = [
+        weights.get(path) if weight is None else weight
+        for path, weight in zip(_paths(part).to_pylist(), given, strict=True)
+    ]
+    place = part.table.column_names.index("weight")
+    table = part.table.set_column(place, "weight", pa.array(filled, pa.float64()))
+    return Part(table=table, where=part.where, explicit_ids=part.explicit_ids)
+
+
+def _sidecars(
+    folder: Path, listing: Listing, rows: list[str], kohya: dict[str, tuple[float, str]], reading: Reading
+) -> list[list[str]]:
+    """Captions of the pictures `rows`."""
     beside = set(listing.captions)
     used: set[str] = set()
     captions: list[list[str]] = []
-    weights: list[float] = []
-    kohya: dict[str, tuple[int, str] | None] = {}
     from_folder = 0
     for name in listing.images:
         stem = _stem(name)
@@ -175,24 +203,16 @@ def _sidecars(folder: Path, listing: Listing, rows: list[str], reading: Reading)
             sidecar = name + suffix if name + suffix in beside else stem + suffix
             if sidecar in beside:
                 own += _read_sidecar(folder / sidecar, reading)
-        top, slash, _ = name.partition("/")
-        if slash and top not in kohya:
-            match = _KOHYA.fullmatch(top)
-            kohya[top] = (int(match[1]), match[2]) if match else None
-        repeats = kohya[top] if slash else None
-        if repeats and not own:
-            own = [repeats[1]]
+        repeats, class_name = kohya.get(name.partition("/")[0], (None, ""))
+        if repeats is not None and not own:
+            own = [class_name]
             from_folder += 1
         captions.append(own)
-        weights.append(float(repeats[0]) if repeats else 1.0)
-    for top, repeats in kohya.items():
-        if repeats:
-            reading.note(f"{top}: kohya repeat folder, each picture is shown {repeats[0]} times an epoch")
     if from_folder:
         reading.note(f"{from_folder} picture(s) without a caption file are captioned by kohya's folder name")
     for orphan in sorted(beside - used):
         reading.ledger.add("no_picture", str(folder / orphan), "a caption file with no picture beside it")
-    return captions, weights
+    return captions
 
 
 def _read_sidecar(file: Path, reading: Reading) -> list[str]:

@@ -152,6 +152,24 @@ def test_kohya_repeats_and_class_names(put):
     assert "10_sks dog: kohya repeat folder, each picture is shown 10 times" in notes and "2 picture(s)" in notes
 
 
+def test_kohya_repeats_hold_for_pictures_of_a_metadata_file(put):
+    put("5_cat/a.jpg"), put("5_cat/b.jpg"), put("5_cat/c.jpg"), put("5_cat/d.jpg"), put("other/e.jpg")
+    put("other/e.txt", "e")
+    rows = [
+        {"file_name": "5_cat/a.jpg", "text": "x", "id": "a", "weight": None},
+        {"file_name": "5_cat/b.jpg", "text": "y", "id": "b", "weight": 2.5},
+        {"file_name": "5_cat/c.jpg", "text": None, "id": "c", "weight": None},
+    ]
+    write_metadata(put, "jsonl", rows)
+    assert [(row.id, row.captions, row.weight) for row in load_manifest(put.root)] == [
+        ("a", ("x",), 5.0),
+        ("b", ("y",), 2.5),
+        ("c", ("cat",), 5.0),
+        ("5_cat/d.jpg", ("cat",), 5.0),
+        ("other/e.jpg", ("e",), 1.0),
+    ]
+
+
 def write_metadata(put, kind, rows):
     if kind == "jsonl":
         put("metadata.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
