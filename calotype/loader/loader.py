@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +30,8 @@ __all__ = ["Loader"]
 
 logger = logging.getLogger("calotype")
 _STATE_VERSION = 1
+_TELL = 5
+"""Notes of one kind that are logged; all of them are in the ledger."""
 
 
 class Loader:
@@ -101,6 +105,7 @@ class Loader:
         self.device = torch.device(device) if device is not None else torch.device("cpu")
         self.ledger = ledger if ledger is not None else Ledger()
         self._told: set[tuple[str, str]] = set()
+        self._heard: Counter[str] = Counter()
         rank, world_size = _ranks(rank, world_size)
         self.plan = Plan(
             buckets=self._scan(on_upscale),
@@ -190,7 +195,7 @@ class Loader:
             "seed": self.plan.seed,
             "batch_size": self.plan.batch_size,
             "world_size": self.plan.world_size,
-            "order": self._order_fingerprint(),
+            "order": self._order_fingerprint,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -210,7 +215,7 @@ class Loader:
             raise LoaderError(
                 f"the state was saved with seed {state['seed']}, this loader has {self.plan.seed}; {way_out}"
             )
-        if state["order"] != self._order_fingerprint():
+        if state["order"] != self._order_fingerprint:
             raise LoaderError(
                 "the state was saved with other pictures, sizes or options of the order, "
                 f"so its position means nothing here; {way_out}"
@@ -285,12 +290,13 @@ class Loader:
             if note.kind in ("repeated", "remainder") or (note.kind, note.id) in self._told:
                 continue
             self._told.add((note.kind, note.id))
-            heard = sum(kind == note.kind for kind, _ in self._told)
-            if heard <= 5:
+            self._heard[note.kind] += 1
+            if self._heard[note.kind] <= _TELL:
                 logger.warning("%s: %s: %s", note.kind, note.id, note.reason)
-            elif heard == 6:
+            elif self._heard[note.kind] == _TELL + 1:
                 logger.warning("%s: further ones are noted in the loader's ledger only", note.kind)
 
+    @cached_property
     def _order_fingerprint(self) -> str:
         """A hash of what the order depends on besides seed, epoch, batch size and world size."""
         digest = xxhash.xxh3_64()
@@ -298,9 +304,9 @@ class Loader:
         digest.update(repr((tuple(self.plan.sizes), self.plan.remainder, self.plan.shuffle)).encode())
         if self.plan.weights is not None:
             digest.update(self.plan.weights.tobytes())
-        for id in self.dataset.manifest.ids:
-            digest.update(str(id).encode())
-            digest.update(b"\0")
+        ids = self.dataset.manifest.ids
+        for start in range(0, len(ids), 1 << 16):
+            digest.update("\0".join(ids.slice(start, 1 << 16).to_pylist()).encode() + b"\0")
         return digest.hexdigest()
 
     def _no_batches(self) -> str:
