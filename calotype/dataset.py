@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +24,11 @@ from calotype.models import (
     TokenTransform,
     Truncation,
     build_model_transform,
-    check_image_size,
     check_model_transform,
     get_spec,
 )
 from calotype.pixel_cache import PixelCache
+from calotype.sizing import choose_buckets, fixed_size
 from calotype.transforms import Buckets, CaptionDraw, CaptionProgram, ImageProgram
 from calotype.types import Batch, Geometry, ModelTransform, Row, Sample, SampleKey, Transform
 
@@ -315,7 +314,7 @@ def text_to_image_dataset(
         check_model_transform(model, model_transform)
 
     if buckets is False:
-        img_transform, resolution = _fixed_size(img_transform, resolution, spec), None
+        img_transform, resolution = fixed_size(img_transform, resolution, spec)
     image_program = ImageProgram.from_config(img_transform, where="img_transform")
     caption_program = CaptionProgram.from_config(caption_transform, where="caption_transform")
     if missing_captions is None:
@@ -336,65 +335,12 @@ def text_to_image_dataset(
         caption_program=caption_program,
         model_transform=model_transform,
         reader=ImageReader(decode=decode, background=_rgb(background), fetcher=Fetcher(**fetch_options)),
-        buckets=_buckets(buckets, resolution, image_program, spec),
+        buckets=choose_buckets(buckets, resolution, image_program, spec),
         include=include,
         seed=seed,
         pixel_cache=_pixel_cache(pixel_cache),
         spec=spec,
     )
-
-
-def _buckets(
-    buckets: bool | Mapping[str, Any] | None,
-    resolution: int | Sequence[int] | None,
-    program: ImageProgram,
-    spec: ModelSpec | None,
-) -> Buckets | None:
-    """The size question: the image program's `resize`, or a resolution with buckets. The model has the last word."""
-    if program.resize is not None or program.whole:
-        what = "resize" if program.resize is not None else "a callable"
-        if buckets or resolution is not None:
-            raise ConfigError(
-                f"img_transform: found {what}, which decides the size, together with "
-                f"{'buckets' if buckets else 'resolution'}: expected one of them"
-            )
-        if spec is not None and program.output_size is not None:
-            check_image_size(spec, program.output_size)
-        return None
-    size = _size(resolution, spec)
-    options = _options("buckets", buckets if isinstance(buckets, Mapping) else None)
-    check_options(Buckets, (), {"resolution": size} | options, where="buckets")
-    needed = spec.multiple if spec is not None else 1
-    options = {"multiple": math.lcm(64 if max(size) >= 512 else 16, needed)} | options
-    if options["multiple"] % needed:
-        raise ConfigError(
-            f"buckets: found multiple={options['multiple']}, expected a multiple of {needed}, "
-            f"since that is what {spec.name if spec is not None else 'the model'} divides sides by"
-        )
-    return Buckets(resolution=size, **options)
-
-
-def _size(resolution: int | Sequence[int] | None, spec: ModelSpec | None) -> tuple[int, int]:
-    """(height, width) to make, or to keep the area of; the model has to be able to take it."""
-    if resolution is None:
-        resolution = spec.resolution if spec is not None else 1024
-    size = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
-    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise ConfigError(f"resolution: found {resolution!r}, expected one number or [height, width] in pixels")
-    if spec is not None:
-        check_image_size(spec, (size[0], size[1]))
-    return size[0], size[1]
-
-
-def _fixed_size(img_transform: Any, resolution: int | Sequence[int] | None, spec: ModelSpec | None) -> Any:
-    """Options of an image program that brings every picture to one size, for `buckets: false`."""
-    if img_transform is not None and not isinstance(img_transform, Mapping):
-        return img_transform
-    options = dict(img_transform or {})
-    if "_component_" in options or "resize" in options:
-        return options
-    crop = {} if options.get("center_crop") or options.get("random_crop") else {"center_crop": True}
-    return options | {"resize": list(_size(resolution, spec))} | crop
 
 
 def _downloads(option: str | Path | Mapping[str, Any] | None) -> Downloads | None:

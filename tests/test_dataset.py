@@ -160,6 +160,10 @@ def test_tokenizers_that_cannot_be_had(photos, monkeypatch):
         ({"packed": True}, "packed: found True"),
         ({"source": "x"}, "expected one of `path` or `source`"),
         ({"resolution": 256, "img_transform": {"resize": 256}}, "found resize, which decides the size"),
+        (
+            {"resolution": 256, "buckets": False, "img_transform": {"resize": 256}},
+            "found resize, which decides the size",
+        ),
         ({"img_transform": {"rezise": 256}}, "did you mean 'resize'"),
         ({"caption_transform": {"shufle_parts": 1}}, "did you mean 'shuffle_parts'"),
         ({"buckets": {"multipel": 8}}, "did you mean 'multiple'"),

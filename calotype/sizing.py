@@ -1,0 +1,70 @@
+"""Who decides the size of a sample: the model, a `resize`, or a resolution with aspect buckets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from calotype.components import check_options
+from calotype.errors import ConfigError
+from calotype.models import ModelSpec, check_image_size
+from calotype.transforms import Buckets, ImageProgram
+
+__all__ = ["choose_buckets", "fixed_size"]
+
+
+def choose_buckets(
+    buckets: bool | Mapping[str, Any] | None,
+    resolution: int | Sequence[int] | None,
+    program: ImageProgram,
+    spec: ModelSpec | None,
+) -> Buckets | None:
+    """The size question: the image program's `resize`, or a resolution with buckets. The model has the last word."""
+    if program.resize is not None or program.whole:
+        what = "resize" if program.resize is not None else "a callable"
+        if buckets or resolution is not None:
+            raise ConfigError(
+                f"img_transform: found {what}, which decides the size, together with "
+                f"{'buckets' if buckets else 'resolution'}: expected one of them"
+            )
+        if spec is not None and program.output_size is not None:
+            check_image_size(spec, program.output_size)
+        return None
+    size = _size(resolution, spec)
+    options = dict(buckets) if isinstance(buckets, Mapping) else {}
+    check_options(Buckets, (), {"resolution": size} | options, where="buckets")
+    needed = spec.multiple if spec is not None else 1
+    options = {"multiple": math.lcm(64 if max(size) >= 512 else 16, needed)} | options
+    if options["multiple"] % needed:
+        raise ConfigError(
+            f"buckets: found multiple={options['multiple']}, expected a multiple of {needed}, "
+            f"since that is what {spec.name if spec is not None else 'the model'} divides sides by"
+        )
+    return Buckets(resolution=size, **options)
+
+
+def _size(resolution: int | Sequence[int] | None, spec: ModelSpec | None) -> tuple[int, int]:
+    """(height, width) to make, or to keep the area of; the model has to be able to take it."""
+    if resolution is None:
+        resolution = spec.resolution if spec is not None else 1024
+    size = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise ConfigError(f"resolution: found {resolution!r}, expected one number or [height, width] in pixels")
+    if spec is not None:
+        check_image_size(spec, (size[0], size[1]))
+    return size[0], size[1]
+
+
+def fixed_size(
+    img_transform: Any, resolution: int | Sequence[int] | None, spec: ModelSpec | None
+) -> tuple[Any, int | Sequence[int] | None]:
+    """`img_transform` and `resolution` for `buckets: false`: every picture is brought to one size.
+
+    The resolution becomes a `resize` with a crop; where the image program decides the size itself, both stay.
+    """
+    options = dict(img_transform) if isinstance(img_transform, Mapping) else {}
+    if "_component_" in options or "resize" in options or not isinstance(img_transform, Mapping | None):
+        return img_transform, resolution
+    crop = {} if options.get("center_crop") or options.get("random_crop") else {"center_crop": True}
+    return options | {"resize": list(_size(resolution, spec))} | crop, None

@@ -1,0 +1,88 @@
+"""Pictures at URLs, end to end: fetched once, kept for the next epoch, one dead link costs nothing else."""
+
+import http.server
+import json
+import threading
+from collections import Counter
+
+import pytest
+
+import calotype
+from calotype.errors import FetchError
+
+
+@pytest.fixture
+def web(photos):
+    """The photos on a loopback server that counts what it is asked for; one of them is gone."""
+    asked = Counter()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(photos))
+
+        def do_GET(self):
+            asked[self.path] += 1
+            if self.path == "/07.jpg":
+                self.send_error(404)
+            else:
+                super().do_GET()
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", asked
+    server.shutdown()
+    server.server_close()
+
+
+def load(base, tmp_path, **options):
+    rows = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"url": f"{base}/{n:02d}.jpg", "caption": f"number {n}"}) for n in range(12)]
+    rows.write_text("\n".join(lines) + "\n")
+    return calotype.text_to_image_dataset(
+        path=rows,
+        img_transform={"resize": 64, "center_crop": True},
+        include=("id",),
+        **{"fetch": {"allow_private": True}} | options,
+    )
+
+
+def test_each_url_is_fetched_once_for_all_epochs_and_runs(web, tmp_path):
+    base, asked = web
+    for _ in range(2):  # two runs, each a loader process of its own
+        dataset = load(base, tmp_path, downloads={"directory": str(tmp_path / "kept"), "max_images": 100})
+        with calotype.Loader(dataset, 4) as loader:
+            for _ in range(2):
+                seen = Counter(id for batch in loader for id in batch["id"])
+                assert set(seen) == {f"{base}/{n:02d}.jpg" for n in range(12) if n != 7}
+        assert {entry.id for entry in loader.ledger if entry.kind == "unreadable"} == {f"{base}/07.jpg"}
+    assert {path: count for path, count in asked.items() if path != "/07.jpg"} == {
+        f"/{n:02d}.jpg": 1 for n in range(12) if n != 7
+    }
+
+
+def test_without_a_copy_each_epoch_fetches_anew(web, tmp_path):
+    base, asked = web
+    with calotype.Loader(load(base, tmp_path), 4, in_process=True, prefetch=1) as loader:
+        list(loader), list(loader)
+    assert asked["/00.jpg"] >= 2
+
+
+def test_buckets_need_sizes_and_so_fetch_first(web, tmp_path):
+    base, asked = web
+    dataset = load(base, tmp_path, img_transform=None, resolution=128, downloads=str(tmp_path / "kept"))
+    loader = calotype.Loader(dataset, 4, in_process=True)
+    assert {entry.id for entry in loader.ledger if entry.kind == "unreadable"} == {f"{base}/07.jpg"}
+    assert sum(len(batch["id"]) for batch in loader) == 11
+    assert asked["/00.jpg"] == 1
+
+
+def test_private_addresses_are_refused_unless_allowed(web, tmp_path):
+    base, asked = web
+    with pytest.raises(FetchError, match="private"):
+        load(base, tmp_path, fetch=None)[0]
+    assert not asked
