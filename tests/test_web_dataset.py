@@ -43,12 +43,8 @@ def load(base, tmp_path, **options):
     rows = tmp_path / "rows.jsonl"
     lines = [json.dumps({"url": f"{base}/{n:02d}.jpg", "caption": f"number {n}"}) for n in range(12)]
     rows.write_text("\n".join(lines) + "\n")
-    return calotype.text_to_image_dataset(
-        path=rows,
-        img_transform={"resize": 64, "center_crop": True},
-        include=("id",),
-        **{"fetch": {"allow_private": True}} | options,
-    )
+    defaults = {"img_transform": {"resize": 64, "center_crop": True}, "fetch": {"allow_private": True}}
+    return calotype.text_to_image_dataset(path=rows, include=("id",), **defaults | options)
 
 
 def test_each_url_is_fetched_once_for_all_epochs_and_runs(web, tmp_path):
