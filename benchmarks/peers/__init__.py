@@ -101,6 +101,13 @@ CONTESTANTS = (
     ),
     Contestant(name="calotype", label="calotype Loader", module="calotype_loader", kind="ours"),
     Contestant(
+        name="calotype-in-process",
+        label="calotype Loader, in_process=True",
+        module="calotype_loader",
+        kind="ours",
+        options=(("in_process", True),),
+    ),
+    Contestant(
         name="calotype-uint8",
         label="calotype Loader, left as uint8 for the device",
         module="calotype_loader",
