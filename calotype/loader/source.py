@@ -122,7 +122,6 @@ class ProcessSource:
         self._released: deque[int] = deque()
         self._leased: set[int] = set()
         self._generation = 0
-        self._cursor = Cursor()
         try:
             payload = cloudpickle.dumps(setup)
         except Exception as error:
