@@ -1,6 +1,21 @@
-"""Looks at a dataset through the very pipeline that trains: what was found, what a batch holds, how it looks."""
+"""Looks at a dataset through the very pipeline that trains: `summarise`, `check` and `preview`."""
 
-from calotype.inspect.sheet import contact_sheet
-from calotype.inspect.summary import Summary, summarise
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from calotype.inspect.sheet import contact_sheet
+    from calotype.inspect.summary import Summary, summarise
 
 __all__ = ["Summary", "contact_sheet", "summarise"]
+
+_HOMES = {"Summary": "summary", "contact_sheet": "sheet", "summarise": "summary"}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports when first used: a report that is remembered is shown without loading torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

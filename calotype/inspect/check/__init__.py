@@ -1,0 +1,1 @@
+"""One report on a dataset before any GPU work: files, pixels, duplicates, captions, plan, cost."""

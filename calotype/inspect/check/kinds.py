@@ -1,0 +1,111 @@
+"""The table of everything `check` can find: how bad it is, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["KINDS", "Kind", "Level"]
+
+Level = Literal["error", "warning", "note"]
+"""`error`: training would stop, lose a picture or cheat. `warning`: it would go on, and likely to a worse result.
+`note`: seen to, and good to know. Errors and warnings make the exit status 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of finding."""
+
+    section: Literal["files", "pixels", "duplicates", "captions", "plan"]
+    level: Level
+    title: str
+    """As a heading above its findings."""
+    advice: str
+
+
+KINDS: dict[str, Kind] = {
+    # files
+    "missing_file": Kind("files", "error", "Files that are not there", "mend the path in the data file, or the row"),
+    "unreadable": Kind("files", "error", "Files that can't be read", "check the file's rights and disk, or remove it"),
+    "empty_file": Kind("files", "error", "Empty files", "copy or download the picture again, or remove it"),
+    "not_an_image": Kind("files", "error", "Not images", "replace it by a picture, or remove it"),
+    "truncated": Kind("files", "error", "Truncated files", "copy or download the picture again, or remove it"),
+    "damaged": Kind("files", "error", "Damaged files", "copy or download the picture again, or remove it"),
+    "too_many_pixels": Kind(
+        "files", "error", "Over the limit of pixels", "make it smaller; only if you trust it, raise max_pixels"
+    ),
+    "fetch_failed": Kind("files", "error", "URLs that gave no picture", "mend the URL, or remove the row"),
+    "bad_row": Kind("files", "error", "Rows that can't be used", "mend the row in the data file"),
+    "animated": Kind("files", "warning", "Animated or of several pages", "only the first frame is used: save that one"),
+    "unsupported": Kind("files", "warning", "Kinds of file that are not read", "convert it to PNG or JPEG"),
+    "wrong_suffix": Kind(
+        "files", "note", "Names with another format's suffix", "it is read by its content; rename it for other programs"
+    ),
+    "caption_without_image": Kind(
+        "files", "warning", "Captions without an image", "add its picture, or remove the caption"
+    ),
+    "no_caption": Kind(
+        "files", "error", "Images without a caption", "write one, or say missing_captions=skip or =empty"
+    ),
+    "same_stem": Kind(
+        "files", "warning", "Images that share one caption file", "rename one, or give each a caption: a.png.txt"
+    ),
+    # pixels
+    "rotated": Kind("pixels", "note", "Turned by their EXIF orientation", "nothing: calotype turns them upright"),
+    "alpha": Kind(
+        "pixels", "note", "With transparency", "laid on `background`, white by default: is that colour right?"
+    ),
+    "colour_profile": Kind("pixels", "note", "In another colour space than sRGB", "nothing: they are converted"),
+    "cmyk": Kind("pixels", "note", "CMYK", "nothing: converted; save as sRGB where the colours matter"),
+    "sixteen_bit": Kind("pixels", "note", "16 bits a channel", "nothing: brought to 8 bits"),
+    "greyscale": Kind("pixels", "note", "Greyscale", "is it meant to teach grey? Else leave it out"),
+    "too_small": Kind(
+        "pixels", "warning", "Smaller than training needs", "find a larger original, lower resolution, or leave it out"
+    ),
+    "cropped": Kind(
+        "pixels", "warning", "Much of the picture is cropped away", "use buckets, or crop it yourself to what matters"
+    ),
+    "extreme_aspect": Kind("pixels", "warning", "Extreme shapes", "crop it yourself, or raise buckets.max_aspect"),
+    # duplicates
+    "leak": Kind(
+        "duplicates", "error", "Pictures both trained on and validated with", "remove one side, or measure nothing"
+    ),
+    "same_file": Kind("duplicates", "warning", "The same file twice", "remove all but one"),
+    "same_pixels": Kind("duplicates", "warning", "The same pixels in different files", "remove all but one"),
+    "near_duplicate": Kind(
+        "duplicates", "warning", "Nearly the same picture", "keep the best, unless the difference is what matters"
+    ),
+    # captions
+    "empty_caption": Kind("captions", "warning", "Empty captions", "write one, or set a trigger"),
+    "repeated_caption": Kind(
+        "captions", "warning", "The same caption on several images", "say what sets each picture apart"
+    ),
+    "trigger_missing": Kind(
+        "captions",
+        "warning",
+        "The trigger is missing",
+        "set caption_transform.trigger, which puts it into every caption",
+    ),
+    "trigger_twice": Kind(
+        "captions", "warning", "The trigger comes twice", "remove it from the captions, or from the config"
+    ),
+    "no_trigger": Kind(
+        "captions", "note", "No trigger", "to teach one subject or style, set caption_transform.trigger to a rare word"
+    ),
+    "cut_caption": Kind(
+        "captions", "warning", "Captions longer than the model reads", "shorten it, or put what matters first"
+    ),
+    "several_captions": Kind("captions", "note", "Several captions an image", "nothing: one is drawn each time"),
+    "odd_characters": Kind("captions", "warning", "Odd characters in captions", "mend the text, or its encoding"),
+    "refusal": Kind("captions", "warning", "A captioner's refusals", "write the caption, or have it made again"),
+    "opener": Kind(
+        "captions", "warning", "A captioner's openers", "remove it: the model would learn the phrase with every picture"
+    ),
+    # plan
+    "no_batches": Kind("plan", "error", "No batch at all", "lower batch_size, or choose remainder=short or =repeat"),
+    "left_out": Kind("plan", "warning", "Left out of an epoch", "choose remainder=short or =repeat"),
+    "repeated": Kind("plan", "note", "Shown twice to fill a batch", "nothing; remainder=short makes a smaller batch"),
+    "short_batches": Kind(
+        "plan", "note", "Batches smaller than batch_size", "nothing; remainder=repeat fills them, drop leaves them out"
+    ),
+}
