@@ -189,13 +189,19 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
         return self.seed if key.seed is None else key.seed
 
     def scan(
-        self, *, threads: int = 4, progress: Callable[[int, int], None] | None = None
+        self,
+        *,
+        threads: int = 4,
+        progress: Callable[[int, int], None] | None = None,
+        headers: npt.NDArray[np.integer[Any]] | None = None,
     ) -> tuple[npt.NDArray[np.int32], list[LedgerEntry]]:
         """The bucket of every row, from the sizes the data file gives or the pictures' headers.
 
         Args:
             threads: How many headers to read at once.
             progress: Called with (done, total) as headers are read.
+            headers: (N, 2), the (height, width) that the pictures' headers give, 0 where they can't be read, for whoever
+                has read them already.
 
         Returns:
             int32 (N,) with the index into `buckets.sizes` of each row (all 0 without buckets), -1 for pictures that
@@ -207,12 +213,14 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
         sizes = self.manifest.sizes().copy()
         unknown = np.flatnonzero((sizes <= 0).any(axis=1))
         entries = []
-        if len(unknown):
-            refs = [self.manifest[int(i)].image for i in unknown]
+        if headers is not None:
+            sizes[unknown] = headers[unknown]
+        elif len(unknown):
+            refs = self.manifest.refs(unknown)
             sizes[unknown], failures = scan_sizes(refs, self.reader, threads=threads, progress=progress)
             for place, error in failures:
-                row = self.manifest[int(unknown[place])]
-                entries.append(LedgerEntry(kind="unreadable", id=row.id, reason=str(error)))
+                id = self.manifest[int(unknown[place])].id
+                entries.append(LedgerEntry(kind="unreadable", id=id, reason=str(error)))
         known = (sizes > 0).all(axis=1)
         assigned = np.full(len(self), -1, dtype=np.int32)
         assigned[known] = self.buckets.assign(sizes[known])

@@ -139,6 +139,10 @@ class Manifest(Sequence[Row]):
         chosen = np.where(chosen < 0, chosen + len(self), chosen)
         return Manifest(self._table.take(pa.array(chosen)), root=self._root, about=self._about, ledger=self._ledger)
 
+    def refs(self, indices: Iterable[int] | None = None) -> list[ImageRef]:
+        """The pictures of these rows (of all by default), without the rest of each row."""
+        return [self._image(int(at)) for at in (range(len(self)) if indices is None else indices)]
+
     def sizes(self) -> npt.NDArray[np.int32]:
         """(N, 2) of (height, width) in pixels, as the data file says; 0 where it says nothing."""
         sizes = np.zeros((len(self), 2), dtype=np.int32)

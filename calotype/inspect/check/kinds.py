@@ -65,6 +65,9 @@ KINDS: dict[str, Kind] = {
     "cropped": Kind(
         "pixels", "warning", "Much of the picture is cropped away", "use buckets, or crop it yourself to what matters"
     ),
+    "wrong_size": Kind(
+        "pixels", "warning", "Another size than the data file says", "mend width and height in the data file"
+    ),
     "extreme_aspect": Kind("pixels", "warning", "Extreme shapes", "crop it yourself, or raise buckets.max_aspect"),
     # duplicates
     "leak": Kind(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from calotype.inspect.check.kinds import KINDS, Level
@@ -145,7 +145,11 @@ class Report:
     """Everything that `check` says."""
 
     source: str
+    root: str
+    """The folder that ids are relative to."""
     model: str | None
+    made: str
+    """When, ISO 8601 in UTC."""
     images: int
     """Rows of the dataset, the held-out ones not counted."""
     held_out: int
@@ -173,3 +177,22 @@ class Report:
         levels: tuple[Level, ...] = ("error", "warning", "note")
         head = {"version": VERSION, "clean": self.clean}
         return head | {f"{level}s": self.count(level) for level in levels} | asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Report:
+        """The report that `to_json` gave these values of, after a way through JSON."""
+        values = {field.name: document[field.name] for field in fields(cls)}
+        values["findings"] = tuple(
+            Finding(**{**found, "others": tuple(found["others"])}) for found in document["findings"]
+        )
+        if (captions := document["captions"]) is not None:
+            values["captions"] = CaptionFacts(**{**captions, "characters": tuple(captions["characters"])})
+        values["tokens"] = tuple(
+            TokenFacts(**{**one, "histogram": tuple(map(tuple, one["histogram"]))}) for one in document["tokens"]
+        )
+        if (plan := document["plan"]) is not None:
+            policies = tuple(RemainderFacts(**policy) for policy in plan["policies"])
+            values["plan"] = PlanFacts(**{**plan, "buckets": tuple(map(tuple, plan["buckets"])), "policies": policies})
+        values["cost"] = tuple(CacheCost(**one) for one in document["cost"])
+        values["not_checked"] = tuple(document["not_checked"])
+        return cls(**values)

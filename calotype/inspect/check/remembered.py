@@ -1,0 +1,149 @@
+"""Whole reports, remembered: a dataset of which nothing has changed is not looked at a second time.
+
+Beside each report stand the folders and files that it was made from, and a hash of the name, length and time of change
+of every file in them. Looking a report up costs one `stat` a file and loads neither torch nor pyarrow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import xxhash
+
+from calotype.inspect.check.report import VERSION, Report
+
+__all__ = ["Watched", "outside", "recall", "remember", "report_key", "state_of"]
+
+_MOST: Final = 50
+"""Reports kept, the newest ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What a report was made from."""
+
+    folders: tuple[str, ...]
+    """Looked at with everything in and below them, since a new file would be news too."""
+    files: tuple[str, ...]
+    """Outside those."""
+
+
+def report_key(config: Any, **options: Any) -> str:
+    """The name of a report: a hash of everything it depends on that is no file."""
+    from calotype import __version__
+
+    plain = json.dumps([__version__, VERSION, config, options, str(Path.cwd())], sort_keys=True, default=repr)
+    return xxhash.xxh3_128_hexdigest(plain.encode("utf-8", "surrogatepass"))
+
+
+def state_of(watched: Watched) -> str:
+    """A hash of the names, lengths and times of change of all that is watched."""
+    digest = xxhash.xxh3_128()
+    for folder in watched.folders:
+        digest.update(f"folder {folder}\n".encode("utf-8", "surrogateescape"))
+        lines = sorted(_lines(folder))
+        digest.update("\n".join(lines).encode("utf-8", "surrogateescape"))
+    for file in watched.files:
+        digest.update(f"file {file} {_stamp(file)}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def recall(key: str) -> Report | None:
+    """The report of this name, if all that it was made from is as it was."""
+    try:
+        document = json.loads((_home() / f"{key}.json").read_text("utf-8"))
+        watched = Watched(folders=tuple(document["folders"]), files=tuple(document["files"]))
+        return Report.from_json(document["report"]) if state_of(watched) == document["state"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # none there, or a damaged one: it is made anew
+
+
+def remember(key: str, report: Report, watched: Watched, state: str) -> None:
+    """Keeps a report.
+
+    Args:
+        key: Its `report_key`.
+        report: What was found.
+        watched: What it was made from.
+        state: `state_of` that, from before it was looked at: a change in the meantime makes the report stale.
+    """
+    document = {
+        "state": state,
+        "folders": watched.folders,
+        "files": watched.files,
+        "report": report.to_json(),
+    }
+    home = _home()
+    temporary = home / f"{key}.{secrets.token_hex(4)}.tmp"
+    with contextlib.suppress(OSError):  # a cache that can't be written costs the memory, not the report
+        home.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(json.dumps(document), "utf-8")
+            temporary.replace(home / f"{key}.json")
+        finally:
+            temporary.unlink(missing_ok=True)
+        _prune(home)
+
+
+def _prune(home: Path) -> None:
+    horizon = time.time() - 3600
+    kept = sorted(home.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    left = [path for path in home.glob("*.tmp") if path.stat().st_mtime < horizon]  # of killed writers
+    for path in (*kept[_MOST:], *left):
+        path.unlink(missing_ok=True)
+
+
+def _home() -> Path:
+    home = os.environ.get("CALOTYPE_CACHE")
+    return (Path(home).expanduser() if home else Path.home() / ".cache" / "calotype") / "reports"
+
+
+def _lines(folder: str) -> Iterator[str]:
+    """One line for each file in and below a folder; a loop of links is walked once."""
+    seen: set[tuple[int, int]] = set()
+    stack = [folder]
+    while stack:
+        place = stack.pop()
+        try:
+            info = os.stat(place)  # noqa: PTH116 - plain calls: this runs for every file of a large folder
+            if (info.st_dev, info.st_ino) in seen:
+                continue
+            seen.add((info.st_dev, info.st_ino))
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if entry.is_dir():
+                        stack.append(entry.path)
+                    else:
+                        yield f"{entry.path} {_entry_stamp(entry)}"
+        except OSError as error:
+            yield f"{place} {error.errno}"
+
+
+def _entry_stamp(entry: os.DirEntry[str]) -> str:
+    try:
+        info = entry.stat()
+    except OSError as error:  # a broken link
+        return f"error {error.errno}"
+    return f"{info.st_size} {info.st_mtime_ns}"
+
+
+def _stamp(path: str) -> str:
+    try:
+        info = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError) as error:
+        return f"error {type(error).__name__}"
+    return f"{info.st_size} {info.st_mtime_ns}"
+
+
+def outside(paths: Iterable[str], folders: Sequence[str]) -> tuple[str, ...]:
+    """Those of the paths that lie in none of the folders, sorted, each once."""
+    heads = tuple(f"{folder.rstrip('/')}/" for folder in folders)
+    return tuple(sorted({path for path in paths if not path.startswith(heads)})) if heads else tuple(sorted(set(paths)))
