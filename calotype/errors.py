@@ -4,6 +4,7 @@
     ├── ConfigError (ValueError)              an option is misspelt, has the wrong type, or contradicts another
     │   └── MissingTokenizerError             a model's tokenizer can't be had; all that needs no tokens still works
     ├── ManifestError (ValueError)            a data file, folder or row can't be read
+    │   ├── MissingPathError                  there is no such file or folder
     │   └── MissingCaptionError               images without a caption, and nothing said what to do with them
     ├── ImageError (ValueError)               one picture can't be had; the others are fine
     │   ├── DecodeError                       its bytes are not a whole, supported image
@@ -34,6 +35,7 @@ __all__ = [
     "ManifestError",
     "MissingCaptionError",
     "MissingDependencyError",
+    "MissingPathError",
     "MissingTokenizerError",
     "unknown_key",
 ]
@@ -53,6 +55,10 @@ class MissingTokenizerError(ConfigError):
 
 class ManifestError(CalotypeError, ValueError):
     """A data file, folder or row can't be read as pictures and captions."""
+
+
+class MissingPathError(ManifestError):
+    """The path of a dataset leads nowhere."""
 
 
 class MissingCaptionError(ManifestError):

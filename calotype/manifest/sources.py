@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from calotype.errors import ConfigError, ManifestError
+from calotype.errors import ConfigError, ManifestError, MissingPathError
 from calotype.manifest.arrow_files import read_arrow, read_parquet
 from calotype.manifest.delimited import read_delimited
 from calotype.manifest.folder import Listing, list_folder, read_folder
@@ -129,10 +129,10 @@ def _local(paths: Sequence[PathLike]) -> Sources:
         elif glob.has_magic(str(place)):
             matches = sorted(glob.glob(str(place), recursive=True))  # noqa: PTH207 - patterns may be absolute
             if not matches:
-                raise ManifestError(f"{each}: no file matches this pattern")
+                raise MissingPathError(f"{each}: no file matches this pattern")
             found += [Path(name) for name in matches]
         else:
-            raise ManifestError(f"{place}: there is no such file or folder{_near(place)}")
+            raise MissingPathError(f"{place}: there is no such file or folder{_near(place)}")
     found = list(dict.fromkeys(found))
     if not found:
         raise ManifestError("the list of paths is empty")

@@ -35,6 +35,7 @@ KINDS: dict[str, Kind] = {
         "files", "error", "Over the limit of pixels", "make it smaller; only if you trust it, raise max_pixels"
     ),
     "fetch_failed": Kind("files", "error", "URLs that gave no picture", "mend the URL, or remove the row"),
+    "bad_data": Kind("files", "error", "Data that can't be read", "mend it; nothing else could be looked at"),
     "bad_row": Kind("files", "error", "Rows that can't be used", "mend the row in the data file"),
     "animated": Kind("files", "warning", "Animated or of several pages", "only the first frame is used: save that one"),
     "unsupported": Kind("files", "warning", "Kinds of file that are not read", "convert it to PNG or JPEG"),

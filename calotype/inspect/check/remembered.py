@@ -12,7 +12,6 @@ import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,20 +19,10 @@ import xxhash
 
 from calotype.inspect.check.report import VERSION, Report
 
-__all__ = ["Watched", "outside", "recall", "remember", "report_key", "state_of"]
+__all__ = ["files_state", "folders_state", "outside", "recall", "remember", "report_key"]
 
 _MOST: Final = 50
 """Reports kept, the newest ones."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
-    """What a report was made from."""
-
-    folders: tuple[str, ...]
-    """Looked at with everything in and below them, since a new file would be news too."""
-    files: tuple[str, ...]
-    """Outside those."""
 
 
 def report_key(config: Any, **options: Any) -> str:
@@ -44,41 +33,50 @@ def report_key(config: Any, **options: Any) -> str:
     return xxhash.xxh3_128_hexdigest(plain.encode("utf-8", "surrogatepass"))
 
 
-def state_of(watched: Watched) -> str:
-    """A hash of the names, lengths and times of change of all that is watched."""
+def folders_state(folders: Sequence[str]) -> str:
+    """A hash of the names, lengths and times of change of all files in and below these folders."""
     digest = xxhash.xxh3_128()
-    for folder in watched.folders:
-        digest.update(f"folder {folder}\n".encode("utf-8", "surrogateescape"))
-        lines = sorted(_lines(folder))
-        digest.update("\n".join(lines).encode("utf-8", "surrogateescape"))
-    for file in watched.files:
-        digest.update(f"file {file} {_stamp(file)}\n".encode("utf-8", "surrogateescape"))
+    for folder in folders:
+        digest.update(f"{folder}\n".encode("utf-8", "surrogateescape"))
+        digest.update("\n".join(sorted(_lines(folder))).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def files_state(files: Sequence[str]) -> str:
+    """The same of single files."""
+    digest = xxhash.xxh3_128()
+    for file in files:
+        digest.update(f"{file} {_stamp(file)}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
 def recall(key: str) -> Report | None:
     """The report of this name, if all that it was made from is as it was."""
     try:
-        document = json.loads((_home() / f"{key}.json").read_text("utf-8"))
-        watched = Watched(folders=tuple(document["folders"]), files=tuple(document["files"]))
-        return Report.from_json(document["report"]) if state_of(watched) == document["state"] else None
+        kept = json.loads((_home() / f"{key}.json").read_text("utf-8"))
+        folders, files = kept["folders"], kept["files"]
+        same = folders_state(folders["paths"]) == folders["state"] and files_state(files["paths"]) == files["state"]
+        return Report.from_json(kept["report"]) if same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # none there, or a damaged one: it is made anew
 
 
-def remember(key: str, report: Report, watched: Watched, state: str) -> None:
+def remember(
+    key: str, report: Report, *, folders: Sequence[str], folders_were: str, files: Sequence[str], files_were: str
+) -> None:
     """Keeps a report.
 
     Args:
         key: Its `report_key`.
         report: What was found.
-        watched: What it was made from.
-        state: `state_of` that, from before it was looked at: a change in the meantime makes the report stale.
+        folders: What it was made from: these with all in them, since a new file would be news too,
+        folders_were: their state before they were read (a change in the meantime makes the report stale);
+        files: and these outside of them,
+        files_were: with their state.
     """
-    document = {
-        "state": state,
-        "folders": watched.folders,
-        "files": watched.files,
+    kept = {
+        "folders": {"paths": list(folders), "state": folders_were},
+        "files": {"paths": list(files), "state": files_were},
         "report": report.to_json(),
     }
     home = _home()
@@ -86,7 +84,7 @@ def remember(key: str, report: Report, watched: Watched, state: str) -> None:
     with contextlib.suppress(OSError):  # a cache that can't be written costs the memory, not the report
         home.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_text(json.dumps(document), "utf-8")
+            temporary.write_text(json.dumps(kept), "utf-8")
             temporary.replace(home / f"{key}.json")
         finally:
             temporary.unlink(missing_ok=True)
