@@ -1,0 +1,1 @@
+"""What the frozen models gave, kept: a content-addressed store, and the models behind it."""
