@@ -71,12 +71,19 @@ class ImageError(CalotypeError, ValueError):
     Args:
         ref: The picture, as a person would find it (path, URL, `shard.tar!member`).
         reason: What is wrong with it, and how to mend it if there is a way.
+        kind: A short word for the same, to count and sort by; each class has its usual one.
     """
 
-    def __init__(self, ref: str, reason: str) -> None:
+    kind = "unreadable"
+    """`missing_file`, `unreadable`, `empty_file`, `not_an_image`, `truncated`, `damaged`, `too_many_pixels` or
+    `fetch_failed`."""
+
+    def __init__(self, ref: str, reason: str, *, kind: str | None = None) -> None:
         super().__init__(ref, reason)
         self.ref = ref
         self.reason = reason
+        if kind is not None:
+            self.kind = kind
 
     def __str__(self) -> str:
         return f"{self.ref}: {self.reason}"
@@ -85,13 +92,19 @@ class ImageError(CalotypeError, ValueError):
 class DecodeError(ImageError):
     """The bytes are not a whole image of a supported format."""
 
+    kind = "damaged"
+
 
 class DecompressionBombError(ImageError):
     """The header announces more pixels than `max_pixels`."""
 
+    kind = "too_many_pixels"
+
 
 class FetchError(ImageError):
     """The URL did not give the picture."""
+
+    kind = "fetch_failed"
 
 
 class CollateError(CalotypeError, ValueError):

@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 
 from calotype.images.locks import ForkSafeLock
 
-__all__ = ["SRGB", "Conversion", "conversion", "profile_name", "to_srgb"]
+__all__ = ["SRGB", "Conversion", "colour_space", "conversion", "profile_name", "to_srgb"]
 
 SRGB = "sRGB"
 """`Conversion.name` of nothing to do."""
@@ -26,11 +26,13 @@ class Conversion:
     """What is to be done with the pixels of one profile."""
 
     name: str
-    """The profile's own description, or `SRGB` when it changes no colour."""
+    """`description`, or `SRGB` when it changes no colour."""
     transform: ImageCms.ImageCmsTransform | None
     """To sRGB; None when there is nothing to do, or nothing that can be done."""
     takes: str
     """Pillow's mode of the pixels that `transform` reads: RGB, L or CMYK."""
+    description: str
+    """The profile's own, also where it changes no colour."""
     problem: str = ""
     """Why the profile could not be used; the colours are then taken as sRGB."""
 
@@ -59,21 +61,29 @@ def conversion(icc: bytes) -> Conversion:
 
 def _compile(icc: bytes) -> Conversion:
     """Perceptual intent: for matrix profiles it equals relative colorimetric; for tables it is what viewers use."""
-    takes = _PIXELS_OF.get(icc[16:20])
-    if takes is None:
-        space = icc[16:20].decode("ascii", "replace").strip()
-        return Conversion(name="unusable", transform=None, takes="", problem=f"its colour space is {space!r}")
+    takes = _PIXELS_OF.get(icc[16:20], "")
+    name = "unreadable profile"
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         name = ImageCms.getProfileDescription(profile).strip() or "unnamed profile"
+        if not takes:
+            return _unusable(name, takes, _wrong_space(icc))
         transform = ImageCms.buildTransform(
             profile, ImageCms.createProfile("sRGB"), takes, "RGB", ImageCms.Intent.PERCEPTUAL
         )
         if takes != "CMYK" and _changes_nothing(transform, takes):
-            return Conversion(name=SRGB, transform=None, takes=takes)
+            return Conversion(name=SRGB, transform=None, takes=takes, description=name)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError, SyntaxError, MemoryError) as error:
-        return Conversion(name="unusable", transform=None, takes=takes, problem=f"it can't be read ({error})")
-    return Conversion(name=name, transform=transform, takes=takes)
+        return _unusable(name, takes, f"it can't be read ({error})" if takes else _wrong_space(icc))
+    return Conversion(name=name, transform=transform, takes=takes, description=name)
+
+
+def _unusable(description: str, takes: str, problem: str) -> Conversion:
+    return Conversion(name="unusable", transform=None, takes=takes, description=description, problem=problem)
+
+
+def _wrong_space(icc: bytes) -> str:
+    return f"its colour space is {icc[16:20].decode('ascii', 'replace').strip()!r}"
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
@@ -110,8 +120,17 @@ def to_srgb(image: Image.Image, icc: bytes) -> tuple[Image.Image, str | None]:
 
 def profile_name(icc: bytes) -> str:
     """The profile's description, for a person; a profile that can't be read has one that says so."""
-    try:
-        name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(icc)))
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, SyntaxError, MemoryError):
-        return "unreadable profile"
-    return name.strip() or "unnamed profile"
+    return conversion(icc).description
+
+
+def colour_space(icc: bytes, mode: str) -> str | None:
+    """The name of what `to_srgb` converts from; None when it changes no colour or passes the profile over.
+
+    Args:
+        icc: The profile.
+        mode: Pillow's name of the colours as stored.
+    """
+    found = conversion(icc)
+    pixels = "CMYK" if mode == "CMYK" else "L" if mode.startswith(("L", "I;16")) else "RGB"
+    fits = found.takes == pixels or (found.takes == "RGB" and pixels == "L")
+    return found.name if fits and found.transform is not None else None

@@ -12,6 +12,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 
 from calotype.images.colour import to_srgb
+from calotype.images.depth import bits_of
 from calotype.images.formats import HEAD, open_pillow, sniff
 from calotype.images.jpeg import IncompleteJpegError, JpegHeader, OddJpegError, decode_jpeg, scale_for, scan_jpeg
 from calotype.images.orientation import upright, upright_size, xmp_orientation
@@ -123,7 +124,7 @@ def _decode_pillow(image: ImageFile, data: bytes, *, background: tuple[int, int,
     image.load()
     orientation = pillow_orientation(image)
     plain: Image.Image = image
-    if _is_16_bit(image, data):
+    if bits_of(image, data) == 16:
         notes.append("16-bit")
     if image.mode.startswith("I;16"):
         plain = _eight_bits(image)
@@ -166,14 +167,6 @@ def pillow_orientation(image: Image.Image) -> int:
         xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
         value = xmp_orientation(xmp) if isinstance(xmp, bytes | str) else None
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _is_16_bit(image: ImageFile, data: bytes) -> bool:
-    if image.format == "PNG":
-        return data[24] == 16  # the bit depth in IHDR, which always comes first
-    if image.format == "TIFF":
-        return bool(max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) == 16)  # type: ignore[attr-defined]
-    return False
 
 
 def _eight_bits(image: ImageFile) -> Image.Image:

@@ -10,7 +10,7 @@ from calotype.errors import MissingDependencyError
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-__all__ = ["FORMATS", "HEAD", "open_pillow", "sniff"]
+__all__ = ["FORMATS", "HEAD", "NotAnImageError", "open_pillow", "sniff"]
 
 HEAD: Final = 512
 """Bytes that `sniff` needs at most."""
@@ -52,11 +52,20 @@ _PLUGINS: Final = {
 }
 
 
+class NotAnImageError(ValueError):
+    """The bytes are of no supported format; the message says what they are instead, as far as that shows."""
+
+    def __init__(self, reason: str, kind: str = "not_an_image") -> None:
+        super().__init__(reason)
+        self.kind = kind
+        """As `ImageError.kind`."""
+
+
 def sniff(head: bytes) -> str:
     """The format of a file that begins with `head`, one of `FORMATS`.
 
     Raises:
-        ValueError: None of them; the message says what it is instead, as far as that shows.
+        NotAnImageError: None of them.
     """
     for magic, name in _MAGIC:
         if head.startswith(magic):
@@ -70,19 +79,20 @@ def sniff(head: bytes) -> str:
             return "AVIF"
         if brands & _HEIF_BRANDS:
             return "HEIF"
-    raise ValueError(_what_instead(head))
+    if not head:
+        raise NotAnImageError("the file is empty (0 bytes)", "empty_file")
+    if not head.strip(b"\x00"):
+        reason = "the file holds nothing but zero bytes: an interrupted download or a sparse file"
+        raise NotAnImageError(reason, "damaged")
+    raise NotAnImageError(_what_instead(head))
 
 
 def _what_instead(head: bytes) -> str:
-    if not head:
-        return "the file is empty (0 bytes)"
     for magic, what in _OTHERS:
         if head.startswith(magic):
             return f"this is {what}, not a supported image ({', '.join(FORMATS)})"
     if head[4:8] == b"ftyp":
         return f"this is a video or another ISO media file (brand {head[8:12].decode('ascii', 'replace')!r})"
-    if not head.strip(b"\x00"):
-        return "the file holds nothing but zero bytes: an interrupted download or a sparse file"
     try:
         text = head.decode("utf-8-sig")
     except UnicodeDecodeError as error:

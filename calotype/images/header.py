@@ -1,20 +1,25 @@
-"""What a picture's header says, without decoding a pixel."""
+"""What a picture's header says, without decoding a pixel; and whether the file seems to be all there."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Final, NamedTuple
 
-from calotype.images.colour import profile_name
-from calotype.images.decode import check_pixels, pillow_orientation
+import xxhash
+
+from calotype.images.colour import colour_space, profile_name
+from calotype.images.decode import TooManyPixelsError, check_pixels, pillow_orientation
+from calotype.images.depth import bits_of
 from calotype.images.formats import HEAD, open_pillow, sniff
 from calotype.images.jpeg import IncompleteJpegError, JpegHeader, scan_jpeg
 from calotype.images.orientation import upright_size
 from calotype.images.quiet import quiet_pillow
+from calotype.images.tail import TAIL, missing_end
 
-__all__ = ["Header", "read_header"]
+__all__ = ["Header", "Look", "look", "read_header"]
 
-_FIRST = 16 * 1024
+_FIRST: Final = 16 * 1024
 _METADATA_CHUNKS = frozenset((b"eXIf", b"tEXt", b"zTXt", b"iTXt"))
 
 
@@ -28,16 +33,30 @@ class Header:
     """(H, W) in pixels, upright."""
     mode: str
     """Pillow's name of the stored colours: `RGB`, `L`, `CMYK`, `P`, `RGBA`, `I;16`, …"""
+    bits: int
+    """Bits a channel as stored: 8, or 1, 2, 4, 10, 12, 16, 32."""
     orientation: int
     """EXIF's, 1 to 8, as found; `size` has it applied."""
     icc: str | None
     """The embedded colour profile's description, None without one."""
+    colour_space: str | None
+    """The same where the profile changes colours, so that pixels are converted from it; None for sRGB."""
     frames: int
     """Above 1: animated, or several pages."""
     has_alpha: bool
     """True when pixels can be transparent."""
     bytes: int
     """Length of the encoded file."""
+
+
+class Look(NamedTuple):
+    """A header, and what the rest of the file says at a glance."""
+
+    header: Header
+    cut: str | None
+    """Why the file can't be whole, as `missing_end` says it."""
+    sketch: bytes
+    """xxh3-64 of the first and last KiBs: files that differ in it differ, others have to be compared whole."""
 
 
 def read_header(file: BinaryIO, length: int, *, max_pixels: int) -> Header:
@@ -53,40 +72,77 @@ def read_header(file: BinaryIO, length: int, *, max_pixels: int) -> Header:
         MissingDependencyError: A HEIC without pillow-heif.
         Exception: Whatever the parsers raise on damaged bytes.
     """
-    data = file.read(_FIRST)
-    format = sniff(data[:HEAD])
+    head = file.read(_FIRST)
+    format = sniff(head[:HEAD])
+    return _read(file, length, head, format, max_pixels)[0]
+
+
+def look(file: BinaryIO, length: int, *, max_pixels: int) -> Look:
+    """`read_header` and one more read, of the end of the file.
+
+    Raises:
+        ValueError: Damaged, and cut short: `truncated: …` says how that shows.
+        Exception: As `read_header`.
+    """
+    head = file.read(_FIRST)
+    format = sniff(head[:HEAD])
+    file.seek(max(0, length - TAIL), os.SEEK_SET)
+    tail = file.read(TAIL)
+    file.seek(len(head))
+    try:
+        header, scan = _read(file, length, head, format, max_pixels)
+    except (TooManyPixelsError, ImportError):
+        raise
+    except Exception as error:
+        reason = None if format == "JPEG" else missing_end(file, length, format, head=head, tail=tail)
+        if reason is None:
+            raise
+        raise ValueError(f"truncated: {reason}") from error
+    cut = missing_end(file, length, format, head=head, tail=tail, scan=scan)
+    return Look(header, cut, xxhash.xxh3_64_digest(head + tail))
+
+
+def _read(file: BinaryIO, length: int, head: bytes, format: str, max_pixels: int) -> tuple[Header, int]:
+    """The header, and where a JPEG's first scan begins. `file` stands behind `head`."""
     if format == "JPEG":
-        jpeg = _scan_growing(file, data)
+        jpeg = _scan_growing(file, head)
         check_pixels(jpeg.size, max_pixels)
-        return Header(
+        header = Header(
             format=format,
             size=upright_size(jpeg.size, jpeg.orientation),
             mode=jpeg.mode,
+            bits=jpeg.precision,
             orientation=jpeg.orientation,
             icc=profile_name(jpeg.icc) if jpeg.icc else None,
+            colour_space=colour_space(jpeg.icc, jpeg.mode) if jpeg.icc else None,
             frames=1,
             has_alpha=False,
             bytes=length,
         )
+        return header, jpeg.scan
     late = format == "PNG" and _has_late_metadata(file)
     file.seek(0)
     with quiet_pillow(), open_pillow(file, format) as image:
         check_pixels((image.height, image.width), max_pixels)
+        bits = bits_of(image, head)
         if late:
             image.load()
         orientation = pillow_orientation(image)
         stored = (image.height, image.width)
         icc = image.info.get("icc_profile")
-        return Header(
+        header = Header(
             format=format,
             size=stored if format == "TIFF" else upright_size(stored, orientation),  # Pillow turns TIFFs by itself
             mode=image.mode,
+            bits=bits,
             orientation=orientation,
             icc=profile_name(icc) if icc else None,
+            colour_space=colour_space(icc, image.mode) if icc else None,
             frames=getattr(image, "n_frames", 1),
             has_alpha=image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info,
             bytes=length,
         )
+    return header, 0
 
 
 def _scan_growing(file: BinaryIO, data: bytes) -> JpegHeader:

@@ -46,6 +46,8 @@ class JpegHeader:
     """The SOF marker's second byte: 0xC0 baseline, 0xC1 extended, 0xC2 progressive."""
     orientation: int
     icc: bytes | None
+    scan: int
+    """Where the first scan begins; pixels from here on."""
 
     @property
     def mode(self) -> str:
@@ -120,6 +122,7 @@ def scan_jpeg(data: bytes) -> JpegHeader:
         frame=frame,
         orientation=orientation or 1,
         icc=b"".join(icc[part] for part in sorted(icc)) or None,
+        scan=position,
     )
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 from PIL import Image
 
-from calotype.errors import CalotypeError, ConfigError, DecodeError, DecompressionBombError
+from calotype.errors import CalotypeError, ConfigError, DecodeError, DecompressionBombError, ImageError
 from calotype.images.decode import MAX_PIXELS, Decoded, Need, TooManyPixelsError, decode
 from calotype.images.fetch import Fetcher
-from calotype.images.header import Header, read_header
+from calotype.images.formats import NotAnImageError
+from calotype.images.header import Header, Look, look, read_header
 from calotype.images.sources import open_source, read_source
 from calotype.types import ImageRef
 
@@ -55,7 +57,7 @@ class ImageReader:
         self.max_pixels = max_pixels
         self.fetcher = fetcher if fetcher is not None else Fetcher()
 
-    def read(self, ref: ImageRef, *, need: Need | None = None) -> Decoded:
+    def read(self, ref: ImageRef, *, need: Need | None = None, data: bytes | None = None) -> Decoded:
         """The picture's pixels.
 
         Args:
@@ -63,6 +65,7 @@ class ImageReader:
             need: A function of the upright (H, W) that gives the (H, W) which the caller will resample the whole
                 picture to; a caller that crops first says what the whole would come to at that scale. Only
                 `decode="fast"` asks it.
+            data: What `read_bytes` gave, where the caller has it.
 
         Returns:
             uint8 (H, W, 3) sRGB, upright, with the notes of what was not plain.
@@ -72,9 +75,8 @@ class ImageReader:
             MissingDependencyError: The picture needs an extra that is not installed.
         """
         with _as_image_errors(ref):
-            data = read_source(ref, self.fetcher)
             return decode(
-                data,
+                read_source(ref, self.fetcher) if data is None else data,
                 background=self.background,
                 max_pixels=self.max_pixels,
                 need=need if self.decode == "fast" else None,
@@ -92,6 +94,25 @@ class ImageReader:
         """
         with _as_image_errors(ref), open_source(ref, self.fetcher) as (file, length):
             return read_header(file, length, max_pixels=self.max_pixels)
+
+    def examine(self, ref: ImageRef, *, data: bytes | None = None) -> Look | ImageError:
+        """The header, and whether the file seems to be all there; or what is wrong with it, whose `kind` sorts it.
+
+        Args:
+            ref: Where it is.
+            data: What `read_bytes` gave, where the caller has it.
+
+        Raises:
+            MissingDependencyError: The picture needs an extra that is not installed.
+        """
+        try:
+            with _as_image_errors(ref):
+                if data is not None:
+                    return look(io.BytesIO(data), len(data), max_pixels=self.max_pixels)
+                with open_source(ref, self.fetcher) as (file, length):
+                    return look(file, length, max_pixels=self.max_pixels)
+        except ImageError as error:
+            return error
 
     def size(self, ref: ImageRef) -> tuple[int, int]:
         """(H, W) upright, from the header. Raises as `read` does."""
@@ -111,9 +132,14 @@ def _as_image_errors(ref: ImageRef) -> Iterator[None]:
     except (TooManyPixelsError, Image.DecompressionBombError) as error:
         raise DecompressionBombError(ref.name, str(error)) from error
     except MemoryError as error:
-        raise DecodeError(ref.name, "there is not enough memory to decode it") from error
+        raise DecodeError(ref.name, "there is not enough memory to decode it", kind="unreadable") from error
+    except NotAnImageError as error:
+        raise DecodeError(ref.name, str(error), kind=error.kind) from error
     except Exception as error:
         reason = str(error) or type(error).__name__
-        if "truncated" in reason.lower() or "premature end" in reason.lower():
-            reason = f"truncated: {reason.removeprefix('truncated: ')}"
-        raise DecodeError(ref.name, reason) from error
+        kind = None
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's; Pillow's own have no number
+            kind = "unreadable"
+        elif "truncated" in reason.lower() or "premature end" in reason.lower():
+            reason, kind = f"truncated: {reason.removeprefix('truncated: ')}", "truncated"
+        raise DecodeError(ref.name, reason, kind=kind) from error

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from calotype.errors import ImageError
+from calotype.images.memory import Memory, file_keys
 from calotype.images.read import ImageReader
 from calotype.types import ImageRef
 
 __all__ = ["scan_sizes"]
 
-_log = logging.getLogger(__name__)
-
 _CHUNK: Final = 256
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS sizes (
-    path TEXT, part TEXT, bytes INTEGER, mtime_ns INTEGER, height INTEGER, width INTEGER, PRIMARY KEY (path, part)
-) WITHOUT ROWID
-"""
-_RECALL: Final = "SELECT height, width FROM sizes WHERE path = ? AND part = ? AND bytes = ? AND mtime_ns = ?"
-
-Key = tuple[str, str, int, int]
-"""(path, which part of it, its bytes, its mtime in ns)"""
 
 
 def scan_sizes(
@@ -62,11 +47,11 @@ def scan_sizes(
     refs = refs if isinstance(refs, Sequence) else list(refs)
     sizes = np.zeros((len(refs), 2), np.int32)
     errors: list[tuple[int, ImageError]] = []
-    with _Memory() as memory, ThreadPoolExecutor(threads, thread_name_prefix="calotype-sizes") as pool:
+    with _memory() as memory, ThreadPoolExecutor(threads, thread_name_prefix="calotype-sizes") as pool:
         done = 0
         for start in range(0, len(refs), _CHUNK * threads):
             chunk = [refs[index] for index in range(start, min(start + _CHUNK * threads, len(refs)))]
-            keys = _keys(chunk)
+            keys = file_keys(chunk)
             found = memory.recall(keys)
             missing = [
                 index for index, size in enumerate(found) if size is None or size[0] * size[1] > reader.max_pixels
@@ -90,80 +75,13 @@ def scan_sizes(
     return sizes, errors
 
 
+def _memory() -> Memory:
+    state, values = ("bytes", "mtime_ns"), ("height", "width")
+    return Memory("sizes", "sizes", key=("path", "part"), state=state, values=values, what="image sizes")
+
+
 def _size(reader: ImageReader, ref: ImageRef) -> tuple[int, int] | ImageError:
     try:
         return reader.size(ref)
     except ImageError as error:
         return error
-
-
-def _keys(refs: list[ImageRef]) -> list[Key | None]:
-    """What identifies each picture's present content; None for URLs and files that are not there."""
-    stats: dict[str, os.stat_result | None] = {}
-    return [_key(ref, stats) for ref in refs]
-
-
-def _key(ref: ImageRef, stats: dict[str, os.stat_result | None]) -> Key | None:
-    path = ref.path
-    if path is None:
-        return None
-    if path not in stats:  # a shard holds many pictures
-        stats[path] = None
-        with contextlib.suppress(OSError, ValueError):
-            file = Path(path)
-            stats[path] = (file / "data.mdb" if ref.key is not None and file.is_dir() else file).stat()
-    info = stats[path]
-    if info is None:
-        return None
-    part = ref.key.hex() if ref.key is not None else "" if ref.size is None else f"{ref.offset}+{ref.size}"
-    return path, part, info.st_size, info.st_mtime_ns
-
-
-class _Memory:
-    """The remembered sizes: one SQLite file, shared by every process; without it everything still works."""
-
-    def __init__(self) -> None:
-        self._database: sqlite3.Connection | None = None
-
-    def __enter__(self) -> _Memory:
-        home = os.environ.get("CALOTYPE_CACHE")
-        directory = Path(home).expanduser() if home else Path.home() / ".cache" / "calotype"
-        with self._optional():
-            (directory / "sizes").mkdir(parents=True, exist_ok=True)
-            database = sqlite3.connect(directory / "sizes" / "sizes.sqlite3", timeout=30.0, isolation_level=None)
-            self._database = database
-            database.execute("PRAGMA synchronous = OFF")  # what a power cut takes is only read again
-            database.execute(_SCHEMA)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._database is not None:
-            self._database.close()
-
-    def recall(self, keys: list[Key | None]) -> list[tuple[int, int] | None]:
-        """(H, W) for each key, None where it is not known."""
-        found: list[tuple[int, int] | None] = [None] * len(keys)
-        with self._optional():
-            if self._database is not None:
-                for index, key in enumerate(keys):
-                    if key is not None:
-                        found[index] = self._database.execute(_RECALL, key).fetchone()
-        return found
-
-    def learn(self, rows: list[tuple[str, str, int, int, int, int]]) -> None:
-        with self._optional():
-            if self._database is not None and rows:
-                self._database.execute("BEGIN IMMEDIATE")
-                self._database.executemany("INSERT OR REPLACE INTO sizes VALUES (?, ?, ?, ?, ?, ?)", rows)
-                self._database.execute("COMMIT")
-
-    @contextlib.contextmanager
-    def _optional(self) -> Iterator[None]:
-        """A folder that can't be written or a damaged file costs the memory, not the scan."""
-        try:
-            yield
-        except (OSError, sqlite3.Error, UnicodeEncodeError) as error:
-            _log.warning("image sizes are not remembered: %s", error)
-            if self._database is not None:
-                self._database.close()
-                self._database = None

@@ -43,7 +43,9 @@ def read_source(ref: ImageRef, fetcher: Fetcher) -> bytes:
         start, length = _extent(ref, path, descriptor)
         data = _pread(descriptor, length, start)
     if len(data) < length:
-        raise ImageError(ref.name, f"{path} was cut while it was read: {len(data)} of {length} bytes came")
+        raise ImageError(
+            ref.name, f"{path} was cut while it was read: {len(data)} of {length} bytes came", kind="truncated"
+        )
     return data
 
 
@@ -76,7 +78,7 @@ def _open_file(ref: ImageRef, path: str) -> Iterator[int]:
         # Non-blocking: a data file that names a pipe must not hang the reader.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
-        raise ImageError(ref.name, f"no such file: {path}") from None
+        raise ImageError(ref.name, f"no such file: {path}", kind="missing_file") from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ImageError(ref.name, f"{path!r} can't be opened: {reason}") from error
@@ -97,6 +99,7 @@ def _extent(ref: ImageRef, path: str, descriptor: int) -> tuple[int, int]:
             ref.name,
             f"bytes {ref.offset} to {ref.offset + length} lie outside {path}, which has {info.st_size}: "
             "it was cut or changed since it was indexed",
+            kind="truncated",
         )
     return ref.offset, length
 
@@ -169,7 +172,7 @@ def _read_lmdb(ref: ImageRef, path: str, key: bytes) -> bytes:
     except lmdb.Error as error:
         raise ImageError(ref.name, f"the LMDB environment {path} can't be read: {error}") from error
     if value is None:
-        raise ImageError(ref.name, f"the LMDB environment {path} has no key {key!r}")
+        raise ImageError(ref.name, f"the LMDB environment {path} has no key {key!r}", kind="missing_file")
     return bytes(value)
 
 

@@ -1,0 +1,187 @@
+"""Whether a file is all there, told from its end and its own tables: finds most truncation without decoding."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import BinaryIO, Final
+
+__all__ = ["TAIL", "missing_end"]
+
+TAIL: Final = 4096
+"""Bytes at the end that usually tell."""
+
+_IEND: Final = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+_BOXES: Final = frozenset((b"ftyp", b"meta", b"mdat", b"moov", b"moof", b"free", b"skip", b"uuid", b"idat", b"pdin"))
+"""Of ISO media files, at the outermost level. Anything else there is stray data."""
+_TIFF_SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8}
+_STARTS: Final = (273, 324)  # StripOffsets, TileOffsets
+_LENGTHS: Final = (279, 325)  # StripByteCounts, TileByteCounts
+
+
+def missing_end(file: BinaryIO, length: int, format: str, *, head: bytes, tail: bytes, scan: int = 0) -> str | None:
+    """Why a file can't be whole, or None when nothing speaks against it.
+
+    Data behind the picture (padding, a motion photo's video, a second picture) is no reason. A reason does not say
+    that pixels are missing: the end of a PNG or an animation may be cut behind them.
+
+    Args:
+        file: Seekable; read only where `tail` does not tell.
+        length: Its bytes.
+        format: What `sniff` says.
+        head: Its first bytes, a KiB or more where there are so many.
+        tail: Its last `TAIL` bytes, or all of it.
+        scan: Of a JPEG: where the first scan begins.
+    """
+    try:
+        match format:
+            case "JPEG":
+                return _jpeg(file, length, tail, scan)
+            case "PNG":
+                return None if _IEND in tail else _png(file, length)
+            case "GIF":
+                return None if tail.rstrip(b"\x00").endswith(b"\x3b") else _gif(file, length, head)
+            case "WEBP":
+                return _beyond("it says", 8 + int.from_bytes(head[4:8], "little"), length)
+            case "BMP":
+                return _bmp(length, head)
+            case "TIFF":
+                return _tiff(file, length, head)
+            case _:
+                return _boxes(file, length)
+    except (struct.error, IndexError):  # a table or header that is itself cut, or nonsense
+        return "the file ends inside its own tables"
+
+
+def _beyond(what: str, end: int, length: int) -> str | None:
+    return f"{what} {end:,} bytes, and {length:,} are there" if end > length else None
+
+
+def _jpeg(file: BinaryIO, length: int, tail: bytes, scan: int) -> str | None:
+    """No EOI behind the first scan. Inside compressed data every 0xFF is followed by a zero byte or a restart."""
+    if tail.rfind(b"\xff\xd9") >= max(scan - (length - len(tail)), 0):
+        return None
+    file.seek(scan)  # much may follow an EOI: a video, padding
+    last = b""
+    while block := file.read(1 << 20):
+        if b"\xff\xd9" in last + block:
+            return None
+        last = block[-1:]
+    zeros = len(tail) - len(tail.rstrip(b"\x00"))
+    return "it has no end marker" + (f", and ends in {zeros:,} or more zero bytes" if zeros > 16 else "")
+
+
+def _png(file: BinaryIO, length: int) -> str | None:
+    position = 8
+    while True:
+        file.seek(position)
+        chunk = file.read(8)
+        if not chunk:
+            return "it has no IEND chunk"
+        size, name = struct.unpack(">I4s", chunk)
+        if name == b"IEND":
+            return None
+        position += 12 + size
+        if position > length:
+            return f"its chunk {name.decode('ascii', 'replace')} would end at byte {position:,} of {length:,}"
+
+
+def _gif(file: BinaryIO, length: int, head: bytes) -> str | None:
+    """Walks the blocks, as a trailer may have stray data behind it."""
+    position = 13 + (3 << (head[10] & 7) + 1 if head[10] & 0x80 else 0)
+    while position < length:
+        file.seek(position)
+        block = file.read(10)
+        if block[0] == 0x3B:
+            return None
+        if block[0] == 0x21:
+            position += 2
+        elif block[0] == 0x2C:
+            position += 11 + (3 << (block[9] & 7) + 1 if block[9] & 0x80 else 0)
+        else:
+            return None  # stray data, which decoders stop at too
+        position = _past_sub_blocks(file, position)
+    return "it has no trailer"
+
+
+def _past_sub_blocks(file: BinaryIO, position: int) -> int:
+    file.seek(position)
+    while size := file.read(1):
+        position += 1 + size[0]
+        if not size[0]:
+            break
+        file.seek(position)
+    else:
+        return position + 1  # past the end of the file: there was no terminator
+    return position
+
+
+def _bmp(length: int, head: bytes) -> str | None:
+    """Of those without compression: what the rows need. The last row's padding may be missing."""
+    start, header = struct.unpack_from("<II", head, 10)
+    if header < 40:  # OS/2's
+        width, height, _, bits = struct.unpack_from("<HHHH", head, 18)
+        packed = 0
+    else:
+        width, height, _, bits, packed = struct.unpack_from("<iiHHI", head, 18)
+    if packed not in (0, 3, 6):
+        return None
+    row = (abs(width) * bits + 7) // 8
+    return _beyond("its rows need", start + (row + 3) // 4 * 4 * (abs(height) - 1) + row, length)
+
+
+def _boxes(file: BinaryIO, length: int) -> str | None:
+    """AVIF and HEIF: boxes that follow each other to the end of the file."""
+    position = 0
+    while position + 8 <= length:
+        file.seek(position)
+        size, name, large = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\x00"))
+        if name not in _BOXES or not size:  # stray data, or a box that goes on to the end
+            return None
+        position += large if size == 1 else max(size, 8)
+        if position > length:
+            return f"its box {name.decode()} would end at byte {position:,} of {length:,}"
+    return None
+
+
+def _tiff(file: BinaryIO, length: int, head: bytes) -> str | None:
+    """The first directory, and the strips or tiles that it lists."""
+    order = "<" if head[:2] == b"II" else ">"
+    big = head[2:4] in (b"+\x00", b"\x00+")
+    number, value = ("Q", 8) if big else ("I", 4)
+    (directory,) = struct.unpack_from(order + number, head, 8 if big else 4)
+    file.seek(directory)
+    (entries,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
+    if directory + 12 * entries > length:
+        return f"its directory of {entries:,} entries at byte {directory:,} goes beyond the file's {length:,} bytes"
+    table = file.read(entries * (4 + 2 * value))
+    found: dict[int, tuple[int, ...]] = {}
+    for entry in range(0, len(table), 4 + 2 * value):
+        tag, kind, count = struct.unpack_from(f"{order}HH{number}", table, entry)
+        size = _TIFF_SIZES.get(kind, 1) * count
+        where = entry + 4 + value
+        if size > value:
+            (place,) = struct.unpack_from(order + number, table, where)
+            if place + size > length:
+                return f"its tag {tag} lies at bytes {place:,} to {place + size:,} of {length:,}"
+            if tag in _STARTS + _LENGTHS:
+                file.seek(place)
+                found[tag] = _numbers(file.read(size), order, kind, count)
+        elif tag in _STARTS + _LENGTHS:
+            found[tag] = _numbers(table[where : where + size], order, kind, count)
+    ends = [
+        start + size
+        for starts, lengths in zip(_STARTS, _LENGTHS, strict=True)
+        for start, size in _pairs(found.get(starts, ()), found.get(lengths, ()))
+    ]
+    return _beyond("its pixels end after", max(ends, default=0), length)
+
+
+def _numbers(data: bytes, order: str, kind: int, count: int) -> tuple[int, ...]:
+    code = {3: "H", 4: "I", 16: "Q"}.get(kind)
+    return struct.unpack(f"{order}{count}{code}", data) if code else ()
+
+
+def _pairs(starts: tuple[int, ...], lengths: tuple[int, ...]) -> Iterable[tuple[int, int]]:
+    """Byte counts may be missing from old files."""
+    return zip(starts, lengths if len(lengths) == len(starts) else (1,) * len(starts), strict=True)
