@@ -75,6 +75,8 @@ class SampleView:
     """The tensor as trained, denormalised, at its full size."""
     draws: tuple[Draw, ...]
     caption: CaptionDraw
+    captions: int = 1
+    """How many the picture has; `caption.choice` says which of them it was."""
     tokens: tuple[TokenView, ...]
     """Empty without tokenizers."""
     round_trip: RoundTrip | None
