@@ -1,0 +1,1 @@
+// The comforts of the preview page.
