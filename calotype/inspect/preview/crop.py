@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from calotype.inspect.preview.markup import Html, tag
 from calotype.types import Geometry
 
-__all__ = ["corners", "crop_overlay"]
+__all__ = ["corners", "crop_overlay", "draw_rules"]
 
 Point = tuple[float, float]
 """(x, y) in pixels of the original, from its top left."""
@@ -48,6 +48,14 @@ def crop_overlay(kept: Geometry, others: Sequence[Geometry]) -> Html:
     frame = [tag("polygon", class_=name, points=" ".join(outline)) for name in ("under", "kept")]
     dashed = [_other(number, other, kept) for number, other in enumerate(others, start=1)]
     return tag("svg", away, *dashed, *frame, class_="crop", viewBox=f"0 0 {width} {height}", aria_hidden="true")
+
+
+def draw_rules(most: int) -> str:
+    """CSS by which a draw that is pointed at, has the focus or is pinned has its frame stand out on the original."""
+    return "".join(
+        f".sample:has(.draw-{n}:hover, .draw-{n} :checked, .draw-{n} :focus-visible) .of-{n} {{ --on: 1; }}\n"
+        for n in range(1, most + 1)
+    )
 
 
 def _other(number: int, geometry: Geometry, kept: Geometry) -> Html | None:

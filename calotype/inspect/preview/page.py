@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 
 from calotype.inspect.preview.article import article
+from calotype.inspect.preview.crop import draw_rules
 from calotype.inspect.preview.markup import Html, tag, visible
 from calotype.inspect.preview.views import BatchView, SampleView
 from calotype.inspect.summary import Entry
@@ -29,7 +30,8 @@ def render_page(batches: Sequence[BatchView], *, title: str) -> str:
     # Nearly all the time goes to encoding pictures, during which other threads can run.
     with ThreadPoolExecutor() as pool:
         sections = [_batch(batch, number, pool) for number, batch in enumerate(batches, start=1)]
-    style, script = _own("page.css"), _own("page.js")
+    most = max((len(sample.draws) for batch in batches for sample in batch.samples), default=0)
+    style, script = Html(_own("page.css") + draw_rules(most)), _own("page.js")
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -44,6 +46,7 @@ def render_page(batches: Sequence[BatchView], *, title: str) -> str:
         "body",
         tag("a", "Skip to the samples", href="#samples", class_="skip"),
         _header(batches, title),
+        _bar(batches),
         tag("main", *sections, id="samples", tabindex=-1),
         tag("script", script),
     )
@@ -66,42 +69,65 @@ def _policy(style: str, script: str) -> str:
 
 
 def _header(batches: Sequence[BatchView], title: str) -> Html:
-    links = [
-        tag("li", tag("a", _name(batch), href=f"#batch-{number}")) for number, batch in enumerate(batches, start=1)
-    ]
     samples = sum(len(batch.samples) for batch in batches)
     return tag(
         "header",
         tag("h1", tag("bdi", title)),
-        tag("p", f"{_count(samples, 'sample')} in {_count(len(batches), 'batch')}, as training gets them."),
+        tag("p", f"{_count(samples, 'sample')} in {_count(len(batches), 'batch')}, as training gets them"),
         _legend(),
-        tag("nav", tag("ul", *links), aria_label="Batches"),
-        _tools(),
         class_="page",
     )
 
 
 def _legend() -> Html:
-    words = [
-        tag("li", tag("del", "dropped")),
+    marks = [
+        tag("li", _swatch("kept"), "the part that is trained on"),
+        tag("li", _swatch("dashed"), "the part that another epoch takes"),
+        tag("li", "words ", tag("del", "dropped")),
         tag("li", tag("mark", "moved")),
         tag("li", tag("ins", "added")),
     ]
-    return tag("ul", *words, class_="legend", aria_label="Marks in captions")
+    return tag("ul", *marks, class_="legend", aria_label="What the marks mean")
+
+
+def _swatch(name: str) -> Html:
+    frame = tag("rect", x=1, y=1, width=30, height=16, class_=name)
+    return tag("svg", frame, class_="swatch", viewBox="0 0 32 18", aria_hidden="true")
+
+
+def _bar(batches: Sequence[BatchView]) -> Html:
+    links = [
+        tag("li", tag("a", _name(batch), href=f"#batch-{number}")) for number, batch in enumerate(batches, start=1)
+    ]
+    return tag("nav", tag("ul", *links), _tools(), class_="bar", aria_label="Batches")
 
 
 def _tools() -> Html:
     """What only a script can do, and so hidden until one runs."""
     return tag(
         "div",
-        tag("button", "Crops", type="button", data_tool="crops", aria_pressed="true", aria_keyshortcuts="c"),
-        tag("button", "All tokens", type="button", data_tool="tokens", aria_pressed="false", aria_keyshortcuts="t"),
-        tag("label", "Filter by id ", tag("input", type="search", data_tool="filter", aria_keyshortcuts="/")),
+        tag("span", tag("kbd", "j"), " ", tag("kbd", "k"), " next, previous", class_="keys"),
+        _switch("Crops", tool="crops", key="c", pressed=True),
+        _switch("All tokens", tool="tokens", key="t", pressed=False),
+        tag("input", type="search", placeholder="Filter by id", aria_label="Filter by id", data_tool="filter"),
         tag("output", data_tool="found"),
         class_="tools",
-        role="toolbar",
+        role="group",
         aria_label="View",
         hidden=True,
+    )
+
+
+def _switch(label: str, *, tool: str, key: str, pressed: bool) -> Html:
+    return tag(
+        "button",
+        label,
+        " ",
+        tag("kbd", key, aria_hidden="true"),
+        type="button",
+        data_tool=tool,
+        aria_pressed=str(pressed).lower(),
+        aria_keyshortcuts=key,
     )
 
 
@@ -116,9 +142,12 @@ def _batch(batch: BatchView, number: int, pool: ThreadPoolExecutor) -> Html:
     facts = (", ".join(sizes), _count(of, "sample"), f"{batch.steps} steps an epoch", f"seed {batch.seed}")
     return tag(
         "section",
-        tag("h2", _name(batch), id=f"{anchor}-name"),
-        tag("p", " · ".join(fact for fact in facts if fact), class_="facts"),
-        _tensors(batch.entries),
+        tag(
+            "header",
+            tag("h2", _name(batch), id=f"{anchor}-name"),
+            tag("p", " · ".join(fact for fact in facts if fact), class_="facts"),
+            _tensors(batch.entries),
+        ),
         *pool.map(one, enumerate(batch.samples, start=1)),
         class_="batch",
         id=anchor,
