@@ -75,8 +75,8 @@ class ImageError(CalotypeError, ValueError):
     """
 
     kind = "unreadable"
-    """`missing_file`, `unreadable`, `empty_file`, `not_an_image`, `truncated`, `damaged`, `too_many_pixels` or
-    `fetch_failed`."""
+    """`missing_file`, `unreadable`, `empty_file`, `not_an_image`, `unsupported`, `truncated`, `damaged`,
+    `too_many_pixels` or `fetch_failed`."""
 
     def __init__(self, ref: str, reason: str, *, kind: str | None = None) -> None:
         super().__init__(ref, reason)

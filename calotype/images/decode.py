@@ -13,7 +13,7 @@ from PIL.ImageFile import ImageFile
 
 from calotype.images.colour import to_srgb
 from calotype.images.depth import bits_of
-from calotype.images.formats import HEAD, open_pillow, sniff
+from calotype.images.formats import HEAD, NotAnImageError, open_pillow, sniff
 from calotype.images.jpeg import IncompleteJpegError, JpegHeader, OddJpegError, decode_jpeg, scale_for, scan_jpeg
 from calotype.images.orientation import upright, upright_size, xmp_orientation
 from calotype.images.quiet import quiet_pillow
@@ -133,9 +133,10 @@ def _decode_pillow(image: ImageFile, data: bytes, *, background: tuple[int, int,
     elif image.mode in ("1", "RGBX", "YCbCr"):
         plain = image.convert("RGB")
     if plain.mode not in ("L", "LA", "RGB", "RGBA", "CMYK"):
-        raise ValueError(
+        raise NotAnImageError(
             f"its pixels are of Pillow's mode {image.mode!r}, whose black and white points the file does not fix; "
-            "save it as 8- or 16-bit RGB"
+            "save it as 8- or 16-bit RGB",
+            "unsupported",
         )
     alpha = plain.getchannel("A") if plain.mode in ("LA", "RGBA") else None
     if alpha is not None:

@@ -53,7 +53,7 @@ _PLUGINS: Final = {
 
 
 class NotAnImageError(ValueError):
-    """The bytes are of no supported format; the message says what they are instead, as far as that shows."""
+    """The bytes are of no supported format or layout; the message says what they are instead, as far as that shows."""
 
     def __init__(self, reason: str, kind: str = "not_an_image") -> None:
         super().__init__(reason)

@@ -38,21 +38,23 @@ def _file_key(ref: ImageRef, stats: dict[str, os.stat_result | None]) -> tuple[s
     path = ref.path
     if path is None:
         return None
-    if path in stats:  # a shard holds many pictures
-        info = stats[path]
-    else:
-        try:
-            place = path
-            if ref.key is not None and Path(path).is_dir():  # LMDB
-                place = f"{path}/data.mdb"
-            info = os.stat(place)  # noqa: PTH116 - a Path for each of 100,000 pictures costs half a second
-        except (OSError, ValueError):
-            info = None
-        stats[path] = info
+    if ref.key is None and ref.size is None:
+        info = _stat(path)
+        return None if info is None else (path, "", info.st_size, info.st_mtime_ns)
+    if path not in stats:  # it holds many pictures
+        stats[path] = _stat(f"{path}/data.mdb" if ref.key is not None and Path(path).is_dir() else path)
+    info = stats[path]
     if info is None:
         return None
-    part = ref.key.hex() if ref.key is not None else "" if ref.size is None else f"{ref.offset}+{ref.size}"
+    part = ref.key.hex() if ref.key is not None else f"{ref.offset}+{ref.size}"
     return path, part, info.st_size, info.st_mtime_ns
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)  # noqa: PTH116 - a Path for each of 100,000 pictures costs half a second
+    except (OSError, ValueError):
+        return None
 
 
 class Memory:
@@ -67,14 +69,23 @@ class Memory:
         state: Columns that must be equal for what is remembered to hold; a thing in a new state takes the old's place.
         values: Columns of what is remembered.
         what: What is lost when it can't be kept, for the log: "image sizes".
+        made_by: Gives the table one more column of state, with this value for everything recalled and learnt.
     """
 
     def __init__(
-        self, room: str, table: str, *, key: tuple[str, str], state: Sequence[str], values: Sequence[str], what: str
+        self,
+        room: str,
+        table: str,
+        *,
+        key: tuple[str, str],
+        state: Sequence[str],
+        values: Sequence[str],
+        what: str,
+        made_by: str | None = None,
     ) -> None:
         self._room, self._table, self._what = room, table, what
-        self._key, self._states = key, 2 + len(state)
-        self._columns = (*key, *state, *values)
+        self._key, self._state, self._values = key, tuple(state), tuple(values)
+        self._made_by = () if made_by is None else (made_by,)
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
 
@@ -88,8 +99,9 @@ class Memory:
             )
             self._database = database
             database.execute("PRAGMA synchronous = OFF")  # what a power cut takes is only found out again
+            columns = (*self._key, *self._state, *self._values, *(("made_by",) if self._made_by else ()))
             database.execute(
-                f"CREATE TABLE IF NOT EXISTS {self._table} ({', '.join(self._columns)}, "
+                f"CREATE TABLE IF NOT EXISTS {self._table} ({', '.join(columns)}, "
                 f"PRIMARY KEY ({', '.join(self._key)})) WITHOUT ROWID"
             )
         return self
@@ -102,13 +114,20 @@ class Memory:
 
     def recall(self, keys: Sequence[Key | None]) -> list[tuple[Any, ...] | None]:
         """The values for each key, None where they are not known."""
-        found: dict[Key, tuple[Any, ...]] = {}
-        if self._database is not None:
-            with self._lock, self._optional():
-                wanted = {key[:2] for key in keys if key is not None}
-                for fixed, value, names in self._groups(wanted):
-                    found.update(self._find(fixed, value, names))
-        return [None if key is None else found.get(key) for key in keys]
+        found: list[tuple[Any, ...] | None] = [None] * len(keys)
+        if self._database is None:
+            return found
+        with self._lock, self._optional():
+            fixed, groups = _groups(keys)
+            for value, places in groups.items():
+                names = list(places)
+                for start in range(0, len(names), _MOST):
+                    self._find(fixed, value, names[start : start + _MOST], places, keys, found)
+            if sum(map(len, groups.values())) < len(keys):  # some came twice; each group has the last place of a name
+                for place, key in enumerate(keys):
+                    if key is not None and keys[last := groups[key[fixed]][key[1 - fixed]]] == key:
+                        found[place] = found[last]
+        return found
 
     def learn(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Keeps rows of key, state and values, in the order of the columns."""
@@ -116,32 +135,33 @@ class Memory:
             return
         with self._lock, self._optional():
             self._database.execute("BEGIN IMMEDIATE")
-            marks = ", ".join("?" * len(self._columns))
+            rows = [(*row, *self._made_by) for row in rows]
+            marks = ", ".join("?" * len(rows[0]))
             self._database.executemany(f"INSERT OR REPLACE INTO {self._table} VALUES ({marks})", rows)
             self._database.execute("COMMIT")
 
-    def _groups(self, wanted: set[Key]) -> Iterator[tuple[int, Any, list[Any]]]:
-        """Which key column to hold fixed at which value, and what to ask of the other: the fewest statements.
-
-        Files have one part each, so it is one group; so is a shard with its many parts.
-        """
-        fixed = 1 if len({part for _, part in wanted}) <= len({name for name, _ in wanted}) else 0
-        groups: dict[Any, list[Any]] = defaultdict(list)
-        for pair in wanted:
-            groups[pair[fixed]].append(pair[1 - fixed])
-        for value, names in groups.items():
-            for start in range(0, len(names), _MOST):
-                yield fixed, value, names[start : start + _MOST]
-
-    def _find(self, fixed: int, value: Any, names: list[Any]) -> Iterator[tuple[Key, tuple[Any, ...]]]:
+    def _find(
+        self,
+        fixed: int,
+        value: Any,
+        names: list[Any],
+        places: dict[Any, int],
+        keys: Sequence[Key | None],
+        found: list[tuple[Any, ...] | None],
+    ) -> None:
         assert self._database is not None
+        named = self._key[1 - fixed]
         statement = (
-            f"SELECT {', '.join(self._columns)} FROM {self._table} "
-            f"WHERE {self._key[fixed]} = ? AND {self._key[1 - fixed]} IN ({', '.join('?' * len(names))})"
+            f"SELECT {', '.join((named, *self._state, *self._values))} FROM {self._table} "
+            f"WHERE {self._key[fixed]} = ? AND {named} IN ({', '.join('?' * len(names))})"
+            f"{' AND made_by = ?' if self._made_by else ''}"
         )
-        states = self._states
-        for row in self._database.execute(statement, (value, *names)):
-            yield row[:states], row[states:]
+        states = 1 + len(self._state)
+        for row in self._database.execute(statement, (value, *names, *self._made_by)):
+            place = places[row[0]]
+            key = keys[place]
+            if key is not None and key[2:] == row[1:states]:
+                found[place] = row[states:]
 
     @contextlib.contextmanager
     def _optional(self) -> Iterator[None]:
@@ -152,3 +172,17 @@ class Memory:
             if self._database is not None:
                 self._database.close()
                 self._database = None
+
+
+def _groups(keys: Sequence[Key | None]) -> tuple[int, dict[Any, dict[Any, int]]]:
+    """Which key column to hold fixed, and for each value of it where the other's values are wanted.
+
+    Files have one part each, so they are one group, asked for with few statements; so is a shard with its many parts.
+    """
+    known = [key for key in keys if key is not None]
+    fixed = 1 if len({key[1] for key in known}) <= len({key[0] for key in known}) else 0
+    groups: dict[Any, dict[Any, int]] = defaultdict(dict)
+    for place, key in enumerate(keys):
+        if key is not None:
+            groups[key[fixed]][key[1 - fixed]] = place
+    return fixed, groups

@@ -140,6 +140,8 @@ def _as_image_errors(ref: ImageRef) -> Iterator[None]:
         kind = None
         if isinstance(error, OSError) and error.errno is not None:  # the disk's; Pillow's own have no number
             kind = "unreadable"
+        elif reason == "unknown pixel mode":  # Pillow's, of TIFFs
+            reason, kind = f"its layout of pixels is not read ({reason}); save it as 8- or 16-bit RGB", "unsupported"
         elif "truncated" in reason.lower() or "premature end" in reason.lower():
             reason, kind = f"truncated: {reason.removeprefix('truncated: ')}", "truncated"
         raise DecodeError(ref.name, reason, kind=kind) from error

@@ -1,0 +1,91 @@
+"""What only a picture's pixels tell: damage inside, hashes of what is seen, and whether it is grey after all."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import metadata
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from PIL import Image
+
+from calotype.errors import ImageError
+from calotype.images import ImageReader
+from calotype.types import ImageRef
+
+__all__ = ["PixelFacts", "decoders", "is_grey", "perceptual_hash", "pixel_facts"]
+
+_LEAST: Final = 64
+"""Pixels that are left of the shorter side before a perceptual hash is taken: twice what it resizes to."""
+_SPARSE: Final = 16
+
+
+class PixelFacts(NamedTuple):
+    """Of one picture, decoded as training decodes it."""
+
+    pixels: bytes | None
+    """xxh3-128 of the shape and the upright sRGB bytes; None when they can't be decoded."""
+    phash: int | None
+    notes: tuple[str, ...]
+    """`Decoded.notes`; and `grey` when all pixels are."""
+    problem: tuple[str, str] | None
+    """(kind of finding, detail) when they can't be decoded."""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it follows from the file's bytes; a lack of memory does not."""
+        return self.problem is None or self.problem[0] != "unreadable"
+
+
+def pixel_facts(ref: ImageRef, data: bytes, reader: ImageReader) -> PixelFacts:
+    """Decodes a whole picture.
+
+    Args:
+        ref: Whose it is.
+        data: The encoded file.
+        reader: Its background and limit of pixels.
+    """
+    try:
+        decoded = reader.read(ref, data=data)
+    except ImageError as error:
+        return PixelFacts(None, None, (), (error.kind, error.reason))
+    pixels = decoded.pixels
+    digest = xxhash.xxh3_128(repr(pixels.shape).encode())
+    digest.update(pixels.data)
+    notes = (*decoded.notes, "grey") if is_grey(pixels) else decoded.notes
+    return PixelFacts(digest.digest(), perceptual_hash(pixels), notes, None)
+
+
+def perceptual_hash(pixels: npt.NDArray[np.uint8]) -> int:
+    """The 64-bit `phash` of imagehash, of uint8 (H, W, 3), after a reduction by a whole factor.
+
+    The hash looks at 32×32 pixels; averaging blocks first, to no less than twice that, is four times as fast and moves
+    few or no bits. Pictures of one size are reduced alike.
+    """
+    import imagehash
+
+    image = Image.fromarray(pixels)
+    factor = min(image.size) // _LEAST
+    if factor > 1:
+        image = image.reduce(factor)
+    return int(str(imagehash.phash(image)), 16)
+
+
+def is_grey(pixels: npt.NDArray[np.uint8]) -> bool:
+    """Whether the three channels of uint8 (H, W, 3) are equal everywhere."""
+    sparse = pixels[::_SPARSE, ::_SPARSE]  # enough to see that nearly all pictures are not
+    return all(bool((part[..., :1] == part[..., 1:]).all()) for part in (sparse, pixels))
+
+
+@cache
+def decoders() -> str:
+    """The decoders' versions: another one may read what this one could not, or give other pixels."""
+    found = []
+    for package in ("pillow", "simplejpeg", "pillow-heif"):
+        try:
+            found.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return ", ".join(found)
