@@ -16,7 +16,7 @@ from calotype.errors import ManifestError
 from calotype.manifest.captions import decode_text, split_captions
 from calotype.manifest.reading import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Part, Reading, make_part
 
-__all__ = ["Listing", "list_folder", "read_folder"]
+__all__ = ["DATA_SUFFIXES", "Listing", "caption_files", "list_folder", "read_folder", "walk_folder"]
 
 DATA_SUFFIXES = frozenset(".json .jsonl .ndjson .csv .tsv .parquet .arrow .feather .tar .tgz .mdb".split())  # noqa: SIM905
 _SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "lock.mdb", "@eadir", "$recycle.bin"})
@@ -38,7 +38,7 @@ def list_folder(folder: Path, recursive: bool, on_odd_name: Callable[[str, str],
     """Looks through a folder once. Hidden and system files are passed over; a loop of links is walked once."""
     found = Listing()
     try:
-        names_found = list(_walk(folder, recursive))
+        names_found = list(walk_folder(folder, recursive))
     except PermissionError as error:
         raise ManifestError(f"{error.filename}: the folder can't be read: {error.strerror}") from None
     for name in names_found:
@@ -66,7 +66,8 @@ def _stem(name: str) -> str:
     return os.path.splitext(name)[0]  # noqa: PTH122 - a Path for each of 100,000 names costs a second
 
 
-def _walk(folder: Path, recursive: bool) -> Iterator[str]:
+def walk_folder(folder: Path, recursive: bool) -> Iterator[str]:
+    """All files in a folder, relative to it, but hidden and system ones."""
     seen: set[tuple[int, int]] = set()
     stack = [""]
     while stack:
@@ -197,12 +198,9 @@ def _sidecars(
         used.update(stem + suffix for suffix in CAPTION_SUFFIXES)
         used.update(name + suffix for suffix in CAPTION_SUFFIXES)
     for name in rows:
-        stem = _stem(name)
         own: list[str] = []
-        for suffix in CAPTION_SUFFIXES:
-            sidecar = name + suffix if name + suffix in beside else stem + suffix
-            if sidecar in beside:
-                own += _read_sidecar(folder / sidecar, reading)
+        for sidecar in caption_files(name, beside.__contains__):
+            own += _read_sidecar(folder / sidecar, reading)
         repeats, class_name = kohya.get(name.partition("/")[0], (None, ""))
         if repeats is not None and not own:
             own = [class_name]
@@ -213,6 +211,16 @@ def _sidecars(
     for orphan in sorted(beside - used):
         reading.ledger.add("no_picture", str(folder / orphan), "a caption file with no picture beside it")
     return captions
+
+
+def caption_files(picture: str, is_there: Callable[[str], bool]) -> list[str]:
+    """The files beside a picture that hold its captions: `a.jpg.txt`, else `a.txt`; then the same with `.caption`."""
+    found = []
+    for suffix in CAPTION_SUFFIXES:
+        sidecar = picture + suffix if is_there(picture + suffix) else _stem(picture) + suffix
+        if is_there(sidecar):
+            found.append(sidecar)
+    return found
 
 
 def _read_sidecar(file: Path, reading: Reading) -> list[str]:
