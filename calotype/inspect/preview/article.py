@@ -15,7 +15,7 @@ _TRAINED, _ORIGINAL, _DRAW = 768, 512, 224
 """Longer sides as shown, at most."""
 _FINE, _PLAIN = 88, 80
 """Qualities: what the model sees is shown with care."""
-_SHORT = 140
+_SHORT = 90
 """Characters of a draw's caption that are shown without asking."""
 
 
@@ -121,12 +121,12 @@ def _draw_text(draw: Draw, sample: SampleView) -> Html:
         return tag("p", tag("em", NO_CAPTION if sample.caption.raw else "(empty)"))
     if len(draw.text) <= _SHORT:
         return tag("p", draw.text, dir="auto")
-    start = f"{draw.text[: _SHORT - 40].rstrip()}…"
+    start = f"{draw.text[: _SHORT - 20].rstrip()}…"
     return tag("details", tag("summary", start, dir="auto"), tag("p", draw.text, dir="auto"))
 
 
 def _turns(geometry: Geometry) -> list[Html]:
-    return [tag("span", turn, class_="turn") for turn in (_flips(geometry), _rotation(geometry)) if turn]
+    return [tag("span", turn) for turn in (_flips(geometry), _rotation(geometry)) if turn]
 
 
 def _flips(geometry: Geometry) -> str:

@@ -27,7 +27,7 @@ def caption_section(draw: CaptionDraw, *, captions: int) -> Html:
         return tag(
             "section",
             tag("h4", "Caption"),
-            _caption("as in the data", which, tag("p", *_words(draw.text), class_="caption final", dir="auto")),
+            _caption("As in the data", which, tag("p", *_words(draw.text), class_="caption final", dir="auto")),
             class_="captions",
         )
     counts = Counter[str](part.state for part in draw.parts)
@@ -35,8 +35,8 @@ def caption_section(draw: CaptionDraw, *, captions: int) -> Html:
     return tag(
         "section",
         tag("h4", "Caption"),
-        _caption("in the data", which, tag("p", *_words(draw.raw), class_="caption raw", dir="auto")),
-        _caption("as trained", changes, final_caption(draw)),
+        _caption("In the data", which, tag("p", *_words(draw.raw), class_="caption raw", dir="auto")),
+        _caption("As trained", changes, final_caption(draw)),
         class_="captions",
     )
 
@@ -56,23 +56,24 @@ def final_caption(draw: CaptionDraw) -> Html:
     Dropped parts are put where they were: without them, what is left reads exactly as `draw.text`.
     """
     pieces: list[str] = []
+    gone: list[str] = []
     position = 0
     for part in draw.parts:
         if part.state == "dropped":
-            pieces += [tag("del", part.text), Html(" ")] if draw.dropped else [tag("del", part.text)]
+            gone.append(tag("del", part.text))
             continue
         start = draw.text.find(part.text, position)
         if start < 0:
             # A part that is not in the text has nothing to be marked on.
             continue
+        # What was dropped comes after the separator that now follows its neighbour.
         name = _CHANGES.get(part.state)
-        pieces += [draw.text[position:start], tag(name, part.text) if name else part.text]
+        pieces += [draw.text[position:start], *gone, tag(name, part.text) if name else part.text]
+        gone = []
         position = start + len(part.text)
-    pieces.append(draw.text[position:])
-    said = [tag("em", NO_CAPTION), Html(" ")] if draw.dropped else []
-    if not draw.text and not draw.dropped:
-        said = [tag("em", "(empty)")]
-    return tag("p", *said, *pieces, class_="caption final", dir="auto")
+    pieces += [draw.text[position:], *gone]
+    said = tag("em", NO_CAPTION if draw.dropped else "(empty)") if not draw.text else None
+    return tag("p", said, *pieces, class_="caption final", dir="auto")
 
 
 def token_section(views: tuple[TokenView, ...]) -> Html | None:
