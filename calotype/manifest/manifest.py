@@ -168,11 +168,6 @@ class Manifest(Sequence[Row]):
         return self._table["captions"]
 
     @property
-    def captions(self) -> pa.ChunkedArray:
-        """The captions of all rows, a list of texts each, without making rows."""
-        return self._table["captions"]
-
-    @property
     def root(self) -> Path:
         """The folder that ids and relative references are relative to."""
         return self._root
