@@ -22,10 +22,8 @@ from PIL import Image
 COMMAND = Path(sys.executable).parent / "calotype"
 DIFFERENT = 50
 ROUNDS = 3
-WORDS = [
-    "a",
+WORDS = (
     "photo",
-    "of",
     "red",
     "green",
     "blue",
@@ -34,17 +32,12 @@ WORDS = [
     "house",
     "tree",
     "sky",
-    "with",
     "light",
-    "and",
     "shadow",
-    "near",
-    "the",
     "river",
-    "under",
     "bright",
     "sun",
-]
+)
 
 
 def make(folder: Path, scratch: Path, count: int) -> None:

@@ -20,6 +20,7 @@ from calotype.models.spec import (
 if TYPE_CHECKING:
     from calotype.models.build import build_model_transform, check_model_transform
     from calotype.models.flux import FluxTransform
+    from calotype.models.pieces import TokenPiece
     from calotype.models.sd3 import SD3Transform
     from calotype.models.sd15 import SD15Transform
     from calotype.models.sdxl import SDXLTransform
@@ -33,6 +34,7 @@ __all__ = [
     "SD3Transform",
     "SD15Transform",
     "SDXLTransform",
+    "TokenPiece",
     "TokenTransform",
     "Tokenizer",
     "TokenizerSpec",
@@ -52,6 +54,7 @@ _HOMES = {
     "SD15Transform": "sd15",
     "SD3Transform": "sd3",
     "SDXLTransform": "sdxl",
+    "TokenPiece": "pieces",
     "TokenTransform": "transform",
     "Tokenizer": "tokenizer",
     "Truncation": "transform",

@@ -12,19 +12,23 @@ U+0085 between words.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE, Unigram
 
 from calotype.errors import ConfigError, unknown_key
+from calotype.models.pieces import TokenPiece, byte_alphabet, readable
 from calotype.models.spiece import read_spiece
 from calotype.models.tokenizer_files import TokenizerFiles, find_tokenizer_files
 
 __all__ = ["Tokenizer", "load_tokenizer"]
+
+_BATCH = 4096
+"""Texts that are tokenised at a time, so that their encodings don't fill the memory."""
 
 
 class Tokenizer:
@@ -80,6 +84,32 @@ class Tokenizer:
             return None
         start: int = encoding.offsets[room][0]
         return start
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """`count` of many texts, on all cores."""
+        frame = len(self._before) + len(self._after)
+        return [
+            len(encoding.ids) + frame
+            for start in range(0, len(texts), _BATCH)
+            for encoding in self._backend.encode_batch(list(texts[start : start + _BATCH]), add_special_tokens=False)
+        ]
+
+    def pieces(self, text: str, max_length: int) -> tuple[TokenPiece, ...]:
+        """All tokens of a text, readable: the framed ones that a model gets, padding aside, then those cut off."""
+        ids = self._backend.encode(text, add_special_tokens=False).ids
+        room = self._room(max_length)
+        kept: list[tuple[list[int], Literal["frame", "text", "cut"]]] = [
+            (list(self._before), "frame"),
+            (ids[:room], "text"),
+            (list(self._after), "frame"),
+            (ids[room:], "cut"),
+        ]
+        byte_level = isinstance(self._backend.model, BPE)
+        return tuple(
+            TokenPiece(readable(self._backend.id_to_token(id) or f"<{id}>", byte_level=byte_level), id, kind)
+            for some, kind in kept
+            for id in some
+        )
 
     def _frame(self, ids: list[int]) -> list[int]:
         return [*self._before, *ids, *self._after]
@@ -291,9 +321,7 @@ def _clip_vocab(merges: list[tuple[str, str]]) -> dict[str, int]:
 
     The order is that of OpenAI's `simple_tokenizer.py` (https://github.com/openai/CLIP): printable bytes first.
     """
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    characters = [chr(byte) for byte in printable]
-    characters += [chr(256 + n) for n in range(256 - len(printable))]
+    characters = sorted(byte_alphabet())
     tokens = [*characters, *(f"{character}</w>" for character in characters), *(a + b for a, b in merges)]
     return {token: id for id, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -167,6 +168,12 @@ class CaptionProgram:
         if dropped:
             text, parts = "", [Part(part.text, "dropped") for part in parts]
         return CaptionDraw(text=text, raw=raw, choice=choice, parts=tuple(parts), dropped=dropped)
+
+    def whole(self) -> CaptionProgram:
+        """The same program with nothing dropped and nothing moved: what it makes of a caption at its longest."""
+        twin = copy.copy(self)
+        twin.drop = twin.drop_parts = twin.shuffle_parts = 0.0
+        return twin
 
     def _choice(self, captions: Sequence[str], draw: float) -> int:
         if len(captions) < 2 or self.choose == "first":
