@@ -1,0 +1,188 @@
+"""Findings about files: those that can't be used, odd ones, and pictures and captions that miss each other."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from calotype.inspect.check.facts import Facts
+from calotype.inspect.check.report import Finding, finding
+from calotype.inspect.check.strays import strays
+from calotype.manifest import Manifest
+from calotype.manifest.captions import decode_text
+from calotype.manifest.folder import caption_files
+from calotype.manifest.sources import absolute
+from calotype.types import ImageRef
+
+__all__ = ["file_findings"]
+
+_FORMATS: Final = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".avif": "AVIF",
+    ".gif": "GIF",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".heic": "HEIF",
+}
+"""Suffix → what `Header.format` should be. Not `.heif`, which may hold either of two."""
+
+_LEDGER: Final = {"bad_row": "bad_row", "duplicate_id": "bad_row", "no_picture": "caption_without_image"}
+"""Kind in the manifest's ledger → kind of finding."""
+
+
+def file_findings(
+    manifest: Manifest, facts: Sequence[Facts], *, folders: Sequence[Path], missing_captions: str | None
+) -> tuple[list[Finding], set[int]]:
+    """Findings of the section `files`, and blank caption files.
+
+    Args:
+        manifest: Loaded with `on_error="skip"` and `missing_captions="empty"`.
+        facts: Of each row.
+        folders: Those given as path, to be looked through for what is not read.
+        missing_captions: What the config says about pictures without a caption; None when it says nothing.
+
+    Returns:
+        The findings; and the rows without a caption, whose empty captions need no further word.
+    """
+    ids = manifest.ids.to_pylist()
+    found = list(_pictures(manifest, ids, facts))
+    found += [
+        finding(_LEDGER[entry.kind], _relative(entry.id, manifest.root), entry.reason)
+        for entry in manifest.ledger
+        if entry.kind in _LEDGER
+    ]
+    for folder in map(absolute, folders):
+        for stray in strays(folder):
+            where = _relative(f"{folder}/{stray.name}", manifest.root)
+            found.append(finding("unsupported", where, stray.what, advice=stray.advice))
+    without = _without_caption(manifest)
+    found += _missing_captions(manifest, ids, without, missing_captions)
+    found += _shared_captions(manifest, ids)
+    return found, set(without)
+
+
+def _pictures(manifest: Manifest, ids: Sequence[str], facts: Sequence[Facts]) -> Iterator[Finding]:
+    misnamed = []
+    for row, (id, one) in enumerate(zip(ids, facts, strict=True)):
+        if one.problem is not None:
+            yield finding(one.problem[0], id, one.problem[1], level="error")
+            continue
+        header = one.header
+        assert header is not None
+        for note in one.notes:
+            if note.startswith("incomplete: "):
+                detail = f"{note.removeprefix('incomplete: ')}; its pixels are all there"
+                yield finding("truncated", id, detail, level="warning")
+        if header.frames > 1:
+            yield finding("animated", id, f"{header.frames:,} {'pages' if header.format == 'TIFF' else 'frames'}")
+        if _FORMATS.get(_suffix(id), "") != header.format:
+            misnamed.append(row)
+    for row, ref in zip(misnamed, manifest.refs(misnamed), strict=True):
+        header = facts[row].header
+        suffix = _suffix(ref.name)
+        # What a server calls a picture is its own business.
+        if ref.url is None and header is not None and _FORMATS.get(suffix, header.format) != header.format:
+            yield finding("wrong_suffix", ids[row], f"it is a {header.format}, and its name ends in {suffix}")
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each of 100,000 names costs a second
+
+
+def _relative(path: str, root: Path) -> str:
+    """As ids have it: relative to the root where it lies there. Also of `file:line`."""
+    return path.removeprefix(f"{root}/")
+
+
+def _without_caption(manifest: Manifest) -> list[int]:
+    """The rows whose captions are all empty."""
+    captions = manifest.captions
+    if pa.types.is_null(captions.type):
+        return list(range(len(manifest)))
+    has = np.zeros(len(manifest), dtype=bool)
+    start = 0
+    for chunk in captions.chunks:
+        lengths = pc.binary_length(pc.list_flatten(chunk))
+        owners = pc.list_parent_indices(chunk).filter(pc.greater(lengths, 0)).to_numpy()
+        has[start + owners] = True
+        start += len(chunk)
+    return [int(row) for row in np.flatnonzero(~has)]
+
+
+def _missing_captions(
+    manifest: Manifest, ids: Sequence[str], rows: Sequence[int], missing_captions: str | None
+) -> Iterator[Finding]:
+    unsaid = missing_captions in (None, "error")
+    then = {
+        None: "training stops there",
+        "error": "training stops there",
+        "skip": "it is left out",
+        "empty": "its caption is empty",
+    }.get(missing_captions, f"its caption becomes {missing_captions!r}")
+    broken = {entry.id for entry in manifest.ledger}
+    for row, ref in zip(rows, manifest.refs(rows), strict=True):
+        path = _plain_file(ref)
+        beside = caption_files(path, lambda name: Path(name).is_file()) if path is not None else []
+        if any(file in broken for file in beside):
+            continue  # it can't be read, and has a finding of its own
+        blank = [file for file in beside if _is_blank(file)]
+        if blank:
+            detail = f"{Path(blank[0]).name} holds no text; {then}"
+            yield finding("empty_caption", ids[row], detail, level="error" if unsaid else None)
+        elif unsaid:
+            yield finding("no_caption", ids[row], f"nothing says what it shows; {then}")
+        else:
+            advice = "nothing, if that is meant; else write one"
+            yield finding("no_caption", ids[row], f"nothing says what it shows; {then}", advice=advice, level="note")
+
+
+def _plain_file(ref: ImageRef) -> str | None:
+    """The path of a picture that is a file of its own."""
+    return ref.path if ref.key is None and ref.size is None else None
+
+
+def _is_blank(file: str) -> bool:
+    try:
+        return not decode_text(Path(file).read_bytes()).strip()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _shared_captions(manifest: Manifest, ids: Sequence[str]) -> Iterator[Finding]:
+    """Pictures that differ in their suffix only, so that one caption file is that of them all."""
+    stems: dict[str, list[int]] = defaultdict(list)
+    for row, id in enumerate(ids):
+        stems[os.path.splitext(id)[0]].append(row)  # noqa: PTH122
+    for rows in stems.values():
+        if len(rows) > 1:
+            yield from _sharing(manifest, ids, rows)
+
+
+def _sharing(manifest: Manifest, ids: Sequence[str], rows: Iterable[int]) -> Iterator[Finding]:
+    files = {}
+    for row, ref in zip(rows, manifest.refs(rows), strict=True):
+        if (path := _plain_file(ref)) is not None:
+            files[row] = caption_files(path, lambda name: Path(name).is_file())
+    shared: dict[str, set[int]] = defaultdict(set)
+    for one, other in combinations(files, 2):
+        # Captions of a metadata file go before those beside the pictures.
+        if manifest[one].captions == manifest[other].captions != ("",):
+            for file in set(files[one]) & set(files[other]):
+                shared[file] |= {one, other}
+    for file, some in shared.items():
+        first, *others = (ids[row] for row in sorted(some))
+        yield finding("same_stem", first, f"{Path(file).name} is the caption of {len(some)}", others=tuple(others))
