@@ -41,10 +41,12 @@ def photo(name):
 
 
 def enlarged(pixels, side):
-    """The picture at a larger size, so that it weighs what a real photo does."""
+    """The picture at a larger size, with the noise of a sensor, so that it weighs what a real photo does."""
     height, width = pixels.shape[:2]
     scale = side / min(height, width)
-    return np.asarray(Image.fromarray(pixels).resize((round(width * scale), round(height * scale))))
+    large = np.asarray(Image.fromarray(pixels).resize((round(width * scale), round(height * scale))))
+    noise = np.random.default_rng(0).normal(0, 6, large.shape[:2])[..., None]
+    return (large + noise).round().clip(0, 255).astype(np.uint8)
 
 
 def small(pixels, side=512):
