@@ -79,3 +79,16 @@ def read_page(text):
     reader.close()
     assert len(reader.open) == 1, f"<{reader.open[-1].name}> is never closed"
     return reader.open[0]
+
+
+def plain(node, without=()):
+    """Text of a node with the marks of odd characters turned back into what they stand for."""
+    parts = []
+    for child in node.children:
+        if isinstance(child, str):
+            parts.append(child)
+        elif "odd" in child.classes:
+            parts.append("" if child.text() == "U+000A" else chr(int(child.text()[2:], 16)))
+        elif child.name not in without:
+            parts.append(plain(child, without))
+    return "".join(parts)

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import skimage
 import torch
+from page_tree import read_page
 from PIL import Image
 
+from calotype.inspect.preview.page import render_page
 from calotype.inspect.preview.views import BatchView, Draw, Piece, RoundTrip, SampleView, TokenView
 from calotype.inspect.summary import describe_batch
 from calotype.transforms import CaptionProgram, ImageProgram
@@ -169,3 +171,11 @@ def example():
         sample("hubble_deep_field.jpg", index=6, size=(640, 320), program=portrait, draws=0, tokens=lambda _: ()),
     ]
     return [batch(first), batch(second, step=1)]
+
+
+def all_samples(batches):
+    return [view for made in batches for view in made.samples]
+
+
+def show(*samples, title="t"):
+    return read_page(render_page([batch(samples)], title=title))

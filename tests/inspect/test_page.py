@@ -1,7 +1,6 @@
 """The preview's page without a browser: whole, escaped, self-contained, and true to the views it was made from."""
 
 import base64
-import dataclasses
 import hashlib
 import io
 import itertools
@@ -10,18 +9,20 @@ import re
 
 import numpy as np
 import pytest
-from page_tree import read_page
+from page_tree import plain, read_page
 from PIL import Image
 from preview_examples import (
     CAPTIONS,
     HOSTILE_CAPTION,
     HOSTILE_ID,
+    all_samples,
     batch,
     enlarged,
     example,
     photo,
     round_trip,
     sample,
+    show,
     trained,
 )
 
@@ -29,8 +30,7 @@ from calotype.inspect.preview.crop import corners
 from calotype.inspect.preview.markup import Html, tag, text
 from calotype.inspect.preview.page import render_page
 from calotype.inspect.preview.views import Piece, TokenView
-from calotype.inspect.preview.wording import NO_CAPTION, final_caption
-from calotype.transforms import CaptionProgram, ImageProgram
+from calotype.transforms import ImageProgram
 from calotype.types import SampleKey
 
 
@@ -47,27 +47,6 @@ def source(batches):
 @pytest.fixture(scope="module")
 def page(source):
     return read_page(source)
-
-
-def show(*samples, title="t"):
-    return read_page(render_page([batch(samples)], title=title))
-
-
-def all_samples(batches):
-    return [view for made in batches for view in made.samples]
-
-
-def plain(node, without=()):
-    """Text of a node with the marks of odd characters turned back into what they stand for."""
-    parts = []
-    for child in node.children:
-        if isinstance(child, str):
-            parts.append(child)
-        elif "odd" in child.classes:
-            parts.append("" if child.text() == "U+000A" else chr(int(child.text()[2:], 16)))
-        elif child.name not in without:
-            parts.append(plain(child, without))
-    return "".join(parts)
 
 
 def pixels(img):
@@ -233,7 +212,7 @@ def test_sixty_four_large_photos_stay_below_twenty_megabytes():
     page = read_page(source)
     assert len(page.all("article")) == 64
     assert len(page.all("figure", class_="draw")) == 3 * 64
-    assert {img["width"] for figure in page.all(class_="trained") for img in figure.all("img")} == {"768"}
+    assert {img["width"] for figure in page.all(class_="trained") for img in figure.all("img")} == {"640"}
     assert len(source.encode()) < 20e6
 
 
@@ -316,93 +295,6 @@ def test_a_turn_is_said_with_its_way(angle, words):
     article = show(sample("coffee.png", draws=0, program=program)).one("article")
     assert fact(article, "Rotate") == words
     assert words in article.one(class_="trained").text()
-
-
-# --- Captions
-
-
-def test_the_final_caption_reads_exactly_as_it_is_trained_and_every_part_is_marked():
-    program = CaptionProgram(shuffle_parts=0.5, drop_parts=0.3, keep_parts=1, template="a, {trigger}: {caption}, b",
-                             trigger="one")  # fmt: skip
-    seen = set()
-    for index in range(200):
-        caption = ", ".join(["one", "two  words", "<b>", "one", "drei"][: index % 6])
-        draw = program.draw([caption], SampleKey(index), 0)
-        paragraph = read_page(final_caption(draw)).one("p")
-        assert paragraph.text(without=("del",)) == draw.text
-        for name, state in (("del", "dropped"), ("mark", "moved"), ("ins", "added")):
-            wanted = [part.text for part in draw.parts if part.state == state]
-            assert [node.text() for node in paragraph.all(name)] == wanted
-            seen |= {state} if wanted else set()
-    assert seen == {"dropped", "moved", "added"}
-
-
-def test_changes_are_counted_in_words():
-    view = sample("coffee.png", draws=0, words=CaptionProgram(drop_parts=0.6, keep_parts=1, trigger="xyz"))
-    states = [part.state for part in view.caption.parts]
-    labels = [p.text() for p in show(view).all("p", class_="label")]
-    assert labels == ["In the data", f"As trained · {states.count('dropped')} dropped, 1 added"]
-
-
-def test_an_unchanged_caption_is_shown_once():
-    article = show(sample("coffee.png", draws=0, words=CaptionProgram())).one("article")
-    assert [p.text() for p in article.all("p", class_="caption")] == [CAPTIONS["coffee.png"]]
-
-
-def test_a_dropped_caption_says_so():
-    article = show(sample("coffee.png", draws=1, words=CaptionProgram(drop=1.0))).one("article")
-    paragraph = article.one("p", class_="final")
-    assert paragraph.one("em").text() == NO_CAPTION
-    assert [node.text() for node in paragraph.all("del")] == CAPTIONS["coffee.png"].split(", ")
-    assert article.one("p", class_="raw").text() == CAPTIONS["coffee.png"]
-
-
-def test_an_empty_caption_is_not_a_dropped_one():
-    page = show(sample("coffee.png", draws=0, captions=("",), words=CaptionProgram()))
-    assert page.one("p", class_="final").text() == "(empty)"
-
-
-def test_which_of_several_captions_it_was():
-    view = sample("coffee.png", draws=0, captions=("a", "b", "c"), words=CaptionProgram(choose=[0, 0, 1]))
-    assert show(view).one("p", class_="label").text() == "As in the data · caption 3 of 3"
-
-
-def test_a_custom_change_is_an_addition():
-    view = sample("coffee.png", draws=0, words=CaptionProgram(custom=str.upper))
-    assert show(view).one("p", class_="final").one("ins").text() == CAPTIONS["coffee.png"].upper()
-
-
-def test_captions_of_other_draws():
-    long = ", ".join(f"part {n}" for n in range(60))
-    view = sample("coffee.png", draws=3, captions=(long,), words=CaptionProgram())
-    texts = (long, long.upper(), "")
-    draws = tuple(dataclasses.replace(draw, text=text) for draw, text in zip(view.draws, texts, strict=True))
-    same, other, none = show(dataclasses.replace(view, draws=draws)).all("figure", class_="draw")
-    assert same.one("figcaption").one("em").text() == "the same caption"
-    assert other.one("details").one("p").text() == long.upper()
-    assert other.one("summary").text().endswith("…")
-    assert none.one("figcaption").one("em").text() == NO_CAPTION
-
-
-# --- Tokens
-
-
-def test_every_piece_is_there_with_its_id_and_kind(page, batches):
-    for article, view in zip(page.all("article"), all_samples(batches), strict=True):
-        assert len(article.all(class_="tokens")) == bool(view.tokens)
-        for details, tokens in zip(article.one(class_="words").all("details"), view.tokens, strict=True):
-            items = details.all("li")
-            padding = items.pop() if tokens.padding else None
-            assert padding is None or padding.text() == f"+ {tokens.padding} padding"
-            for item, piece in zip(items, tokens.pieces, strict=True):
-                name = "s" if piece.kind == "cut" else "b"
-                assert plain(item.one(name)) == piece.text
-                assert item.one("small").text() == str(piece.id)
-                assert item.classes == ([] if piece.kind == "text" else [piece.kind])
-            cut = sum(piece.kind == "cut" for piece in tokens.pieces)
-            assert details.one(class_="used").text() == f"{len(tokens.pieces) - cut} of {tokens.limit}"
-            assert ("open" in details.attributes) == (cut > 0)
-            assert (f"⚠ {cut} tokens cut" in details.one("summary").text()) == (cut > 0)
 
 
 # --- Batches

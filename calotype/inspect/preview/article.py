@@ -11,9 +11,9 @@ from calotype.types import Geometry
 
 __all__ = ["article"]
 
-_TRAINED, _ORIGINAL, _DRAW = 768, 512, 224
+_TRAINED, _ORIGINAL, _DRAW = 640, 512, 224
 """Longer sides as shown, at most."""
-_FINE, _PLAIN = 88, 80
+_FINE, _PLAIN = 86, 78
 """Qualities: what the model sees is shown with care."""
 _SHORT = 90
 """Characters of a draw's caption that are shown without asking."""

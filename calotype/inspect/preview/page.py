@@ -16,6 +16,8 @@ from calotype.inspect.summary import Entry
 
 __all__ = ["render_page"]
 
+_STYLES = ("page.css", "sample.css", "screens.css")
+
 
 def render_page(batches: Sequence[BatchView], *, title: str) -> str:
     """The page of some batches.
@@ -31,7 +33,7 @@ def render_page(batches: Sequence[BatchView], *, title: str) -> str:
     with ThreadPoolExecutor() as pool:
         sections = [_batch(batch, number, pool) for number, batch in enumerate(batches, start=1)]
     most = max((len(sample.draws) for batch in batches for sample in batch.samples), default=0)
-    style, script = Html(_own("page.css") + draw_rules(most)), _own("page.js")
+    style, script = Html("".join(map(_own, _STYLES)) + draw_rules(most)), _own("page.js")
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
