@@ -31,7 +31,7 @@ class Framing:
     lost: Floats
     """(N,): share of the original's area that is not shown in one epoch."""
     drawn: bool
-    """The program draws which part it shows: `scale` and `lost` are what is to be expected."""
+    """The program draws how large a part it shows: `scale` and `lost` are those of the expected part."""
 
 
 def framing(

@@ -17,8 +17,8 @@ from calotype.types import ImageRef
 
 __all__ = ["PixelFacts", "decoders", "is_grey", "perceptual_hash", "pixel_facts"]
 
-_LEAST: Final = 64
-"""Pixels that are left of the shorter side before a perceptual hash is taken: twice what it resizes to."""
+_LEAST: Final = 128
+"""Pixels that are left of the shorter side before a perceptual hash is taken: four times what it resizes to."""
 _SPARSE: Final = 16
 
 
@@ -61,7 +61,7 @@ def pixel_facts(ref: ImageRef, data: bytes, reader: ImageReader) -> PixelFacts:
 def perceptual_hash(pixels: npt.NDArray[np.uint8]) -> int:
     """The 64-bit `phash` of imagehash, of uint8 (H, W, 3), after a reduction by a whole factor.
 
-    The hash looks at 32×32 pixels; averaging blocks first, to no less than twice that, is four times as fast and moves
+    The hash looks at 32×32 pixels; averaging blocks first, to no less than four times that, is three times as fast and moves
     few or no bits. Pictures of one size are reduced alike.
     """
     import imagehash
