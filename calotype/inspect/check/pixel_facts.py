@@ -61,8 +61,8 @@ def pixel_facts(ref: ImageRef, data: bytes, reader: ImageReader) -> PixelFacts:
 def perceptual_hash(pixels: npt.NDArray[np.uint8]) -> int:
     """The 64-bit `phash` of imagehash, of uint8 (H, W, 3), after a reduction by a whole factor.
 
-    The hash looks at 32×32 pixels; averaging blocks first, to no less than four times that, is three times as fast and moves
-    few or no bits. Pictures of one size are reduced alike.
+    The hash looks at 32×32 pixels; averaging blocks first, to no less than four times that, is three times as fast and
+    moves few or no bits.
     """
     import imagehash
 

@@ -1,0 +1,252 @@
+"""Findings about files, on a folder with everything that goes wrong with files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from calotype.images import ImageReader
+from calotype.inspect.check.facts import Facts, scan_facts
+from calotype.inspect.check.files import file_findings
+from calotype.inspect.check.report import Finding
+from calotype.manifest import load_manifest
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CALOTYPE_CACHE", str(tmp_path / "own-cache"))
+
+
+@pytest.fixture
+def folder(photos, tmp_path) -> Path:
+    """Four good photos with their captions beside them."""
+    made = tmp_path / "photos"
+    made.mkdir()
+    for number in range(4):
+        shutil.copy(photos / f"{number:02d}.jpg", made)
+        (made / f"{number:02d}.txt").write_text(f"photo {number}")
+    return made
+
+
+def findings(path: Path, *, deep: bool = False, missing: str | None = None) -> tuple[list[Finding], set[int]]:
+    manifest = load_manifest(path, on_error="skip", missing_captions="empty")
+    facts = scan_facts(manifest.refs(), ImageReader(), deep=deep, threads=2)
+    folders = [path] if path.is_dir() else []
+    return file_findings(manifest, facts, folders=folders, missing_captions=missing)
+
+
+def named(found: list[Finding]) -> set[tuple[str, str, str]]:
+    return {(one.kind, one.level, one.where) for one in found}
+
+
+def only(found: list[Finding], kind: str) -> Finding:
+    (one,) = (each for each in found if each.kind == kind)
+    return one
+
+
+def test_a_good_folder_has_nothing(folder):
+    for deep in (False, True):
+        assert findings(folder, deep=deep) == ([], set())
+
+
+def test_every_problem_is_an_error_with_its_row(folder):
+    data = (folder / "00.jpg").read_bytes()
+    (folder / "a half.jpg").write_bytes(data[: len(data) // 2])
+    (folder / "b empty.jpg").write_bytes(b"")
+    (folder / "c page.jpg").write_text("<!DOCTYPE html><html>404 Not Found</html>")
+    (folder / "d gone.jpg").symlink_to(folder / "nowhere.jpg")
+    for name in ("a half", "b empty", "c page", "d gone"):
+        (folder / f"{name}.txt").write_text("a caption")
+    found, _ = findings(folder)
+    assert named(found) == {
+        ("truncated", "error", "a half.jpg"),
+        ("empty_file", "error", "b empty.jpg"),
+        ("not_an_image", "error", "c page.jpg"),
+        ("missing_file", "error", "d gone.jpg"),
+    }
+    assert "HTML page" in only(found, "not_an_image").detail
+    assert "no end marker" in only(found, "truncated").detail
+
+
+def test_a_cut_that_costs_no_pixel_is_an_error_until_a_deep_look_knows_better(folder):
+    Image.open(folder / "00.jpg").save(folder / "e.png")
+    (folder / "e.txt").write_text("a caption")
+    (folder / "e.png").write_bytes((folder / "e.png").read_bytes()[:-12])
+    found, _ = findings(folder)
+    assert named(found) == {("truncated", "error", "e.png")}
+    found, _ = findings(folder, deep=True)
+    assert named(found) == {("truncated", "warning", "e.png")}
+    assert "its pixels are all there" in found[0].detail
+
+
+def test_a_layout_that_nobody_reads_is_an_error(folder, skimage_data):
+    shutil.copy(skimage_data / "multipage_rgb.tif", folder)
+    (folder / "multipage_rgb.txt").write_text("a caption")
+    found, _ = findings(folder)
+    assert named(found) == {("unsupported", "error", "multipage_rgb.tif")}
+
+
+def test_animations_and_pages(folder):
+    photos = [Image.open(folder / f"0{n}.jpg").resize((90, 60)) for n in range(3)]
+    for name in ("move.gif", "move.webp", "move.tiff", "move.png"):
+        photos[0].save(folder / name, save_all=True, append_images=photos[1:])
+        (folder / f"{name}.txt").write_text(f"three photos, {name}")
+    found, _ = findings(folder)
+    assert {(one.kind, one.where, one.detail) for one in found} == {
+        ("animated", "move.gif", "3 frames"),
+        ("animated", "move.webp", "3 frames"),
+        ("animated", "move.png", "3 frames"),
+        ("animated", "move.tiff", "3 pages"),
+    }
+
+
+def test_wrong_suffixes(folder):
+    photo = Image.open(folder / "00.jpg")
+    for name, format in (("w.jpg", "PNG"), ("x.PNG", "WEBP"), ("y.jpeg", "JPEG"), ("z.TIF", "TIFF")):
+        photo.save(folder / name, format)
+        (folder / name).with_suffix(".txt").write_text(name)
+    found, _ = findings(folder)
+    assert {(one.kind, one.where, one.detail) for one in found} == {
+        ("wrong_suffix", "w.jpg", "it is a PNG, and its name ends in .jpg"),
+        ("wrong_suffix", "x.PNG", "it is a WEBP, and its name ends in .png"),
+    }
+
+
+def test_ids_of_a_column_are_no_names(folder, tmp_path):
+    Image.open(folder / "00.jpg").save(folder / "w.jpg", "PNG")
+    with (folder / "rows.csv").open("w") as file:
+        rows = csv.writer(file)
+        rows.writerows([("id", "image", "caption"), ("one.png", "01.jpg", "x"), ("two.gif", "w.jpg", "y")])
+    found, _ = findings(folder / "rows.csv")
+    assert [(one.kind, one.where) for one in found] == [("wrong_suffix", "two.gif")]
+
+
+def test_what_is_not_read_is_named(folder):
+    (folder / "deep").mkdir()
+    photo = Image.open(folder / "00.jpg")
+    photo.save(folder / "deep" / "photo.jp2", "JPEG2000")
+    photo.save(folder / "deep" / "saved as", "PNG")
+    photo.save(folder / "photo.jpg_large", "JPEG")
+    (folder / "clip.MP4").write_bytes(b"\0\0\0\x20ftypisom")
+    (folder / "draft.psd").write_bytes(b"8BPS")
+    (folder / "all.zip").write_bytes(b"PK\3\4")
+    for name in (".hidden.psd", "readme", "notes.md", "00.npz", "metadata.xml", "Thumbs.db"):
+        (folder / name).write_text("nothing to see")
+    found, _ = findings(folder)
+    assert {one.kind for one in found} == {"unsupported"}
+    assert {one.level for one in found} == {"warning"}
+    said = {one.where: (one.detail, one.advice) for one in found}
+    assert set(said) == {"deep/photo.jp2", "deep/saved as", "photo.jpg_large", "clip.MP4", "draft.psd", "all.zip"}
+    assert "PNG picture" in said["deep/saved as"][0]
+    assert ".jpg_large" in said["photo.jpg_large"][0]
+    assert said["photo.jpg_large"][1] == "give it its suffix"
+    assert "frames" in said["clip.MP4"][1]
+    assert said["draft.psd"][1] == "convert it to PNG or JPEG"
+
+
+# --------------------------------------------------------------------------------------------- captions and pictures
+
+
+def test_captions_without_a_picture_and_bad_rows(folder):
+    (folder / "lost.txt").write_text("of no picture")
+    (folder / "03.txt").write_bytes(b"caf\xe9 in Latin-1")
+    found, without = findings(folder)
+    assert named(found) == {("caption_without_image", "warning", "lost.txt"), ("bad_row", "error", "03.txt")}
+    assert without == {3}
+    assert "UTF-8" in only(found, "bad_row").detail
+
+
+@pytest.mark.parametrize(
+    ("missing", "levels", "then"),
+    [
+        (None, {"error"}, "training stops there"),
+        ("error", {"error"}, "training stops there"),
+        ("skip", {"note", "warning"}, "it is left out"),
+        ("empty", {"note", "warning"}, "its caption is empty"),
+        ("a photo", {"note", "warning"}, "its caption becomes 'a photo'"),
+    ],
+)
+def test_missing_and_blank_captions_are_told_apart(folder, missing, levels, then):
+    (folder / "01.txt").unlink()
+    (folder / "02.txt").write_text(" \n\n")
+    (folder / "03.txt").rename(folder / "03.jpg.caption")
+    found, without = findings(folder, missing=missing)
+    assert {(one.kind, one.where) for one in found} == {("no_caption", "01.jpg"), ("empty_caption", "02.jpg")}
+    assert without == {1, 2}
+    assert {one.level for one in found} == levels
+    assert all(one.detail.endswith(then) for one in found)
+    assert "02.txt" in only(found, "empty_caption").detail
+    if missing in (None, "error"):
+        assert "missing_captions" in only(found, "no_caption").advice
+
+
+def test_rows_of_a_data_file_without_a_caption(folder):
+    rows = [{"image": "00.jpg", "text": "x"}, {"image": "01.jpg", "text": " "}, {"image": "02.jpg"}]
+    rows += [{"image": "missing.jpg", "text": "y"}, {"text": "no picture"}]
+    (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    for file in folder.glob("*.txt"):
+        file.unlink()
+    found, without = findings(folder / "rows.jsonl")
+    assert without == {1, 2}
+    assert named(found) == {
+        ("no_caption", "error", "01.jpg"),
+        ("no_caption", "error", "02.jpg"),
+        ("missing_file", "error", "missing.jpg"),
+        ("bad_row", "error", "rows.jsonl:5"),
+    }
+
+
+def test_members_of_an_archive(folder, tmp_path):
+    (folder / "01.txt").unlink()
+    (folder / "alone.txt").write_text("no picture")
+    Image.open(folder / "02.jpg").save(folder / "02.jpg", "PNG")
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        for file in sorted(folder.iterdir()):
+            tar.add(file, arcname=file.name)
+    found, without = findings(tmp_path / "shard.tar")
+    assert {(one.kind, one.where.partition("!")[2]) for one in found} == {
+        ("no_caption", "01.jpg"),
+        ("wrong_suffix", "02.jpg"),
+        ("caption_without_image", "alone"),
+    }
+    assert without == {1}
+
+
+def test_pictures_that_share_a_caption_file(folder):
+    photo = Image.open(folder / "00.jpg")
+    photo.save(folder / "00.png")  # shares 00.txt
+    photo.save(folder / "01.png")
+    (folder / "01.png.txt").write_text("its own")
+    (folder / "sub").mkdir()
+    photo.save(folder / "sub" / "02.png")  # the same stem, in another folder
+    (folder / "sub" / "02.txt").write_text("photo 2")
+    found, _ = findings(folder)
+    one = only(found, "same_stem")
+    assert (one.where, one.others) == ("00.jpg", ("00.png",))
+    assert one.detail == "00.txt is the caption of 2"
+    assert len(found) == 1
+
+
+def test_captions_of_a_metadata_file_are_not_shared_by_files(folder):
+    photo = Image.open(folder / "00.jpg")
+    photo.save(folder / "00.png")
+    lines = [{"file_name": name, "text": f"of {name}"} for name in ("00.jpg", "00.png")]
+    (folder / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    assert findings(folder) == ([], set())
+
+
+def test_facts_of_a_url_are_not_judged_by_its_name(folder, tmp_path):
+    (tmp_path / "urls.csv").write_text("url,caption\nhttps://example.com/a.png,x\n")
+    manifest = load_manifest(tmp_path / "urls.csv", on_error="skip", missing_captions="empty")
+    header = ImageReader().header(load_manifest(folder).refs()[0])
+    found, _ = file_findings(manifest, [Facts(header=header)], folders=[], missing_captions=None)
+    assert found == []
+    failed = Facts(header=None, problem=("fetch_failed", "the server answered 404"))
+    found, _ = file_findings(manifest, [failed], folders=[], missing_captions=None)
+    assert named(found) == {("fetch_failed", "error", "https://example.com/a.png")}
