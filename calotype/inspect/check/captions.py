@@ -28,8 +28,7 @@ _WORD: Final = re.compile(r"[^\W_][\w'-]*")
 _USUAL: Final = frozenset({"sks", "ohwx", "zwx", "tok", "ukj", "xjw"})
 """Triggers that guides and trainers propose."""
 _NO_TRIGGER: Final = frozenset(
-    "bmw brrr cctv dslr dvd grrr hdr hmm html http https jpg kkk mph nft nsfw nyc png psst rgb rpg sdxl".split()  # noqa: SIM905
-    + ["shh", "ssd", "tsk", "vhs", "www", "xml", "xxx"]
+    "bmw brrr cctv dslr dvd grrr hdr hmm html http jpg kkk mph nft nsfw nyc png psst rgb rpg sdxl shh tsk vhs".split()  # noqa: SIM905
 )
 """Without a vowel, and words all the same."""
 _VOWEL: Final = re.compile(r"[aeiouy]")
