@@ -169,9 +169,10 @@ class EpochPlan:
     ) -> None:
         self._plan, self._epoch, self._entries, self._generation = plan, epoch, entries, generation
         self._world_size, self._batch_size = world_size, batch_size or plan.batch_size
-        self._counts = np.diff(entries.starts)
+        self.counts: npt.NDArray[np.int64] = np.diff(entries.starts)
+        """Samples of each bucket, before the remainder is seen to."""
         whole = self._world_size * self._batch_size
-        steps = self._counts // whole if plan.remainder == "drop" else -(-self._counts // whole)
+        steps = self.counts // whole if plan.remainder == "drop" else -(-self.counts // whole)
         self._ends = np.cumsum(steps)
         self._steps = int(self._ends[-1]) if len(steps) else 0
         self._order = Permutation(self._steps, *self._key(0)) if self._steps and plan.shuffle else None
@@ -193,7 +194,7 @@ class EpochPlan:
             attempt: 0 for the first stand-in, 1 for the next one if that can't be read either, and so on.
         """
         bucket, place, size, _ = self._at(step)
-        count = int(self._counts[bucket])
+        count = int(self.counts[bucket])
         repeat = 1_000_000 + attempt  # a draw of its own: this row may come in its own place as well
         if attempt < count - size:
             (key,) = self._keys(bucket, np.array([(place + self._world_size * size + attempt) % count]))
@@ -207,7 +208,7 @@ class EpochPlan:
         """What is left out or comes twice because it does not fill a step, by row number."""
         entries = []
         whole = self._world_size * self._batch_size
-        for bucket, count in enumerate(self._counts.tolist()):
+        for bucket, count in enumerate(self.counts.tolist()):
             left = count % whole
             if not left:
                 continue
@@ -241,7 +242,7 @@ class EpochPlan:
         bucket = int(np.searchsorted(self._ends, slot, side="right"))
         first = int(self._ends[bucket - 1]) if bucket else 0
         place = (slot - first) * self._world_size * self._batch_size
-        count = int(self._counts[bucket])
+        count = int(self.counts[bucket])
         size = self._batch_size
         if self._plan.remainder == "short":
             size = min(size, -(-(count - place) // self._world_size))
@@ -250,13 +251,13 @@ class EpochPlan:
     def _entries_at(self, bucket: int, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         if self._plan.shuffle:
             if bucket not in self._shuffles:
-                self._shuffles[bucket] = Permutation(int(self._counts[bucket]), *self._key(1 + bucket))
+                self._shuffles[bucket] = Permutation(int(self.counts[bucket]), *self._key(1 + bucket))
             places = self._shuffles[bucket](places)
         return np.asarray(places + self._entries.starts[bucket])
 
     def _keys(self, bucket: int, places: npt.NDArray[np.int64]) -> list[SampleKey]:
         """The samples at places of a bucket; places past its end wrap around and count as repeats."""
-        count = int(self._counts[bucket])
+        count = int(self.counts[bucket])
         entries = self._entries_at(bucket, places % count)
         rounds = places // count * (1 << 20)
         repeats = rounds if self._entries.repeats is None else rounds + self._entries.repeats[entries]
