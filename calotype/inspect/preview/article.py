@@ -40,7 +40,7 @@ def article(sample: SampleView, *, anchor: str, number: int, of: int) -> Html:
         ),
         _original(sample),
         tag("div", _trained(sample), _round_trip(sample), class_="results"),
-        _draws(sample, anchor),
+        _draws(sample),
         tag(
             "div",
             caption_section(sample.caption, captions=sample.captions),
@@ -98,12 +98,11 @@ def _round_trip(sample: SampleView) -> Html | None:
     return tag("figure", shown, label, class_="round-trip")
 
 
-def _draws(sample: SampleView, anchor: str) -> Html | None:
+def _draws(sample: SampleView) -> Html | None:
     if not sample.draws:
         return None
     figures = [_draw(number, draw, sample) for number, draw in enumerate(sample.draws, start=1)]
-    label = f"{anchor}-draws"
-    return tag("section", tag("h4", "Other epochs", id=label), *figures, class_="draws", aria_labelledby=label)
+    return tag("section", tag("h4", "Other epochs"), *figures, class_="draws")
 
 
 def _draw(number: int, draw: Draw, sample: SampleView) -> Html:

@@ -52,10 +52,11 @@ def crop_overlay(kept: Geometry, others: Sequence[Geometry]) -> Html:
 
 def draw_rules(most: int) -> str:
     """CSS by which a draw that is pointed at, has the focus or is pinned has its frame stand out on the original."""
-    return "".join(
-        f".sample:has(.draw-{n}:hover, .draw-{n} :checked, .draw-{n} :focus-visible) .of-{n} {{ --on: 1; }}\n"
-        for n in range(1, most + 1)
-    )
+    rules = []
+    for n in range(1, most + 1):
+        chosen = f".draw-{n}:hover, .draw-{n} :checked, .draw-{n} :focus-visible"
+        rules.append(f".sample:has({chosen}) .of-{n} {{ --narrow: 3px; --wide: 5px; }}\n")
+    return "".join(rules)
 
 
 def _other(number: int, geometry: Geometry, kept: Geometry) -> Html | None:
