@@ -14,6 +14,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from calotype.errors import ConfigError
+from calotype.models.encoding_spec import (
+    SD15_ENCODINGS,
+    SDXL_ENCODINGS,
+    EncodingSpec,
+    flux_encodings,
+    sd3_encodings,
+)
 
 __all__ = ["ModelSpec", "TokenizerSpec", "check_image_size", "check_max_seq_len", "get_spec", "list_specs"]
 
@@ -69,6 +76,9 @@ class ModelSpec:
     transform: str
     """Dotted path of the family's transform."""
 
+    encodings: EncodingSpec
+    """What its frozen encoders give."""
+
 
 _CLIP_L = TokenizerSpec(
     option="tokenizer_path", subfolder="tokenizer", kind="clip", key="clip_l_text_tokens", max_length=77, limit=77
@@ -111,6 +121,7 @@ def _flux(name: str, hub: str, *, t5_max_seq_len: int) -> ModelSpec:
             ),
         ),
         transform="calotype.models.flux.FluxTransform",
+        encodings=flux_encodings(t5_max_seq_len),
     )
 
 
@@ -135,6 +146,7 @@ def _sd3(name: str, hub: str) -> ModelSpec:
             ),
         ),
         transform="calotype.models.sd3.SD3Transform",
+        encodings=sd3_encodings(256),
     )
 
 
@@ -154,6 +166,7 @@ _SPECS: dict[str, ModelSpec] = {
             multiple=8,
             tokenizers=(_CLIP_L, _CLIP_G),
             transform="calotype.models.sdxl.SDXLTransform",
+            encodings=SDXL_ENCODINGS,
         ),
         ModelSpec(
             name="sd-1.5",
@@ -172,6 +185,7 @@ _SPECS: dict[str, ModelSpec] = {
                 ),
             ),
             transform="calotype.models.sd15.SD15Transform",
+            encodings=SD15_ENCODINGS,
         ),
     )
 }

@@ -1,0 +1,107 @@
+"""What a model's frozen encoders give for one picture and one text, and what that takes: sizes and work, in numbers.
+
+Where the figures come from: the configs in the models' own repositories (`vae/config.json`,
+`text_encoder*/config.json`) give channels and widths; the parameters were counted on the transformers classes made
+from those configs, embeddings aside, and the autoencoder's work with `torch.utils.flop_counter` on diffusers'
+`AutoencoderKL`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["EncodingSpec", "TextOutput"]
+
+_BF16: Final = 2
+"""Bytes a number, as encodings are kept by default."""
+
+_AUTOENCODER_FLOPS: Final = 4.65e6
+"""A pixel, of the encoder with 128, 256, 512, 512 channels that Stable Diffusion 1 to 3 and FLUX.1 share: 4.88e12 for
+1024×1024 (at 512×512 it is 4.26e6, since the attention in its middle grows with the square)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextOutput:
+    """One tensor that is kept for a text."""
+
+    key: str
+    """As diffusers names it: `prompt_embeds`."""
+    tokens: int | None
+    """None for a single vector."""
+    width: int
+
+    @property
+    def numbers(self) -> int:
+        return (self.tokens or 1) * self.width
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodingSpec:
+    """One model's encodings."""
+
+    latent_channels: int
+    latent_factor: int = 8
+    """Pixels a side for each latent one."""
+    texts: tuple[TextOutput, ...]
+    text_flops: float
+    """Of one text through all text encoders: twice the parameters for each token (Kaplan et al. 2020, section 2.1)."""
+
+    def picture_bytes(self, height: int, width: int) -> int:
+        """The posterior's mean and log variance of a picture of so many pixels, as bfloat16."""
+        area = (height // self.latent_factor) * (width // self.latent_factor)
+        return 2 * self.latent_channels * area * _BF16
+
+    @property
+    def text_bytes(self) -> int:
+        """Of one text, as bfloat16."""
+        return sum(output.numbers for output in self.texts) * _BF16
+
+    def picture_flops(self, height: int, width: int) -> float:
+        """Of the autoencoder's encoder."""
+        return _AUTOENCODER_FLOPS * height * width
+
+
+_CLIP_L: Final = 85_056_000
+_CLIP_G: Final = 631_319_040
+_T5_XXL: Final = 4_630_714_368
+
+
+def flux_encodings(t5_tokens: int) -> EncodingSpec:
+    """FLUX.1: all of T5's positions, since its transformer attends to the padding too, and CLIP-L's pooled vector."""
+    return EncodingSpec(
+        latent_channels=16,
+        texts=(
+            TextOutput(key="prompt_embeds", tokens=t5_tokens, width=4096),
+            TextOutput(key="pooled_prompt_embeds", tokens=None, width=768),
+        ),
+        text_flops=2.0 * (_T5_XXL * t5_tokens + _CLIP_L * 77),
+    )
+
+
+def sd3_encodings(t5_tokens: int) -> EncodingSpec:
+    """SD3 and 3.5: both CLIPs side by side, padded to T5's width, and T5 behind them; both pooled vectors in one."""
+    return EncodingSpec(
+        latent_channels=16,
+        texts=(
+            TextOutput(key="prompt_embeds", tokens=77 + t5_tokens, width=4096),
+            TextOutput(key="pooled_prompt_embeds", tokens=None, width=768 + 1280),
+        ),
+        text_flops=2.0 * (_T5_XXL * t5_tokens + (_CLIP_L + _CLIP_G) * 77),
+    )
+
+
+SDXL_ENCODINGS: Final = EncodingSpec(
+    latent_channels=4,
+    texts=(
+        TextOutput(key="prompt_embeds", tokens=77, width=768 + 1280),
+        TextOutput(key="pooled_prompt_embeds", tokens=None, width=1280),
+    ),
+    text_flops=2.0 * (_CLIP_L + _CLIP_G) * 77,
+)
+
+SD15_ENCODINGS: Final = EncodingSpec(
+    latent_channels=4,
+    texts=(TextOutput(key="prompt_embeds", tokens=77, width=768),),
+    text_flops=2.0 * _CLIP_L * 77,
+)
