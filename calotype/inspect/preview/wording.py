@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from calotype.inspect.preview.markup import Html, tag
@@ -112,7 +113,9 @@ def _meter(used: int, limit: int) -> Html:
 
 
 def _piece(piece: Piece) -> Html:
-    words = tag("s", piece.text) if piece.kind == "cut" else tag("b", piece.text)
+    # A space is an element of its own, so that the eye can count it.
+    shown = [tag("i", " ") if run == " " else run for run in re.split("( )", piece.text)]
+    words = tag("s" if piece.kind == "cut" else "b", *shown)
     return tag("li", words, tag("small", str(piece.id)), class_=None if piece.kind == "text" else piece.kind)
 
 
