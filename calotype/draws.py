@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from calotype.types import SampleKey
 
-__all__ = ["Stream", "generator"]
+__all__ = ["Stream", "Variant", "generator"]
 
 _MASK = (1 << 64) - 1
+_VARIANTS: Final = 0x76617269616E7473
+"""Takes the place of the seed: variants are the same whatever the seed, which only decides when each is shown."""
 
 
 class Stream(IntEnum):
@@ -22,6 +25,33 @@ class Stream(IntEnum):
     ORDER = 4
     LATENT_NOISE = 5
     CUSTOM = 6
+    IMAGE_VARIANT = 7
+    CAPTION_VARIANT = 8
+
+
+class Variant(NamedTuple):
+    """One of the finitely many outcomes that stand for draws without end (crops, colours, orders of caption parts)
+    where outcomes are made ahead and kept.
+
+    Its draws depend on what is drawn for and not on its row, epoch or seed: another order of rows or another seed
+    finds the same variants again.
+    """
+
+    content: int
+    """A hash of the picture's bytes or the caption's, of which 64 bits count."""
+    number: int
+
+    @classmethod
+    def drawn(cls, content: int, count: int, key: SampleKey, seed: int, stream: Stream) -> Variant:
+        """The one of `count` that a sample shows: each as likely as the others."""
+        return cls(content, int(generator(seed, key, stream).integers(count)) if count > 1 else 0)
+
+    def generator(self, stream: Stream) -> np.random.Generator:
+        """The generator that makes every draw of one stream for this variant."""
+        counter = np.array([0, self.content & _MASK, self.number, 0], dtype=np.uint64)
+        return np.random.Generator(
+            np.random.Philox(counter=counter, key=np.array([_VARIANTS, stream], dtype=np.uint64))
+        )
 
 
 def generator(seed: int, key: SampleKey, stream: Stream) -> np.random.Generator:

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from calotype.transforms.buckets import Buckets
 from calotype.transforms.caption import CaptionDraw, CaptionProgram, Part
-from calotype.transforms.image import ImageProgram
+from calotype.transforms.image import ImageOutcome, ImageProgram
 
-__all__ = ["Buckets", "CaptionDraw", "CaptionProgram", "ImageProgram", "Part"]
+__all__ = ["Buckets", "CaptionDraw", "CaptionProgram", "ImageOutcome", "ImageProgram", "Part"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import xxhash
 
 from calotype.components import COMPONENT, build
-from calotype.draws import Stream, generator
+from calotype.draws import Stream, Variant, generator
 from calotype.errors import ConfigError
 from calotype.transforms.options import as_list, known_keys, plain, probability
 from calotype.types import SampleKey
@@ -151,23 +152,73 @@ class CaptionProgram:
         """The text that `draw` gives."""
         return self.draw(captions, key, seed).text
 
-    def draw(self, captions: Sequence[str], key: SampleKey, seed: int) -> CaptionDraw:
-        """The caption of one sample and how it came about: a pure function of its arguments."""
+    @property
+    def endless(self) -> tuple[str, ...]:
+        """The options whose outcomes are too many to list, or drawn by foreign code."""
+        found = {
+            "shuffle_parts": self.shuffle_parts > 0.0,
+            "drop_parts": self.drop_parts > 0.0,
+            "custom": any(map(_takes_rng, self.custom)),
+        }
+        return tuple(name for name, there in found.items() if there)
+
+    def draw(self, captions: Sequence[str], key: SampleKey, seed: int, *, variants: int | None = None) -> CaptionDraw:
+        """The caption of one sample and how it came about: a pure function of its arguments.
+
+        Args:
+            captions: All of the row's.
+            key: Of the sample.
+            seed: Of the dataset.
+            variants: Give one of the texts that `outcomes` lists for this number, instead of any. What can be listed
+                (the choice, whether it is dropped, whether it is shuffled) is drawn as without it.
+        """
         rng = generator(seed, key, Stream.CAPTION)
         # A fixed number of draws comes first, so that what a caption consists of can't shift them.
         choice_draw, drop_draw, shuffle_draw, custom_draw = rng.random(4).tolist()
         choice = self._choice(captions, choice_draw)
+        shuffled = shuffle_draw < self.shuffle_parts
+        if variants is not None:
+            raw = captions[choice] if captions else ""
+            variant = Variant.drawn(_content(raw), variants, key, seed, Stream.CAPTION_VARIANT)
+            rng, custom_draw = _variant_draws(variant)
+        made = self._make(captions, choice, rng, custom_draw, shuffled=shuffled)
+        if drop_draw >= self.drop:
+            return made
+        gone = tuple(Part(part.text, "dropped") for part in made.parts)
+        return replace(made, text="", parts=gone, dropped=True)
+
+    def outcomes(self, captions: Sequence[str], *, variants: int) -> dict[str, float]:
+        """Every text that `draw(…, variants=variants)` can give, and its probability.
+
+        Args:
+            captions: All of the row's.
+            variants: How many draws stand for those that can't be listed, for each caption.
+        """
+        found: dict[str, float] = {}
+        for choice, chance in self._choices(captions):
+            for shuffled, part in ((False, 1.0 - self.shuffle_parts), (True, self.shuffle_parts)):
+                endless = shuffled or self.drop_parts > 0.0 or any(map(_takes_rng, self.custom))
+                count = variants if endless else 1
+                for number in range(count if part > 0.0 else 0):
+                    content = _content(captions[choice]) if captions else _content("")
+                    rng, custom_draw = _variant_draws(Variant(content, number))
+                    text = self._make(captions, choice, rng, custom_draw, shuffled=shuffled).text
+                    found[text] = found.get(text, 0.0) + (1.0 - self.drop) * chance * part / count
+        if self.drop > 0.0:
+            found[""] = found.get("", 0.0) + self.drop
+        return found
+
+    def _make(
+        self, captions: Sequence[str], choice: int, rng: np.random.Generator, custom_draw: float, *, shuffled: bool
+    ) -> CaptionDraw:
         raw = captions[choice] if captions else ""
-        text, parts = self._parts(raw, rng, shuffled=shuffle_draw < self.shuffle_parts)
+        text, parts = self._parts(raw, rng, shuffled=shuffled)
         for position, step in enumerate(self.custom):
             changed = _call(step, text, np.random.Generator(np.random.Philox([int(custom_draw * 2**53), position])))
             if changed != text:
                 text, parts = changed, [Part(changed, "added")]
         text, parts = self._surround(text, parts)
-        dropped = drop_draw < self.drop
-        if dropped:
-            text, parts = "", [Part(part.text, "dropped") for part in parts]
-        return CaptionDraw(text=text, raw=raw, choice=choice, parts=tuple(parts), dropped=dropped)
+        return CaptionDraw(text=text, raw=raw, choice=choice, parts=tuple(parts), dropped=False)
 
     def whole(self) -> CaptionProgram:
         """The same program with nothing dropped and nothing moved: what it makes of a caption at its longest."""
@@ -176,18 +227,23 @@ class CaptionProgram:
         return twin
 
     def _choice(self, captions: Sequence[str], draw: float) -> int:
+        choices = self._choices(captions)
+        if len(choices) == 1:
+            return choices[0][0]
+        borders = np.cumsum([chance for _, chance in choices])
+        return choices[int(np.searchsorted(borders, draw * borders[-1], side="right"))][0]
+
+    def _choices(self, captions: Sequence[str]) -> list[tuple[int, float]]:
+        """The captions that can be chosen, and how likely each is."""
         if len(captions) < 2 or self.choose == "first":
-            return 0
+            return [(0, 1.0)]
         if self.choose == "longest":
-            return max(range(len(captions)), key=lambda i: (len(captions[i]), -i))
-        weights = np.ones(len(captions))
+            return [(max(range(len(captions)), key=lambda i: (len(captions[i]), -i)), 1.0)]
+        weights = [1.0] * len(captions)
         if not isinstance(self.choose, str):
-            given = np.zeros(len(captions))
-            shared = self.choose[: len(captions)]
-            given[: len(shared)] = shared
-            weights = given if given.sum() > 0 else weights
-        borders = np.cumsum(weights)
-        return int(np.searchsorted(borders, draw * borders[-1], side="right"))
+            given = [*self.choose[: len(captions)], *[0.0] * (len(captions) - len(self.choose))]
+            weights = given if sum(given) > 0 else weights
+        return [(i, weight / sum(weights)) for i, weight in enumerate(weights) if weight > 0.0]
 
     def _parts(self, raw: str, rng: np.random.Generator, *, shuffled: bool) -> tuple[str, list[Part]]:
         texts = [part.strip() for part in raw.split(self.separator)]
@@ -223,6 +279,15 @@ class CaptionProgram:
         added = [Part(piece, "added") if piece else None for piece in (before, after)]
         shown = [added[0], *parts, added[1]]
         return f"{before}{caption}{after}", [part for part in shown if part is not None]
+
+
+def _content(caption: str) -> int:
+    return xxhash.xxh3_64_intdigest(caption.encode("utf-8", "surrogatepass"))
+
+
+def _variant_draws(variant: Variant) -> tuple[np.random.Generator, float]:
+    rng = variant.generator(Stream.CAPTION)
+    return rng, float(rng.random())
 
 
 def _rate(value: Any, *, key: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from calotype.components import COMPONENT, build
-from calotype.draws import Stream, generator
+from calotype.draws import Stream, Variant, generator
 from calotype.errors import ConfigError
 from calotype.transforms.color import ColorJitter
 from calotype.transforms.geometry import cover_box, keep_aspect, make_geometry
@@ -20,7 +21,7 @@ from calotype.transforms.resample import INTERPOLATIONS, crop_resize, to_tensor
 from calotype.transforms.steps import as_steps
 from calotype.types import Geometry, SampleKey
 
-__all__ = ["ImageProgram"]
+__all__ = ["ImageOutcome", "ImageProgram"]
 
 _OPTIONS = (
     "center_crop",
@@ -33,6 +34,16 @@ _OPTIONS = (
     "rotate",
     "vertical_flip",
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageOutcome:
+    """One of the finitely many pictures that come of one."""
+
+    geometry: Geometry
+    variant: Variant | None
+    """Draws the colours and custom steps too; None where nothing is endless."""
+    probability: float
 
 
 class ImageProgram:
@@ -150,6 +161,26 @@ class ImageProgram:
         return not (self.random_crop or self.whole or self.rotate != (0.0, 0.0))
 
     @property
+    def endless(self) -> tuple[str, ...]:
+        """The options whose outcomes can't be listed, for they are drawn from a continuum or by foreign code."""
+        found = {
+            "random_crop": self.random_crop,
+            "rotate": self.rotate[0] != self.rotate[1],
+            "color_jitter": bool(self.color_jitter.ranges),
+            "custom": bool(self.custom),
+        }
+        return tuple(name for name, there in found.items() if there)
+
+    @property
+    def flips(self) -> tuple[tuple[bool, bool], ...]:
+        """Every (horizontal, vertical) that can be drawn."""
+        sides = [
+            [False] if chance == 0.0 else [True] if chance == 1.0 else [False, True]
+            for chance in (self.horizontal_flip, self.vertical_flip)
+        ]
+        return ((False, False),) if self.whole else tuple((h, v) for h in sides[0] for v in sides[1])
+
+    @property
     def output_size(self) -> tuple[int, int] | None:
         """(height, width) of every sample that has no bucket, if it is one; None when the picture decides."""
         if self.whole:
@@ -162,7 +193,15 @@ class ImageProgram:
     def _crops(self) -> bool:
         return self.center_crop or self.random_crop
 
-    def draw(self, original_size: tuple[int, int], key: SampleKey, seed: int) -> Geometry:
+    def draw(
+        self,
+        original_size: tuple[int, int],
+        key: SampleKey,
+        seed: int,
+        *,
+        variant: Variant | None = None,
+        flip: tuple[bool, bool] | None = None,
+    ) -> Geometry:
         """The geometry of one sample: a pure function of its arguments.
 
         Args:
@@ -170,6 +209,8 @@ class ImageProgram:
             key: Its `size`, if any, is the (height, width) to make. Unless `resize` is the same pair, which stretches,
                 what is over is cropped: in the middle, or where `random_crop` says.
             seed: Of the dataset.
+            variant: Draws what is endless, the crop and the angle, in the key's stead. The flips stay the key's.
+            flip: (horizontal, vertical) to take, whatever the key draws.
 
         Raises:
             ConfigError: There is a crop, and neither `resize` nor a bucket says to what size.
@@ -182,7 +223,10 @@ class ImageProgram:
         # Always the same number of draws in the same order, whatever is switched on; none where nothing asks for one.
         fixed = self.fixed_geometry and not self.horizontal_flip and not self.vertical_flip
         draws = [0.0] * 6 if fixed else generator(seed, key, Stream.GEOMETRY).random(6).tolist()
-        flip = (draws[0] < self.horizontal_flip, draws[1] < self.vertical_flip)
+        if flip is None:
+            flip = (draws[0] < self.horizontal_flip, draws[1] < self.vertical_flip)
+        if variant is not None:
+            draws = variant.generator(Stream.GEOMETRY).random(6).tolist()
         angle = self.rotate[0] + (self.rotate[1] - self.rotate[0]) * draws[2]
         target_size = self._target_size(original_size, key)
         if not self._crops and (key.size is None or target_size == self.resize):
@@ -211,6 +255,35 @@ class ImageProgram:
             )
         return original_size
 
+    def outcomes(
+        self, original_size: tuple[int, int], key: SampleKey, *, content: int, variants: int
+    ) -> list[ImageOutcome]:
+        """Every outcome that `draw` and `finish` have where variants stand for what is endless.
+
+        Args:
+            original_size: (height, width) of the upright picture.
+            key: Its `size` counts.
+            content: A hash of the picture's bytes, see `Variant`.
+            variants: How many draws stand for those that can't be listed.
+        """
+        numbers = [Variant(content, number) for number in range(variants)] if self.endless else [None]
+        chances = (
+            {False: 1.0 - self.horizontal_flip, True: self.horizontal_flip},
+            {
+                False: 1.0 - self.vertical_flip,
+                True: self.vertical_flip,
+            },
+        )
+        return [
+            ImageOutcome(
+                geometry=self.draw(original_size, key, 0, variant=variant, flip=flip),
+                variant=variant,
+                probability=(1.0 if self.whole else chances[0][flip[0]] * chances[1][flip[1]]) / len(numbers),
+            )
+            for flip in self.flips
+            for variant in numbers
+        ]
+
     def needed_size(self, geometry: Geometry) -> tuple[int, int]:
         """(height, width) of the whole picture at which the part kept has just the pixels of the sample.
 
@@ -238,7 +311,9 @@ class ImageProgram:
             return to_tensor(pixels)
         return crop_resize(pixels, geometry, self.interpolation)
 
-    def finish(self, image: torch.Tensor, geometry: Geometry, key: SampleKey, seed: int) -> torch.Tensor:
+    def finish(
+        self, image: torch.Tensor, geometry: Geometry, key: SampleKey, seed: int, *, variant: Variant | None = None
+    ) -> torch.Tensor:
         """Flips, colours, and runs the custom steps, on the device where `image` is.
 
         Args:
@@ -246,6 +321,7 @@ class ImageProgram:
             geometry: What `draw` gave.
             key: The sample's.
             seed: Of the dataset.
+            variant: Draws colours and custom steps in the key's stead.
 
         Returns:
             uint8 (3, h, w), contiguous. A program of callables alone may give another size than `geometry.target_size`.
@@ -258,9 +334,9 @@ class ImageProgram:
         if axes:
             image = image.flip(axes)
         if self.color_jitter.ranges:
-            image = self.color_jitter(image, generator(seed, key, Stream.COLOUR))
+            image = self.color_jitter(image, _generator(seed, key, Stream.COLOUR, variant))
         if self.custom:
-            seeds = generator(seed, key, Stream.CUSTOM).integers(2**63, size=len(self.custom))
+            seeds = _generator(seed, key, Stream.CUSTOM, variant).integers(2**63, size=len(self.custom))
             for step, step_seed in zip(self.custom, seeds.tolist(), strict=True):
                 image = step(image, step_seed)
             expected = key.size if self.whole else geometry.target_size
@@ -271,6 +347,10 @@ class ImageProgram:
                     "or make img_transform nothing but callables and switch buckets off"
                 )
         return image.contiguous()
+
+
+def _generator(seed: int, key: SampleKey, stream: Stream, variant: Variant | None) -> np.random.Generator:
+    return generator(seed, key, stream) if variant is None else variant.generator(stream)
 
 
 def _switch(value: Any, *, key: str) -> bool:
