@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,9 @@ from calotype.pixel_cache import PixelCache
 from calotype.sizing import choose_buckets, fixed_size
 from calotype.transforms import Buckets, CaptionDraw, CaptionProgram, ImageProgram
 from calotype.types import Batch, Geometry, ModelTransform, Row, Sample, SampleKey, Transform
+
+if TYPE_CHECKING:
+    from calotype.inspect.preview import Preview
 
 __all__ = ["TextToImageDataset", "text_to_image_dataset"]
 
@@ -200,8 +203,8 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
         Args:
             threads: How many headers to read at once.
             progress: Called with (done, total) as headers are read.
-            headers: (N, 2), the (height, width) that the pictures' headers give, 0 where they can't be read, for whoever
-                has read them already.
+            headers: (N, 2), the (height, width) that the pictures' headers give, 0 where they can't be read, for
+                whoever has read them already.
 
         Returns:
             int32 (N,) with the index into `buckets.sizes` of each row (all 0 without buckets), -1 for pictures that
@@ -243,6 +246,49 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
         twin = copy.copy(self)
         twin.pixel_cache = cache
         return twin
+
+    def with_reader(self, reader: ImageReader) -> TextToImageDataset:
+        """The same dataset with another reader."""
+        twin = copy.copy(self)
+        twin.reader = reader
+        return twin
+
+    def preview(
+        self,
+        *,
+        batch_size: int = 4,
+        batches: int = 1,
+        seed: int | None = None,
+        epoch: int = 0,
+        draws: int = 3,
+        autoencoder: Any = None,
+    ) -> Preview:
+        """What a `Loader` over this dataset gives, and how each sample came about: shows itself in a notebook.
+
+        `calotype.inspect.preview.preview(loader)` does the same for a loader with options of its own.
+
+        Args:
+            batch_size: The loader's; the batches depend on it.
+            batches: How many, from the beginning of the epoch.
+            seed: The loader's; defaults to the dataset's.
+            epoch: Which.
+            draws: How many later epochs to show of each picture.
+            autoencoder: Shows the round trip through it: a folder or hub name of diffusers', or an `Autoencoder`.
+
+        Returns:
+            A `Preview`, whose `save` writes an `.html` page or a `.png` contact sheet.
+        """
+        from calotype.inspect.preview import preview_dataset
+
+        return preview_dataset(
+            self,
+            batch_size=batch_size,
+            batches=batches,
+            seed=seed,
+            epoch=epoch,
+            draws=draws,
+            autoencoder=autoencoder,
+        )
 
     @property
     def tokenises(self) -> bool:

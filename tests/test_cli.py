@@ -36,7 +36,7 @@ def test_help_answers_at_once_and_loads_nothing_heavy():
         start = time.perf_counter()
         out = run("--help").stdout
         times.append(time.perf_counter() - start)
-    assert all(verb in out for verb in ("info", "preview", "demo"))
+    assert all(verb in out for verb in ("info", "check", "preview", "demo"))
     print(f"--help: {statistics.median(times):.2f} s")
 
 
@@ -94,7 +94,7 @@ def test_demo_ends_by_naming_what_to_open(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["info", "no/such/folder"], 1, "no/such/folder"),
+        (["info", "no/such/folder"], 2, "no/such/folder"),
         (["info", "PHOTOS", "reslution=3"], 2, "did you mean 'resolution'"),
         (["info", "PHOTOS", "--model", "flux.1-dve"], 2, "did you mean 'flux.1-dev'"),
         (["preview", "PHOTOS", "resolution=128", "--step", "99"], 2, "step: found 99, expected less than"),

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from calotype.cli import demo, info, preview
+from calotype.cli import check, demo, info, preview
 
 __all__ = ["app", "main"]
 
@@ -21,17 +21,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("info")(info.info)
+app.command("check")(check.check)
 app.command("preview")(preview.preview)
 app.command("demo")(demo.demo)
 
 
 def main() -> None:
     """Entry point: an error of ours is a sentence, not a traceback. Exit status 1 for bad data, 2 for wrong use."""
-    from calotype.errors import CalotypeError, ConfigError
+    from calotype.errors import CalotypeError, ConfigError, MissingPathError
 
     try:
         app()
-    except ConfigError as error:
+    except (ConfigError, MissingPathError) as error:
         print(f"calotype: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except CalotypeError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from calotype.loader import Loader
 
-__all__ = ["Json", "Model", "Overrides", "Source", "Tokenizers", "emit", "make_loader"]
+__all__ = ["Json", "Model", "Overrides", "Source", "Tokenizers", "emit", "make_loader", "read_config"]
 
 Source = Annotated[str, typer.Argument(help="A folder of pictures, a data file, or a YAML config.")]
 Overrides = Annotated[
@@ -25,34 +26,42 @@ Tokenizers = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="End standard output with one line of JSON.")]
 
 
+def read_config(
+    source: str, overrides: list[str] | None, *, model: str | None, tokenizers: str | None
+) -> dict[str, Any]:
+    """The config that the first arguments describe. From here on, warnings go to standard error."""
+    from calotype.config import load_config
+
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    given = [f"model={model}"] if model else []
+    given += [f"tokenizers={tokenizers}"] if tokenizers else []
+    return load_config(source, [*given, *(overrides or [])])
+
+
 def make_loader(
     source: str,
     overrides: list[str] | None,
     *,
     model: str | None,
     tokenizers: str | None,
-    include: tuple[str, ...] = (),
+    loader: Mapping[str, Any] | None = None,
 ) -> Loader:
-    """The loader that a config, or a bare folder or data file, describes.
+    """The loader that a config, or a bare folder or data file, describes; `loader` goes before the config's options.
 
     A model whose tokenizers can't be had still gives its sizes: then the batches hold pixels only, and standard error
     says what is missing and how to get it.
     """
-    from calotype.config import build_loader, load_config
+    from calotype.config import build_loader
     from calotype.errors import MissingTokenizerError
 
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
-    given = [f"model={model}"] if model else []
-    given += [f"tokenizers={tokenizers}"] if tokenizers else []
-    config = load_config(source, [*given, *(overrides or [])])
-    dataset = config.setdefault("dataset", {})
-    dataset["include"] = sorted({*(dataset.get("include") or ()), *include})
+    config = read_config(source, overrides, model=model, tokenizers=tokenizers)
+    config["loader"] = {**(config.get("loader") or {}), **(loader or {})}
     try:
-        loader: Loader = build_loader(config)
+        made: Loader = build_loader(config)
     except MissingTokenizerError as error:
         print(f"{error}\nGoing on without them: batches hold pixels and no tokens.", file=sys.stderr)
-        loader = build_loader(config | {"tokenizer": {"_component_": "calotype.PixelsTransform"}})
-    return loader
+        made = build_loader(config | {"tokenizer": {"_component_": "calotype.PixelsTransform"}})
+    return made
 
 
 def emit(document: Any) -> None:

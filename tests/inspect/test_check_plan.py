@@ -64,7 +64,7 @@ def test_without_buckets(photos):
 
 def test_what_is_left_out_is_named(photos):
     data = dataset(photos)
-    found, findings = facts(data, batch_size=3, remainder="drop")
+    _, findings = facts(data, batch_size=3, remainder="drop")
     left = {one.where for one in findings if one.kind == "left_out"}
     *_, times = counted(data, batch_size=3, remainder="drop")
     assert left == {data.manifest[int(row)].id for row in np.flatnonzero(times == 0)} and left

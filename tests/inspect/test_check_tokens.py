@@ -1,5 +1,6 @@
 """Caption lengths: counted on the final texts, by the model's own tokenizers."""
 
+import itertools
 import json
 
 import pytest
@@ -96,7 +97,7 @@ def test_histograms_count_each_once_and_respect_the_limit(counts):
     bins = histogram(counts, 77)
     assert sum(count for *_, count in bins) == len(counts)
     assert bins[0][0] == 1 and bins[-1][1] == max(counts)
-    assert all(high + 1 == low for (_, high, _), (low, _, _) in zip(bins, bins[1:], strict=False))
+    assert all(high + 1 == low for (_, high, _), (low, _, _) in itertools.pairwise(bins))
     assert len(bins) <= 10
     for low, high, count in bins:
         assert count == sum(low <= one <= high for one in counts)

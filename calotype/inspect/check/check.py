@@ -12,6 +12,7 @@ from typing import Final, Literal
 import numpy as np
 
 from calotype.dataset import TextToImageDataset
+from calotype.images import ImageReader
 from calotype.inspect.check.captions import caption_findings
 from calotype.inspect.check.cost import cost_facts
 from calotype.inspect.check.duplicates import duplicate_findings
@@ -24,6 +25,7 @@ from calotype.inspect.check.report import Finding, Report
 from calotype.inspect.check.tokens import token_facts
 from calotype.loader.plan import Remainder
 from calotype.manifest import Manifest
+from calotype.types import ImageRef
 
 __all__ = ["check"]
 
@@ -48,6 +50,8 @@ def check(
     world_size: int = 1,
     remainder: Remainder = "short",
     on_upscale: Literal["warn", "skip", "error"] = "warn",
+    seed: int | None = None,
+    shuffle: bool = True,
     deep: bool | None = None,
     threads: int | None = None,
     track: Track | None = None,
@@ -67,6 +71,8 @@ def check(
         world_size: Ranks to plan for.
         remainder: As the Loader's.
         on_upscale: As the Loader's.
+        seed: As the Loader's.
+        shuffle: As the Loader's.
         deep: Whether to decode every picture: finds damage inside, equal pixels under other names, and near
             duplicates. None does so when there are at most 10⁹ pixels in all.
         threads: How many pictures to look at at once; the number of cores by default.
@@ -79,12 +85,9 @@ def check(
     track = track or _silent
     manifest = dataset.manifest
     ids = manifest.ids.to_pylist()
-    facts, decoded = _facts(manifest, dataset, deep, threads, track)
-    other: list[Facts] = []
-    if held_out is not None:
-        with track("reading the held-out pictures") as show:
-            other = scan_facts(held_out.refs(), dataset.reader, deep=decoded, threads=threads, progress=show)
-
+    refs = [*manifest.refs(), *(held_out.refs() if held_out is not None else ())]
+    every, decoded = _facts(refs, dataset.reader, deep, threads, track)
+    facts, other = every[: len(manifest)], every[len(manifest) :]
     sizes = np.array([one.header.size if one.header else (0, 0) for one in facts], np.int32).reshape(-1, 2)
     usable = np.array([one.problem is None for one in facts])
     in_files, uncaptioned = file_findings(manifest, facts, folders=folders, missing_captions=missing_captions)
@@ -106,6 +109,8 @@ def check(
             world_size=world_size,
             remainder=remainder,
             on_upscale=on_upscale,
+            seed=seed,
+            shuffle=shuffle,
         )
     findings += in_plan
     with track("measuring what caches cost"):
@@ -128,16 +133,18 @@ def check(
 
 
 def _facts(
-    manifest: Manifest, dataset: TextToImageDataset, deep: bool | None, threads: int, track: Track
+    refs: Sequence[ImageRef], reader: ImageReader, deep: bool | None, threads: int, track: Track
 ) -> tuple[list[Facts], bool]:
-    refs = manifest.refs()
-    with track("reading headers") as show:
-        facts = scan_facts(refs, dataset.reader, deep=False, threads=threads, progress=show)
+    """All pictures in one scan, so that those to train on are compared with those held out."""
+    facts: list[Facts] = []
+    if not deep:
+        with track("reading headers") as show:
+            facts = scan_facts(refs, reader, deep=False, threads=threads, progress=show)
     if deep is None:
         deep = sum(one.header.size[0] * one.header.size[1] for one in facts if one.header) <= _SHALLOW
     if deep:
         with track("decoding") as show:
-            facts = scan_facts(refs, dataset.reader, deep=True, threads=threads, progress=show)
+            facts = scan_facts(refs, reader, deep=True, threads=threads, progress=show)
     return facts, deep
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calotype.dataset import TextToImageDataset
+from calotype.errors import ConfigError
 from calotype.inspect.check.report import Finding, PlanFacts, RemainderFacts, finding
 from calotype.loader.plan import EpochPlan, Plan, Remainder
 
@@ -26,6 +27,8 @@ def plan_facts(
     world_size: int = 1,
     remainder: Remainder = "short",
     on_upscale: Literal["warn", "skip", "error"] = "warn",
+    seed: int | None = None,
+    shuffle: bool = True,
 ) -> tuple[PlanFacts, list[Finding]]:
     """Plans epoch 0 with the Loader's own plan, under each policy.
 
@@ -37,10 +40,14 @@ def plan_facts(
         world_size: Ranks.
         remainder: The config's policy: the findings are about this one.
         on_upscale: The config's; `skip` leaves pictures out that are too small.
+        seed: The Loader's, which decides who is left out or comes twice; the dataset's by default.
+        shuffle: The Loader's, likewise.
 
     Raises:
         ConfigError: A value that the plan refuses.
     """
+    if on_upscale not in ("warn", "skip", "error"):
+        raise ConfigError(f"on_upscale: found {on_upscale!r}, expected 'warn', 'skip' or 'error'")
     buckets, notes = dataset.scan(headers=sizes)
     buckets = np.where(usable, buckets, -1).astype(np.int32)
     findings = []
@@ -67,9 +74,10 @@ def plan_facts(
         buckets=buckets,
         sizes=known or [None],
         batch_size=batch_size,
-        seed=dataset.seed,
+        seed=seed if seed is not None else dataset.seed,
         world_size=world_size,
         remainder=remainder,
+        shuffle=shuffle,
         weights=dataset.manifest.weights(),
     )
     epoch = plan.epoch(0)

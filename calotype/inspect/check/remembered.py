@@ -27,9 +27,7 @@ _MOST: Final = 50
 
 def report_key(config: Any, **options: Any) -> str:
     """The name of a report: a hash of everything it depends on that is no file."""
-    from calotype import __version__
-
-    plain = json.dumps([__version__, VERSION, config, options, str(Path.cwd())], sort_keys=True, default=repr)
+    plain = json.dumps([VERSION, config, options, str(Path.cwd())], sort_keys=True, default=repr)
     return xxhash.xxh3_128_hexdigest(plain.encode("utf-8", "surrogatepass"))
 
 

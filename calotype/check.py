@@ -1,0 +1,222 @@
+"""`check_config`: the check of what a config describes, remembered as long as nothing of it changes."""
+
+from __future__ import annotations
+
+import glob
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from calotype import __version__
+from calotype.components import COMPONENT, check_options
+from calotype.errors import ConfigError, ManifestError, MissingPathError, MissingTokenizerError
+from calotype.inspect.check.remembered import files_state, folders_state, outside, recall, remember, report_key
+from calotype.inspect.check.report import Report, finding
+from calotype.ledger import Ledger
+
+if TYPE_CHECKING:
+    from calotype.dataset import TextToImageDataset
+    from calotype.manifest import Manifest
+
+__all__ = ["check_config"]
+
+logger = logging.getLogger("calotype")
+
+_OURS: Final = "calotype."
+_BUILDER: Final = "calotype.text_to_image_dataset"
+_PLANNED: Final = ("batch_size", "remainder", "on_upscale", "seed", "shuffle", "world_size", "threads")
+"""Options of the Loader that a check follows."""
+
+
+def check_config(
+    config: Mapping[str, Any],
+    *,
+    deep: bool | None = None,
+    world_size: int | None = None,
+    fresh: bool = False,
+    track: Callable[[str], AbstractContextManager[Callable[[int, int], None]]] | None = None,
+) -> Report:
+    """Checks the dataset of a config as its loader would use it.
+
+    Args:
+        config: What `load_config` gave.
+        deep: As for `calotype.inspect.check.check.check`.
+        world_size: Ranks to plan for; the config's `loader.world_size` by default, else 1.
+        fresh: Look again even if nothing seems to have changed.
+        track: As for `check`.
+
+    Raises:
+        ConfigError: The config is wrong, or its dataset is another `_component_` than ours.
+        MissingPathError: There is no such path.
+    """
+    key = report_key(config, version=__version__, deep=deep, world_size=world_size)
+    if not fresh and (known := recall(key)) is not None:
+        return known
+    from calotype.inspect.check.check import check  # torch and all that: not needed for a report that is remembered
+
+    options = _loader_options(config) | ({} if world_size is None else {"world_size": world_size})
+    folders = _folders(config)
+    folders_were = folders_state(folders or ())
+    lenient, missing_captions = _lenient(config)
+    ledger = Ledger()
+    try:
+        dataset, whole = _dataset(_with(lenient, ledger=ledger))
+    except MissingPathError:
+        raise
+    except ManifestError as error:
+        return _nothing(_source(config), error, ledger)
+    program = dataset.caption_program
+    if missing_captions is None and (program.trigger or program.template):
+        missing_captions = "empty"
+    held_out = _other_side(lenient)
+    files = _files(config, dataset, held_out, folders) if whole and folders is not None else None
+    files_were = files_state(files or ())
+    report = check(
+        dataset,
+        held_out=held_out,
+        source=_source(config),
+        folders=[Path(folder) for folder in _picture_folders(config)],
+        missing_captions=missing_captions,
+        deep=deep,
+        track=track,
+        **options,
+    )
+    if folders is not None and files is not None:
+        remember(key, report, folders=folders, folders_were=folders_were, files=files, files_were=files_were)
+    return report
+
+
+def _loader_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that a check follows, once all of them are options that the Loader has."""
+    from calotype.loader import Loader
+
+    options = config.get("loader") or {}
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"config: 'loader' must be a mapping such as {{batch_size: 4}}, and is {options!r}")
+    check_options(Loader, (None,), options, where="loader")
+    return {name: options[name] for name in _PLANNED if options.get(name) is not None}
+
+
+def _nothing(source: str, error: ManifestError, ledger: Ledger) -> Report:
+    """The report on data of which no row can be used."""
+    rows = [finding("bad_row", entry.id, entry.reason) for entry in ledger]
+    return Report(
+        source=source,
+        root=str(Path(source).expanduser().absolute().parent),
+        model=None,
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        images=0,
+        held_out=0,
+        deep=False,
+        findings=(finding("bad_data", "", str(error)), *rows),
+        captions=None,
+        tokens=(),
+        plan=None,
+        cost=(),
+        not_checked=("everything else: there is no row to look at",),
+    )
+
+
+def _with(config: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    return {**config, "dataset": {**config["dataset"], **options}}
+
+
+def _path(config: Mapping[str, Any]) -> Any:
+    options = config.get("dataset") or {}
+    return options.get("path", options.get("source"))
+
+
+def _source(config: Mapping[str, Any]) -> str:
+    path = _path(config)
+    return ", ".join(map(str, path)) if isinstance(path, list | tuple) else str(path)
+
+
+def _paths(config: Mapping[str, Any]) -> list[str] | None:
+    """The paths that the dataset is read from; None when they are not plain folders and files that are there."""
+    path = _path(config)
+    paths = [path] if isinstance(path, str) else list(path) if isinstance(path, Sequence) else []
+    if not paths or config["dataset"].get("data_files") is not None:
+        return None
+    plain = [str(Path(each).expanduser().absolute()) for each in paths if isinstance(each, str)]
+    good = len(plain) == len(paths) and all(not glob.has_magic(each) and Path(each).exists() for each in plain)
+    return plain if good else None
+
+
+def _picture_folders(config: Mapping[str, Any]) -> list[str]:
+    return [each for each in _paths(config) or [] if Path(each).is_dir()]
+
+
+def _folders(config: Mapping[str, Any]) -> list[str] | None:
+    """The folders that a remembered report depends on; None when it may depend on what no file shows."""
+    paths = _paths(config)
+    return None if paths is None or _foreign(config) else [each for each in paths if Path(each).is_dir()]
+
+
+def _foreign(value: Any) -> bool:
+    """Whether somebody else's code is named anywhere: nobody can see when it changes."""
+    if isinstance(value, Mapping):
+        component = value.get(COMPONENT)
+        return (component is not None and not str(component).startswith(_OURS)) or any(map(_foreign, value.values()))
+    return isinstance(value, list | tuple) and any(map(_foreign, value))
+
+
+def _files(
+    config: Mapping[str, Any], dataset: TextToImageDataset, held_out: Manifest | None, folders: Sequence[str]
+) -> tuple[str, ...] | None:
+    """What else the report depends on: data files, pictures elsewhere, the tokenizers. None when some are remote."""
+    refs = [*dataset.manifest.refs(), *(held_out.refs() if held_out is not None else ())]
+    if any(ref.path is None for ref in refs):
+        return None
+    paths = {ref.path for ref in refs if ref.path is not None}
+    paths |= {str(Path(path, "data.mdb")) for path in {ref.path for ref in refs if ref.key is not None} if path}
+    paths |= {each for each in _paths(config) or [] if Path(each).is_file()}
+    for field in getattr(dataset.model_transform, "fields", ()):
+        home = Path(field.tokenizer.name)
+        paths |= {str(file) for file in home.iterdir()} if home.is_dir() else {str(home)}
+    return outside(paths, folders)
+
+
+def _lenient(config: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """The config with what is wrong in the data listed instead of raised; and what it says of missing captions."""
+    options = dict(config.get("dataset") or {})
+    if options.get(COMPONENT, _BUILDER) != _BUILDER:
+        raise ConfigError(f"dataset: {options[COMPONENT]} can't be checked; expected a dataset of {_BUILDER}")
+    said = options.get("missing_captions")
+    if said in (None, "error"):
+        options["missing_captions"], said = "empty", None
+    return {**config, "dataset": {**options, "on_error": "skip"}}, said
+
+
+def _dataset(config: Mapping[str, Any]) -> tuple[TextToImageDataset, bool]:
+    """The dataset; and whether all of it is there, which it is not without the tokenizers that the hub didn't give."""
+    from calotype.config import build_dataset
+
+    try:
+        return build_dataset(config), True
+    except MissingTokenizerError as error:
+        if config.get("tokenizers") or config["dataset"].get("tokenizers"):
+            raise  # a place was named, and is wrong
+        logger.warning("%s\nGoing on without them: captions are not counted in tokens.", error)
+        return build_dataset({**config, "tokenizer": {COMPONENT: "calotype.PixelsTransform"}}), False
+
+
+def _other_side(config: Mapping[str, Any]) -> Manifest | None:
+    """The pictures of the validation set, where the config has one: a share held out, or a split of its own."""
+    from calotype.config import build_dataset
+
+    options = dict(config["dataset"])
+    split = options.get("split")
+    if not options.get("validation") and split is None:
+        return None
+    options |= {"missing_captions": "empty", "model": None}
+    options["split"] = "train" if split in ("validation", "valid", "val") else "validation"
+    try:
+        # Only its pictures matter: no model, so that no tokenizer is loaded again.
+        bare = {"dataset": options, "tokenizer": {COMPONENT: "calotype.PixelsTransform"}}
+        dataset: TextToImageDataset = build_dataset(bare)
+    except (ManifestError, ConfigError):
+        return None  # there is no other split; the report says that nothing was compared
+    return dataset.manifest

@@ -1,0 +1,67 @@
+"""`calotype check`: one report on a dataset, before any GPU work."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, emit, read_config
+
+if TYPE_CHECKING:
+    from calotype.inspect.check.report import Report
+
+__all__ = ["check"]
+
+
+def check(
+    source: Source,
+    overrides: Overrides = None,
+    model: Model = None,
+    tokenizers: Tokenizers = None,
+    deep: Annotated[
+        bool | None,
+        typer.Option(
+            "--deep/--headers",
+            help="Decode every picture: finds damage inside, equal pixels, near duplicates. Small sets are, unasked.",
+            show_default=False,
+        ),
+    ] = None,
+    ranks: Annotated[
+        int | None, typer.Option(min=1, help="Plan the batches for so many ranks.", show_default=False)
+    ] = None,
+    fix_list: Annotated[
+        Path | None, typer.Option("--fix-list", help="Write the files to mend here, a line each (.jsonl: as JSON).")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Look again although nothing has changed.")] = False,
+    json: Json = False,
+) -> None:
+    """Look for everything that would spoil a training run. Exit status 0: clean, 1: problems, 2: wrong use."""
+    from calotype.check import check_config
+    from calotype.inspect.check.fix_list import write_fix_list
+    from calotype.progress import track
+
+    config = read_config(source, overrides, model=model, tokenizers=tokenizers)
+    report = check_config(config, deep=deep, world_size=ranks, fresh=fresh, track=track)
+    written = write_fix_list(report, fix_list) if fix_list is not None else None
+    if json:
+        emit(report.to_json())
+    else:
+        _show(report)
+        if written is not None:
+            print(f"{written} lines to mend: {fix_list}")
+    raise typer.Exit(0 if report.clean else 1)
+
+
+def _show(report: Report) -> None:
+    from rich.console import Console
+
+    from calotype.inspect.check.show import lines, print_report
+
+    if sys.stdout.isatty():
+        print_report(report, Console())
+    else:
+        for line in lines(report):
+            print(line)
