@@ -8,9 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 from real_tokenizers import flux_pipeline
 
 COMMAND = Path(sys.executable).parent / "calotype"
@@ -61,33 +59,12 @@ def test_without_its_tokenizers_a_model_still_gives_sizes(photos):
     assert "FLUX.1-dev" in done.stderr and "batches hold pixels and no tokens" in done.stderr
 
 
-def test_preview_shows_the_batch_that_training_gets(photos, tmp_path):
-    """Each tile of the sheet is the loader's picture, scaled; ids come in the loader's order."""
-    import calotype
-
-    config = tmp_path / "photos.yaml"
-    config.write_text(
-        f"dataset:\n  path: {photos}\n  img_transform: {{resize: 288, random_crop: true, horizontal_flip: 0.5}}\n"
-        "loader: {batch_size: 4, seed: 3}\n"
-    )
-    sheet = tmp_path / "sheet.png"
-    done = run("preview", config, "-o", sheet, "--epoch", 2, "--step", 1, "--json")
-    loader = calotype.build_loader(calotype.load_config(config, ["dataset.include=[id]", "loader.in_process=true"]))
-    loader.load_state_dict({"epoch": 2})
-    batch = list(loader)[1]
-    assert answer(done) == {"output": str(sheet), "ids": batch["id"]}
-    with Image.open(sheet) as image:
-        pixels = np.asarray(image)
-    trained = ((batch["img"][0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-    assert (pixels[50 : 50 + 288, 16 : 16 + 288] == trained).all()  # 288 px is a tile: drawn as it is
-
-
 def test_demo_ends_by_naming_what_to_open(tmp_path):
     out = run("demo", tmp_path / "demo", "--tokenizers", flux_pipeline()).stdout
     last = out.strip().splitlines()[-1]
-    assert last.endswith(f"open {tmp_path / 'demo' / 'batch.png'}")
-    with Image.open(tmp_path / "demo" / "batch.png") as sheet:
-        assert sheet.width > 600
+    page = tmp_path / "demo" / "preview.html"
+    assert last.endswith(f"open {page}")
+    assert page.read_text("utf-8").count("<article") == 11
     assert "t5_text_tokens" in out and "images/s" in out and "captions: 22" in out
 
 
@@ -97,7 +74,12 @@ def test_demo_ends_by_naming_what_to_open(tmp_path):
         (["info", "no/such/folder"], 2, "no/such/folder"),
         (["info", "PHOTOS", "reslution=3"], 2, "did you mean 'resolution'"),
         (["info", "PHOTOS", "--model", "flux.1-dve"], 2, "did you mean 'flux.1-dev'"),
-        (["preview", "PHOTOS", "resolution=128", "--step", "99"], 2, "step: found 99, expected less than"),
+        (
+            ["preview", "PHOTOS", "-o", "page.pdf"],
+            2,
+            "'page.pdf'; expected a name that ends in .html (the page) or .png",
+        ),
+        (["preview", "PHOTOS", "resolution=128", "--autoencoder", "PHOTOS"], 2, "no autoencoder of diffusers at"),
         (["info"], 2, "Missing argument"),
     ],
 )

@@ -1,51 +1,81 @@
-"""`calotype preview`: a contact sheet of a batch as training will see it."""
+"""`calotype preview`: what training will see, as a page or a contact sheet."""
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, emit, make_loader
 
 if TYPE_CHECKING:
-    from calotype.loader import Loader
+    from calotype.inspect.preview import Preview
 
-__all__ = ["preview", "write_sheet"]
+__all__ = ["describe", "preview"]
 
 
 def preview(
     source: Source,
     overrides: Overrides = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG file to write.")] = Path("preview.png"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The file to write: .html is the page, .png a contact sheet.")
+    ] = Path("preview.html"),
     model: Model = None,
     tokenizers: Tokenizers = None,
+    batches: Annotated[int, typer.Option(min=1, help="How many, from the beginning of the epoch.")] = 4,
+    seed: Annotated[int | None, typer.Option(help="The loader's; defaults to the config's.")] = None,
     epoch: Annotated[int, typer.Option(min=0, help="The epoch to look at.")] = 0,
-    step: Annotated[int, typer.Option(min=0, help="The batch of that epoch.")] = 0,
+    draws: Annotated[int, typer.Option(min=0, help="Later epochs to show of each picture.")] = 3,
+    autoencoder: Annotated[
+        str | None,
+        typer.Option(help="Show the round trip through it: a diffusers folder, one with vae/, or a hub name."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Draw one training batch, pictures and captions, as a PNG."""
-    with make_loader(source, overrides, model=model, tokenizers=tokenizers, include=("id", "text")) as loader:
-        ids = write_sheet(loader, output, epoch=epoch, step=step)
+    """Show the batches that training will get, and how each sample came about."""
+    from calotype.inspect.preview import preview as look
+    from calotype.inspect.preview.document import check_ending
+    from calotype.progress import track
+
+    check_ending(output)
+    # The same bits without the start of another process, and with the pixels where they can be looked at.
+    options: dict[str, Any] = {"in_process": True, "device": "cpu", "device_cache": False}
+    if seed is not None:
+        options["seed"] = seed
+    with (
+        make_loader(source, overrides, model=model, tokenizers=tokenizers, loader=options) as loader,
+        track("drawing samples") as progress,
+    ):
+        made = look(loader, epoch=epoch, batches=batches, draws=draws, autoencoder=autoencoder, progress=progress)
+    made.save(output)
     if json:
-        emit({"output": str(output), "ids": ids})
+        emit(describe(made, output))
     else:
         print(f"Open {output}")
 
 
-def write_sheet(loader: Loader, output: Path, *, epoch: int = 0, step: int = 0) -> list[str]:
-    """Writes the sheet of one batch; returns the ids of its pictures."""
-    from calotype.errors import ConfigError
-    from calotype.inspect import contact_sheet
-
-    loader.load_state_dict({"epoch": epoch})
-    if step >= len(loader):
-        raise ConfigError(f"step: found {step}, expected less than {len(loader)}, the batches of epoch {epoch}")
-    batch = next(islice(loader, step, None))
-    height, width = batch["img"].shape[2:]
-    title = f"epoch {epoch}, batch {step} of {len(loader)}: {width} x {height} px, seed {loader.plan.seed}"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(batch, title=title).save(output)
-    return list(batch["id"])
+def describe(made: Preview, output: Path) -> dict[str, Any]:
+    """A saved preview as plain values."""
+    return {
+        "output": str(output),
+        "bytes": output.stat().st_size,
+        "batches": [
+            {
+                "epoch": batch.epoch,
+                "step": batch.step,
+                "seed": batch.seed,
+                "samples": [
+                    {
+                        "id": sample.id,
+                        "text": sample.caption.text,
+                        "stands_in_for": sample.stands_in_for,
+                        "repeatable": sample.repeatable,
+                        "psnr": sample.round_trip.psnr if sample.round_trip is not None else None,
+                    }
+                    for sample in batch.samples
+                ],
+            }
+            for batch in made.batches
+        ],
+    }

@@ -6,12 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from calotype.inspect.sheet import contact_sheet
     from calotype.inspect.summary import Summary, summarise
 
-__all__ = ["Summary", "contact_sheet", "summarise"]
+__all__ = ["Summary", "summarise"]
 
-_HOMES = {"Summary": "summary", "contact_sheet": "sheet", "summarise": "summary"}
+_HOMES = {"Summary": "summary", "summarise": "summary"}
 
 
 def __getattr__(name: str) -> Any:

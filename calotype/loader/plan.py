@@ -7,7 +7,7 @@ that is what makes a resume exact, and what lets every rank and the loader proce
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,6 +23,8 @@ __all__ = ["Cursor", "EpochPlan", "Plan", "Remainder", "Segment"]
 
 Remainder = Literal["short", "repeat", "drop"]
 _LEFT_OUT = -1
+_STAND_INS = 8
+"""Tried for a sample before giving up: so many bad pictures in a row are no accident."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +205,17 @@ class EpochPlan:
             row = int(self._entries.rows[(int(self._entries.starts[bucket]) + count + attempt) % total])
             key = SampleKey(row, self._epoch, self._plan.sizes[bucket], self._plan.seed)
         return key._replace(repeat=repeat)
+
+    def stand_ins(self, step: int, place: int) -> Iterator[SampleKey]:
+        """What is tried, one after the other, for a sample of this step that can't be read; no two places share any.
+
+        Args:
+            step: The step the sample belongs to.
+            place: Its place in this rank's batch.
+        """
+        _, _, size, _ = self._at(step)
+        for attempt in range(_STAND_INS):
+            yield self.spare(step, attempt * size + place)
 
     def remainders(self) -> list[LedgerEntry]:
         """What is left out or comes twice because it does not fill a step, by row number."""

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, Protocol
 
 import torch
@@ -20,8 +21,6 @@ from calotype.types import Batch, SampleKey
 __all__ = ["Made", "OnError", "Preparable", "Producer"]
 
 OnError = Literal["replace", "raise"]
-_ATTEMPTS = 8
-"""Stand-ins tried for a sample before giving up: so many bad pictures in a row are no accident."""
 
 logger = logging.getLogger("calotype")
 
@@ -122,8 +121,7 @@ class Producer:
             cursor = Cursor(epoch=cursor.epoch + 1)
         builder = BatchBuilder(len(keys := plan[cursor.step]), memory)
         samples = [
-            self._pool.submit(self._make, builder, plan, cursor.step, place, len(keys), key)
-            for place, key in enumerate(keys)
+            self._pool.submit(self._make, builder, plan, cursor.step, place, key) for place, key in enumerate(keys)
         ]
         job = _Job(cursor=cursor, memory=memory, builder=builder, samples=samples)
         self._jobs.append(job)
@@ -161,11 +159,10 @@ class Producer:
         return self._epoch[1]
 
     def _make(
-        self, builder: BatchBuilder, plan: EpochPlan, step: int, place: int, size: int, key: SampleKey
+        self, builder: BatchBuilder, plan: EpochPlan, step: int, place: int, wanted: SampleKey
     ) -> list[LedgerEntry]:
         notes: list[LedgerEntry] = []
-        wanted = key
-        for attempt in range(_ATTEMPTS + 1):
+        for key in chain([wanted], plan.stand_ins(step, place)):
             try:
                 sample = self._dataset.prepare(key)
                 break
@@ -173,10 +170,9 @@ class Producer:
                 if self._on_error == "raise":
                     raise
                 notes.append(LedgerEntry(kind="unreadable", id=self._name(key.index), reason=str(error)))
-                if attempt == _ATTEMPTS:
-                    tried = "\n  ".join(note.reason for note in notes)
-                    raise LoaderError(f"{_ATTEMPTS + 1} pictures in a row can't be read:\n  {tried}") from error
-                key = plan.spare(step, attempt * size + place)
+        else:
+            tried = "\n  ".join(note.reason for note in notes)
+            raise LoaderError(f"{len(notes)} pictures in a row can't be read:\n  {tried}")
         if key is not wanted:
             notes.append(
                 LedgerEntry(

@@ -10,8 +10,9 @@ from page_tree import read_page
 from PIL import Image
 
 from calotype.inspect.preview.page import render_page
-from calotype.inspect.preview.views import BatchView, Draw, Piece, RoundTrip, SampleView, TokenView
+from calotype.inspect.preview.views import BatchView, Draw, RoundTrip, SampleView, TokenView
 from calotype.inspect.summary import describe_batch
+from calotype.models.pieces import TokenPiece
 from calotype.transforms import CaptionProgram, ImageProgram
 from calotype.types import SampleKey
 
@@ -71,10 +72,10 @@ def pieces(text, limit=77):
     return TokenView(
         key="clip_text_tokens",
         pieces=(
-            Piece(text="<|startoftext|>", id=49406, kind="frame"),
-            *(Piece(text=f"{word} ", id=1000 + len(word), kind="text") for word in kept),
-            *(Piece(text=f"{word} ", id=1000 + len(word), kind="cut") for word in cut),
-            Piece(text="<|endoftext|>", id=49407, kind="frame"),
+            TokenPiece(text="<|startoftext|>", id=49406, kind="frame"),
+            *(TokenPiece(text=f"{word} ", id=1000 + len(word), kind="text") for word in kept),
+            *(TokenPiece(text=f"{word} ", id=1000 + len(word), kind="cut") for word in cut),
+            TokenPiece(text="<|endoftext|>", id=49407, kind="frame"),
         ),
         limit=limit,
         padding=limit - len(kept) - 2,

@@ -29,7 +29,8 @@ from preview_examples import (
 from calotype.inspect.preview.crop import corners
 from calotype.inspect.preview.markup import Html, tag, text
 from calotype.inspect.preview.page import render_page
-from calotype.inspect.preview.views import Piece, TokenView
+from calotype.inspect.preview.views import TokenView
+from calotype.models.pieces import TokenPiece
 from calotype.transforms import ImageProgram
 from calotype.types import SampleKey
 
@@ -150,7 +151,7 @@ def test_markup_is_only_what_tag_made():
 
 
 def test_hostile_title_and_token_and_replaced_id():
-    view = TokenView(key="<k>", pieces=(Piece(text="</li>\x00", id=1, kind="text"),), limit=3, padding=2)
+    view = TokenView(key="<k>", pieces=(TokenPiece(text="</li>\x00", id=1, kind="text"),), limit=3, padding=2)
     page = show(
         sample("coffee.png", draws=0, tokens=lambda _: view, stands_in_for="</p><script>"), title="</title><script>"
     )

@@ -36,7 +36,7 @@ def article(sample: SampleView, *, anchor: str, number: int, of: int) -> Html:
             tag("p", f"{number} of {of}", class_="place"),
             tag("h3", tag("a", tag("bdi", sample.id), href=f"#{anchor}"), id=heading),
             tag("p", _row(sample), class_="place"),
-            _notice(sample),
+            *_notices(sample),
         ),
         _original(sample),
         tag("div", _trained(sample), _round_trip(sample), class_="results"),
@@ -61,11 +61,14 @@ def _row(sample: SampleView) -> str:
     return f"row {sample.key.index}{again}"
 
 
-def _notice(sample: SampleView) -> Html | None:
-    if sample.stands_in_for is None:
-        return None
-    missing = tag("code", tag("bdi", sample.stands_in_for))
-    return tag("p", "⚠ Stands in for ", missing, ", which could not be read.", class_="notice", role="note")
+def _notices(sample: SampleView) -> list[Html]:
+    notices: list[tuple[str, ...]] = []
+    if sample.stands_in_for is not None:
+        missing = tag("code", tag("bdi", sample.stands_in_for))
+        notices.append(("⚠ Stands in for ", missing, ", which could not be read."))
+    if not sample.repeatable:
+        notices.append(("⚠ Made a second time, it came out with other pixels: no run will repeat this picture.",))
+    return [tag("p", *words, class_="notice", role="note") for words in notices]
 
 
 def _original(sample: SampleView) -> Html:

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from calotype.inspect.summary import Entry
+from calotype.models.pieces import TokenPiece
 from calotype.transforms import CaptionDraw
 from calotype.types import Batch, Geometry, SampleKey
 
-__all__ = ["BatchView", "Draw", "Piece", "Pixels", "RoundTrip", "SampleView", "TokenView"]
+__all__ = ["BatchView", "Draw", "Pixels", "RoundTrip", "SampleView", "TokenView"]
 
 Pixels = npt.NDArray[np.uint8]
 """uint8 (H, W, 3), sRGB."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """One token as the tokenizer's vocabulary has it."""
-
-    text: str
-    """Readable: a word's beginning or end is a space, bytes that are no character are `<0x..>`."""
-    id: int
-    kind: Literal["frame", "text", "cut"]
-    """`frame`: start and end tokens. `cut`: the model never sees it. Padding is not listed but counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +24,8 @@ class TokenView:
 
     key: str
     """Of the batch: `t5_text_tokens`."""
-    pieces: tuple[Piece, ...]
+    pieces: tuple[TokenPiece, ...]
+    """Padding is not among them but counted."""
     limit: int
     """Length of the tensor."""
     padding: int
@@ -48,6 +38,7 @@ class Draw:
 
     epoch: int
     image: Pixels
+    """Made smaller for showing."""
     geometry: Geometry
     text: str
 
@@ -83,6 +74,9 @@ class SampleView:
     """None without an autoencoder."""
     stands_in_for: str | None = None
     """The id of a picture that could not be read and in whose place this one came."""
+    repeatable: bool = True
+    """Drawn again from its key, the picture had the very pixels of the batch. If not, a step of the image program draws
+    from elsewhere, or the file has changed, and original, geometry and draws may tell of other pixels than `image`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,8 @@ import re
 from collections import Counter
 
 from calotype.inspect.preview.markup import Html, tag
-from calotype.inspect.preview.views import Piece, TokenView
+from calotype.inspect.preview.views import TokenView
+from calotype.models.pieces import TokenPiece
 from calotype.transforms import CaptionDraw
 
 __all__ = ["NO_CAPTION", "caption_section", "final_caption", "token_section"]
@@ -112,7 +113,7 @@ def _meter(used: int, limit: int) -> Html:
     )
 
 
-def _piece(piece: Piece) -> Html:
+def _piece(piece: TokenPiece) -> Html:
     # A space is an element of its own, so that the eye can count it.
     shown = [tag("i", " ") if run == " " else run for run in re.split("( )", piece.text)]
     words = tag("s" if piece.kind == "cut" else "b", *shown)

@@ -1,0 +1,117 @@
+"""`Preview`: batches of a Loader with what explains them, to save as a page or a sheet, or to show in a notebook."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from calotype.dataset import TextToImageDataset
+from calotype.errors import ConfigError
+from calotype.inspect.preview.gather import gather
+from calotype.inspect.preview.markup import Html, tag
+from calotype.inspect.preview.page import render_page
+from calotype.inspect.preview.round_trip import Autoencoder
+from calotype.inspect.preview.sheet import contact_sheet
+from calotype.inspect.preview.views import BatchView
+from calotype.loader import Loader
+
+__all__ = ["Preview", "check_ending", "preview", "preview_dataset"]
+
+
+class Preview:
+    """What `preview` gives. In a notebook it shows itself.
+
+    Args:
+        batches: What to show.
+        title: The headline.
+    """
+
+    def __init__(self, batches: tuple[BatchView, ...], *, title: str) -> None:
+        self.batches = batches
+        self.title = title
+
+    def save(self, path: str | Path) -> Path:
+        """Writes one file: `.html` is the page, `.png` the contact sheet. Folders on the way are made.
+
+        Raises:
+            ConfigError: The name ends otherwise.
+        """
+        path = Path(path).expanduser()
+        check_ending(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() == ".png":
+            contact_sheet(self.batches, title=self.title).save(path)
+        else:
+            path.write_text(self.to_html(), encoding="utf-8")
+        return path
+
+    def to_html(self) -> str:
+        """The whole page."""
+        return render_page(self.batches, title=self.title)
+
+    def _repr_html_(self) -> str:
+        # In a frame of its own, so that its style and the notebook's leave each other alone.
+        return tag(
+            "iframe",
+            srcdoc=Html(html.escape(self.to_html())),
+            sandbox="allow-scripts",
+            title=f"Preview of {self.title}",
+            width="100%",
+            height=800,
+        )
+
+    def __repr__(self) -> str:
+        samples = sum(len(batch.samples) for batch in self.batches)
+        return f"Preview({self.title!r}, {len(self.batches)} batches, {samples} samples)"
+
+
+def preview(
+    loader: Loader,
+    *,
+    epoch: int = 0,
+    batches: int = 1,
+    draws: int = 3,
+    autoencoder: Autoencoder | str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Preview:
+    """Looks at the first batches of a loader's epoch, as `gather` does.
+
+    Args:
+        loader: Its position is put back afterwards.
+        epoch: Which.
+        batches: How many, as far as the epoch has them.
+        draws: How many later epochs to show of each picture.
+        autoencoder: Shows the round trip through it; a folder or a name on the hub is loaded.
+        progress: Called with (done, total) samples.
+
+    Raises:
+        ConfigError: There is no such autoencoder, or it does not take these pictures.
+    """
+    if autoencoder is not None and not isinstance(autoencoder, Autoencoder):
+        autoencoder = Autoencoder.from_pretrained(autoencoder)
+    views = gather(loader, epoch=epoch, batches=batches, draws=draws, autoencoder=autoencoder, progress=progress)
+    dataset = loader.dataset
+    names = (dataset.manifest.root.name, dataset.spec.name if dataset.spec is not None else "")
+    return Preview(views, title=" · ".join(filter(None, names)) or "calotype")
+
+
+def preview_dataset(
+    dataset: TextToImageDataset, *, batch_size: int = 4, seed: int | None = None, **options: Any
+) -> Preview:
+    """The preview of a loader made for it; `options` are those of `preview`."""
+    with Loader(dataset, batch_size, seed=seed, in_process=True) as loader:
+        return preview(loader, **options)
+
+
+def check_ending(path: Path) -> None:
+    """Refuses a file that is neither a page nor a picture.
+
+    Raises:
+        ConfigError: Names both.
+    """
+    if path.suffix.lower() not in (".html", ".png"):
+        raise ConfigError(
+            f"output: found {str(path)!r}; expected a name that ends in .html (the page) or .png (the contact sheet)"
+        )

@@ -1,0 +1,184 @@
+"""The views of a preview: the Loader's own batches, each sample explained by what the dataset does for the same key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain, islice
+
+import numpy as np
+import torch
+from PIL import Image
+
+from calotype.dataset import TextToImageDataset
+from calotype.errors import ImageError
+from calotype.inspect.preview.kept_reader import KeptReader
+from calotype.inspect.preview.round_trip import Autoencoder
+from calotype.inspect.preview.views import BatchView, Draw, Pixels, SampleView, TokenView
+from calotype.inspect.summary import describe_batch
+from calotype.loader import Loader
+from calotype.loader.plan import EpochPlan
+from calotype.models import TokenTransform
+from calotype.pixel_cache import PixelCache
+from calotype.types import Batch, Geometry, SampleKey
+
+__all__ = ["gather"]
+
+_SHOWN = 512
+"""Longer side of originals and further draws, at most."""
+
+
+def gather(
+    loader: Loader,
+    *,
+    epoch: int = 0,
+    batches: int = 1,
+    draws: int = 3,
+    autoencoder: Autoencoder | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[BatchView, ...]:
+    """The first batches of an epoch, and how each of their samples came about.
+
+    The batches are iterated out of the loader. What explains a sample is made a second time from its key; whether
+    that gave the batch's pixels is noted (`SampleView.repeatable`).
+
+    Args:
+        loader: Its position is put back afterwards.
+        epoch: Which.
+        batches: How many, as far as the epoch has them.
+        draws: How many later epochs to show of each picture.
+        autoencoder: Shows the trained picture after a round trip through it.
+        progress: Called with (done, total) samples.
+
+    Raises:
+        ImageError: A picture can't be read, under `on_error="raise"`.
+        LoaderError: As the loader does.
+    """
+    before = loader.state_dict()
+    plan = loader.plan.epoch(epoch)
+    steps = min(batches, len(plan))
+    total = sum(len(plan[step]) for step in range(steps))
+    views: list[BatchView] = []
+    done = 0
+    loader.load_state_dict({"epoch": epoch})
+    try:
+        with ThreadPoolExecutor(_cores()) as pool:
+            for step, given in enumerate(islice(loader, steps)):
+                batch = {key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in given.items()}
+                explain = partial(_explain, loader.dataset, plan, step, batch, draws, autoencoder)
+                samples = []
+                for sample in pool.map(explain, range(len(plan[step])), plan[step]):
+                    samples.append(sample)
+                    done += 1
+                    if progress is not None:
+                        progress(done, total)
+                views.append(
+                    BatchView(
+                        epoch=epoch,
+                        step=step,
+                        steps=len(plan),
+                        seed=loader.plan.seed,
+                        batch=batch,
+                        entries=describe_batch(batch),
+                        samples=tuple(samples),
+                    )
+                )
+    finally:
+        loader.load_state_dict(before)
+    return tuple(views)
+
+
+def _explain(
+    dataset: TextToImageDataset,
+    plan: EpochPlan,
+    step: int,
+    batch: Batch,
+    draws: int,
+    autoencoder: Autoencoder | None,
+    place: int,
+    wanted: SampleKey,
+) -> SampleView:
+    trained = _trained(batch, place)
+    twin, reader, key, (image, geometry) = _came(dataset, plan, step, place, wanted)
+    row = dataset.manifest[key.index]
+    caption = dataset.caption(key)
+    shown = _array(image if trained is None else trained)
+    return SampleView(
+        key=key,
+        id=row.id,
+        original=_small(reader.any.pixels),
+        geometry=geometry,
+        image=shown,
+        draws=tuple(_draw(twin, key._replace(epoch=key.epoch + later, repeat=0)) for later in range(1, draws + 1)),
+        caption=caption,
+        captions=len(row.captions),
+        tokens=_tokens(dataset, caption.text),
+        round_trip=autoencoder(shown) if autoencoder is not None else None,
+        stands_in_for=None if key == wanted else dataset.manifest[wanted.index].id,
+        repeatable=trained is None or torch.equal(image, trained),
+    )
+
+
+def _trained(batch: Batch, place: int) -> torch.Tensor | None:
+    """One picture of a batch, uint8 (3, H, W); None where a model transform of another kind leaves none."""
+    images = batch.get("img")
+    if not (isinstance(images, torch.Tensor) and images.ndim == 4 and images.shape[1] == 3):
+        return None
+    if images.dtype == torch.uint8:
+        return images[place]
+    # The inverse of `(img / 127.5) - 1`, exact for what came of 8 bits.
+    return ((images[place].float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _came(
+    dataset: TextToImageDataset, plan: EpochPlan, step: int, place: int, wanted: SampleKey
+) -> tuple[TextToImageDataset, KeptReader, SampleKey, tuple[torch.Tensor, Geometry]]:
+    """The key that came to a place of a batch: the one wanted, or the first of its stand-ins that can be read.
+
+    With it a twin of the dataset that has decoded its picture, and what it made of it.
+    """
+    for key in chain([wanted], plan.stand_ins(step, place)):
+        reader = KeptReader(dataset.reader, dataset.manifest[key.index].image)
+        twin = dataset.with_reader(reader).with_cache(
+            # A pixel cache decides at what scale pictures are decoded: the twin has one too, and it keeps nothing.
+            None if dataset.pixel_cache is None else PixelCache(max_images=0)
+        )
+        try:
+            return twin, reader, key, twin.image(key)
+        except ImageError as error:
+            last = error
+    raise last
+
+
+def _draw(twin: TextToImageDataset, key: SampleKey) -> Draw:
+    image, geometry = twin.image(key)
+    return Draw(epoch=key.epoch, image=_small(_array(image)), geometry=geometry, text=twin.caption(key).text)
+
+
+def _tokens(dataset: TextToImageDataset, text: str) -> tuple[TokenView, ...]:
+    transform = dataset.model_transform
+    views = []
+    for field in transform.fields if isinstance(transform, TokenTransform) else ():
+        pieces = field.tokenizer.pieces(text, field.max_length)
+        used = sum(piece.kind != "cut" for piece in pieces)
+        views.append(
+            TokenView(key=field.spec.key, pieces=pieces, limit=field.max_length, padding=field.max_length - used)
+        )
+    return tuple(views)
+
+
+def _array(image: torch.Tensor) -> Pixels:
+    return np.ascontiguousarray(image.cpu().permute(1, 2, 0).numpy())
+
+
+def _small(pixels: Pixels) -> Pixels:
+    """At most `_SHOWN` pixels a side, a copy: the original can go."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((_SHOWN, _SHOWN), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return np.array(image)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
