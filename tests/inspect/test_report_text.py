@@ -16,7 +16,7 @@ from calotype.inspect.check.show import lines, print_report, size_text, time_tex
 def printed(report, width=100):
     out = io.StringIO()
     print_report(report, Console(file=out, width=width, force_terminal=False))
-    return out.getvalue()
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
 def test_a_line_for_every_finding_with_all_that_is_known():
@@ -47,7 +47,7 @@ def test_lines_stay_single_whatever_a_name_holds():
 def test_a_terminal_gets_a_few_of_each_kind_and_the_number():
     found = tuple(finding("cropped", f"{n:03d}.jpg", f"{20 + n} % of its area") for n in range(40))
     text = printed(example(findings=found))
-    assert "Much of the picture is cropped away 40" in text
+    assert "Much of the picture is cropped away  40" in text
     assert "000.jpg" in text and "005.jpg" not in text and "35 more" in text
     assert text.count(KINDS["cropped"].advice) == 1
 
@@ -62,6 +62,17 @@ def test_any_width_of_terminal(width):
     text = printed(example(), width=width)
     assert max(map(len, text.splitlines())) <= width
     assert "1 error, 1 warning, 1 note" in text
+
+
+def test_a_terminal_sees_what_is_cut_and_which_policy_is_chosen():
+    rows = [line.split() for line in printed(example()).splitlines()]
+    assert ["513–600", "1", "████", "cut"] in rows
+    assert ["short", "(chosen)", "3", "10", "0", "0", "1"] in rows and ["drop", "3", "10", "0", "0", "1"] in rows
+
+
+def test_what_concerns_the_whole_dataset_has_no_name_before_it():
+    text = printed(example(findings=(finding("no_batches", "", "no bucket has the 8 samples of a step"),)))
+    assert "\n  no bucket has the 8 samples of a step\n  → lower batch_size" in text
 
 
 def test_a_clean_report_says_so():
@@ -102,14 +113,15 @@ def test_the_fix_list_as_json(tmp_path):
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(None, "?"), (0, "0 B"), (999, "999 B"), (4_190_000, "4.2 MB"), (512e6, "512 MB"), (3.2e12, "3.2 TB")],
+    [(None, "–"), (0, "0 B"), (999, "999 B"), (4_190_000, "4.2 MB"), (512e6, "512 MB"), (3.2e12, "3.2 TB")],
 )
 def test_sizes(count, text):
     assert size_text(count) == text
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(None, "?"), (0.26, "0.3 s"), (42.4, "42 s"), (250, "4 min 10 s"), (7500, "2 h 5 min")]
+    ("seconds", "text"),
+    [(None, "–"), (0.012, "12 ms"), (0.26, "0.3 s"), (42.4, "42 s"), (250, "4 min 10 s"), (7500, "2 h 5 min")],
 )
 def test_times(seconds, text):
     assert time_text(seconds) == text

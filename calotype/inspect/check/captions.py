@@ -134,7 +134,7 @@ def _trigger(
     if word is None:
         if len(rows) > _SMALL or program.template or program.custom:
             return None, 0, []
-        return None, 0, [finding("no_trigger", "", f"no rare word is in most of the {len(rows)} images' captions")]
+        return None, 0, [finding("no_trigger", "", "no rare word is in most of the captions")]
     without = [row for row, captions in enumerate(rows) if not all(_has(text, word) for text in captions)]
     if not without:
         return word, len(rows), []

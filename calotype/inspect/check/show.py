@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from calotype.inspect.check.kinds import KINDS, Level
-from calotype.inspect.check.report import CacheCost, Finding, PlanFacts, Report, TokenFacts
+from calotype.inspect.check.report import CacheCost, CaptionFacts, Finding, PlanFacts, Report, TokenFacts
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -18,6 +18,9 @@ _FEW: Final = 5
 """Findings of one kind that are shown in a terminal; all of them go to pipes, JSON and the fix list."""
 _COLOURS: Final[dict[Level, str]] = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 _BAR: Final = 30
+"""Characters of a histogram's longest bar."""
+_NAME: Final = 40
+"""Characters after which a file's name is continued on the next line."""
 
 
 def lines(report: Report) -> Iterator[str]:
@@ -28,7 +31,7 @@ def lines(report: Report) -> Iterator[str]:
         where = found.where or report.source
         yield _flat(f"{found.level}: {found.kind}: {where}: {found.detail}{others} ({found.advice})")
     if report.captions is not None:
-        yield f"captions: {_captions(report)}"
+        yield f"captions: {_captions(report.captions)}"
     for tokens in report.tokens:
         yield f"tokens: {tokens.key}: {_tokens(tokens)}"
         for low, high, count in tokens.histogram:
@@ -42,37 +45,56 @@ def lines(report: Report) -> Iterator[str]:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Tables for a terminal."""
-    from rich.markup import escape
+    """Headings and tables for a terminal."""
+    from rich.padding import Padding
     from rich.table import Table
+    from rich.text import Text
 
-    console.print(f"[bold]Checked[/] {escape(_subject(report))}\n", highlight=False)
-    for kind, group in groupby(report.findings, key=lambda found: (found.kind, found.level)):
-        console.print(_findings(*kind, list(group), report))
+    def heading(name: str, text: str) -> None:
+        console.print(Text.assemble((name, "bold"), "  ", text))
+
+    def indented(what: RenderableType) -> RenderableType:
+        return Padding(what, (0, 0, 0, 2), expand=False)
+
+    heading("Checked", _subject(report))
+    for (kind, level), group in groupby(report.findings, key=lambda found: (found.kind, found.level)):
+        found = list(group)
+        console.print()
+        title = Text.assemble(
+            (level, _COLOURS[level]), "  ", (KINDS[kind].title, "bold"), "  ", (f"{len(found):,}", "dim")
+        )
+        console.print(title)
+        console.print(indented(_findings(found)))
+    console.print()
     if report.captions is not None:
-        console.print(f"[bold]Captions[/]  {escape(_captions(report))}", highlight=False)
+        heading("Captions", _captions(report.captions))
     for tokens in report.tokens:
-        console.print(_histogram(tokens))
+        console.print()
+        heading(tokens.key, _tokens(tokens))
+        console.print(indented(_histogram(tokens)))
     if report.plan is not None:
-        first, *rest = _plan(report.plan)
-        console.print(f"[bold]Plan[/]  {first}", highlight=False)
-        for line in rest:
-            console.print(f"      {line}", highlight=False)
+        console.print()
+        heading("Plan", _epoch(report.plan))
+        if report.plan.buckets:
+            console.print(indented(Text(_buckets(report.plan))))
+        console.print(indented(_policies(report.plan)))
     if report.cost:
-        table = Table("cache", "takes", "to fill", "an epoch", "", box=None, header_style="bold", padding=(0, 2, 0, 0))
+        console.print()
+        heading("Cost", "of each cache, on this machine")
+        table = Table("cache", "takes", "to fill", "an epoch", "", box=None, header_style="dim", padding=(0, 2, 0, 0))
         for cost in report.cost:
-            table.add_row(cost.level, *_cost_cells(cost), escape(cost.note))
-        console.print(table)
+            table.add_row(cost.level, *_cost_cells(cost), Text(cost.note, "dim"))
+        console.print(indented(table))
+    console.print()
     for sentence in report.not_checked:
-        console.print(f"[dim]Not checked:[/] {escape(sentence)}", highlight=False)
-    colour = "green" if report.clean else "red"
-    console.print(f"\n[bold {colour}]{_verdict(report)}[/]", highlight=False)
+        console.print(Text.assemble(("Not checked", "bold"), "  ", sentence))
+    console.print(Text(_verdict(report), "bold green" if report.clean else "bold red"))
 
 
 def size_text(count: int | None) -> str:
     """Bytes for people, in powers of ten: `4.2 MB`."""
     if count is None:
-        return "?"
+        return "–"
     value = float(count)
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if value < 1000 or unit == "TB":
@@ -82,9 +104,11 @@ def size_text(count: int | None) -> str:
 
 
 def time_text(seconds: float | None) -> str:
-    """Seconds for people: `0.3 s`, `4 min 10 s`, `2 h 5 min`."""
+    """Seconds for people: `12 ms`, `0.3 s`, `4 min 10 s`, `2 h 5 min`."""
     if seconds is None:
-        return "?"
+        return "–"
+    if seconds < 0.1:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -98,39 +122,48 @@ def _flat(text: str) -> str:
     return " ".join(text.splitlines())
 
 
+def _number(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 def _subject(report: Report) -> str:
     model = f" for {report.model}" if report.model else ""
     look = "every picture decoded" if report.deep else "headers only"
     aside = f" and {report.held_out:,} held out" if report.held_out else ""
-    return f"{report.source}{model}: {report.images:,} images{aside}, {look} ({report.made})"
+    return f"{report.source}{model}: {_number(report.images, 'image')}{aside}, {look} ({report.made})"
 
 
 def _verdict(report: Report) -> str:
     levels: tuple[Level, ...] = ("error", "warning", "note")
-    counts = [(report.count(level), level) for level in levels]
-    said = ", ".join(f"{count:,} {level}{'s' if count != 1 else ''}" for count, level in counts if count)
+    said = ", ".join(_number(count, level) for level in levels if (count := report.count(level)))
     return f"clean{f' ({said})' if said else ''}" if report.clean else said
 
 
-def _findings(kind: str, level: Level, group: list[Finding], report: Report) -> RenderableType:
-    from rich.markup import escape
+def _findings(group: list[Finding]) -> RenderableType:
+    """The first few of one kind, where and what; and under them what to do, once if it is the same for all."""
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
-    title = f"[{_COLOURS[level]}]{level}[/]  [bold]{KINDS[kind].title}[/] [dim]{len(group):,}[/]"
-    table = Table(title=title, title_justify="left", title_style="", box=None, show_header=False, padding=(0, 2, 0, 2))
-    table.add_column(overflow="fold", ratio=1)
-    table.add_column(overflow="fold", ratio=2)
     advices = dict.fromkeys(found.advice for found in group)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(overflow="fold", max_width=_NAME)
+    table.add_column(overflow="fold")
+    parts: list[RenderableType] = []
     for found in group[:_FEW]:
         others = f"; with {_some(found.others)}" if found.others else ""
-        advice = f" → {found.advice}" if len(advices) > 1 else ""
-        table.add_row(escape(found.where or report.source), escape(f"{found.detail}{others}{advice}"))
+        detail = Text(f"{found.detail}{others}" + (f" → {found.advice}" if len(advices) > 1 else ""))
+        if found.where:
+            table.add_row(Text(found.where), detail)
+        else:  # about the dataset as a whole
+            parts.append(detail)
+    if table.row_count:
+        parts.append(table)
     if len(group) > _FEW:
-        table.add_row("…", f"{len(group) - _FEW:,} more (all in --json, --fix-list, or a pipe)")
+        parts.append(Text(f"… and {len(group) - _FEW:,} more (all in --json, --fix-list, or a pipe)", "dim"))
     if len(advices) == 1:
-        table.caption = escape(f"→ {next(iter(advices))}")
-        table.caption_justify = "left"
-    return table
+        parts.append(Text(f"→ {group[0].advice}", "italic"))
+    return Group(*parts)
 
 
 def _some(names: Iterable[str]) -> str:
@@ -138,50 +171,68 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW:,} more" if len(names) > _FEW else "")
 
 
-def _captions(report: Report) -> str:
-    facts = report.captions
-    assert facts is not None
+def _captions(facts: CaptionFacts) -> str:
     low, median, high = facts.characters
-    trigger = f", trigger {facts.trigger!r} in {facts.trigger_in:,}" if facts.trigger else ""
+    trigger = f"; trigger {facts.trigger!r} in those of {_number(facts.trigger_in, 'image')}" if facts.trigger else ""
     return (
-        f"{facts.captions:,} ({facts.distinct:,} different), {low} to {high} characters, half under {median + 1}; "
-        f"{facts.images_without:,} images without, {facts.images_with_several:,} with several{trigger}"
+        f"{facts.captions:,}, {facts.distinct:,} different, {low:,} to {high:,} characters, median {median:,}; "
+        f"{_number(facts.images_without, 'image')} without, {facts.images_with_several:,} with several{trigger}"
     )
 
 
 def _tokens(tokens: TokenFacts) -> str:
     return (
-        f"{tokens.shortest} to {tokens.longest} tokens, median {tokens.median}, limit {tokens.limit}, "
+        f"{tokens.shortest:,} to {tokens.longest:,} tokens, median {tokens.median:,}, limit {tokens.limit}, "
         f"{tokens.cut:,} cut"
     )
 
 
 def _histogram(tokens: TokenFacts) -> RenderableType:
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(
-        title=f"[bold]{tokens.key}[/]  {_tokens(tokens)}",
-        title_justify="left",
-        title_style="",
-        box=None,
-        show_header=False,
-        padding=(0, 1, 0, 2),
-    )
     most = max((count for *_, count in tokens.histogram), default=1) or 1
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(justify="right")
+    table.add_column(justify="right")
     for low, high, count in tokens.histogram:
         bar = "█" * round(_BAR * count / most) or ("▏" if count else "")
-        colour = "red" if low > tokens.limit else "cyan"
-        table.add_row(f"{low}–{high}", f"[{colour}]{bar}[/]", f"{count:,}")
+        beyond = low > tokens.limit
+        colour = "red" if beyond else "cyan"
+        table.add_row(f"{low}–{high}", f"{count:,}", Text(bar, colour), Text("cut" if beyond and count else "", colour))
+    return table
+
+
+def _epoch(plan: PlanFacts) -> str:
+    ranks = f" on each of {plan.world_size} ranks" if plan.world_size > 1 else ""
+    return (
+        f"{plan.batches:,} {'batch' if plan.batches == 1 else 'batches'} an epoch{ranks}, "
+        f"{_number(plan.samples, 'sample')}, batch_size {plan.batch_size}, remainder={plan.remainder}"
+    )
+
+
+def _buckets(plan: PlanFacts) -> str:
+    return "buckets (width×height: images)  " + "  ".join(f"{w}×{h}: {n:,}" for h, w, n in plan.buckets)
+
+
+def _policies(plan: PlanFacts) -> RenderableType:
+    from rich.table import Table
+
+    table = Table("remainder", box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for title in ("batches", "samples shown", "left out", "repeated", "short batches"):
+        table.add_column(title, justify="right")
+    for policy in plan.policies:
+        counts = (policy.batches, policy.samples, policy.left_out, policy.repeated, policy.short_batches)
+        chosen = policy.policy == plan.remainder
+        name = f"{policy.policy} (chosen)" if chosen else policy.policy
+        table.add_row(name, *(f"{count:,}" for count in counts), style="bold" if chosen else None)
     return table
 
 
 def _plan(plan: PlanFacts) -> Iterator[str]:
-    yield (
-        f"{plan.batches:,} batches an epoch on each of {plan.world_size} rank(s), {plan.samples:,} samples, "
-        f"batch_size {plan.batch_size}, remainder={plan.remainder}"
-    )
+    yield _epoch(plan)
     if plan.buckets:
-        yield "buckets (width×height: images)  " + "  ".join(f"{w}×{h}: {n:,}" for h, w, n in plan.buckets)
+        yield _buckets(plan)
     for policy in plan.policies:
         yield (
             f"remainder={policy.policy}: {policy.batches:,} batches, {policy.samples:,} samples shown, "
