@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Batch", "Geometry", "ImageRef", "ModelTransform", "Row", "Sample", "SampleKey", "Transform"]
+__all__ = ["Batch", "Geometry", "ImageRef", "ModelTransform", "Readable", "Row", "Sample", "SampleKey", "Transform"]
 
 Batch = dict[str, Any]
 """What a training step gets: name → tensor with the batch in front, or (opt-in) a list of strings."""
@@ -125,6 +125,24 @@ class Sample(dict[str, Any]):
     def image(self) -> torch.Tensor:
         image: torch.Tensor = self["image"]
         return image
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """A tensor that is somewhere else still: whoever has memory for it says where it is to go."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def read_into(self, out: torch.Tensor, /) -> None:
+        """Fills a contiguous CPU tensor of this shape and dtype."""
+        ...
 
 
 class Transform(Protocol):
