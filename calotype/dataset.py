@@ -107,19 +107,17 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
 
     def prepare(self, key: int | SampleKey) -> dict[str, Any]:
         """One sample with its pixels still uint8: what travels to the device."""
-        key = self._key(key)
+        key = self.checked(key)
         row = self.manifest[key.index]
         sample = self._sample(row, key)
         transform = self.model_transform
         out = dict(transform.prepare(sample) if isinstance(transform, ModelTransform) else transform(sample))
-        for name in self.include:
-            if name == "text":
-                out["text"] = sample["text"]
-            elif name == "index":
-                out["index"] = key.index
-            else:
-                out[name] = {"id": row.id, "captions": list(row.captions)}.get(name, row.extra.get(name))
-        return out
+        return out | self.included(row, key.index, sample["text"])
+
+    def included(self, row: Row, index: int, text: str) -> dict[str, Any]:
+        """The opt-in keys of one sample."""
+        own = {"id": row.id, "text": text, "captions": list(row.captions), "index": index}
+        return {name: own[name] if name in own else row.extra.get(name) for name in self.include}
 
     def finish(self, batch: Mapping[str, Any]) -> Batch:
         """The rest of the model transform, for a sample or a whole batch, wherever its tensors are."""
@@ -128,17 +126,17 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
 
     def sample(self, key: int | SampleKey) -> Sample:
         """What the model transform gets: uint8 picture, final caption, id and geometry."""
-        key = self._key(key)
+        key = self.checked(key)
         return self._sample(self.manifest[key.index], key)
 
     def caption(self, key: int | SampleKey) -> CaptionDraw:
         """The final caption and how it came about. Reads no pixels."""
-        key = self._key(key)
+        key = self.checked(key)
         return self.caption_program.draw(self.manifest[key.index].captions, key, self._seed(key))
 
     def image(self, key: int | SampleKey) -> tuple[torch.Tensor, Geometry]:
         """The final picture, uint8 (3, H, W), and its geometry. It may be the pixel cache's own: don't write to it."""
-        key = self._key(key)
+        key = self.checked(key)
         return self._image(self.manifest[key.index], key)
 
     def _sample(self, row: Row, key: SampleKey) -> Sample:
@@ -182,7 +180,12 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
             key = key._replace(size=self.buckets.sizes[bucket])
         return self.image_program.draw(original_size, key, self._seed(key))
 
-    def _key(self, key: int | SampleKey) -> SampleKey:
+    def checked(self, key: int | SampleKey) -> SampleKey:
+        """The key that a number or a negative index stands for.
+
+        Raises:
+            IndexError: There is no such sample.
+        """
         key = key if isinstance(key, SampleKey) else SampleKey(int(key))
         if not -len(self) <= key.index < len(self):
             raise IndexError(f"sample {key.index} of a dataset of {len(self)}")
