@@ -12,6 +12,7 @@
     │   └── FetchError                        its URL did not give it
     ├── CollateError (ValueError)             samples that don't fit into one batch
     ├── LoaderError (RuntimeError)            the loader process died, or was used wrongly
+    ├── StoreError (RuntimeError)             the store of encodings is damaged, full, or can't be used so
     └── MissingDependencyError (ImportError)  an optional package is not installed
 
 A message says what was found, where (file, line or row), what was expected, and how to mend it.
@@ -37,6 +38,7 @@ __all__ = [
     "MissingDependencyError",
     "MissingPathError",
     "MissingTokenizerError",
+    "StoreError",
     "unknown_key",
 ]
 
@@ -113,6 +115,21 @@ class CollateError(CalotypeError, ValueError):
 
 class LoaderError(CalotypeError, RuntimeError):
     """The loader process died, or the loader was used in a way that can't work."""
+
+
+class StoreError(CalotypeError, RuntimeError):
+    """The store of encodings can't be opened, read or written.
+
+    Args:
+        message: What was found, where, and how to mend it.
+        shard: The file at fault, if it is one.
+        key: The record at fault, if it is one.
+    """
+
+    def __init__(self, message: str, *, shard: str | None = None, key: bytes | None = None) -> None:
+        super().__init__(message)
+        self.shard = shard
+        self.key = key
 
 
 class MissingDependencyError(CalotypeError, ImportError):

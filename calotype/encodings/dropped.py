@@ -1,0 +1,54 @@
+"""Records that are not to be used any more: small files beside the shards, one for each time that some were dropped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calotype.encodings.files import replace_file, unique_name
+from calotype.encodings.layout import as_keys
+from calotype.errors import StoreError
+
+__all__ = ["read_dropped", "write_dropped"]
+
+_FOLDER = "dropped"
+
+
+def write_dropped(store: Path, keys: Mapping[str, NDArray[np.uint8]]) -> None:
+    """Drops, of each of these shards, the records with these keys (n, 16).
+
+    Raises:
+        OSError: The folder can't be written.
+    """
+    folder = store / _FOLDER
+    folder.mkdir(exist_ok=True)
+    document = {shard: [key.tobytes().hex() for key in named] for shard, named in keys.items()}
+    replace_file(folder / f"{unique_name()}.json", [json.dumps({"dropped": document}).encode() + b"\n"])
+
+
+def read_dropped(store: Path, known: set[str]) -> tuple[dict[str, NDArray[np.uint8]], set[str]]:
+    """What was dropped, by shard, of the files whose names are not known yet; and the names of all.
+
+    Raises:
+        StoreError: A file is damaged.
+    """
+    keys: dict[str, list[bytes]] = {}
+    names = set()
+    folder = store / _FOLDER
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        names.add(path.name)
+        if path.name in known:
+            continue
+        try:
+            for shard, named in json.loads(path.read_bytes())["dropped"].items():
+                keys.setdefault(shard, []).extend(bytes.fromhex(key) for key in named)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"{path}: can't be read as a list of dropped records ({error}): delete it and run 'calotype cache "
+                "verify --drop', which finds again what is damaged"
+            ) from None
+    return {shard: as_keys(named) for shard, named in keys.items()}, names

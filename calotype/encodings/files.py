@@ -1,0 +1,82 @@
+"""Files that several processes share: unique names, whole writes, and replacing that is seen at once or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from calotype.errors import StoreError
+
+__all__ = ["cannot_write", "replace_file", "sync_folder", "unique_name", "write_all"]
+
+_IOV_MAX = 1024
+"""Buffers that Linux takes in one call."""
+
+
+def unique_name() -> str:
+    """A name that no other process gives, sorted by time: `20260131T093000-9f86d081`."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+
+
+def write_all(fd: int, parts: Iterable[Any], offset: int) -> None:
+    """Writes the buffers one after the other at `offset`, however many calls that takes.
+
+    Raises:
+        OSError: As the system says; some of it may have been written.
+    """
+    queue = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
+    first = 0
+    while first < len(queue):
+        done = os.pwritev(fd, queue[first : first + _IOV_MAX], offset)
+        offset += done
+        while first < len(queue) and done >= queue[first].nbytes:
+            done -= queue[first].nbytes
+            first += 1
+        if done:
+            queue[first] = queue[first][done:]
+
+
+def replace_file(path: Path, parts: Iterable[Any]) -> None:
+    """Writes a file under another name, flushes it, and gives it its name: nobody ever sees half of it.
+
+    With the permissions that the user's umask leaves, as a store is often shared by several users.
+
+    Raises:
+        OSError: It can't be written; nothing has changed then.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        try:
+            write_all(fd, parts, 0)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in a folder last; a file system that can't is left alone."""
+    with suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def cannot_write(path: Path, error: OSError) -> StoreError:
+    """The error for a write that failed: a full disk, a quota, a folder that is read-only."""
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    hint = "make room and run again: what was written before is kept" if full else "nothing written before is lost"
+    return StoreError(f"{path}: can't be written: {error.strerror or error}; {hint}", shard=path.name)

@@ -1,0 +1,259 @@
+"""Which records there are and where: sorted arrays that are found in by bisection, and their file.
+
+The file `index.safetensors` is a cache of what the finished shards say. It names them with their sizes and carries a
+checksum of itself; where that does not hold, it is not used. Anybody may delete it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from calotype.encodings.files import replace_file
+from calotype.encodings.layout import KEY_BYTES, Layout
+from calotype.encodings.shard import ALIGN, Group
+
+__all__ = ["INDEX", "Contents", "Held", "Records", "load_index", "save_index"]
+
+INDEX: Final = "index.safetensors"
+_MARK: Final = "calotype.index"
+_VERSION: Final = "1"
+_KEY: Final = np.dtype(f"S{KEY_BYTES}")  # compares like the 16 bytes do; both sides of a comparison are padded alike
+_GROUP_COLUMNS: Final = 4
+
+
+class Contents(NamedTuple):
+    """Groups of one shard, with the keys (count, 16) of each."""
+
+    shard: str
+    groups: Sequence[Group]
+    keys: Sequence[NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Records:
+    """A table of records. A row is a record; its place is its group's, and its number there."""
+
+    keys: NDArray[np.uint8]
+    """(rows, 16)"""
+    group: NDArray[np.uint32]
+    """(rows,), into `groups`"""
+    slot: NDArray[np.uint32]
+    """(rows,): which record of its group"""
+    groups: NDArray[np.uint64]
+    """(groups, 4): shard, layout, count, offset in the file"""
+    shards: list[str]
+    layouts: list[Layout]
+    in_order: bool
+    """Whether the rows are sorted by key."""
+    alive: NDArray[np.bool_] = field(init=False)
+    """(rows,): False for what was dropped or whose shard is gone."""
+    verified: NDArray[np.uint64] = field(init=False)
+    """(rows,): a bit a field, set once its checksum was found right."""
+    _order: list[tuple[NDArray[np.int64] | None, NDArray[Any]]] = field(init=False)
+    """Empty or one pair: the rows by ascending key (None for as they are), and the keys in that order."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "alive", np.ones(len(self.keys), np.bool_))
+        object.__setattr__(self, "verified", np.zeros(len(self.keys), np.uint64))
+        object.__setattr__(self, "_order", [])
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @staticmethod
+    def of(contents: Sequence[Contents]) -> Records:
+        """What these shards hold, in their order."""
+        layouts: dict[Layout, int] = {}
+        groups, keys = [], []
+        for shard, part in enumerate(contents):
+            for group, names in zip(part.groups, part.keys, strict=True):
+                groups.append((shard, layouts.setdefault(group.layout, len(layouts)), group.count, group.offset))
+                keys.append(names)
+        counts = np.array([count for _, _, count, _ in groups], np.int64)
+        starts = np.cumsum(counts) - counts
+        return Records(
+            keys=np.concatenate(keys) if keys else np.empty((0, KEY_BYTES), np.uint8),
+            group=np.repeat(np.arange(len(groups), dtype=np.uint32), counts),
+            slot=(np.arange(counts.sum()) - np.repeat(starts, counts)).astype(np.uint32),
+            groups=np.array(groups, np.uint64).reshape(-1, _GROUP_COLUMNS),
+            shards=[part.shard for part in contents],
+            layouts=list(layouts),
+            in_order=False,
+        )
+
+    @staticmethod
+    def joined(one: Records, other: Records) -> Records:
+        """The rows of one, then those of the other, with all that is known of them."""
+        shards = {name: number for number, name in enumerate(one.shards)}
+        layouts = {layout: number for number, layout in enumerate(one.layouts)}
+        to_shard = [shards.setdefault(name, len(shards)) for name in other.shards]
+        to_layout = [layouts.setdefault(layout, len(layouts)) for layout in other.layouts]
+        groups = other.groups.copy()
+        if len(groups):
+            groups[:, 0] = np.array(to_shard, np.uint64)[groups[:, 0].astype(np.int64)]
+            groups[:, 1] = np.array(to_layout, np.uint64)[groups[:, 1].astype(np.int64)]
+        records = Records(
+            keys=np.concatenate([one.keys, other.keys]),
+            group=np.concatenate([one.group, other.group + np.uint32(len(one.groups))]),
+            slot=np.concatenate([one.slot, other.slot]),
+            groups=np.concatenate([one.groups, groups]),
+            shards=list(shards),
+            layouts=list(layouts),
+            in_order=False,
+        )
+        records.alive[:] = np.concatenate([one.alive, other.alive])
+        records.verified[:] = np.concatenate([one.verified, other.verified])
+        return records
+
+    def sorted(self) -> Records:
+        """The living rows by key, and only the groups and shards that they need."""
+        rows = np.flatnonzero(self.alive)
+        rows = rows[np.argsort(_comparable(self.keys[rows]), kind="stable")]
+        kept, group = np.unique(self.group[rows], return_inverse=True)
+        groups = self.groups[kept]
+        shards, groups[:, 0] = np.unique(groups[:, 0], return_inverse=True)
+        layouts, groups[:, 1] = np.unique(groups[:, 1], return_inverse=True)
+        return Records(
+            keys=self.keys[rows],
+            group=group.astype(np.uint32),
+            slot=self.slot[rows],
+            groups=groups,
+            shards=[self.shards[int(number)] for number in shards],
+            layouts=[self.layouts[int(number)] for number in layouts],
+            in_order=True,
+        )
+
+    def find(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """The row of each key (n, 16), or -1. Of equal keys that are alive, any."""
+        if not self._order:
+            order = None if self.in_order else np.argsort(_comparable(self.keys), kind="stable")
+            self._order.append((order, _comparable(self.keys if order is None else self.keys[order])))
+        order, known = self._order[0]
+        wanted = _comparable(keys)
+        rows = np.full(len(wanted), -1, np.int64)
+        by_key = np.argsort(wanted)
+        at = np.empty(len(wanted), np.int64)
+        at[by_key] = np.searchsorted(known, wanted[by_key])
+        todo = np.arange(len(wanted))
+        while len(todo):
+            inside = at < len(known)
+            todo, at = todo[inside], at[inside]
+            same = known[at] == wanted[todo]
+            todo, at = todo[same], at[same]
+            row = at if order is None else order[at]
+            hit = self.alive[row]
+            rows[todo[hit]] = row[hit]
+            todo, at = todo[~hit], at[~hit] + 1  # a dead one: perhaps an equal key behind it is alive
+        return rows
+
+    def bury(self, shards: Collection[str]) -> None:
+        """Marks as dead what these shards held."""
+        gone = [number for number, name in enumerate(self.shards) if name in shards]
+        if gone:
+            self.alive[np.isin(self.groups[:, 0], gone)[self.group]] = False
+
+    def bury_records(self, dropped: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Marks as dead, of each of these shards, the records with the given keys (n, 16)."""
+        for number, name in enumerate(self.shards):
+            if name in dropped:
+                rows = np.flatnonzero((self.groups[:, 0] == number)[self.group])
+                rows = rows[np.isin(_comparable(self.keys[rows]), _comparable(dropped[name]))]
+                self.alive[rows] = False
+
+
+class Held(NamedTuple):
+    """What an index knows of a shard."""
+
+    size: int
+    """Of its file."""
+    groups: int
+    """How many there are."""
+    damage: str | None
+    """Why there are not more."""
+
+
+def _comparable(keys: NDArray[np.uint8]) -> NDArray[Any]:
+    return np.ascontiguousarray(keys).view(_KEY).reshape(-1)
+
+
+def save_index(path: Path, records: Records, shards: Mapping[str, Held]) -> None:
+    """Writes sorted records to a file that is there at once or not at all.
+
+    Args:
+        path: The file.
+        records: All of them sorted and alive.
+        shards: The shards that they are of.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    columns: tuple[tuple[str, str, NDArray[Any]], ...] = (
+        ("groups", "U64", records.groups),
+        ("keys", "U8", records.keys),
+        ("group", "U32", records.group),
+        ("slot", "U32", records.slot),
+    )
+    entries: dict[str, Any] = {}
+    at = 0
+    for name, dtype, array in columns:
+        entries[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
+        at += array.nbytes
+    parts = [np.ascontiguousarray(array).reshape(-1).view(np.uint8) for _, _, array in columns]
+    meaning = {
+        "shards": [[name, *held] for name, held in shards.items()],
+        "of": records.shards,
+        "layouts": [layout.to_json() for layout in records.layouts],
+    }
+    text = json.dumps(meaning, separators=(",", ":"))
+    metadata = {_MARK: _VERSION, "meaning": text, "checksum": _digest(text, parts)}
+    head = json.dumps({"__metadata__": metadata} | entries, separators=(",", ":")).encode("ascii")
+    head = head.ljust(-(-(len(head) + 8) // ALIGN) * ALIGN - 8)
+    replace_file(path, [len(head).to_bytes(8, "little") + head, *parts])
+
+
+def load_index(path: Path) -> tuple[Records, dict[str, Held]] | None:
+    """The records of an index file, its arrays mapped, and the shards that they are of.
+
+    None for no file, or one that is not whole: it is a cache, and what it said is read from the shards again.
+    """
+    try:
+        mapped = np.memmap(path, np.uint8, "r").view(np.ndarray)
+        length = int.from_bytes(mapped[:8], "little")
+        header = json.loads(mapped[8 : 8 + length].tobytes())
+        metadata = header.pop("__metadata__")
+        if metadata[_MARK] != _VERSION:
+            return None
+        parts = {}
+        for name, entry in header.items():
+            begin, end = (8 + length + offset for offset in entry["data_offsets"])
+            parts[name] = mapped[begin:end]
+        if metadata["checksum"] != _digest(metadata["meaning"], list(parts.values())):
+            return None
+        meaning = json.loads(metadata["meaning"])
+        records = Records(
+            keys=parts["keys"].reshape(-1, KEY_BYTES),
+            group=parts["group"].view(np.uint32),
+            slot=parts["slot"].view(np.uint32),
+            groups=parts["groups"].view(np.uint64).reshape(-1, _GROUP_COLUMNS),
+            shards=meaning["of"],
+            layouts=[Layout.from_json(entry) for entry in meaning["layouts"]],
+            in_order=True,
+        )
+        return records, {name: Held(*held) for name, *held in meaning["shards"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _digest(text: str, parts: Sequence[NDArray[np.uint8]]) -> str:
+    digest = xxhash.xxh3_64(text.encode("ascii"))
+    for part in parts:
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()

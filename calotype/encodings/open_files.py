@@ -1,0 +1,63 @@
+"""Shards open for reading: a bounded number of descriptors, each open for as long as somebody reads with it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+from pathlib import Path
+from typing import Final
+
+from calotype.encodings.shard import FINISHED, OPEN
+
+__all__ = ["OpenFile", "OpenFiles"]
+
+_FEWEST: Final = 64
+
+
+class OpenFile:
+    """A file descriptor that closes when nobody refers to it any more."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, path: Path) -> None:
+        self.fd = -1
+        self.fd = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+class OpenFiles:
+    """Opens the shards of a folder when they are asked for; up to half of the descriptors a process may have."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._most = max(_FEWEST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        self._files: dict[str, OpenFile] = {}
+        self._lock = threading.Lock()
+
+    def get(self, shard: str) -> OpenFile:
+        """The shard of this name, finished or still open.
+
+        Raises:
+            FileNotFoundError: It is gone.
+        """
+        file = self._files.get(shard)
+        if file is None:
+            file = self._open(shard)
+            with self._lock:
+                # Who is thrown out matters little: a loader's order is random, and then no rule beats another.
+                while len(self._files) >= self._most:
+                    self._files.pop(next(iter(self._files)))
+                self._files[shard] = file
+        return file
+
+    def _open(self, shard: str) -> OpenFile:
+        for ending in (FINISHED, OPEN, FINISHED):  # it may be finished between the first two
+            try:
+                return OpenFile(self._folder / f"{shard}{ending}")
+            except FileNotFoundError:
+                continue
+        raise FileNotFoundError(shard)

@@ -1,0 +1,88 @@
+"""Finishing the shards of writers that died: what was put whole stays, the open put goes."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from calotype.encodings.dropped import write_dropped
+from calotype.encodings.files import sync_folder, write_all
+from calotype.encodings.shard import FINISHED, OPEN, Header, pread_all, read_header, read_keys
+from calotype.encodings.verify import damaged_records
+from calotype.errors import StoreError
+
+__all__ = ["BROKEN", "finish_dead_writers"]
+
+_log = logging.getLogger(__name__)
+
+BROKEN: Final = ".broken"
+"""Ending of a shard that nothing could be had from."""
+
+
+def finish_dead_writers(store: Path) -> None:
+    """Finishes every open shard that no living process holds. Any number of processes may do so at once.
+
+    Raises:
+        OSError: The folder can't be written.
+    """
+    shards = store / "shards"
+    for path in (*shards.glob(f"*{OPEN}"), *shards.glob(".*.new")):
+        with suppress(FileNotFoundError):  # finished by its writer, or by another of us
+            fd = os.open(path, os.O_RDWR)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if path.stat().st_ino != os.fstat(fd).st_ino:
+                    continue
+                if path.name.endswith(OPEN):
+                    _finish(store, path, fd)
+                else:
+                    path.unlink()
+            except BlockingIOError:  # its writer lives
+                continue
+            finally:
+                os.close(fd)
+
+
+def _finish(store: Path, path: Path, fd: int) -> None:
+    """Every byte is read: after a power cut the header may have reached the disk and the data not."""
+    name = path.name.removesuffix(OPEN)
+    try:
+        header = read_header(fd, path)
+    except StoreError as error:
+        _log.warning("%s (its writer did not finish it, and it is set aside as %s)", error, name + BROKEN)
+        path.rename(path.with_name(name + BROKEN))
+        return
+    there = [group for group in header.groups if group.end <= header.size]
+    damaged = [damaged_records(fd, group) for group in there]
+    while there and damaged[-1].any():
+        there.pop()
+        damaged.pop()
+    if lost := sum(group.count for group in header.groups[len(there) :]):
+        _log.warning("%s: its writer was cut off, and the last %d records are lost", path, lost)
+    if not there:
+        path.unlink()
+        return
+    if any(wrong.any() for wrong in damaged):
+        keys = [read_keys(fd, group)[wrong] for group, wrong in zip(there, damaged, strict=True)]
+        write_dropped(store, {name: np.concatenate(keys)})
+    _cut(fd, header, len(there))
+    os.ftruncate(fd, there[-1].end)
+    os.fsync(fd)
+    path.rename(path.with_name(f"{name}{FINISHED}"))
+    sync_folder(path.parent)
+
+
+def _cut(fd: int, header: Header, groups: int) -> None:
+    """Ends the header's JSON behind so many groups: one byte does it, what follows is only cleared."""
+    brace = header.brace
+    if groups < len(header.groups):
+        head = pread_all(fd, header.base, 0)
+        brace = head.index(f',"{groups:05d}.'.encode("ascii"))
+        write_all(fd, [b"}"], brace)
+    write_all(fd, [b" " * (header.base - brace - 1)], brace + 1)

@@ -1,0 +1,219 @@
+"""The format of a shard: a safetensors file that grows by whole puts. docs/store.md describes it for other programs.
+
+    8 bytes            length of the header area
+    header area        the JSON, then spaces: room for what will be put later
+    data               groups, one after the other without gaps, each beginning at a multiple of 64 bytes
+
+A *group* holds `count` records of one layout, stacked: a tensor (count, …) a field, then a table (count, 16 + 8 fields)
+of uint8 with each record's key and checksums, then up to 63 bytes of padding:
+
+    00017.picture.moments   BF16 (8, 32, 128, 128)
+    00017.picture.keys      U8   (8, 24)
+    00017.pad               U8   (…)
+
+A put writes its groups behind the data, then their JSON behind the last `}`, and at last changes that `}` into a comma:
+one byte, so that a put is there or it is not. Whoever reads takes the first whole JSON object of the header.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calotype.encodings.layout import DTYPES, KEY_BYTES, Field, Layout, intern
+from calotype.errors import StoreError
+
+__all__ = [
+    "ALIGN",
+    "EMPTY",
+    "FINISHED",
+    "FORMAT",
+    "OPEN",
+    "Group",
+    "Header",
+    "describe",
+    "list_shards",
+    "pread_all",
+    "read_header",
+    "read_keys",
+]
+
+FORMAT: Final = 1
+"""Version of the format: a store or shard with a higher one is refused."""
+ALIGN: Final = 64
+OPEN: Final = ".open.safetensors"
+FINISHED: Final = ".safetensors"
+_MARK: Final = "calotype.encodings"
+EMPTY: Final = json.dumps({"__metadata__": {_MARK: str(FORMAT)}}, separators=(",", ":")).encode()
+"""The JSON of a shard without groups."""
+_LARGEST_HEADER: Final = 100_000_000
+"""What safetensors allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """`count` records of one layout, stacked."""
+
+    layout: Layout
+    count: int
+    offset: int
+    """Of its first byte in the file."""
+
+    @property
+    def table_offset(self) -> int:
+        """Where the keys and checksums begin."""
+        return self.offset + self.count * self.layout.nbytes
+
+    @property
+    def data_end(self) -> int:
+        return self.table_offset + self.count * self.layout.table_width
+
+    @property
+    def end(self) -> int:
+        """Behind the padding."""
+        return -(-self.data_end // ALIGN) * ALIGN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What a shard's header says."""
+
+    groups: list[Group]
+    brace: int
+    """Offset in the file of the last `}`: the byte that the next put turns into a comma."""
+    base: int
+    """Offset in the file of the data."""
+    size: int
+    """Of the file as it was found."""
+
+    @property
+    def end(self) -> int:
+        """Where the data should end."""
+        return self.groups[-1].end if self.groups else self.base
+
+
+class ShardFile(NamedTuple):
+    """A shard in the folder."""
+
+    path: Path
+    size: int
+    open: bool
+
+
+def list_shards(folder: Path) -> dict[str, ShardFile]:
+    """The shards in a folder, by their names without ending."""
+    found = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(FINISHED) and not entry.name.startswith("."):
+                ending = OPEN if entry.name.endswith(OPEN) else FINISHED
+                try:
+                    size = entry.stat().st_size
+                except FileNotFoundError:  # finished or pruned since it was listed
+                    continue
+                found[entry.name.removesuffix(ending)] = ShardFile(Path(entry.path), size, ending == OPEN)
+    return dict(sorted(found.items()))
+
+
+def describe(number: int, group: Group, base: int) -> dict[str, Any]:
+    """The entries of a group's tensors in the header of a shard whose data begins at `base`."""
+    prefix = f"{number:05d}.{group.layout.kind}."
+    begin = group.offset - base
+    entries = {}
+    for name, dtype, shape, nbytes in (
+        *((prefix + f.name, f.dtype_name, [group.count, *f.shape], f.nbytes) for f in group.layout.fields),
+        (prefix + "keys", "U8", [group.count, group.layout.table_width], group.layout.table_width),
+    ):
+        end = begin + group.count * nbytes
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+        begin = end
+    if pad := group.end - group.data_end:
+        entries[f"{number:05d}.pad"] = {"dtype": "U8", "shape": [pad], "data_offsets": [begin, begin + pad]}
+    return entries
+
+
+def pread_all(fd: int, size: int, offset: int) -> bytes:
+    """Up to `size` bytes; fewer only where the file ends."""
+    parts = []
+    while size > 0 and (part := os.pread(fd, size, offset)):
+        parts.append(part)
+        size -= len(part)
+        offset += len(part)
+    return b"".join(parts)
+
+
+def read_header(fd: int, path: Path) -> Header:
+    """What the header of a shard says; whether the file is as long as that is for the caller to see.
+
+    Raises:
+        StoreError: It is not a shard, its header is damaged, or a newer calotype wrote it.
+    """
+
+    def damaged(what: str) -> StoreError:
+        return StoreError(
+            f"{path}: the header of this shard is damaged ({what}); 'calotype cache prune' takes it away, and encoding "
+            "again makes anew what was in it",
+            shard=path.name,
+        )
+
+    size = os.fstat(fd).st_size
+    length = int.from_bytes(pread_all(fd, 8, 0), "little")
+    if not len(EMPTY) <= length <= min(_LARGEST_HEADER, size - 8):
+        raise damaged(f"it says to be {length} bytes long in a file of {size}")
+    try:
+        text = pread_all(fd, length, 8).decode("ascii")
+        document, end = json.JSONDecoder().raw_decode(text)
+        version = int(document.pop("__metadata__")[_MARK])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise damaged("it is not the JSON of a shard") from None
+    if version > FORMAT:
+        raise StoreError(
+            f"{path}: this shard has format {version}, and this calotype knows formats up to {FORMAT}: update calotype",
+            shard=path.name,
+        )
+    try:
+        groups = list(_groups(document, 8 + length))
+    except (ValueError, KeyError, TypeError, StoreError) as error:
+        raise damaged(f"of its tensors: {error}") from None
+    return Header(groups=groups, brace=8 + end - 1, base=8 + length, size=size)
+
+
+def _groups(document: dict[str, Any], base: int) -> Iterator[Group]:
+    """The groups of a header; each is held against what `describe` would write, so that nothing is taken on trust."""
+    at = base
+    entries = list(document.items())
+    position = 0
+    number = 0
+    while position < len(entries):
+        start = position
+        fields: list[Field] = []
+        while True:
+            name, entry = entries[position]
+            _, kind, field = name.split(".", 2)
+            position += 1
+            if field == "keys":
+                break
+            fields.append(Field(name=field, dtype=DTYPES[entry["dtype"]], shape=tuple(entry["shape"][1:])))
+            if position == len(entries):
+                raise ValueError(f"{name} has no keys behind it")
+        if position < len(entries) and entries[position][0] == f"{number:05d}.pad":
+            position += 1
+        group = Group(intern(kind, tuple(fields)), int(entry["shape"][0]), at)
+        if describe(number, group, base) != dict(entries[start:position]):
+            raise ValueError(f"{entries[start][0]} is not where it should be")
+        yield group
+        at = group.end
+        number += 1
+
+
+def read_keys(fd: int, group: Group) -> NDArray[np.uint8]:
+    """The keys (count, 16) of a group whose bytes are all there."""
+    table = pread_all(fd, group.count * group.layout.table_width, group.table_offset)
+    return np.frombuffer(table, np.uint8).reshape(group.count, group.layout.table_width)[:, :KEY_BYTES]

@@ -1,0 +1,434 @@
+"""The store: what the frozen models gave, found by key and read straight into the memory that wants it.
+
+store/
+  format.json                      {"format": 1}
+  shards/<name>.safetensors        finished shards
+  shards/<name>.open.safetensors   being written, or left by a writer that died
+  dropped/<name>.json              records that are not to be used any more
+  index.safetensors                what the finished shards hold; a cache
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from calotype.encodings.dropped import read_dropped, write_dropped
+from calotype.encodings.files import cannot_write, replace_file
+from calotype.encodings.index import INDEX, Contents, Held, Records, load_index, save_index
+from calotype.encodings.layout import KEY_BYTES, Field, Layout, as_bytes, as_keys, checksum
+from calotype.encodings.open_files import OpenFile, OpenFiles
+from calotype.encodings.recover import finish_dead_writers
+from calotype.encodings.shard import FORMAT, ShardFile, list_shards, read_header, read_keys
+from calotype.encodings.writer import HEADER_BYTES, SHARD_BYTES, Put, ShardWriter
+from calotype.errors import ConfigError, StoreError
+
+__all__ = ["EncodingStore", "Place", "Verify"]
+
+_log = logging.getLogger(__name__)
+
+Verify = Literal["first", "always", "never"]
+
+_WORTH_SAVING: Final = 50
+"""The index is written anew when what it lacks is more than one in so many of its records."""
+
+
+class Place(NamedTuple):
+    """Where the bytes of one tensor of a record are."""
+
+    file: OpenFile
+    """Its descriptor is `file.fd`; it stays open as long as somebody holds the file."""
+    offset: int
+    nbytes: int
+    field: Field
+
+
+class EncodingStore:
+    """A folder of records, each a few named tensors under a 16-byte key.
+
+    Keys are hashes of all that could change a record, so a record is never changed, only added; `find` gives the row of
+    a key, and everything else goes by row. A row means something only in the object that gave it (another process asks
+    for its own), and keeps its meaning there through `refresh`.
+
+    Threads may share a store. A pickled store opens the folder again where it arrives.
+
+    Args:
+        path: The folder.
+        create: Make it if it is not there.
+        verify: When to hold a tensor's bytes against their checksum: the first time that this object reads it, always,
+            or never.
+
+    Raises:
+        StoreError: There is no store, or one of a newer format.
+    """
+
+    def __init__(self, path: str | Path, *, create: bool = False, verify: Verify = "first") -> None:
+        if verify not in get_args(Verify):
+            raise ConfigError(f"verify: found {verify!r}, expected one of {', '.join(map(repr, get_args(Verify)))}")
+        self.path = Path(path)
+        self.verify = verify
+        self.damaged: dict[str, str] = {}
+        """Shards that can't be read whole, and why; their lost records are not found, and so encoded again."""
+        if create:
+            _create(self.path)
+        _check_format(self.path)
+        self._lock = threading.Lock()
+        self._files = OpenFiles(self._shards)
+        self._known: dict[str, int] = {}
+        self._finished: set[str] = set()
+        self._dropped: dict[str, NDArray[np.uint8]] = {}
+        self._dropped_files: set[str] = set()
+        self._moved: dict[int, int] = {}
+        self._more = Records.of([])
+        self._base = self._open()
+        self.refresh()
+
+    @property
+    def _shards(self) -> Path:
+        return self.path / "shards"
+
+    def __len__(self) -> int:
+        """Records that can be found (equal keys written twice count twice)."""
+        return int(self._base.alive.sum() + self._more.alive.sum())
+
+    def __reduce__(self) -> Any:
+        return _reopen, (type(self), self.path, self.verify)
+
+    # ---- finding
+
+    def find(self, keys: Iterable[bytes] | NDArray[np.uint8]) -> NDArray[np.int64]:
+        """The row of each key, -1 where there is none.
+
+        Args:
+            keys: 16 bytes each, or an array (n, 16) of uint8.
+        """
+        wanted = as_keys(keys)
+        base, more = self._base, self._more
+        rows = base.find(wanted)
+        if len(more):
+            missing = np.flatnonzero(rows < 0)
+            found = more.find(wanted[missing])
+            rows[missing] = np.where(found < 0, -1, found + len(base))
+        return rows
+
+    def rows(self, kind: str | None = None) -> NDArray[np.int64]:
+        """All rows that can be found, of one kind if it is given; in the order of shards and places there."""
+        rows, order = [], []
+        for start, part in ((0, self._base), (len(self._base), self._more)):
+            of_kind = np.array([kind in (None, layout.kind) for layout in part.layouts], np.bool_)
+            living = np.flatnonzero(part.alive & of_kind[part.groups[:, 1].astype(np.int64)][part.group])
+            rows.append(living + start)
+            names = np.array(part.shards, np.str_)[part.groups[part.group[living], 0].astype(np.int64)]
+            order.append((names, part.groups[part.group[living], 3], part.slot[living]))
+        names, offsets, slots = (np.concatenate(column) for column in zip(*order, strict=True))
+        return np.concatenate(rows)[np.lexsort((slots, offsets, names))]
+
+    def keys(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The keys (n, 16) of rows."""
+        rows = np.asarray(rows, np.int64)
+        keys = np.empty((len(rows), KEY_BYTES), np.uint8)
+        base = rows < len(self._base)
+        keys[base] = self._base.keys[rows[base]]
+        keys[~base] = self._more.keys[rows[~base] - len(self._base)]
+        return keys
+
+    def has(self, key: bytes) -> bool:
+        """Whether there is a record of this key."""
+        return bool(self.find([key])[0] >= 0)
+
+    def layout(self, row: int) -> tuple[Field, ...]:
+        """The tensors of a record, without reading it."""
+        return self._layout(row).fields
+
+    def kind(self, row: int) -> str:
+        """What a record is of: `text`, `picture`, …"""
+        return self._layout(row).kind
+
+    def _layout(self, row: int) -> Layout:
+        part, row = self._part(row)
+        return part.layouts[int(part.groups[part.group[row], 1])]
+
+    def layouts(self, rows: NDArray[np.int64]) -> tuple[list[Layout], NDArray[np.int64]]:
+        """The layouts of many records: those there are, and for each row which of them (n,)."""
+        rows = np.asarray(rows, np.int64)
+        base, more = self._base, self._more
+        there = rows >= len(base)
+        which = np.empty(len(rows), np.int64)
+        which[~there] = base.groups[base.group[rows[~there]], 1]
+        which[there] = more.groups[more.group[rows[there] - len(base)], 1] + np.uint64(len(base.layouts))
+        return [*base.layouts, *more.layouts], which
+
+    def shard(self, row: int) -> str:
+        """The name of the shard that holds a record, without ending."""
+        part, row = self._part(row)
+        return part.shards[int(part.groups[part.group[row], 0])]
+
+    def _part(self, row: int) -> tuple[Records, int]:
+        if row < 0:
+            raise IndexError(f"row {row}: a record that was not found has no row")
+        base = self._base
+        return (base, row) if row < len(base) else (self._more, row - len(base))
+
+    # ---- reading
+
+    def locate(self, row: int, field: str) -> Place:
+        """Where a tensor's bytes are, for those who read them their own way; nothing is verified.
+
+        Raises:
+            StoreError: The record has no such tensor, or its shard is gone.
+        """
+        return self._place(row, field)[0]
+
+    def read_into(self, row: int, field: str, out: torch.Tensor) -> None:
+        """Reads one tensor of a record straight into the memory of another, without the interpreter's lock.
+
+        Args:
+            row: From `find`.
+            field: The tensor's name.
+            out: On the CPU, contiguous, of its dtype and shape.
+
+        Raises:
+            StoreError: The shard is damaged or gone, the bytes are not those that were written, or `out` is not of the
+                tensor's dtype and shape.
+        """
+        place, part, row, number = self._place(row, field)
+        wanted = place.field
+        if out.dtype != wanted.dtype or out.shape != wanted.shape or not out.is_contiguous() or not out.is_cpu:
+            strided = "" if out.is_contiguous() else ", not contiguous"
+            raise StoreError(
+                f"{field}: found a tensor of {out.dtype}, {tuple(out.shape)}, on {out.device}{strided}, to read it "
+                f"into; expected {wanted.dtype}, {wanted.shape}, on the CPU, contiguous"
+            )
+        data = as_bytes(out)
+        self._fill(part, row, place, data)
+        if self.verify == "never":
+            return
+        bit = np.uint64(1 << number)
+        if self.verify == "first" and part.verified[row] & bit:
+            return
+        group = part.groups[part.group[row]]
+        layout = part.layouts[int(group[1])]
+        table = int(group[3]) + int(group[2]) * layout.nbytes + int(part.slot[row]) * layout.table_width
+        expected = np.empty(8, np.uint8)
+        self._fill(part, row, Place(place.file, table + KEY_BYTES + 8 * number, 8, wanted), expected)
+        if checksum(part.keys[row].tobytes(), layout.seeds[number], data) != int(expected.view("<u8")[0]):
+            raise self._damage(part, row, f"its {field} is not what was written: the checksum differs")
+        part.verified[row] |= bit
+
+    def get(self, row: int) -> dict[str, torch.Tensor]:
+        """A record's tensors, in new memory.
+
+        Raises:
+            StoreError: As `read_into` says.
+        """
+        record = {item.name: torch.empty(item.shape, dtype=item.dtype) for item in self.layout(row)}
+        for name, tensor in record.items():
+            self.read_into(row, name, tensor)
+        return record
+
+    def _place(self, row: int, field: str) -> tuple[Place, Records, int, int]:
+        """The place, the part and row of it that hold the record, the field's number."""
+        part, inner = self._part(self._moved.get(row, row))
+        shard, which, count, offset = part.groups[part.group[inner]].tolist()
+        layout = part.layouts[which]
+        try:
+            number, before, nbytes = layout.places[field]
+        except KeyError:
+            known = ", ".join(item.name for item in layout.fields)
+            raise StoreError(f"{field}: a record of kind {layout.kind!r} has no such tensor (it has {known})") from None
+        try:
+            file = self._files.get(part.shards[shard])
+        except FileNotFoundError:
+            self._follow(row, part, inner)
+            return self._place(row, field)
+        at = offset + count * before + int(part.slot[inner]) * nbytes
+        return Place(file, at, nbytes, layout.fields[number]), part, inner, number
+
+    def _follow(self, row: int, part: Records, inner: int) -> None:
+        """The shard of a row is gone: where somebody pruned the store, the record is in another now."""
+        self.refresh()
+        again = int(self.find(part.keys[inner : inner + 1])[0])
+        if again < 0:
+            raise self._damage(part, inner, "its shard is gone")
+        self._moved[row] = again
+
+    def _fill(self, part: Records, row: int, place: Place, data: NDArray[np.uint8]) -> None:
+        try:
+            done = os.preadv(place.file.fd, [data.data], place.offset)
+            while done < place.nbytes:
+                more = os.preadv(place.file.fd, [data[done:].data], place.offset + done)
+                if not more:
+                    raise self._damage(part, row, "its shard is truncated")
+                done += more
+        except OSError as error:
+            raise self._damage(part, row, f"it can't be read: {error.strerror or error}") from error
+
+    def _damage(self, part: Records, row: int, what: str) -> StoreError:
+        key = part.keys[row].tobytes()
+        shard = part.shards[int(part.groups[part.group[row], 0])]
+        return StoreError(
+            f"{self._shards / shard}.safetensors: record {key.hex()}: {what}. 'calotype cache verify --drop "
+            f"{self.path}' finds all that is damaged and marks it, and encoding again makes just that anew",
+            shard=shard,
+            key=key,
+        )
+
+    # ---- writing
+
+    def writer(self, *, shard_bytes: int = SHARD_BYTES, header_bytes: int = HEADER_BYTES) -> ShardWriter:
+        """A writer into this store, whose puts this object knows at once. Finishes what dead writers left.
+
+        Raises:
+            StoreError: The folder can't be written.
+        """
+        try:
+            self._shards.mkdir(exist_ok=True)
+            finish_dead_writers(self.path)
+        except OSError as error:
+            raise cannot_write(self._shards, error) from error
+        self.refresh()
+        return ShardWriter(self._shards, shard_bytes=shard_bytes, header_bytes=header_bytes, learn=self._learn)
+
+    def _learn(self, put: Put) -> None:
+        with self._lock:
+            if self._known.get(put.shard, 0) <= put.first:  # else a refresh of another thread has seen it
+                self._known[put.shard] = put.first + len(put.groups)
+                self._add([Contents(put.shard, put.groups, put.keys)])
+
+    def drop(self, rows: NDArray[np.int64] | Sequence[int]) -> None:
+        """Marks records as not to be used, for everybody and for good: `find` says that they are missing.
+
+        Raises:
+            StoreError: The folder can't be written.
+        """
+        shards: dict[str, list[NDArray[np.uint8]]] = {}
+        for row in rows:
+            part, inner = self._part(int(row))
+            shard = part.shards[int(part.groups[part.group[inner], 0])]
+            shards.setdefault(shard, []).append(part.keys[inner])
+        if not shards:
+            return
+        dropped = {shard: np.stack(keys) for shard, keys in shards.items()}
+        try:
+            write_dropped(self.path, dropped)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        self.refresh()
+
+    # ---- what others do
+
+    def refresh(self) -> None:
+        """Learns what others have written, dropped and pruned since."""
+        with self._lock:
+            shards = list_shards(self._shards) if self._shards.is_dir() else {}
+            self._add(self._scan(shards))
+            gone = [name for name in self._known if name not in shards]
+            for name in gone:
+                del self._known[name]
+                self._finished.discard(name)
+            dropped, self._dropped_files = read_dropped(self.path, self._dropped_files)
+            for shard, keys in dropped.items():
+                self._dropped[shard] = np.concatenate([self._dropped.get(shard, keys[:0]), keys])
+            for part in (self._base, self._more):
+                part.bury(gone)
+                part.bury_records(self._dropped)
+
+    def _add(self, contents: list[Contents]) -> None:
+        if contents:
+            self._more = Records.joined(self._more, Records.of(contents))
+
+    def _scan(self, shards: Mapping[str, ShardFile]) -> list[Contents]:
+        """What these shards hold that is not known yet."""
+        todo = [name for name in shards if name not in self._finished and name not in self.damaged]
+        with ThreadPoolExecutor(8) as pool:  # mostly waiting, where the store is far away
+            found = list(pool.map(lambda name: self._scan_one(name, shards[name]), todo))
+        return [contents for contents in found if contents is not None]
+
+    def _scan_one(self, name: str, shard: ShardFile) -> Contents | None:
+        known = self._known.get(name, 0)
+        try:
+            file = self._files.get(name)
+            header = read_header(file.fd, shard.path)
+            whole = [group for group in header.groups if group.data_end <= header.size]
+            keys = [read_keys(file.fd, group) for group in whole[known:]]
+        except FileNotFoundError:
+            return None
+        except (StoreError, OSError) as error:
+            self._report(name, str(error))
+            return None
+        if len(whole) < len(header.groups):
+            lost = sum(group.count for group in header.groups[len(whole) :])
+            self._report(name, f"{shard.path}: this shard is truncated, {lost} of its records are lost")
+        self._known[name] = len(whole)
+        if not shard.open:
+            self._finished.add(name)
+        return Contents(name, whole[known:], keys) if keys else None
+
+    def _report(self, shard: str, what: str) -> None:
+        self.damaged[shard] = what
+        _log.warning("%s", what)
+
+    def _open(self) -> Records:
+        """The records of the finished shards: from the index where it holds, else from the shards."""
+        shards = list_shards(self._shards) if self._shards.is_dir() else {}
+        finished = {name: shard for name, shard in shards.items() if not shard.open}
+        base, held = load_index(self.path / INDEX) or (Records.of([]), {})
+        stale = {name for name, about in held.items() if name not in finished or finished[name].size != about.size}
+        base.bury(stale)
+        for name in held.keys() - stale:
+            self._known[name] = held[name].groups
+            self._finished.add(name)
+            if damage := held[name].damage:
+                self._report(name, damage)
+        new = Records.of(self._scan(finished))
+        if not stale and len(new) * _WORTH_SAVING <= len(base):
+            self._more = new
+            return base
+        base = Records.joined(base, new).sorted()
+        known = {n: Held(finished[n].size, self._known[n], self.damaged.get(n)) for n in sorted(self._finished)}
+        with suppress(OSError):  # a folder that can't be written is read all the same
+            save_index(self.path / INDEX, base, known)
+        return base
+
+
+def _create(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not (path / "format.json").exists():
+            if strangers := sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(".")):
+                raise StoreError(
+                    f"{path}: this folder is no store and not empty (it holds {strangers[0]}): name another, or an "
+                    "empty one"
+                )
+            replace_file(path / "format.json", [json.dumps({"format": FORMAT}).encode() + b"\n"])
+        (path / "shards").mkdir(exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _check_format(path: Path) -> None:
+    try:
+        found = json.loads((path / "format.json").read_bytes())["format"]
+    except FileNotFoundError:
+        raise StoreError(f"{path}: there is no store of encodings here (no format.json)") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path / 'format.json'}: can't be read: {error}") from None
+    if not isinstance(found, int) or not 1 <= found <= FORMAT:
+        raise StoreError(
+            f"{path}: this store has format {found}, and this calotype knows formats up to {FORMAT}: update calotype"
+        )
+
+
+def _reopen(kind: type[EncodingStore], path: Path, verify: Verify) -> EncodingStore:
+    return kind(path, verify=verify)
