@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from calotype.encodings.files import replace_file, unique_name
 from calotype.encodings.layout import as_keys
 from calotype.errors import StoreError
 
-__all__ = ["read_dropped", "write_dropped"]
+__all__ = ["forget_dropped", "read_dropped", "write_dropped"]
 
 _FOLDER = "dropped"
 
@@ -52,3 +52,15 @@ def read_dropped(store: Path, known: set[str]) -> tuple[dict[str, NDArray[np.uin
                 "verify --drop', which finds again what is damaged"
             ) from None
     return {shard: as_keys(named) for shard, named in keys.items()}, names
+
+
+def forget_dropped(store: Path, shards: Collection[str]) -> None:
+    """Deletes the files that name none of these shards any more.
+
+    Raises:
+        OSError: The folder can't be written.
+    """
+    folder = store / _FOLDER
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        if not any(shard in shards for shard in json.loads(path.read_bytes())["dropped"]):
+            path.unlink(missing_ok=True)

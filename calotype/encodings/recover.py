@@ -13,8 +13,7 @@ import numpy as np
 
 from calotype.encodings.dropped import write_dropped
 from calotype.encodings.files import sync_folder, write_all
-from calotype.encodings.shard import FINISHED, OPEN, Header, pread_all, read_header, read_keys
-from calotype.encodings.verify import damaged_records
+from calotype.encodings.shard import FINISHED, OPEN, Header, damaged_records, pread_all, read_header, read_keys
 from calotype.errors import StoreError
 
 __all__ = ["BROKEN", "finish_dead_writers"]

@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from calotype.encodings.layout import DTYPES, KEY_BYTES, Field, Layout, intern
+from calotype.encodings.layout import DTYPES, KEY_BYTES, Field, Layout, checksum, intern
 from calotype.errors import StoreError
 
 __all__ = [
@@ -38,6 +38,8 @@ __all__ = [
     "OPEN",
     "Group",
     "Header",
+    "ShardFile",
+    "damaged_records",
     "describe",
     "list_shards",
     "pread_all",
@@ -55,6 +57,8 @@ EMPTY: Final = json.dumps({"__metadata__": {_MARK: str(FORMAT)}}, separators=(",
 """The JSON of a shard without groups."""
 _LARGEST_HEADER: Final = 100_000_000
 """What safetensors allows."""
+_AT_ONCE: Final = 64 << 20
+"""Bytes to hold in memory while verifying."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,7 @@ def read_header(fd: int, path: Path) -> Header:
 
     def damaged(what: str) -> StoreError:
         return StoreError(
-            f"{path}: the header of this shard is damaged ({what}); 'calotype cache prune' takes it away, and encoding "
+            f"{path}: the header of this shard is damaged ({what}); 'calotype cache prune' sets it aside, and encoding "
             "again makes anew what was in it",
             shard=path.name,
         )
@@ -217,3 +221,23 @@ def read_keys(fd: int, group: Group) -> NDArray[np.uint8]:
     """The keys (count, 16) of a group whose bytes are all there."""
     table = pread_all(fd, group.count * group.layout.table_width, group.table_offset)
     return np.frombuffer(table, np.uint8).reshape(group.count, group.layout.table_width)[:, :KEY_BYTES]
+
+
+def damaged_records(fd: int, group: Group) -> NDArray[np.bool_]:
+    """(count,): whether the bytes of a record are not what was written."""
+    width = group.layout.table_width
+    table = np.frombuffer(pread_all(fd, group.count * width, group.table_offset), np.uint8).reshape(-1, width)
+    damaged = np.zeros(group.count, np.bool_)
+    at = group.offset
+    for number, field in enumerate(group.layout.fields):
+        expected = np.ascontiguousarray(table[:, KEY_BYTES + 8 * number : KEY_BYTES + 8 * (number + 1)]).view("<u8")
+        step = max(1, _AT_ONCE // max(1, field.nbytes))
+        for start in range(0, group.count, step):
+            stop = min(group.count, start + step)
+            data = np.frombuffer(pread_all(fd, (stop - start) * field.nbytes, at + start * field.nbytes), np.uint8)
+            for slot in range(start, stop):
+                own = data[(slot - start) * field.nbytes : (slot - start + 1) * field.nbytes]
+                found = checksum(table[slot, :KEY_BYTES].tobytes(), group.layout.seeds[number], own)
+                damaged[slot] |= found != int(expected[slot, 0])
+        at += group.count * field.nbytes
+    return damaged

@@ -87,7 +87,8 @@ class EncodingStore:
         self._files = OpenFiles(self._shards)
         self._known: dict[str, int] = {}
         self._finished: set[str] = set()
-        self._dropped: dict[str, NDArray[np.uint8]] = {}
+        self.dropped: dict[str, NDArray[np.uint8]] = {}
+        """By shard, the keys (n, 16) of records that are not to be used any more."""
         self._dropped_files: set[str] = set()
         self._moved: dict[int, int] = {}
         self._more = Records.of([])
@@ -124,15 +125,17 @@ class EncodingStore:
 
     def rows(self, kind: str | None = None) -> NDArray[np.int64]:
         """All rows that can be found, of one kind if it is given; in the order of shards and places there."""
-        rows, order = [], []
+        rank = {name: number for number, name in enumerate(sorted({*self._base.shards, *self._more.shards}))}
+        rows, places = [], []
         for start, part in ((0, self._base), (len(self._base), self._more)):
             of_kind = np.array([kind in (None, layout.kind) for layout in part.layouts], np.bool_)
             living = np.flatnonzero(part.alive & of_kind[part.groups[:, 1].astype(np.int64)][part.group])
+            shards = np.array([rank[name] for name in part.shards], np.int64)
+            group = part.groups[part.group[living]].astype(np.int64)
             rows.append(living + start)
-            names = np.array(part.shards, np.str_)[part.groups[part.group[living], 0].astype(np.int64)]
-            order.append((names, part.groups[part.group[living], 3], part.slot[living]))
-        names, offsets, slots = (np.concatenate(column) for column in zip(*order, strict=True))
-        return np.concatenate(rows)[np.lexsort((slots, offsets, names))]
+            places.append((part.slot[living], group[:, 3], shards[group[:, 0]]))
+        slots, offsets, shards = (np.concatenate(column) for column in zip(*places, strict=True))
+        return np.concatenate(rows)[np.lexsort((slots, offsets, shards))]
 
     def keys(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The keys (n, 16) of rows."""
@@ -314,17 +317,21 @@ class EncodingStore:
         """
         shards: dict[str, list[NDArray[np.uint8]]] = {}
         for row in rows:
-            part, inner = self._part(int(row))
-            shard = part.shards[int(part.groups[part.group[inner], 0])]
-            shards.setdefault(shard, []).append(part.keys[inner])
-        if not shards:
-            return
-        dropped = {shard: np.stack(keys) for shard, keys in shards.items()}
-        try:
-            write_dropped(self.path, dropped)
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-        self.refresh()
+            shards.setdefault(self.shard(int(row)), []).append(self.keys(np.array([row]))[0])
+        self.drop_from({shard: np.stack(keys) for shard, keys in shards.items()})
+
+    def drop_from(self, shards: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Marks, of each of these shards, the records with these keys (n, 16); as `drop`, where keys are what is known.
+
+        Raises:
+            StoreError: The folder can't be written.
+        """
+        if shards:
+            try:
+                write_dropped(self.path, shards)
+            except OSError as error:
+                raise cannot_write(self.path, error) from error
+            self.refresh()
 
     # ---- what others do
 
@@ -339,10 +346,10 @@ class EncodingStore:
                 self._finished.discard(name)
             dropped, self._dropped_files = read_dropped(self.path, self._dropped_files)
             for shard, keys in dropped.items():
-                self._dropped[shard] = np.concatenate([self._dropped.get(shard, keys[:0]), keys])
+                self.dropped[shard] = np.concatenate([self.dropped.get(shard, keys[:0]), keys])
             for part in (self._base, self._more):
                 part.bury(gone)
-                part.bury_records(self._dropped)
+                part.bury_records(self.dropped)
 
     def _add(self, contents: list[Contents]) -> None:
         if contents:

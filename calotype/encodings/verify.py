@@ -2,32 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from calotype.encodings.layout import KEY_BYTES, checksum
-from calotype.encodings.shard import Group, pread_all
+from calotype.encodings.layout import as_keys
+from calotype.encodings.open_files import OpenFile
+from calotype.encodings.shard import ShardFile, damaged_records, list_shards, read_header, read_keys
+from calotype.encodings.store import EncodingStore
+from calotype.errors import StoreError
 
-__all__ = ["damaged_records"]
-
-_AT_ONCE = 64 << 20
+__all__ = ["Damage", "Verification", "verify_store"]
 
 
-def damaged_records(fd: int, group: Group) -> NDArray[np.bool_]:
-    """(count,): whether the bytes of a record are not what was written."""
-    width = group.layout.table_width
-    table = np.frombuffer(pread_all(fd, group.count * width, group.table_offset), np.uint8).reshape(-1, width)
-    damaged = np.zeros(group.count, np.bool_)
-    at = group.offset
-    for number, field in enumerate(group.layout.fields):
-        expected = np.ascontiguousarray(table[:, KEY_BYTES + 8 * number : KEY_BYTES + 8 * (number + 1)]).view("<u8")
-        step = max(1, _AT_ONCE // max(1, field.nbytes))
-        for start in range(0, group.count, step):
-            stop = min(group.count, start + step)
-            data = np.frombuffer(pread_all(fd, (stop - start) * field.nbytes, at + start * field.nbytes), np.uint8)
-            for slot in range(start, stop):
-                own = data[(slot - start) * field.nbytes : (slot - start + 1) * field.nbytes]
-                found = checksum(table[slot, :KEY_BYTES].tobytes(), group.layout.seeds[number], own)
-                damaged[slot] |= found != int(expected[slot, 0])
-        at += group.count * field.nbytes
-    return damaged
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """Something in a store that is not as it was written."""
+
+    shard: str
+    key: bytes | None
+    """The record; None for the shard as a whole."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What was read, and what of it is damaged."""
+
+    records: int
+    bytes: int
+    """Of the shards' files."""
+    damage: list[Damage]
+
+    def by_shard(self) -> dict[str, NDArray[np.uint8]]:
+        """The damaged records as `EncodingStore.drop_from` takes them."""
+        keys: dict[str, list[bytes]] = {}
+        for item in self.damage:
+            if item.key is not None:
+                keys.setdefault(item.shard, []).append(item.key)
+        return {shard: as_keys(named) for shard, named in keys.items()}
+
+
+def verify_store(
+    store: EncodingStore, *, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Verification:
+    """Reads a store from end to end, without the index. Records that were dropped don't count as damage.
+
+    Args:
+        store: The store.
+        progress: Called with (bytes read, bytes in all).
+    """
+    shards = list_shards(store.path / "shards")
+    total = sum(shard.size for shard in shards.values())
+    records, done, damage = 0, 0, []
+    for name, shard in shards.items():
+        try:
+            records += _verify_shard(store, name, shard, damage)
+        except FileNotFoundError:  # finished or pruned meanwhile
+            continue
+        except OSError as error:
+            damage.append(
+                Damage(shard=name, key=None, reason=f"{shard.path}: can't be read: {error.strerror or error}")
+            )
+        except StoreError as error:
+            damage.append(Damage(shard=name, key=None, reason=str(error)))
+        done += shard.size
+        progress(done, total)
+    return Verification(records=records, bytes=total, damage=damage)
+
+
+def _verify_shard(store: EncodingStore, name: str, shard: ShardFile, damage: list[Damage]) -> int:
+    """Adds to `damage`; returns how many records the shard holds."""
+    file = OpenFile(shard.path)
+    header = read_header(file.fd, shard.path)
+    dropped = {key.tobytes() for key in store.dropped.get(name, ())}
+    records = 0
+    for group in header.groups:
+        if group.data_end > header.size:
+            continue
+        records += group.count
+        for key in read_keys(file.fd, group)[damaged_records(file.fd, group)]:
+            if key.tobytes() not in dropped:
+                reason = f"{shard.path}: record {key.tobytes().hex()} is not what was written: a checksum differs"
+                damage.append(Damage(shard=name, key=key.tobytes(), reason=reason))
+    if lost := sum(group.count for group in header.groups if group.data_end > header.size):
+        damage.append(Damage(shard=name, key=None, reason=f"{shard.path}: truncated, {lost} of its records are lost"))
+    elif header.size != header.end and not shard.open:
+        reason = f"{shard.path}: {header.size} bytes long, expected {header.end}; its records are whole"
+        damage.append(Damage(shard=name, key=None, reason=reason))
+    return records

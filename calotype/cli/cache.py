@@ -1,0 +1,180 @@
+"""`calotype cache ls | verify | prune | export`: looking after a store of encodings."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from calotype.cli.common import Json, emit
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from calotype.encodings.store import EncodingStore
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Look after a store of encodings.", no_args_is_help=True)
+
+Store = Annotated[Path, typer.Argument(help="The store's folder.")]
+
+
+@app.command("ls")
+def ls(store: Store, json: Json = False) -> None:
+    """Say what is in a store: records, bytes, shards."""
+    from calotype.encodings.store import EncodingStore
+    from calotype.encodings.summary import summarise_store
+
+    summary = summarise_store(EncodingStore(store))
+    if json:
+        emit(summary.to_json())
+        return
+    for kind, of_kind in summary.kinds.items():
+        print(f"{kind:12} {of_kind.records:>12,} records  {_size(of_kind.bytes):>10}")
+    print(f"{'all':12} {summary.records:>12,} records  {_size(summary.bytes):>10}")
+    opened = f", {summary.open_shards} of them open" if summary.open_shards else ""
+    print(f"{summary.shards} shards{opened}, {_size(summary.disk_bytes)} on disk")
+    if summary.dropped:
+        print(f"{summary.dropped} records dropped: 'calotype cache prune {store}' takes them out")
+    for what in summary.damaged.values():
+        print(what)
+    for name in summary.set_aside:
+        print(f"{name}: set aside, as nothing could be had from it; nobody reads it, delete it when you like")
+
+
+@app.command("verify")
+def verify(
+    store: Store,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Mark damaged records, so that encoding again makes just those anew.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Hold every byte against its checksum. Exit status 0: whole, 1: damaged, 2: no such store."""
+    from calotype.encodings.store import EncodingStore
+    from calotype.encodings.verify import verify_store
+    from calotype.progress import track
+
+    opened = EncodingStore(store)
+    with track("verifying", unit="bytes") as show:
+        found = verify_store(opened, progress=show)
+    marked = found.by_shard() if drop else {}
+    opened.drop_from(marked)
+    dropped = sum(len(keys) for keys in marked.values())
+    if json:
+        damage = [{"shard": d.shard, "key": d.key.hex() if d.key else None, "reason": d.reason} for d in found.damage]
+        emit({"records": found.records, "bytes": found.bytes, "damaged": damage, "dropped": dropped})
+    else:
+        for item in found.damage:
+            print(item.reason)
+        state = f"{len(found.damage)} damaged" if found.damage else "every byte is as it was written"
+        print(f"{found.records:,} records, {_size(found.bytes)}: {state}")
+        if dropped:
+            print(f"{dropped} records dropped: encode again to make them anew")
+        elif found.by_shard():
+            print("--drop marks the damaged records, and encoding again makes just those anew")
+    raise typer.Exit(1 if found.damage else 0)
+
+
+@app.command("prune")
+def prune(
+    store: Store,
+    keep: Annotated[
+        Path | None,
+        typer.Option("--keep", help="A file with the keys that are needed, 32 hex digits a line.", show_default=False),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    json: Json = False,
+) -> None:
+    """Take out what is not needed: all but the keys given; without any, only what was dropped or is there twice."""
+    from calotype.encodings.prune import prune_store
+    from calotype.encodings.store import EncodingStore
+    from calotype.progress import track
+
+    keys = None if keep is None else _read_keys(keep)
+    with track("pruning", unit="shards") as show:
+        pruned = prune_store(EncodingStore(store), keys, dry_run=dry_run, progress=show)
+    if json:
+        emit(asdict(pruned) | {"dry_run": dry_run})
+        return
+    for what in pruned.damaged:
+        print(what)
+    for name in pruned.set_aside:
+        print(f"{name}: its header can't be read; {'would be ' if dry_run else ''}set aside under this name")
+    verb = "would go" if dry_run else "are gone"
+    print(f"{pruned.records:,} records ({_size(pruned.bytes)}) {verb}, out of {pruned.shards} shards")
+
+
+@app.command("export")
+def export(
+    store: Store,
+    folder: Annotated[Path, typer.Argument(help="Where to: another store, made if it is not there.")],
+    keys: Annotated[
+        Path | None,
+        typer.Option("--keys", help="A file with the keys to take, 32 hex digits a line.", show_default=False),
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="Take one kind: text, picture, …", show_default=False)
+    ] = None,
+    unpacked: Annotated[bool, typer.Option("--unpacked", help="One safetensors file a record, not a store.")] = False,
+    json: Json = False,
+) -> None:
+    """Copy records, all or some, each verified. Exit status 1: some are damaged or missing, and were left out."""
+    from calotype.encodings.export import export_store, unpack_store
+    from calotype.encodings.store import EncodingStore
+    from calotype.progress import track
+
+    opened = EncodingStore(store)
+    rows, missing = _choose(opened, keys, kind)
+    with track("exporting", unit="records") as show:
+        copy = unpack_store if unpacked else export_store
+        copied = copy(opened, folder, rows, progress=show)
+    if json:
+        emit(asdict(copied) | {"missing": missing})
+    else:
+        print(f"{copied.records:,} records ({_size(copied.bytes)}) copied to {folder}")
+    for what in copied.damaged:
+        print(what, file=sys.stderr)
+    if missing:
+        print(f"{missing} of the keys in {keys} are not in the store", file=sys.stderr)
+    raise typer.Exit(1 if copied.damaged or missing else 0)
+
+
+def _choose(store: EncodingStore, keys: Path | None, kind: str | None) -> tuple[NDArray[np.int64], int]:
+    """The rows to take, and how many of the keys are not there."""
+    import numpy as np
+
+    rows = store.rows(kind)
+    if keys is None:
+        return rows, 0
+    found = store.find(_read_keys(keys))
+    return rows[np.isin(rows, found)], int((found < 0).sum())
+
+
+def _read_keys(path: Path) -> NDArray[np.uint8]:
+    """Raises `ConfigError` for a file that is not there or has other lines in it."""
+    from calotype.encodings.layout import KEY_BYTES, as_keys
+    from calotype.errors import ConfigError
+
+    try:
+        lines = path.read_text(encoding="ascii").split()
+        keys = [bytes.fromhex(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: can't be read as keys, {2 * KEY_BYTES} hex digits a line: {error}") from None
+    if wrong := [line for line, key in zip(lines, keys, strict=True) if len(key) != KEY_BYTES]:
+        raise ConfigError(f"{path}: found {wrong[0]!r}, expected {2 * KEY_BYTES} hex digits a line")
+    return as_keys(keys)
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"

@@ -1,0 +1,149 @@
+"""Copying records out of a store: into another store, or unpacked into one safetensors file each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from calotype.encodings.files import cannot_write, replace_file
+from calotype.encodings.layout import Field, as_bytes
+from calotype.encodings.store import EncodingStore
+from calotype.encodings.writer import ShardWriter
+from calotype.errors import StoreError
+
+__all__ = ["Copied", "copy_records", "export_store", "unpack_store"]
+
+_AT_ONCE: Final = 64 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copied:
+    """What was copied, and what could not be."""
+
+    records: int
+    bytes: int
+    """Of the records' tensors."""
+    damaged: list[str]
+    """A sentence for each record that is not whole, and was left out."""
+
+
+def export_store(
+    store: EncodingStore,
+    folder: Path,
+    rows: NDArray[np.int64],
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Copied:
+    """Copies records into another store, made if it is not there. What it has already is not copied again.
+
+    Args:
+        store: Where they are.
+        folder: The other store's folder.
+        rows: Which ones.
+        progress: Called with (records done, records in all).
+
+    Raises:
+        StoreError: The folder can't be written, or is something else than a store.
+    """
+    target = EncodingStore(folder, create=True)
+    rows = rows[target.find(store.keys(rows)) < 0]
+    with target.writer() as writer:
+        return copy_records(store, rows, writer, progress=progress)
+
+
+def copy_records(
+    store: EncodingStore,
+    rows: NDArray[np.int64],
+    writer: ShardWriter,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Copied:
+    """Puts these records, each verified, into a writer."""
+    copied, nbytes, damaged = 0, 0, []
+    for kind, chunk in _chunks(store, rows):
+        whole, records = [], []
+        for row in chunk:
+            try:
+                records.append(store.get(row))
+                whole.append(row)
+            except StoreError as error:
+                damaged.append(str(error))
+        writer.put(store.keys(np.array(whole, np.int64)), records, kind=kind)
+        copied += len(whole)
+        nbytes += sum(tensor.nbytes for record in records for tensor in record.values())
+        progress(copied + len(damaged), len(rows))
+    return Copied(records=copied, bytes=nbytes, damaged=damaged)
+
+
+def _chunks(store: EncodingStore, rows: NDArray[np.int64]) -> Iterator[tuple[str, list[int]]]:
+    """Rows of one kind that follow each other, as many as are read at once."""
+    layouts, which = store.layouts(rows)
+    chunk: list[int] = []
+    kind, size = "", 0
+    for row, number in zip(rows.tolist(), which.tolist(), strict=True):
+        layout = layouts[number]
+        if chunk and (layout.kind != kind or size + layout.nbytes > _AT_ONCE):
+            yield kind, chunk
+            chunk, size = [], 0
+        kind = layout.kind
+        size += layout.nbytes
+        chunk.append(row)
+    if chunk:
+        yield kind, chunk
+
+
+def unpack_store(
+    store: EncodingStore,
+    folder: Path,
+    rows: NDArray[np.int64],
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Copied:
+    """Writes each record as `<key>.safetensors`, its tensors under their own names, its kind in the metadata.
+
+    Raises:
+        StoreError: The folder can't be written.
+    """
+    copied, nbytes, damaged = 0, 0, []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for row, key in zip(rows.tolist(), store.keys(rows), strict=True):
+            try:
+                record = store.get(row)
+            except StoreError as error:
+                damaged.append(str(error))
+                continue
+            name = key.tobytes().hex()
+            parts = _safetensors(store.layout(row), record, {"kind": store.kind(row), "key": name})
+            replace_file(folder / f"{name}.safetensors", parts)
+            copied += 1
+            nbytes += sum(tensor.nbytes for tensor in record.values())
+            progress(copied + len(damaged), len(rows))
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    return Copied(records=copied, bytes=nbytes, damaged=damaged)
+
+
+def _safetensors(
+    fields: tuple[Field, ...], record: dict[str, torch.Tensor], metadata: dict[str, str]
+) -> list[bytes | memoryview]:
+    """The parts of a safetensors file."""
+    header: dict[str, object] = {"__metadata__": metadata}
+    at = 0
+    for field in fields:
+        header[field.name] = {
+            "dtype": field.dtype_name,
+            "shape": list(field.shape),
+            "data_offsets": [at, at + field.nbytes],
+        }
+        at += field.nbytes
+    head = json.dumps(header, separators=(",", ":")).encode("ascii")
+    head = head.ljust(-(-len(head) // 8) * 8)
+    return [len(head).to_bytes(8, "little"), head, *(as_bytes(record[field.name]).data for field in fields)]

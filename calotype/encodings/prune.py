@@ -1,0 +1,134 @@
+"""Taking out of a store what no dataset needs any more; a kill at any moment loses nothing that is kept."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calotype.encodings.dropped import forget_dropped
+from calotype.encodings.export import copy_records
+from calotype.encodings.files import cannot_write
+from calotype.encodings.open_files import OpenFile
+from calotype.encodings.recover import BROKEN
+from calotype.encodings.shard import ShardFile, list_shards, read_header
+from calotype.encodings.store import EncodingStore
+from calotype.errors import StoreError
+
+__all__ = ["Pruned", "prune_store"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What went, or would go."""
+
+    records: int
+    """Not needed, dropped, or there twice."""
+    bytes: int
+    """Of their tensors."""
+    shards: int
+    """Written anew or deleted."""
+    set_aside: list[str]
+    """Shards whose header can't be read: renamed to end in `.broken`, for a person to delete."""
+    damaged: list[str]
+    """A sentence for each record that should have stayed and is not whole; these went too."""
+
+
+def prune_store(
+    store: EncodingStore,
+    keep: NDArray[np.uint8] | None,
+    *,
+    dry_run: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Pruned:
+    """Writes the shards anew without what is not needed, and deletes the old ones.
+
+    Shards that living writers have open stay as they are. A shard is deleted only when everything in it that stays is in
+    a finished one: a kill half-way leaves records there twice, which the next call tidies up. Those who read meanwhile
+    find a record in its new place; a job that is deciding what to encode should not run meanwhile.
+
+    Args:
+        store: The store.
+        keep: The keys (n, 16) of what is needed; None keeps all that can be found, and takes out what was dropped or is
+            there twice.
+        dry_run: Only say what would go.
+        progress: Called with (shards done, shards in all).
+
+    Raises:
+        StoreError: The folder can't be written; nothing is lost.
+    """
+    if dry_run:
+        return _prune(store, _plan(store, keep), dry_run=True, progress=progress)
+    store.writer().close()  # finishes what dead writers left
+    try:
+        return _prune(store, _plan(store, keep), dry_run=False, progress=progress)
+    except OSError as error:
+        raise cannot_write(store.path / "shards", error) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    rewrite: list[tuple[ShardFile, NDArray[np.int64]]]
+    """Shards that lose something, with the rows that stay."""
+    broken: list[ShardFile]
+    records: int
+    bytes: int
+
+
+def _plan(store: EncodingStore, keep: NDArray[np.uint8] | None) -> _Plan:
+    finished = {name: shard for name, shard in list_shards(store.path / "shards").items() if not shard.open}
+    rows = np.array([row for row in store.rows().tolist() if store.shard(row) in finished], np.int64)
+    keys = store.keys(rows)
+    stays = np.zeros(len(rows), np.bool_)
+    names = np.ascontiguousarray(keys).view("S16").reshape(-1)
+    stays[np.unique(names, return_index=True)[1]] = True
+    if keep is not None:
+        stays &= np.isin(names, np.ascontiguousarray(keep, np.uint8).view("S16").reshape(-1))
+    staying: dict[str, list[int]] = {}
+    for row in rows[stays].tolist():
+        staying.setdefault(store.shard(row), []).append(row)
+    rewrite, broken, records, nbytes = [], [], 0, 0
+    layouts, which = store.layouts(rows[stays])
+    kept = sum(layouts[number].nbytes for number in which.tolist())
+    for name, shard in finished.items():
+        try:
+            file = OpenFile(shard.path)
+            groups = read_header(file.fd, shard.path).groups
+        except StoreError:
+            broken.append(shard)
+            continue
+        total = sum(group.count for group in groups)
+        records += total
+        nbytes += sum(group.count * group.layout.nbytes for group in groups)
+        if total > len(staying.get(name, ())):
+            rewrite.append((shard, np.array(staying.get(name, ()), np.int64)))
+    return _Plan(rewrite=rewrite, broken=broken, records=records - int(stays.sum()), bytes=nbytes - kept)
+
+
+def _prune(store: EncodingStore, plan: _Plan, *, dry_run: bool, progress: Callable[[int, int], None]) -> Pruned:
+    damaged: list[str] = []
+    if not dry_run:
+        waiting: deque[tuple[int, ShardFile]] = deque()  # old shards, until so many new ones are finished
+        with store.writer() as writer:
+            for number, (shard, rows) in enumerate(plan.rewrite, start=1):
+                damaged += copy_records(store, rows, writer).damaged
+                waiting.append((writer.finished + 1 if len(rows) else writer.finished, shard))
+                while waiting and waiting[0][0] <= writer.finished:
+                    waiting.popleft()[1].path.unlink(missing_ok=True)
+                progress(number, len(plan.rewrite))
+        for _, shard in waiting:
+            shard.path.unlink(missing_ok=True)
+        for shard in plan.broken:
+            shard.path.rename(shard.path.with_suffix(BROKEN))
+        forget_dropped(store.path, set(list_shards(store.path / "shards")))
+        store.refresh()
+    return Pruned(
+        records=plan.records,
+        bytes=plan.bytes,
+        shards=len(plan.rewrite),
+        set_aside=[shard.path.with_suffix(BROKEN).name for shard in plan.broken],
+        damaged=damaged,
+    )

@@ -1,0 +1,75 @@
+"""What is in a store, counted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from calotype.encodings.recover import BROKEN
+from calotype.encodings.shard import list_shards
+from calotype.encodings.store import EncodingStore
+
+__all__ = ["OfKind", "StoreSummary", "summarise_store"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfKind:
+    """The records of one kind."""
+
+    records: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSummary:
+    """The counts that `calotype cache ls` shows."""
+
+    path: str
+    records: int
+    """That can be found."""
+    bytes: int
+    """Of their tensors."""
+    kinds: dict[str, OfKind]
+    shards: int
+    open_shards: int
+    """Being written, or left by a writer that died; of the shards."""
+    disk_bytes: int
+    """Of the shards' files."""
+    dropped: int
+    """Records marked as not to be used, and not pruned yet."""
+    damaged: dict[str, str]
+    """Shards that can't be read whole, and why."""
+    set_aside: list[str]
+    """Shards that nothing could be had from."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def summarise_store(store: EncodingStore) -> StoreSummary:
+    """Counts what is in a store, without reading the records."""
+    folder = store.path / "shards"
+    shards = list_shards(folder)
+    layouts, which = store.layouts(store.rows())
+    counts = np.bincount(which, minlength=len(layouts)).tolist()
+    kinds = {
+        kind: OfKind(
+            records=sum(n for layout, n in zip(layouts, counts, strict=True) if layout.kind == kind),
+            bytes=sum(n * layout.nbytes for layout, n in zip(layouts, counts, strict=True) if layout.kind == kind),
+        )
+        for kind in sorted({layout.kind for layout, n in zip(layouts, counts, strict=True) if n})
+    }
+    return StoreSummary(
+        path=str(store.path),
+        records=sum(kind.records for kind in kinds.values()),
+        bytes=sum(kind.bytes for kind in kinds.values()),
+        kinds=kinds,
+        shards=len(shards),
+        open_shards=sum(shard.open for shard in shards.values()),
+        disk_bytes=sum(shard.size for shard in shards.values()),
+        dropped=sum(len(keys) for keys in store.dropped.values()),
+        damaged=dict(store.damaged),
+        set_aside=sorted(path.name for path in folder.glob(f"*{BROKEN}")),
+    )
