@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from calotype.cli import check, demo, info, preview
+from calotype.cli import cache, check, demo, info, preview
 
 __all__ = ["app", "main"]
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command("info")(info.info)
 app.command("check")(check.check)
 app.command("preview")(preview.preview)
+app.add_typer(cache.app, name="cache")
 app.command("demo")(demo.demo)
 
 

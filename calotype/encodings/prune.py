@@ -46,8 +46,8 @@ def prune_store(
 ) -> Pruned:
     """Writes the shards anew without what is not needed, and deletes the old ones.
 
-    Shards that living writers have open stay as they are. A shard is deleted only when everything in it that stays is in
-    a finished one: a kill half-way leaves records there twice, which the next call tidies up. Those who read meanwhile
+    Shards that living writers have open stay as they are. A shard is deleted only when all of it that stays is in a
+    finished one: a kill half-way leaves records there twice, which the next call tidies up. Those who read meanwhile
     find a record in its new place; a job that is deciding what to encode should not run meanwhile.
 
     Args:

@@ -56,7 +56,8 @@ def verify_store(
     """
     shards = list_shards(store.path / "shards")
     total = sum(shard.size for shard in shards.values())
-    records, done, damage = 0, 0, []
+    records, done = 0, 0
+    damage: list[Damage] = []
     for name, shard in shards.items():
         try:
             records += _verify_shard(store, name, shard, damage)
