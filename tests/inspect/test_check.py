@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -204,6 +205,18 @@ def test_cost_has_every_level(everything):
     assert all(one["note"] for one in everything["cost"])
 
 
+def test_the_json_has_the_documented_keys_and_no_others(everything):
+    def keys(value):
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        return set(value if isinstance(value, dict) else ()).union(*map(keys, inner))
+
+    table = (Path(__file__).parents[2] / "docs" / "check.md").read_text("utf-8").partition("## JSON")[2]
+    documented = {
+        name for row in re.findall(r"^\| (.*) \|$", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
+    }
+    assert keys(everything) == documented
+
+
 def test_a_pipe_gets_a_line_for_each(bad):
     out = run(bad, "resolution=256", "--headers", code=1).stdout
     assert "error: truncated: cut.jpg" in out
@@ -313,7 +326,7 @@ def test_after_ctrl_c_what_was_seen_is_known(good, tmp_path):
     data = (tmp_path / "large.jpg").read_bytes()
     for number in range(150):
         (folder / f"{number:03d}.jpg").write_bytes(data + bytes(number))  # other bytes behind the same pixels
-    command = [COMMAND, "check", folder, "resolution=256", "missing_captions=empty", "--deep"]
+    command = [COMMAND, "check", folder, "resolution=256", "missing_captions=empty", "loader.threads=1", "--deep"]
     environment = os.environ | {"CALOTYPE_CACHE": str(cache)}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True)
     deadline = time.monotonic() + 60

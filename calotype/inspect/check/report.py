@@ -74,7 +74,7 @@ class CaptionFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenFacts:
-    """How long the final captions are to one tokenizer."""
+    """How long the final captions are to one tokenizer; equal ones count once."""
 
     option: str
     """The transform's option that names the tokenizer: `t5_tokenizer_path`."""

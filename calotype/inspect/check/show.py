@@ -65,8 +65,8 @@ def print_report(report: Report, console: Console) -> None:
         )
         console.print(title)
         console.print(indented(_findings(found)))
-    console.print()
     if report.captions is not None:
+        console.print()
         heading("Captions", _captions(report.captions))
     for tokens in report.tokens:
         console.print()
@@ -199,7 +199,7 @@ def _histogram(tokens: TokenFacts) -> RenderableType:
         bar = "█" * round(_BAR * count / most) or ("▏" if count else "")
         beyond = low > tokens.limit
         colour = "red" if beyond else "cyan"
-        table.add_row(f"{low}–{high}", f"{count:,}", Text(bar, colour), Text("cut" if beyond and count else "", colour))
+        table.add_row(f"{low}–{high}", f"{count:,}", Text(f"{bar}  cut" if beyond and count else bar, colour))
     return table
 
 
