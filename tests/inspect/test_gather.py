@@ -13,6 +13,7 @@ import calotype
 from calotype.images import ImageReader
 from calotype.inspect.preview.gather import gather
 from calotype.inspect.preview.page import render_page
+from calotype.inspect.preview.round_trip import psnr
 from calotype.pixel_cache import PixelCache
 from calotype.types import SampleKey
 
@@ -145,6 +146,28 @@ def test_a_large_original_is_made_smaller(tmp_path, skimage_data):
     assert sample.geometry.original_size == (1200, 1800)
     assert np.abs(sample.original.astype(int) - np.asarray(picture.resize((512, 341)))).mean() < 2
     assert sample.tokens == ()
+
+
+def test_draws_of_large_pictures_are_made_small_and_look_the_same(photos):
+    dataset = dataset_of(photos, resolution=768, buckets={"max_upscale": 9})
+    (view,) = gather(loader_of(dataset, batch_size=2), draws=2)
+    for sample in view.samples:
+        assert max(sample.image.shape) > 700
+        for draw in sample.draws:
+            full, geometry = dataset.image(sample.key._replace(epoch=draw.epoch))
+            assert draw.geometry == geometry
+            height, width = draw.image.shape[:2]
+            assert max(height, width) == 512
+            expected = Image.fromarray(full.permute(1, 2, 0).numpy()).resize((width, height), Image.Resampling.LANCZOS)
+            assert psnr(draw.image, np.asarray(expected)) > 35
+
+
+def test_custom_steps_draw_at_the_full_size(photos):
+    seen = []
+    dataset = dataset_of(photos, resolution=768, img_transform={"custom": lambda x: seen.append(tuple(x.shape)) or x})
+    (view,) = gather(loader_of(dataset, batch_size=1), draws=1)
+    assert set(seen) == {(3, *view.samples[0].image.shape[:2])}
+    assert max(view.samples[0].draws[0].image.shape) == 512
 
 
 # --- What it takes

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 
@@ -13,7 +15,7 @@ import torch
 from PIL import Image
 
 from calotype.dataset import TextToImageDataset
-from calotype.errors import ImageError
+from calotype.errors import ConfigError, ImageError
 from calotype.inspect.preview.kept_reader import KeptReader
 from calotype.inspect.preview.round_trip import Autoencoder
 from calotype.inspect.preview.views import BatchView, Draw, Pixels, SampleView, TokenView
@@ -50,44 +52,57 @@ def gather(
         batches: How many, as far as the epoch has them.
         draws: How many later epochs to show of each picture.
         autoencoder: Shows the trained picture after a round trip through it.
-        progress: Called with (done, total) samples.
+        progress: Called with (done, total) samples; a round trip counts as one more.
 
     Raises:
+        ConfigError: The loader's batches are encodings.
         ImageError: A picture can't be read, under `on_error="raise"`.
         LoaderError: As the loader does.
     """
+    if not isinstance(dataset := loader.dataset, TextToImageDataset):
+        raise ConfigError("preview: found a loader of encodings, expected one of pictures; leave out `encodings`")
     before = loader.state_dict()
     plan = loader.plan.epoch(epoch)
     steps = min(batches, len(plan))
-    total = sum(len(plan[step]) for step in range(steps))
+    samples_in_all = sum(len(plan[step]) for step in range(steps))
+    count = _Count(samples_in_all if autoencoder is None else 2 * samples_in_all, progress)
     views: list[BatchView] = []
-    done = 0
     loader.load_state_dict({"epoch": epoch})
     try:
-        with ThreadPoolExecutor(_cores()) as pool:
-            for step, given in enumerate(islice(loader, steps)):
-                batch = {key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in given.items()}
-                explain = partial(_explain, loader.dataset, plan, step, batch, draws, autoencoder)
-                samples = []
-                for sample in pool.map(explain, range(len(plan[step])), plan[step]):
-                    samples.append(sample)
-                    done += 1
-                    if progress is not None:
-                        progress(done, total)
-                views.append(
-                    BatchView(
-                        epoch=epoch,
-                        step=step,
-                        steps=len(plan),
-                        seed=loader.plan.seed,
-                        batch=batch,
-                        entries=describe_batch(batch),
-                        samples=tuple(samples),
-                    )
+        for step, given in enumerate(islice(loader, steps)):
+            batch = {key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in given.items()}
+            explain = partial(_explain, dataset, plan, step, batch, draws)
+            with _one_picture_a_core() as pool:
+                samples = [count(sample) for sample in pool.map(explain, range(len(plan[step])), plan[step])]
+            if autoencoder is not None:
+                samples = [count(replace(sample, round_trip=autoencoder(sample.image))) for sample in samples]
+            views.append(
+                BatchView(
+                    epoch=epoch,
+                    step=step,
+                    steps=len(plan),
+                    seed=loader.plan.seed,
+                    batch=batch,
+                    entries=describe_batch(batch),
+                    samples=tuple(samples),
                 )
+            )
     finally:
         loader.load_state_dict(before)
     return tuple(views)
+
+
+class _Count:
+    """Tells of progress as samples go by."""
+
+    def __init__(self, total: int, tell: Callable[[int, int], None] | None) -> None:
+        self._done, self._total, self._tell = 0, total, tell
+
+    def __call__(self, sample: SampleView) -> SampleView:
+        self._done += 1
+        if self._tell is not None:
+            self._tell(self._done, self._total)
+        return sample
 
 
 def _explain(
@@ -96,7 +111,6 @@ def _explain(
     step: int,
     batch: Batch,
     draws: int,
-    autoencoder: Autoencoder | None,
     place: int,
     wanted: SampleKey,
 ) -> SampleView:
@@ -104,18 +118,17 @@ def _explain(
     twin, reader, key, (image, geometry) = _came(dataset, plan, step, place, wanted)
     row = dataset.manifest[key.index]
     caption = dataset.caption(key)
-    shown = _array(image if trained is None else trained)
     return SampleView(
         key=key,
         id=row.id,
         original=_small(reader.any.pixels),
         geometry=geometry,
-        image=shown,
-        draws=tuple(_draw(twin, key._replace(epoch=key.epoch + later, repeat=0)) for later in range(1, draws + 1)),
+        image=_array(image if trained is None else trained),
+        draws=tuple(_draw(twin, reader, key._replace(epoch=key.epoch + n, repeat=0)) for n in range(1, draws + 1)),
         caption=caption,
         captions=len(row.captions),
         tokens=_tokens(dataset, caption.text),
-        round_trip=autoencoder(shown) if autoencoder is not None else None,
+        round_trip=None,
         stands_in_for=None if key == wanted else dataset.manifest[wanted.index].id,
         repeatable=trained is None or torch.equal(image, trained),
     )
@@ -152,9 +165,23 @@ def _came(
     raise last
 
 
-def _draw(twin: TextToImageDataset, key: SampleKey) -> Draw:
-    image, geometry = twin.image(key)
+def _draw(twin: TextToImageDataset, reader: KeptReader, key: SampleKey) -> Draw:
+    program = twin.image_program
+    if program.custom:  # callables may depend on the size
+        image, geometry = twin.image(key)
+    else:
+        # Made at the size that is shown: at the full size, most of a preview's time would go into this.
+        seed = twin.seed if key.seed is None else key.seed
+        geometry = program.draw(reader.any.original_size, key, seed)
+        small = replace(geometry, target_size=_within(geometry.target_size))
+        image = program.finish(program.resample(reader.any.pixels, small), small, key, seed)
     return Draw(epoch=key.epoch, image=_small(_array(image)), geometry=geometry, text=twin.caption(key).text)
+
+
+def _within(size: tuple[int, int]) -> tuple[int, int]:
+    """A size of the same shape, at most `_SHOWN` each way."""
+    scale = min(1.0, _SHOWN / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _tokens(dataset: TextToImageDataset, text: str) -> tuple[TokenView, ...]:
@@ -176,9 +203,18 @@ def _array(image: torch.Tensor) -> Pixels:
 def _small(pixels: Pixels) -> Pixels:
     """At most `_SHOWN` pixels a side, a copy: the original can go."""
     image = Image.fromarray(pixels)
-    image.thumbnail((_SHOWN, _SHOWN), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    image.thumbnail((_SHOWN, _SHOWN), Image.Resampling.LANCZOS, reducing_gap=1.1)
     return np.array(image)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@contextmanager
+def _one_picture_a_core() -> Iterator[ThreadPoolExecutor]:
+    """A thread for each core, each of which torch leaves to itself."""
+    before = torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(cores) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)

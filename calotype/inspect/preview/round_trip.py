@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,7 +27,6 @@ class Autoencoder:
             raise ConfigError(f"autoencoder: found {type(model).__name__}, expected one that encodes and decodes")
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.model: Any = model.to(self.device).eval()
-        self._one_at_a_time = threading.Lock()
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, device: str | torch.device | None = None) -> Self:
@@ -66,7 +64,7 @@ class Autoencoder:
         )
 
     def __call__(self, image: Pixels) -> RoundTrip:
-        """One picture, encoded to the mode of its posterior and decoded. Threads take turns.
+        """One picture, encoded to the mode of its posterior and decoded.
 
         Args:
             image: uint8 (H, W, 3); the model gets it as float in [-1, 1].
@@ -75,7 +73,7 @@ class Autoencoder:
             ConfigError: The sides are no multiple of the model's, or its latents have no distribution.
         """
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # (1, 3, H, W)
-        with self._one_at_a_time, torch.no_grad():
+        with torch.no_grad():
             decoded = self._there_and_back(pixels.to(self.device, torch.float32) / 127.5 - 1)
         if decoded.shape != pixels.shape:
             raise ConfigError(
