@@ -166,7 +166,7 @@ def test_custom_steps_draw_at_the_full_size(photos):
     seen = []
     dataset = dataset_of(photos, resolution=768, img_transform={"custom": lambda x: seen.append(tuple(x.shape)) or x})
     (view,) = gather(loader_of(dataset, batch_size=1), draws=1)
-    assert set(seen) == {(3, *view.samples[0].image.shape[:2])}
+    assert min(max(shape) for shape in seen) >= 768
     assert max(view.samples[0].draws[0].image.shape) == 512
 
 
