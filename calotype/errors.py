@@ -13,6 +13,7 @@
     ├── CollateError (ValueError)             samples that don't fit into one batch
     ├── LoaderError (RuntimeError)            the loader process died, or was used wrongly
     ├── StoreError (RuntimeError)             the store of encodings is damaged, full, or can't be used so
+    │   └── NewerFormatError                  a newer calotype wrote it; this one leaves it as it is
     └── MissingDependencyError (ImportError)  an optional package is not installed
 
 A message says what was found, where (file, line or row), what was expected, and how to mend it.
@@ -38,6 +39,7 @@ __all__ = [
     "MissingDependencyError",
     "MissingPathError",
     "MissingTokenizerError",
+    "NewerFormatError",
     "StoreError",
     "unknown_key",
 ]
@@ -130,6 +132,10 @@ class StoreError(CalotypeError, RuntimeError):
         super().__init__(message)
         self.shard = shard
         self.key = key
+
+
+class NewerFormatError(StoreError):
+    """A newer calotype wrote this store or shard: it is whole, and this one can't read it."""
 
 
 class MissingDependencyError(CalotypeError, ImportError):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import time
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ _IOV_MAX = 1024
 
 
 def unique_name() -> str:
-    """A name that no other process gives, sorted by time: `20260131T093000-9f86d081`."""
-    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+    """A name that no other process gives, sorted by time: `20260131T093000123456-9f86d081`."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
 
 
 def write_all(fd: int, parts: Iterable[Any], offset: int) -> None:

@@ -46,7 +46,7 @@ class OpenFiles:
         """
         file = self._files.get(shard)
         if file is None:
-            file = self._open(shard)
+            file = self.open(shard)
             with self._lock:
                 # Who is thrown out matters little: a loader's order is random, and then no rule beats another.
                 while len(self._files) >= self._most:
@@ -54,7 +54,12 @@ class OpenFiles:
                 self._files[shard] = file
         return file
 
-    def _open(self, shard: str) -> OpenFile:
+    def open(self, shard: str) -> OpenFile:
+        """A descriptor of its own.
+
+        Raises:
+            FileNotFoundError: It is gone.
+        """
         for ending in (FINISHED, OPEN, FINISHED):  # it may be finished between the first two
             try:
                 return OpenFile(self._folder / f"{shard}{ending}")

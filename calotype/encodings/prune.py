@@ -16,7 +16,7 @@ from calotype.encodings.open_files import OpenFile
 from calotype.encodings.recover import BROKEN
 from calotype.encodings.shard import ShardFile, list_shards, read_header
 from calotype.encodings.store import EncodingStore
-from calotype.errors import StoreError
+from calotype.errors import NewerFormatError, StoreError
 
 __all__ = ["Pruned", "prune_store"]
 
@@ -97,6 +97,8 @@ def _plan(store: EncodingStore, keep: NDArray[np.uint8] | None) -> _Plan:
         try:
             file = OpenFile(shard.path)
             groups = read_header(file.fd, shard.path).groups
+        except NewerFormatError:
+            continue
         except StoreError:
             broken.append(shard)
             continue

@@ -14,7 +14,7 @@ import numpy as np
 from calotype.encodings.dropped import write_dropped
 from calotype.encodings.files import sync_folder, write_all
 from calotype.encodings.shard import FINISHED, OPEN, Header, damaged_records, pread_all, read_header, read_keys
-from calotype.errors import StoreError
+from calotype.errors import NewerFormatError, StoreError
 
 __all__ = ["BROKEN", "finish_dead_writers"]
 
@@ -53,6 +53,8 @@ def _finish(store: Path, path: Path, fd: int) -> None:
     name = path.name.removesuffix(OPEN)
     try:
         header = read_header(fd, path)
+    except NewerFormatError:
+        return
     except StoreError as error:
         _log.warning("%s (its writer did not finish it, and it is set aside as %s)", error, name + BROKEN)
         path.rename(path.with_name(name + BROKEN))

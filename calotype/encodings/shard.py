@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calotype.encodings.layout import DTYPES, KEY_BYTES, Field, Layout, checksum, intern
-from calotype.errors import StoreError
+from calotype.errors import NewerFormatError, StoreError
 
 __all__ = [
     "ALIGN",
@@ -157,7 +157,8 @@ def read_header(fd: int, path: Path) -> Header:
     """What the header of a shard says; whether the file is as long as that is for the caller to see.
 
     Raises:
-        StoreError: It is not a shard, its header is damaged, or a newer calotype wrote it.
+        StoreError: It is not a shard, or its header is damaged.
+        NewerFormatError: A newer calotype wrote it.
     """
 
     def damaged(what: str) -> StoreError:
@@ -178,7 +179,7 @@ def read_header(fd: int, path: Path) -> Header:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise damaged("it is not the JSON of a shard") from None
     if version > FORMAT:
-        raise StoreError(
+        raise NewerFormatError(
             f"{path}: this shard has format {version}, and this calotype knows formats up to {FORMAT}: update calotype",
             shard=path.name,
         )

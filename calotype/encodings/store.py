@@ -32,7 +32,7 @@ from calotype.encodings.open_files import OpenFile, OpenFiles
 from calotype.encodings.recover import finish_dead_writers
 from calotype.encodings.shard import FORMAT, ShardFile, list_shards, read_header, read_keys
 from calotype.encodings.writer import HEADER_BYTES, SHARD_BYTES, Put, ShardWriter
-from calotype.errors import ConfigError, StoreError
+from calotype.errors import ConfigError, NewerFormatError, StoreError
 
 __all__ = ["EncodingStore", "Place", "Verify"]
 
@@ -70,7 +70,8 @@ class EncodingStore:
             or never.
 
     Raises:
-        StoreError: There is no store, or one of a newer format.
+        StoreError: There is no store.
+        NewerFormatError: It is one of a newer calotype.
     """
 
     def __init__(self, path: str | Path, *, create: bool = False, verify: Verify = "first") -> None:
@@ -365,7 +366,7 @@ class EncodingStore:
     def _scan_one(self, name: str, shard: ShardFile) -> Contents | None:
         known = self._known.get(name, 0)
         try:
-            file = self._files.get(name)
+            file = self._files.open(name)
             header = read_header(file.fd, shard.path)
             whole = [group for group in header.groups if group.data_end <= header.size]
             keys = [read_keys(file.fd, group) for group in whole[known:]]
@@ -432,7 +433,7 @@ def _check_format(path: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path / 'format.json'}: can't be read: {error}") from None
     if not isinstance(found, int) or not 1 <= found <= FORMAT:
-        raise StoreError(
+        raise NewerFormatError(
             f"{path}: this store has format {found}, and this calotype knows formats up to {FORMAT}: update calotype"
         )
 
