@@ -185,7 +185,7 @@ def count_tokens(
         framing: Tokens of each prompt that do not count against the limit.
     """
     loaded = getattr(pipe, tokenizer)
-    tokens = [len(ids) - framing for ids in loaded(list(prompts)).input_ids]
+    tokens = [len(ids) - framing for ids in loaded(list(prompts), verbose=False).input_ids]
     return TokenCount(tokenizer=tokenizer, limit=limit or loaded.model_max_length, tokens=tokens)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
@@ -89,6 +89,7 @@ class FrozenModels:
                 "a pipeline with all its text encoders was expected"
             )
         self._pipe: Any = None
+        self._without_models: Any = None
         self._vae: Any = None
 
     @property
@@ -122,7 +123,7 @@ class FrozenModels:
         if not texts:
             return []
         pipe = self._texts()
-        with torch.no_grad(), _without_truncation_warnings(pipe):
+        with torch.no_grad(), _quiet(pipe):
             return self.family.encode_prompt(
                 pipe, texts, max_sequence_length=self.max_sequence_length, device=self.device
             )
@@ -132,7 +133,7 @@ class FrozenModels:
         found: list[list[TextCut]] = [[] for _ in texts]
         if texts:
             for count in self.family.token_counts(
-                self._tokenizers, texts, max_sequence_length=self.max_sequence_length
+                self._tokenizers(), texts, max_sequence_length=self.max_sequence_length
             ):
                 for cuts, tokens in zip(found, count.tokens, strict=True):
                     if tokens > count.limit:
@@ -196,10 +197,12 @@ class FrozenModels:
             self._pipe = self._load(self._text_components, dtype=self.dtype).to(self.device)
         return self._pipe
 
-    @cached_property
     def _tokenizers(self) -> Any:
-        names = [name for name in self._text_components if name.startswith("tokenizer")]
-        return self._load(names, dtype=self.dtype)
+        """A pipeline with its tokenizers at least."""
+        if self._pipe is None and self._without_models is None:
+            names = [name for name in self._text_components if name.startswith("tokenizer")]
+            self._without_models = self._load(names, dtype=self.dtype)
+        return self._pipe or self._without_models
 
     def _load(self, components: Sequence[str], *, dtype: torch.dtype) -> Any:
         """The pipeline with these components alone."""
@@ -249,7 +252,8 @@ def _fetched(model: str | Path, spec: str | None, variant: str | None) -> Path:
     """The hub's local copy of a pipeline without its transformer."""
     known = {name.lower() for row in list_specs() for name in (row.name, *row.hub)}
     if str(model).lower() in known or not is_hub_name(model):
-        row = get_spec(str(model))  # an unknown name ends here, with the nearest
+        row: ModelSpec | None = get_spec(str(model))  # an unknown name ends here, with the nearest
+        assert row is not None
         name = next((name for name in row.hub if name.lower() == str(model).lower()), row.hub[0])
     else:
         row, name = get_spec(spec) if spec is not None else None, str(model)
@@ -339,15 +343,28 @@ def _explained(spec: ModelSpec, folder: Path, components: Sequence[str]) -> Iter
 
 
 @contextlib.contextmanager
-def _without_truncation_warnings(pipe: Any) -> Iterator[None]:
-    """Keeps the pipeline from logging every text that it cuts: `cut_texts` tells, once for each."""
-    log = logging.getLogger(type(pipe).__module__)
-
-    def passes(record: logging.LogRecord) -> bool:
-        return "was truncated because" not in record.getMessage()
-
-    log.addFilter(passes)
+def _quiet(pipe: Any) -> Iterator[None]:
+    """Keeps the libraries from logging every text that is cut, batch by batch: `cut_texts` tells, once for each."""
+    logs = [logging.getLogger(name) for name in (type(pipe).__module__, *_NOISY)]
+    for log in logs:
+        log.addFilter(_passes)
     try:
         yield
     finally:
-        log.removeFilter(passes)
+        for log in logs:
+            log.removeFilter(_passes)
+
+
+_NOISY: Final = ("transformers.tokenization_utils_base", "transformers.processing_utils")
+
+
+def _passes(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return not any(
+        part in message
+        for part in (
+            "was truncated because",
+            "longer than the specified maximum sequence length",
+            "have to be in `processor_kwargs` dict",  # how FLUX.2's own pipeline calls its tokenizer
+        )
+    )

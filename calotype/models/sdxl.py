@@ -13,7 +13,7 @@ from calotype.models.spec import get_spec
 from calotype.models.transform import TokenTransform
 from calotype.types import Geometry
 
-__all__ = ["SDXLTransform"]
+__all__ = ["SDXLTransform", "size_conditioning"]
 
 
 class SDXLTransform(TokenTransform):
@@ -43,23 +43,29 @@ class SDXLTransform(TokenTransform):
             ConfigError: `image`, `text` or `geometry` is not what it should be; names the sample.
         """
         prepared = super().prepare(sample)
-        target_size = tuple(prepared["img"].shape[-2:])
-        original_size, crop_top_left = target_size, (0, 0)
         geometry = sample.get("geometry")
-        if isinstance(geometry, Geometry):
-            original_size = geometry.original_size
-            # Another size than it says was made by a callable, of whose crop nothing is known.
-            if tuple(geometry.target_size) == target_size:
-                crop_top_left = geometry.crop_top_left
-        elif geometry is not None:
+        if geometry is not None and not isinstance(geometry, Geometry):
             raise ConfigError(
                 f"geometry of {sample.get('id', 'a sample')!r}: a calotype.types.Geometry was expected, "
                 f"found {type(geometry).__name__}"
             )
-        for key, value in (
-            ("original_size", original_size),
-            ("crop_top_left", crop_top_left),
-            ("target_size", target_size),
-        ):
-            prepared[key] = torch.tensor(value, dtype=torch.int64)
-        return prepared
+        return prepared | size_conditioning(geometry, tuple(prepared["img"].shape[-2:]))
+
+
+def size_conditioning(geometry: Geometry | None, target_size: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    """SDXL's micro-conditioning of one picture.
+
+    Args:
+        geometry: How its pixels were made; None counts as uncropped and in its original size.
+        target_size: (height, width) that it has. Another than the geometry's was made by a callable, of whose crop
+            nothing is known.
+
+    Returns:
+        `original_size`, `crop_top_left` and `target_size`, int64 (2,): side by side, the pipeline's `add_time_ids`.
+    """
+    original_size: tuple[int, ...] = target_size if geometry is None else geometry.original_size
+    crop_top_left = (0, 0)
+    if geometry is not None and tuple(geometry.target_size) == tuple(target_size):
+        crop_top_left = geometry.crop_top_left
+    sizes = {"original_size": original_size, "crop_top_left": crop_top_left, "target_size": target_size}
+    return {key: torch.tensor(value, dtype=torch.int64) for key, value in sizes.items()}

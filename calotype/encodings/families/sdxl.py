@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from calotype.encodings.family import Family, TextTensor, TokenCount, count_tokens, split
+from calotype.models.sdxl import size_conditioning
 from calotype.types import Geometry
 
 __all__ = ["SDXL"]
@@ -54,7 +55,4 @@ class SDXL(Family):
 
     def conditioning(self, geometry: Geometry) -> dict[str, Tensor]:
         """`original_size`, `crop_top_left`, `target_size`, int64 (2,): side by side, the pipeline's `add_time_ids`."""
-        return {
-            key: torch.tensor(getattr(geometry, key), dtype=torch.int64)
-            for key in ("original_size", "crop_top_left", "target_size")
-        }
+        return size_conditioning(geometry, geometry.target_size)
