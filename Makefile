@@ -17,7 +17,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python;
 
 help:
 	@echo "make setup      the environment, in $(VENV)"
-	@echo "make demo       from a folder of photos to a batch, with a picture to look at"
+	@echo "make demo       from a folder of photos to batches, with a page to look at"
 	@echo "make test       the tests"
 	@echo "make check      lint, format, types, layers, and the code in the docs"
 	@echo "make bench      side by side with what else there is, as ratios"

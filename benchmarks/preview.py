@@ -83,14 +83,13 @@ def main() -> None:
     for photos in photo_sets(arguments.cache, arguments.photos, ["large", "small"]):
         with tempfile.TemporaryDirectory(dir=arguments.cache) as folder:
             config = write_config(Path(folder), photos)
-            for name in ("page.html", "sheet.png"):
-                runs = [measure(config, Path(folder, name), options) for _ in range(ROUNDS)]
-                seconds, cpu, megabytes = (statistics.median(values) for values in zip(*runs, strict=True))
-                span = f"{min(run[0] for run in runs):.1f} – {max(run[0] for run in runs):.1f}"
-                print(
-                    f"  {photos.megapixels:.1f} MP JPEGs, {name:9}  {seconds:5.1f} s ({span})  {cpu:5.1f} CPU-s  "
-                    f"{megabytes:5.1f} MB"
-                )
+            runs = [measure(config, Path(folder, "page.html"), options) for _ in range(ROUNDS)]
+        seconds, cpu, megabytes = (statistics.median(values) for values in zip(*runs, strict=True))
+        print(
+            f"  {photos.megapixels:.1f} MP JPEGs  {seconds:5.1f} s "
+            f"({min(run[0] for run in runs):.1f} – {max(run[0] for run in runs):.1f})  "
+            f"{cpu:5.1f} CPU-s  {megabytes:4.1f} MB"
+        )
 
 
 if __name__ == "__main__":

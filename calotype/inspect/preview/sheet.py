@@ -79,14 +79,16 @@ def _tile(sample: SampleView) -> Image.Image:
 
 def _beside(sample: SampleView) -> Image.Image:
     """The original, and below it the further draws."""
-    original = _framed(sample)
-    rows = math.ceil(len(sample.draws) / _DRAWS_IN_A_ROW)
-    beside = Image.new("RGB", (_ORIGINAL, original.height + rows * (_DRAW + _SMALL_GAP)), _PAPER)
+    original, others = _framed(sample), [_fitted(draw.image, _DRAW) for draw in sample.draws]
+    places, bottom = [], original.height
+    for start in range(0, len(others), _DRAWS_IN_A_ROW):
+        row = others[start : start + _DRAWS_IN_A_ROW]
+        places += [(column * (_DRAW + _SMALL_GAP), bottom + _SMALL_GAP) for column in range(len(row))]
+        bottom += _SMALL_GAP + max(other.height for other in row)
+    beside = Image.new("RGB", (_ORIGINAL, bottom), _PAPER)
     beside.paste(original, (0, 0))
-    for number, other in enumerate(sample.draws):
-        row, column = divmod(number, _DRAWS_IN_A_ROW)
-        place = (column * (_DRAW + _SMALL_GAP), original.height + _SMALL_GAP + row * (_DRAW + _SMALL_GAP))
-        beside.paste(_fitted(other.image, _DRAW), place)
+    for other, place in zip(others, places, strict=True):
+        beside.paste(other, place)
     return beside
 
 
