@@ -5,16 +5,27 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
-__all__ = ["track"]
+__all__ = ["Show", "Track", "silent", "track"]
+
+Show = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+class Track(Protocol):
+    """What `track` is, for those who are told by their caller whether and how to show progress."""
+
+    def __call__(self, what: str, *, unit: str = "images") -> AbstractContextManager[Show]: ...
+
 
 _PATIENCE = 1.0
 """Seconds of silence before anything is shown: short waits need no bar."""
 
 
 @contextmanager
-def track(what: str, *, unit: str = "images") -> Iterator[Callable[[int, int], None]]:
+def track(what: str, *, unit: str = "images") -> Iterator[Show]:
     """Gives a function to call with (done, total). Shows on standard error.
 
     Args:
@@ -54,3 +65,9 @@ def track(what: str, *, unit: str = "images") -> Iterator[Callable[[int, int], N
         print(f"{what}: {done}/{total} {unit}, {rate:.0f}/s, {left:.0f} s left", file=sys.stderr)  # noqa: T201
 
     yield tell
+
+
+@contextmanager
+def silent(what: str, *, unit: str = "images") -> Iterator[Show]:
+    """A `Track` that shows nothing."""
+    yield lambda done, total: None

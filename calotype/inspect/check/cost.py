@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from calotype.dataset import TextToImageDataset
+from calotype.encodings.estimate import operations_per_second
 from calotype.errors import CalotypeError
 from calotype.images import ImageReader
 from calotype.inspect.check.facts import Facts
@@ -267,7 +268,9 @@ def _encodings(dataset: TextToImageDataset, targets: Sizes, shown: float) -> Cac
     texts = len(longest_texts(dataset) | {"": []})
     pictures = [(spec.picture_bytes(h, w), spec.picture_flops(h, w)) for h, w in targets.tolist()]
     work = sum(flops for _, flops in pictures) + texts * spec.text_flops
-    device, rate = _matmul_rate()
+    # In the type that encoders would run in there.
+    device, dtype = ("GPU", torch.bfloat16) if torch.cuda.is_available() else ("CPU", torch.float32)
+    rate = operations_per_second(torch.device("cuda" if device == "GPU" else "cpu"), dtype)
     each = sum(length for length, _ in pictures) / len(pictures) + spec.text_bytes
     return CacheCost(
         level="encodings",
@@ -278,19 +281,6 @@ def _encodings(dataset: TextToImageDataset, targets: Sizes, shown: float) -> Cac
         note=f"pictures: {len(pictures):,}, texts: {texts:,}, one variant each, bfloat16; to fill: {work:.1e} "
         f"operations at the {rate:.1e}/s of a matrix product on this {device}, right within a factor of 3",
     )
-
-
-def _matmul_rate() -> tuple[str, float]:
-    """(device, operations a second) of a large matrix product, in the type that encoders would run in there."""
-    name, dtype, side = ("GPU", torch.bfloat16, 8192) if torch.cuda.is_available() else ("CPU", torch.float32, 1024)
-    matrix = torch.ones(side, side, dtype=dtype, device="cuda" if name == "GPU" else "cpu")
-    times = []
-    for _ in range(5):
-        begun = time.perf_counter()
-        product = matrix @ matrix
-        float(product[0, 0])  # waits for the device
-        times.append(time.perf_counter() - begun)
-    return name, 2 * side**3 / statistics.median(times)
 
 
 def _read_rate() -> float:

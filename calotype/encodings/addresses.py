@@ -1,0 +1,205 @@
+"""Which records a dataset's samples are made of: no pixels, no models, the same for whoever writes and reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from calotype.dataset import TextToImageDataset
+from calotype.draws import Stream, Variant
+from calotype.encodings.keys import PictureKeys, text_key
+from calotype.errors import ConfigError, ImageError
+from calotype.images import Content, scan_contents
+from calotype.ledger import LedgerEntry
+from calotype.transforms import CaptionDraw
+from calotype.types import Geometry, SampleKey
+
+__all__ = ["Addresses", "Fingerprints", "Picture", "Variants"]
+
+
+class Fingerprints(NamedTuple):
+    """Of a model's frozen parts: whatever changes what they give changes these."""
+
+    picture: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variants:
+    """How many outcomes stand for what can't be listed. What can be (flips, the choice of a caption, drops) needs none.
+
+    None refuses a dataset that has such options: nothing is frozen that was to be drawn anew each epoch.
+    """
+
+    image: int | None = None
+    """Draws of crop, angle, colours and custom steps for each picture."""
+    caption: int | None = None
+    """Draws of the order and the drops of parts for each caption."""
+
+    def __post_init__(self) -> None:
+        for name, count in (("image_variants", self.image), ("caption_variants", self.caption)):
+            if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+                raise ConfigError(f"{name}: found {count!r}; expected a whole number above 0, such as 4, or null")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """One outcome of one picture, and the key of its record."""
+
+    index: int
+    """Of the row."""
+    content: bytes
+    """Hash of the file it is made from."""
+    geometry: Geometry
+    variant: Variant | None
+    key: bytes
+
+
+class Addresses:
+    """Finds the records of a dataset's samples.
+
+    Args:
+        dataset: What would be trained on online.
+        fingerprints: Of the frozen models.
+        variants: What stands for what can't be listed.
+        threads: How many files to read at once, where they are not known yet.
+        progress: Called with (pictures done, pictures in all) meanwhile.
+
+    Raises:
+        ConfigError: The dataset draws something anew each epoch and nothing says how many variants are to stand for it;
+            or has a custom step that can't be told from another.
+    """
+
+    def __init__(
+        self,
+        dataset: TextToImageDataset,
+        fingerprints: Fingerprints,
+        variants: Variants,
+        *,
+        threads: int = 4,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.fingerprints = fingerprints
+        self.variants = variants
+        refs = dataset.manifest.refs()
+        found = scan_contents(refs, dataset.reader, threads=threads, progress=progress)
+        self.contents: list[Content | None] = [one if isinstance(one, Content) else None for one in found]
+        """Of each row; None where the picture can't be read."""
+        self.unreadable: dict[int, ImageError] = {i: one for i, one in enumerate(found) if isinstance(one, ImageError)}
+        sizes = np.array([one.size if one is not None else (0, 0) for one in self.contents], np.int32).reshape(-1, 2)
+        self.buckets, self.notes = dataset.scan(headers=sizes)
+        """The bucket of each row, -1 without one; and what is to be said of it."""
+        self.notes += [
+            LedgerEntry(kind="unreadable", id=dataset.manifest[i].id, reason=str(error))
+            for i, error in self.unreadable.items()
+        ]
+        self._check_variants()
+        self._keys = PictureKeys(fingerprints.picture, dataset.image_program, dataset.reader)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def usable(self) -> npt.NDArray[np.int64]:
+        """The rows whose pictures can be read."""
+        return np.flatnonzero([one is not None for one in self.contents])
+
+    def pictures(self, index: int) -> list[Picture]:
+        """Every outcome of one row's picture; none where it can't be read."""
+        content = self.contents[index]
+        if content is None:
+            return []
+        key = SampleKey(index, size=self._size(index))
+        outcomes = self.dataset.image_program.outcomes(
+            content.size, key, content=_number(content), variants=self.variants.image or 1
+        )
+        return [self._picture(index, content, one.geometry, one.variant) for one in outcomes]
+
+    def texts(self, index: int) -> dict[str, float]:
+        """Every text that one row's captions can become, and its probability."""
+        captions = self.dataset.manifest[index].captions
+        return self.dataset.caption_program.outcomes(captions, variants=self.variants.caption or 1)
+
+    def picture(self, key: SampleKey) -> Picture:
+        """The outcome that a sample shows.
+
+        Raises:
+            ImageError: The picture can't be read.
+        """
+        content = self.contents[key.index]
+        if content is None:
+            raise self.unreadable[key.index]
+        if key.size is None:
+            key = key._replace(size=self._size(key.index))
+        program, seed = self.dataset.image_program, self._seed(key)
+        variant = None
+        if program.endless:
+            count = self.variants.image or 1
+            variant = Variant.drawn(_number(content), count, key, seed, Stream.IMAGE_VARIANT)
+        geometry = program.draw(content.size, key, seed, variant=variant)
+        return self._picture(key.index, content, geometry, variant)
+
+    def caption(self, key: SampleKey) -> CaptionDraw:
+        """The caption that a sample has."""
+        captions = self.dataset.manifest[key.index].captions
+        return self.dataset.caption_program.draw(captions, key, self._seed(key), variants=self.variants.caption or 1)
+
+    def text_key(self, text: str) -> bytes:
+        """Of the record of a final caption."""
+        return text_key(self.fingerprints.text, text)
+
+    def _picture(self, index: int, content: Content, geometry: Geometry, variant: Variant | None) -> Picture:
+        key = self._keys.key(content.digest, geometry, variant)
+        return Picture(index=index, content=content.digest, geometry=geometry, variant=variant, key=key)
+
+    def _size(self, index: int) -> tuple[int, int] | None:
+        if self.dataset.buckets is None:
+            return None
+        return self.dataset.buckets.sizes[self.buckets[index]]
+
+    def _seed(self, key: SampleKey) -> int:
+        return self.dataset.seed if key.seed is None else key.seed
+
+    def _check_variants(self) -> None:
+        program, captions, spec = self.dataset.image_program, self.dataset.caption_program, self.dataset.spec
+        if program.endless and self.variants.image is None:
+            cost = ""
+            if spec is not None and len(rows := self.usable):
+                total = sum(spec.encodings.picture_bytes(*self._target(int(row))) for row in rows)
+                cost = f"; each variant takes {_bytes(len(program.flips) * total)} for {len(rows):,} pictures"
+            raise ConfigError(_endless("img_transform", program.endless, "pictures", "image_variants", cost))
+        if captions.endless and self.variants.caption is None:
+            cost = f"; each variant takes up to {_bytes(spec.encodings.text_bytes)} a caption" if spec else ""
+            raise ConfigError(_endless("caption_transform", captions.endless, "texts", "caption_variants", cost))
+
+    def _target(self, index: int) -> tuple[int, int]:
+        content = self.contents[index]
+        assert content is not None
+        key = SampleKey(index, size=self._size(index))
+        return self.dataset.image_program.draw(content.size, key, 0, flip=(False, False)).target_size
+
+
+def _number(content: Content) -> int:
+    return int.from_bytes(content.digest[:8], "little")
+
+
+def _endless(where: str, names: Sequence[str], what: str, option: str, cost: str) -> str:
+    several = len(names) > 1
+    return (
+        f"{where}: {', '.join(names)} {'make' if several else 'makes'} other {what} every epoch, without end, and "
+        f"encodings keep finitely many: encodings.{option}=4 keeps four, each as likely as the others{cost}; or "
+        f"leave {'them' if several else 'it'} out"
+    )
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"

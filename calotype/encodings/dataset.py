@@ -1,0 +1,199 @@
+"""EncodedDataset: the samples of a dataset as its model's frozen encoders gave them, read from a store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from calotype.dataset import TextToImageDataset
+from calotype.draws import Stream, generator
+from calotype.encodings.addresses import Addresses, Fingerprints, Picture, Variants
+from calotype.encodings.family import Family, sample_moments
+from calotype.encodings.frozen import FrozenModels
+from calotype.encodings.keys import scaling_key
+from calotype.encodings.records import StoredTensor
+from calotype.encodings.store import EncodingStore
+from calotype.encodings.work import Work, find_work
+from calotype.errors import StoreError
+from calotype.ledger import LedgerEntry
+from calotype.transforms import Buckets, CaptionDraw
+from calotype.types import Batch, SampleKey
+
+__all__ = ["EncodedDataset"]
+
+NOISE = "noise_seed"
+"""The key of a sample's seed for the draw of its latents, until `finish` has drawn them."""
+
+Progress = Callable[[int, int], None]
+
+
+class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
+    """What `TextToImageDataset` would give, after the frozen encoders: a plain map-style dataset for any loader.
+
+    Every draw that can be listed (flips, the choice of a caption, drops) is the one of the same sample online; what
+    can't be (crops, colours, shuffles) is one of the variants that were encoded. Latents are drawn anew each epoch from
+    the posterior that is kept. The models themselves are not loaded.
+
+    A sample, as diffusers' training scripts name its parts:
+
+    * `latents`: float32 (C, h, w), scaled as the transformer takes them;
+    * the family's texts (`prompt_embeds` (T, D), `pooled_prompt_embeds` (D,), …) in the dtype they were kept in, and
+      their masks where the model has them. Texts that are kept without their padding are filled up with zeros to the
+      longest of the whole dataset, so that every batch of every rank has one shape;
+    * what else the model is told of a picture (SDXL: `original_size`, `crop_top_left`, `target_size`);
+    * the dataset's opt-in keys (`id`, `text`, …).
+
+    Args:
+        dataset: What the encodings are of.
+        models: Names the frozen models; only their files are looked at, not loaded.
+        store: Where the records are.
+        variants: As when they were encoded.
+        threads: How many files to hash at once, where they are not known yet.
+        progress: Called with (pictures done, pictures in all) meanwhile.
+
+    Raises:
+        StoreError: Records are missing; says how many, and the command that makes them.
+        ConfigError: Something is drawn without end and `variants` does not say what stands for it.
+    """
+
+    tokenises = False
+    on_the_fly = False
+
+    def __init__(
+        self,
+        dataset: TextToImageDataset,
+        models: FrozenModels,
+        store: EncodingStore,
+        *,
+        variants: Variants | None = None,
+        threads: int = 4,
+        progress: Progress | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.store = store
+        self.family: Family = models.family
+        fingerprints = Fingerprints(models.picture_fingerprint, models.text_fingerprint)
+        self.addresses = Addresses(dataset, fingerprints, variants or Variants(), threads=threads, progress=progress)
+        self.manifest = dataset.manifest
+        self.spec = dataset.spec
+        self.buckets: Buckets | None = dataset.buckets
+        self.seed = dataset.seed
+        self.image_program = dataset.image_program
+        self._text_length: int | None = None
+        self._scaling: dict[str, torch.Tensor] | None = None
+        self._begin(models)
+
+    def _begin(self, models: FrozenModels) -> None:
+        work = find_work(self.addresses, self.store)
+        if work.pictures or work.texts:
+            raise StoreError(
+                f"{self.store.path}: {len(work.pictures):,} pictures and {len(work.texts):,} texts of "
+                f"{len(work.needed):,} records are not encoded for {models.spec.name} with these options; `calotype "
+                "encode` with the same config makes them, or encodings.on_the_fly=true does while it trains"
+            )
+        self._text_length = self._longest(work)
+
+    def _longest(self, work: Work) -> int | None:
+        """Tokens of the longest text that is kept without padding; None for a model that keeps the padding."""
+        names = {field.key for field in self.family.texts if field.mask is not None}
+        if not names:
+            return None
+        rows = self.store.find(np.frombuffer(b"".join(sorted(work.needed)), np.uint8).reshape(-1, 16))
+        return max(
+            field.shape[0]
+            for row in rows.tolist()
+            if row >= 0
+            for field in self.store.layout(row)
+            if field.name in names
+        )
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
+        """One sample.
+
+        Raises:
+            ImageError: The picture could not be read when the dataset was made.
+            StoreError: The record is damaged; names the shard.
+        """
+        return self.finish(self.prepare(key))
+
+    def prepare(self, key: int | SampleKey) -> dict[str, Any]:
+        """One sample whose large tensors are still on disk (`calotype.types.Readable`), its latents not drawn."""
+        key = self.dataset.checked(key)
+        picture, draw = self.addresses.picture(key), self.addresses.caption(key)
+        picture_row, text_row = self._rows(key, picture, draw)
+        out: dict[str, Any] = {}
+        for field in self.store.layout(picture_row):
+            out[field.name] = StoredTensor(self.store, picture_row, field.name)
+        out[NOISE] = torch.tensor(self._noise_seed(key))
+        for text in self.family.texts:
+            stored = StoredTensor(
+                self.store, text_row, text.key, length=self._text_length if text.mask is not None else None
+            )
+            out[text.key] = stored
+            if text.mask is not None:
+                mask = torch.zeros(stored.shape[0], dtype=text.mask_dtype or stored.dtype)
+                mask[: stored.length] = 1
+                out[text.mask] = mask
+        row = self.manifest[key.index]
+        return out | self.family.conditioning(picture.geometry) | self.dataset.included(row, key.index, draw.text)
+
+    def finish(self, batch: Mapping[str, Any]) -> Batch:
+        """Draws and scales the latents, for a sample or a whole batch, on the device where it is."""
+        out = {key: value.load() if isinstance(value, StoredTensor) else value for key, value in batch.items()}
+        seeds = out.pop(NOISE)
+        single = seeds.ndim == 0
+        drawn = "moments" in out
+        raw = out.pop("moments" if drawn else "latents")
+        raw = raw[None] if single else raw  # (B, 2C, …) or (B, C, …)
+        if drawn:
+            raw = sample_moments(raw, _noise(raw, seeds.reshape(-1).tolist()))
+        latents = self.family.latents(raw, self.scaling)
+        return {"latents": latents[0] if single else latents, **out}
+
+    def scan(
+        self, *, threads: int = 4, progress: Progress | None = None
+    ) -> tuple[npt.NDArray[np.int32], list[LedgerEntry]]:
+        """The bucket of every row and what is to be said of it, as `TextToImageDataset.scan` gives them."""
+        return self.addresses.buckets, list(self.addresses.notes)
+
+    @property
+    def scaling(self) -> dict[str, torch.Tensor]:
+        """What turns kept latents into the model's."""
+        if self._scaling is None:
+            key = scaling_key(self.addresses.fingerprints.picture)
+            (row,) = self.store.find([key]).tolist()
+            if row < 0:
+                raise StoreError(
+                    f"{self.store.path}: holds no scaling of this autoencoder; run `calotype encode` again"
+                )
+            self._scaling = self.store.get(row)
+        return self._scaling
+
+    def _noise_seed(self, key: SampleKey) -> int:
+        seed = self.seed if key.seed is None else key.seed
+        return int(generator(seed, key, Stream.LATENT_NOISE).integers(2**63))
+
+    def _rows(self, key: SampleKey, picture: Picture, draw: CaptionDraw) -> tuple[int, int]:
+        found = self.store.find([picture.key, self.addresses.text_key(draw.text)]).tolist()
+        for row, what in zip(found, ("picture", "text"), strict=True):
+            if row < 0:
+                raise StoreError(
+                    f"{self.store.path}: the {what} of {self.manifest[key.index].id!r} (epoch {key.epoch}) is not "
+                    "there any more; run `calotype encode` again"
+                )
+        return found[0], found[1]
+
+
+def _noise(moments: torch.Tensor, seeds: list[int]) -> torch.Tensor:
+    """Standard normal (B, C, …) for moments (B, 2C, …): each sample's own draw, on the device where it is."""
+    noise = torch.empty((len(moments), moments.shape[1] // 2, *moments.shape[2:]), device=moments.device)
+    for row, seed in zip(noise, seeds, strict=True):
+        row.normal_(generator=torch.Generator(moments.device).manual_seed(seed))
+    return noise

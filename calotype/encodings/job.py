@@ -1,0 +1,118 @@
+"""The encode job: what a dataset lacks in a store, what making it would take, and what came of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from calotype.dataset import TextToImageDataset
+from calotype.encodings.addresses import Addresses, Fingerprints, Variants
+from calotype.encodings.estimate import Estimate, estimate, free_bytes
+from calotype.encodings.frozen import FrozenModels
+from calotype.encodings.store import EncodingStore
+from calotype.encodings.work import Work, find_work
+from calotype.encodings.worker import Done, EncodeWorker
+from calotype.errors import StoreError
+from calotype.ledger import LedgerEntry
+from calotype.progress import Track, silent
+
+__all__ = ["EncodeJob", "EncodeReport"]
+
+_SPARE: Final = 64 << 20
+"""Bytes of the disk that are left alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeReport:
+    """What came of a job. `to_json` gives it as plain values."""
+
+    encoded: int
+    """Records computed."""
+    reused: int
+    """Records that were there."""
+    failed: int
+    """Pictures that could not be read."""
+    bytes: int
+    """Written: tensors, without headers."""
+    seconds: float
+    failures: tuple[LedgerEntry, ...] = ()
+    notes: tuple[LedgerEntry, ...] = ()
+    """Captions that are cut, pictures that are enlarged."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "encoded": self.encoded,
+            "reused": self.reused,
+            "failed": self.failed,
+            "bytes": self.bytes,
+            "seconds": round(self.seconds, 3),
+            "failures": [{"id": one.id, "reason": one.reason} for one in self.failures],
+            "notes": [{"kind": one.kind, "id": one.id, "reason": one.reason} for one in self.notes],
+        }
+
+
+@dataclass(kw_only=True)
+class EncodeJob:
+    """Encodes what a dataset needs with a model's frozen parts.
+
+    Plain data and functions: an engine calls `plan` once, `worker` on each machine, and gives the workers chunks.
+    """
+
+    dataset: TextToImageDataset
+    models: FrozenModels
+    store: EncodingStore
+    variants: Variants = field(default_factory=Variants)
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    batch_size: int | None = None
+
+    def plan(self, track: Track = silent) -> tuple[Addresses, Work]:
+        """Reads what is not known of the files yet, and lists what the store lacks.
+
+        Raises:
+            ConfigError: Something is drawn without end and nothing says how many variants stand for it.
+        """
+        fingerprints = Fingerprints(self.models.picture_fingerprint, self.models.text_fingerprint)
+        with track("reading files") as show:
+            addresses = Addresses(self.dataset, fingerprints, self.variants, threads=self.threads, progress=show)
+        with track("looking for what is encoded already") as show:
+            return addresses, find_work(addresses, self.store, progress=show)
+
+    def expect(self, work: Work) -> Estimate:
+        """What the work takes."""
+        return estimate(work, self.models.spec, device=self.models.device, dtype=self.models.dtype)
+
+    def check_room(self, work: Work) -> None:
+        """Refuses to begin what can't be finished.
+
+        Raises:
+            StoreError: The disk has not that much free.
+        """
+        free = free_bytes(self.store.path)
+        facts = self.models.spec.encodings
+        wanted = sum(facts.picture_bytes(*one.geometry.target_size) for one in work.pictures)
+        wanted = wanted * self.models.dtype.itemsize // (2 if self.models.latents == "moments" else 4)
+        if wanted + _SPARE > free:
+            raise StoreError(
+                f"{self.store.path}: encoding {len(work.pictures):,} pictures takes {wanted / 1e9:.1f} GB, and "
+                f"{free / 1e9:.1f} GB are free; choose a --store on another disk, a lower resolution, fewer variants, "
+                "or latents: mean, which takes half"
+            )
+
+    def worker(self) -> EncodeWorker:
+        """A worker for this machine, with shards of its own."""
+        return EncodeWorker(self.dataset, self.models, self.store, threads=self.threads, batch_size=self.batch_size)
+
+    def report(self, addresses: Addresses, work: Work, done: Done, seconds: float) -> EncodeReport:
+        """Puts together what came of it."""
+        unreadable = tuple(note for note in addresses.notes if note.kind == "unreadable")
+        failures = (*unreadable, *done.failures)
+        return EncodeReport(
+            encoded=done.encoded,
+            reused=work.reused,
+            failed=len(failures),
+            bytes=done.bytes,
+            seconds=seconds,
+            failures=failures,
+            notes=(*(note for note in addresses.notes if note.kind != "unreadable"), *done.notes),
+        )

@@ -1,0 +1,102 @@
+"""The options of encodings, as a config's `encodings` section has them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import torch
+
+from calotype.components import check_options
+from calotype.encodings.addresses import Variants
+from calotype.encodings.frozen import FrozenModels
+from calotype.encodings.store import EncodingStore
+from calotype.errors import ConfigError, unknown_key
+
+__all__ = ["EncodingOptions", "default_store"]
+
+_DTYPES: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodingOptions:
+    """What to encode with, how much of it to keep, and where.
+
+    Raises:
+        ConfigError: A value that can't be.
+    """
+
+    model: str
+    """A name of the table, a name on the hub, or a local pipeline folder."""
+    store: str | Path | None = None
+    """The folder of the records; by default one for all datasets, `$CALOTYPE_CACHE/encodings` (else
+    `~/.cache/calotype/encodings`)."""
+    dtype: str = "bfloat16"
+    """Of the frozen models and of what is kept: `bfloat16`, `float16` or `float32`."""
+    latents: Literal["moments", "mean"] = "moments"
+    """`moments` keeps the posterior, so that latents are drawn anew each epoch; `mean` its mean alone, half as much."""
+    max_sequence_length: int | None = None
+    """Tokens of a caption, for models that have a choice; None is the model's usual length."""
+    image_variants: int | None = None
+    """Outcomes to keep of each picture where its crop, angle or colours are drawn anew each epoch."""
+    caption_variants: int | None = None
+    """Likewise of each caption whose parts are shuffled or dropped."""
+    on_the_fly: bool = False
+    """Encode what is missing while training, in its first epoch."""
+    weights: str | None = None
+    """Variant of the weights to load, such as `fp16`, where the model's repository has them so."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _DTYPES:
+            raise ConfigError(f"encodings.dtype: found {self.dtype!r}, expected one of {', '.join(_DTYPES)}")
+        if not isinstance(self.on_the_fly, bool):
+            raise ConfigError(f"encodings.on_the_fly: found {self.on_the_fly!r}, expected true or false")
+        self.variants  # noqa: B018 - raises when a count can't be
+
+    @classmethod
+    def of(cls, section: dict[str, Any]) -> Self:
+        """The options of a config's section.
+
+        Raises:
+            ConfigError: One is unknown; names the nearest. Or no model is named.
+        """
+        names = [field.name for field in fields(cls)]
+        for key in section:
+            if key not in names:
+                raise unknown_key("encodings", key, names)
+        if not section.get("model"):
+            raise ConfigError("encodings: nothing says for which model; name it with --model or model: flux.1-dev")
+        check_options(cls, (), section, where="encodings")
+        return cls(**section)
+
+    @property
+    def variants(self) -> Variants:
+        """What stands for what can't be listed."""
+        return Variants(image=self.image_variants, caption=self.caption_variants)
+
+    def models(self, device: str | torch.device = "cpu") -> FrozenModels:
+        """The frozen models; none is loaded yet."""
+        return FrozenModels(
+            self.model,
+            device=device,
+            dtype=_DTYPES[self.dtype],
+            max_sequence_length=self.max_sequence_length,
+            latents=self.latents,
+            variant=self.weights,
+        )
+
+    def open_store(self, *, create: bool = False) -> EncodingStore:
+        """The store.
+
+        Raises:
+            StoreError: There is none, and it is not to be made.
+        """
+        return EncodingStore(default_store() if self.store is None else Path(self.store).expanduser(), create=create)
+
+
+def default_store() -> Path:
+    """The store that all datasets share."""
+    home = os.environ.get("CALOTYPE_CACHE")
+    return (Path(home).expanduser() if home else Path.home() / ".cache" / "calotype") / "encodings"

@@ -1,0 +1,55 @@
+"""Records as a batch takes them: tensors that are still on disk, and read to where they are wanted."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+
+from calotype.encodings.store import EncodingStore
+
+__all__ = ["StoredTensor"]
+
+
+class StoredTensor:
+    """One tensor of a record. It satisfies `calotype.types.Readable`.
+
+    Args:
+        store: Where it is.
+        row: Of the record.
+        name: Of the tensor.
+        length: Its first dimension is filled up with zeros to so many; None takes it as it is.
+    """
+
+    __slots__ = ("_name", "_padded", "_row", "_store", "dtype", "length", "shape")
+
+    def __init__(self, store: EncodingStore, row: int, name: str, *, length: int | None = None) -> None:
+        field = next(field for field in store.layout(row) if field.name == name)
+        self._store, self._row, self._name = store, row, name
+        self._padded = length is not None
+        self.length = field.shape[0]
+        """Of the first dimension as it is kept."""
+        self.dtype: torch.dtype = field.dtype
+        self.shape: tuple[int, ...] = field.shape if length is None else (length, *field.shape[1:])
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+    def read_into(self, out: torch.Tensor) -> None:
+        """Fills `out`, a contiguous CPU tensor of this shape and dtype.
+
+        Raises:
+            StoreError: The record is damaged; names the shard.
+        """
+        if not self._padded:
+            self._store.read_into(self._row, self._name, out)
+            return
+        self._store.read_into(self._row, self._name, out[: self.length])
+        out[self.length :].zero_()
+
+    def load(self) -> torch.Tensor:
+        """The tensor in memory of its own."""
+        out = torch.empty(self.shape, dtype=self.dtype)
+        self.read_into(out)
+        return out

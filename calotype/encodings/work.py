@@ -1,0 +1,67 @@
+"""What is still to be encoded of a dataset: every record its samples can need, less those the store has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from calotype.encodings.addresses import Addresses, Picture
+from calotype.encodings.store import EncodingStore
+
+__all__ = ["Text", "Work", "find_work"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """One final caption and the key of its record."""
+
+    text: str
+    key: bytes
+    index: int
+    """A row that has it, to be named when something is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """Records to make, each once."""
+
+    pictures: tuple[Picture, ...]
+    """By size, so that neighbours fit into one batch; outcomes of one file stand together."""
+    texts: tuple[Text, ...]
+    """By length."""
+    reused: int
+    """Records that the dataset needs and the store has."""
+    needed: frozenset[bytes]
+    """The keys of all of them, made or not."""
+
+
+def find_work(
+    addresses: Addresses, store: EncodingStore, *, progress: Callable[[int, int], None] | None = None
+) -> Work:
+    """Lists what a dataset needs, finds what is there, and orders the rest.
+
+    The empty caption is always needed: what a dropped caption becomes, also when nothing is dropped yet.
+    """
+    pictures: dict[bytes, Picture] = {}
+    texts: dict[bytes, Text] = {(key := addresses.text_key("")): Text(text="", key=key, index=0)}
+    total = len(addresses)
+    for index in range(total):
+        for picture in addresses.pictures(index):
+            pictures.setdefault(picture.key, picture)
+        for text in addresses.texts(index):
+            if (key := addresses.text_key(text)) not in texts:
+                texts[key] = Text(text=text, key=key, index=index)
+        if progress is not None and index % 1000 == 0:
+            progress(index, total)
+    missing_pictures = [pictures[key] for key in _missing(store, list(pictures))]
+    missing_texts = [texts[key] for key in _missing(store, list(texts))]
+    return Work(
+        pictures=tuple(sorted(missing_pictures, key=lambda one: (one.geometry.target_size, one.index))),
+        texts=tuple(sorted(missing_texts, key=lambda one: len(one.text))),
+        reused=len(pictures) + len(texts) - len(missing_pictures) - len(missing_texts),
+        needed=frozenset(pictures) | frozenset(texts),
+    )
+
+
+def _missing(store: EncodingStore, keys: Sequence[bytes]) -> list[bytes]:
+    return [key for key, row in zip(keys, store.find(keys).tolist(), strict=True) if row < 0]

@@ -1,0 +1,262 @@
+"""The chunk worker: encodes pictures and texts with models of its own into shards of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from typing import Any, Final, TypeVar
+
+import torch
+import xxhash
+
+from calotype.dataset import TextToImageDataset
+from calotype.encodings.addresses import Picture
+from calotype.encodings.frozen import FrozenModels
+from calotype.encodings.keys import scaling_key
+from calotype.encodings.store import EncodingStore
+from calotype.encodings.work import Text
+from calotype.errors import CalotypeError, ImageError
+from calotype.ledger import LedgerEntry
+from calotype.transforms import ImageProgram
+from calotype.types import Geometry, SampleKey
+
+__all__ = ["Done", "EncodeWorker", "picture_pixels"]
+
+logger = logging.getLogger("calotype")
+
+_PIXELS: Final = {"cuda": 4 << 20, "cpu": 1 << 20}
+"""Of one batch, until a device says that it is too much: four pictures of 1024² on a GPU, one on a CPU."""
+_TEXTS: Final = {"cuda": 32, "cpu": 8}
+_AHEAD: Final = 2
+"""Batches decoded, or waiting to be written, beside the one that is encoded."""
+
+_T = TypeVar("_T")
+Progress = Callable[[int], None]
+"""Called with how many items more are done."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Done:
+    """What came of a chunk."""
+
+    encoded: int = 0
+    bytes: int = 0
+    failures: list[LedgerEntry] = field(default_factory=list)
+    notes: list[LedgerEntry] = field(default_factory=list)
+    """Texts that a tokenizer cuts."""
+
+    def add(self, other: Done) -> None:
+        self.encoded += other.encoded
+        self.bytes += other.bytes
+        self.failures += other.failures
+        self.notes += other.notes
+
+
+class EncodeWorker:
+    """Encodes chunks, one after the other. Every batch is in the store before the next but two begins.
+
+    Args:
+        dataset: Whose rows the pictures and texts are of.
+        models: Loads what a chunk needs when it comes; the text encoders leave before the autoencoder comes.
+        store: Where the records go, in shards that no other worker writes to.
+        threads: How many pictures to decode at once.
+        batch_size: Pictures encoded at once; by default as many as have 4 megapixels on a GPU, 1 on a CPU. Halved for
+            good where the device runs out of memory.
+    """
+
+    def __init__(
+        self,
+        dataset: TextToImageDataset,
+        models: FrozenModels,
+        store: EncodingStore,
+        *,
+        threads: int,
+        batch_size: int | None = None,
+    ) -> None:
+        self._dataset, self._models, self._store = dataset, models, store
+        self._batch_size = batch_size
+        self._most: dict[str, int] = {}
+        """Batch sizes that the device's memory has limited."""
+        self._writer = store.writer()
+        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="calotype-decode")
+        self._scribe = ThreadPoolExecutor(1, thread_name_prefix="calotype-write")
+        # On a CPU decoding and encoding would only take the cores from each other.
+        self._ahead = _AHEAD if models.device.type != "cpu" else 0
+
+    def texts(self, texts: Sequence[Text], *, progress: Progress | None = None) -> Done:
+        """Encodes captions: neighbours together, so give them by length."""
+        done = Done()
+        size = self._batch_size or _TEXTS.get(self._models.device.type, 8)
+        self._models.release_pictures()
+        for number in range(0, len(texts), size):
+            batch = texts[number : number + size]
+            for some, records in self._halving("texts", batch, self._encode_texts):
+                self._writer.put([one.key for one in some], records, kind="text")
+                done.encoded += len(some)
+                done.bytes += sum(tensor.nbytes for record in records for tensor in record.values())
+                if progress is not None:
+                    progress(len(some))
+            done.notes += self._cut(batch)
+        return done
+
+    def pictures(self, pictures: Sequence[Picture], *, progress: Progress | None = None) -> Done:
+        """Encodes pictures: neighbours of one size together. One that can't be read costs only itself."""
+        done = Done()
+        if not pictures:
+            return done
+        self._models.release_texts()
+        self._keep_scaling()
+        writes: deque[Future[None]] = deque()
+        try:
+            for items in self._batches(pictures, done, progress):
+                images = torch.stack([image for _, image in items])
+                for some, encoded in self._halving("pictures", range(len(items)), partial(self._encode, images)):
+                    keys = [items[place][0].key for place in some]
+                    while len(writes) > self._ahead:
+                        writes.popleft().result()
+                    writes.append(self._scribe.submit(self._write, keys, encoded, done))
+                    if progress is not None:
+                        progress(len(keys))
+                del images
+        finally:
+            for write in writes:
+                write.result()
+        return done
+
+    def close(self) -> None:
+        """Finishes the shard."""
+        self._decoders.shutdown(cancel_futures=True)
+        self._scribe.shutdown()
+        self._writer.close()
+
+    def __enter__(self) -> EncodeWorker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _encode_texts(self, batch: Sequence[Text]) -> list[dict[str, torch.Tensor]]:
+        encoded = self._models.encode_texts([one.text for one in batch])
+        return [{name: tensor.to("cpu") for name, tensor in record.items()} for record in encoded]
+
+    def _encode(self, images: torch.Tensor, part: Sequence[int]) -> dict[str, torch.Tensor]:
+        return self._models.encode_pictures(images[part[0] : part[-1] + 1])
+
+    def _write(self, keys: list[bytes], encoded: dict[str, torch.Tensor], done: Done) -> None:
+        records = {name: tensor.to("cpu") for name, tensor in encoded.items()}  # waits for the device
+        self._writer.put(keys, records, kind="picture")
+        done.encoded += len(keys)
+        done.bytes += sum(tensor.nbytes for tensor in records.values())
+
+    def _keep_scaling(self) -> None:
+        """What turns stored latents into the model's, so that training needs no autoencoder."""
+        key = scaling_key(self._models.picture_fingerprint)
+        if self._store.find([key])[0] < 0:
+            scaling = {name: tensor.to("cpu") for name, tensor in self._models.scaling.items()}
+            self._writer.put([key], [scaling], kind="scaling")
+
+    def _batches(
+        self, pictures: Sequence[Picture], done: Done, progress: Progress | None
+    ) -> Iterator[list[tuple[Picture, torch.Tensor]]]:
+        """Decoded pictures of one shape, as many as a batch takes, the next ones decoded meanwhile."""
+        groups = [list(group) for _, group in groupby(pictures, lambda one: (one.index, one.geometry.target_size))]
+        pending: deque[tuple[list[Picture], Future[list[torch.Tensor] | ImageError]]] = deque()
+        todo = iter(groups)
+        batch: list[tuple[Picture, torch.Tensor]] = []
+        waiting = 0
+        while True:
+            while waiting < max(1, self._room(pictures[0])) * (1 + self._ahead):
+                if (group := next(todo, None)) is None:
+                    break
+                pending.append((group, self._decoders.submit(picture_pixels, self._dataset, group)))
+                waiting += len(group)
+            if not pending:
+                break
+            group, future = pending.popleft()
+            waiting -= len(group)
+            images = future.result()
+            if isinstance(images, ImageError):
+                id = self._dataset.manifest[group[0].index].id
+                done.failures.append(LedgerEntry(kind="unreadable", id=id, reason=str(images)))
+                if progress is not None:
+                    progress(len(group))
+                continue
+            for picture, image in zip(group, images, strict=True):
+                if batch and (batch[0][1].shape != image.shape or len(batch) >= self._room(batch[0][0], image)):
+                    yield batch
+                    batch = []
+                batch.append((picture, image))
+        if batch:
+            yield batch
+
+    def _room(self, picture: Picture, image: torch.Tensor | None = None) -> int:
+        """Pictures of this size in a batch."""
+        height, width = image.shape[1:] if image is not None else picture.geometry.target_size
+        pixels = _PIXELS.get(self._models.device.type, 1 << 20)
+        size = self._batch_size or max(1, pixels // (height * width))
+        return max(1, min(size, self._most.get("pictures", size)))
+
+    def _halving(
+        self, what: str, items: Sequence[Any], work: Callable[[Sequence[Any]], _T]
+    ) -> Iterator[tuple[Sequence[Any], _T]]:
+        """The work on all items, in as few parts as the device's memory allows."""
+        start = 0
+        while start < len(items):
+            part = items[start : start + self._most.get(what, len(items))]
+            try:
+                result = work(part)
+            except torch.OutOfMemoryError as error:
+                if len(part) == 1:
+                    raise CalotypeError(
+                        f"the {self._models.device} has not enough memory to encode one of the {what}: {error}; "
+                        "free some of it, lower the resolution, or encode on another device"
+                    ) from error
+                self._most[what] = len(part) // 2
+                logger.warning("out of memory: %s are encoded %d at a time from here on", what, len(part) // 2)
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                continue
+            yield part, result
+            start += len(part)
+
+    def _cut(self, batch: Sequence[Text]) -> list[LedgerEntry]:
+        notes = []
+        for one, cuts in zip(batch, self._models.cut_texts([one.text for one in batch]), strict=True):
+            for cut in cuts:
+                reason = f"{cut.tokenizer}: {cut.tokens} tokens where the model reads {cut.limit}"
+                notes.append(LedgerEntry(kind="caption_cut", id=self._dataset.manifest[one.index].id, reason=reason))
+        return notes
+
+
+def picture_pixels(dataset: TextToImageDataset, pictures: Sequence[Picture]) -> list[torch.Tensor] | ImageError:
+    """The pixels of some outcomes of one file: uint8 (3, H, W) each, or why they can't be had.
+
+    The very pixels that online training gets: each outcome is a function of the file and its own geometry alone.
+    """
+    ref = dataset.manifest[pictures[0].index].image
+    program, reader = dataset.image_program, dataset.reader
+    images = []
+    try:
+        data = reader.read_bytes(ref)
+        if xxhash.xxh3_128_digest(data) != pictures[0].content:
+            return ImageError(ref.name, "it changed while its dataset was read; run again")
+        decoded = None
+        for one in pictures:
+            # How far a `fast` decode scales depends on the outcome; an exact one serves them all.
+            if decoded is None or reader.decode == "fast":
+                decoded = reader.read(ref, data=data, need=_need(program, one.geometry))
+            resampled = program.resample(decoded.pixels, one.geometry)
+            key = SampleKey(one.index, size=one.geometry.target_size if dataset.buckets is not None else None)
+            images.append(program.finish(resampled, one.geometry, key, dataset.seed, variant=one.variant))
+    except ImageError as error:
+        return error
+    return images
+
+
+def _need(program: ImageProgram, geometry: Geometry) -> Callable[[tuple[int, int]], tuple[int, int]]:
+    return lambda size: program.needed_size(geometry)

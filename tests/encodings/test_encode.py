@@ -1,0 +1,304 @@
+"""The encode job: what is kept is what the models give, each thing once, and only what changed is made again."""
+
+import os
+import shutil
+
+import pytest
+import torch
+from encoding_helpers import NAMES, copied_pipeline, frozen, make_folder, make_job, run
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tiny_pipelines import tiny_pipeline
+
+from calotype.encodings.addresses import Variants
+from calotype.encodings.frozen import FrozenModels
+from calotype.encodings.store import EncodingStore
+from calotype.encodings.work import find_work
+from calotype.encodings.worker import picture_pixels
+from calotype.engine.local import encode
+from calotype.errors import CalotypeError, ConfigError
+from calotype.types import SampleKey
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_folder(tmp_path / "photos")
+
+
+def counts(job):
+    """Records of a store by kind."""
+    kinds = [job.store.kind(int(row)) for row in job.store.rows()]
+    return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+
+
+def planned(job):
+    """(pictures, texts) that are still to be made."""
+    _, work = job.plan()
+    return len(work.pictures), len(work.texts)
+
+
+def test_each_picture_flip_and_text_once(folder, tmp_path):
+    (folder / "twin.txt").write_text((folder / "coffee.txt").read_text())
+    shutil.copy(folder / "coffee.png", folder / "twin.png")
+    job, report = run(folder, tmp_path / "store", img_transform={"horizontal_flip": 0.5})
+    assert counts(job) == {"picture": 2 * len(NAMES), "scaling": 1, "text": len(NAMES) + 1}
+    assert report.encoded == 3 * len(NAMES) + 1 and report.reused == report.failed == 0
+    assert report.bytes > 1000
+    again = encode(job)
+    assert (again.encoded, again.reused, again.bytes) == (0, report.encoded, 0)
+
+
+def test_records_are_what_the_models_give_for_the_pixels_and_texts_of_training(folder, tmp_path):
+    job, _ = run(
+        folder,
+        tmp_path / "store",
+        batch_size=1,
+        img_transform={"horizontal_flip": 0.5},
+        caption_transform={"trigger": "sks"},
+    )
+    online = job.dataset
+    addresses, _ = job.plan()
+    for index in range(len(online)):
+        for epoch in range(3):
+            key = SampleKey(index, epoch)
+            picture = addresses.picture(key)
+            image, _ = online.image(key)
+            (pixels,) = picture_pixels(online, [picture])
+            assert torch.equal(pixels, image)
+            (row,) = job.store.find([picture.key])
+            expected = job.models.encode_pictures(image[None])
+            kept = job.store.get(int(row))
+            assert kept.keys() == expected.keys()
+            assert all(torch.equal(kept[name], expected[name][0]) for name in kept)
+            text = online.caption(key).text
+            (row,) = job.store.find([addresses.text_key(text)])
+            (expected,) = job.models.encode_texts([text])
+            kept = job.store.get(int(row))
+            # The encoders saw another number of texts at once: a matrix product may add up in another order.
+            for name in kept:
+                torch.testing.assert_close(kept[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_drop_recomputes_nothing(folder, tmp_path):
+    run(folder, tmp_path / "store", caption_transform={"drop": 0.05})
+    for drop in (0.1, 0.0):
+        assert planned(make_job(folder, tmp_path / "store", caption_transform={"drop": drop})) == (0, 0)
+
+
+def test_a_trigger_recomputes_texts_only(folder, tmp_path):
+    run(folder, tmp_path / "store")
+    assert planned(make_job(folder, tmp_path / "store", caption_transform={"trigger": "sks"})) == (0, len(NAMES))
+
+
+def test_one_caption_recomputes_one_text(folder, tmp_path):
+    run(folder, tmp_path / "store")
+    (folder / "coffee.txt").write_text("a cup")
+    assert planned(make_job(folder, tmp_path / "store")) == (0, 1)
+
+
+def test_one_image_more_is_one_picture_and_one_text(folder, tmp_path):
+    run(folder, tmp_path / "store")
+    Image.new("RGB", (96, 72), "red").save(folder / "aaa.png")  # sorts before all others
+    (folder / "aaa.txt").write_text("red")
+    assert planned(make_job(folder, tmp_path / "store")) == (1, 1)
+
+
+def test_other_pixels_under_the_same_name_length_and_time(folder, tmp_path):
+    run(folder, tmp_path / "store")
+    path = folder / "coffee.png"
+    before = path.stat()
+    data = bytearray(path.read_bytes())
+    Image.open(path).transpose(Image.Transpose.ROTATE_180).save(path)
+    changed = path.read_bytes()[: len(data)].ljust(len(data), b"\0")  # bytes behind a PNG's end are no part of it
+    if len(path.read_bytes()) > len(data):
+        Image.new("RGB", (96, 72), "blue").save(path)
+        changed = path.read_bytes().ljust(len(data), b"\0")
+    path.write_bytes(changed)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size and path.stat().st_mtime_ns == before.st_mtime_ns
+    assert planned(make_job(folder, tmp_path / "store")) == (1, 0)
+
+
+def test_a_renamed_folder_and_file_keep_everything(folder, tmp_path):
+    run(folder, tmp_path / "store")
+    folder = folder.rename(tmp_path / "elsewhere")
+    for end in ("png", "txt"):
+        (folder / f"coffee.{end}").rename(folder / f"zebra.{end}")
+    (tmp_path / "store").rename(tmp_path / "moved")
+    assert planned(make_job(folder, tmp_path / "moved")) == (0, 0)
+
+
+def test_another_size_decode_background_or_crop_is_another_record(folder, tmp_path):
+    run(folder, tmp_path / "store")
+    everything = (len(NAMES), 0)
+    for options in (
+        {"resolution": 128},
+        {"img_transform": {"interpolation": "bicubic"}},
+        {"background": [0, 0, 0]},
+        {"decode": "fast"},
+        {"buckets": False, "resolution": None, "img_transform": {"resize": [64, 64], "center_crop": True}},
+    ):
+        assert planned(make_job(folder, tmp_path / "store", **options)) == everything, options
+
+
+def test_other_weights_under_the_same_name_recompute_what_they_made(folder, tmp_path):
+    pipeline = copied_pipeline(tmp_path / "pipeline")
+    run(folder, tmp_path / "store", models=FrozenModels(pipeline, dtype=torch.float32))
+    assert planned(make_job(folder, tmp_path / "store", models=frozen())) == (0, 0)  # the same under another name
+
+    file = next((pipeline / "vae").glob("*.safetensors"))
+    weights = load_file(file)
+    name = sorted(weights)[0]
+    save_file(weights | {name: weights[name] + 1e-3}, file, metadata={"format": "pt"})
+    job = make_job(folder, tmp_path / "store", models=FrozenModels(pipeline, dtype=torch.float32))
+    assert planned(job) == (len(NAMES), 0)
+
+    file = next((pipeline / "text_encoder").glob("*.safetensors"))
+    weights = load_file(file)
+    name = sorted(weights)[0]
+    save_file(weights | {name: weights[name] + 1e-3}, file, metadata={"format": "pt"})
+    job = make_job(folder, tmp_path / "store", models=FrozenModels(pipeline, dtype=torch.float32))
+    assert planned(job) == (len(NAMES), len(NAMES) + 1)
+
+
+def test_another_dtype_or_kind_of_latents_is_another_record(folder, tmp_path):
+    run(folder, tmp_path / "store")
+    half = FrozenModels(tiny_pipeline("flux.1-dev"), dtype=torch.bfloat16)
+    mean = FrozenModels(tiny_pipeline("flux.1-dev"), dtype=torch.float32, latents="mean")
+    assert planned(make_job(folder, tmp_path / "store", models=half)) == (len(NAMES), len(NAMES) + 1)
+    assert planned(make_job(folder, tmp_path / "store", models=mean)) == (len(NAMES), 0)
+
+
+def test_a_corrupt_image_costs_only_itself(folder, tmp_path):
+    for name, data in (("cut.png", (folder / "coffee.png").read_bytes()[:3000]), ("page.jpg", b"<!doctype html>")):
+        (folder / name).write_bytes(data)
+        (folder / name).with_suffix(".txt").write_text(f"a {name}")
+    job, report = run(folder, tmp_path / "store")
+    assert counts(job)["picture"] == len(NAMES)
+    assert report.failed == 2 and {one.id for one in report.failures} == {"cut.png", "page.jpg"}
+    assert encode(job).encoded == 0
+
+
+def test_a_file_that_changes_meanwhile_is_named_and_not_kept(folder, tmp_path):
+    job = make_job(folder, tmp_path / "store")
+    addresses, work = job.plan()
+    shutil.copy(folder / "rocket.png", folder / "coffee.png")
+    with job.worker() as worker:
+        done = worker.pictures(work.pictures)
+    assert [one.id for one in done.failures] == ["coffee.png"] and "changed" in done.failures[0].reason
+    assert len(addresses) == len(NAMES) and counts(job)["picture"] == len(NAMES) - 1
+
+
+class Cramped:
+    """Models on a device without the memory for more than one picture or two texts. The memory alone is made up."""
+
+    def __init__(self, models):
+        self._models = models
+        self.asked = []
+
+    def __getattr__(self, name):
+        return getattr(self._models, name)
+
+    def encode_pictures(self, img):
+        self.asked.append(len(img))
+        if len(img) > 1:
+            raise torch.OutOfMemoryError("made up")
+        return self._models.encode_pictures(img)
+
+    def encode_texts(self, texts):
+        if len(texts) > 2:
+            raise torch.OutOfMemoryError("made up")
+        return self._models.encode_texts(texts)
+
+
+def test_out_of_memory_halves_the_batch_for_good(folder, tmp_path):
+    models = Cramped(frozen())
+    job = make_job(folder, tmp_path / "store", models=models, batch_size=4)
+    report = encode(job)
+    assert report.encoded == 2 * len(NAMES) + 1 and report.failed == 0
+    assert models.asked == [4, 2, 1, 1, 1, 1]
+
+
+def test_not_enough_memory_for_one_is_an_error_that_says_so(folder, tmp_path):
+    models = Cramped(frozen())
+    models.encode_pictures = models.encode_texts = lambda batch: (_ for _ in ()).throw(
+        torch.OutOfMemoryError("made up")
+    )
+    with pytest.raises(CalotypeError, match="not enough memory"):
+        encode(make_job(folder, tmp_path / "store", models=models))
+
+
+ENDLESS = {
+    "img_transform": {"random_crop": True, "color_jitter": {"hue": 0.1}},
+    "caption_transform": {"shuffle_parts": 0.5},
+}
+
+
+def test_what_has_no_end_needs_a_number(folder, tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"random_crop, color_jitter make.*image_variants=4.*each variant takes .* kB"
+    ):
+        run(folder, tmp_path / "store", **ENDLESS)
+    with pytest.raises(ConfigError, match=r"shuffle_parts makes.*caption_variants=4"):
+        run(folder, tmp_path / "store", variants=Variants(image=2), **ENDLESS)
+    for bad in (0, -1, True, 1.5):
+        with pytest.raises(ConfigError, match="image_variants"):
+            Variants(image=bad)
+
+
+def test_variants_are_encoded_once_whatever_seed_or_order(folder, tmp_path):
+    variants = Variants(image=3, caption=2)
+    job, _ = run(folder, tmp_path / "store", variants=variants, **ENDLESS)
+    assert counts(job)["picture"] == 3 * len(NAMES)
+    # One text as it is, up to two shuffled, for each; and the empty one.
+    assert len(NAMES) + 1 <= counts(job)["text"] <= 3 * len(NAMES) + 1
+    Image.new("RGB", (96, 72), "red").save(folder / "aaa.png")
+    (folder / "aaa.txt").write_text("red")
+    assert planned(make_job(folder, tmp_path / "store", variants=variants, seed=9, **ENDLESS)) == (3, 1)
+    assert planned(make_job(folder, tmp_path / "store", variants=Variants(image=4, caption=2), **ENDLESS))[0] == 5 + 3
+
+
+def test_two_datasets_share_what_they_have_in_common(folder, tmp_path):
+    run(folder, tmp_path / "store")
+    other = make_folder(tmp_path / "other", names=(*NAMES[:2], "motorcycle_left.png"))
+    assert planned(make_job(other, tmp_path / "store")) == (1, 1)
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_done(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("calotype.encodings.job.free_bytes", lambda path: 1000)
+    with pytest.raises(CalotypeError, match=r"encoding 4 pictures takes .* are free; choose a --store"):
+        run(folder, tmp_path / "store")
+    assert len(EncodingStore(tmp_path / "store")) == 0
+
+
+def test_custom_steps_are_told_apart(folder, tmp_path):
+    from torchvision.transforms import v2
+
+    variants = Variants(image=1)
+    run(folder, tmp_path / "store", variants=variants, img_transform=[{}, v2.Grayscale(3)])
+    same = make_job(folder, tmp_path / "store", variants=variants, img_transform=[{}, v2.Grayscale(3)])
+    other = make_job(folder, tmp_path / "store", variants=variants, img_transform=[{}, v2.GaussianBlur(3)])
+    assert planned(same) == (0, 0) and planned(other) == (len(NAMES), 0)
+    strength = 3
+    closure = make_job(
+        folder, tmp_path / "store", variants=variants, img_transform=[{}, lambda image: image // strength]
+    )
+    with pytest.raises(ConfigError, match="cache_key"):
+        planned(closure)
+
+
+def test_texts_that_are_cut_are_noted(folder, tmp_path):
+    (folder / "coffee.txt").write_text("very " * 200 + "long")
+    _, report = run(folder, tmp_path / "store")
+    assert {(note.kind, note.id) for note in report.notes} == {("caption_cut", "coffee.png")}
+    assert any("tokens where the model reads 77" in note.reason for note in report.notes)
+
+
+def test_work_is_listed_by_size_and_length(folder, tmp_path):
+    make_folder(folder, names=("motorcycle_left.png",), size=(72, 96))
+    job = make_job(folder, tmp_path / "store")
+    addresses, _ = job.plan()
+    work = find_work(addresses, job.store)
+    sizes = [one.geometry.target_size for one in work.pictures]
+    lengths = [len(one.text) for one in work.texts]
+    assert sizes == sorted(sizes) and lengths == sorted(lengths) and lengths[0] == 0
