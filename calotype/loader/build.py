@@ -83,7 +83,7 @@ class BatchBuilder:
         parts = self._memory.reserve([tensor.nbytes * self._size for tensor in tensors])
         for key, tensor, part in zip(keys, tensors, parts, strict=True):
             shape = (self._size, *tensor.shape)
-            self._stacked[key] = part[: prod(shape) * tensor.itemsize].view(tensor.dtype).view(shape)
+            self._stacked[key] = part[: prod(shape) * tensor.dtype.itemsize].view(tensor.dtype).view(shape)
         self._lists = {key: [None] * self._size for key in sample if key not in self._stacked}
         self._first = {key: _described(value) for key, value in sample.items()}
 

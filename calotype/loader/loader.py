@@ -15,6 +15,7 @@ import torch
 import xxhash
 
 from calotype.dataset import TextToImageDataset
+from calotype.encodings.dataset import EncodedDataset
 from calotype.errors import ConfigError, LoaderError
 from calotype.ledger import Ledger, LedgerEntry
 from calotype.loader.device import DeviceCopier
@@ -46,7 +47,7 @@ class Loader:
     break still resumes in the middle.)
 
     Args:
-        dataset: A `TextToImageDataset`.
+        dataset: A `TextToImageDataset` or an `EncodedDataset`.
         batch_size: Samples each rank gets a step.
         seed: Of the order and of every draw; defaults to the dataset's.
         device: Where batches go; defaults to the CPU.
@@ -74,7 +75,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: TextToImageDataset,
+        dataset: TextToImageDataset | EncodedDataset,
         batch_size: int = 1,
         *,
         seed: int | None = None,
@@ -119,6 +120,8 @@ class Loader:
             weights=dataset.manifest.weights(),
         )
         if device_cache:
+            if isinstance(dataset, EncodedDataset):
+                raise ConfigError("device_cache: keeps pixels, and this dataset has none; encodings are read from disk")
             dataset = _with_device_cache(dataset, self.device)
             in_process = True
         self._setup = Setup(
@@ -127,7 +130,8 @@ class Loader:
             threads=threads if threads is not None else _default_threads(),
             prefetch=prefetch,
             on_error=on_error,
-            finish=self.device.type == "cpu",
+            # What is encoded on the fly is encoded by the models of this process.
+            finish=self.device.type == "cpu" and not getattr(dataset, "on_the_fly", False),
         )
         self._in_process = in_process or sys.platform == "win32"
         self._copier = DeviceCopier(self.device)
@@ -154,6 +158,8 @@ class Loader:
         if self._midway:  # the loop before ended early
             self._cursor = Cursor(epoch=self._cursor.epoch + 1)
         self._runs += 1
+        if (begin_epoch := getattr(self.dataset, "begin_epoch", None)) is not None:
+            begin_epoch()
         return self._run(self._runs)
 
     def _run(self, run: int) -> Iterator[Batch]:
@@ -239,6 +245,8 @@ class Loader:
             self._copier.clear()
             self._source.close()
             self._source = self._at = None
+        if (close := getattr(self.dataset, "close", None)) is not None:
+            close()
 
     def __enter__(self) -> Loader:
         return self

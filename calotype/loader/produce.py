@@ -28,7 +28,8 @@ logger = logging.getLogger("calotype")
 class Preparable(Protocol):
     """What the loader needs of a dataset.
 
-    One that `tokenises` also has `caption` and `truncated`, which tell of texts that are cut.
+    One that `tokenises` also has `caption` and `truncated`, which tell of texts that are cut. One with `for_batch` is
+    asked, for the keys of each batch, what prepares that batch.
     """
 
     def __len__(self) -> int: ...
@@ -120,8 +121,11 @@ class Producer:
         while not len(plan := self._plan_of(cursor)):  # weights below 1 can leave an epoch empty
             cursor = Cursor(epoch=cursor.epoch + 1)
         builder = BatchBuilder(len(keys := plan[cursor.step]), memory)
+        for_batch = getattr(self._dataset, "for_batch", None)
+        dataset: Preparable = self._dataset if for_batch is None else for_batch(keys)
         samples = [
-            self._pool.submit(self._make, builder, plan, cursor.step, place, key) for place, key in enumerate(keys)
+            self._pool.submit(self._make, dataset, builder, plan, cursor.step, place, key)
+            for place, key in enumerate(keys)
         ]
         job = _Job(cursor=cursor, memory=memory, builder=builder, samples=samples)
         self._jobs.append(job)
@@ -159,12 +163,12 @@ class Producer:
         return self._epoch[1]
 
     def _make(
-        self, builder: BatchBuilder, plan: EpochPlan, step: int, place: int, wanted: SampleKey
+        self, dataset: Preparable, builder: BatchBuilder, plan: EpochPlan, step: int, place: int, wanted: SampleKey
     ) -> list[LedgerEntry]:
         notes: list[LedgerEntry] = []
         for key in chain([wanted], plan.stand_ins(step, place)):
             try:
-                sample = self._dataset.prepare(key)
+                sample = dataset.prepare(key)
                 break
             except ImageError as error:
                 if self._on_error == "raise":
@@ -182,7 +186,7 @@ class Producer:
                 )
             )
         notes += self._cut_captions(key)
-        builder.put(place, self._dataset.finish(sample) if self._finish else sample)
+        builder.put(place, dataset.finish(sample) if self._finish else sample)
         return notes
 
     def _cut_captions(self, key: SampleKey) -> list[LedgerEntry]:

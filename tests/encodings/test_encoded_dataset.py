@@ -1,0 +1,236 @@
+"""EncodedDataset: the same samples as online, after the encoders; under the Loader, in any state of the store."""
+
+import pickle
+from collections import Counter
+
+import pytest
+import torch
+from encoding_helpers import NAMES, encoded, frozen, make_folder, make_job, run
+from loader_helpers import digest, ids
+
+import calotype
+from calotype.collate import collate
+from calotype.encodings.addresses import Variants
+from calotype.encodings.dataset import EncodedDataset
+from calotype.encodings.on_the_fly import OnTheFlyDataset
+from calotype.engine.local import encode
+from calotype.errors import ConfigError, StoreError
+from calotype.types import SampleKey
+
+FLIPS = {"img_transform": {"horizontal_flip": 0.5}, "caption_transform": {"drop": 0.2, "trigger": "sks"}}
+ENDLESS = {
+    "img_transform": {"random_crop": {"scale": [0.5, 1.0]}, "horizontal_flip": 0.3},
+    "caption_transform": {"shuffle_parts": 0.4, "drop": 0.1},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = make_folder(tmp_path_factory.mktemp("data") / "photos")
+    return make_folder(folder, names=("motorcycle_left.png", "retina.jpg", "ihc.png"), size=(72, 96))
+
+
+@pytest.fixture(scope="module")
+def job(folder, tmp_path_factory):
+    return run(folder, tmp_path_factory.mktemp("data") / "store", **FLIPS)[0]
+
+
+@pytest.fixture(scope="module")
+def dataset(job):
+    return encoded(job)
+
+
+def keys(dataset, epochs=4):
+    return [SampleKey(index, epoch) for epoch in range(epochs) for index in range(len(dataset))]
+
+
+def test_samples_are_those_of_the_same_seed_and_epoch_online(job, dataset):
+    for key in keys(dataset):
+        sample, online = dataset[key], job.dataset
+        assert sample["text"] == online.caption(key).text and sample["id"] == online.manifest[key.index].id
+        image, _ = online.image(key)
+        moments = job.models.encode_pictures(image[None])["moments"]
+        mean, logvar = moments.chunk(2, dim=1)
+        seed = int(dataset.prepare(key)["noise_seed"])
+        noise = torch.empty_like(mean[0]).normal_(generator=torch.Generator().manual_seed(seed))
+        scaling = job.models.scaling
+        expected = (mean + torch.exp(0.5 * logvar) * noise - scaling["shift_factor"]) * scaling["scaling_factor"]
+        torch.testing.assert_close(sample["latents"], expected[0], rtol=1e-4, atol=1e-4)
+        (text,) = job.models.encode_texts([sample["text"]])
+        torch.testing.assert_close(sample["prompt_embeds"], text["prompt_embeds"], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(sample["pooled_prompt_embeds"], text["pooled_prompt_embeds"], rtol=1e-4, atol=1e-5)
+
+
+def test_latents_are_drawn_anew_each_epoch_and_repeat_for_a_key(dataset):
+    flips = {}
+    for epoch in range(12):
+        key = SampleKey(0, epoch)
+        picture = dataset.addresses.picture(key).key
+        flips.setdefault(picture, []).append(dataset[key]["latents"])
+        assert torch.equal(dataset[key]["latents"], flips[picture][-1])
+    for drawn in flips.values():
+        assert all(not torch.equal(drawn[0], other) for other in drawn[1:])
+
+
+def test_latents_have_the_posterior_s_mean_and_spread(dataset):
+    picture = dataset.addresses.picture(SampleKey(0)).key
+    epochs = [epoch for epoch in range(800) if dataset.addresses.picture(SampleKey(0, epoch)).key == picture]
+    drawn = torch.stack([dataset[SampleKey(0, epoch)]["latents"] for epoch in epochs])
+    (row,) = dataset.store.find([picture])
+    mean, logvar = dataset.store.get(int(row))["moments"].chunk(2)
+    scale = dataset.scaling["scaling_factor"]
+    mean, std = (mean - dataset.scaling["shift_factor"]) * scale, torch.exp(0.5 * logvar) * scale
+    error = (drawn.mean(0) - mean) / (std / len(epochs) ** 0.5)
+    assert error.abs().max() < 6 and error.std() == pytest.approx(1.0, abs=0.1)
+    assert (drawn.std(0) / std).mean() == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize("options", [{"threads": 1}, {"threads": 3}, {"in_process": True}], ids=str)
+def test_the_loader_gives_the_samples_of_its_plan_bit_for_bit(dataset, options):
+    with calotype.Loader(dataset, 2, seed=3, **options) as loader:
+        for epoch in range(2):
+            plan = loader.plan.epoch(epoch)
+            for step, batch in enumerate(loader):
+                assert digest(batch) == digest(collate([dataset[key] for key in plan[step]]))
+
+
+def test_finish_gives_the_same_for_a_batch_as_for_its_samples(dataset):
+    some = [dataset.prepare(SampleKey(index, 1)) for index in (0, 1, 2)]
+    loaded = [{k: v.load() if hasattr(v, "load") else v for k, v in sample.items()} for sample in some]
+    together = dataset.finish(collate(loaded))
+    assert digest(together) == digest(collate([dataset.finish(sample) for sample in some]))
+
+
+def test_a_resumed_loader_goes_on_with_the_very_next_batch(dataset):
+    with calotype.Loader(dataset, 2, seed=3) as loader:
+        batches = iter(loader)
+        next(batches)
+        state = loader.state_dict()
+        rest = [digest(batch) for batch in batches]
+    with calotype.Loader(dataset, 2, seed=3) as loader:
+        loader.load_state_dict(state)
+        assert [digest(batch) for batch in loader] == rest
+
+
+def test_two_ranks_share_an_epoch(dataset):
+    seen = Counter()
+    for rank in (0, 1):
+        with calotype.Loader(dataset, 1, seed=3, rank=rank, world_size=2, in_process=True) as loader:
+            seen.update(ids(loader))
+    assert set(seen) == set(dataset.manifest.ids.to_pylist())
+
+
+def test_it_works_under_torch_s_dataloader_and_pickles(dataset):
+    twin = pickle.loads(pickle.dumps(dataset))
+    assert digest(collate([twin[0]])) == digest(collate([dataset[0]]))
+    batches = torch.utils.data.DataLoader(dataset, batch_size=1, num_workers=1)
+    assert sorted(batch["id"][0] for batch in batches) == sorted(dataset.manifest.ids.to_pylist())
+
+
+@pytest.mark.parametrize("name", ["sdxl", "qwen-image"])
+def test_other_families(folder, tmp_path, name):
+    models = frozen(name)
+    job, _ = run(folder, tmp_path / "store", models=models, caption_transform={"drop": 0.3})
+    dataset = encoded(job)
+    with calotype.Loader(dataset, 2, seed=1) as loader:
+        batches = [batch for _ in range(2) for batch in loader]
+    if name == "sdxl":
+        for batch in batches:
+            assert {tuple(size) for size in batch["original_size"].tolist()} in ({(72, 96)}, {(96, 72)})
+        assert {"original_size", "crop_top_left", "target_size", "pooled_prompt_embeds"} <= batches[0].keys()
+        return
+    lengths = {batch["prompt_embeds"].shape[1] for batch in batches}
+    assert len(lengths) == 1 and lengths.pop() < models.max_sequence_length  # one shape for all, the longest text's
+    for batch in batches:
+        for row, text in enumerate(batch["text"]):
+            (record,) = models.encode_texts([text])
+            count = len(record["prompt_embeds"])
+            mask = batch["prompt_embeds_mask"][row]
+            assert mask[:count].all() and not mask[count:].any()
+            torch.testing.assert_close(
+                batch["prompt_embeds"][row, :count], record["prompt_embeds"], rtol=1e-3, atol=1e-4
+            )
+            assert not batch["prompt_embeds"][row, count:].any()
+
+
+def test_what_is_not_encoded_is_an_error_that_names_the_command(folder, job, tmp_path):
+    with pytest.raises(StoreError, match=r"7 pictures and 8 texts of 15 records.*calotype encode.*on_the_fly"):
+        encoded(make_job(folder, tmp_path / "store"))
+    with pytest.raises(ConfigError, match="device_cache"):
+        calotype.Loader(encoded(job), 1, device_cache=True)
+
+
+def test_variants_come_as_often_as_they_should(folder, tmp_path):
+    job, _ = run(folder, tmp_path / "store", variants=Variants(image=3, caption=2), **ENDLESS)
+    dataset = encoded(job)
+    epochs = 1500
+    seen, texts = Counter(), Counter()
+    for epoch in range(epochs):
+        key = SampleKey(1, epoch)
+        seen[dataset.addresses.picture(key).key] += 1
+        texts[dataset.addresses.caption(key).text] += 1
+        if epoch < 20:
+            assert dataset[key]["latents"].shape == (16, 6, 10)
+    program = dataset.image_program
+    content = int.from_bytes(dataset.addresses.contents[1].digest[:8], "little")
+    size = dataset.buckets.sizes[dataset.addresses.buckets[1]]
+    listed = program.outcomes((72, 96), SampleKey(1, size=size), content=content, variants=3)
+    assert len(seen) == len(listed) == 6
+    for one in listed:
+        key = dataset.addresses._picture(1, dataset.addresses.contents[1], one.geometry, one.variant).key
+        assert seen[key] / epochs == pytest.approx(one.probability, abs=0.06)
+    for text, probability in dataset.addresses.texts(1).items():
+        assert texts[text] / epochs == pytest.approx(probability, abs=0.06)
+
+
+class TestOnTheFly:
+    """The first epoch encodes what is missing, inside the training process."""
+
+    def batches(self, dataset, epochs=1, **options):
+        with calotype.Loader(dataset, 2, seed=3, **options) as loader:
+            return [batch for _ in range(epochs) for batch in loader]
+
+    @pytest.mark.parametrize("in_process", [False, True])
+    def test_its_batches_are_those_of_a_store_made_ahead(self, folder, job, tmp_path, in_process):
+        dataset = encoded(make_job(folder, tmp_path / "store", **FLIPS), OnTheFlyDataset)
+        assert len(dataset.store) == 0
+        for made, ahead in zip(
+            self.batches(dataset, 3, in_process=in_process), self.batches(encoded(job), 3), strict=True
+        ):
+            assert made.keys() == ahead.keys() and made["id"] == ahead["id"] and made["text"] == ahead["text"]
+            for name, value in made.items():
+                if isinstance(value, torch.Tensor):
+                    torch.testing.assert_close(value, ahead[name], rtol=1e-3, atol=1e-4)
+
+    def test_it_keeps_what_it_made_and_then_lets_the_models_go(self, folder, tmp_path):
+        models = frozen.__wrapped__("flux.1-dev")
+        job = make_job(folder, tmp_path / "store", models=models, caption_transform={"drop": 0.5})
+        dataset = encoded(job, OnTheFlyDataset)
+        with calotype.Loader(dataset, 2, seed=3) as loader:
+            list(loader)
+            assert models._vae is not None and models._pipe is not None
+            first = len(dataset.store)
+            for _ in range(12):  # until every caption was shown, and dropped
+                list(loader)
+            assert models._vae is None and models._pipe is None
+            again = [digest(batch) for batch in loader]
+        assert first >= len(dataset) + 1
+        assert encode(make_job(folder, tmp_path / "store", caption_transform={"drop": 0.5})).encoded == 0
+        read = EncodedDataset(job.dataset, models, job.store)
+        with calotype.Loader(read, 2, seed=3) as loader:
+            loader.load_state_dict({"epoch": 13})
+            assert [digest(batch) for batch in loader] == again
+
+    def test_a_store_that_has_some_is_filled_up(self, folder, tmp_path):
+        half = make_folder(tmp_path / "half", names=NAMES[:2])
+        run(half, tmp_path / "store")
+        dataset = encoded(make_job(folder, tmp_path / "store"), OnTheFlyDataset)
+        before = len(dataset.store)
+        self.batches(dataset, 2)
+        records = dataset.store.rows()
+        assert len({bytes(key) for key in dataset.store.keys(records)}) == len(records) == before + 10
+
+    def test_one_sample_alone(self, folder, tmp_path):
+        dataset = encoded(make_job(folder, tmp_path / "store"), OnTheFlyDataset)
+        sample = dataset[0]
+        assert torch.equal(sample["latents"], dataset[0]["latents"]) and sample["id"] == "astronaut.png"
