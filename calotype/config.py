@@ -7,6 +7,7 @@ A config has these keys at its top; each may be left out, and any other key is t
     model:       the name of a model (`flux.1-dev`) whose spec fills in what the model decides
     tokenizers:  where that model's tokenizers are
     loader:      options of `calotype.Loader`
+    encodings:   options of encodings (`store`, `dtype`, `image_variants`, …); with it, the loader gives encoded batches
 
 OmegaConf reads the file, so `${…}` refers to other values of it. It is imported when a config is loaded, not before.
 """
@@ -25,9 +26,12 @@ from calotype.errors import ConfigError, unknown_key
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["build_dataset", "build_loader", "instantiate", "load_config"]
+    from calotype.encodings.job import EncodeJob
+    from calotype.encodings.options import EncodingOptions
 
-KEYS = ("dataset", "loader", "model", "tokenizer", "tokenizers")
+__all__ = ["build_dataset", "build_encode_job", "build_loader", "instantiate", "load_config"]
+
+KEYS = ("dataset", "encodings", "loader", "model", "tokenizer", "tokenizers")
 
 _LOOKS_LIKE = 0.8
 """How near (difflib's ratio) an unknown key must be to one of ours to count as a slip: `datset`, `loadr`."""
@@ -116,13 +120,65 @@ def build_dataset(config: Mapping[str, Any]) -> Any:
 
 
 def build_loader(config: Mapping[str, Any]) -> Any:
-    """The loader of a whole config, over the dataset of `build_dataset`.
+    """The loader of a whole config, over the dataset of `build_dataset`, or with `encodings` over what is kept of it.
 
     Raises:
         ConfigError: As for `build_dataset`; or `loader` has an option that `calotype.Loader` does not take.
+        StoreError: Something is not encoded yet, and not to be encoded on the fly.
     """
     options = _options(config, "loader", "batch_size: 4")
-    return _instantiate({COMPONENT: "calotype.Loader"} | options, (build_dataset(config),), {}, where="loader")
+    dataset = build_dataset(config) if config.get("encodings") is None else _encoded_dataset(config, options)
+    return _instantiate({COMPONENT: "calotype.Loader"} | options, (dataset,), {}, where="loader")
+
+
+def build_encode_job(config: Mapping[str, Any], *, device: str = "cpu", create: bool = True) -> EncodeJob:
+    """The job that encodes what a config's `encodings` need.
+
+    Args:
+        config: What `load_config` gave.
+        device: Where the frozen models run.
+        create: Make the store if it is not there.
+
+    Raises:
+        ConfigError: As for `build_dataset`; or `encodings` has an unknown option, or names no model that can be had.
+    """
+    from calotype.encodings.job import EncodeJob
+
+    options = _encodings(config)
+    models = options.models(device)
+    dataset = _pixels_dataset(config, models.spec.name)
+    return EncodeJob(dataset=dataset, models=models, store=options.open_store(create=create), variants=options.variants)
+
+
+def _encoded_dataset(config: Mapping[str, Any], loader: Config) -> Any:
+    from calotype.encodings.dataset import EncodedDataset
+    from calotype.encodings.on_the_fly import OnTheFlyDataset
+    from calotype.progress import track
+
+    options = _encodings(config)
+    models = options.models(loader.get("device") or "cpu")
+    dataset = _pixels_dataset(config, models.spec.name)
+    kind = OnTheFlyDataset if options.on_the_fly else EncodedDataset
+    with track("reading files") as show:
+        store = options.open_store(create=options.on_the_fly)
+        return kind(dataset, models, store, variants=options.variants, progress=show)
+
+
+def _encodings(config: Mapping[str, Any]) -> EncodingOptions:
+    from calotype.encodings.options import EncodingOptions
+
+    section = _options(config, "encodings", "store: encodings")
+    model = _model(config).get("model") or _options(config, "dataset", "path: photos").get("model")
+    if model is not None and section.get("model") is not None:
+        raise ConfigError("config: 'model' stands in 'encodings' and outside it as well; keep one of them")
+    return EncodingOptions.of(section if model is None else {**section, "model": model})
+
+
+def _pixels_dataset(config: Mapping[str, Any], model: str) -> Any:
+    """The config's dataset as the frozen models of a row of the table take it: pixels and final texts, no tokens."""
+    options = _options(config, "dataset", "path: photos") | {"model": model}
+    bare = {"dataset": options, "tokenizer": {COMPONENT: "calotype.PixelsTransform"}}
+    return build_dataset(bare)
 
 
 def _instantiate(config: Mapping[str, Any], args: tuple[Any, ...], kwargs: Config, *, where: str) -> Any:

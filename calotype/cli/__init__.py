@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from calotype.cli import cache, check, demo, info, preview
+from calotype.cli import cache, check, demo, encode, info, preview
 
 __all__ = ["app", "main"]
 
@@ -24,6 +24,7 @@ app.command("info")(info.info)
 app.command("check")(check.check)
 app.command("preview")(preview.preview)
 app.add_typer(cache.app, name="cache")
+app.command("encode")(encode.encode)
 app.command("demo")(demo.demo)
 
 

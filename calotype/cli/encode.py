@@ -1,0 +1,113 @@
+"""`calotype encode`: runs the frozen models over a dataset once, and keeps what they give."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from calotype.cli.common import Json, Overrides, Source, emit, read_config
+
+if TYPE_CHECKING:
+    from calotype.encodings.job import EncodeJob, EncodeReport
+
+__all__ = ["best_device", "encode", "encode_config"]
+
+_SHOWN = 10
+"""Failures and notes that a person is shown; `--json` has all."""
+
+
+def encode(
+    source: Source,
+    overrides: Overrides = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model's name, its name on the hub, or a local pipeline folder.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Folder of the encodings; all datasets may share one.", show_default=False)
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Where the models run; a GPU if there is one.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Pictures at once; by default by their size.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Pictures decoded at once.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Run the frozen text encoders and the autoencoder once, and keep what they give; only what is missing is made."""
+    from calotype.config import build_encode_job
+    from calotype.engine.local import encode as run
+    from calotype.progress import track
+
+    config = encode_config(source, overrides, model=model, store=store)
+    if dry_run:
+        _dry_run(config, device or best_device(), json=json)
+        return
+    job = build_encode_job(config, device=device or best_device())
+    job.batch_size = batch_size
+    if threads is not None:
+        job.threads = threads
+    try:
+        report = run(job, track=track)
+    except KeyboardInterrupt:
+        print("Interrupted. What was encoded is kept; run the same command again to go on.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if json:
+        emit(report.to_json())
+    else:
+        _show(report, job)
+    raise typer.Exit(1 if report.failed else 0)
+
+
+def encode_config(source: str, overrides: list[str] | None, *, model: str | None, store: Path | None) -> dict[str, Any]:
+    """The config that the first arguments describe, with its `encodings` filled in."""
+    from calotype.encodings.options import default_store
+
+    config = read_config(source, overrides, model=model, tokenizers=None)
+    section = config.get("encodings") or {}
+    config["encodings"] = {"store": str(default_store())} | section | ({"store": str(store)} if store else {})
+    return config
+
+
+def best_device() -> str:
+    """`cuda` where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _dry_run(config: dict[str, Any], device: str, *, json: bool) -> None:
+    from calotype.config import build_encode_job
+    from calotype.encodings.estimate import free_bytes
+    from calotype.progress import track
+
+    store = Path(config["encodings"]["store"]).expanduser()
+    with tempfile.TemporaryDirectory() as empty:
+        if not store.exists():
+            config["encodings"]["store"] = empty
+        job = build_encode_job(config, device=device, create=not store.exists())
+        _, work = job.plan(track)
+        expected = job.expect(work)
+    if json:
+        emit(expected.to_json() | {"store": str(store), "free": free_bytes(store)})
+        return
+    print(
+        f"To encode  {expected.pictures:,} pictures and {expected.texts:,} texts; {expected.reused:,} records are there"
+    )
+    print(f"Disk       {expected.bytes / 1e6:,.1f} MB at most, {free_bytes(store) / 1e9:,.1f} GB are free: {store}")
+    print(f"Time       about {expected.seconds:,.0f} s on this {expected.device}, right within a factor of 3")
+
+
+def _show(report: EncodeReport, job: EncodeJob) -> None:
+    print(
+        f"Encoded {report.encoded:,} records ({report.bytes / 1e6:,.1f} MB) in {report.seconds:,.1f} s, "
+        f"{report.reused:,} were there, {report.failed:,} pictures failed. Store: {job.store.path}"
+    )
+    for title, entries in (("Failed", report.failures), ("Noted", report.notes)):
+        for entry in entries[:_SHOWN]:
+            print(f"{title}: {entry.id}: {entry.reason}")
+        if len(entries) > _SHOWN:
+            print(f"{title}: {len(entries) - _SHOWN:,} more; --json names them all")
