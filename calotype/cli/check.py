@@ -40,18 +40,23 @@ def check(
 ) -> None:
     """Look for everything that would spoil a training run. Exit status 0: clean, 1: problems, 2: wrong use."""
     from calotype.check import check_config
+    from calotype.errors import ConfigError
     from calotype.inspect.check.fix_list import write_fix_list
     from calotype.progress import track
 
     config = read_config(source, overrides, model=model, tokenizers=tokenizers)
     report = check_config(config, deep=deep, world_size=ranks, fresh=fresh, track=track)
-    written = write_fix_list(report, fix_list) if fix_list is not None else None
+    if not json:
+        _show(report)
+    if fix_list is not None:
+        try:
+            written = write_fix_list(report, fix_list)
+        except OSError as error:
+            raise ConfigError(f"--fix-list: {fix_list} can't be written: {error}") from error
+        if not json:
+            print(f"{written} lines to mend: {fix_list}")
     if json:
         emit(report.to_json())
-    else:
-        _show(report)
-        if written is not None:
-            print(f"{written} lines to mend: {fix_list}")
     raise typer.Exit(0 if report.clean else 1)
 
 

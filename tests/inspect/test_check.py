@@ -301,6 +301,32 @@ def test_the_plan_is_that_of_the_configs_loader(good, tmp_path):
     assert report(config, "--ranks", 1, code=1)["plan"]["batches"] == 2
 
 
+def test_names_that_are_no_text_are_named_all_the_same(good, tmp_path):
+    folder = tmp_path / "set"
+    shutil.copytree(good, folder)
+    for name in (b"a\xff.jpg", b"b\xff.svg"):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"")
+    document = report(folder, "resolution=256", code=1, PYTHONIOENCODING="utf-8:strict")
+    assert kinds(document)["unsupported"] == ["b\\xff.svg"]
+    assert "not UTF-8" in next(one["detail"] for one in document["findings"] if one["kind"] == "bad_row")
+    assert "b\\xff.svg" in run(folder, "resolution=256", code=1, PYTHONIOENCODING="utf-8:strict").stdout
+
+
+def test_held_out_pictures_elsewhere_are_watched_too(good, tmp_path):
+    """They are part of what a remembered report was made from."""
+    other = tmp_path / "elsewhere"
+    shutil.copytree(good, other)
+    (tmp_path / "lists").mkdir()
+    for side, names in (("train", ("ihc", "coffee")), ("validation", ("rocket", "retina"))):
+        rows = [json.dumps({"file_name": str(other / f"{name}.jpg"), "text": f"sks, {name}"}) for name in names]
+        (tmp_path / "lists" / f"{side}.jsonl").write_text("\n".join(rows))
+    environment = {"CALOTYPE_CACHE": str(tmp_path / "cache")}
+    document = report(tmp_path / "lists", "split=train", "resolution=256", **environment)
+    assert (document["images"], document["held_out"]) == (2, 2)
+    shutil.copy(other / "ihc.jpg", other / "rocket.jpg")
+    assert kinds(report(tmp_path / "lists", "split=train", "resolution=256", code=1, **environment))["leak"]
+
+
 def test_tokenizers_that_come_later_are_seen(good, tmp_path):
     """A report without them is not remembered: nobody could see that they have come."""
     environment = {"CALOTYPE_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
@@ -358,6 +384,7 @@ def test_after_ctrl_c_what_was_seen_is_known(good, tmp_path):
         (["GOOD", "loader.on_upscale=wran"], "on_upscale: found 'wran'"),
         (["GOOD", "--model", "flux.1-dev", "--tokenizers", "no/such/folder"], "no such folder: no/such/folder"),
         (["GOOD", "--depe"], "No such option"),
+        (["GOOD", "--fix-list", "/dev/null/fix.tsv"], "--fix-list: /dev/null/fix.tsv can't be written"),
     ],
 )
 def test_wrong_use_is_status_2(good, arguments, message):

@@ -67,7 +67,8 @@ def file_findings(
     ]
     for folder in map(absolute, folders):
         for stray in strays(folder):
-            where = _relative(f"{folder}/{stray.name}", manifest.root)
+            name = os.fsencode(stray.name).decode("utf-8", "backslashreplace")  # not every file's name is text
+            where = _relative(f"{folder}/{name}", manifest.root)
             found.append(finding("unsupported", where, stray.what, advice=stray.advice))
     without = _without_caption(manifest)
     found += _missing_captions(manifest, ids, without, missing_captions)
