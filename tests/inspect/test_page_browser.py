@@ -1,13 +1,18 @@
 """The preview's page in a real browser: at a desk and on a phone, light and dark, by keyboard, without scripts."""
 
 import io
+import json
 import math
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from preview_examples import HOSTILE_CAPTION, HOSTILE_ID, all_samples, example
+from preview_examples import CAPTIONS, FOLDER, HOSTILE_CAPTION, HOSTILE_ID, all_samples, example
+from real_tokenizers import flux_pipeline
 
 from calotype.inspect.preview.crop import corners
 from calotype.inspect.preview.page import render_page
@@ -60,7 +65,7 @@ def visit(browser, file):
     """Opens the page; at the end nothing was asked of a network, and nothing was complained of."""
     contexts, asked, complaints = [], [], []
 
-    def opened(size=DESK, scheme="light", **options):
+    def opened(size=DESK, scheme="light", path=file, **options):
         width, height = size
         viewport = {"width": width, "height": height}
         context = browser.new_context(viewport=viewport, color_scheme=scheme, offline=True, **options)
@@ -70,7 +75,7 @@ def visit(browser, file):
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: complaints.append(dialog.message) or dialog.dismiss())
-        page.goto(file.as_uri())
+        page.goto(path.as_uri())
         return page
 
     yield opened
@@ -255,6 +260,53 @@ def test_the_policy_is_in_force(browser, file):
     )
     context.close()
     assert broken == [["connect-src", "img-src", "script-src-elem", "style-src-attr"], False]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A page made by the command, from real photos with a hostile caption among theirs."""
+    folder = tmp_path_factory.mktemp("made")
+    photos = folder / "photos"
+    photos.mkdir()
+    lines = []
+    for name, caption in CAPTIONS.items():
+        shutil.copy(FOLDER / name, photos)
+        text = [f"{HOSTILE_CAPTION}, {caption}"] if name == "coffee.png" else [caption, caption.partition(",")[0]]
+        lines.append(json.dumps({"file_name": name, "text": text}))
+    (photos / "metadata.jsonl").write_text("\n".join(lines))
+    config = folder / "photos.yaml"
+    config.write_text(
+        f"dataset:\n  path: {photos}\n  resolution: 512\n  buckets: {{max_upscale: 3}}\n"
+        "  img_transform: {random_crop: {scale: [0.5, 1.0]}, horizontal_flip: 0.5, color_jitter: {saturation: 0.3}}\n"
+        "  caption_transform: {trigger: calotypist, shuffle_parts: 0.5, drop_parts: 0.2}\n"
+        "loader: {batch_size: 4}\n"
+    )
+    page = folder / "preview.html"
+    arguments = ["preview", config, "--model", "flux.1-dev", "--tokenizers", flux_pipeline(), "--batches", "9"]
+    command = Path(sys.executable).parent / "calotype"
+    subprocess.run([command, *arguments, "-o", page], check=True, capture_output=True, timeout=150)
+    return page
+
+
+@pytest.mark.parametrize(("size", "scheme"), VIEWS)
+def test_a_page_that_the_command_made(visit, made, size, scheme, tmp_path):
+    page = visit(size, scheme, path=made)
+    assert page.locator("article").count() == len(CAPTIONS)
+    for opened in (False, True):
+        page.evaluate("(on) => { for (const d of document.querySelectorAll('.tokens details')) d.open = on }", opened)
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    load_pictures(page)
+    assert page.evaluate("[...document.images].every((img) => img.naturalWidth > 0)")
+    article = page.locator("article[data-id='coffee.png']")
+    assert article.locator(".raw").inner_text().startswith(HOSTILE_CAPTION.split(",")[0])
+    assert "script" in article.locator(".tokens ol").first.inner_text()
+    for number in range(len(CAPTIONS)):
+        one = page.locator("article").nth(number)
+        for part, least in ((".trained img", 60), (".original img", 60), (".draw img", 30)):
+            shot = np.asarray(Image.open(io.BytesIO(one.locator(part).first.screenshot())).convert("RGB"))
+            assert colours(shot) > least, (one.get_attribute("data-id"), part)
+    page.locator("article").first.scroll_into_view_if_needed()
+    page.screenshot(path=tmp_path / "made.png")
 
 
 # --- Who can use it
