@@ -107,8 +107,9 @@ class FrozenModels:
     @cached_property
     def picture_fingerprint(self) -> str:
         """32 hex digits that change with whatever could change a picture's record, its pixels aside. Loads nothing."""
+        kept = self.latents if self.spec.encodings.posterior else "latents"
         vae = component_fingerprint(self._component("vae"), variant=self._variant)
-        return combine(["picture", *self._made_by, self.latents, vae]).hex()
+        return combine(["picture", *self._made_by, kept, vae]).hex()
 
     @property
     def _made_by(self) -> tuple[str, ...]:
@@ -281,16 +282,24 @@ def _row(index: dict[str, Any], folder: Path, *, asked_for: str | Path, spec: st
             f"{', '.join(known)}. docs/families.md shows how to add one"
         )
     if spec is not None and get_spec(spec) not in rows:
-        raise ConfigError(f"spec: {spec} is not a {found}, which {folder} is; expected {_names(rows)}")
-    for name in (spec, asked_for, index.get("_name_or_path")):
-        named = next((row for row in rows if str(name).lower() in (row.name, *map(str.lower, row.hub))), None)
+        expected = " or ".join(row.name for row in rows)
+        raise ConfigError(f"spec: {spec} is no {found}, which is what {folder} holds; expected {expected}")
+    for name in (spec, asked_for, index.get("_name_or_path"), *reversed(folder.resolve().parts)):
+        named = next((row for row in rows if str(name).lower() in _names(row)), None)
         if named is not None:
             return named, families[named.frozen]
     return rows[0], families[rows[0].frozen]
 
 
-def _names(rows: Sequence[ModelSpec]) -> str:
-    return " or ".join(row.name for row in rows)
+def _names(row: ModelSpec) -> set[str]:
+    """What a model is called, in lower case: by the table, the hub, a folder it was copied to, the hub's cache."""
+    hub = {name.lower() for name in row.hub}
+    return {
+        row.name,
+        *hub,
+        *(name.split("/")[1] for name in hub),
+        *("models--" + name.replace("/", "--") for name in hub),
+    }
 
 
 def _sequence_length(spec: ModelSpec, asked: int | None) -> int | None:
