@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -16,7 +17,10 @@ from numpy.typing import NDArray
 
 from calotype.errors import StoreError
 
-__all__ = ["DTYPES", "KEY_BYTES", "Field", "Layout", "as_bytes", "as_keys", "checksum"]
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["DTYPES", "KEY_BYTES", "Field", "Layout", "as_bytes", "as_keys", "checksum", "memory_of"]
 
 KEY_BYTES: Final = 16
 """A record's key: 128 bits of a hash of everything that could change the record."""
@@ -130,16 +134,21 @@ def intern(kind: str, fields: tuple[Field, ...]) -> Layout:
     return Layout(kind=kind, fields=fields)
 
 
-def checksum(key: bytes, seed: int, data: NDArray[np.uint8]) -> int:
+def checksum(key: bytes, seed: int, data: Buffer) -> int:
     """XXH3-64 of a record's key and one tensor's bytes. Large tensors are hashed without the interpreter's lock."""
     digest = xxhash.xxh3_64(key, seed=seed)
-    digest.update(data.data)
+    digest.update(data)
     return digest.intdigest()
 
 
 def as_bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
     """The memory of a contiguous CPU tensor as an array of bytes, not a copy."""
     return tensor.detach().reshape(-1).view(torch.uint8).numpy()
+
+
+def memory_of(tensor: torch.Tensor) -> ctypes.Array[ctypes.c_char]:
+    """The same as a bare buffer, ten times as quickly: only for as long as the tensor lives."""
+    return (ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())
 
 
 def as_keys(keys: Iterable[bytes] | NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -238,7 +238,7 @@ def damaged_records(fd: int, group: Group) -> NDArray[np.bool_]:
             data = np.frombuffer(pread_all(fd, (stop - start) * field.nbytes, at + start * field.nbytes), np.uint8)
             for slot in range(start, stop):
                 own = data[(slot - start) * field.nbytes : (slot - start + 1) * field.nbytes]
-                found = checksum(table[slot, :KEY_BYTES].tobytes(), group.layout.seeds[number], own)
+                found = checksum(table[slot, :KEY_BYTES].tobytes(), group.layout.seeds[number], own.data)
                 damaged[slot] |= found != int(expected[slot, 0])
         at += group.count * field.nbytes
     return damaged

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -27,12 +27,15 @@ from numpy.typing import NDArray
 from calotype.encodings.dropped import read_dropped, write_dropped
 from calotype.encodings.files import cannot_write, replace_file
 from calotype.encodings.index import INDEX, Contents, Held, Records, load_index, save_index
-from calotype.encodings.layout import KEY_BYTES, Field, Layout, as_bytes, as_keys, checksum
+from calotype.encodings.layout import KEY_BYTES, Field, Layout, as_keys, checksum, memory_of
 from calotype.encodings.open_files import OpenFile, OpenFiles
 from calotype.encodings.recover import finish_dead_writers
 from calotype.encodings.shard import FORMAT, ShardFile, list_shards, read_header, read_keys
 from calotype.encodings.writer import HEADER_BYTES, SHARD_BYTES, Put, ShardWriter
 from calotype.errors import ConfigError, NewerFormatError, StoreError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["EncodingStore", "Place", "Verify"]
 
@@ -214,21 +217,19 @@ class EncodingStore:
                 f"{field}: found a tensor of {out.dtype}, {tuple(out.shape)}, on {out.device}{strided}, to read it "
                 f"into; expected {wanted.dtype}, {wanted.shape}, on the CPU, contiguous"
             )
-        data = as_bytes(out)
+        data = memory_of(out)
         self._fill(part, row, place, data)
         if self.verify == "never":
             return
-        bit = np.uint64(1 << number)
-        if self.verify == "first" and part.verified[row] & bit:
-            return
-        group = part.groups[part.group[row]]
-        layout = part.layouts[int(group[1])]
-        table = int(group[3]) + int(group[2]) * layout.nbytes + int(part.slot[row]) * layout.table_width
-        expected = np.empty(8, np.uint8)
-        self._fill(part, row, Place(place.file, table + KEY_BYTES + 8 * number, 8, wanted), expected)
-        if checksum(part.keys[row].tobytes(), layout.seeds[number], data) != int(expected.view("<u8")[0]):
-            raise self._damage(part, row, f"its {field} is not what was written: the checksum differs")
-        part.verified[row] |= bit
+        if self.verify == "always" or not part.verified.item(row) >> number & 1:
+            _, which, count, offset = part.groups[part.group.item(row)].tolist()
+            layout = part.layouts[which]
+            table = offset + count * layout.nbytes + part.slot.item(row) * layout.table_width
+            expected = bytearray(8)
+            self._fill(part, row, Place(place.file, table + KEY_BYTES + 8 * number, 8, wanted), expected)
+            if checksum(part.keys[row].tobytes(), layout.seeds[number], data) != int.from_bytes(expected, "little"):
+                raise self._damage(part, row, f"its {field} is not what was written: the checksum differs")
+            part.verified[row] |= np.uint64(1 << number)
 
     def get(self, row: int) -> dict[str, torch.Tensor]:
         """A record's tensors, in new memory.
@@ -244,7 +245,7 @@ class EncodingStore:
     def _place(self, row: int, field: str) -> tuple[Place, Records, int, int]:
         """The place, the part and row of it that hold the record, the field's number."""
         part, inner = self._part(self._moved.get(row, row))
-        shard, which, count, offset = part.groups[part.group[inner]].tolist()
+        shard, which, count, offset = part.groups[part.group.item(inner)].tolist()
         layout = part.layouts[which]
         try:
             number, before, nbytes = layout.places[field]
@@ -256,7 +257,7 @@ class EncodingStore:
         except FileNotFoundError:
             self._follow(row, part, inner)
             return self._place(row, field)
-        at = offset + count * before + int(part.slot[inner]) * nbytes
+        at = offset + count * before + part.slot.item(inner) * nbytes
         return Place(file, at, nbytes, layout.fields[number]), part, inner, number
 
     def _follow(self, row: int, part: Records, inner: int) -> None:
@@ -267,11 +268,11 @@ class EncodingStore:
             raise self._damage(part, inner, "its shard is gone")
         self._moved[row] = again
 
-    def _fill(self, part: Records, row: int, place: Place, data: NDArray[np.uint8]) -> None:
+    def _fill(self, part: Records, row: int, place: Place, data: Buffer) -> None:
         try:
-            done = os.preadv(place.file.fd, [data.data], place.offset)
+            done = os.preadv(place.file.fd, [data], place.offset)
             while done < place.nbytes:
-                more = os.preadv(place.file.fd, [data[done:].data], place.offset + done)
+                more = os.preadv(place.file.fd, [memoryview(data)[done:]], place.offset + done)
                 if not more:
                     raise self._damage(part, row, "its shard is truncated")
                 done += more

@@ -168,7 +168,7 @@ class _Batch:
         sums = np.empty((len(keys), len(rows)), "<u8")
         names = [key.tobytes() for key in keys]
         for number, (seed, column) in enumerate(zip(layout.seeds, rows, strict=True)):
-            sums[:, number] = [checksum(key, seed, data) for key, data in zip(names, column, strict=True)]
+            sums[:, number] = [checksum(key, seed, data.data) for key, data in zip(names, column, strict=True)]
         self._table[:, KEY_BYTES:] = sums.view(np.uint8).reshape(len(keys), -1)
         self.nbytes = self.at(0).end
 
