@@ -4,7 +4,7 @@ A config has these keys at its top; each may be left out, and any other key is t
 
     dataset:     options of `calotype.text_to_image_dataset`, or another `_component_`
     tokenizer:   a model transform: `_component_: calotype.FluxTransform` and its options
-    model:       the name of a model (`flux.1-dev`) whose spec fills in what the model decides
+    model:       a model (`flux.1-dev`, a hub name, a pipeline's folder) whose spec fills in what the model decides
     tokenizers:  where that model's tokenizers are
     loader:      options of `calotype.Loader`
     encodings:   options of encodings (`store`, `dtype`, `image_variants`, …); with it, the loader gives encoded batches
@@ -108,6 +108,7 @@ def build_dataset(config: Mapping[str, Any]) -> Any:
         if key in options:
             raise ConfigError(f"config: {key!r} stands at the top and in 'dataset' as well; keep one of them")
         options[key] = value
+    options = _from_folder(options)
     args: tuple[Any, ...] = ()
     if (tokenizer := config.get("tokenizer")) is not None:
         if not isinstance(tokenizer, Mapping) or COMPONENT not in tokenizer:
@@ -275,6 +276,18 @@ def _options(config: Mapping[str, Any], section: str, example: str) -> Config:
     if options is not None and not isinstance(options, Mapping):
         raise ConfigError(f"config: {section!r} must be a mapping such as {{{example}}}, and is {options!r}")
     return dict(options or {})
+
+
+def _from_folder(options: Config) -> Config:
+    """A `model` that is a local pipeline's folder stands for its row of the table, and for the tokenizers in it."""
+    model = options.get("model")
+    if not isinstance(model, str) or not Path(model).expanduser().is_dir():
+        return options
+    from calotype.encodings.frozen import FrozenModels
+
+    spec = FrozenModels(model).spec
+    tokenizers = {"tokenizers": model} if spec.tokenizers else {}
+    return tokenizers | options | {"model": spec.name}
 
 
 def _model(config: Mapping[str, Any]) -> Config:

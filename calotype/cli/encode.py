@@ -102,6 +102,9 @@ def _dry_run(config: dict[str, Any], device: str, *, json: bool) -> None:
 
 
 def _show(report: EncodeReport, job: EncodeJob) -> None:
+    if not report.encoded and not report.failed:
+        print(f"Nothing to encode: all {report.reused:,} records are in {job.store.path}")
+        return
     print(
         f"Encoded {report.encoded:,} records ({report.bytes / 1e6:,.1f} MB) in {report.seconds:,.1f} s, "
         f"{report.reused:,} were there, {report.failed:,} pictures failed. Store: {job.store.path}"
