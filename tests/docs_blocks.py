@@ -13,6 +13,7 @@ They run in a folder of their own, which is also the home folder (`~`). It holds
     photos/             real photos with captions in metadata.jsonl
     my_dataset/         the same photos; data.tsv has `path<TAB>caption` lines
     tokenizers/flux/    and sdxl, sd3: real tokenizers, named as in a saved pipeline (tokenizer, tokenizer_2, …)
+    pipelines/          flux.1-dev and the other tiny pipelines of `tiny_pipelines`
 
 and the Hugging Face hub's local cache there holds the tokenizers of those models. There is no way to the hub itself.
 """
@@ -31,6 +32,7 @@ from pathlib import Path
 import pytest
 import real_tokenizers
 import skimage
+import tiny_pipelines
 import yaml
 
 from calotype.components import COMPONENT, locate
@@ -92,6 +94,9 @@ def home(tmp_path_factory):
             shutil.copy(Path(skimage.__file__).parent / "data" / photo, folder)
             lines.append(f"{photo}\t{caption}" if listing.endswith("tsv") else json_line(photo, caption))
         (folder / listing).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (home / "pipelines").mkdir()
+    for model in tiny_pipelines.NAMES:
+        (home / "pipelines" / model).symlink_to(tiny_pipelines.tiny_pipeline(model))
     hub = home / ".cache" / "huggingface" / "hub"
     for name, (family, function) in TOKENIZERS.items():
         tokenizers = getattr(real_tokenizers, function)()
