@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from calotype.config import build_dataset, build_loader, load_config
     from calotype.dataset import TextToImageDataset, text_to_image_dataset
+    from calotype.encodings.build import encoded_dataset
+    from calotype.encodings.dataset import EncodedDataset
+    from calotype.engine.encode import encode_dataset
     from calotype.errors import CalotypeError
     from calotype.ledger import Ledger
     from calotype.loader import Loader
@@ -29,6 +32,7 @@ _HOMES = {
     "Buckets": "transforms",
     "CalotypeError": "errors",
     "CaptionProgram": "transforms",
+    "EncodedDataset": "encodings.dataset",
     "FluxTransform": "models",
     "ImageProgram": "transforms",
     "Ledger": "ledger",
@@ -45,6 +49,8 @@ _HOMES = {
     "build_dataset": "config",
     "build_loader": "config",
     "build_model_transform": "models",
+    "encode_dataset": "engine.encode",
+    "encoded_dataset": "encodings.build",
     "get_spec": "models",
     "list_specs": "models",
     "load_config": "config",
@@ -57,6 +63,7 @@ __all__ = [
     "Buckets",
     "CalotypeError",
     "CaptionProgram",
+    "EncodedDataset",
     "FluxTransform",
     "ImageProgram",
     "Ledger",
@@ -73,6 +80,8 @@ __all__ = [
     "build_dataset",
     "build_loader",
     "build_model_transform",
+    "encode_dataset",
+    "encoded_dataset",
     "get_spec",
     "list_specs",
     "load_config",

@@ -152,17 +152,14 @@ def build_encode_job(config: Mapping[str, Any], *, device: str = "cpu", create: 
 
 
 def _encoded_dataset(config: Mapping[str, Any], loader: Config) -> Any:
-    from calotype.encodings.dataset import EncodedDataset
-    from calotype.encodings.on_the_fly import OnTheFlyDataset
+    from calotype.encodings.build import open_encoded
     from calotype.progress import track
 
     options = _encodings(config)
     models = options.models(loader.get("device") or "cpu")
     dataset = _pixels_dataset(config, models.spec.name)
-    kind = OnTheFlyDataset if options.on_the_fly else EncodedDataset
     with track("reading files") as show:
-        store = options.open_store(create=options.on_the_fly)
-        return kind(dataset, models, store, variants=options.variants, progress=show)
+        return open_encoded(dataset, models, options, progress=show)
 
 
 def _encodings(config: Mapping[str, Any]) -> EncodingOptions:

@@ -30,6 +30,8 @@ class EncodingOptions:
 
     model: str
     """A name of the table, a name on the hub, or a local pipeline folder."""
+    spec: str | None = None
+    """The row of the table that it belongs to, where its name does not tell; its family's first otherwise."""
     store: str | Path | None = None
     """The folder of the records; by default one for all datasets, `$CALOTYPE_CACHE/encodings` (else
     `~/.cache/calotype/encodings`)."""
@@ -80,6 +82,7 @@ class EncodingOptions:
         """The frozen models; none is loaded yet."""
         return FrozenModels(
             self.model,
+            spec=self.spec,
             device=device,
             dtype=_DTYPES[self.dtype],
             max_sequence_length=self.max_sequence_length,

@@ -1,0 +1,53 @@
+"""The builder of encoded datasets, from options that YAML can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from calotype.dataset import TextToImageDataset
+from calotype.encodings.dataset import EncodedDataset
+from calotype.encodings.frozen import FrozenModels
+from calotype.encodings.on_the_fly import OnTheFlyDataset
+from calotype.encodings.options import EncodingOptions
+
+__all__ = ["encoded_dataset", "open_encoded"]
+
+
+def encoded_dataset(
+    dataset: TextToImageDataset,
+    *,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> EncodedDataset:
+    """The dataset after its model's frozen encoders, as a store has it.
+
+    Args:
+        dataset: What was encoded; its model transform plays no part.
+        device: Where the frozen models run, when they run: with `on_the_fly=True`. The trainer's.
+        progress: Called with (pictures done, pictures in all) while files that are not known are hashed.
+        **options: Those of `EncodingOptions`, as they were when it was encoded: `model`, `store`, `dtype`, `latents`,
+            `max_sequence_length`, `image_variants`, `caption_variants`; and `on_the_fly`.
+
+    Raises:
+        ConfigError: An option is unknown or can't be.
+        StoreError: There is no such store, or it lacks something and `on_the_fly` is not set.
+    """
+    known = EncodingOptions.of(options)
+    return open_encoded(dataset, known.models(device), known, progress=progress)
+
+
+def open_encoded(
+    dataset: TextToImageDataset,
+    models: FrozenModels,
+    options: EncodingOptions,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> EncodedDataset:
+    """The same, for whoever has the options' models already."""
+    kind = OnTheFlyDataset if options.on_the_fly else EncodedDataset
+    store = options.open_store(create=options.on_the_fly)
+    return kind(dataset, models, store, variants=options.variants, progress=progress)

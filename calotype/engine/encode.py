@@ -1,0 +1,53 @@
+"""Encoding from Python: what `calotype encode` does, for a dataset that is there."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from calotype.dataset import TextToImageDataset
+from calotype.encodings.job import EncodeJob, EncodeReport
+from calotype.encodings.options import EncodingOptions
+from calotype.engine.local import encode
+from calotype.progress import Track, track
+
+__all__ = ["encode_dataset"]
+
+
+def encode_dataset(
+    dataset: TextToImageDataset,
+    *,
+    device: str | torch.device | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    track: Track = track,
+    **options: Any,
+) -> EncodeReport:
+    """Runs a model's frozen encoders over a dataset once, and keeps what they give; makes only what is missing.
+
+    Args:
+        dataset: Build it for the same model, so that its sizes fit; its model transform plays no part.
+        device: Where the models run; a GPU if there is one.
+        batch_size: Pictures encoded at once; by default by their size.
+        threads: Pictures decoded at once; by default the number of cores.
+        track: Shows the progress; on standard error by default.
+        **options: Those of `EncodingOptions`: `model`, `store`, `dtype`, `latents`, `max_sequence_length`,
+            `image_variants`, `caption_variants`.
+
+    Raises:
+        ConfigError: An option is unknown or can't be; or something is drawn without end and nothing says how many
+            variants stand for it.
+        StoreError: The store can't be written, or its disk is too small.
+    """
+    known = EncodingOptions.of(options)
+    job = EncodeJob(
+        dataset=dataset,
+        models=known.models(device or ("cuda" if torch.cuda.is_available() else "cpu")),
+        store=known.open_store(create=True),
+        variants=known.variants,
+        threads=threads or os.cpu_count() or 1,
+        batch_size=batch_size,
+    )
+    return encode(job, track=track)
