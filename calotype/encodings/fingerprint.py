@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -12,22 +12,13 @@ import xxhash
 from calotype.errors import ConfigError
 from calotype.images.memory import Memory
 
-__all__ = ["combine", "component_fingerprint"]
+__all__ = ["combine", "component_fingerprint", "files_that_count"]
 
 _WEIGHTS: Final = (".safetensors", ".bin")
 """In the order in which diffusers prefers them."""
 
-_OTHERS: Final = {
-    # The same weights for other frameworks, which diffusers does not load under torch, and what nobody loads.
-    *(".msgpack", ".h5", ".onnx", ".onnx_data", ".pb", ".ot", ".ckpt", ".pt", ".pth", ".gguf", ".xml"),
-    *(".md", ".lock", ".png", ".jpg"),
-}
-
 _VARIANT: Final = re.compile(r"[^.]+\.(?P<variant>[^.]+?)(-\d+-of-\d+)?\.(safetensors|bin)")
 """`diffusion_pytorch_model.fp16.safetensors`, `model.fp16-00001-of-00002.safetensors`."""
-
-_INDEX: Final = re.compile(r"\.index(\.[^.]+)?\.json$")
-"""Which file holds which weight: the files themselves are hashed."""
 
 _BLOCK: Final = 8 << 20
 
@@ -45,12 +36,32 @@ def component_fingerprint(folder: Path, *, variant: str | None = None) -> bytes:
     Raises:
         ConfigError: It holds no files.
     """
-    files = dict(_files(folder, variant))
+    there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    files = {name: folder / name for name in files_that_count(there, variant=variant)}
     if not files:
         raise ConfigError(f"{folder}: the files of a model or tokenizer were expected there, and it has none")
     return combine(
         part for name, digest in zip(files, _digests(files.values()), strict=True) for part in (name, digest)
     )
+
+
+def files_that_count(names: Iterable[str], *, variant: str | None = None) -> list[str]:
+    """Which of a component's files decide what it computes, sorted: of a model its configuration and the weights that
+    diffusers loads, of a tokenizer or processor all but hidden files and pages of text.
+
+    Args:
+        names: Relative to the component's folder.
+        variant: Of the weights, where the component has it.
+    """
+    names = sorted(names)
+    weights = [name for name in names if name.endswith(_WEIGHTS)]
+    if not weights:
+        hidden = [name for name in names if any(part.startswith(".") for part in name.split("/"))]
+        return [name for name in names if name not in hidden and not name.endswith(".md")]
+    # A component that lacks the variant is loaded from its usual weights, and from safetensors where it can be.
+    chosen = _of_variant(weights, variant) or _of_variant(weights, None)
+    chosen = [name for name in chosen if name.endswith(_WEIGHTS[0])] or chosen
+    return sorted([name for name in names if name == "config.json"] + chosen)
 
 
 def combine(parts: Iterable[str | bytes]) -> bytes:
@@ -62,31 +73,10 @@ def combine(parts: Iterable[str | bytes]) -> bytes:
     return total.digest()
 
 
-def _files(folder: Path, variant: str | None) -> Iterator[tuple[str, Path]]:
-    """(name relative to the folder, file) of what counts, by name."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    weights = {name for name in names if name.endswith(_WEIGHTS)}
-    # diffusers loads a component that lacks the variant from its usual weights, and from safetensors where it can.
-    chosen = _of_variant(weights, variant) or _of_variant(weights, None)
-    chosen = {name for name in chosen if name.endswith(_WEIGHTS[0])} or chosen
-    for name in names:
-        if name in weights:
-            counts = name in chosen
-        else:
-            hidden = any(part.startswith(".") for part in name.split("/"))
-            counts = not hidden and Path(name).suffix not in _OTHERS and not _INDEX.search(name)
-        if counts:
-            yield name, folder / name
-
-
-def _of_variant(weights: Iterable[str], variant: str | None) -> set[str]:
+def _of_variant(weights: Iterable[str], variant: str | None) -> list[str]:
     """The weight files of one variant; None is that without a name."""
-    found = set()
-    for name in weights:
-        match = _VARIANT.fullmatch(name.rsplit("/", 1)[-1])
-        if (match["variant"] if match else None) == variant:
-            found.add(name)
-    return found
+    matches = {name: _VARIANT.fullmatch(name) for name in weights}
+    return [name for name, match in matches.items() if (match["variant"] if match else None) == variant]
 
 
 def _digests(paths: Iterable[Path]) -> list[bytes]:

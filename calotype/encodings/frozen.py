@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -16,14 +15,16 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor
 
-from calotype.components import locate
-from calotype.encodings.family import Family
 from calotype.encodings.fingerprint import combine, component_fingerprint
+from calotype.encodings.pipeline import find_pipeline, frozen_components, import_diffusers, ways_to_get, which_model
 from calotype.errors import ConfigError, MissingDependencyError
-from calotype.models.spec import ModelSpec, check_image_size, get_spec, list_specs
-from calotype.models.tokenizer_files import is_hub_name
+from calotype.models.spec import ModelSpec, check_image_size
 
 __all__ = ["FrozenModels", "TextCut"]
+
+
+_OF_THE_FILES: Final = {"text_fingerprint", "picture_fingerprint", "scaling"}
+"""What is read off a model's files once for each object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +79,11 @@ class FrozenModels:
             raise ConfigError(f"latents: 'moments' or 'mean' was expected, found {latents!r}")
         self.device, self.dtype, self.latents = torch.device(device), dtype, latents
         self._variant = variant
-        self.folder, index = _find(model, spec, variant)
-        self.spec, self.family = _row(index, self.folder, asked_for=model, spec=spec)
+        self.folder, index = find_pipeline(model, spec=spec, variant=variant)
+        self.spec, self.family = which_model(index, self.folder, asked_for=model, spec=spec)
         self.max_sequence_length = _sequence_length(self.spec, max_sequence_length)
-        self._components = [name for name, value in index.items() if isinstance(value, list)]
+        self._all_components = [name for name, value in index.items() if isinstance(value, list)]
+        self._text_components = [name for name in frozen_components(index) if name != "vae"]
         absent = [name for name in self._text_components if index[name] == [None, None]]
         if absent:
             raise ConfigError(
@@ -92,15 +94,16 @@ class FrozenModels:
         self._without_models: Any = None
         self._vae: Any = None
 
-    @property
-    def _text_components(self) -> list[str]:
-        return [name for name in self._components if name.startswith(("tokenizer", "text_encoder"))]
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled without what it has loaded and hashed: another machine may find another model in the folder."""
+        kept = {name: value for name, value in self.__dict__.items() if name not in _OF_THE_FILES}
+        return kept | {"folder": self.folder.absolute(), "_pipe": None, "_without_models": None, "_vae": None}
 
     @cached_property
     def text_fingerprint(self) -> str:
         """32 hex digits that change with whatever could change a text's record. Loads nothing."""
         parts: list[str | bytes] = ["text", *self._made_by, str(self.max_sequence_length)]
-        for name in sorted(self._text_components):
+        for name in self._text_components:
             parts += [name, component_fingerprint(self._component(name), variant=self._variant)]
         return combine(parts).hex()
 
@@ -190,7 +193,7 @@ class FrozenModels:
     def _component(self, name: str) -> Path:
         folder = self.folder / name
         if not folder.is_dir():
-            raise ConfigError(f"{self.folder}: no folder {name}; {_ways(self.spec)}")
+            raise ConfigError(f"{self.folder}: no folder {name}; {ways_to_get(self.spec)}")
         return folder
 
     def _texts(self) -> Any:
@@ -209,8 +212,8 @@ class FrozenModels:
         """The pipeline with these components alone."""
         for name in components:
             self._component(name)
-        diffusers = _diffusers()
-        absent: dict[str, Any] = {name: None for name in self._components if name not in components}
+        diffusers = import_diffusers()
+        absent: dict[str, Any] = {name: None for name in self._all_components if name not in components}
         with _explained(self.spec, self.folder, components):
             return getattr(diffusers, self.family.pipelines[0]).from_pretrained(
                 str(self.folder),
@@ -228,80 +231,6 @@ class FrozenModels:
         return self._vae
 
 
-def _find(model: str | Path, spec: str | None, variant: str | None) -> tuple[Path, dict[str, Any]]:
-    """The local folder of a pipeline, fetched if need be, and its `model_index.json`."""
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        folder = _fetched(model, spec, variant)
-    file = folder / "model_index.json"
-    try:
-        index = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        there = sorted(path.name for path in folder.iterdir())
-        raise ConfigError(
-            f"model: {folder} has no model_index.json (it holds {', '.join(there[:8]) or 'nothing'}); a pipeline's "
-            "folder was expected, as diffusers' save_pretrained or `hf download NAME --local-dir FOLDER` makes it"
-        ) from None
-    except ValueError as error:
-        raise ConfigError(f"{file}: not JSON ({error}); copy or download it again") from error
-    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
-        raise ConfigError(f"{file}: a JSON object with a _class_name was expected; copy or download it again")
-    return folder, index
-
-
-def _fetched(model: str | Path, spec: str | None, variant: str | None) -> Path:
-    """The hub's local copy of a pipeline without its transformer."""
-    known = {name.lower() for row in list_specs() for name in (row.name, *row.hub)}
-    if str(model).lower() in known or not is_hub_name(model):
-        row: ModelSpec | None = get_spec(str(model))  # an unknown name ends here, with the nearest
-        assert row is not None
-        name = next((name for name in row.hub if name.lower() == str(model).lower()), row.hub[0])
-    else:
-        row, name = get_spec(spec) if spec is not None else None, str(model)
-    # Named, so that they are not downloaded.
-    absent: dict[str, Any] = dict.fromkeys(("transformer", "unet", "scheduler", "safety_checker", "image_encoder"))
-    try:
-        return Path(_diffusers().DiffusionPipeline.download(name, variant=variant, **absent))
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise ConfigError(
-            f"model: {name!r} could not be had from the Hugging Face hub ({type(error).__name__}: {reason}), and there "
-            f"is no local folder {str(model)!r}. {_ways(row, name)}"
-        ) from error
-
-
-def _row(index: dict[str, Any], folder: Path, *, asked_for: str | Path, spec: str | None) -> tuple[ModelSpec, Family]:
-    """The row of the table that a pipeline belongs to, and its family."""
-    found = index["_class_name"]
-    families: dict[str, Family] = {row.frozen: locate(row.frozen)() for row in list_specs()}
-    rows = [row for row in list_specs() if found in families[row.frozen].pipelines]
-    if not rows:
-        known = sorted({pipeline for family in families.values() for pipeline in family.pipelines[:1]})
-        raise ConfigError(
-            f"{folder}: its model_index.json says {found}, a pipeline that calotype has no family for; known: "
-            f"{', '.join(known)}. docs/families.md shows how to add one"
-        )
-    if spec is not None and get_spec(spec) not in rows:
-        expected = " or ".join(row.name for row in rows)
-        raise ConfigError(f"spec: {spec} is no {found}, which is what {folder} holds; expected {expected}")
-    for name in (spec, asked_for, index.get("_name_or_path"), *reversed(folder.resolve().parts)):
-        named = next((row for row in rows if str(name).lower() in _names(row)), None)
-        if named is not None:
-            return named, families[named.frozen]
-    return rows[0], families[rows[0].frozen]
-
-
-def _names(row: ModelSpec) -> set[str]:
-    """What a model is called, in lower case: by the table, the hub, a folder it was copied to, the hub's cache."""
-    hub = {name.lower() for name in row.hub}
-    return {
-        row.name,
-        *hub,
-        *(name.split("/")[1] for name in hub),
-        *("models--" + name.replace("/", "--") for name in hub),
-    }
-
-
 def _sequence_length(spec: ModelSpec, asked: int | None) -> int | None:
     """Tokens of a text, checked; None where the model has no choice."""
     usual, most = spec.encodings.sequence_length, spec.encodings.longest_sequence
@@ -317,26 +246,6 @@ def _sequence_length(spec: ModelSpec, asked: int | None) -> int | None:
     return asked
 
 
-def _ways(spec: ModelSpec | None, name: str | None = None) -> str:
-    name = name or (spec.hub[0] if spec else "NAME")
-    return (
-        f'`hf download {name} --exclude "transformer/*" --exclude "unet/*" --local-dir FOLDER` gets what is needed '
-        "(where the repository is gated, accept its terms on its page and run `hf auth login` first): then "
-        "model: FOLDER"
-    )
-
-
-def _diffusers() -> Any:
-    for package in ("diffusers", "transformers"):
-        try:
-            module = importlib.import_module(package)
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError(package, extra="diffusers", purpose="to run a model's encoders") from error
-        if package == "diffusers":
-            diffusers = module
-    return diffusers
-
-
 @contextlib.contextmanager
 def _explained(spec: ModelSpec, folder: Path, components: Sequence[str]) -> Iterator[None]:
     """What diffusers can't load becomes an error that says which files were looked for, and how to get them."""
@@ -347,7 +256,7 @@ def _explained(spec: ModelSpec, folder: Path, components: Sequence[str]) -> Iter
     except (OSError, ValueError, RuntimeError, ImportError, AttributeError) as error:
         raise ConfigError(
             f"{folder}: diffusers could not load {', '.join(components)} of {spec.name} "
-            f"({type(error).__name__}: {error}); {_ways(spec)}"
+            f"({type(error).__name__}: {error}); {ways_to_get(spec)}"
         ) from error
 
 

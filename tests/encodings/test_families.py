@@ -6,11 +6,13 @@ family's training side. Pipelines are tiny and random, but of the real classes, 
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -62,11 +64,7 @@ def pipeline(name: str) -> Any:
 def photos(skimage_data) -> Tensor:
     """Two real photos: uint8 (2, 3, 64, 96)."""
     images = [Image.open(skimage_data / name).convert("RGB").resize((96, 64)) for name in ("coffee.png", "chelsea.png")]
-    return (
-        torch.stack([torch.frombuffer(bytearray(i.tobytes()), dtype=torch.uint8).view(64, 96, 3) for i in images])
-        .permute(0, 3, 1, 2)
-        .contiguous()
-    )
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
 # -- Texts -----------------------------------------------------------------------------------------------------------
@@ -105,8 +103,6 @@ def called(name: str, pipe: Any) -> dict[str, Any]:
                 embeds, mask, _, _ = pipe.encode_prompt(list(TEXTS), do_classifier_free_guidance=False)
                 return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
             case "sana":
-                import inspect
-
                 default = inspect.signature(type(pipe).__call__).parameters["complex_human_instruction"].default
                 embeds, mask, _, _ = pipe.encode_prompt(
                     list(TEXTS), do_classifier_free_guidance=False, complex_human_instruction=default

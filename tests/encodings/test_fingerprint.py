@@ -49,13 +49,22 @@ def test_a_changed_configuration(vae):
     assert component_fingerprint(vae) != first
 
 
-def test_a_tokenizer_s_file_in_a_folder_within(vae):
-    first = component_fingerprint(vae)
-    (vae / "more").mkdir()
-    (vae / "more" / "vocab.txt").write_text("cat")
-    added = component_fingerprint(vae)
-    (vae / "more").rename(vae / "less")
-    assert len({first, added, component_fingerprint(vae)}) == 3
+def test_a_tokenizer_s_files(tmp_path):
+    """All of them, in folders within too."""
+    (tmp_path / "vocab.json").write_text("{}")
+    first = component_fingerprint(tmp_path)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "chat_template.jinja").write_text("cat")
+    added = component_fingerprint(tmp_path)
+    (tmp_path / "more").rename(tmp_path / "less")
+    assert len({first, added, component_fingerprint(tmp_path)}) == 3
+    (tmp_path / "README.md").write_text("about")
+    (tmp_path / ".gitattributes").write_text("*.bin")
+    moved = component_fingerprint(tmp_path)
+    assert moved == component_fingerprint(tmp_path)
+    (tmp_path / "README.md").unlink()
+    (tmp_path / ".gitattributes").unlink()
+    assert component_fingerprint(tmp_path) == moved
 
 
 def test_a_moved_folder(vae, tmp_path):
@@ -84,6 +93,7 @@ def test_links_are_followed(vae, tmp_path):
     "name",
     [
         "README.md",
+        "generation_config.json",
         "flax_model.msgpack",
         "model.onnx",
         ".cache/huggingface/download.metadata",

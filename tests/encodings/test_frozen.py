@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     pytest.importorskip("diffusers", exc_type=ImportError)
     pytest.importorskip("transformers", exc_type=ImportError)
 
-from tiny_pipelines import NAMES, tiny_pipeline
+from tiny_pipelines import NAMES, copy_of, tiny_pipeline
 
 from calotype.encodings.frozen import FrozenModels
 from calotype.errors import ConfigError
@@ -32,7 +32,7 @@ IMAGES = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8, generator=torc
 @pytest.fixture
 def folder(tmp_path):
     """A copy of SD 1.5's tiny pipeline, the quickest to load, that a test may change."""
-    return Path(shutil.copytree(tiny_pipeline("sd-1.5"), tmp_path / "pipeline"))
+    return copy_of("sd-1.5", tmp_path / "pipeline")
 
 
 def edit_index(folder: Path, **changes: object) -> None:
@@ -103,7 +103,7 @@ class TestWhatIsLoaded:
 
     def test_sdxl_s_autoencoder_that_does_not_overflow(self, tmp_path):
         """`madebyollin/sdxl-vae-fp16-fix` says `force_upcast: false`."""
-        folder = Path(shutil.copytree(tiny_pipeline("sdxl"), tmp_path / "fixed"))
+        folder = copy_of("sdxl", tmp_path / "fixed")
         file = folder / "vae" / "config.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"force_upcast": False}))
         models = FrozenModels(folder, dtype=torch.bfloat16)
@@ -132,7 +132,7 @@ class TestWhichModel:
 
     def test_a_folder_without_a_name(self, tmp_path):
         """By what it is called, else the first of its family; `spec` says otherwise."""
-        folder = Path(shutil.copytree(tiny_pipeline("flux.1-schnell"), tmp_path / "models" / "mine"))
+        folder = copy_of("flux.1-schnell", tmp_path / "models" / "mine")
         edit_index(folder, _name_or_path=...)
         assert FrozenModels(folder).spec.name == "flux.1-dev"
         assert FrozenModels(folder, spec="black-forest-labs/FLUX.1-schnell").max_sequence_length == 256
@@ -185,7 +185,7 @@ class TestWhichModel:
             FrozenModels(folder).encode_pictures(IMAGES)
 
     def test_a_text_encoder_that_is_left_out(self, tmp_path):
-        folder = Path(shutil.copytree(tiny_pipeline("sd3-medium"), tmp_path / "small"))
+        folder = copy_of("sd3-medium", tmp_path / "small")
         edit_index(folder, text_encoder_3=[None, None])
         with pytest.raises(ConfigError, match="text_encoder_3 of sd3-medium is left out there"):
             FrozenModels(folder)
@@ -266,13 +266,15 @@ def test_from_the_hub(tmp_path):
     refused = "try:\n    FrozenModels('flux.1-dev')\nexcept ConfigError as error:\n    print(error)\n"
     sana = tiny_pipeline("sana")
     files = {path.relative_to(sana).as_posix(): path.read_bytes() for path in sana.rglob("*") if path.is_file()}
+    files |= {"vae_encoder/model.onnx": b"for others", "vae/flax_model.msgpack": b"for others"}
     models = FrozenModels(sana)
     expected = f"sana {models.text_fingerprint} {models.picture_fingerprint}"
     with loopback_hub.serving(files) as hub:
         assert loopback_hub.run(program, tmp_path, hub).splitlines() == [expected]
         fetched = {path.split("/resolve/")[1].split("/")[1] for path in hub.asked if "/resolve/" in path}
     assert {"model_index.json", "text_encoder", "tokenizer", "vae"} <= fetched
-    assert not {"transformer", "scheduler"} & fetched
+    assert not {"transformer", "scheduler", "vae_encoder"} & fetched
+    program += "import sys\nassert 'diffusers' not in sys.modules\n"  # nor its seconds of import
     again, message = loopback_hub.run(program + refused, tmp_path, None).splitlines()
     assert again == expected
     assert message.startswith("model: 'black-forest-labs/FLUX.1-dev' could not be had from the Hugging Face hub")
