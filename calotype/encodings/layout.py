@@ -20,7 +20,7 @@ from calotype.errors import StoreError
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["DTYPES", "KEY_BYTES", "Field", "Layout", "as_bytes", "as_keys", "checksum", "memory_of"]
+__all__ = ["DTYPES", "KEY_BYTES", "Field", "Layout", "as_bytes", "as_keys", "checksum", "checksum_of", "memory_of"]
 
 KEY_BYTES: Final = 16
 """A record's key: 128 bits of a hash of everything that could change the record."""
@@ -134,9 +134,14 @@ def intern(kind: str, fields: tuple[Field, ...]) -> Layout:
     return Layout(kind=kind, fields=fields)
 
 
+def checksum_of(key: bytes, seed: int) -> xxhash.xxh3_64:
+    """The beginning of a checksum: XXH3-64 of a record's key and then one tensor's bytes."""
+    return xxhash.xxh3_64(key, seed=seed)
+
+
 def checksum(key: bytes, seed: int, data: Buffer) -> int:
-    """XXH3-64 of a record's key and one tensor's bytes. Large tensors are hashed without the interpreter's lock."""
-    digest = xxhash.xxh3_64(key, seed=seed)
+    """The checksum of one tensor's bytes. Large ones are hashed without the interpreter's lock."""
+    digest = checksum_of(key, seed)
     digest.update(data)
     return digest.intdigest()
 

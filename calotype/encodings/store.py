@@ -108,7 +108,7 @@ class EncodingStore:
         return int(self._base.alive.sum() + self._more.alive.sum())
 
     def __reduce__(self) -> Any:
-        return _reopen, (type(self), self.path, self.verify)
+        return _reopen, (type(self), self.path.absolute(), self.verify)
 
     # ---- finding
 
@@ -297,13 +297,21 @@ class EncodingStore:
         Raises:
             StoreError: The folder can't be written.
         """
+        self.recover()
+        return ShardWriter(self._shards, shard_bytes=shard_bytes, header_bytes=header_bytes, learn=self._learn)
+
+    def recover(self) -> None:
+        """Finishes the shards that dead writers left, and learns what is in them.
+
+        Raises:
+            StoreError: The folder can't be written.
+        """
         try:
             self._shards.mkdir(exist_ok=True)
             finish_dead_writers(self.path)
         except OSError as error:
             raise cannot_write(self._shards, error) from error
         self.refresh()
-        return ShardWriter(self._shards, shard_bytes=shard_bytes, header_bytes=header_bytes, learn=self._learn)
 
     def _learn(self, put: Put) -> None:
         with self._lock:

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from calotype.encodings.files import cannot_write, sync_folder, unique_name, write_all
-from calotype.encodings.layout import KEY_BYTES, Layout, as_bytes, as_keys, checksum
+from calotype.encodings.files import cannot_write, reserve, sync_folder, unique_name, write_all
+from calotype.encodings.layout import KEY_BYTES, Layout, as_bytes, as_keys, checksum_of
 from calotype.encodings.shard import ALIGN, EMPTY, FINISHED, OPEN, Group, describe
 from calotype.errors import StoreError
 
@@ -26,6 +26,9 @@ __all__ = ["Put", "ShardWriter"]
 SHARD_BYTES: Final = 512 << 20
 HEADER_BYTES: Final = 256 << 10
 """Room for the header of a shard: some 800 groups, a tenth of a percent of a usual shard's bytes."""
+
+_PIECE: Final = 1 << 20
+"""Bytes to hash and write at once: what fits into a core's own cache."""
 
 
 class Put(NamedTuple):
@@ -156,28 +159,44 @@ class _Batch:
         self,
         layout: Layout,
         keys: NDArray[np.uint8],
-        rows: Sequence[Iterable[NDArray[np.uint8]]],
-        buffers: list[NDArray[np.uint8]],
+        columns: Sequence[Sequence[NDArray[np.uint8]] | NDArray[np.uint8]],
     ) -> None:
-        """`rows`: by field, each record's bytes; `buffers`: the same bytes, in the order of the file."""
+        """`columns`: for each field of the layout, the bytes of each record."""
         self.layout = layout
         self.keys = keys
-        self._buffers = buffers
-        self._table = np.empty((len(keys), layout.table_width), np.uint8)
-        self._table[:, :KEY_BYTES] = keys
-        sums = np.empty((len(keys), len(rows)), "<u8")
-        names = [key.tobytes() for key in keys]
-        for number, (seed, column) in enumerate(zip(layout.seeds, rows, strict=True)):
-            sums[:, number] = [checksum(key, seed, data.data) for key, data in zip(names, column, strict=True)]
-        self._table[:, KEY_BYTES:] = sums.view(np.uint8).reshape(len(keys), -1)
         self.nbytes = self.at(0).end
+        self._columns = columns
 
     def at(self, offset: int) -> Group:
         return Group(self.layout, len(self.keys), offset)
 
-    def parts(self) -> list[NDArray[np.uint8]]:
+    def write(self, fd: int, offset: int) -> None:
+        """Writes tensors, table and padding. Each piece is hashed just before, and so is in the processor's cache."""
+        if self.nbytes >= _PIECE:
+            reserve(fd, self.nbytes, offset)
+        table = np.zeros((len(self.keys), self.layout.table_width), np.uint8)
+        table[:, :KEY_BYTES] = self.keys
+        names = [key.tobytes() for key in self.keys]
+        waiting: list[NDArray[np.uint8]] = []
+        size = 0
+        for number, (seed, column) in enumerate(zip(self.layout.seeds, self._columns, strict=True)):
+            sums = np.empty(len(names), "<u8")
+            for slot, (name, data) in enumerate(zip(names, column, strict=True)):
+                digest = checksum_of(name, seed)
+                for start in range(0, len(data), _PIECE):
+                    piece = data[start : start + _PIECE]
+                    digest.update(piece.data)
+                    waiting.append(piece)
+                    size += len(piece)
+                    if size >= _PIECE:
+                        write_all(fd, waiting, offset)
+                        offset += size
+                        waiting, size = [], 0
+                sums[slot] = digest.intdigest()
+            at = KEY_BYTES + 8 * number
+            table[:, at : at + 8] = sums.view(np.uint8).reshape(-1, 8)
         group = self.at(0)
-        return [*self._buffers, self._table, np.zeros(group.end - group.data_end, np.uint8)]
+        write_all(fd, [*waiting, table, bytes(group.end - group.data_end)], offset)
 
 
 def _stacked(kind: str, keys: NDArray[np.uint8], records: Mapping[str, torch.Tensor]) -> _Batch:
@@ -187,8 +206,7 @@ def _stacked(kind: str, keys: NDArray[np.uint8], records: Mapping[str, torch.Ten
                 f"{name}: found shape {tuple(tensor.shape)} for {len(keys)} keys, expected ({len(keys)}, …)"
             )
     layout = Layout.of(kind, {name: (tensor.dtype, tuple(tensor.shape[1:])) for name, tensor in records.items()})
-    data = [_host(records[item.name]).reshape(len(keys), item.nbytes) for item in layout.fields]
-    return _Batch(layout, keys, data, data)
+    return _Batch(layout, keys, [_host(records[f.name]).reshape(len(keys), f.nbytes) for f in layout.fields])
 
 
 def _grouped(kind: str, keys: NDArray[np.uint8], records: Sequence[Mapping[str, torch.Tensor]]) -> list[_Batch]:
@@ -199,11 +217,10 @@ def _grouped(kind: str, keys: NDArray[np.uint8], records: Sequence[Mapping[str, 
     for number, record in enumerate(records):
         layout = Layout.of(kind, {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in record.items()})
         members.setdefault(layout, []).append(number)
-    batches = []
-    for layout, numbers in members.items():
-        rows = [[_host(records[number][item.name]) for number in numbers] for item in layout.fields]
-        batches.append(_Batch(layout, keys[numbers], rows, [data for column in rows for data in column]))
-    return batches
+    return [
+        _Batch(layout, keys[numbers], [[_host(records[n][f.name]) for n in numbers] for f in layout.fields])
+        for layout, numbers in members.items()
+    ]
 
 
 def _host(tensor: torch.Tensor) -> NDArray[np.uint8]:
@@ -256,7 +273,8 @@ class _OpenShard:
             put.groups.append(batch.at(offset))
             offset += batch.nbytes
         try:
-            write_all(self._fd, [part for batch in batches for part in batch.parts()], self.end)
+            for batch, group in zip(batches, put.groups, strict=True):
+                batch.write(self._fd, group.offset)
             write_all(self._fd, [text[1:]], self._brace + 1)
             write_all(self._fd, [text[:1]], self._brace)
         except BaseException:
