@@ -7,11 +7,12 @@ import resource
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
+from calotype.encodings.layout import Field
 from calotype.encodings.shard import FINISHED, OPEN
 
-__all__ = ["OpenFile", "OpenFiles"]
+__all__ = ["OpenFile", "OpenFiles", "Place"]
 
 _FEWEST: Final = 64
 
@@ -28,6 +29,16 @@ class OpenFile:
     def __del__(self, _close: Callable[[int], None] = os.close) -> None:
         if self.fd >= 0:
             _close(self.fd)  # bound above: the module is gone by the time an interpreter that ends gets here
+
+
+class Place(NamedTuple):
+    """Where the bytes of one tensor of a record are."""
+
+    file: OpenFile
+    """Its descriptor is `file.fd`; it stays open as long as somebody holds the file."""
+    offset: int
+    nbytes: int
+    field: Field
 
 
 class OpenFiles:

@@ -10,7 +10,6 @@ store/
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -18,26 +17,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from calotype.encodings.dropped import read_dropped, write_dropped
-from calotype.encodings.files import cannot_write, replace_file
+from calotype.encodings.files import cannot_write
+from calotype.encodings.folder import check_format, create_folder
 from calotype.encodings.index import INDEX, Contents, Held, Records, load_index, save_index
 from calotype.encodings.layout import KEY_BYTES, Field, Layout, as_keys, checksum, memory_of
-from calotype.encodings.open_files import OpenFile, OpenFiles
+from calotype.encodings.open_files import OpenFiles, Place
 from calotype.encodings.recover import finish_dead_writers
-from calotype.encodings.shard import FORMAT, ShardFile, list_shards, read_header, read_keys
+from calotype.encodings.shard import ShardFile, list_shards, read_header, read_keys
 from calotype.encodings.writer import HEADER_BYTES, SHARD_BYTES, Put, ShardWriter
-from calotype.errors import ConfigError, NewerFormatError, StoreError
+from calotype.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["EncodingStore", "Place", "Verify"]
+__all__ = ["EncodingStore", "Verify"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,16 +45,6 @@ Verify = Literal["first", "always", "never"]
 
 _WORTH_SAVING: Final = 50
 """The index is written anew when what it lacks is more than one in so many of its records."""
-
-
-class Place(NamedTuple):
-    """Where the bytes of one tensor of a record are."""
-
-    file: OpenFile
-    """Its descriptor is `file.fd`; it stays open as long as somebody holds the file."""
-    offset: int
-    nbytes: int
-    field: Field
 
 
 class EncodingStore:
@@ -85,8 +75,8 @@ class EncodingStore:
         self.damaged: dict[str, str] = {}
         """Shards that can't be read whole, and why; their lost records are not found, and so encoded again."""
         if create:
-            _create(self.path)
-        _check_format(self.path)
+            create_folder(self.path)
+        check_format(self.path)
         self._lock = threading.Lock()
         self._files = OpenFiles(self._shards)
         self._known: dict[str, int] = {}
@@ -315,7 +305,7 @@ class EncodingStore:
 
     def _learn(self, put: Put) -> None:
         with self._lock:
-            if self._known.get(put.shard, 0) <= put.first:  # else a refresh of another thread has seen it
+            if self._known.get(put.shard, 0) == put.first:  # else a refresh of another thread has seen it, or will
                 self._known[put.shard] = put.first + len(put.groups)
                 self._add([Contents(put.shard, put.groups, put.keys)])
 
@@ -417,34 +407,6 @@ class EncodingStore:
         with suppress(OSError):  # a folder that can't be written is read all the same
             save_index(self.path / INDEX, base, known)
         return base
-
-
-def _create(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if not (path / "format.json").exists():
-            if strangers := sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(".")):
-                raise StoreError(
-                    f"{path}: this folder is no store and not empty (it holds {strangers[0]}): name another, or an "
-                    "empty one"
-                )
-            replace_file(path / "format.json", [json.dumps({"format": FORMAT}).encode() + b"\n"])
-        (path / "shards").mkdir(exist_ok=True)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-
-
-def _check_format(path: Path) -> None:
-    try:
-        found = json.loads((path / "format.json").read_bytes())["format"]
-    except FileNotFoundError:
-        raise StoreError(f"{path}: there is no store of encodings here (no format.json)") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path / 'format.json'}: can't be read: {error}") from None
-    if not isinstance(found, int) or not 1 <= found <= FORMAT:
-        raise NewerFormatError(
-            f"{path}: this store has format {found}, and this calotype knows formats up to {FORMAT}: update calotype"
-        )
 
 
 def _reopen(kind: type[EncodingStore], path: Path, verify: Verify) -> EncodingStore:
