@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from calotype import __version__
 from calotype.components import COMPONENT, check_options
 from calotype.errors import ConfigError, ManifestError, MissingPathError, MissingTokenizerError
-from calotype.inspect.check.remembered import files_state, folders_state, outside, recall, remember, report_key
-from calotype.inspect.check.report import Report, finding
+from calotype.inputs import input_files, input_folders, picture_folders, source_name
+from calotype.inspect.check.report import VERSION, Report, finding
 from calotype.ledger import Ledger
+from calotype.remembered import files_state, folders_state, recall, remember, report_key
 
 if TYPE_CHECKING:
     from calotype.dataset import TextToImageDataset
@@ -25,7 +25,7 @@ __all__ = ["check_config"]
 
 logger = logging.getLogger("calotype")
 
-_OURS: Final = "calotype."
+_ROOM: Final = "reports"
 _BUILDER: Final = "calotype.text_to_image_dataset"
 _PLANNED: Final = ("batch_size", "remainder", "on_upscale", "seed", "shuffle", "world_size", "threads")
 """Options of the Loader that a check follows."""
@@ -52,13 +52,13 @@ def check_config(
         ConfigError: The config is wrong, or its dataset is another `_component_` than ours.
         MissingPathError: There is no such path.
     """
-    key = report_key(config, version=__version__, deep=deep, world_size=world_size)
-    if not fresh and (known := recall(key)) is not None:
+    key = report_key(config, version=(__version__, VERSION), deep=deep, world_size=world_size)
+    if not fresh and (known := _recalled(key)) is not None:
         return known
     from calotype.inspect.check.check import check  # torch and all that: not needed for a report that is remembered
 
     options = _loader_options(config) | ({} if world_size is None else {"world_size": world_size})
-    folders = _folders(config)
+    folders = input_folders(config)
     folders_were = folders_state(folders or ())
     lenient, missing_captions = _lenient(config)
     ledger = Ledger()
@@ -67,7 +67,7 @@ def check_config(
     except MissingPathError:
         raise
     except ManifestError as error:
-        return _nothing(_source(config), error, ledger)
+        return _nothing(source_name(config), error, ledger)
     program = dataset.caption_program
     if missing_captions is None and (program.trigger or program.template):
         missing_captions = "empty"
@@ -77,15 +77,17 @@ def check_config(
     report = check(
         dataset,
         held_out=held_out,
-        source=_source(config),
-        folders=[Path(folder) for folder in _picture_folders(config)],
+        source=source_name(config),
+        folders=[Path(folder) for folder in picture_folders(config)],
         missing_captions=missing_captions,
         deep=deep,
         track=track,
         **options,
     )
     if folders is not None and files is not None:
-        remember(key, report, folders=folders, folders_were=folders_were, files=files, files_were=files_were)
+        remember(
+            _ROOM, key, report.to_json(), folders=folders, folders_were=folders_were, files=files, files_were=files_were
+        )
     return report
 
 
@@ -124,59 +126,24 @@ def _with(config: Mapping[str, Any], **options: Any) -> dict[str, Any]:
     return {**config, "dataset": {**config["dataset"], **options}}
 
 
-def _path(config: Mapping[str, Any]) -> Any:
-    options = config.get("dataset") or {}
-    return options.get("path", options.get("source"))
-
-
-def _source(config: Mapping[str, Any]) -> str:
-    path = _path(config)
-    return ", ".join(map(str, path)) if isinstance(path, list | tuple) else str(path)
-
-
-def _paths(config: Mapping[str, Any]) -> list[str] | None:
-    """The paths that the dataset is read from; None when they are not plain folders and files that are there."""
-    path = _path(config)
-    paths = [path] if isinstance(path, str) else list(path) if isinstance(path, Sequence) else []
-    if not paths or config["dataset"].get("data_files") is not None:
-        return None
-    plain = [str(Path(each).expanduser().absolute()) for each in paths if isinstance(each, str)]
-    good = len(plain) == len(paths) and all(not glob.has_magic(each) and Path(each).exists() for each in plain)
-    return plain if good else None
-
-
-def _picture_folders(config: Mapping[str, Any]) -> list[str]:
-    return [each for each in _paths(config) or [] if Path(each).is_dir()]
-
-
-def _folders(config: Mapping[str, Any]) -> list[str] | None:
-    """The folders that a remembered report depends on; None when it may depend on what no file shows."""
-    paths = _paths(config)
-    return None if paths is None or _foreign(config) else [each for each in paths if Path(each).is_dir()]
-
-
-def _foreign(value: Any) -> bool:
-    """Whether somebody else's code is named anywhere: nobody can see when it changes."""
-    if isinstance(value, Mapping):
-        component = value.get(COMPONENT)
-        return (component is not None and not str(component).startswith(_OURS)) or any(map(_foreign, value.values()))
-    return isinstance(value, list | tuple) and any(map(_foreign, value))
-
-
 def _files(
     config: Mapping[str, Any], dataset: TextToImageDataset, held_out: Manifest | None, folders: Sequence[str]
 ) -> tuple[str, ...] | None:
     """What else the report depends on: data files, pictures elsewhere, the tokenizers. None when some are remote."""
     refs = [*dataset.manifest.refs(), *(held_out.refs() if held_out is not None else ())]
-    if any(ref.path is None for ref in refs):
-        return None
-    paths = {ref.path for ref in refs if ref.path is not None}
-    paths |= {str(Path(path, "data.mdb")) for path in {ref.path for ref in refs if ref.key is not None} if path}
-    paths |= {each for each in _paths(config) or [] if Path(each).is_file()}
+    tokenizers: list[Path] = []
     for field in getattr(dataset.model_transform, "fields", ()):
         home = Path(field.tokenizer.name)
-        paths |= {str(file) for file in home.iterdir()} if home.is_dir() else {str(home)}
-    return outside(paths, folders)
+        tokenizers += home.iterdir() if home.is_dir() else [home]
+    return input_files(config, refs, folders, more=tokenizers)
+
+
+def _recalled(key: str) -> Report | None:
+    known = recall(_ROOM, key)
+    try:
+        return None if known is None else Report.from_json(known)
+    except (ValueError, KeyError, TypeError):
+        return None  # a damaged one: it is made anew
 
 
 def _lenient(config: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:

@@ -4,7 +4,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-from test_remembered import example
+from report_examples import example
 
 from calotype.inspect.check import report
 from calotype.inspect.check.kinds import KINDS

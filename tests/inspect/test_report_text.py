@@ -4,12 +4,12 @@ import io
 import json
 
 import pytest
+from report_examples import example
 from rich.console import Console
-from test_remembered import example
 
 from calotype.inspect.check.fix_list import write_fix_list
 from calotype.inspect.check.kinds import KINDS
-from calotype.inspect.check.report import finding
+from calotype.inspect.check.report import Report, finding
 from calotype.inspect.check.show import lines, print_report, size_text, time_text
 
 
@@ -125,3 +125,15 @@ def test_sizes(count, text):
 )
 def test_times(seconds, text):
     assert time_text(seconds) == text
+
+
+def test_a_report_survives_json():
+    report = example()
+    assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
+
+
+def test_a_report_counts_and_judges():
+    document = example().to_json()
+    assert (document["clean"], document["errors"], document["warnings"], document["notes"]) == (False, 1, 1, 1)
+    assert example(findings=(finding("alpha", "e.png", "may be transparent"),)).clean
+    assert not example(findings=(finding("cropped", "e.png", "31 %"),)).clean

@@ -1,4 +1,4 @@
-"""Whole reports, remembered: a dataset of which nothing has changed is not looked at a second time.
+"""Whole reports, remembered: what was found out of files that have not changed is not found out a second time.
 
 Beside each report stand the folders and files that it was made from, and a hash of the name, length and time of change
 of every file in them. Looking a report up costs one `stat` a file and loads neither torch nor pyarrow.
@@ -17,22 +17,25 @@ from typing import Any, Final
 
 import xxhash
 
-from calotype.inspect.check.report import VERSION, Report
-
 __all__ = ["files_state", "folders_state", "outside", "recall", "remember", "report_key"]
 
 _MOST: Final = 50
-"""Reports kept, the newest ones."""
+"""Reports kept in a room, the newest ones."""
+
+Json = dict[str, Any]
 
 
 def report_key(config: Any, **options: Any) -> str:
     """The name of a report: a hash of everything it depends on that is no file."""
-    plain = json.dumps([VERSION, config, options, str(Path.cwd())], sort_keys=True, default=repr)
+    plain = json.dumps([config, options, str(Path.cwd())], sort_keys=True, default=repr)
     return xxhash.xxh3_128_hexdigest(plain.encode("utf-8", "surrogatepass"))
 
 
 def folders_state(folders: Sequence[str]) -> str:
-    """A hash of the names, lengths and times of change of all files in and below these folders."""
+    """A hash of the names, lengths and times of change of all files in and below these folders.
+
+    The times are those of the data and of the inode: no tool sets the latter back.
+    """
     digest = xxhash.xxh3_128()
     for folder in folders:
         digest.update(f"{folder}\n".encode("utf-8", "surrogateescape"))
@@ -48,25 +51,38 @@ def files_state(files: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def recall(key: str) -> Report | None:
-    """The report of this name, if all that it was made from is as it was."""
+def recall(room: str, key: str) -> Json | None:
+    """The report of this name, if all that it was made from is as it was.
+
+    Args:
+        room: Folder below `$CALOTYPE_CACHE` (else `~/.cache/calotype`).
+        key: Its `report_key`.
+    """
     try:
-        kept = json.loads((_home() / f"{key}.json").read_text("utf-8"))
+        kept = json.loads((_home(room) / f"{key}.json").read_text("utf-8"))
         folders, files = kept["folders"], kept["files"]
         same = folders_state(folders["paths"]) == folders["state"] and files_state(files["paths"]) == files["state"]
-        return Report.from_json(kept["report"]) if same else None
+        return dict(kept["report"]) if same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # none there, or a damaged one: it is made anew
 
 
 def remember(
-    key: str, report: Report, *, folders: Sequence[str], folders_were: str, files: Sequence[str], files_were: str
+    room: str,
+    key: str,
+    report: Json,
+    *,
+    folders: Sequence[str],
+    folders_were: str,
+    files: Sequence[str],
+    files_were: str,
 ) -> None:
     """Keeps a report.
 
     Args:
+        room: As for `recall`.
         key: Its `report_key`.
-        report: What was found.
+        report: What was found, as plain values.
         folders: What it was made from: these with all in them, since a new file would be news too,
         folders_were: their state before they were read (a change in the meantime makes the report stale);
         files: and these outside of them,
@@ -75,9 +91,9 @@ def remember(
     kept = {
         "folders": {"paths": list(folders), "state": folders_were},
         "files": {"paths": list(files), "state": files_were},
-        "report": report.to_json(),
+        "report": report,
     }
-    home = _home()
+    home = _home(room)
     temporary = home / f"{key}.{secrets.token_hex(4)}.tmp"
     with contextlib.suppress(OSError):  # a cache that can't be written costs the memory, not the report
         home.mkdir(parents=True, exist_ok=True)
@@ -97,9 +113,9 @@ def _prune(home: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _home() -> Path:
+def _home(room: str) -> Path:
     home = os.environ.get("CALOTYPE_CACHE")
-    return (Path(home).expanduser() if home else Path.home() / ".cache" / "calotype") / "reports"
+    return (Path(home).expanduser() if home else Path.home() / ".cache" / "calotype") / room
 
 
 def _lines(folder: str) -> Iterator[str]:
@@ -128,7 +144,7 @@ def _entry_stamp(entry: os.DirEntry[str]) -> str:
         info = entry.stat()
     except OSError as error:  # a broken link
         return f"error {error.errno}"
-    return f"{info.st_size} {info.st_mtime_ns}"
+    return f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
 
 
 def _stamp(path: str) -> str:
@@ -136,7 +152,7 @@ def _stamp(path: str) -> str:
         info = os.stat(path)  # noqa: PTH116
     except (OSError, ValueError) as error:
         return f"error {type(error).__name__}"
-    return f"{info.st_size} {info.st_mtime_ns}"
+    return f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
 
 
 def outside(paths: Iterable[str], folders: Sequence[str]) -> tuple[str, ...]:
