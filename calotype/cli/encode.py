@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from calotype.cli.common import Json, Overrides, Source, emit, read_config
+from calotype.errors import ConfigError
 
 if TYPE_CHECKING:
     from calotype.encodings.job import EncodeJob, EncodeReport
@@ -18,6 +22,13 @@ __all__ = ["best_device", "encode", "encode_config"]
 
 _SHOWN = 10
 """Failures and notes that a person is shown; `--json` has all."""
+
+
+class Engine(StrEnum):
+    """What `--engine` takes."""
+
+    local = "local"
+    ray = "ray"
 
 
 def encode(
@@ -34,14 +45,19 @@ def encode(
         int | None, typer.Option("--batch-size", min=1, help="Pictures at once; by default by their size.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Pictures decoded at once.")] = None,
+    engine: Annotated[Engine, typer.Option(help="Encode in this process, or on a Ray cluster.")] = Engine.local,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of the Ray cluster; by default $RAY_ADDRESS, else one is started.", show_default=False),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     json: Json = False,
 ) -> None:
     """Run the frozen text encoders and the autoencoder once, and keep what they give; only what is missing is made."""
     from calotype.config import build_encode_job
-    from calotype.engine.local import encode as run
     from calotype.progress import track
 
+    run = _engine(engine, address)
     config = encode_config(source, overrides, model=model, store=store)
     if dry_run:
         _dry_run(config, device or best_device(), json=json)
@@ -60,6 +76,23 @@ def encode(
     else:
         _show(report, job)
     raise typer.Exit(1 if report.failed else 0)
+
+
+def _engine(engine: Engine, address: str | None) -> Callable[..., EncodeReport]:
+    """What runs the job.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+    """
+    if engine is Engine.ray:
+        from calotype.engine import ray
+
+        return partial(ray.encode, address=address)
+    if address is not None:
+        raise ConfigError(f"--address {address}: found without --engine ray, which it is for")
+    from calotype.engine import local
+
+    return local.encode
 
 
 def encode_config(source: str, overrides: list[str] | None, *, model: str | None, store: Path | None) -> dict[str, Any]:

@@ -36,6 +36,7 @@ _AHEAD: Final = 2
 """Batches decoded, or waiting to be written, beside the one that is encoded."""
 
 _T = TypeVar("_T")
+_Item = TypeVar("_Item", Picture, Text)
 Progress = Callable[[int], None]
 """Called with how many items more are done."""
 
@@ -127,6 +128,21 @@ class EncodeWorker:
             for write in writes:
                 write.result()
         return done
+
+    def remainder(self, items: Sequence[_Item]) -> tuple[list[_Item], Done]:
+        """Of a chunk that another worker had begun when it died: what it left, and what it had done."""
+        self._store.recover()
+        left: list[_Item] = []
+        done = Done()
+        for one, row in zip(items, self._store.find([one.key for one in items]).tolist(), strict=True):
+            if row < 0:
+                left.append(one)
+                continue
+            done.encoded += 1
+            done.bytes += sum(tensor.nbytes for tensor in self._store.layout(row))
+            if isinstance(one, Text):
+                done.notes += self._cut([one])
+        return left, done
 
     def close(self) -> None:
         """Finishes the shard."""
