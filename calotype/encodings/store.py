@@ -77,7 +77,7 @@ class EncodingStore:
         if create:
             create_folder(self.path)
         check_format(self.path)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._files = OpenFiles(self._shards)
         self._known: dict[str, int] = {}
         self._finished: set[str] = set()
@@ -85,13 +85,24 @@ class EncodingStore:
         """By shard, the keys (n, 16) of records that are not to be used any more."""
         self._dropped_files: set[str] = set()
         self._moved: dict[int, int] = {}
-        self._more = Records.of([])
+        self._later = Records.of([])
+        self._unsorted: list[Contents] = []
+        """What came since; joined to `_later` when somebody looks for something: a long job's puts are many."""
         self._base = self._open()
         self.refresh()
 
     @property
     def _shards(self) -> Path:
         return self.path / "shards"
+
+    @property
+    def _more(self) -> Records:
+        """What is not in `_base`."""
+        if self._unsorted:
+            with self._lock:
+                self._later = Records.joined(self._later, Records.of(self._unsorted))
+                self._unsorted = []
+        return self._later
 
     def __len__(self) -> int:
         """Records that can be found (equal keys written twice count twice)."""
@@ -307,7 +318,7 @@ class EncodingStore:
         with self._lock:
             if self._known.get(put.shard, 0) == put.first:  # else a refresh of another thread has seen it, or will
                 self._known[put.shard] = put.first + len(put.groups)
-                self._add([Contents(put.shard, put.groups, put.keys)])
+                self._unsorted.append(Contents(put.shard, put.groups, put.keys))
 
     def drop(self, rows: NDArray[np.int64] | Sequence[int]) -> None:
         """Marks records as not to be used, for everybody and for good: `find` says that they are missing.
@@ -339,7 +350,7 @@ class EncodingStore:
         """Learns what others have written, dropped and pruned since."""
         with self._lock:
             shards = list_shards(self._shards) if self._shards.is_dir() else {}
-            self._add(self._scan(shards))
+            self._unsorted += self._scan(shards)
             gone = [name for name in self._known if name not in shards]
             for name in gone:
                 del self._known[name]
@@ -350,10 +361,6 @@ class EncodingStore:
             for part in (self._base, self._more):
                 part.bury(gone)
                 part.bury_records(self.dropped)
-
-    def _add(self, contents: list[Contents]) -> None:
-        if contents:
-            self._more = Records.joined(self._more, Records.of(contents))
 
     def _scan(self, shards: Mapping[str, ShardFile]) -> list[Contents]:
         """What these shards hold that is not known yet."""
@@ -400,7 +407,7 @@ class EncodingStore:
                 self._report(name, damage)
         new = Records.of(self._scan(finished))
         if not stale and len(new) * _WORTH_SAVING <= len(base):
-            self._more = new
+            self._later = new
             return base
         base = Records.joined(base, new).sorted()
         known = {n: Held(finished[n].size, self._known[n], self.damaged.get(n)) for n in sorted(self._finished)}
