@@ -21,15 +21,19 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Look after a store of encodings.", no_args_is_help=True)
 
-Store = Annotated[Path, typer.Argument(help="The store's folder.")]
+Store = Annotated[
+    Path | None,
+    typer.Argument(help="The store's folder; by default the one that all datasets share.", show_default=False),
+]
 
 
 @app.command("ls")
-def ls(store: Store, json: Json = False) -> None:
+def ls(store: Store = None, json: Json = False) -> None:
     """Say what is in a store: records, bytes, shards."""
     from calotype.encodings.store import EncodingStore
     from calotype.encodings.summary import summarise_store
 
+    store = _place(store)
     summary = summarise_store(EncodingStore(store))
     if json:
         emit(summary.to_json())
@@ -49,7 +53,7 @@ def ls(store: Store, json: Json = False) -> None:
 
 @app.command("verify")
 def verify(
-    store: Store,
+    store: Store = None,
     drop: Annotated[
         bool, typer.Option("--drop", help="Mark damaged records, so that encoding again makes just those anew.")
     ] = False,
@@ -60,7 +64,7 @@ def verify(
     from calotype.encodings.verify import verify_store
     from calotype.progress import track
 
-    opened = EncodingStore(store)
+    opened = EncodingStore(_place(store))
     with track("verifying", unit="bytes") as show:
         found = verify_store(opened, progress=show)
     marked = found.by_shard() if drop else {}
@@ -83,20 +87,33 @@ def verify(
 
 @app.command("prune")
 def prune(
-    store: Store,
+    store: Store = None,
     keep: Annotated[
         Path | None,
         typer.Option("--keep", help="A file with the keys that are needed, 32 hex digits a line.", show_default=False),
     ] = None,
+    needed_by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--for", help="A config whose records are needed (a folder or data file with --model); may come often."
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The model of folders and data files after --for.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     json: Json = False,
 ) -> None:
-    """Take out what is not needed: all but the keys given; without any, only what was dropped or is there twice."""
+    """Take out what no dataset needs: all but what --for and --keep name; without them, what was dropped or is twice."""
+    import numpy as np
+
     from calotype.encodings.prune import prune_store
     from calotype.encodings.store import EncodingStore
     from calotype.progress import track
 
+    store = _place(store)
     keys = None if keep is None else _read_keys(keep)
+    if needed_by:
+        needed = _needed(needed_by, model, store)
+        keys = needed if keys is None else np.concatenate([keys, needed])
     with track("pruning", unit="shards") as show:
         pruned = prune_store(EncodingStore(store), keys, dry_run=dry_run, progress=show)
     if json:
@@ -112,7 +129,7 @@ def prune(
 
 @app.command("export")
 def export(
-    store: Store,
+    store: Annotated[Path, typer.Argument(help="The store's folder.")],
     folder: Annotated[Path, typer.Argument(help="Where to: another store, made if it is not there.")],
     keys: Annotated[
         Path | None,
@@ -143,6 +160,27 @@ def export(
     if missing:
         print(f"{missing} of the keys in {keys} are not in the store", file=sys.stderr)
     raise typer.Exit(1 if copied.damaged or missing else 0)
+
+
+def _place(store: Path | None) -> Path:
+    from calotype.encodings.options import default_store
+
+    return default_store() if store is None else store
+
+
+def _needed(sources: list[str], model: str | None, store: Path) -> NDArray[np.uint8]:
+    """The keys of all that some configs need of this store."""
+    from calotype.cli.encode import encode_config
+    from calotype.config import build_encode_job
+    from calotype.encodings.keys import scaling_key
+    from calotype.encodings.layout import as_keys
+    from calotype.progress import track
+
+    keys: set[bytes] = set()
+    for source in sources:
+        job = build_encode_job(encode_config(source, None, model=model, store=store), create=False)
+        keys |= job.plan(track)[1].needed | {scaling_key(job.models.picture_fingerprint)}
+    return as_keys(sorted(keys))
 
 
 def _choose(store: EncodingStore, keys: Path | None, kind: str | None) -> tuple[NDArray[np.int64], int]:

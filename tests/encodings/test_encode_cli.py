@@ -193,3 +193,18 @@ def test_a_pipeline_folder_is_a_model_for_other_commands_too(folder, pipeline):
     assert {"t5_text_tokens", "clip_text_tokens"} <= {
         entry["key"] for entry in json.loads(out.splitlines()[-1])["batch"]
     }
+
+
+def test_what_no_dataset_needs_is_pruned(folder, pipeline, tmp_path):
+    store = tmp_path / "store"
+    encode(folder, "resolution=64", "--model", pipeline, "--store", store)
+    other = make_folder(tmp_path / "other", names=("motorcycle_left.png", "coffee.png"))
+    config = tmp_path / "other.yaml"
+    config.write_text(f"dataset: {{path: {other}, resolution: 64}}\nmodel: {pipeline}\n")
+    assert encode(config, "--store", store)["encoded"] == 2  # one picture, one text: the coffee is there
+    out, _ = finish(start("cache", "prune", store, "--for", config, "--dry-run", "--json"))
+    assert json.loads(out.splitlines()[-1])["records"] == 6
+    finish(start("cache", "prune", store, "--for", config))
+    again = encode(config, "--store", store)
+    assert (again["encoded"], again["reused"]) == (0, 5)
+    assert encode(folder, "resolution=64", "--model", pipeline, "--store", store)["encoded"] == 6
