@@ -102,7 +102,7 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     json: Json = False,
 ) -> None:
-    """Take out what no dataset needs: all but what --for and --keep name; without them, what was dropped or is twice."""
+    """Take out what no dataset needs: all but what --for and --keep name; else what was dropped or is there twice."""
     import numpy as np
 
     from calotype.encodings.prune import prune_store
