@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import xxhash
 
+from calotype.home import cache_folder
+
 __all__ = ["files_state", "folders_state", "outside", "recall", "remember", "report_key"]
 
 _MOST: Final = 50
@@ -59,7 +61,7 @@ def recall(room: str, key: str) -> Json | None:
         key: Its `report_key`.
     """
     try:
-        kept = json.loads((_home(room) / f"{key}.json").read_text("utf-8"))
+        kept = json.loads((cache_folder(room) / f"{key}.json").read_text("utf-8"))
         folders, files = kept["folders"], kept["files"]
         same = folders_state(folders["paths"]) == folders["state"] and files_state(files["paths"]) == files["state"]
         return dict(kept["report"]) if same else None
@@ -93,7 +95,7 @@ def remember(
         "files": {"paths": list(files), "state": files_were},
         "report": report,
     }
-    home = _home(room)
+    home = cache_folder(room)
     temporary = home / f"{key}.{secrets.token_hex(4)}.tmp"
     with contextlib.suppress(OSError):  # a cache that can't be written costs the memory, not the report
         home.mkdir(parents=True, exist_ok=True)
@@ -111,11 +113,6 @@ def _prune(home: Path) -> None:
     left = [path for path in home.glob("*.tmp") if path.stat().st_mtime < horizon]  # of killed writers
     for path in (*kept[_MOST:], *left):
         path.unlink(missing_ok=True)
-
-
-def _home(room: str) -> Path:
-    home = os.environ.get("CALOTYPE_CACHE")
-    return (Path(home).expanduser() if home else Path.home() / ".cache" / "calotype") / room
 
 
 def _lines(folder: str) -> Iterator[str]:

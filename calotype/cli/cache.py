@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calotype.cli.common import Json, emit
+from calotype.home import cache_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +34,7 @@ def ls(store: Store = None, json: Json = False) -> None:
     from calotype.encodings.store import EncodingStore
     from calotype.encodings.summary import summarise_store
 
-    store = _place(store)
+    store = store or cache_folder("encodings")
     summary = summarise_store(EncodingStore(store))
     if json:
         emit(summary.to_json())
@@ -64,7 +65,7 @@ def verify(
     from calotype.encodings.verify import verify_store
     from calotype.progress import track
 
-    opened = EncodingStore(_place(store))
+    opened = EncodingStore(store or cache_folder("encodings"))
     with track("verifying", unit="bytes") as show:
         found = verify_store(opened, progress=show)
     marked = found.by_shard() if drop else {}
@@ -109,7 +110,7 @@ def prune(
     from calotype.encodings.store import EncodingStore
     from calotype.progress import track
 
-    store = _place(store)
+    store = store or cache_folder("encodings")
     keys = None if keep is None else _read_keys(keep)
     if needed_by:
         needed = _needed(needed_by, model, store)
@@ -162,15 +163,9 @@ def export(
     raise typer.Exit(1 if copied.damaged or missing else 0)
 
 
-def _place(store: Path | None) -> Path:
-    from calotype.encodings.options import default_store
-
-    return default_store() if store is None else store
-
-
 def _needed(sources: list[str], model: str | None, store: Path) -> NDArray[np.uint8]:
     """The keys of all that some configs need of this store."""
-    from calotype.cli.encode import encode_config
+    from calotype.cli.encode import fill_in
     from calotype.config import build_encode_job
     from calotype.encodings.keys import scaling_key
     from calotype.encodings.layout import as_keys
@@ -178,7 +173,7 @@ def _needed(sources: list[str], model: str | None, store: Path) -> NDArray[np.ui
 
     keys: set[bytes] = set()
     for source in sources:
-        job = build_encode_job(encode_config(source, None, model=model, store=store), create=False)
+        job = build_encode_job(fill_in(source, None, model=model, store=store), create=False)
         keys |= job.plan(track)[1].needed | {scaling_key(job.models.picture_fingerprint)}
     return as_keys(sorted(keys))
 

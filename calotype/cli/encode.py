@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from calotype.cli.common import Json, Overrides, Source, emit, read_config
-from calotype.errors import ConfigError
 
 if TYPE_CHECKING:
-    from calotype.encodings.job import EncodeJob, EncodeReport
+    from calotype.encodings.report import EncodeReport
 
-__all__ = ["best_device", "encode", "encode_config"]
+__all__ = ["best_device", "encode", "fill_in"]
 
 _SHOWN = 10
 """Failures and notes that a person is shown; `--json` has all."""
@@ -54,54 +51,40 @@ def encode(
     json: Json = False,
 ) -> None:
     """Run the frozen text encoders and the autoencoder once, and keep what they give; only what is missing is made."""
-    from calotype.config import build_encode_job
+    from calotype.encode import encode_config
     from calotype.progress import track
 
-    run = _engine(engine, address)
-    config = encode_config(source, overrides, model=model, store=store)
+    config = fill_in(source, overrides, model=model, store=store)
     if dry_run:
         _dry_run(config, device or best_device(), json=json)
         return
-    job = build_encode_job(config, device=device or best_device())
-    job.batch_size = batch_size
-    if threads is not None:
-        job.threads = threads
     try:
-        report = run(job, track=track)
+        report = encode_config(
+            config,
+            device=device,
+            engine=engine.value,
+            address=address,
+            batch_size=batch_size,
+            threads=threads,
+            track=track,
+        )
     except KeyboardInterrupt:
         print("Interrupted. What was encoded is kept; run the same command again to go on.", file=sys.stderr)
         raise typer.Exit(130) from None
     if json:
         emit(report.to_json())
     else:
-        _show(report, job)
+        _show(report, config["encodings"]["store"])
     raise typer.Exit(1 if report.failed else 0)
 
 
-def _engine(engine: Engine, address: str | None) -> Callable[..., EncodeReport]:
-    """What runs the job.
-
-    Raises:
-        MissingDependencyError: Ray is not installed.
-    """
-    if engine is Engine.ray:
-        from calotype.engine import ray
-
-        return partial(ray.encode, address=address)
-    if address is not None:
-        raise ConfigError(f"--address {address}: found without --engine ray, which it is for")
-    from calotype.engine import local
-
-    return local.encode
-
-
-def encode_config(source: str, overrides: list[str] | None, *, model: str | None, store: Path | None) -> dict[str, Any]:
+def fill_in(source: str, overrides: list[str] | None, *, model: str | None, store: Path | None) -> dict[str, Any]:
     """The config that the first arguments describe, with its `encodings` filled in."""
-    from calotype.encodings.options import default_store
+    from calotype.home import cache_folder
 
     config = read_config(source, overrides, model=model, tokenizers=None)
     section = config.get("encodings") or {}
-    config["encodings"] = {"store": str(default_store())} | section | ({"store": str(store)} if store else {})
+    config["encodings"] = {"store": str(cache_folder("encodings"))} | section | ({"store": str(store)} if store else {})
     return config
 
 
@@ -134,13 +117,13 @@ def _dry_run(config: dict[str, Any], device: str, *, json: bool) -> None:
     print(f"Time       about {expected.seconds:,.0f} s on this {expected.device}, right within a factor of 3")
 
 
-def _show(report: EncodeReport, job: EncodeJob) -> None:
+def _show(report: EncodeReport, store: str) -> None:
     if not report.encoded and not report.failed:
-        print(f"Nothing to encode: all {report.reused:,} records are in {job.store.path}")
+        print(f"Nothing to encode: all {report.reused:,} records are in {store}")
         return
     print(
         f"Encoded {report.encoded:,} records ({report.bytes / 1e6:,.1f} MB) in {report.seconds:,.1f} s, "
-        f"{report.reused:,} were there, {report.failed:,} pictures failed. Store: {job.store.path}"
+        f"{report.reused:,} were there, {report.failed:,} pictures failed. Store: {store}"
     )
     for title, entries in (("Failed", report.failures), ("Noted", report.notes)):
         for entry in entries[:_SHOWN]:

@@ -4,52 +4,23 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from calotype.dataset import TextToImageDataset
 from calotype.encodings.addresses import Addresses, Fingerprints, Variants
 from calotype.encodings.estimate import Estimate, estimate, free_bytes
 from calotype.encodings.frozen import FrozenModels
+from calotype.encodings.report import EncodeReport
 from calotype.encodings.store import EncodingStore
 from calotype.encodings.work import Work, find_work
 from calotype.encodings.worker import Done, EncodeWorker
 from calotype.errors import StoreError
-from calotype.ledger import LedgerEntry
 from calotype.progress import Track, silent
 
-__all__ = ["EncodeJob", "EncodeReport"]
+__all__ = ["EncodeJob"]
 
 _SPARE: Final = 64 << 20
 """Bytes of the disk that are left alone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodeReport:
-    """What came of a job. `to_json` gives it as plain values."""
-
-    encoded: int
-    """Records computed."""
-    reused: int
-    """Records that were there."""
-    failed: int
-    """Pictures that could not be read."""
-    bytes: int
-    """Written: tensors, without headers."""
-    seconds: float
-    failures: tuple[LedgerEntry, ...] = ()
-    notes: tuple[LedgerEntry, ...] = ()
-    """Captions that are cut, pictures that are enlarged."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "encoded": self.encoded,
-            "reused": self.reused,
-            "failed": self.failed,
-            "bytes": self.bytes,
-            "seconds": round(self.seconds, 3),
-            "failures": [{"id": one.id, "reason": one.reason} for one in self.failures],
-            "notes": [{"kind": one.kind, "id": one.id, "reason": one.reason} for one in self.notes],
-        }
 
 
 @dataclass(kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -14,8 +13,9 @@ from calotype.encodings.addresses import Variants
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.store import EncodingStore
 from calotype.errors import ConfigError, unknown_key
+from calotype.home import cache_folder
 
-__all__ = ["EncodingOptions", "default_store"]
+__all__ = ["EncodingOptions"]
 
 _DTYPES: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -96,10 +96,6 @@ class EncodingOptions:
         Raises:
             StoreError: There is none, and it is not to be made.
         """
-        return EncodingStore(default_store() if self.store is None else Path(self.store).expanduser(), create=create)
-
-
-def default_store() -> Path:
-    """The store that all datasets share."""
-    home = os.environ.get("CALOTYPE_CACHE")
-    return (Path(home).expanduser() if home else Path.home() / ".cache" / "calotype") / "encodings"
+        return EncodingStore(
+            cache_folder("encodings") if self.store is None else Path(self.store).expanduser(), create=create
+        )

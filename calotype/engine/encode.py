@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from calotype.dataset import TextToImageDataset
-from calotype.encodings.job import EncodeJob, EncodeReport
+from calotype.encodings.job import EncodeJob
 from calotype.encodings.options import EncodingOptions
+from calotype.encodings.report import EncodeReport
 from calotype.engine.local import encode
 from calotype.progress import Track, track
 

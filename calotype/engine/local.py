@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from calotype.encodings.job import EncodeJob, EncodeReport
+from calotype.encodings.job import EncodeJob
+from calotype.encodings.report import EncodeReport
 from calotype.engine.run import run
 from calotype.progress import Track, silent
 

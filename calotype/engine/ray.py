@@ -16,7 +16,8 @@ import cloudpickle
 import torch
 
 from calotype.encodings.addresses import Fingerprints, Picture
-from calotype.encodings.job import EncodeJob, EncodeReport
+from calotype.encodings.job import EncodeJob
+from calotype.encodings.report import EncodeReport
 from calotype.encodings.work import Text
 from calotype.encodings.worker import Done, Progress
 from calotype.engine.run import run

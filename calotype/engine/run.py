@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from calotype.encodings.addresses import Picture
-from calotype.encodings.job import EncodeJob, EncodeReport
+from calotype.encodings.job import EncodeJob
+from calotype.encodings.report import EncodeReport
 from calotype.encodings.work import Text
 from calotype.encodings.worker import Done, Progress
 from calotype.progress import Show, Track

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from calotype.home import cache_folder
 from calotype.types import ImageRef
 
 __all__ = ["Key", "Memory", "file_keys"]
@@ -90,8 +91,7 @@ class Memory:
         self._database: sqlite3.Connection | None = None
 
     def __enter__(self) -> Memory:
-        home = os.environ.get("CALOTYPE_CACHE")
-        directory = (Path(home).expanduser() if home else Path.home() / ".cache" / "calotype") / self._room
+        directory = cache_folder(self._room)
         with self._optional():
             directory.mkdir(parents=True, exist_ok=True)
             database = sqlite3.connect(

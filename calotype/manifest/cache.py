@@ -14,13 +14,14 @@ from typing import IO
 import pyarrow as pa
 import xxhash
 
+from calotype.home import cache_folder
+
 __all__ = ["cache_dir", "cached", "map_arrow", "write_arrow", "write_atomically"]
 
 
 def cache_dir(kind: str) -> Path:
     """`$CALOTYPE_CACHE/kind`, else `~/.cache/calotype/kind`; made if it is not there."""
-    base = os.environ.get("CALOTYPE_CACHE")
-    folder = (Path(base).expanduser() if base else Path.home() / ".cache" / "calotype") / kind
+    folder = cache_folder(kind)
     folder.mkdir(parents=True, exist_ok=True)
     return folder.resolve()
 

@@ -80,6 +80,24 @@ def test_the_report_and_a_second_run(store, folder, pipeline):
     assert listed["records"] == records + 1 and listed["bytes"] >= report["bytes"]  # and the scaling
 
 
+def test_what_is_complete_and_unchanged_is_known_without_torch(folder, pipeline, tmp_path):
+    arguments = [folder, "resolution=64", "--model", pipeline, "--store", tmp_path / "store"]
+    first = encode(*arguments)
+    code = (
+        "import sys\nfrom calotype.cli import main\n"
+        "try:\n    main()\nfinally:\n"
+        "    print([m for m in ('torch', 'pyarrow', 'numpy') if m in sys.modules], file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, "encode", *map(str, arguments), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0 and done.stderr.splitlines()[-1] == "[]", done.stderr
+    again = json.loads(done.stdout.splitlines()[-1])
+    assert (again["encoded"], again["reused"]) == (0, first["encoded"])
+    for shard in (tmp_path / "store" / "shards").iterdir():  # a store that lost something is looked through again
+        shard.unlink()
+    assert encode(*arguments)["encoded"] == first["encoded"]
+
+
 def test_a_sentence_for_people(folder, pipeline, store):
     out, _ = finish(start("encode", folder, "resolution=64", "--model", pipeline, "--store", store[0]))
     assert out == f"Nothing to encode: all 9 records are in {store[0]}\n"
