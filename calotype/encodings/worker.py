@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -94,15 +95,13 @@ class EncodeWorker:
         done = Done()
         size = self._batch_size or _TEXTS.get(self._models.device.type, 8)
         self._models.release_pictures()
-        for number in range(0, len(texts), size):
-            batch = texts[number : number + size]
-            for some, records in self._halving("texts", batch, self._encode_texts):
-                self._writer.put([one.key for one in some], records, kind="text")
-                done.encoded += len(some)
-                done.bytes += sum(tensor.nbytes for record in records for tensor in record.values())
-                if progress is not None:
-                    progress(len(some))
-            done.notes += self._cut(batch)
+        with self._writing() as later:
+            for number in range(0, len(texts), size):
+                for some, records in self._halving("texts", texts[number : number + size], self._encode_texts):
+                    later(partial(self._write_texts, some, records, done))
+                    done.notes += self._cut(some)  # here: no two threads may use a tokenizer
+                    if progress is not None:
+                        progress(len(some))
         return done
 
     def pictures(self, pictures: Sequence[Picture], *, progress: Progress | None = None) -> Done:
@@ -112,21 +111,14 @@ class EncodeWorker:
             return done
         self._models.release_texts()
         self._keep_scaling()
-        writes: deque[Future[None]] = deque()
-        try:
+        with self._writing() as later:
             for items in self._batches(pictures, done, progress):
                 images = torch.stack([image for _, image in items])
                 for some, encoded in self._halving("pictures", range(len(items)), partial(self._encode, images)):
-                    keys = [items[place][0].key for place in some]
-                    while len(writes) > self._ahead:
-                        writes.popleft().result()
-                    writes.append(self._scribe.submit(self._write, keys, encoded, done))
+                    later(partial(self._write_pictures, [items[place][0].key for place in some], encoded, done))
                     if progress is not None:
-                        progress(len(keys))
+                        progress(len(some))
                 del images
-        finally:
-            for write in writes:
-                write.result()
         return done
 
     def remainder(self, items: Sequence[_Item]) -> tuple[list[_Item], Done]:
@@ -157,13 +149,34 @@ class EncodeWorker:
         self.close()
 
     def _encode_texts(self, batch: Sequence[Text]) -> list[dict[str, torch.Tensor]]:
-        encoded = self._models.encode_texts([one.text for one in batch])
-        return [{name: tensor.to("cpu") for name, tensor in record.items()} for record in encoded]
+        return self._models.encode_texts([one.text for one in batch])
 
     def _encode(self, images: torch.Tensor, part: Sequence[int]) -> dict[str, torch.Tensor]:
         return self._models.encode_pictures(images[part[0] : part[-1] + 1])
 
-    def _write(self, keys: list[bytes], encoded: dict[str, torch.Tensor], done: Done) -> None:
+    @contextmanager
+    def _writing(self) -> Iterator[Callable[[Callable[[], None]], None]]:
+        """Gives a function that has something written in another thread; it waits while too much is waiting."""
+        writes: deque[Future[None]] = deque()
+
+        def later(write: Callable[[], None]) -> None:
+            while len(writes) > self._ahead:
+                writes.popleft().result()
+            writes.append(self._scribe.submit(write))
+
+        try:
+            yield later
+        finally:
+            for write in writes:
+                write.result()
+
+    def _write_texts(self, texts: Sequence[Text], encoded: Sequence[Mapping[str, torch.Tensor]], done: Done) -> None:
+        records = [{name: tensor.to("cpu") for name, tensor in record.items()} for record in encoded]
+        self._writer.put([one.key for one in texts], records, kind="text")
+        done.encoded += len(texts)
+        done.bytes += sum(tensor.nbytes for record in records for tensor in record.values())
+
+    def _write_pictures(self, keys: list[bytes], encoded: Mapping[str, torch.Tensor], done: Done) -> None:
         records = {name: tensor.to("cpu") for name, tensor in encoded.items()}  # waits for the device
         self._writer.put(keys, records, kind="picture")
         done.encoded += len(keys)
