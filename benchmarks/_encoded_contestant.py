@@ -1,0 +1,83 @@
+"""One turn of `encoded.py`, in a process of its own.
+
+write FIRST LAST       keeps these samples; the CPU time that it took
+check                  one epoch, every sample held against what was kept
+run LEAST MOST         a timed turn: epochs until LEAST seconds are over, ended in their middle after MOST; the first
+                       batches are left out
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from _measure import cpu_seconds
+from _process import serve
+from encoded_peers import CONTESTANTS, Epoch, Job, Samples
+
+LEAD = 8
+"""Batches at the start of a turn that are not counted: while they come, processes start and make others ahead."""
+
+
+IN_MEMORY = 256
+"""Up to so many samples are there before writing is timed."""
+
+
+class Turn:
+    def __init__(self, name: str, job: str) -> None:
+        contestant = next(one for one in CONTESTANTS if one.name == name)
+        fields: dict[str, Any] = json.loads(job)
+        self._job = Job(**fields | {"folder": Path(fields["folder"])})
+        self._module = importlib.import_module(f"encoded_peers.{contestant.module}")
+        self._options, self._write_options = dict(contestant.options), dict(contestant.write_options)
+
+    def __call__(self, command: str, *arguments: str) -> dict[str, Any]:
+        return getattr(self, command)(*arguments)
+
+    def write(self, first: str, last: str) -> dict[str, Any]:
+        numbers = range(int(first), int(last))
+        samples = Samples(numbers if len(numbers) <= IN_MEMORY else ())
+        if (prepare := getattr(self._module, "prepare", None)) is not None:
+            prepare(self._job, numbers)
+        before = cpu_seconds(os.getpid())
+        self._module.write(self._job, samples, numbers, **self._write_options)
+        return {"cpu_seconds": cpu_seconds(os.getpid()) - before}
+
+    def check(self) -> dict[str, Any]:
+        samples, seen = Samples(), []
+        for batch in self._open()():
+            seen += samples.numbers(batch)
+        if sorted(seen) != list(range(self._job.samples)):
+            raise ValueError(f"an epoch had {len(seen)} samples, {len(set(seen))} different ones")
+        return {"samples": len(seen)}
+
+    def run(self, least: str, most: str) -> dict[str, Any]:
+        epoch = self._open()
+        count, elapsed, lead = 0, 0.0, LEAD
+        cpu = start = 0.0
+        while elapsed < float(least):
+            for batch in epoch():
+                if lead:
+                    lead -= 1
+                    if not lead:
+                        cpu, start = cpu_seconds(os.getpid()), time.perf_counter()
+                    continue
+                count += len(batch["moments"])
+                elapsed = time.perf_counter() - start
+                if elapsed > float(most):
+                    break
+        return {"samples": count, "seconds": elapsed, "cpu_seconds": cpu_seconds(os.getpid()) - cpu}
+
+    def _open(self) -> Epoch:
+        epoch: Epoch = self._module.open_loader(self._job, **self._options)
+        return epoch
+
+
+if __name__ == "__main__":
+    serve(partial(Turn, *sys.argv[1:]))
