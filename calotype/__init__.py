@@ -6,8 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from calotype.builder import text_to_image_dataset
     from calotype.config import build_dataset, build_loader, load_config
-    from calotype.dataset import TextToImageDataset, text_to_image_dataset
+    from calotype.dataset import TextToImageDataset
     from calotype.encodings.build import encoded_dataset
     from calotype.encodings.dataset import EncodedDataset
     from calotype.engine.encode import encode_dataset
@@ -55,7 +56,7 @@ _HOMES = {
     "list_specs": "models",
     "load_config": "config",
     "load_manifest": "manifest",
-    "text_to_image_dataset": "dataset",
+    "text_to_image_dataset": "builder",
 }
 
 __version__ = "0.1.0"

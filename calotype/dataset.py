@@ -1,41 +1,29 @@
-"""TextToImageDataset: rows become samples, and the builder that YAML and people call."""
+"""TextToImageDataset: rows become samples."""
 
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from calotype.components import check_options
-from calotype.errors import ConfigError, unknown_key
-from calotype.images import Downloads, Fetcher, ImageReader, scan_sizes
-from calotype.ledger import Ledger, LedgerEntry
-from calotype.manifest import Manifest, load_manifest
-from calotype.models import (
-    ModelSpec,
-    PixelsTransform,
-    TokenTransform,
-    Truncation,
-    build_model_transform,
-    check_model_transform,
-    get_spec,
-)
+from calotype.errors import ConfigError
+from calotype.images import ImageReader, scan_sizes
+from calotype.ledger import LedgerEntry
+from calotype.manifest import Manifest
+from calotype.models import ModelSpec, PixelsTransform, TokenTransform, Truncation
 from calotype.pixel_cache import PixelCache
-from calotype.sizing import choose_buckets, fixed_size
 from calotype.transforms import Buckets, CaptionDraw, CaptionProgram, ImageProgram
 from calotype.types import Batch, Geometry, ModelTransform, Row, Sample, SampleKey, Transform
 
 if TYPE_CHECKING:
     from calotype.inspect.preview import Preview
 
-__all__ = ["TextToImageDataset", "text_to_image_dataset"]
+__all__ = ["TextToImageDataset"]
 
 _OWN_KEYS = ("id", "text", "captions", "index")
 
@@ -302,139 +290,3 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
         """The tokenizers that can't take the whole text, and what they cut; empty when it fits."""
         transform = self.model_transform
         return transform.truncated(text) if isinstance(transform, TokenTransform) else {}
-
-
-def text_to_image_dataset(
-    model_transform: Transform | None = None,
-    *,
-    path: Any = None,
-    source: Any = None,
-    img_transform: Any = None,
-    caption_transform: Any = None,
-    model: str | None = None,
-    tokenizers: str | Path | Mapping[str, str] | None = None,
-    resolution: int | Sequence[int] | None = None,
-    buckets: bool | Mapping[str, Any] | None = None,
-    include: Sequence[str] = (),
-    seed: int = 0,
-    decode: Literal["exact", "fast"] = "exact",
-    background: Sequence[int] = (255, 255, 255),
-    pixel_cache: int | Mapping[str, int] | None = None,
-    downloads: str | Path | Mapping[str, Any] | None = None,
-    fetch: Mapping[str, Any] | None = None,
-    missing_captions: str | None = None,
-    on_error: Literal["raise", "skip"] = "raise",
-    ledger: Ledger | None = None,
-    packed: bool = False,
-    **manifest_options: Any,
-) -> TextToImageDataset:
-    """Builds the dataset from options that YAML can hold.
-
-    Args:
-        model_transform: The model's transform (`FluxTransform`, …), or None to take it from `model`.
-        path: Folder, data file, glob, list of these, or the name of a hub dataset.
-        source: Another name for `path`.
-        img_transform: Options of `ImageProgram`, a `_component_` mapping, a callable, a list of those, or None.
-        caption_transform: Options of `CaptionProgram`, a `_component_` mapping, a callable, or None.
-        model: A model's name (`flux.1-dev`) or hub id; it fills in the resolution, the multiple of the sides and
-            the tokenizers' lengths.
-        tokenizers: Where that model's tokenizers are; None means its hub repository.
-        resolution: Pictures get about this number squared of pixels. Defaults to the model's, else 1024.
-        buckets: Whether pictures keep their own aspect ratio, as near as `Buckets` has one; or options for it.
-            Defaults to True, unless `img_transform` says the size with `resize`.
-        include: Opt-in keys of a sample, see `TextToImageDataset`.
-        seed: Of every draw.
-        decode: `exact`, or `fast` for JPEGs decoded at a half, a quarter or an eighth where that is enough.
-        background: RGB that transparent pictures are laid on.
-        pixel_cache: Keep decoded pixels of up to this many pictures in memory, or {max_images, max_bytes}.
-        downloads: Keep downloaded originals in this folder, or {directory, max_images, max_bytes}.
-        fetch: Options of `Fetcher` (timeout, retries, allow_private, …).
-        missing_captions: `error`, `skip`, `empty`, or a text. Defaults to `error`, and to `empty` when a trigger or
-            template gives every picture a text anyway.
-        on_error: `raise` for a bad row of the data file, or `skip` to leave it out with a ledger entry.
-        ledger: Where such entries go.
-        packed: Must be False; torchtune's recipes hand it over.
-        **manifest_options: Further options of `load_manifest`: columns, split, root, recursive, validation, ….
-
-    Raises:
-        ConfigError: An option is unknown, has a value that can't be, or contradicts another or the model.
-        ManifestError: The data can't be read.
-    """
-    if packed:
-        raise ConfigError("packed: found True; pictures are not packed into sequences, so expected False")
-    if (path is None) == (source is None):
-        raise ConfigError("path: expected one of `path` or `source` (they are two names of one option)")
-    spec = get_spec(model) if model is not None else getattr(model_transform, "spec", None)
-    if model_transform is None and model is not None:
-        model_transform = build_model_transform(model, tokenizers=tokenizers)
-    elif model is not None and isinstance(model_transform, ModelTransform):
-        check_model_transform(model, model_transform)
-
-    if buckets is False:
-        img_transform, resolution = fixed_size(img_transform, resolution, spec)
-    image_program = ImageProgram.from_config(img_transform, where="img_transform")
-    caption_program = CaptionProgram.from_config(caption_transform, where="caption_transform")
-    if missing_captions is None:
-        missing_captions = "empty" if caption_program.trigger or caption_program.template else "error"
-
-    fetch_options = _options("fetch", fetch) | {"downloads": _downloads(downloads)}
-    check_options(Fetcher, (), fetch_options, where="fetch")
-    _check_names(manifest_options)
-    return TextToImageDataset(
-        load_manifest(
-            path if path is not None else source,
-            missing_captions=missing_captions,
-            on_error=on_error,
-            ledger=ledger,
-            **manifest_options,
-        ),
-        image_program=image_program,
-        caption_program=caption_program,
-        model_transform=model_transform,
-        reader=ImageReader(decode=decode, background=_rgb(background), fetcher=Fetcher(**fetch_options)),
-        buckets=choose_buckets(buckets, resolution, image_program, spec),
-        include=include,
-        seed=seed,
-        pixel_cache=_pixel_cache(pixel_cache),
-        spec=spec,
-    )
-
-
-def _downloads(option: str | Path | Mapping[str, Any] | None) -> Downloads | None:
-    if option is None:
-        return None
-    options = _options("downloads", option if isinstance(option, Mapping) else {"directory": option})
-    if "directory" not in options:
-        raise ConfigError(f"downloads: found {sorted(options)}, expected a `directory` among them")
-    check_options(Downloads, (), options, where="downloads")
-    return Downloads(**options)
-
-
-def _pixel_cache(option: int | Mapping[str, int] | None) -> PixelCache | None:
-    if option is None or option == 0:
-        return None
-    options = _options("pixel_cache", option if isinstance(option, Mapping) else {"max_images": option})
-    check_options(PixelCache, (), options, where="pixel_cache")
-    return PixelCache(**options)
-
-
-def _check_names(manifest_options: Mapping[str, Any]) -> None:
-    """What this builder does not know itself goes to `load_manifest`; a slip is told of all the names there are."""
-    theirs = inspect.signature(load_manifest).parameters
-    for key in manifest_options:
-        if key not in theirs:
-            ours = inspect.signature(text_to_image_dataset).parameters
-            raise unknown_key("dataset", key, (set(ours) | set(theirs)) - {"manifest_options"})
-
-
-def _options(where: str, option: Mapping[str, Any] | None) -> dict[str, Any]:
-    if option is not None and not isinstance(option, Mapping):
-        raise ConfigError(f"{where}: found {option!r}, expected a mapping of options")
-    return dict(option or {})
-
-
-def _rgb(background: Sequence[int]) -> tuple[int, int, int]:
-    if len(background) != 3 or not all(isinstance(n, int) and 0 <= n <= 255 for n in background):
-        raise ConfigError(f"background: found {background!r}, expected three numbers from 0 to 255")
-    red, green, blue = background
-    return red, green, blue
