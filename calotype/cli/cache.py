@@ -26,15 +26,16 @@ Store = Annotated[
     Path | None,
     typer.Argument(help="The store's folder; by default the one that all datasets share.", show_default=False),
 ]
+StoreOption = Annotated[Path | None, typer.Option("--store", help="The same, as encode calls it.", show_default=False)]
 
 
 @app.command("ls")
-def ls(store: Store = None, json: Json = False) -> None:
+def ls(store: Store = None, store_option: StoreOption = None, json: Json = False) -> None:
     """Say what is in a store: records, bytes, shards."""
     from calotype.encodings.store import EncodingStore
     from calotype.encodings.summary import summarise_store
 
-    store = store or cache_folder("encodings")
+    store = _place(store, store_option)
     summary = summarise_store(EncodingStore(store))
     if json:
         emit(summary.to_json())
@@ -55,6 +56,7 @@ def ls(store: Store = None, json: Json = False) -> None:
 @app.command("verify")
 def verify(
     store: Store = None,
+    store_option: StoreOption = None,
     drop: Annotated[
         bool, typer.Option("--drop", help="Mark damaged records, so that encoding again makes just those anew.")
     ] = False,
@@ -65,7 +67,7 @@ def verify(
     from calotype.encodings.verify import verify_store
     from calotype.progress import track
 
-    opened = EncodingStore(store or cache_folder("encodings"))
+    opened = EncodingStore(_place(store, store_option))
     with track("verifying", unit="bytes") as show:
         found = verify_store(opened, progress=show)
     marked = found.by_shard() if drop else {}
@@ -89,6 +91,7 @@ def verify(
 @app.command("prune")
 def prune(
     store: Store = None,
+    store_option: StoreOption = None,
     keep: Annotated[
         Path | None,
         typer.Option("--keep", help="A file with the keys that are needed, 32 hex digits a line.", show_default=False),
@@ -110,7 +113,7 @@ def prune(
     from calotype.encodings.store import EncodingStore
     from calotype.progress import track
 
-    store = store or cache_folder("encodings")
+    store = _place(store, store_option)
     keys = None if keep is None else _read_keys(keep)
     if needed_by:
         needed = _needed(needed_by, model, store)
@@ -161,6 +164,14 @@ def export(
     if missing:
         print(f"{missing} of the keys in {keys} are not in the store", file=sys.stderr)
     raise typer.Exit(1 if copied.damaged or missing else 0)
+
+
+def _place(argument: Path | None, option: Path | None) -> Path:
+    from calotype.errors import ConfigError
+
+    if argument is not None and option is not None:
+        raise ConfigError(f"--store: found {option}, and {argument} as well; name one store")
+    return argument or option or cache_folder("encodings")
 
 
 def _needed(sources: list[str], model: str | None, store: Path) -> NDArray[np.uint8]:

@@ -75,7 +75,7 @@ def test_the_report_and_a_second_run(store, folder, pipeline):
     }
     again = encode(folder, "resolution=64", "--model", pipeline, "--store", path)
     assert again["encoded"] == 0 and again["reused"] == records and again["bytes"] == 0
-    out, _ = finish(start("cache", "ls", path, "--json"))
+    out, _ = finish(start("cache", "ls", "--store", path, "--json"))
     listed = json.loads(out.splitlines()[-1])
     assert listed["records"] == records + 1 and listed["bytes"] >= report["bytes"]  # and the scaling
 
