@@ -43,7 +43,7 @@ def make(folder: Path, rows: int) -> Path:
             (folder / name).parent.mkdir(parents=True)
         pixels = np.frombuffer(number.to_bytes(3, "little"), np.uint8)
         Image.fromarray(np.broadcast_to(pixels, (72, 96, 3))).save(folder / name, compress_level=1)
-        caption = f"number {number}: a photo of a cat on a wooden table beside a cup of coffee, warm light from the left"
+        caption = f"number {number}, a photo of a cat on a wooden table beside a cup of coffee, in warm light"
         lines.append(json.dumps({"file_name": name, "text": caption}))
     (folder / "data.jsonl").write_text("\n".join(lines) + "\n")
     return folder / "data.jsonl"

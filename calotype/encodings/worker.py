@@ -104,13 +104,20 @@ class EncodeWorker:
                         progress(len(some))
         return done
 
-    def pictures(self, pictures: Sequence[Picture], *, progress: Progress | None = None) -> Done:
-        """Encodes pictures: neighbours of one size together. One that can't be read costs only itself."""
+    def pictures(self, pictures: Sequence[Picture], *, progress: Progress | None = None, scaling: bool = True) -> Done:
+        """Encodes pictures: neighbours of one size together. One that can't be read costs only itself.
+
+        Args:
+            pictures: A chunk.
+            progress: Told of each batch.
+            scaling: Whether to keep what the latents are scaled by, which is one record for all chunks.
+        """
         done = Done()
         if not pictures:
             return done
         self._models.release_texts()
-        self._keep_scaling()
+        if scaling:
+            self._keep_scaling()
         with self._writing() as later:
             for items in self._batches(pictures, done, progress):
                 images = torch.stack([image for _, image in items])

@@ -168,12 +168,19 @@ class _Actor:
         torch.set_num_threads(threads)
         self._worker = opened.worker()
 
-    def encode(self, kind: _Kind, items: Sequence[Any], *, again: bool) -> Done:
-        """Encodes a chunk; `again`: another worker had begun it."""
+    def encode(self, kind: _Kind, items: Sequence[Any], *, first: bool, again: bool) -> Done:
+        """Encodes a chunk.
+
+        Args:
+            kind: What it is of.
+            items: Of the work, some neighbours.
+            first: It is the first one of the work, which keeps what all of them share.
+            again: Another worker had begun it.
+        """
         worker, done = self._worker, Done()
         if again:
             items, done = worker.remainder(items)
-        done.add(worker.texts(items) if kind == "texts" else worker.pictures(items))
+        done.add(worker.texts(items) if kind == "texts" else worker.pictures(items, scaling=first))
         return done
 
     def close(self) -> None:
@@ -211,7 +218,6 @@ class _Pool:
 
     def __init__(self, job: EncodeJob, room: _Room, chunk: int | None) -> None:
         self._job, self._room, self._chunk = job, room, chunk
-        self._manifest, self._store = job.dataset.manifest, job.store
         self._fingerprints = Fingerprints(job.models.picture_fingerprint, job.models.text_fingerprint)
         self._pickled = ray.put(cloudpickle.dumps(job))
         self._make: Any = ray.remote(_Actor).options(num_cpus=room.cpus, num_gpus=room.gpus)
@@ -232,7 +238,7 @@ class _Pool:
         finally:
             for member in self._members:
                 ray.kill(member.actor)
-        self._store.refresh()
+        self._job.store.refresh()
 
     def texts(self, texts: Sequence[Text], *, progress: Progress | None = None) -> Done:
         return self._all("texts", texts, progress)
@@ -250,10 +256,12 @@ class _Pool:
             for member in self._members:
                 while queue and member.opened and len(member.given) < _IN_FLIGHT:
                     chunk = queue.popleft()
-                    member.given.append((chunk, member.actor.encode.remote(kind, chunk.items, again=chunk.lost > 0)))
-            first = {member.given[0][1]: member for member in self._members if member.given}
-            (ref, *_), _ = ray.wait(list(first))
-            member = first[ref]
+                    first, again = chunk.start == 0, chunk.lost > 0
+                    ref = member.actor.encode.remote(kind, chunk.items, first=first, again=again)
+                    member.given.append((chunk, ref))
+            awaited = {member.given[0][1]: member for member in self._members if member.given}
+            (ref, *_), _ = ray.wait(list(awaited))
+            member = awaited[ref]
             try:
                 result = _result(ref)
             except ray.exceptions.RayActorError as error:
@@ -296,7 +304,7 @@ class _Pool:
     def _over(self, chunk: _Chunk) -> str:
         if not chunk.items:
             return "before it could begin"
-        first, more = self._manifest[chunk.items[0].index].id, len(chunk.items) - 1
+        first, more = self._job.dataset.manifest[chunk.items[0].index].id, len(chunk.items) - 1
         return f"over {first} and the {more} after it" if more else f"over {first}"
 
 
