@@ -229,7 +229,7 @@ def test_the_command_goes_to_the_cluster_at_an_address(local, cluster):
     report = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == 1 and report["encoded"] == 0 and report["reused"] == 2 * MANY + 2, done.stderr
     done = cli(*arguments, "127.0.0.1:1")
-    assert done.returncode == 2 and "no Ray cluster can be had at 127.0.0.1:1" in done.stderr
+    assert done.returncode == 2 and "no Ray cluster can be had at 127.0.0.1:1" in done.stderr, done.stderr
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):
