@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from calotype import __version__
 from calotype.encodings.report import EncodeReport
-from calotype.errors import ConfigError
 from calotype.inputs import input_files, input_folders
 from calotype.progress import Track, silent
 from calotype.remembered import files_state, folders_state, recall, remember, report_key
@@ -48,10 +47,6 @@ def encode_config(
         MissingDependencyError: The engine or the models need an extra that is not installed.
         StoreError: The store can't be written, or its disk is too small.
     """
-    if engine not in ("local", "ray"):
-        raise ConfigError(f"engine: found {engine!r}, expected local or ray")
-    if address is not None and engine != "ray":
-        raise ConfigError(f"address: found {address!r} without engine ray, which it is for")
     start = time.perf_counter()
     key = report_key(config, version=__version__)
     if (known := _recalled(key)) is not None:
@@ -59,18 +54,13 @@ def encode_config(
     import torch  # and all that: not needed where nothing has changed
 
     from calotype.config import build_encode_job
-    from calotype.engine import local
+    from calotype.engine.encode import encode_job
 
     job = build_encode_job(config, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
     job.batch_size = batch_size
     job.threads = threads or job.threads
     watched = _Watched(config, job)
-    if engine == "ray":
-        from calotype.engine import ray
-
-        report = ray.encode(job, address=address, track=track)
-    else:
-        report = local.encode(job, track=track)
+    report = encode_job(job, engine=engine, address=address, track=track)
     if not report.failed:
         watched.remember(key, report)
     return report

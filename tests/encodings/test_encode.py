@@ -5,11 +5,12 @@ import shutil
 
 import pytest
 import torch
-from encoding_helpers import NAMES, copied_pipeline, frozen, make_folder, make_job, run
+from encoding_helpers import NAMES, copied_pipeline, frozen, make_dataset, make_folder, make_job, run
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_pipelines import tiny_pipeline
 
+import calotype
 from calotype.encodings.addresses import Variants
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.store import EncodingStore
@@ -302,3 +303,20 @@ def test_work_is_listed_by_size_and_length(folder, tmp_path):
     sizes = [one.geometry.target_size for one in work.pictures]
     lengths = [len(one.text) for one in work.texts]
     assert sizes == sorted(sizes) and lengths == sorted(lengths) and lengths[0] == 0
+
+
+def test_from_python(folder, tmp_path):
+    dataset = make_dataset(folder)
+    options = {"model": str(tiny_pipeline("flux.1-dev")), "store": tmp_path / "store", "dtype": "float32"}
+    assert calotype.encode_dataset(dataset, **options).encoded == 2 * len(NAMES) + 1
+    assert calotype.encode_dataset(dataset, **options, latents="mean").encoded == len(NAMES)
+    encoded = calotype.encoded_dataset(dataset, **options)
+    assert encoded[0]["latents"].shape == (16, 6, 10)
+    for wrong, message in (
+        ({"dtpye": "float32"}, "did you mean 'dtype'"),
+        ({"latents": "median"}, "'moments' or 'mean'"),
+        ({"engine": "spark"}, "expected local or ray"),
+        ({"address": "10.0.0.1:6379"}, "without engine ray"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            calotype.encode_dataset(dataset, **options | wrong)
