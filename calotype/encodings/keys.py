@@ -14,7 +14,7 @@ from calotype.images import ImageReader
 from calotype.transforms import ImageProgram
 from calotype.types import Geometry
 
-__all__ = ["PictureKeys", "record_key", "scaling_key", "text_key"]
+__all__ = ["PictureKeys", "record_key", "scaling_key", "text_key", "unreadable_key"]
 
 _FORMAT: Final = 1
 """Of keys and records; raised when either changes, so that no older record is met."""
@@ -52,6 +52,15 @@ def scaling_key(fingerprint: str) -> bytes:
         fingerprint: Of the autoencoder, as for its pictures.
     """
     return record_key("scaling", fingerprint)
+
+
+def unreadable_key(content: bytes) -> bytes:
+    """Of the word that a file can't be decoded, which nothing but its bytes decides.
+
+    Args:
+        content: The hash of the file.
+    """
+    return record_key("unreadable", str(_PIXELS), content)
 
 
 class PictureKeys:

@@ -18,7 +18,7 @@ import xxhash
 from calotype.dataset import TextToImageDataset
 from calotype.encodings.addresses import Picture
 from calotype.encodings.frozen import FrozenModels
-from calotype.encodings.keys import scaling_key
+from calotype.encodings.keys import scaling_key, unreadable_key
 from calotype.encodings.store import EncodingStore
 from calotype.encodings.work import Text
 from calotype.errors import CalotypeError, ImageError
@@ -35,6 +35,9 @@ _PIXELS: Final = {"cuda": 4 << 20, "cpu": 1 << 20}
 _TEXTS: Final = {"cuda": 32, "cpu": 8}
 _AHEAD: Final = 2
 """Batches decoded, or waiting to be written, beside the one that is encoded."""
+
+_LASTING: Final = frozenset(("truncated", "damaged", "unsupported", "not_an_image", "too_many_pixels"))
+"""Kinds of errors that will be met again for as long as the file's bytes are the same."""
 
 _T = TypeVar("_T")
 _Item = TypeVar("_Item", Picture, Text)
@@ -217,8 +220,7 @@ class EncodeWorker:
             waiting -= len(group)
             images = future.result()
             if isinstance(images, ImageError):
-                id = self._dataset.manifest[group[0].index].id
-                done.failures.append(LedgerEntry(kind="unreadable", id=id, reason=str(images)))
+                self._give_up(group[0], images, done)
                 if progress is not None:
                     progress(len(group))
                 continue
@@ -229,6 +231,16 @@ class EncodeWorker:
                 batch.append((picture, image))
         if batch:
             yield batch
+
+    def _give_up(self, picture: Picture, error: ImageError, done: Done) -> None:
+        """Names a picture that can't be read. Where its bytes are to blame, the store keeps that word of them, so that
+        training goes on without it."""
+        id = self._dataset.manifest[picture.index].id
+        done.failures.append(LedgerEntry(kind="unreadable", id=id, reason=str(error)))
+        key = unreadable_key(picture.content)
+        if error.kind in _LASTING and self._store.find([key])[0] < 0:
+            reason = torch.frombuffer(bytearray(error.reason.encode()), dtype=torch.uint8)
+            self._writer.put([key], [{"reason": reason}], kind="unreadable")
 
     def _room(self, picture: Picture, image: torch.Tensor | None = None) -> int:
         """Pictures of this size in a batch."""
