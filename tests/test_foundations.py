@@ -68,6 +68,13 @@ def test_long_draws_of_neighbours_do_not_overlap():
     assert not np.intersect1d(one, two).size
 
 
+def test_a_generator_is_numpys_philox_of_seed_and_stream():
+    rng = generator(7, SampleKey(3, epoch=2, repeat=1), Stream.GEOMETRY)
+    plain = np.random.Generator(np.random.Philox(key=np.array([7, 2], np.uint64), counter=np.array([0, 3, 2, 1])))
+    assert np.array_equal(rng.random(100), plain.random(100)) and rng.integers(2**63) == plain.integers(2**63)
+    assert pickle.loads(pickle.dumps(rng)).random() == rng.random()
+
+
 def test_ledger_keeps_in_memory_and_in_its_file(tmp_path):
     ledger = Ledger(tmp_path / "deep" / "ledger.jsonl")
     ledger.add("unreadable", "ä.jpg", "truncated")

@@ -122,7 +122,7 @@ class Addresses:
 
     def texts(self, index: int) -> dict[str, float]:
         """Every text that one row's captions can become, and its probability."""
-        captions = self.dataset.manifest[index].captions
+        captions = self.dataset.manifest.captions_of(index)
         return self.dataset.caption_program.outcomes(captions, variants=self.variants.caption or 1)
 
     def picture(self, key: SampleKey) -> Picture:
@@ -146,7 +146,7 @@ class Addresses:
 
     def caption(self, key: SampleKey) -> CaptionDraw:
         """The caption that a sample has."""
-        captions = self.dataset.manifest[key.index].captions
+        captions = self.dataset.manifest.captions_of(key.index)
         return self.dataset.caption_program.draw(captions, key, self._seed(key), variants=self.variants.caption or 1)
 
     def text_key(self, text: str) -> bytes:

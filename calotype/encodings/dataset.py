@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -130,30 +131,41 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         picture_row, text_row = self._rows(key, picture, draw)
         out: dict[str, Any] = {}
         for field in self.store.layout(picture_row):
-            out[field.name] = StoredTensor(self.store, picture_row, field.name)
-        out[NOISE] = torch.tensor(self._noise_seed(key))
+            out[field.name] = StoredTensor(self.store, picture_row, field)
+        out[NOISE] = self._noise_seed(key)
+        fields = {field.name: field for field in self.store.layout(text_row)}
         for text in self.family.texts:
-            stored = StoredTensor(
-                self.store, text_row, text.key, length=self._text_length if text.mask is not None else None
-            )
+            length = self._text_length if text.mask is not None else None
+            stored = StoredTensor(self.store, text_row, fields[text.key], length=length)
             out[text.key] = stored
             if text.mask is not None:
                 mask = torch.zeros(stored.shape[0], dtype=text.mask_dtype or stored.dtype)
                 mask[: stored.length] = 1
                 out[text.mask] = mask
-        row = self.manifest[key.index]
-        return out | self.family.conditioning(picture.geometry) | self.dataset.included(row, key.index, draw.text)
+        out |= self.family.conditioning(picture.geometry)
+        if self.dataset.include:
+            out |= self.dataset.included(self.manifest[key.index], key.index, draw.text)
+        return out
+
+    def for_batch(self, keys: Sequence[SampleKey]) -> _Prepared:
+        """What prepares the samples of one batch: all that is not reading is done here, one after the other.
+
+        Between two reads of megabytes each, the caches hold nothing of Python any more, and the same code takes
+        several times as long.
+        """
+        return _Prepared(self, keys)
 
     def finish(self, batch: Mapping[str, Any]) -> Batch:
         """Draws and scales the latents, for a sample or a whole batch, on the device where it is."""
         out = {key: value.load() if isinstance(value, StoredTensor) else value for key, value in batch.items()}
         seeds = out.pop(NOISE)
-        single = seeds.ndim == 0
+        single = isinstance(seeds, int)
+        seeds = [seeds] if isinstance(seeds, int) else seeds.tolist()
         drawn = "moments" in out
         raw = out.pop("moments" if drawn else "latents")
         raw = raw[None] if single else raw  # (B, 2C, …) or (B, C, …)
         if drawn:
-            raw = sample_moments(raw, _noise(raw, seeds.reshape(-1).tolist()))
+            raw = sample_moments(raw, _noise(raw, seeds))
         latents = self.family.latents(raw, self.scaling)
         return {"latents": latents[0] if single else latents, **out}
 
@@ -181,7 +193,7 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         return int(generator(seed, key, Stream.LATENT_NOISE).integers(2**63))
 
     def _rows(self, key: SampleKey, picture: Picture, draw: CaptionDraw) -> tuple[int, int]:
-        found = self.store.find([picture.key, self.addresses.text_key(draw.text)]).tolist()
+        found = [self.store.find_one(one) for one in (picture.key, self.addresses.text_key(draw.text))]
         for row, what in zip(found, ("picture", "text"), strict=True):
             if row < 0:
                 raise StoreError(
@@ -189,6 +201,27 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
                     "there any more; run `calotype encode` again"
                 )
         return found[0], found[1]
+
+
+class _Prepared:
+    """The samples of one batch, whose tensors are still to be read."""
+
+    def __init__(self, dataset: EncodedDataset, keys: Sequence[SampleKey]) -> None:
+        self._dataset = dataset
+        self._samples: dict[SampleKey, dict[str, Any]] = {}
+        for key in keys:
+            with suppress(Exception):  # it comes again in `prepare`, where the loader knows what to do with it
+                self._samples[key] = dataset.prepare(key)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def prepare(self, key: SampleKey) -> dict[str, Any]:
+        sample = self._samples.pop(key, None)
+        return self._dataset.prepare(key) if sample is None else sample
+
+    def finish(self, batch: Mapping[str, Any]) -> Batch:
+        return self._dataset.finish(batch)
 
 
 def _noise(moments: torch.Tensor, seeds: list[int]) -> torch.Tensor:

@@ -133,10 +133,7 @@ class Records:
 
     def find(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
         """The row of each key (n, 16), or -1. Of equal keys that are alive, any."""
-        if not self._order:
-            order = None if self.in_order else np.argsort(_comparable(self.keys), kind="stable")
-            self._order.append((order, _comparable(self.keys if order is None else self.keys[order])))
-        order, known = self._order[0]
+        order, known = self._by_key()
         wanted = _comparable(keys)
         rows = np.full(len(wanted), -1, np.int64)
         by_key = np.argsort(wanted)
@@ -153,6 +150,25 @@ class Records:
             rows[todo[hit]] = row[hit]
             todo, at = todo[~hit], at[~hit] + 1  # a dead one: perhaps an equal key behind it is alive
         return rows
+
+    def find_one(self, key: bytes) -> int:
+        """The row of one key, or -1: as `find`, without what arrays cost for so few."""
+        order, known = self._by_key()
+        at = int(known.searchsorted(np.frombuffer(key, _KEY))[0])
+        while at < len(known):
+            row = at if order is None else int(order[at])
+            if self.keys[row].tobytes() != key:
+                break
+            if self.alive[row]:
+                return row
+            at += 1
+        return -1
+
+    def _by_key(self) -> tuple[NDArray[np.int64] | None, NDArray[Any]]:
+        if not self._order:
+            order = None if self.in_order else np.argsort(_comparable(self.keys), kind="stable")
+            self._order.append((order, _comparable(self.keys if order is None else self.keys[order])))
+        return self._order[0]
 
     def bury(self, shards: Collection[str]) -> None:
         """Marks as dead what these shards held."""

@@ -6,6 +6,7 @@ from math import prod
 
 import torch
 
+from calotype.encodings.layout import Field
 from calotype.encodings.store import EncodingStore
 
 __all__ = ["StoredTensor"]
@@ -17,15 +18,14 @@ class StoredTensor:
     Args:
         store: Where it is.
         row: Of the record.
-        name: Of the tensor.
+        field: The tensor, as the record's layout has it.
         length: Its first dimension is filled up with zeros to so many; None takes it as it is.
     """
 
     __slots__ = ("_name", "_padded", "_row", "_store", "dtype", "length", "shape")
 
-    def __init__(self, store: EncodingStore, row: int, name: str, *, length: int | None = None) -> None:
-        field = next(field for field in store.layout(row) if field.name == name)
-        self._store, self._row, self._name = store, row, name
+    def __init__(self, store: EncodingStore, row: int, field: Field, *, length: int | None = None) -> None:
+        self._store, self._row, self._name = store, row, field.name
         self._padded = length is not None
         self.length = field.shape[0]
         """Of the first dimension as it is kept."""

@@ -128,6 +128,14 @@ class EncodingStore:
             rows[missing] = np.where(found < 0, -1, found + len(base))
         return rows
 
+    def find_one(self, key: bytes) -> int:
+        """The row of one key of 16 bytes, -1 where there is none: quicker than `find` for a few."""
+        base, more = self._base, self._more
+        row = base.find_one(key)
+        if row < 0 and (row := more.find_one(key)) >= 0:
+            row += len(base)
+        return row
+
     def rows(self, kind: str | None = None) -> NDArray[np.int64]:
         """All rows that can be found, of one kind if it is given; in the order of shards and places there."""
         rank = {name: number for number, name in enumerate(sorted({*self._base.shards, *self._more.shards}))}

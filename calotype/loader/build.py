@@ -59,7 +59,8 @@ class BatchBuilder:
             if self._first is None:
                 self._lay_out(sample)
         assert self._first is not None
-        check_same(self._first, {key: _described(v) if _is_readable(v) else v for key, v in sample.items()})
+        if not _fits(self._first, sample):
+            check_same(self._first, {key: _described(v) if _is_readable(v) else v for key, v in sample.items()})
         for key, value in sample.items():
             if key in self._stacked:
                 if isinstance(value, torch.Tensor):
@@ -86,6 +87,20 @@ class BatchBuilder:
             self._stacked[key] = part[: prod(shape) * tensor.dtype.itemsize].view(tensor.dtype).view(shape)
         self._lists = {key: [None] * self._size for key in sample if key not in self._stacked}
         self._first = {key: _described(value) for key, value in sample.items()}
+
+
+def _fits(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether `check_same` has nothing to say, without describing what is still to be read; False is a perhaps."""
+    if first.keys() != other.keys():
+        return False
+    for key, value in first.items():
+        twin = other[key]
+        if isinstance(value, torch.Tensor):
+            if not (hasattr(twin, "shape") and value.shape == twin.shape and value.dtype == twin.dtype):
+                return False
+        elif type(value) is not type(twin):
+            return False
+    return True
 
 
 def _travels(value: object) -> bool:

@@ -27,6 +27,7 @@ from typing import Any
 
 import cloudpickle
 import torch
+from numpy.typing import NDArray
 
 from calotype.ledger import LedgerEntry
 from calotype.loader.plan import Cursor, Plan
@@ -68,6 +69,8 @@ class Ready:
     fresh: bool
     tensors: dict[str, tuple[torch.dtype, tuple[int, ...], int, int]]
     """key → dtype, shape, offset and bytes in the slot."""
+    small: dict[str, NDArray[Any]]
+    """Tensors made of a value a sample, such as numbers: by value, since torch would send a descriptor for each."""
     rest: Batch
     notes: list[LedgerEntry]
 
@@ -180,6 +183,7 @@ class _Server:
             key: (tensor.dtype, tuple(tensor.shape), offset, tensor.nbytes)
             for (key, tensor), offset in zip(made.tensors.items(), slot.offsets, strict=True)
         }
+        small = {key: value.numpy() for key, value in made.rest.items() if isinstance(value, torch.Tensor)}
         self._connection.send(
             Ready(
                 generation=self._generation,
@@ -188,7 +192,8 @@ class _Server:
                 size=slot.size,
                 fresh=slot.fresh,
                 tensors=tensors,
-                rest=made.rest,
+                small=small,
+                rest={key: value for key, value in made.rest.items() if key not in small},
                 notes=made.notes,
             )
         )

@@ -191,7 +191,7 @@ class ProcessSource:
         # anything, so it only takes a note; `release` sends it.
         self._leased.add(message.slot)
         weakref.finalize(whole, self._released.append, message.slot).atexit = False
-        return batch | message.rest
+        return batch | {key: torch.from_numpy(value) for key, value in message.small.items()} | message.rest
 
     def _guard(self, talk: Callable[[], _T]) -> _T:
         """Talks to the process; when it is gone, says so instead of hanging or raising something unheard of."""

@@ -131,6 +131,10 @@ class Manifest(Sequence[Row]):
             key=self._value("key", at),
         )
 
+    def captions_of(self, index: int) -> tuple[str, ...]:
+        """The captions of one row, without the rest of it."""
+        return tuple(self._value("captions", index))
+
     def select(self, indices: Iterable[int] | npt.NDArray[np.integer[Any]]) -> Manifest:
         """The rows at these indices, in this order, as a manifest of their own."""
         chosen = indices if isinstance(indices, np.ndarray) else np.fromiter(indices, dtype=np.int64)

@@ -177,7 +177,7 @@ class CaptionProgram:
         choice_draw, drop_draw, shuffle_draw, custom_draw = rng.random(4).tolist()
         choice = self._choice(captions, choice_draw)
         shuffled = shuffle_draw < self.shuffle_parts
-        if variants is not None:
+        if variants is not None and self.endless:
             raw = captions[choice] if captions else ""
             variant = Variant.drawn(_content(raw), variants, key, seed, Stream.CAPTION_VARIANT)
             rng, custom_draw = _variant_draws(variant)
@@ -248,6 +248,8 @@ class CaptionProgram:
     def _parts(self, raw: str, rng: np.random.Generator, *, shuffled: bool) -> tuple[str, list[Part]]:
         texts = [part.strip() for part in raw.split(self.separator)]
         texts = [part for part in texts if part]
+        if not shuffled and not self.drop_parts:
+            return raw, [Part(part, "kept") for part in texts]
         # Two draws a part, so that dropping some does not change the order of the others.
         drop_draws, order_draws = rng.random((2, len(texts)))
         free = range(min(self.keep_parts, len(texts)), len(texts))

@@ -315,3 +315,21 @@ def test_an_index_of_fifty_thousand_and_what_happens_when_it_is_wrong(store, tmp
     assert len(check(store.path)) == 50_005
     shards(store)[0].unlink()
     assert len(check(store.path, names[2500:])) == 47_505
+
+
+def test_one_key_is_found_like_many(store):
+    """Among sorted records and those that came later; dropped ones, doubled ones, keys that end in zeros."""
+    ending = [number.to_bytes(2, "big") + bytes(14) for number in range(8)]
+    with store.writer() as writer:
+        put(writer, keys(range(40)))
+        writer.put(ending, [{"x": torch.zeros(1)}] * 8, kind="picture")
+    other = EncodingStore(store.path)
+    with other.writer() as writer:
+        put(writer, keys(range(30, 50)))
+    other.drop(other.find(keys([3, 35, 45])))
+    for asked in (store, other):
+        wanted = [key(number) for number in range(60)] + ending
+        one, many = [asked.find_one(name) for name in wanted], asked.find(wanted).tolist()
+        assert [row < 0 for row in one] == [row < 0 for row in many]
+        found = [(name, row) for name, row in zip(wanted, one, strict=True) if row >= 0]
+        assert [asked.keys(np.array([row]))[0].tobytes() for _, row in found] == [name for name, _ in found]

@@ -212,6 +212,20 @@ def test_lambdas_and_local_classes_travel(photos):
     assert first["mean"].tolist() == [dataset[key]["mean"].item() for key in plan[0]]
 
 
+def test_numbers_and_lists_of_tokens_travel(photos):
+    def measure(sample):
+        text = sample["text"]
+        numbers = {"length": len(text), "share": 1 / (1 + len(text)), "long": len(text) > 20}
+        return {"image": sample["image"], **numbers, "tokens": list(text.encode())}
+
+    dataset = calotype.text_to_image_dataset(measure, path=photos, img_transform={"resize": 64, "center_crop": True})
+    with calotype.Loader(dataset, 4, seed=3) as loader:
+        (first, *_) = loader
+    expected = collate([dataset[key] for key in loader.plan.epoch(0)[0]])
+    assert first.keys() == expected.keys() and {"length", "share", "long", "tokens", "tokens_mask"} < {*first}
+    assert digest(first) == digest(expected)
+
+
 def test_what_cannot_be_sent_says_so(photos):
     import threading
 
