@@ -19,7 +19,7 @@ from calotype.sizing import choose_buckets, fixed_size
 from calotype.transforms import CaptionProgram, ImageProgram
 from calotype.types import ModelTransform, Transform
 
-__all__ = ["text_to_image_dataset"]
+__all__ = ["is_option", "text_to_image_dataset"]
 
 
 def text_to_image_dataset(
@@ -136,13 +136,22 @@ def _pixel_cache(option: int | Mapping[str, int] | None) -> PixelCache | None:
     return PixelCache(**options)
 
 
+def is_option(name: str) -> bool:
+    """Whether the builder takes an option of this name, itself or for `load_manifest`."""
+    return name in _names()
+
+
+def _names() -> set[str]:
+    signatures = inspect.signature(text_to_image_dataset), inspect.signature(load_manifest)
+    return {name for signature in signatures for name in signature.parameters} - {"manifest_options"}
+
+
 def _check_names(manifest_options: Mapping[str, Any]) -> None:
     """What this builder does not know itself goes to `load_manifest`; a slip is told of all the names there are."""
     theirs = inspect.signature(load_manifest).parameters
     for key in manifest_options:
         if key not in theirs:
-            ours = inspect.signature(text_to_image_dataset).parameters
-            raise unknown_key("dataset", key, (set(ours) | set(theirs)) - {"manifest_options"})
+            raise unknown_key("dataset", key, _names())
 
 
 def _options(where: str, option: Mapping[str, Any] | None) -> dict[str, Any]:

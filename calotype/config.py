@@ -8,6 +8,7 @@ A config has these keys at its top; each may be left out, and any other key is t
     tokenizers:  where that model's tokenizers are
     loader:      options of `calotype.Loader`
     encodings:   options of encodings (`store`, `dtype`, `image_variants`, …); with it, the loader gives encoded batches
+    train:       options of `calotype train`
 
 OmegaConf reads the file, so `${…}` refers to other values of it. It is imported when a config is loaded, not before.
 """
@@ -22,19 +23,25 @@ from typing import TYPE_CHECKING, Any
 
 from calotype.components import COMPONENT, build
 from calotype.errors import ConfigError, unknown_key
+from calotype.recipes.options import TrainOptions
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from calotype.encodings.frozen import FrozenModels
     from calotype.encodings.job import EncodeJob
     from calotype.encodings.options import EncodingOptions
+    from calotype.loader import Loader
 
-__all__ = ["build_dataset", "build_encode_job", "build_loader", "instantiate", "load_config"]
+__all__ = ["build_dataset", "build_encode_job", "build_loader", "build_training", "instantiate", "load_config"]
 
-KEYS = ("dataset", "encodings", "loader", "model", "tokenizer", "tokenizers")
+KEYS = ("dataset", "encodings", "loader", "model", "tokenizer", "tokenizers", "train")
 
 _LOOKS_LIKE = 0.8
 """How near (difflib's ratio) an unknown key must be to one of ours to count as a slip: `datset`, `loadr`."""
+
+_THEIRS = ("trainer",)
+"""What looks like one of ours and is none: Lightning's."""
 
 Config = dict[str, Any]
 
@@ -46,8 +53,9 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
         source: A `.yaml` or `.yml` file. Anything else (a folder of images, a data file, a glob, a hub name) becomes
             the `path` of a dataset with default options.
         overrides: `key=value`, the key dotted (`loader.batch_size=4`), the value read as YAML. A key that is not at
-            the config's top is an option of the dataset: `resolution=512` is short for `dataset.resolution=512`. As
-            in torchtune, a name given to a section that has a `_component_` replaces the `_component_`.
+            the config's top is an option of training where that has one of this name (`max_steps=10` is short for
+            `train.max_steps=10`), else of the dataset: `resolution=512` is short for `dataset.resolution=512`. As in
+            torchtune, a name given to a section that has a `_component_` replaces the `_component_`.
 
     Returns:
         Plain dicts, lists and scalars, every `${…}` resolved.
@@ -151,6 +159,42 @@ def build_encode_job(config: Mapping[str, Any], *, device: str = "cpu", create: 
     return EncodeJob(dataset=dataset, models=models, store=options.open_store(create=create), variants=options.variants)
 
 
+def build_training(config: Mapping[str, Any], *, device: str) -> tuple[FrozenModels, Loader, Loader | None]:
+    """What a training run gets its batches from: the frozen models, the loader, and one of the held-out side.
+
+    What is not encoded yet is encoded on the fly, unless the config says `on_the_fly: false`.
+
+    Args:
+        config: What `load_config` gave.
+        device: Where batches go and the frozen models run.
+
+    Raises:
+        ConfigError: As for `build_dataset`.
+        StoreError: Something is not encoded yet, and not to be encoded on the fly.
+    """
+    from calotype.encodings.build import open_encoded
+    from calotype.progress import track
+
+    options = _encodings({**config, "encodings": {"on_the_fly": True} | _options(config, "encodings", "store: …")})
+    models = options.models(device)
+    loader_options = _options(config, "loader", "batch_size: 4") | {"device": device}
+
+    def loader(section: Config, **more: Any) -> Loader:
+        dataset = _pixels_dataset({**config, "dataset": section}, models.spec.name)
+        with track("reading files") as show:
+            encoded = open_encoded(dataset, models, options, progress=show)
+        made: Loader = _instantiate(
+            {COMPONENT: "calotype.Loader"} | loader_options | more, (encoded,), {}, where="loader"
+        )
+        return made
+
+    section = _options(config, "dataset", "path: photos")
+    training = loader(section)
+    if not section.get("validation"):
+        return models, training, None
+    return models, training, loader(section | {"split": "validation"}, in_process=True, shuffle=False)
+
+
 def _encoded_dataset(config: Mapping[str, Any], loader: Config) -> Any:
     from calotype.encodings.build import open_encoded
     from calotype.progress import track
@@ -232,10 +276,10 @@ def _override(config: DictConfig, override: str) -> None:
     parts = key.split(".")
     if not equals or not all(parts):
         raise ConfigError(f"override {override!r}: expected key=value, such as loader.batch_size=4")
-    if parts[0] not in config and parts[0] not in KEYS:
+    if parts[0] not in config and parts[0] not in (*KEYS, *_THEIRS):
         if difflib.get_close_matches(parts[0], KEYS, n=1, cutoff=_LOOKS_LIKE):
             raise unknown_key(f"override {override!r}", parts[0], KEYS)
-        parts.insert(0, "dataset")
+        parts.insert(0, _home_of(parts[0], override))
     try:
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
@@ -256,11 +300,24 @@ def _override(config: DictConfig, override: str) -> None:
     OmegaConf.update(config, key, value, merge=OmegaConf.is_dict(found) and isinstance(value, dict), force_add=True)
 
 
+def _home_of(option: str, override: str) -> str:
+    """The section of an option that is given without one."""
+    names = TrainOptions.names()
+    if option in names:
+        return "train"
+    if difflib.get_close_matches(option, names, n=1, cutoff=_LOOKS_LIKE):
+        from calotype.builder import is_option
+
+        if not is_option(option):
+            raise unknown_key(f"override {override!r}", option, names)
+    return "dataset"
+
+
 def _check_keys(config: Mapping[str, Any], where: str) -> None:
     """Refuses a key that looks like one of ours which is absent; the other keys are the trainer's."""
     absent = [key for key in KEYS if key not in config]
     for key in config:
-        if key not in KEYS and difflib.get_close_matches(str(key), absent, n=1, cutoff=_LOOKS_LIKE):
+        if key not in (*KEYS, *_THEIRS) and difflib.get_close_matches(str(key), absent, n=1, cutoff=_LOOKS_LIKE):
             raise unknown_key(where, key, KEYS)
 
 

@@ -12,8 +12,10 @@ import pytest
 import skimage
 from omegaconf import OmegaConf
 
+from calotype.builder import is_option
 from calotype.config import build_dataset, build_loader, instantiate, load_config
 from calotype.errors import ConfigError
+from calotype.recipes.options import TrainOptions
 
 
 @pytest.fixture
@@ -345,3 +347,25 @@ def test_a_misspelt_option_of_a_real_part_is_named_at_construction(photos, overr
     with pytest.raises(ConfigError) as caught:
         build_loader(load_config(photos, ["loader.batch_size=1", override]))
     assert message in str(caught.value)
+
+
+# --- options of training
+
+
+def test_they_reach_their_section_without_its_name(write):
+    config = load_config(write("dataset: {path: a}"), ["max_steps=10", "output_dir=out", "resolution=256"])
+    assert config["train"] == {"max_steps": 10, "output_dir": "out"}
+    assert config["dataset"] == {"path": "a", "resolution": 256}
+    assert not [name for name in TrainOptions.names() if is_option(name)]  # none has two homes
+
+
+def test_a_slip_in_one_names_the_right_one(write):
+    with pytest.raises(ConfigError, match="unknown option 'max_step'; did you mean 'max_steps'"):
+        load_config(write("dataset: {path: a}"), ["max_step=10"])
+    with pytest.raises(ConfigError, match="unknown option 'trian'; did you mean 'train'"):
+        load_config(write("{dataset: {path: a}, trian: {}}"))
+
+
+def test_lightning_s_trainer_is_left_alone(write):
+    config = load_config(write("{dataset: {path: a}, trainer: {devices: 2}}"), ["trainer.devices=4"])
+    assert config["trainer"] == {"devices": 4}

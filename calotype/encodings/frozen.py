@@ -78,13 +78,13 @@ class FrozenModels:
         if latents not in ("moments", "mean"):
             raise ConfigError(f"latents: 'moments' or 'mean' was expected, found {latents!r}")
         self.device, self.dtype, self.latents = torch.device(device), dtype, latents
-        self._variant = variant
+        self.model, self._variant = model, variant
         self.folder, index = find_pipeline(model, spec=spec, variant=variant)
         self.spec, self.family = which_model(index, self.folder, asked_for=model, spec=spec)
         self.max_sequence_length = _sequence_length(self.spec, max_sequence_length)
         self._all_components = [name for name, value in index.items() if isinstance(value, list)]
-        self._text_components = [name for name in frozen_components(index) if name != "vae"]
-        absent = [name for name in self._text_components if index[name] == [None, None]]
+        self.text_components = [name for name in frozen_components(index) if name != "vae"]
+        absent = [name for name in self.text_components if index[name] == [None, None]]
         if absent:
             raise ConfigError(
                 f"{self.folder}: {', '.join(absent)} of {self.spec.name} is left out there (null in model_index.json); "
@@ -103,7 +103,7 @@ class FrozenModels:
     def text_fingerprint(self) -> str:
         """32 hex digits that change with whatever could change a text's record. Loads nothing."""
         parts: list[str | bytes] = ["text", *self._made_by, str(self.max_sequence_length)]
-        for name in self._text_components:
+        for name in self.text_components:
             parts += [name, component_fingerprint(self._component(name), variant=self._variant)]
         return combine(parts).hex()
 
@@ -198,13 +198,13 @@ class FrozenModels:
 
     def _texts(self) -> Any:
         if self._pipe is None:
-            self._pipe = self._load(self._text_components, dtype=self.dtype).to(self.device)
+            self._pipe = self._load(self.text_components, dtype=self.dtype).to(self.device)
         return self._pipe
 
     def _tokenizers(self) -> Any:
         """A pipeline with its tokenizers at least."""
         if self._pipe is None and self._without_models is None:
-            names = [name for name in self._text_components if name.startswith("tokenizer")]
+            names = [name for name in self.text_components if name.startswith("tokenizer")]
             self._without_models = self._load(names, dtype=self.dtype)
         return self._pipe or self._without_models
 

@@ -1,0 +1,1 @@
+"""Training recipes: short loops to read, to run and to take apart."""

@@ -1,0 +1,155 @@
+"""The table of transformers that the recipe trains: how each is called, and which of its layers get adapters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from calotype.encodings.frozen import FrozenModels
+from calotype.encodings.pipeline import import_diffusers
+from calotype.errors import ConfigError
+from calotype.models.spec import ModelSpec
+
+__all__ = ["Network", "load_scheduler_config", "load_transformer", "network_of", "pipeline_class", "pipeline_source"]
+
+Predict = Callable[[Any, Tensor, Tensor, Mapping[str, Tensor], float | None], Tensor]
+"""(transformer, x_t (B, C, h, w), t (B,), the batch's texts, guidance) → the velocity (B, C, h, w)."""
+
+_ATTENTION: Final = tuple(
+    f"attn.{layer}"
+    for layer in ("to_k", "to_q", "to_v", "to_out.0", "add_k_proj", "add_q_proj", "add_v_proj", "to_add_out")
+)
+_FEED_FORWARD: Final = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """One row: what is different from one family of flow-matching transformers to the next."""
+
+    predict: Predict
+    """Calls the transformer."""
+    lora_targets: tuple[str, ...]
+    """Endings of the names of the layers that diffusers' DreamBooth LoRA script for the family adapts."""
+    patch: int = 2
+    """Latents to the side of one token."""
+    negative: bool = False
+    """Whether its pipeline guides by the difference from the empty prompt: then that is encoded for samples too."""
+
+
+def predict_flux(
+    transformer: Any, x_t: Tensor, times: Tensor, texts: Mapping[str, Tensor], guidance: float | None
+) -> Tensor:
+    """FLUX.1: latents in 2 × 2 patches as tokens, their places in `img_ids`, as `FluxPipeline` packs them.
+
+    Args:
+        transformer: A `FluxTransformer2DModel`, wrapped or not.
+        x_t: (B, C, h, w).
+        times: (B,), 0 up to 1.
+        texts: `prompt_embeds` (B, T, D), `pooled_prompt_embeds` (B, P).
+        guidance: Its scale, embedded; None for a model without (schnell).
+    """
+    batch, channels, height, width = x_t.shape
+    rows, columns = height // 2, width // 2
+    tokens = x_t.view(batch, channels, rows, 2, columns, 2).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    places = torch.zeros(rows, columns, 3, device=x_t.device)
+    places[..., 1] = torch.arange(rows, device=x_t.device)[:, None]
+    places[..., 2] = torch.arange(columns, device=x_t.device)[None, :]
+    embeds = texts["prompt_embeds"]
+    answer: Tensor = transformer(
+        hidden_states=tokens,
+        timestep=times,
+        guidance=None if guidance is None else torch.full_like(times, guidance),
+        pooled_projections=texts["pooled_prompt_embeds"],
+        encoder_hidden_states=embeds,
+        txt_ids=torch.zeros(embeds.shape[1], 3, device=x_t.device),
+        img_ids=places.flatten(0, 1),
+        return_dict=False,
+    )[0]
+    return answer.view(batch, rows, columns, channels, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(x_t.shape)
+
+
+def predict_sd3(
+    transformer: Any, x_t: Tensor, times: Tensor, texts: Mapping[str, Tensor], guidance: float | None
+) -> Tensor:
+    """SD3 and 3.5: the transformer makes its patches itself, and counts time to 1000."""
+    answer: Tensor = transformer(
+        hidden_states=x_t,
+        timestep=1000.0 * times,
+        encoder_hidden_states=texts["prompt_embeds"],
+        pooled_projections=texts["pooled_prompt_embeds"],
+        return_dict=False,
+    )[0]
+    return answer
+
+
+_NETWORKS: Final = {
+    "flux.1": Network(predict=predict_flux, lora_targets=_ATTENTION + _FEED_FORWARD),
+    "sd3": Network(predict=predict_sd3, lora_targets=_ATTENTION, negative=True),
+}
+
+
+def network_of(spec: ModelSpec) -> Network:
+    """The row of a model.
+
+    Raises:
+        ConfigError: The recipe does not train this family.
+    """
+    if spec.family not in _NETWORKS:
+        raise ConfigError(
+            f"model: calotype train does not train {spec.name} (family {spec.family}); it trains the families "
+            f"{', '.join(_NETWORKS)}. Its encodings work under any trainer: docs/encodings.md"
+        )
+    return _NETWORKS[spec.family]
+
+
+def load_transformer(models: FrozenModels, dtype: torch.dtype) -> Any:
+    """The pipeline's transformer, on the CPU.
+
+    Raises:
+        ConfigError: diffusers can't load it.
+    """
+    index = json.loads((models.folder / "model_index.json").read_bytes())
+    kind = getattr(import_diffusers(), index["transformer"][1])
+    return _loaded(
+        models, "transformer", lambda source: kind.from_pretrained(source, subfolder="transformer", dtype=dtype)
+    )
+
+
+def load_scheduler_config(models: FrozenModels) -> Mapping[str, Any]:
+    """The config of the pipeline's scheduler, with its class's defaults filled in.
+
+    Raises:
+        ConfigError: It can't be had.
+    """
+    kind = import_diffusers().FlowMatchEulerDiscreteScheduler
+    scheduler = _loaded(models, "scheduler", lambda source: kind.from_pretrained(source, subfolder="scheduler"))
+    return dict(scheduler.config)
+
+
+def pipeline_class(models: FrozenModels) -> Any:
+    """The class of the whole pipeline."""
+    return getattr(import_diffusers(), models.family.pipelines[0])
+
+
+def pipeline_source(models: FrozenModels, component: str) -> str:
+    """Where a part that is not frozen is had: the pipeline's folder, else (a hub's copy lacks it) the hub."""
+    if (models.folder / component).is_dir() or Path(models.model).expanduser().is_dir():
+        return str(models.folder)
+    return models.spec.hub[0] if str(models.model).lower() == models.spec.name else str(models.model)
+
+
+def _loaded(models: FrozenModels, component: str, load: Callable[[str], Any]) -> Any:
+    source = pipeline_source(models, component)
+    try:
+        return load(source)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"{source}: diffusers could not load its {component} ({type(error).__name__}: {error}); a whole pipeline "
+            f"was expected: `hf download {models.spec.hub[0]} --local-dir FOLDER`, then model: FOLDER"
+        ) from error

@@ -1,0 +1,152 @@
+"""The options of a training run, as a config's `train` section has them. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self, get_args
+
+from calotype.errors import ConfigError, unknown_key
+
+__all__ = ["TrainOptions"]
+
+Method = Literal["lora", "full"]
+Precision = Literal["bf16", "no"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """How to train. A step is one of the optimizer: `gradient_accumulation_steps` batches on every rank.
+
+    Raises:
+        ConfigError: A value that can't be.
+    """
+
+    output_dir: str = "output"
+    """Where the LoRA or the transformer, `checkpoints/`, `samples/` and the trackers' `logs/` go."""
+    max_steps: int = 1000
+    """Steps of the whole run, those before a resume included."""
+
+    method: Method = "lora"
+    """`lora` trains low-rank adapters beside the frozen transformer, `full` the transformer itself."""
+    lora_rank: int = 16
+    """Rank of the adapters."""
+    lora_alpha: float | None = None
+    """The adapters' output is scaled by alpha / rank; None is the rank, so by 1."""
+    lora_targets: Sequence[str] | None = None
+    """Endings of the layers' names that get adapters; None is what diffusers' training scripts adapt."""
+
+    learning_rate: float = 1e-4
+    """AdamW's. Full fine-tuning usually takes a tenth of it."""
+    weight_decay: float = 1e-4
+    """AdamW's."""
+    lr_scheduler: str = "constant"
+    """A name of diffusers' `get_scheduler`: `constant`, `constant_with_warmup`, `linear`, `cosine`, …"""
+    lr_warmup_steps: int = 0
+    """Steps in which the learning rate rises from zero, for a schedule that warms up."""
+    gradient_accumulation_steps: int = 1
+    """Batches to a step, on every rank."""
+    max_grad_norm: float = 1.0
+    """Longer gradients are cut to this norm."""
+    ema_decay: float | None = None
+    """Keep an exponential moving average of the trained weights, and use it for samples, validation and the result."""
+
+    mixed_precision: Precision | None = None
+    """`bf16`, or `no` for float32; None is `bf16` on a GPU. What is trained is kept in float32 either way."""
+    gradient_checkpointing: bool = True
+    """Compute activations again in the backward pass: a third more time, far less memory."""
+    guidance: float = 1.0
+    """The guidance that FLUX.1-dev is told in training; diffusers' examples train with 1. Other models have none."""
+
+    log_every: int = 10
+    """Steps between two lines of progress, which are what trackers get too."""
+    trackers: Sequence[str] = ("tensorboard",)
+    """Accelerate's names: `tensorboard`, `wandb`, `comet_ml`, `aim`, `mlflow`, …; an empty list is none."""
+    checkpoint_every: int = 250
+    """Steps between checkpoints; 0 is one at the end alone."""
+    keep_checkpoints: int = 2
+    """Older ones are deleted."""
+    validation_every: int = 250
+    """Steps between validations, where the dataset has a `validation` share."""
+
+    sample_prompts: Sequence[str] = ()
+    """Pictures are made of these while training: the trigger goes in here too, nothing is added."""
+    sample_every: int = 250
+    """Steps between them; 0 is at the end alone."""
+    sample_steps: int = 28
+    """Denoising steps of a picture."""
+    sample_guidance: float = 3.5
+    """The guidance scale of a picture."""
+    sample_size: Sequence[int] | None = None
+    """[height, width] in pixels; None is that of the bucket with the most pictures."""
+
+    def __post_init__(self) -> None:
+        for names, low in (
+            (_POSITIVE, 1),
+            (("lr_warmup_steps", "checkpoint_every", "sample_every"), 0),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                    raise _wrong(name, value, f"a whole number, {low} or more")
+        for name in ("learning_rate", "max_grad_norm", "weight_decay", "guidance", "sample_guidance", "lora_alpha"):
+            value = getattr(self, name)
+            if name == "lora_alpha" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+                raise _wrong(name, value, "a number, 0 or more (YAML reads 1e-4 as text: write 1.0e-4)")
+        if self.ema_decay is not None and not (isinstance(self.ema_decay, float) and 0 < self.ema_decay < 1):
+            raise _wrong("ema_decay", self.ema_decay, "a number between 0 and 1, such as 0.999")
+        if self.method not in get_args(Method):
+            raise _wrong("method", self.method, "lora or full")
+        if self.mixed_precision not in (None, *get_args(Precision)):
+            raise _wrong("mixed_precision", self.mixed_precision, "bf16 or no")
+        if not isinstance(self.gradient_checkpointing, bool):
+            raise _wrong("gradient_checkpointing", self.gradient_checkpointing, "true or false")
+        for name in ("output_dir", "lr_scheduler"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise _wrong(name, getattr(self, name), "a text")
+        for name in ("sample_prompts", "trackers", "lora_targets"):
+            value = getattr(self, name)
+            if value is None and name == "lora_targets":
+                continue
+            if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+                raise _wrong(name, value, "a list of texts")
+        size = self.sample_size
+        if size is not None and not (
+            isinstance(size, list | tuple) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
+        ):
+            raise _wrong("sample_size", size, "[height, width] in pixels")
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any]) -> Self:
+        """The options of a config's section.
+
+        Raises:
+            ConfigError: One is unknown; names the nearest.
+        """
+        known = cls.names()
+        for key in section:
+            if key not in known:
+                raise unknown_key("train", key, known)
+        return cls(**section)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """What the options are called."""
+        return tuple(field.name for field in fields(cls))
+
+
+_POSITIVE = (
+    "max_steps",
+    "lora_rank",
+    "gradient_accumulation_steps",
+    "log_every",
+    "keep_checkpoints",
+    "validation_every",
+    "sample_steps",
+)
+
+
+def _wrong(name: str, value: Any, expected: str) -> ConfigError:
+    return ConfigError(f"train.{name}: found {value!r}, expected {expected}")

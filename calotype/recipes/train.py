@@ -1,0 +1,323 @@
+"""The training loop: LoRA or full fine-tuning of a flow-matching transformer over encodings.
+
+Read `train` from top to bottom; it calls diffusers' transformer, peft's adapters and accelerate's backward pass, and
+its batches come from a `Loader`. Noise and times follow from (seed, number of the batch, rank), so a run that was
+interrupted and resumed computes what the uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from calotype.encodings.dataset import EncodedDataset
+from calotype.encodings.frozen import FrozenModels
+from calotype.errors import ConfigError, MissingDependencyError
+from calotype.loader import Loader
+from calotype.recipes import checkpoint, flow
+from calotype.recipes.lora import LORA_FILE, make_trainable, save_result, trained
+from calotype.recipes.networks import load_scheduler_config, load_transformer, network_of
+from calotype.recipes.options import TrainOptions
+from calotype.recipes.report import Clock, Progress, TrainReport
+from calotype.recipes.samples import encode_prompts, make_samples
+from calotype.recipes.validation import validation_loss
+from calotype.types import Batch
+
+__all__ = ["make_accelerator", "train"]
+
+
+def train(
+    accelerator: Accelerator,
+    loader: Loader,
+    models: FrozenModels,
+    options: TrainOptions,
+    *,
+    validation: Loader | None = None,
+    resume: bool = False,
+    show: Callable[[Progress], None] = lambda progress: None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> TrainReport:
+    """Trains until `options.max_steps`; leaves the LoRA or the transformer in `options.output_dir`.
+
+    Args:
+        accelerator: From `make_accelerator`, before the loaders: they take their rank from what it sets up.
+        loader: Gives `latents` and the texts of the model's family, on the accelerator's device. Its seed is the run's.
+        models: The frozen models: they say which pipeline it is, and make the samples' prompts and pictures.
+        options: How to train.
+        validation: Of the held-out side.
+        resume: Go on from the last checkpoint of `output_dir`, if there is one.
+        show: Called every `log_every` steps, on the main process.
+        tell: Likewise with what else there is to say.
+
+    Raises:
+        ConfigError: The model is of a family that is not trained here; an option does not fit it; `output_dir` has
+            checkpoints and `resume` is not set, or they are of another run.
+        MissingDependencyError: peft or a tracker is not installed.
+    """
+    output, seed = Path(options.output_dir).expanduser(), loader.plan.seed
+    network = network_of(models.spec)
+    found = checkpoint.latest(output / "checkpoints")
+    if found is not None:
+        if not resume:
+            raise ConfigError(
+                f"{found.folder}: is of an earlier run; --resume goes on with it, output_dir=… begins anew"
+            )
+        found.check(options)
+
+    # The texts of the samples come first: then the text encoders have left before the transformer comes.
+    store = loader.dataset.store if isinstance(loader.dataset, EncodedDataset) else None
+    wanted = [*options.sample_prompts, *([""] if network.negative else [])] if options.sample_prompts else []
+    prompts = encode_prompts(models, wanted, store) if accelerator.is_main_process else []
+    negative = prompts.pop() if prompts and network.negative else None
+
+    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    transformer = load_transformer(models, dtype)
+    make_trainable(transformer, network, options, seed=seed)
+    scheduler = load_scheduler_config(models)
+    guidance = options.guidance if getattr(transformer.config, "guidance_embeds", False) else None
+
+    parameters = trained(transformer)
+    optimizer: Any = torch.optim.AdamW(parameters.values(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    schedule = _schedule(options, optimizer)
+    model = accelerator.prepare_model(transformer)
+    optimizer = accelerator.prepare_optimizer(optimizer)
+    average = _average(options, parameters, accelerator.device)
+    parts = {"optimizer": optimizer, "schedule": schedule, "average": average}
+    step = 0
+    if found is not None:
+        found.restore(parameters, **parts)
+        loader.load_state_dict(found.loader)
+        step = found.step
+        tell(f"Goes on from step {step}: {found.folder}")
+
+    def batch_loss(batch: Mapping[str, Any], noise: Tensor, times: Tensor) -> Tensor:
+        """The loss of each picture (B,)."""
+        latents = batch["latents"].float()
+        texts = {field.key: batch[field.key].to(dtype) for field in models.family.texts}
+        x_t = flow.interpolate(latents, noise, times)
+        answer = network.predict(model, x_t.to(dtype), times, texts, guidance)
+        return flow.loss(answer, flow.velocity(latents, noise))
+
+    @contextmanager
+    def averaged() -> Iterator[None]:
+        """The moving average in the parameters' place, where there is one."""
+        if average is None:
+            yield
+            return
+        average.store(parameters.values())
+        average.copy_to(parameters.values())
+        yield
+        average.restore(parameters.values())
+
+    def save() -> None:
+        def result(folder: Path) -> None:
+            with averaged():
+                save_result(transformer, models, options, folder)
+
+        if accelerator.is_main_process:
+            checkpoint.save(
+                output / "checkpoints",
+                step=step,
+                trained=parameters,
+                parts=parts,
+                loader=loader.state_dict(),
+                options=options,
+                result=result,
+            )
+        accelerator.wait_for_everyone()
+
+    def validate() -> None:
+        assert validation is not None
+        with averaged(), torch.no_grad():
+            value = validation_loss(accelerator, validation, batch_loss, seed=seed)
+        validations.append((step, value))
+        accelerator.log({"validation_loss": value}, step=step)
+        tell(f"step {step}  validation loss {value:.4f}")
+
+    def sample() -> list[Path]:
+        made: list[Path] = []
+        if accelerator.is_main_process:
+            size = tuple(options.sample_size or _common_size(loader, models))
+            target = output / "samples" / f"step-{step:08d}"
+            with averaged():
+                made = make_samples(
+                    transformer, models, prompts, negative, options, size=(size[0], size[1]), seed=seed, target=target
+                )
+            tell(f"step {step}  samples: {', '.join(map(str, made))}")
+        accelerator.wait_for_everyone()
+        return made
+
+    if options.trackers:
+        accelerator.init_trackers("calotype", config={name: str(value) for name, value in asdict(options).items()})
+    losses: list[tuple[int, float]] = []
+    validations: list[tuple[int, float]] = []
+    samples: list[Path] = []
+    if validation is not None and step == 0:
+        validate()
+    batches = _endless(loader)
+    clock = Clock()
+    summed = torch.zeros((), device=accelerator.device)
+    shown = step
+    model.train()
+    while step < options.max_steps:
+        clock.start()
+        for part in range(options.gradient_accumulation_steps):
+            asked = time.perf_counter()
+            batch = next(batches)
+            latents = batch["latents"]
+            clock.got_batch(asked, len(latents) * accelerator.num_processes)
+            number = step * options.gradient_accumulation_steps + part
+            noise, rng = flow.draw_noise(
+                tuple(latents.shape), (seed, number, accelerator.process_index), device=latents.device
+            )
+            tokens = (latents.shape[-2] // network.patch) * (latents.shape[-1] // network.patch)
+            times = flow.draw_times(len(latents), flow.shift(scheduler, tokens), rng=rng).to(latents.device)
+            with accelerator.accumulate(model):
+                loss = batch_loss(batch, noise, times).mean()
+                accelerator.backward(loss)
+                summed += loss.detach() / options.gradient_accumulation_steps
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(parameters.values(), options.max_grad_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+        schedule.step()
+        if average is not None:
+            average.step(parameters.values())
+        step += 1
+        last = step == options.max_steps
+        if step % options.log_every == 0 or last:
+            mean = accelerator.reduce(summed / (step - shown), reduction="mean").item()  # waits for the device
+            losses.append((step, mean))
+            summed.zero_()
+            shown = step
+        clock.end()
+        if shown == step:
+            progress = Progress(
+                step=step,
+                max_steps=options.max_steps,
+                loss=losses[-1][1],
+                lr=schedule.get_last_lr()[0],
+                images_per_second=clock.images_per_second,
+                data_wait=clock.data_wait,
+                seconds_left=clock.left(options.max_steps - step),
+            )
+            logged = {"loss": progress.loss, "lr": progress.lr, "images_per_second": progress.images_per_second}
+            accelerator.log(logged | {"data_wait": progress.data_wait}, step=step)
+            if accelerator.is_main_process:
+                show(progress)
+        if last or _due(step, options.checkpoint_every):
+            save()
+        if validation is not None and (last or _due(step, options.validation_every)):
+            validate()
+        if options.sample_prompts and (last or _due(step, options.sample_every)):
+            samples = sample()
+
+    result = _place(output, options)
+    if accelerator.is_main_process:
+        output.mkdir(parents=True, exist_ok=True)
+        with averaged():
+            result = save_result(transformer, models, options, output)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return TrainReport(
+        steps=step,
+        first_loss=losses[0][1] if losses else None,
+        last_loss=losses[-1][1] if losses else None,
+        losses=tuple(losses),
+        validation=tuple(validations),
+        images_per_second=clock.images_per_second,
+        data_wait=clock.data_wait,
+        seconds=clock.seconds,
+        result=str(result),
+        samples=tuple(map(str, samples)),
+    )
+
+
+def make_accelerator(options: TrainOptions, *, device: str | None = None) -> Accelerator:
+    """The run's accelerator; under `torchrun` or `accelerate launch` it joins the other ranks.
+
+    Args:
+        options: Mixed precision, accumulation, trackers.
+        device: `cpu` stays off a GPU that is there; anything else is accelerate's choice.
+
+    Raises:
+        ConfigError: There is no such tracker.
+        MissingDependencyError: A tracker's package is not installed.
+    """
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+    from accelerate.utils import ProjectConfiguration
+
+    for name in options.trackers:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise ConfigError(
+                f"train.trackers: found {name!r}, expected names of accelerate's: {', '.join(LOGGER_TYPE_TO_CLASS)}"
+            )
+        if name not in map(str, get_available_trackers()):
+            raise MissingDependencyError(name, extra="train", purpose=f"to log to {name} (or set train.trackers: [])")
+    on_cpu = device == "cpu" or not torch.cuda.is_available()
+    output = Path(options.output_dir).expanduser()
+    return Accelerator(
+        cpu=on_cpu,
+        mixed_precision=options.mixed_precision or ("no" if on_cpu else "bf16"),
+        gradient_accumulation_steps=options.gradient_accumulation_steps,
+        log_with=list(options.trackers) or None,
+        project_config=ProjectConfiguration(project_dir=str(output), logging_dir=str(output / "logs")),
+        step_scheduler_with_optimizer=False,
+    )
+
+
+def _schedule(options: TrainOptions, optimizer: Any) -> Any:
+    optimization = importlib.import_module("diffusers.optimization")
+    names = [kind.value for kind in optimization.SchedulerType]
+    if options.lr_scheduler not in names:
+        raise ConfigError(f"train.lr_scheduler: found {options.lr_scheduler!r}, expected one of {', '.join(names)}")
+    try:
+        return optimization.get_scheduler(
+            options.lr_scheduler,
+            optimizer,
+            num_warmup_steps=options.lr_warmup_steps,
+            num_training_steps=options.max_steps,
+        )
+    except TypeError as error:  # piecewise_constant has rules of its own
+        raise ConfigError(
+            f"train.lr_scheduler: {options.lr_scheduler} takes more than can be said here: {error}"
+        ) from error
+
+
+def _average(options: TrainOptions, parameters: Mapping[str, Any], device: torch.device) -> Any:
+    if options.ema_decay is None:
+        return None
+    average = importlib.import_module("diffusers.training_utils").EMAModel(
+        list(parameters.values()), decay=options.ema_decay
+    )
+    average.to(device)
+    return average
+
+
+def _endless(loader: Loader) -> Iterator[Batch]:
+    while True:
+        yield from loader
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _common_size(loader: Loader, models: FrozenModels) -> Sequence[int]:
+    """(height, width) of the bucket with the most pictures."""
+    buckets = torch.from_numpy(loader.plan.buckets)
+    size = loader.plan.sizes[int(torch.bincount(buckets[buckets >= 0]).argmax())]
+    return size or (models.spec.resolution,) * 2
+
+
+def _place(output: Path, options: TrainOptions) -> Path:
+    return output / ("transformer" if options.method == "full" else LORA_FILE)
