@@ -26,6 +26,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 
 from calotype.config import build_dataset, instantiate, load_config
+from calotype.demo import write_demo
 from calotype.errors import ConfigError
 
 RFC = """
@@ -154,6 +155,20 @@ def test_the_recipes_data_loading_works_to_the_device(rfc, workers):
         batch_to_device(batch, torch.device("cpu"))  # raises on what is not a tensor
         assert batch["img"].shape == (2, 3, 256, 256)
         assert batch["t5_text_tokens"].shape == (2, 256)
+
+
+def test_the_example_builds_as_a_recipe_does(tmp_path, tokenizers):
+    write_demo(tmp_path)
+    file = Path(__file__).parents[2] / "examples" / "torchtune.yaml"
+    cfg = OmegaConf.load(file)
+    cfg.data, cfg.tokenizers = str(tmp_path / "photos"), str(real_tokenizers.flux_pipeline())
+    dataset = tune.instantiate(cfg.dataset, tune.instantiate(cfg.tokenizer))
+    ours = build_dataset(load_config(file, [f"data={cfg.data}", f"tokenizers={cfg.tokenizers}"]))
+    assert len(dataset) == len(ours) == 11
+    same(dataset[3], ours[3])
+    batch = _get_component_from_path(cfg.collate_fn)([dataset[0], dataset[1]], padding_idx=0, ignore_idx=-100)
+    batch_to_device(batch, torch.device("cpu"))
+    assert batch["img"].shape == (2, 3, 512, 512)
 
 
 def test_a_misspelt_option_is_named_at_construction(rfc):
