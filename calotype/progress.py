@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-__all__ = ["Show", "Track", "silent", "track"]
+__all__ = ["Show", "Track", "counter", "silent", "track"]
 
 Show = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -71,3 +71,15 @@ def track(what: str, *, unit: str = "images") -> Iterator[Show]:
 def silent(what: str, *, unit: str = "images") -> Iterator[Show]:
     """A `Track` that shows nothing."""
     yield lambda done, total: None
+
+
+def counter(show: Show, total: int) -> Callable[[int], None]:
+    """A function that is told how many more are done, for one that is told how many are."""
+    done = 0
+
+    def more(count: int) -> None:
+        nonlocal done
+        done += count
+        show(done, total)
+
+    return more

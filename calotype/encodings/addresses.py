@@ -12,7 +12,7 @@ import numpy.typing as npt
 from calotype.dataset import TextToImageDataset
 from calotype.draws import Stream, Variant
 from calotype.encodings.keys import PictureKeys, text_key
-from calotype.errors import ConfigError, ImageError
+from calotype.errors import ConfigError, DecodeError, ImageError
 from calotype.images import Content, scan_contents
 from calotype.ledger import LedgerEntry
 from calotype.transforms import CaptionDraw
@@ -103,6 +103,13 @@ class Addresses:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def leave_out(self, index: int, reason: str) -> None:
+        """Takes a row out whose picture turned out to be unreadable."""
+        row = self.dataset.manifest[index]
+        error = DecodeError(row.image.name, reason)
+        self.contents[index], self.unreadable[index], self.buckets[index] = None, error, -1
+        self.notes.append(LedgerEntry(kind="unreadable", id=row.id, reason=str(error)))
 
     @property
     def usable(self) -> npt.NDArray[np.int64]:

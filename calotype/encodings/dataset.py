@@ -15,7 +15,7 @@ from calotype.draws import Stream, generator
 from calotype.encodings.addresses import Addresses, Fingerprints, Picture, Variants
 from calotype.encodings.family import Family, sample_moments
 from calotype.encodings.frozen import FrozenModels
-from calotype.encodings.keys import scaling_key
+from calotype.encodings.keys import scaling_key, unreadable_key
 from calotype.encodings.records import StoredTensor
 from calotype.encodings.store import EncodingStore
 from calotype.encodings.work import Work, find_work
@@ -86,6 +86,8 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         self.image_program = dataset.image_program
         self._text_length: int | None = None
         self._scaling: dict[str, torch.Tensor] | None = None
+        self._threads = threads
+        self._leave_out()
         self._begin(models)
 
     def _begin(self, models: FrozenModels) -> None:
@@ -103,14 +105,20 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         names = {field.key for field in self.family.texts if field.mask is not None}
         if not names:
             return None
-        rows = self.store.find(np.frombuffer(b"".join(sorted(work.needed)), np.uint8).reshape(-1, 16))
-        return max(
-            field.shape[0]
-            for row in rows.tolist()
-            if row >= 0
-            for field in self.store.layout(row)
-            if field.name in names
-        )
+        rows = self.store.find(work.needed)
+        layouts, _ = self.store.layouts(rows[rows >= 0])
+        return max((f.shape[0] for layout in layouts for f in layout.fields if f.name in names), default=0)
+
+    def _leave_out(self) -> None:
+        """Does without the pictures of which the store says that their bytes can't be decoded."""
+        contents = {index: one for index, one in enumerate(self.addresses.contents) if one is not None}
+        found = self.store.find([unreadable_key(one.digest) for one in contents.values()])
+        for index, row in zip(contents, found.tolist(), strict=True):
+            if row >= 0 and self._lacks(self.addresses.pictures(index)):
+                self.addresses.leave_out(index, bytes(self.store.get(row)["reason"].tolist()).decode())
+
+    def _lacks(self, pictures: Sequence[Picture]) -> bool:
+        return bool((self.store.find([one.key for one in pictures]) < 0).any())
 
     def __len__(self) -> int:
         return len(self.dataset)

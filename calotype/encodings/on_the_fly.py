@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from calotype.collate import collate
+from calotype.encodings.addresses import Picture
 from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import scaling_key
-from calotype.encodings.work import find_work
-from calotype.encodings.worker import picture_pixels
+from calotype.encodings.work import Text, find_work
+from calotype.encodings.worker import EncodeWorker, picture_pixels
 from calotype.errors import ImageError
+from calotype.progress import counter, track
 from calotype.types import Batch, SampleKey
 
 __all__ = ["OnTheFlyDataset"]
-
-logger = logging.getLogger("calotype")
 
 _KEYS = "sample_keys"
 
@@ -49,8 +48,9 @@ class OnTheFlyDataset(EncodedDataset):
     """An `EncodedDataset` that begins with what the store has, however little that is.
 
     A batch of which a record is missing travels as pixels; in the trainer's process the frozen models, on its device,
-    encode just what is missing, and the records go to the store. All other batches are read as ever. When everything
-    is there (at the latest after one epoch without endless augmentations) the models leave memory.
+    encode just what is missing, and the records go to the store. All other batches are read as ever. After the first
+    whole epoch what was not drawn in it (other flips, captions, variants) is encoded as well, each rank its share; from
+    then on nothing is missing, and the models leave memory.
 
     Texts that are kept without their padding are filled up to the model's full length here, since nobody knows yet
     how long the longest will be.
@@ -62,19 +62,49 @@ class OnTheFlyDataset(EncodedDataset):
         self._models: FrozenModels | None = models
         self._writer: Any = None
         self._complete = False
+        self._rounds = 0
+        """Times that what was left of an epoch has been encoded."""
         self._text_length = models.max_sequence_length
         self.begin_epoch()
 
-    def begin_epoch(self) -> None:
-        """Called by the trainer's process between epochs: lets the models go when nothing is missing any more."""
+    def begin_epoch(self, *, whole: bool = False, rank: int = 0, world_size: int = 1) -> None:
+        """Called by the trainer's process between epochs: lets the models go when nothing is missing any more.
+
+        Args:
+            whole: The epoch before went to its end, so that what is missing yet was not drawn in it: encode it.
+            rank: Which share of that is this process's.
+            world_size: In how many it is divided.
+        """
         if self._complete or self._models is None:
             return
+        self.store.refresh()
         work = find_work(self.addresses, self.store)
+        if whole and (work.pictures or work.texts):
+            # What others did not do the first time (nobody waits for them), or could not, each does for itself.
+            # Divided by key: the list itself may differ between the ranks, as others write meanwhile.
+            mine = {key for key in work.needed if int.from_bytes(key[:8]) % world_size == rank or self._rounds > 0}
+            self._encode_rest(
+                [text for text in work.texts if text.key in mine],
+                [picture for picture in work.pictures if picture.key in mine],
+            )
+            work = find_work(self.addresses, self.store)
         self._complete = not work.pictures and not work.texts
         if self._complete:
             self._models.release_texts()
             self._models.release_pictures()
             self.close()
+
+    def _encode_rest(self, texts: Sequence[Text], pictures: Sequence[Picture]) -> None:
+        assert self._models is not None
+        self._rounds += 1
+        self.close()  # the worker has a writer of its own
+        with EncodeWorker(self.dataset, self._models, self.store, threads=self._threads) as worker:
+            with track("encoding captions that were not drawn", unit="captions") as show:
+                worker.texts(texts, progress=counter(show, len(texts)))
+            with track("encoding pictures that were not drawn") as show:
+                worker.pictures(pictures, progress=counter(show, len(pictures)))
+        self.store.refresh()
+        self._leave_out()
 
     def close(self) -> None:
         """Finishes the shard that is being written."""
@@ -94,7 +124,7 @@ class OnTheFlyDataset(EncodedDataset):
             self.store.refresh()
             if self._missing(keys):
                 return _Pixels(self)
-        return self
+        return super().for_batch(keys)
 
     def finish(self, batch: Mapping[str, Any]) -> Batch:
         if "img" not in batch:
@@ -107,7 +137,8 @@ class OnTheFlyDataset(EncodedDataset):
         return super().finish(made)
 
     def _missing(self, keys: Sequence[SampleKey]) -> bool:
-        records = [self.addresses.picture(key).key for key in keys]
+        readable = [key for key in keys if self.addresses.contents[key.index] is not None]
+        records = [self.addresses.picture(key).key for key in readable]
         records += [self.addresses.text_key(self.addresses.caption(key).text) for key in keys]
         return bool((self.store.find(records) < 0).any())
 

@@ -12,7 +12,7 @@ from calotype.encodings.job import EncodeJob
 from calotype.encodings.report import EncodeReport
 from calotype.encodings.work import Text
 from calotype.encodings.worker import Done, Progress
-from calotype.progress import Show, Track
+from calotype.progress import Track, counter
 
 __all__ = ["Encoder", "run"]
 
@@ -45,18 +45,7 @@ def run(job: EncodeJob, encoder: Callable[[], AbstractContextManager[Encoder]], 
         job.check_room(work)
         with encoder() as encode:
             with track("encoding captions", unit="captions") as show:
-                done.add(encode.texts(work.texts, progress=_counter(show, len(work.texts))))
+                done.add(encode.texts(work.texts, progress=counter(show, len(work.texts))))
             with track("encoding pictures") as show:
-                done.add(encode.pictures(work.pictures, progress=_counter(show, len(work.pictures))))
+                done.add(encode.pictures(work.pictures, progress=counter(show, len(work.pictures))))
     return job.report(addresses, work, done, time.perf_counter() - start)
-
-
-def _counter(show: Show, total: int) -> Progress:
-    done = 0
-
-    def more(count: int) -> None:
-        nonlocal done
-        done += count
-        show(done, total)
-
-    return more

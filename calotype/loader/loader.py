@@ -155,11 +155,12 @@ class Loader:
         return self._cursor.epoch
 
     def __iter__(self) -> Iterator[Batch]:
+        if (begin_epoch := getattr(self.dataset, "begin_epoch", None)) is not None:
+            whole = self._runs > 0 and not self._midway
+            begin_epoch(whole=whole, rank=self.plan.rank, world_size=self.plan.world_size)
         if self._midway:  # the loop before ended early
             self._cursor = Cursor(epoch=self._cursor.epoch + 1)
         self._runs += 1
-        if (begin_epoch := getattr(self.dataset, "begin_epoch", None)) is not None:
-            begin_epoch()
         return self._run(self._runs)
 
     def _run(self, run: int) -> Iterator[Batch]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from encoding_helpers import NAMES, encoded, frozen, make_folder, make_job, run
 from loader_helpers import digest, ids
+from PIL import Image
 
 import calotype
 from calotype.collate import collate
@@ -183,6 +184,30 @@ def test_variants_come_as_often_as_they_should(folder, tmp_path):
         assert texts[text] / epochs == pytest.approx(probability, abs=0.06)
 
 
+def damaged(folder):
+    """Four photos, one of which has a good header and then stops."""
+    make_folder(folder)
+    with Image.open(folder / "coffee.png") as image:
+        image.convert("RGB").resize((320, 240)).save(folder / "coffee.jpg", quality=95)
+    data = (folder / "coffee.jpg").read_bytes()
+    (folder / "coffee.jpg").write_bytes(data[: len(data) // 2] + data[-2:])
+    (folder / "coffee.png").unlink()
+    return folder
+
+
+def test_training_does_without_what_could_not_be_encoded_and_says_so(tmp_path):
+    folder = damaged(tmp_path / "photos")
+    job, report = run(folder, tmp_path / "store")
+    assert [failure.id for failure in report.failures] == ["coffee.jpg"]
+    with calotype.Loader(encoded(job), 2, seed=3) as loader:
+        assert sorted(ids(loader)) == ["astronaut.png", "chelsea.png", "rocket.png"]
+        assert [(entry.kind, entry.id) for entry in loader.ledger] == [("unreadable", "coffee.jpg")]
+    make_folder(folder, names=("coffee.png",))
+    (folder / "coffee.jpg").unlink()
+    job, report = run(folder, tmp_path / "store")
+    assert report.encoded == 1 and len(encoded(job).addresses.usable) == 4
+
+
 class TestOnTheFly:
     """The first epoch encodes what is missing, inside the training process."""
 
@@ -209,16 +234,15 @@ class TestOnTheFly:
         with calotype.Loader(dataset, 2, seed=3) as loader:
             list(loader)
             assert models._vae is not None and models._pipe is not None
-            first = len(dataset.store)
-            for _ in range(12):  # until every caption was shown, and dropped
-                list(loader)
+            assert len(dataset.store) > len(dataset) + 1
+            second = iter(loader)  # what was not drawn in the first epoch is made before the second
             assert models._vae is None and models._pipe is None
+            list(second)
             again = [digest(batch) for batch in loader]
-        assert first >= len(dataset) + 1
         assert encode(make_job(folder, tmp_path / "store", caption_transform={"drop": 0.5})).encoded == 0
         read = EncodedDataset(job.dataset, models, job.store)
         with calotype.Loader(read, 2, seed=3) as loader:
-            loader.load_state_dict({"epoch": 13})
+            loader.load_state_dict({"epoch": 2})
             assert [digest(batch) for batch in loader] == again
 
     def test_a_store_that_has_some_is_filled_up(self, folder, tmp_path):
@@ -229,6 +253,38 @@ class TestOnTheFly:
         self.batches(dataset, 2)
         records = dataset.store.rows()
         assert len({bytes(key) for key in dataset.store.keys(records)}) == len(records) == before + 10
+
+    def test_an_epoch_that_was_left_early_encodes_no_more_than_it_showed(self, folder, tmp_path):
+        dataset = encoded(make_job(folder, tmp_path / "store"), OnTheFlyDataset)
+        with calotype.Loader(dataset, 1, seed=3, in_process=True) as loader:
+            next(iter(loader))
+            assert len(dataset.store) == 3  # a picture, a text, the scaling
+            next(iter(loader))
+            assert len(dataset.store) <= 5
+
+    def test_two_ranks_share_what_was_not_drawn(self, folder, tmp_path):
+        options = {"img_transform": {"horizontal_flip": 0.5, "vertical_flip": 0.5}}
+        ranks = [encoded(make_job(folder, tmp_path / "store", **options), OnTheFlyDataset) for _ in range(2)]
+        before = [len(dataset.store) for dataset in ranks]
+        for rank, dataset in enumerate(ranks):
+            dataset.begin_epoch(whole=True, rank=rank, world_size=2)
+        assert before == [0, 0]
+        store = ranks[1].store
+        store.refresh()
+        pictures = [bytes(key) for key in store.keys(store.rows("picture"))]
+        assert len(pictures) == len(set(pictures)) == 4 * len(ranks[0])
+        ranks[0].begin_epoch(whole=True, rank=0, world_size=2)
+        assert ranks[0]._complete
+
+    @pytest.mark.parametrize("in_process", [False, True])
+    def test_a_picture_that_cannot_be_decoded_costs_only_itself(self, tmp_path, in_process):
+        folder = damaged(tmp_path / "photos")
+        dataset = encoded(make_job(folder, tmp_path / "store"), OnTheFlyDataset)
+        with calotype.Loader(dataset, 2, seed=3, in_process=in_process) as loader:
+            for _ in range(3):
+                assert "coffee.jpg" not in ids(loader)
+            assert dataset._complete
+            assert {entry.id for entry in loader.ledger if entry.kind == "unreadable"} == {"coffee.jpg"}
 
     def test_one_sample_alone(self, folder, tmp_path):
         dataset = encoded(make_job(folder, tmp_path / "store"), OnTheFlyDataset)
