@@ -34,7 +34,7 @@ class Files(torch.utils.data.Dataset[Batch]):
 
     def __getitem__(self, number: int) -> Batch:
         if self._kind == "pt":
-            return torch.load(self._paths[number], weights_only=True)
+            return torch.load(self._paths[number], weights_only=True, mmap=True)
         from safetensors.torch import load_file
 
         return load_file(self._paths[number])
