@@ -12,6 +12,7 @@ from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.on_the_fly import OnTheFlyDataset
 from calotype.encodings.options import EncodingOptions
+from calotype.encodings.records import RecordCache
 
 __all__ = ["encoded_dataset", "open_encoded"]
 
@@ -30,7 +31,7 @@ def encoded_dataset(
         device: Where the frozen models run, when they run: with `on_the_fly=True`. The trainer's.
         progress: Called with (pictures done, pictures in all) while files that are not known are hashed.
         **options: Those of `EncodingOptions`, as they were when it was encoded: `model`, `store`, `dtype`, `latents`,
-            `max_sequence_length`, `image_variants`, `caption_variants`; and `on_the_fly`.
+            `max_sequence_length`, `image_variants`, `caption_variants`; and `on_the_fly`, `in_memory`.
 
     Raises:
         ConfigError: An option is unknown or can't be.
@@ -50,4 +51,5 @@ def open_encoded(
     """The same, for whoever has the options' models already."""
     kind = OnTheFlyDataset if options.on_the_fly else EncodedDataset
     store = options.open_store(create=options.on_the_fly)
-    return kind(dataset, models, store, variants=options.variants, progress=progress)
+    encoded = kind(dataset, models, store, variants=options.variants, progress=progress)
+    return encoded.with_cache(RecordCache()) if options.in_memory else encoded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from calotype.encodings.addresses import Addresses, Fingerprints, Picture, Varia
 from calotype.encodings.family import Family, sample_moments
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import scaling_key, unreadable_key
-from calotype.encodings.records import StoredTensor
+from calotype.encodings.records import RecordCache, StoredTensor
 from calotype.encodings.store import EncodingStore
 from calotype.encodings.work import Work, find_work
 from calotype.errors import StoreError
@@ -87,6 +87,7 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         self._text_length: int | None = None
         self._scaling: dict[str, torch.Tensor] | None = None
         self._threads = threads
+        self.record_cache: RecordCache | None = None
         self._leave_out()
         self._begin(models)
 
@@ -133,7 +134,22 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         return self.finish(self.prepare(key))
 
     def prepare(self, key: int | SampleKey) -> dict[str, Any]:
-        """One sample whose large tensors are still on disk (`calotype.types.Readable`), its latents not drawn."""
+        """One sample, its latents not drawn; large tensors are still on disk (`calotype.types.Readable`), or kept."""
+        return self._kept(self._described(key))
+
+    def with_cache(self, cache: RecordCache | None) -> Self:
+        """The same dataset, whose records stay where this cache keeps them; None reads them anew each time."""
+        twin = object.__new__(type(self))  # copy.copy leaves out what does not travel to another process
+        twin.__dict__.update(self.__dict__)
+        twin.record_cache = cache
+        return twin
+
+    def _kept(self, sample: dict[str, Any]) -> dict[str, Any]:
+        if (cache := self.record_cache) is None:
+            return sample
+        return {name: cache.get(value) if isinstance(value, StoredTensor) else value for name, value in sample.items()}
+
+    def _described(self, key: int | SampleKey) -> dict[str, Any]:
         key = self.dataset.checked(key)
         picture, draw = self.addresses.picture(key), self.addresses.caption(key)
         picture_row, text_row = self._rows(key, picture, draw)
@@ -219,14 +235,14 @@ class _Prepared:
         self._samples: dict[SampleKey, dict[str, Any]] = {}
         for key in keys:
             with suppress(Exception):  # it comes again in `prepare`, where the loader knows what to do with it
-                self._samples[key] = dataset.prepare(key)
+                self._samples[key] = dataset._described(key)
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def prepare(self, key: SampleKey) -> dict[str, Any]:
         sample = self._samples.pop(key, None)
-        return self._dataset.prepare(key) if sample is None else sample
+        return self._dataset.prepare(key) if sample is None else self._dataset._kept(sample)
 
     def finish(self, batch: Mapping[str, Any]) -> Batch:
         return self._dataset.finish(batch)

@@ -47,14 +47,17 @@ class EncodingOptions:
     """Likewise of each caption whose parts are shuffled or dropped."""
     on_the_fly: bool = False
     """Encode what is missing while training, in its first epoch."""
+    in_memory: bool = False
+    """Keep records in the loader's memory from their first read on."""
     weights: str | None = None
     """Variant of the weights to load, such as `fp16`, where the model's repository has them so."""
 
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
             raise ConfigError(f"encodings.dtype: found {self.dtype!r}, expected one of {', '.join(_DTYPES)}")
-        if not isinstance(self.on_the_fly, bool):
-            raise ConfigError(f"encodings.on_the_fly: found {self.on_the_fly!r}, expected true or false")
+        for name in ("on_the_fly", "in_memory"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ConfigError(f"encodings.{name}: found {value!r}, expected true or false")
         self.variants  # noqa: B018 - raises when a count can't be
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Records as a batch takes them: tensors that are still on disk, and read to where they are wanted."""
+"""Records as a batch takes them: tensors that are still on disk, or kept since they were first read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from calotype.encodings.layout import Field
 from calotype.encodings.store import EncodingStore
 
-__all__ = ["StoredTensor"]
+__all__ = ["RecordCache", "StoredTensor"]
 
 
 class StoredTensor:
@@ -48,8 +48,45 @@ class StoredTensor:
         self._store.read_into(self._row, self._name, out[: self.length])
         out[self.length :].zero_()
 
+    @property
+    def place(self) -> tuple[int, str]:
+        """Which tensor of its store this is."""
+        return self._row, self._name
+
     def load(self) -> torch.Tensor:
         """The tensor in memory of its own."""
         out = torch.empty(self.shape, dtype=self.dtype)
         self.read_into(out)
         return out
+
+
+class RecordCache:
+    """Keeps the tensors of one store's records from their first read on, all of them.
+
+    Threads may share it. A pickled cache arrives empty: each process fills its own.
+
+    Args:
+        device: Where to keep them. On an accelerator they never travel again; None is this process's memory.
+    """
+
+    def __init__(self, device: str | torch.device | None = None) -> None:
+        self.device = torch.device(device) if device is not None else torch.device("cpu")
+        self._tensors: dict[tuple[int, str], torch.Tensor] = {}
+
+    def __len__(self) -> int:
+        """Tensors that are kept."""
+        return len(self._tensors)
+
+    def get(self, stored: StoredTensor) -> torch.Tensor:
+        """The tensor, read from disk the first time. It is shared: don't write to it.
+
+        Raises:
+            StoreError: The record is damaged; names the shard.
+        """
+        kept = self._tensors.get(stored.place)
+        if kept is None:
+            kept = self._tensors.setdefault(stored.place, stored.load().to(self.device))
+        return kept
+
+    def __reduce__(self) -> tuple[type[RecordCache], tuple[torch.device]]:
+        return type(self), (self.device,)

@@ -16,6 +16,7 @@ import xxhash
 
 from calotype.dataset import TextToImageDataset
 from calotype.encodings.dataset import EncodedDataset
+from calotype.encodings.records import RecordCache
 from calotype.errors import ConfigError, LoaderError
 from calotype.ledger import Ledger, LedgerEntry
 from calotype.loader.device import DeviceCopier
@@ -63,8 +64,9 @@ class Loader:
             place and notes it in the ledger; `raise` raises its ImageError.
         on_upscale: What happens to pictures that have to be enlarged beyond `Buckets.max_upscale`: `warn`, `skip` or
             `error`.
-        device_cache: Keeps the whole dataset's pixels on the device from the first epoch on. For small sets with a
-            fixed geometry (no random crop or rotation); flips and colour are then drawn on the device.
+        device_cache: Keeps the whole dataset on the device from the first epoch on: its encodings, or its pixels. For
+            small sets; pixels need a fixed geometry (no random crop or rotation), flips and colour are then drawn on
+            the device.
         rank: This process's rank; defaults to torch.distributed's when that is up, else 0.
         world_size: Likewise; else 1.
         ledger: Where to note what was left out, replaced, repeated or cut; a new one by default.
@@ -121,8 +123,9 @@ class Loader:
         )
         if device_cache:
             if isinstance(dataset, EncodedDataset):
-                raise ConfigError("device_cache: keeps pixels, and this dataset has none; encodings are read from disk")
-            dataset = _with_device_cache(dataset, self.device)
+                dataset = self.dataset = dataset.with_cache(RecordCache(self.device))
+            else:
+                dataset = _with_device_cache(dataset, self.device)
             in_process = True
         self._setup = Setup(
             dataset=dataset,

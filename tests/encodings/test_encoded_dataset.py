@@ -1,6 +1,7 @@
 """EncodedDataset: the same samples as online, after the encoders; under the Loader, in any state of the store."""
 
 import pickle
+import shutil
 from collections import Counter
 
 import pytest
@@ -15,7 +16,7 @@ from calotype.encodings.addresses import Variants
 from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.on_the_fly import OnTheFlyDataset
 from calotype.engine.local import encode
-from calotype.errors import ConfigError, StoreError
+from calotype.errors import StoreError
 from calotype.types import SampleKey
 
 FLIPS = {"img_transform": {"horizontal_flip": 0.5}, "caption_transform": {"drop": 0.2, "trigger": "sks"}}
@@ -157,8 +158,41 @@ def test_other_families(folder, tmp_path, name):
 def test_what_is_not_encoded_is_an_error_that_names_the_command(folder, job, tmp_path):
     with pytest.raises(StoreError, match=r"7 pictures and 8 texts of 15 records.*calotype encode.*on_the_fly"):
         encoded(make_job(folder, tmp_path / "store"))
-    with pytest.raises(ConfigError, match="device_cache"):
-        calotype.Loader(encoded(job), 1, device_cache=True)
+
+
+@pytest.mark.parametrize("where", ["in_memory", "in_memory_of_the_process", "device_cache"])
+def test_kept_records_change_no_bit_and_are_read_once(job, dataset, tmp_path, where):
+    expected = [
+        digest(b) for loader in [calotype.Loader(dataset, 3, in_process=True)] for _ in range(3) for b in loader
+    ]
+    store = tmp_path / "store"
+    shutil.copytree(job.store.path, store)
+    options = {"model": job.models.model, "store": store, "dtype": "float32"}
+    if where == "device_cache":
+        loader = calotype.Loader(calotype.encoded_dataset(job.dataset, **options), 3, device_cache=True)
+    else:
+        kept = calotype.encoded_dataset(job.dataset, **options, in_memory=True)
+        loader = calotype.Loader(kept, 3, in_process=where == "in_memory")
+    with loader:
+        got = [digest(batch) for _ in range(3) for batch in loader]
+        if where != "in_memory_of_the_process":
+            cache = loader.dataset.record_cache
+            assert len(cache) <= 2 * 7 + 2 * 8  # moments of each picture and its mirror, two tensors of each text
+            assert len(pickle.loads(pickle.dumps(cache))) == 0
+            read = []
+            loader.dataset.store.read_into = lambda *place: read.append(place)
+            loader.load_state_dict({"epoch": 0})
+            assert [digest(batch) for _ in range(3) for batch in loader] == expected and not read
+    assert got == expected
+
+
+def test_what_is_encoded_on_the_fly_is_kept_too(folder, job, tmp_path):
+    made = calotype.Loader(encoded(make_job(folder, tmp_path / "a", **FLIPS), OnTheFlyDataset), 3, in_process=True)
+    kept = calotype.Loader(encoded(make_job(folder, tmp_path / "b", **FLIPS), OnTheFlyDataset), 3, device_cache=True)
+    with made, kept:
+        for _ in range(3):
+            assert [digest(batch) for batch in kept] == [digest(batch) for batch in made]
+        assert len(kept.dataset.record_cache)
 
 
 def test_variants_come_as_often_as_they_should(folder, tmp_path):
