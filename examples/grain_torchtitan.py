@@ -84,7 +84,8 @@ def train(config_file: str, output: Path, *, steps: int = 1000, save_every: int 
     """Trains up to `steps`, from the last checkpoint in `output` on where there is one."""
     config = calotype.load_config(config_file, ["buckets=false"])  # Grain's batches take rows as they come
     loader = GrainDataLoader(calotype.build_dataset(config), batch_size=4)
-    frozen = FluxPipeline.from_pretrained(config["model"])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    frozen = FluxPipeline.from_pretrained(config["model"]).to(device)
     transformer = frozen.transformer.train()
     optimizer = torch.optim.AdamW(transformer.parameters(), lr=lr)
     states = {"weights": Weights(transformer, optimizer), "dataloader": loader}
@@ -95,8 +96,9 @@ def train(config_file: str, output: Path, *, steps: int = 1000, save_every: int 
         step = int(saved[-1].name.removeprefix("step-"))
 
     for input_dict, labels in loader:
-        noise = torch.Generator().manual_seed(step)
-        loss = flux_loss(transformer, *encode(frozen, input_dict, labels), generator=noise)
+        input_dict = {key: tokens.to(device) for key, tokens in input_dict.items()}
+        noise = torch.Generator(device).manual_seed(step)
+        loss = flux_loss(transformer, *encode(frozen, input_dict, labels.to(device)), generator=noise)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
