@@ -17,7 +17,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python;
 
 help:
 	@echo "make setup      the environment, in $(VENV)"
-	@echo "make demo       from a folder of photos to batches, with a page to look at"
+	@echo "make demo       from a folder of photos to batches and a tiny LoRA, with a page to look at"
 	@echo "make test       the tests"
 	@echo "make check      lint, format, types, layers, and the code in the docs"
 	@echo "make bench      side by side with what else there is, as ratios"
@@ -26,7 +26,8 @@ help:
 setup: $(READY)
 
 demo: $(READY)
-	$(BIN)/calotype demo --tokenizers "$$($(BIN)/python tests/real_tokenizers.py)"
+	$(BIN)/calotype demo --tokenizers "$$($(BIN)/python tests/real_tokenizers.py)" \
+		--pipeline "$$($(BIN)/python tests/tiny_pipelines.py)"
 
 test: $(READY)
 	$(BIN)/python -m pytest

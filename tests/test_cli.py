@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from real_tokenizers import flux_pipeline
+from tiny_pipelines import tiny_pipeline
 
 COMMAND = Path(sys.executable).parent / "calotype"
 
@@ -60,10 +61,14 @@ def test_without_its_tokenizers_a_model_still_gives_sizes(photos):
 
 
 def test_demo_ends_by_naming_what_to_open(tmp_path):
-    out = run("demo", tmp_path / "demo", "--tokenizers", flux_pipeline()).stdout
-    last = out.strip().splitlines()[-1]
-    page = tmp_path / "demo" / "preview.html"
-    assert last.endswith(f"open {page}")
+    pipeline = tiny_pipeline("flux.1-dev")
+    out = run("demo", tmp_path / "demo", "--tokenizers", flux_pipeline(), "--pipeline", pipeline).stdout
+    *_, before, last = out.strip().splitlines()
+    page, sample = tmp_path / "demo" / "preview.html", tmp_path / "demo" / "lora" / "samples" / "step-00000120-0.png"
+    assert before.endswith(f"open {page}") and last.endswith(f"open {sample}") and sample.is_file()
+    losses = [float(line.split()[3]) for line in out.splitlines() if line.startswith("step") and "loss" in line]
+    assert len(losses) == 6 and losses[-1] < 0.9 * losses[0]
+    assert (tmp_path / "demo" / "lora" / "pytorch_lora_weights.safetensors").is_file()
     assert page.read_text("utf-8").count("<article") == 11
     assert "t5_text_tokens" in out and "images/s" in out and "captions: 22" in out
 

@@ -563,3 +563,7 @@ _BUILDERS: dict[str, Callable[[], Any]] = {
     "pixart-sigma": _pixart_sigma,
     "sana": _sana,
 }
+
+
+if __name__ == "__main__":  # what `make demo` hands to the command
+    print(tiny_pipeline("flux.1-dev"))

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from calotype.cli import cache, check, demo, encode, info, preview, train
+from calotype.cli import cache, check, demo, encode, info, init, preview, train
 
 __all__ = ["app", "main"]
 
@@ -25,6 +25,7 @@ app.command("check")(check.check)
 app.command("preview")(preview.preview)
 app.add_typer(cache.app, name="cache")
 app.command("encode")(encode.encode)
+app.command("init")(init.init)
 app.command("train")(train.train)
 app.command("demo")(demo.demo)
 

@@ -1,25 +1,35 @@
-"""`calotype demo`: the main job on a dozen real photos, from a folder to training batches."""
+"""`calotype demo`: the main job on a dozen real photos, from a folder to training batches and a tiny LoRA."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calotype.cli.common import Json, Tokenizers, emit, make_loader
+from calotype.cli.common import Json, Tokenizers, emit, make_loader, read_config
 from calotype.cli.info import show
 from calotype.cli.preview import describe
+
+if TYPE_CHECKING:
+    from calotype.recipes.report import TrainReport
 
 __all__ = ["demo"]
 
 
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where to put the photos, the config and the preview.")] = Path("demo"),
+    folder: Annotated[Path, typer.Argument(help="Where to put the photos, the configs and what comes of them.")] = Path(
+        "demo"
+    ),
     tokenizers: Tokenizers = None,
+    pipeline: Annotated[
+        Path | None,
+        typer.Option(help="A tiny FLUX.1 or SD3 pipeline's folder: train a LoRA of it too.", show_default=False),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Show the whole way on a dozen real photos, and write a page that shows the batches."""
+    """Show the whole way on a dozen real photos: a page that shows the batches, and with a pipeline a LoRA."""
     from calotype.demo import write_demo
     from calotype.inspect import summarise
     from calotype.inspect.preview import preview
@@ -31,8 +41,33 @@ def demo(
         made.save(page)
         loader.load_state_dict({"epoch": 1})
         summary = summarise(loader, seconds=5.0)
+    if not json:
+        show(summary)
+    report = _train(folder, pipeline, json=json) if pipeline is not None else None
     if json:
-        emit({"config": str(config), "preview": describe(made, page)} | summary.to_json())
+        document: dict[str, Any] = {"config": str(config), "preview": describe(made, page)} | summary.to_json()
+        emit(document | ({"train": report.to_json()} if report is not None else {}))
         return
-    show(summary)
     print(f"\nThe config: {config}\nEvery sample of an epoch, and how it came about: open {page}")
+    if report is not None:
+        print(f"What the tiny, untrained model makes of a prompt after {report.steps} steps: open {report.samples[0]}")
+
+
+def _train(folder: Path, pipeline: Path, *, json: bool) -> TrainReport:
+    """Encodes the photos with the pipeline's frozen models, and trains a LoRA through the encodings."""
+    from calotype.cli.train import quiet, tell
+    from calotype.demo import write_lora
+    from calotype.encode import encode_config
+    from calotype.train import train_config
+
+    say = (lambda text: None) if json else tell
+    quiet()
+    lora = write_lora(folder, pipeline)
+    shutil.rmtree(folder / "lora", ignore_errors=True)  # a demonstration always begins anew
+    say(f"\nA LoRA on them, of a tiny pipeline with random weights: {lora}")
+    config = read_config(str(lora), None, model=None, tokenizers=None)
+    encoded = encode_config(config)
+    say(f"encoded {encoded.encoded} records in {encoded.seconds:.1f} s, {encoded.reused} were there")
+    report = train_config(config, show=lambda progress: say(str(progress)), tell=say)
+    say(f"loss {report.first_loss:.3f} at first, {report.last_loss:.3f} at the end; the LoRA: {report.result}")
+    return report

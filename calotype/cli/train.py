@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from calotype.cli.common import Json, Overrides, Source, emit, read_config
 
-if TYPE_CHECKING:
-    from calotype.recipes.report import Progress
-
-__all__ = ["show", "train"]
+__all__ = ["quiet", "tell", "train"]
 
 
 def train(
@@ -28,8 +27,9 @@ def train(
     from calotype.train import train_config
 
     config = read_config(source, overrides, model=model, tokenizers=None)
+    quiet()
     try:
-        report = train_config(config, resume=resume, show=show, tell=tell)
+        report = train_config(config, resume=resume, show=lambda progress: tell(str(progress)), tell=tell)
     except KeyboardInterrupt:
         print("Interrupted. The same command with --resume goes on from the last checkpoint.", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -39,9 +39,11 @@ def train(
         tell(f"Done: {report.result}")
 
 
-def show(progress: Progress) -> None:
-    """One line of progress."""
-    tell(str(progress))
+def quiet() -> None:
+    """Keeps the libraries' own progress bars, one for each file of weights, off the screen."""
+    for library in ("diffusers", "transformers"):
+        with contextlib.suppress(ModuleNotFoundError):  # whoever needs it says that it is missing
+            importlib.import_module(f"{library}.utils.logging").disable_progress_bar()
 
 
 def tell(text: str) -> None:

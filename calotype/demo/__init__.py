@@ -14,7 +14,7 @@ from pathlib import Path
 
 from calotype.errors import MissingDependencyError
 
-__all__ = ["write_demo"]
+__all__ = ["write_demo", "write_lora"]
 
 _CONFIG = """\
 # Everything that training needs to know about the data. Try: calotype preview {name} resolution=256
@@ -35,6 +35,46 @@ loader:
   batch_size: 4
   seed: 7
 """
+
+
+_LORA = """\
+# A LoRA of a tiny pipeline on the same photos: `calotype encode {name}`, then `calotype train {name}`
+model: {pipeline}
+dataset:
+  path: {photos}
+  resolution: 192
+  img_transform: {{horizontal_flip: 0.5, color_jitter: {{brightness: 0.1, saturation: 0.1}}}}
+  caption_transform: {{trigger: calotypist, template: "{{trigger}} photo, {{caption}}", drop: 0.05}}
+encodings:
+  store: {store}
+  dtype: float32
+  max_sequence_length: 64
+  image_variants: 2          # colours are drawn without end: so many draws of each picture are kept
+loader: {{batch_size: 4, seed: 7, in_process: true}}
+train:
+  output_dir: {output}
+  max_steps: 120
+  learning_rate: 5.0e-3      # far more than a real model takes
+  log_every: 20
+  checkpoint_every: 0
+  gradient_checkpointing: false
+  sample_prompts: ["calotypist photo, a cat"]
+  sample_every: 0
+  sample_steps: 8
+"""
+
+
+def write_lora(folder: Path, pipeline: Path) -> Path:
+    """Makes `folder/lora.yaml`, which trains on what `write_demo` made; returns its path.
+
+    Args:
+        folder: The demonstration's.
+        pipeline: A local pipeline folder, tiny enough for the CPU.
+    """
+    config = folder / "lora.yaml"
+    places = {"photos": folder / "photos", "store": folder / "encodings", "output": folder / "lora"}
+    config.write_text(_LORA.format(name=config, pipeline=pipeline.absolute(), **places), encoding="utf-8")
+    return config
 
 
 def write_demo(folder: Path) -> Path:

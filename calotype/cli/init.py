@@ -1,0 +1,101 @@
+"""`calotype init`: a short config for a folder of pictures, to train as it stands."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calotype.cli.common import Json, emit
+
+__all__ = ["init"]
+
+_CONFIG = """\
+# A LoRA of {model} for {name}. Look first, then train:
+#   calotype check {file}
+#   calotype preview {file}
+#   calotype train {file}                    # --resume goes on after an interruption
+# Any value can be given there too: calotype train {file} max_steps=2000 resolution=512
+
+model: {model_value}
+dataset:
+  path: {path}
+  resolution: {resolution}             # about this number squared of pixels, in buckets near each picture's own shape
+  # img_transform: {{horizontal_flip: 0.5}}    # where left and right don't matter: no faces, no writing
+  caption_transform:
+    trigger: {trigger}      # goes before each caption; what you will write in prompts
+    drop: 0.05                   # so many captions are left out, which keeps guidance working
+  # validation: 0.1              # hold a tenth of the pictures out, and watch the loss on them
+encodings:
+  on_the_fly: true               # what text encoders and autoencoder give is kept the first time it is needed
+loader:
+  batch_size: 1
+train:
+  output_dir: {output}
+  max_steps: 1000
+  learning_rate: 1.0e-4
+  lora_rank: 16
+  gradient_checkpointing: true   # false is a quarter faster, where memory is plentiful
+  sample_prompts: [{prompt}]
+  sample_every: 250
+"""
+
+
+def init(
+    folder: Annotated[str, typer.Argument(help="A folder of pictures, or a data file.")],
+    model: Annotated[
+        str, typer.Option(help="A model's name (flux.1-dev), its name on the hub, or a local pipeline folder.")
+    ],
+    trigger: Annotated[str, typer.Option(help="The word that will stand for what the pictures show.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file to write; by default the folder's name.", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Write a short config for these pictures, which `calotype train` takes as it stands."""
+    from calotype.encodings.frozen import FrozenModels
+    from calotype.errors import ConfigError, MissingPathError
+    from calotype.models.spec import get_spec
+    from calotype.recipes.networks import network_of
+
+    source = Path(folder).expanduser()
+    if not source.exists():
+        raise MissingPathError(f"{folder}: there is no such folder or data file (looked in {Path.cwd()})")
+    if not trigger.strip():
+        raise ConfigError("--trigger: found nothing, expected a word that the model does not know yet")
+    local = Path(model).expanduser().is_dir()
+    spec = FrozenModels(model).spec if local else get_spec(model)
+    network_of(spec)  # refuses what is not trained here
+    file = output or Path(f"{source.resolve().stem}.yaml")
+    if file.suffix.lower() not in {".yaml", ".yml"}:
+        raise ConfigError(f"-o: found {str(file)!r}, expected a name that ends in .yaml")
+    if file.exists() and not force:
+        raise ConfigError(f"{file}: is there already; --force writes over it, -o names another")
+    text = _CONFIG.format(
+        model=spec.name,
+        name=source.resolve().name,
+        file=file,
+        model_value=_quoted(Path(model).expanduser().absolute()) if local else model,
+        path=_quoted(source.absolute()),
+        resolution=spec.resolution,
+        trigger=_quoted(trigger),
+        output=_quoted(f"{file.stem}-lora"),
+        prompt=_quoted(f"a photo of {trigger}"),
+    )
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"-o: {file} can't be written: {error}") from error
+    if json:
+        emit({"output": str(file), "model": spec.name})
+    else:
+        print(f"Wrote {file}. Train it: calotype train {file}")
+
+
+def _quoted(value: str | Path) -> str:
+    """As YAML takes any text: JSON's strings are YAML's."""
+    return json_module.dumps(str(value), ensure_ascii=False)
