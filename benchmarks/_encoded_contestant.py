@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from _measure import cpu_seconds
 from _process import serve
 from encoded_peers import CONTESTANTS, Epoch, Job, Samples
@@ -80,4 +81,5 @@ class Turn:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # two workers are two threads; and a child that is forked after torch used more hangs
     serve(partial(Turn, *sys.argv[1:]))
