@@ -232,6 +232,12 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
             )
         return assigned, entries
 
+    def select(self, indices: Sequence[int]) -> TextToImageDataset:
+        """The same dataset with these rows alone, in this order."""
+        twin = copy.copy(self)
+        twin.manifest = self.manifest.select(indices)
+        return twin
+
     def with_cache(self, cache: PixelCache | None) -> TextToImageDataset:
         """The same dataset with another pixel cache, or none."""
         twin = copy.copy(self)

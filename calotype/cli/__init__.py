@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from calotype.cli import cache, check, demo, encode, info, init, preview, train
+from calotype.cli import bench, cache, check, demo, encode, info, init, preview, train
 
 __all__ = ["app", "main"]
 
@@ -27,6 +27,7 @@ app.add_typer(cache.app, name="cache")
 app.command("encode")(encode.encode)
 app.command("init")(init.init)
 app.command("train")(train.train)
+app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
 
 

@@ -1,0 +1,226 @@
+"""`bench_config`: measures a config's dataset, model and machine with each strategy, one process after the other."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import platform
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from calotype.bench.laps import WARM_UP
+from calotype.bench.report import BenchReport, BenchRow, break_even, recommend
+from calotype.bench.strategies import Strategy, choose, settings
+from calotype.bench.task import Encoded, Measured, Refused, Task, perform
+from calotype.config import build_encode_job, instantiate
+from calotype.errors import MissingDependencyError
+from calotype.home import cache_folder
+from calotype.loader import Loader
+from calotype.progress import Track, silent
+from calotype.recipes.networks import network_of
+from calotype.recipes.options import TrainOptions
+
+__all__ = ["bench_config"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What is measured on."""
+
+    rows: tuple[int, ...]
+    """Of the dataset: those of the first batches, so that their buckets are as full as in training."""
+    pictures: int
+    samples: int
+    batch_size: int
+    remote: bool
+    fixed_geometry: bool
+    model: str
+
+    @property
+    def scale(self) -> float:
+        """How many times the measured pictures the dataset is."""
+        return self.pictures / len(self.rows)
+
+
+def bench_config(
+    config: Mapping[str, Any],
+    *,
+    strategies: Sequence[str] | None = None,
+    steps: int = 20,
+    track: Track = silent,
+) -> BenchReport:
+    """Takes short runs of real training steps with each strategy, and says which is worth it.
+
+    Args:
+        config: What `load_config` gave. Its own caches play no part; what a bench writes it deletes again.
+        strategies: Names of those to measure; all by default.
+        steps: Batches to time of each, once all is warm; an epoch over as many pictures comes before.
+        track: Shows the progress.
+
+    Raises:
+        ConfigError: The config is wrong, the model is none that is trained here, or there is no such strategy.
+        MissingDependencyError: accelerate, diffusers or peft is not installed.
+        CalotypeError: A strategy's process died.
+    """
+    chosen = choose(strategies)
+    if importlib.util.find_spec("accelerate") is None:
+        raise MissingDependencyError("accelerate", extra="train", purpose="to take training steps")
+    options = TrainOptions.of(config.get("train") or {})
+    device = (config.get("loader") or {}).get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    with _scratch(config) as scratch:
+        plan = _plan(settings(config, choose(["none"])[0], str(scratch)), steps)
+        encoded = any(one.encoded_before for one in chosen)
+        total, done = len(chosen) + encoded, 0
+        outcomes: dict[str, Measured | str] = {}
+        took: Encoded | None = None
+        with track("measuring", unit="strategies") as show:
+            if encoded:
+                first = next(one for one in chosen if one.encoded_before)
+                try:
+                    took = Encoded(**perform(_task(config, first, plan, scratch, device, steps, encode=True), scratch))
+                except Refused as refused:
+                    outcomes |= {one.name: str(refused) for one in chosen if one.encoded_before}
+                show(done := done + 1, total)
+            for one in chosen:
+                if (reason := _senseless(one, plan)) is not None:
+                    outcomes[one.name] = reason
+                elif one.name not in outcomes:
+                    try:
+                        task = _task(config, one, plan, scratch, device, steps, encode=False)
+                        outcomes[one.name] = Measured(**perform(task, scratch))
+                    except Refused as refused:
+                        outcomes[one.name] = str(refused)
+                show(done := done + 1, total)
+        rows = [_row(one, outcomes[one.name], took, plan, scratch, device) for one in chosen]
+    nothing = rows[0]
+    rows = [replace(row, break_even_epochs=break_even(row, nothing)) if row is not nothing else row for row in rows]
+    batches = options.max_steps * options.gradient_accumulation_steps
+    epochs = max(1, math.ceil(batches * plan.batch_size / plan.samples))
+    return BenchReport(
+        model=plan.model,
+        pictures=plan.pictures,
+        samples=plan.samples,
+        measured_pictures=len(plan.rows),
+        batch_size=plan.batch_size,
+        steps=steps,
+        epochs=epochs,
+        device=device,
+        machine=_machine(device),
+        rows=tuple(rows),
+        recommendation=recommend(rows, epochs, host_room=_host_room(), device_room=_device_room(device)),
+    )
+
+
+def _plan(config: Mapping[str, Any], steps: int) -> _Plan:
+    job = build_encode_job(config)
+    network_of(job.models.spec)  # a model that is not trained here is an error before anything runs
+    options = {"_component_": "calotype.Loader"} | dict(config.get("loader") or {}) | {"device": "cpu"}
+    loader: Loader = instantiate(options, job.dataset)
+    epoch = loader.plan.epoch(0)
+    batches = range(min(len(epoch), WARM_UP + steps))
+    rows = tuple(sorted({key.index for step in batches for key in epoch[step]}))
+    usable = loader.plan.buckets >= 0
+    return _Plan(
+        rows=rows,
+        pictures=int(usable.sum()),
+        samples=max(1, round(float(job.dataset.manifest.weights()[usable].sum()))),
+        batch_size=loader.plan.batch_size,
+        remote=any(ref.url is not None for ref in job.dataset.manifest.refs(rows)),
+        fixed_geometry=job.dataset.image_program.fixed_geometry,
+        model=job.models.spec.name,
+    )
+
+
+def _task(
+    config: Mapping[str, Any], strategy: Strategy, plan: _Plan, scratch: Path, device: str, steps: int, *, encode: bool
+) -> Task:
+    return Task(
+        config=settings(config, strategy, str(scratch)),
+        encode=encode,
+        online=strategy.encodings is None,
+        rows=plan.rows,
+        steps=steps,
+        device=device,
+        output=str(scratch / "output"),
+    )
+
+
+def _senseless(strategy: Strategy, plan: _Plan) -> str | None:
+    if strategy.remote and not plan.remote:
+        return "no picture comes from a URL"
+    if strategy.fixed_geometry and not plan.fixed_geometry:
+        return "the crop is drawn anew each epoch, and only cropped pictures are kept there"
+    return None
+
+
+def _row(
+    strategy: Strategy, outcome: Measured | str, took: Encoded | None, plan: _Plan, scratch: Path, device: str
+) -> BenchRow:
+    if isinstance(outcome, str):
+        return BenchRow(strategy=strategy.name, title=strategy.title, config=strategy.config, refused=outcome)
+    further = plan.pictures - len(plan.rows)
+    kept, disk, prepare = outcome.kept_bytes, 0, 0.0
+    notes: list[str] = []
+    if strategy.encoded_before and took is not None:
+        disk = round(took.bytes * plan.scale)
+        prepare = took.first_seconds + took.picture_seconds * (plan.pictures - 1)
+        kept = took.bytes // len(plan.rows) if strategy.name != "encodings" else 0
+    elif strategy.name in ("downloads", "on_the_fly"):
+        disk = round(_folder_bytes(scratch / strategy.name) * plan.scale)
+    on_gpu = bool(strategy.loader.get("device_cache")) and outcome.device_bytes is not None
+    if strategy.loader.get("device_cache") and outcome.device_bytes is None:
+        notes.append("no GPU here: the device is the CPU")
+    more_host, more_device = (0, kept * further) if on_gpu else (kept * further, 0)
+    return BenchRow(
+        strategy=strategy.name,
+        title=strategy.title,
+        config=strategy.config,
+        images_per_second=1.0 / outcome.pace,
+        data_wait=outcome.data_wait,
+        host_bytes=None if outcome.host_bytes is None else outcome.host_bytes + more_host,
+        device_bytes=None if outcome.device_bytes is None else outcome.device_bytes + more_device,
+        disk_bytes=disk,
+        prepare_seconds=prepare,
+        first_epoch_seconds=(outcome.pace if strategy.encoded_before else outcome.first_pace) * plan.samples,
+        epoch_seconds=outcome.pace * plan.samples,
+        notes=tuple(notes),
+    )
+
+
+@contextmanager
+def _scratch(config: Mapping[str, Any]) -> Iterator[Path]:
+    """A folder for what is written, on the disk where the encodings would be."""
+    store = (config.get("encodings") or {}).get("store")
+    parent = Path(store).expanduser().parent if store else cache_folder("bench")
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix="calotype-bench-") as folder:
+        yield Path(folder).absolute()
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _machine(device: str) -> str:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpu = f"{torch.cuda.get_device_name(device)}, " if torch.device(device).type == "cuda" else ""
+    return f"{gpu}{cores} cores, {platform.system()} {platform.machine()}, torch {torch.__version__}"
+
+
+def _host_room() -> int | None:
+    """Bytes; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _device_room(device: str) -> int | None:
+    return torch.cuda.mem_get_info(device)[1] if torch.device(device).type == "cuda" else None

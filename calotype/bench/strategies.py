@@ -1,0 +1,132 @@
+"""The ways to feed a training run that are compared, and what each takes in a config. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from calotype.errors import ConfigError, unknown_key
+
+__all__ = ["STRATEGIES", "Strategy", "choose", "settings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strategy:
+    """One way."""
+
+    name: str
+    title: str
+    """As a table shows it."""
+    config: tuple[str, ...] = ()
+    """The lines that it takes, as `section.key: value`."""
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+    """The options of a config's sections in which it differs from nothing; `{scratch}` is a folder of the run's."""
+    loader: Mapping[str, Any] = field(default_factory=dict)
+    encodings: Mapping[str, Any] | None = None
+    """None is online: pixels come, and the frozen models run in every step."""
+    encoded_before: bool = False
+    """Whether everything is encoded before the first step."""
+    remote: bool = False
+    """Whether it only makes sense for pictures that come from URLs."""
+    fixed_geometry: bool = False
+    """Whether it needs crops that are the same each epoch."""
+
+
+STRATEGIES: Final = (
+    Strategy(name="none", title="nothing"),
+    Strategy(
+        name="downloads",
+        title="download cache",
+        config=("dataset.downloads: downloads",),
+        dataset={"downloads": "{scratch}/downloads"},
+        remote=True,
+    ),
+    Strategy(
+        name="pixel_cache",
+        title="pixels in memory",
+        config=("dataset.pixel_cache: {}",),
+        dataset={"pixel_cache": {}},
+    ),
+    Strategy(
+        name="device_cache",
+        title="pixels on the device",
+        config=("loader.device_cache: true",),
+        loader={"device_cache": True},
+        fixed_geometry=True,
+    ),
+    Strategy(
+        name="encodings",
+        title="encodings on disk",
+        config=("encodings.store: encodings",),
+        encodings={"store": "{scratch}/encodings"},
+        encoded_before=True,
+    ),
+    Strategy(
+        name="encodings_memory",
+        title="encodings in memory",
+        config=("encodings.store: encodings", "encodings.in_memory: true"),
+        encodings={"store": "{scratch}/encodings", "in_memory": True},
+        encoded_before=True,
+    ),
+    Strategy(
+        name="encodings_device",
+        title="encodings on the device",
+        config=("encodings.store: encodings", "loader.device_cache: true"),
+        loader={"device_cache": True},
+        encodings={"store": "{scratch}/encodings"},
+        encoded_before=True,
+    ),
+    Strategy(
+        name="on_the_fly",
+        title="encodings on the fly",
+        config=("encodings.store: encodings", "encodings.on_the_fly: true"),
+        encodings={"store": "{scratch}/on_the_fly", "on_the_fly": True},
+    ),
+)
+"""From the simplest config to the longest, but that what is alike stands together."""
+
+
+def choose(names: Sequence[str] | None) -> tuple[Strategy, ...]:
+    """The strategies of these names, in the table's order; `none`, which the others are held against, is always one.
+
+    Raises:
+        ConfigError: There is no such strategy.
+    """
+    known = [one.name for one in STRATEGIES]
+    if names is None:
+        return STRATEGIES
+    for name in names:
+        if name not in known:
+            raise unknown_key("strategies", name, known)
+    return tuple(one for one in STRATEGIES if one.name in (*names, "none"))
+
+
+def settings(config: Mapping[str, Any], strategy: Strategy, scratch: str) -> dict[str, Any]:
+    """The config with this strategy in place of whatever caches it has.
+
+    Args:
+        config: What `load_config` gave.
+        strategy: Which.
+        scratch: A folder for what it writes.
+    """
+
+    def section(name: str, without: Sequence[str], more: Mapping[str, Any]) -> dict[str, Any]:
+        options = config.get(name) or {}
+        if not isinstance(options, Mapping):
+            raise ConfigError(f"config: {name!r} must be a mapping, and is {options!r}")
+        kept = {key: value for key, value in options.items() if key not in without}
+        return kept | {
+            key: value.format(scratch=scratch) if isinstance(value, str) else value for key, value in more.items()
+        }
+
+    dataset = section("dataset", ("downloads", "pixel_cache"), strategy.dataset)
+    if strategy.encodings is None:  # the texts are encoded in each step
+        dataset["include"] = list(dict.fromkeys([*(dataset.get("include") or ()), "text"]))
+    encodings = strategy.encodings or {"store": "{scratch}/encodings"}
+    return {
+        **config,
+        "dataset": dataset,
+        "loader": section("loader", ("device_cache",), strategy.loader),
+        "encodings": section("encodings", ("store", "on_the_fly", "in_memory"), encodings),
+    }

@@ -1,0 +1,153 @@
+"""One process of a bench: encodes some rows, or takes some training steps on them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from calotype.bench.laps import WARM_UP, Enough, LapLoader
+from calotype.bench.task import Encoded, Measured, Task
+from calotype.config import build_encode_job
+from calotype.dataset import TextToImageDataset
+from calotype.encodings.build import open_encoded
+from calotype.encodings.dataset import EncodedDataset
+from calotype.encodings.family import sample_moments
+from calotype.encodings.frozen import FrozenModels
+from calotype.encodings.job import EncodeJob
+from calotype.encodings.on_the_fly import OnTheFlyDataset
+from calotype.encodings.options import EncodingOptions
+from calotype.engine.encode import encode_job
+from calotype.errors import CalotypeError
+from calotype.pixel_cache import PixelCache
+from calotype.progress import silent
+from calotype.recipes.options import TrainOptions
+from calotype.types import Batch
+
+__all__ = ["main", "measure"]
+
+_PROBED = 8
+"""Pictures whose size in the pixel cache stands for all."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Reads the task, does it, writes the answer: two files."""
+    asked, answer = map(Path, arguments)
+    task = Task(**json.loads(asked.read_bytes()))
+    answer.write_text(json.dumps(measure(task)), encoding="utf-8")
+
+
+def measure(task: Task) -> dict[str, Any]:
+    """Does a task in this process: the fields of `Encoded` or `Measured`, or `refused` with the reason."""
+    try:
+        return dataclasses.asdict(_encode(task) if task.encode else _train(task))
+    except torch.OutOfMemoryError:
+        what = "the frozen models and the transformer" if task.online else "the transformer"
+        return {"refused": f"out of memory on {task.device}, with {what} there"}
+    except CalotypeError as error:
+        return {"refused": str(error)}
+
+
+def _encode(task: Task) -> Encoded:
+    """Three jobs: the first picture, a second and all others, so that loading and computing can be told apart."""
+    job = build_encode_job(task.config, device=task.device)
+    rows = list(task.rows)
+    first, second, rest = (_encode_rows(job, part) for part in (rows[:1], rows[1:2], rows[2:]))
+    others = len(rows) - 2
+    each = max(0.0, rest[0] - second[0]) / (others - 1) if others > 1 else max(second[0], rest[0])
+    return Encoded(first_seconds=first[0], picture_seconds=each, bytes=first[1] + second[1] + rest[1])
+
+
+def _encode_rows(job: EncodeJob, rows: list[int]) -> tuple[float, int]:
+    if not rows:
+        return 0.0, 0
+    report = encode_job(dataclasses.replace(job, dataset=job.dataset.select(rows)), track=silent)
+    return report.seconds, report.bytes
+
+
+def _train(task: Task) -> Measured:
+    from calotype.recipes.train import make_accelerator, train
+
+    options = TrainOptions.of(task.config.get("train") or {})
+    job = build_encode_job(task.config, device=task.device)
+    pixels = job.dataset.select(list(task.rows))
+    dataset: TextToImageDataset | EncodedDataset = pixels
+    if not task.online:
+        section = {**task.config["encodings"], "model": job.models.model}
+        dataset = open_encoded(pixels, job.models, EncodingOptions.of(section))
+    loader_options = {**(task.config.get("loader") or {}), "device": task.device}
+    encode = _encoder(job.models) if task.online else None
+    with LapLoader(dataset, **loader_options, steps=task.steps, encode=encode) as loader:
+        options = dataclasses.replace(
+            options,
+            output_dir=task.output,
+            max_steps=max(options.max_steps, loader.batches + 1),
+            trackers=(),
+            sample_prompts=(),
+        )
+        with suppress(Enough):
+            train(make_accelerator(options, device=task.device), loader, job.models, options)
+        host = _peak("self", loader.process)
+    caches = task.online and (pixels.pixel_cache is not None or loader_options.get("device_cache"))
+    laps, first = loader.laps, loader.first
+    first_pace = laps.pace(min(WARM_UP, first - 1), first)
+    if isinstance(dataset, OnTheFlyDataset):  # between the epochs, what was not drawn in the first is encoded too
+        first_pace += (laps.came[first] - laps.asked[first]) / len(pixels)
+    return Measured(
+        first_pace=first_pace,
+        pace=laps.pace(first + WARM_UP, loader.batches),
+        data_wait=laps.wait(first + WARM_UP, loader.batches),
+        host_bytes=host,
+        device_bytes=torch.cuda.max_memory_allocated() if torch.device(task.device).type == "cuda" else None,
+        kept_bytes=_kept_bytes(pixels, loader) if caches else 0,
+    )
+
+
+def _encoder(models: FrozenModels) -> Callable[[Batch], Batch]:
+    """What an online trainer does with each batch of pixels and texts."""
+
+    def encode(batch: Batch) -> Batch:
+        record = models.encode_pictures(batch["img"])
+        if (moments := record.get("moments")) is None:
+            raw = record["latents"]
+        else:
+            mean = moments.chunk(2, dim=1)[0]
+            raw = sample_moments(moments, torch.randn_like(mean, dtype=torch.float32))
+        texts = models.family.batch_texts(models.encode_texts(batch["text"]), length=models.max_sequence_length)
+        return {"latents": models.family.latents(raw, models.scaling), **texts}
+
+    return encode
+
+
+def _kept_bytes(pixels: TextToImageDataset, loader: LapLoader) -> int:
+    """Bytes of a picture in a pixel cache."""
+    cache = PixelCache()
+    probe = pixels.with_cache(cache)
+    for key in loader.plan.epoch(0)[0][:_PROBED]:
+        probe.prepare(key)
+    return cache.nbytes // max(1, len(cache))
+
+
+def _peak(*processes: str | int | None) -> int | None:
+    """Bytes at most resident at once, added up; pages that processes share count for each.
+
+    Not `ru_maxrss`, which a child inherits of the process it was forked from.
+    """
+    total = 0
+    for process in processes:
+        if process is None:
+            continue
+        try:
+            status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+        except OSError:
+            return None
+        if (found := re.search(r"VmHWM:\s+(\d+) kB", status)) is None:
+            return None
+        total += 1024 * int(found[1])
+    return total

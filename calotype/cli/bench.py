@@ -1,0 +1,38 @@
+"""`calotype bench`: which cache is worth it for this dataset, model and machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from calotype.cli.common import Json, Overrides, Source, emit, read_config
+
+__all__ = ["bench"]
+
+
+def bench(
+    source: Source,
+    overrides: Overrides = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model's name, its name on the hub, or a local pipeline folder.")
+    ] = None,
+    strategies: Annotated[
+        str | None, typer.Option(help="Names of those to measure: none,encodings,…; all by default.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Batches to time with each.")] = 20,
+    json: Json = False,
+) -> None:
+    """Take short runs of real training steps with each cache, and say which is worth it."""
+    from calotype.bench.run import bench_config
+    from calotype.bench.show import lines
+    from calotype.progress import track
+
+    config = read_config(source, overrides, model=model, tokenizers=None)
+    names = None if strategies is None else [name.strip() for name in strategies.split(",")]
+    report = bench_config(config, strategies=names, steps=steps, track=track)
+    if json:
+        emit(report.to_json())
+        return
+    for line in lines(report):
+        print(line)
