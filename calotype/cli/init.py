@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from calotype.cli.common import Json, emit
 
+if TYPE_CHECKING:
+    from calotype.models.spec import ModelSpec
+
 __all__ = ["init"]
+
+_USUAL = (768, 512, 256)
 
 _CONFIG = """\
 # A LoRA of {model} for {name}. Look first, then train:
@@ -22,14 +27,14 @@ _CONFIG = """\
 model: {model_value}
 dataset:
   path: {path}
-  resolution: {resolution}             # about this number squared of pixels, in buckets near each picture's own shape
+  resolution: {resolution}     # about this number squared of pixels, in buckets near each picture's own shape
   # img_transform: {{horizontal_flip: 0.5}}    # where left and right don't matter: no faces, no writing
   caption_transform:
-    trigger: {trigger}      # goes before each caption; what you will write in prompts
-    drop: 0.05                   # so many captions are left out, which keeps guidance working
-  # validation: 0.1              # hold a tenth of the pictures out, and watch the loss on them
+    trigger: {trigger}     # goes before each caption; what you will write in prompts
+    drop: 0.05             # so many captions are left out, which keeps guidance working
+  # validation: 0.1        # hold a tenth of the pictures out, and watch the loss on them
 encodings:
-  on_the_fly: true               # what text encoders and autoencoder give is kept the first time it is needed
+  on_the_fly: true         # what text encoders and autoencoder give is kept the first time it is needed
 loader:
   batch_size: 1
 train:
@@ -37,7 +42,7 @@ train:
   max_steps: 1000
   learning_rate: 1.0e-4
   lora_rank: 16
-  gradient_checkpointing: true   # false is a quarter faster, where memory is plentiful
+  gradient_checkpointing: true   # false is faster, and takes far more memory
   sample_prompts: [{prompt}]
   sample_every: 250
 """
@@ -81,7 +86,7 @@ def init(
         file=file,
         model_value=_quoted(Path(model).expanduser().absolute()) if local else model,
         path=_quoted(source.absolute()),
-        resolution=spec.resolution,
+        resolution=f"{_resolution(source, spec):<8}",
         trigger=_quoted(trigger),
         output=_quoted(f"{file.stem}-lora"),
         prompt=_quoted(f"a photo of {trigger}"),
@@ -94,6 +99,22 @@ def init(
         emit({"output": str(file), "model": spec.name})
     else:
         print(f"Wrote {file}. Train it: calotype train {file}")
+
+
+def _resolution(source: Path, spec: ModelSpec) -> int:
+    """The model's own, or the next smaller usual one that at least half of the pictures fill without being enlarged."""
+    from calotype.builder import text_to_image_dataset
+    from calotype.models import PixelsTransform
+
+    usual = [spec.resolution, *(side for side in _USUAL if side < spec.resolution)]
+    for resolution in usual:
+        dataset = text_to_image_dataset(
+            PixelsTransform(), path=str(source), model=spec.name, resolution=resolution, missing_captions="empty"
+        )
+        _, notes = dataset.scan()
+        if 2 * sum(note.kind == "upscaled" for note in notes) <= len(dataset):
+            break
+    return resolution
 
 
 def _quoted(value: str | Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import sys
 from typing import Annotated
 
@@ -33,6 +34,8 @@ def train(
     except KeyboardInterrupt:
         print("Interrupted. The same command with --resume goes on from the last checkpoint.", file=sys.stderr)
         raise typer.Exit(130) from None
+    if os.environ.get("RANK", "0") != "0":  # of torchrun's: one of them speaks
+        return
     if json:
         emit(report.to_json())
     else:

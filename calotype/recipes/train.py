@@ -63,6 +63,7 @@ def train(
             checkpoints and `resume` is not set, or they are of another run.
         MissingDependencyError: peft or a tracker is not installed.
     """
+    say = tell if accelerator.is_main_process else lambda text: None
     output, seed = Path(options.output_dir).expanduser(), loader.plan.seed
     network = network_of(models.spec)
     found = checkpoint.latest(output / "checkpoints")
@@ -82,6 +83,7 @@ def train(
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     transformer = load_transformer(models, dtype)
     make_trainable(transformer, network, options, seed=seed)
+    taken = torch.float32 if options.method == "full" else dtype  # of the transformer's input: its weights' own
     scheduler = load_scheduler_config(models)
     guidance = options.guidance if getattr(transformer.config, "guidance_embeds", False) else None
 
@@ -97,14 +99,14 @@ def train(
         found.restore(parameters, **parts)
         loader.load_state_dict(found.loader)
         step = found.step
-        tell(f"Goes on from step {step}: {found.folder}")
+        say(f"Goes on from step {step}: {found.folder}")
 
     def batch_loss(batch: Mapping[str, Any], noise: Tensor, times: Tensor) -> Tensor:
         """The loss of each picture (B,)."""
         latents = batch["latents"].float()
-        texts = {field.key: batch[field.key].to(dtype) for field in models.family.texts}
+        texts = {field.key: batch[field.key].to(taken) for field in models.family.texts}
         x_t = flow.interpolate(latents, noise, times)
-        answer = network.predict(model, x_t.to(dtype), times, texts, guidance)
+        answer = network.predict(model, x_t.to(taken), times, texts, guidance)
         return flow.loss(answer, flow.velocity(latents, noise))
 
     @contextmanager
@@ -115,8 +117,10 @@ def train(
             return
         average.store(parameters.values())
         average.copy_to(parameters.values())
-        yield
-        average.restore(parameters.values())
+        try:
+            yield
+        finally:
+            average.restore(parameters.values())
 
     def save() -> None:
         def result(folder: Path) -> None:
@@ -141,7 +145,7 @@ def train(
             value = validation_loss(accelerator, validation, batch_loss, seed=seed)
         validations.append((step, value))
         accelerator.log({"validation_loss": value}, step=step)
-        tell(f"step {step}  validation loss {value:.4f}")
+        say(f"step {step}  validation loss {value:.4f}")
 
     def sample() -> list[Path]:
         made: list[Path] = []
@@ -152,7 +156,7 @@ def train(
                 made = make_samples(
                     transformer, models, prompts, negative, options, size=(size[0], size[1]), seed=seed, target=target
                 )
-            tell(f"step {step}  samples: {', '.join(map(str, made))}")
+            say(f"step {step}  samples: {', '.join(map(str, made))}")
         accelerator.wait_for_everyone()
         return made
 

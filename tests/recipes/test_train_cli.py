@@ -41,7 +41,7 @@ def test_two_commands_from_photos_to_a_lora(tmp_path, monkeypatch, capsys):
     assert "calotype train photos.yaml" in command(*init, cwd=tmp_path).stdout
     written = yaml.safe_load((tmp_path / "photos.yaml").read_text())
     assert written["dataset"]["caption_transform"]["trigger"] == "cpelletier"
-    assert written["dataset"]["resolution"] == 1024 and written["model"] == str(model)
+    assert written["dataset"]["resolution"] == 256 and written["model"] == str(model)
 
     train = ("train", "photos.yaml", "max_steps=4", "output_dir=out", "log_every=2", "sample_steps=2")
     small = ("resolution=128", "loader.device=cpu")
@@ -128,7 +128,8 @@ torch.save({"weights": weights, "keys": keys}, f"{sys.argv[2]}/rank{os.environ['
 
 def test_two_ranks_have_their_own_noise_and_end_with_the_same_weights(tmp_path):
     folder = make_folder(tmp_path / "photos")
-    made = config(folder, output_dir=str(tmp_path / "out"), max_steps=3, loader={"batch_size": 1})
+    options = {"max_steps": 3, "mixed_precision": "bf16", "loader": {"batch_size": 1}}
+    made = config(folder, output_dir=str(tmp_path / "out"), **options)
     (tmp_path / "config.json").write_text(json.dumps(made))
     (tmp_path / "ranks.py").write_text(RANKS)
     script = (tmp_path / "ranks.py", tmp_path / "config.json", tmp_path)
