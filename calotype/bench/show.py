@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from calotype.bench.report import BenchReport, BenchRow, span
 
-__all__ = ["lines"]
+__all__ = ["HEADS", "cells", "lines"]
 
-_HEADS = ("", "images/s", "wait", "memory", "device", "disk", "prepare", "pays from")
+HEADS = ("", "images/s", "wait", "memory", "device", "disk", "prepare", "pays from")
 
 
 def lines(report: BenchReport) -> Iterator[str]:
@@ -20,10 +20,10 @@ def lines(report: BenchReport) -> Iterator[str]:
     yield f"on {report.device}: {report.machine}"
     yield ""
     running = [row for row in report.rows if row.refused is None]
-    table = [_HEADS, *map(_cells, running)]
+    table = [HEADS, *map(cells, running)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for title, *cells in table:
-        yield "  ".join([title.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]).rstrip()
+    for title, *values in table:
+        yield "  ".join([title.ljust(widths[0]), *map(str.rjust, values, widths[1:])]).rstrip()
     yield ""
     for row in running:
         if row.config:
@@ -41,7 +41,8 @@ def lines(report: BenchReport) -> Iterator[str]:
     yield f"Recommended: {best.title}. {report.recommendation.reason}"
 
 
-def _cells(row: BenchRow) -> tuple[str, ...]:
+def cells(row: BenchRow) -> tuple[str, ...]:
+    """A row that ran, under `HEADS`."""
     assert row.images_per_second is not None and row.data_wait is not None
     pays = "" if row.strategy == "none" else "never" if row.break_even_epochs is None else _epochs(row)
     return (

@@ -1,0 +1,119 @@
+"""The command as people run it on a tiny pipeline, and each strategy's run in this process."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from train_helpers import config, make_folder
+
+from calotype.bench.report import BenchReport, BenchRow, Recommendation
+from calotype.bench.run import bench_config
+from calotype.bench.strategies import STRATEGIES
+from calotype.bench.task import Refused, Task, perform
+from calotype.bench.worker import measure
+from calotype.errors import ConfigError
+
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = make_folder(tmp_path_factory.mktemp("data") / "photos")
+    return make_folder(folder, names=("motorcycle_left.png", "retina.jpg", "ihc.png"), size=(72, 96))
+
+
+def test_all_rows_that_apply_are_filled(photos, monkeypatch):
+    asked, answers = [], []
+
+    def perform(task, folder):
+        """In this process: starting one takes seconds."""
+        asked.append(task)
+        answers.append(measure(task))
+        assert not Path(task.output).exists()  # no checkpoint, no LoRA: the runs end before
+        return answers[-1]
+
+    monkeypatch.setattr("calotype.bench.run.perform", perform)
+    made = config(photos, dataset={"img_transform": {"horizontal_flip": 0.5}}, max_steps=8)
+    report = bench_config(made, steps=2)
+    assert [row.strategy for row in report.rows] == [one.name for one in STRATEGIES]
+    assert sum(task.encode for task in asked) == 1 and len({tuple(task.rows) for task in asked}) == 1
+    encoded, *measured = answers
+    assert encoded["first_seconds"] > 0 and encoded["bytes"] > 0
+    for found, strategy in zip(measured, (one for one in STRATEGIES if not one.remote), strict=True):
+        assert found["first_pace"] > 0 and 0 <= found["data_wait"] < 1 and found["device_bytes"] is None
+        assert found["host_bytes"] is None or found["host_bytes"] > 10 << 20
+        keeps_pixels = strategy.name in ("pixel_cache", "device_cache")  # about 64 × 64, three bytes each
+        assert 3 * 60 * 60 < found["kept_bytes"] < 3 * 70 * 70 if keeps_pixels else found["kept_bytes"] == 0
+    rows = {row.strategy: row for row in report.rows}
+    assert rows.pop("downloads").refused == "no picture comes from a URL"
+    for name, row in rows.items():
+        assert row.refused is None
+        assert row.epoch_seconds == pytest.approx(7 / row.images_per_second)
+        before = name.startswith("encodings")
+        assert (row.prepare_seconds > 0) == before and (row.disk_bytes > 0) == (before or name == "on_the_fly")
+    assert rows["none"].break_even_epochs is None and report.epochs == 3
+    best = report.recommendation.strategy
+    assert rows[best].seconds(3) <= 1.1 * min(row.seconds(3) for row in rows.values())
+
+
+def test_what_does_not_run_says_why(photos, tmp_path):
+    made = config(photos)
+    with pytest.raises(ConfigError, match="strategies"):
+        bench_config(made, strategies=["encoding"])
+    task = Task(config=made, encode=False, online=False, rows=(0,), steps=1, device="cpu", output=str(tmp_path))
+    assert "are not encoded for flux.1-dev" in measure(task)["refused"]
+    with pytest.raises(Refused, match="are not encoded"):
+        perform(task, tmp_path)
+    endless = made | {"dataset": made["dataset"] | {"img_transform": {"random_crop": True}}}
+    assert "image_variants" in measure(replace(task, config=endless, encode=True))["refused"]
+    with pytest.raises(ConfigError, match="does not train sdxl"):
+        bench_config(config(photos, model="sdxl", encodings={"max_sequence_length": None}), steps=1)
+
+
+def test_the_command(photos, tmp_path):
+    made = config(photos, dataset={"img_transform": {"random_crop": True}})
+    made["loader"]["in_process"] = False
+    file = tmp_path / "photos.yaml"
+    file.write_text(yaml.safe_dump(made))
+    names = "downloads,device_cache"
+    done = subprocess.run(
+        [BIN / "calotype", "bench", file, "--steps", "2", "--strategies", names, "--json", "max_steps=70"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CALOTYPE_CACHE": str(tmp_path / "cache")},
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    rows = {row["strategy"]: row for row in report["rows"]}
+    assert list(rows) == ["none", "downloads", "device_cache"]
+    assert rows["downloads"]["refused"] == "no picture comes from a URL"
+    assert "drawn anew each epoch" in rows["device_cache"]["refused"]
+    assert rows["none"]["refused"] is None and rows["none"]["images_per_second"] > 0
+    assert rows["device_cache"]["config"] == ["loader.device_cache: true"]
+    assert (report["pictures"], report["batch_size"], report["steps"], report["epochs"]) == (7, 2, 2, 20)
+    assert report["recommendation"]["strategy"] == "none"
+    assert not list(photos.parent.glob("calotype-bench-*"))
+
+
+def test_the_json_is_the_one_that_the_docs_describe():
+    page = (Path(__file__).parents[2] / "docs" / "caching.md").read_text()
+    for kind in (BenchReport, BenchRow, Recommendation):
+        for name in kind.__slots__:
+            assert f"`{name}`" in page, name
+    for strategy in STRATEGIES:
+        assert f"`{strategy.name}`" in page and strategy.title in page
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu(photos):
+    made = config(photos, loader={"device": "cuda"})
+    report = bench_config(made, strategies=["encodings_device"], steps=2)
+    assert all(row.device_bytes for row in report.rows if row.refused is None)
