@@ -41,9 +41,9 @@ def train_config(
     try:
         from calotype.recipes.train import make_accelerator, train
     except ModuleNotFoundError as error:
-        if error.name != "accelerate":
+        if error.name not in ("accelerate", "safetensors"):
             raise
-        raise MissingDependencyError("accelerate", extra="train", purpose="to train") from error
+        raise MissingDependencyError(error.name, extra="train", purpose="to train") from error
     from calotype.config import build_training
 
     accelerator = make_accelerator(options, device=(config.get("loader") or {}).get("device"))

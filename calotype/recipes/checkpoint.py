@@ -2,7 +2,7 @@
 
 output/checkpoints/step-00000250/
     trained.safetensors                  the trained parameters, by name, float32
-    pytorch_lora_weights.safetensors     the LoRA as pipelines load it (or transformer/)
+    pytorch_lora_weights.safetensors     the LoRA as pipelines load it
     optimizer.pt                         optimizer, learning rate schedule, moving average; loaded as data only
     state.json                           step, the loader's position, the options
 """

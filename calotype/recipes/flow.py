@@ -71,7 +71,7 @@ def draw_noise(shape: tuple[int, ...], key: tuple[int, ...], *, device: torch.de
 
     Args:
         shape: Of the latents.
-        key: What they follow from and nothing else: (seed, number of the batch, rank).
+        key: What they follow from and nothing else: (seed, number of the batch, rank, …).
         device: Where the noise is wanted. It is drawn on the CPU, so that every device gets the same.
     """
     seed = int(np.random.SeedSequence([number % 2**64 for number in key]).generate_state(1, np.uint64)[0] >> 1)

@@ -124,8 +124,9 @@ def train(
 
     def save() -> None:
         def result(folder: Path) -> None:
-            with averaged():
-                save_result(transformer, models, options, folder)
+            if options.method == "lora":  # a whole transformer is in the checkpoint already
+                with averaged():
+                    save_result(transformer, models, options, folder)
 
         if accelerator.is_main_process:
             checkpoint.save(

@@ -18,6 +18,9 @@ _TIMES: Final = (0.1, 0.3, 0.5, 0.7, 0.9)
 """t of each picture's points: fixed, unshifted and evenly spread. Most of the loss's variance is between times (Esser
 et al., 2024, section 5.1), so drawing them anew would hide what changed."""
 
+_OWN: Final = 1
+"""Makes the keys of this noise other ones than training's."""
+
 BatchLoss = Callable[[Mapping[str, Any], Tensor, Tensor], Tensor]
 """(batch, noise, times (B,)) → the loss of each picture (B,)."""
 
@@ -37,7 +40,8 @@ def validation_loss(accelerator: Accelerator, loader: Loader, batch_loss: BatchL
     loader.load_state_dict({"epoch": 0})
     for number, batch in enumerate(loader):
         latents = batch["latents"]
-        noise, _ = draw_noise(tuple(latents.shape), (seed, number, accelerator.process_index), device=latents.device)
+        key = (seed, number, accelerator.process_index, _OWN)
+        noise, _ = draw_noise(tuple(latents.shape), key, device=latents.device)
         for time in _TIMES:
             losses = batch_loss(batch, noise, torch.full((len(latents),), time, device=latents.device))
             total += torch.stack([losses.double().sum(), losses.new_tensor(len(losses), dtype=torch.float64)])
