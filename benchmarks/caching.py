@@ -39,7 +39,8 @@ EPOCHS = 20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10, 100, 1_000, 10_000])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[10, 100, 1_000, 10_000])
+    parser.add_argument("--strategies", nargs="+", help="names of those to measure; all by default")
     parser.add_argument("--web-delay", type=float, default=0.1, help="seconds before each answer")
     parser.add_argument("--web-sizes", type=int, nargs="*", default=[100])
     parser.add_argument("--model", help="a pipeline's folder")
@@ -77,7 +78,7 @@ def main() -> None:
                     config["encodings"]["dtype"] = "float32"
                 if web:
                     config["dataset"]["fetch"] = {"allow_private": True}
-                report = bench_config(config, steps=arguments.steps, track=track)
+                report = bench_config(config, strategies=arguments.strategies, steps=arguments.steps, track=track)
             where = f"a server that waits {1000 * arguments.web_delay:.0f} ms" if web else "local disk"
             print_report(f"{count:,} pictures, {where}", report)
             reports.append({"where": "web" if web else "local", "pictures": count} | report.to_json())

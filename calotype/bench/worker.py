@@ -104,7 +104,7 @@ def _train(task: Task) -> Measured:
         pace=laps.pace(first + WARM_UP, loader.batches),
         data_wait=laps.wait(first + WARM_UP, loader.batches),
         host_bytes=host,
-        device_bytes=torch.cuda.max_memory_allocated() if torch.device(task.device).type == "cuda" else None,
+        device_bytes=torch.cuda.max_memory_allocated(task.device) if torch.device(task.device).type == "cuda" else None,
         kept_bytes=_kept_bytes(pixels, loader) if caches else 0,
     )
 
