@@ -68,7 +68,7 @@ def seen(loader, epochs):
 
 
 def test_the_batches_are_the_same_and_their_latents_alike_in_distribution(folder, online):
-    epochs = 100
+    epochs = 60
     kept = build_training(config(folder, dataset=DATASET), device="cpu")[1]
     mean = build_training(config(folder, dataset=DATASET, encodings={"latents": "mean"}), device="cpu")[1]
     ours, order = seen(kept, epochs)

@@ -158,7 +158,7 @@ def test_validation_is_fixed_and_of_pictures_that_are_not_trained_on(folder, tmp
     assert [step for step, _ in still.validation] == [0, 2, 4]
     assert len({loss for _, loss in still.validation}) == 1
     assert len({loss for _, loss in still.losses}) == 4
-    moved = run(folder, tmp_path / "moved", max_steps=30, validation_every=30, dataset=options["dataset"])
+    moved = run(folder, tmp_path / "moved", max_steps=20, validation_every=20, dataset=options["dataset"])
     assert moved.validation[0] == still.validation[0]
     assert moved.validation[-1][1] < 0.97 * moved.validation[0][1]
 
