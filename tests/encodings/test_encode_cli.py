@@ -158,11 +158,7 @@ def pictures(store):
 
 def interrupted(many, pipeline, store, how):
     """Starts a run and sends it a signal when it has done some; gives what it had done."""
-    process = start(
-        *("encode", many, "resolution=64", "--model", pipeline, "--store", store, "--batch-size", "2"),
-        # A shell's background job, as these tests may be, hands down that Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = start("encode", many, "resolution=64", "--model", pipeline, "--store", store, "--batch-size", "2")
     deadline = time.monotonic() + 120
     while pictures(store) < 4:
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
