@@ -1,6 +1,6 @@
 """How fast do kept encodings become batches, and what does keeping them cost, beside what people use instead?
 
-    python benchmarks/encoded.py --dir DIR                # 1,024 samples: 70 GB of disk, about half an hour
+    python benchmarks/encoded.py --dir DIR                # 1,024 samples: 60 GB of disk, about half an hour
     python benchmarks/encoded.py --samples 128 --only limit calotype pt
     python benchmarks/encoded.py --json out.json --markdown
 
@@ -54,12 +54,22 @@ class Bench:
     def __init__(self, root: Path, options: argparse.Namespace) -> None:
         self._root, self._options = root, options
 
-    def write(self, one: Contestant) -> float:
-        """Keeps all samples; bytes on disk for each."""
-        job = self._job(one.name)
-        job.folder.mkdir()
-        self._ask(one, job, f"write 0 {job.samples}")
-        return sum(path.stat().st_size for path in _files(job.folder)) / job.samples
+    def keep(self, one: Contestant) -> None:
+        """Has it keep all samples and show them, unless it did in a run before."""
+        job = self._job(one.reads or one.name)
+        shown = job.folder / f"shown {one.name} {job.samples}"
+        if shown.exists():
+            return
+        if one.reads is None:
+            shutil.rmtree(job.folder, ignore_errors=True)
+            job.folder.mkdir()
+            self._ask(one, job, f"write 0 {job.samples}")
+        self._ask(one, job, "check")
+        shown.touch()
+
+    def size(self, one: Contestant) -> float:
+        """Megabytes on disk, a sample."""
+        return sum(path.stat().st_size for path in _files(self._job(one.name).folder)) / self._options.samples / 1e6
 
     def write_some(self, one: Contestant) -> float:
         """CPU milliseconds a sample, of samples that are in memory."""
@@ -70,9 +80,6 @@ class Bench:
             return 1e3 * self._ask(one, job, f"write 0 {count}")["cpu_seconds"] / count
         finally:
             shutil.rmtree(job.folder)
-
-    def check(self, one: Contestant) -> None:
-        self._ask(one, self._job(one.reads or one.name), "check")
 
     def run(self, one: Contestant, *, warm: bool) -> dict[str, Any]:
         job = self._job(one.reads or one.name)
@@ -101,8 +108,8 @@ class Bench:
         )
 
 
-def measure(root: Path, chosen: list[Contestant], options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Everything, by contestant; `missing` says why one did not run."""
+def measure(root: Path, chosen: list[Contestant], options: argparse.Namespace) -> Iterator[dict[str, dict[str, Any]]]:
+    """All there is after each turn, by contestant; `missing` says why one did not run."""
     bench = Bench(root, options)
     results: dict[str, dict[str, Any]] = {one.name: {} for one in chosen}
     running: list[Contestant] = []
@@ -112,24 +119,26 @@ def measure(root: Path, chosen: list[Contestant], options: argparse.Namespace) -
             continue
         try:
             say(f"{one.name}: keeps {options.samples} samples, and shows them")
-            if one.reads is None:
-                results[one.name]["mb"] = bench.write(one) / 1e6
-            bench.check(one)
+            bench.keep(one)
         except ContestantError as error:
             results[one.name] = {"missing": str(error)}
             continue
+        if one.reads is None:
+            results[one.name]["mb"] = bench.size(one)
         running.append(one)
     os.sync()
     for one, number in _turns(running, options.rounds):
         say(f"warm, round {number}: {one.name}")
-        _keep(results[one.name], "warm", bench.run(one, warm=True))
+        _note(results[one.name], "warm", bench.run(one, warm=True))
+        yield results
     for one, number in _turns(running, options.cold_rounds):
         say(f"cold, round {number}: {one.name}")
-        _keep(results[one.name], "cold", bench.run(one, warm=False))
+        _note(results[one.name], "cold", bench.run(one, warm=False))
+        yield results
     for one, number in _turns([one for one in running if one.reads is None], options.write_rounds):
         say(f"writing, round {number}: {one.name}")
         results[one.name].setdefault("write_cpu_ms", []).append(bench.write_some(one))
-    return results
+        yield results
 
 
 def _turns(running: list[Contestant], rounds: int) -> Iterator[tuple[Contestant, int]]:
@@ -140,7 +149,7 @@ def _turns(running: list[Contestant], rounds: int) -> Iterator[tuple[Contestant,
             yield one, number + 1
 
 
-def _keep(result: dict[str, Any], state: str, ran: dict[str, Any]) -> None:
+def _note(result: dict[str, Any], state: str, ran: dict[str, Any]) -> None:
     result.setdefault(f"{state}_rates", []).append(ran["samples"] / ran["seconds"])
     result.setdefault(f"{state}_cpu_ms", []).append(1e3 * ran["cpu_seconds"] / ran["samples"])
 
@@ -243,7 +252,9 @@ def _verdict(aim: str, value: float, least: float) -> tuple[str, str, str]:
 def main() -> None:
     names = [one.name for one in CONTESTANTS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dir", type=Path, help="where to write; a temporary folder of the system if not given")
+    parser.add_argument(
+        "--dir", type=Path, help="where to keep the samples, for later runs too; else a temporary folder"
+    )
     parser.add_argument("--samples", type=int, default=1024)
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--rounds", type=int, default=3, help="with a warm page cache")
@@ -258,12 +269,15 @@ def main() -> None:
     options = parser.parse_args()
     chosen = [one for one in CONTESTANTS if one.name in options.only]
     chosen.sort(key=lambda one: one.reads is not None)  # whoever reads another's files comes after it
-    with tempfile.TemporaryDirectory(prefix="calotype-encoded-", dir=options.dir) as folder:
-        results = measure(Path(folder), chosen, options)
     names = ("rounds", "cold_rounds", "write_rounds", "samples", "write_samples", "workers", "batch_size")
     facts = {"machine": machine()} | {name: getattr(options, name) for name in names}
-    if options.json is not None:
-        options.json.write_text(json.dumps(facts | {"results": results}, indent=1) + "\n")
+    results: dict[str, dict[str, Any]] = {}
+    with contextlib.ExitStack() as stack:
+        root = options.dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="calotype-encoded-")))
+        root.mkdir(parents=True, exist_ok=True)
+        for results in measure(root.resolve(), chosen, options):
+            if options.json is not None:
+                options.json.write_text(json.dumps(facts | {"results": results}, indent=1) + "\n")
     show(results, facts, markdown=options.markdown)
 
 
