@@ -14,6 +14,7 @@
     ├── LoaderError (RuntimeError)            the loader process died, or was used wrongly
     ├── StoreError (RuntimeError)             the store of encodings is damaged, full, or can't be used so
     │   └── NewerFormatError                  a newer calotype wrote it; this one leaves it as it is
+    ├── CaptionError (RuntimeError)           no captions can be had: no server, no such model, no permission
     └── MissingDependencyError (ImportError)  an optional package is not installed
 
 A message says what was found, where (file, line or row), what was expected, and how to mend it.
@@ -27,6 +28,7 @@ from typing import Any
 
 __all__ = [
     "CalotypeError",
+    "CaptionError",
     "CollateError",
     "ConfigError",
     "DecodeError",
@@ -136,6 +138,10 @@ class StoreError(CalotypeError, RuntimeError):
 
 class NewerFormatError(StoreError):
     """A newer calotype wrote this store or shard: it is whole, and this one can't read it."""
+
+
+class CaptionError(CalotypeError, RuntimeError):
+    """Nothing can be captioned: the server can't be reached or refuses, or the model can't be had or used."""
 
 
 class MissingDependencyError(CalotypeError, ImportError):

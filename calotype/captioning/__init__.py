@@ -1,0 +1,1 @@
+"""Captions from models: the backends that ask them, the presets that say what for."""
