@@ -35,6 +35,8 @@ class CaptionRequest:
     """What the model is asked."""
     system: str | None = None
     """What it is told before that, where the preset has it."""
+    task: str | None = None
+    """The same for a model that has fixed tasks in the place of prompts (Florence-2's `<DETAILED_CAPTION>`)."""
     seed: int = 0
     """Picks one of the answers that a model may give: K captions of one prompt are K seeds. Without effect where the
     backend's temperature is 0."""

@@ -1,0 +1,121 @@
+"""From what a model said to a caption: reasoning, framing and leftovers taken off, what is no caption told by kind."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from calotype.captioning.backend import CaptionAnswer
+
+__all__ = ["SECOND_TRY_TOKENS", "read_answer", "second_try"]
+
+SECOND_TRY_TOKENS: Final = 4
+"""An answer that was cut off is asked for again with this many times the tokens, once."""
+
+_OTHER_SEED: Final = 1 << 20
+"""How far a second draw's seed is from the first: further than anybody asks for captions of one prompt."""
+
+_TAGS: Final = r"think(?:ing)?|thought|reason(?:ing)?"
+_MARKS: Final = (
+    (rf"<(?:{_TAGS})>", rf"</(?:{_TAGS})>"),
+    ("◁think▷", "◁/think▷"),
+    (r"<\|channel>thought", r"<channel\|>"),
+)
+_OPEN: Final = "|".join(opening for opening, _ in _MARKS)
+_CLOSE: Final = "|".join(closing for _, closing in _MARKS)
+_LAST_CLOSE: Final = re.compile(rf"(?is).*(?:{_CLOSE})")
+_STILL_OPEN: Final = re.compile(rf"(?i){_OPEN}")
+
+_TOKENS: Final = re.compile(
+    r"<\|[A-Za-z][\w ./-]*\|>|</?s>|<pad>|<unk>|<(?:bos|eos)>|</?answer>|<(?:start|end)_of_turn>"
+)
+"""What tokenizers and chat templates frame a text with, where a decoder has let it through."""
+
+_FENCE: Final = re.compile(r"(?s)```\w*\n(.*?)```")
+_LABEL: Final = re.compile(
+    r"(?i)[*_#\s]*(?:(?:image|photo|picture|short|detailed|final|new|suggested)\s+)*"
+    r"(?:captions?|descriptions?|tags|answer|output)[*_\s]*:[*_\s]*"
+)
+_PREAMBLE: Final = re.compile(
+    r"(?i)(?:(?:sure|certainly|of course|absolutely|okay|ok)(?: thing)?[,.!]*\s*)?"
+    r"(?:here(?:'s|’s| is| are)|the following is|below is)\b[^:\n]{0,100}?"
+    r"\b(?:captions?|descriptions?|tags|paragraph|sentence|prompt|list)\b[^:\n]{0,100}:\s*"
+)
+_QUOTES: Final = {'"': '"', "“": "”", "«": "»", "'": "'", "‘": "’", "`": "`", "「": "」"}
+_REFUSAL: Final = re.compile(
+    r"(?i)(?:i['’]?m|i am) (?:really |very )?(?:sorry|unable to|not able to|an ai\b)|"
+    r"(?:sorry|apologies|i apologi[sz]e)[,.! ]|i (?:can['’]?t|cannot|can not|won['’]?t)\b|as an ai\b"
+)
+_SAYS_SOMETHING: Final = re.compile(r"\w")
+
+
+def read_answer(text: str | None, *, finish_reason: str | None, reasoned: bool = False) -> CaptionAnswer:
+    """The caption in a model's answer, on one line; or why it holds none.
+
+    Taken off: reasoning (`<think>…</think>` and its like, also where the prompt opened it), tokens of the chat format,
+    a code fence, `Caption:` and `Here is a caption of the image:` in front, quotes around the whole. Line breaks and
+    runs of spaces become one space.
+
+    Args:
+        text: What was said; None counts as nothing.
+        finish_reason: Why it ended there, as the model's server says: `length` is an answer that was cut off.
+        reasoned: Whether the server gave reasoning apart from the answer.
+    """
+    said = _LAST_CLOSE.sub("", text or "")
+    opened = _STILL_OPEN.search(said)
+    if opened is not None or (reasoned and not said.strip()):
+        cut = " and was cut off there" if finish_reason == "length" else ""
+        return _no_caption("reasoning", f"the model reasoned{cut}, and came to no answer", finish_reason)
+    caption = _bare(_TOKENS.sub(" ", said))
+    if finish_reason == "content_filter":
+        return _no_caption("refused", "the server's content filter withheld the answer", finish_reason)
+    if finish_reason == "length":
+        return _no_caption("cut_off", f"the answer was cut off: {_start_of(caption)}", finish_reason)
+    if not _SAYS_SOMETHING.search(caption):
+        return _no_caption("empty", f"the answer was empty{f' ({caption!r})' if caption else ''}", finish_reason)
+    if _REFUSAL.match(caption):
+        return _no_caption("refused", f"the model refused: {_start_of(caption)}", finish_reason)
+    return CaptionAnswer(text=caption, finish_reason=finish_reason)
+
+
+def second_try(answer: CaptionAnswer, *, max_tokens: int, seed: int, temperature: float) -> tuple[int, int] | None:
+    """The (max_tokens, seed) to ask with once more, or None where the answer stands.
+
+    More tokens help what was cut off; another draw helps what came out empty, if there are draws.
+    """
+    if answer.finish_reason == "length" and answer.kind in ("cut_off", "reasoning"):
+        return max_tokens * SECOND_TRY_TOKENS, seed
+    if answer.kind in ("empty", "reasoning") and temperature > 0:
+        return max_tokens, seed + _OTHER_SEED
+    return None
+
+
+def _bare(text: str) -> str:
+    """Without what stands around a caption, taken off until nothing more comes off."""
+    fenced = _FENCE.search(text)
+    text = fenced[1] if fenced else text
+    while True:
+        before = text
+        text = text.strip()
+        for framing in (_PREAMBLE, _LABEL):
+            text = framing.sub("", text, count=1) if framing.match(text) else text
+        text = _unquoted(text)
+        if text == before:
+            return " ".join(text.split())
+
+
+def _unquoted(text: str) -> str:
+    """Without quotes around the whole; `"Stop" and "Go"` keeps its own."""
+    for opening, closing in (*_QUOTES.items(), ("**", "**")):
+        inside = text[len(opening) : -len(closing)]
+        if len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):
+            return text if opening in inside or closing in inside else inside
+    return text
+
+
+def _start_of(caption: str) -> str:
+    return repr(caption if len(caption) <= 80 else f"{caption[:79]}…")
+
+
+def _no_caption(kind: str, error: str, finish_reason: str | None) -> CaptionAnswer:
+    return CaptionAnswer(error=error, kind=kind, finish_reason=finish_reason)

@@ -1,0 +1,57 @@
+"""`prepare_picture`: a picture as a captioner should see it: upright, sRGB, without alpha, no larger than it needs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+
+from calotype.images import ImageReader
+from calotype.types import ImageRef
+
+__all__ = ["PIXELS", "fit", "prepare_picture"]
+
+PIXELS: Final = 1024 * 1024
+"""The usual budget: what today's captioners make use of, and a quarter of a megabyte to send as JPEG."""
+
+_READER: Final = ImageReader(decode="fast")
+
+
+def prepare_picture(
+    image: ImageRef | str | Path | bytes, *, pixels: int = PIXELS, reader: ImageReader = _READER
+) -> Image.Image:
+    """The picture for a `CaptionRequest`.
+
+    Args:
+        image: A row's reference, a file's path, or the bytes of a file.
+        pixels: Larger pictures are made smaller until they have at most so many, with their aspect ratio; smaller
+            ones stay as they are.
+        reader: Reads it: what shows through transparent pixels, what may be fetched, and how large it may be.
+
+    Returns:
+        RGB, upright by its EXIF orientation, converted to sRGB by its ICC profile, the first frame of an animation.
+
+    Raises:
+        ImageError: The picture can't be had.
+    """
+    if isinstance(image, bytes):
+        ref, data = ImageRef(name="picture"), image
+    else:
+        ref = image if isinstance(image, ImageRef) else ImageRef(name=str(image), path=str(Path(image).expanduser()))
+        data = None
+    found = Image.fromarray(reader.read(ref, data=data, need=lambda size: fit(size, pixels)).pixels)
+    height, width = fit((found.height, found.width), pixels)
+    return found if found.size == (width, height) else found.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def fit(size: tuple[int, int], pixels: int) -> tuple[int, int]:
+    """(H, W) of the same shape with at most `pixels` pixels; `size` itself if that has no more."""
+    height, width = size
+    if height * width <= pixels:
+        return size
+    scale = math.sqrt(pixels / (height * width))
+    if min(height, width) * scale < 1:  # a thread of pixels: its short side can't shrink below one
+        return (1, min(width, pixels)) if height < width else (min(height, pixels), 1)
+    return int(height * scale), int(width * scale)

@@ -1,0 +1,199 @@
+"""`CaptionPreset`: what to ask a captioner for, a plain file with variables; and where the presets are found."""
+
+from __future__ import annotations
+
+import difflib
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from PIL import Image
+
+from calotype.captioning.backend import CaptionRequest
+from calotype.errors import ConfigError, unknown_key
+
+__all__ = ["VARIABLES", "CaptionPreset", "list_presets", "load_preset"]
+
+VARIABLES: Final = {
+    "trigger": "the word that the model is to learn",
+    "class_word": "what kind of thing it is: man, dog, teapot",
+    "stem": "the picture's file name, without its ending",
+    "folder": "the name of the folder the picture is in",
+    "caption": "the caption it has so far",
+    "tags": "the tags that the dataset has for it",
+}
+"""What a prompt may have in braces."""
+
+_KEYS: Final = ("about", "prompt", "system", "task", "defaults")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaptionPreset:
+    """One way to ask for a caption."""
+
+    name: str
+    """The file's, without its ending."""
+    template: str
+    """The prompt, with variables in braces; `{{` and `}}` are braces themselves."""
+    about: str = ""
+    """What the captions are like, in one line."""
+    system: str | None = None
+    """What the model is told before the prompt; with variables too."""
+    task: str | None = None
+    """The nearest task of a model that takes no prompts: Florence-2's `<CAPTION>`, `<DETAILED_CAPTION>` or
+    `<MORE_DETAILED_CAPTION>`. None where none of them would do."""
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    """What variables are where nobody gives them; may have other variables in braces."""
+
+    def __post_init__(self) -> None:
+        texts = {"prompt": self.template, "system": self.system or ""}
+        texts |= {f"defaults.{name}": text for name, text in self.defaults.items()}
+        for name in self.defaults:
+            self._check_variable(name, "defaults")
+        for key, text in texts.items():
+            for name in self._variables(text, key):
+                self._check_variable(name, key)
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """The variables that it uses, those of its defaults aside."""
+        return frozenset(self._variables(self.template, "prompt") + self._variables(self.system or "", "system"))
+
+    def prompt(self, variables: Mapping[str, str | None]) -> str:
+        """The prompt for one picture.
+
+        Args:
+            variables: What is known; a value that is None or left out is the preset's default.
+
+        Raises:
+            ConfigError: The prompt uses a variable that has no value, or `variables` names one that there is not.
+        """
+        return self._filled(self.template, variables)
+
+    def request(self, image: Image.Image, variables: Mapping[str, str | None], *, seed: int = 0) -> CaptionRequest:
+        """What to hand to a backend for one picture. Raises as `prompt` does."""
+        system = self._filled(self.system, variables) if self.system else None
+        return CaptionRequest(image=image, prompt=self.prompt(variables), system=system, task=self.task, seed=seed)
+
+    def _filled(self, template: str, variables: Mapping[str, str | None], *, inside: tuple[str, ...] = ()) -> str:
+        for name in variables:
+            self._check_variable(name, "variables")
+        parts = []
+        for text, name, _, _ in string.Formatter().parse(template):
+            parts.append(text)
+            if name is None:
+                continue
+            value = variables.get(name)
+            if value is None:
+                if name not in self.defaults or name in inside:
+                    raise ConfigError(
+                        f"preset {self.name!r}: its prompt uses {{{name}}} ({VARIABLES[name]}), and nothing says what "
+                        f"that is; give it, or write {{{name}}} out of a copy of the preset"
+                    )
+                value = self._filled(self.defaults[name], variables, inside=(*inside, name))
+            parts.append(value)  # never formatted again: captions may hold braces
+        return "".join(parts)
+
+    def _variables(self, template: str, key: str) -> list[str]:
+        try:
+            fields = [(name, form, spec) for _, name, spec, form in string.Formatter().parse(template)]
+        except ValueError as error:
+            raise ConfigError(
+                f"preset {self.name!r}: {key}: {error}; variables stand in braces, {{trigger}}, and a brace itself is "
+                "written twice"
+            ) from None
+        for name, form, spec in fields:
+            if name is not None and (form or spec):
+                raise ConfigError(f"preset {self.name!r}: {key}: {{{name}}} stands alone in its braces")
+        return [name for name, _, _ in fields if name is not None]
+
+    def _check_variable(self, name: str, key: str) -> None:
+        if name not in VARIABLES:
+            near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.5)
+            hint = f"; did you mean {{{near[0]}}}?" if near else ""
+            known = ", ".join(f"{{{known}}}" for known in VARIABLES)
+            raise ConfigError(f"preset {self.name!r}: {key}: there is no variable {{{name}}}{hint} (known: {known})")
+
+
+def list_presets() -> list[CaptionPreset]:
+    """The presets that come with calotype, sorted by name."""
+    return [load_preset(name) for name in _own()]
+
+
+def load_preset(name: str | Path) -> CaptionPreset:
+    """A preset by its name, or from a file.
+
+    Args:
+        name: One of calotype's own (`descriptive`, `short`, `style`, `subject`, `tags`), or the path of a file: YAML
+            with a `prompt` and perhaps `about`, `system`, `task`, `defaults`, or a `.txt` that is the prompt itself.
+
+    Raises:
+        ConfigError: There is no such preset or file, or it does not make sense; says what was expected.
+    """
+    if str(name) in _own():
+        return _parse(str(name), files(__package__).joinpath("presets", f"{name}.yaml").read_text("utf-8"), str(name))
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise _no_preset(str(name))
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(f"preset {path}: a text file in UTF-8 was expected; save it as that") from None
+    if path.suffix.lower() == ".txt":
+        return CaptionPreset(name=path.stem, template=_prompt(text, str(path)))
+    return _parse(path.stem, text, str(path))
+
+
+def _own() -> list[str]:
+    folder = files(__package__).joinpath("presets")
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def _no_preset(name: str) -> ConfigError:
+    own = _own()
+    near = difflib.get_close_matches(name, own, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ConfigError(
+        f"preset: there is neither a preset nor a file {name!r}{hint} (presets: {', '.join(own)}; a file of your own "
+        "is a .yaml with a prompt in it, or a .txt that is the prompt)"
+    )
+
+
+def _parse(name: str, text: str, where: str) -> CaptionPreset:
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"preset {where}: not valid YAML: {error}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"preset {where}: a mapping with a prompt was expected, such as 'prompt: Describe the image.'"
+        )
+    for key in found:
+        if key not in _KEYS:
+            raise unknown_key(f"preset {where}", str(key), _KEYS)
+    for key in ("about", "system", "task"):
+        if not isinstance(found.get(key, ""), str):
+            raise ConfigError(f"preset {where}: {key}: a text was expected, found {found[key]!r}")
+    defaults = found.get("defaults", {})
+    if not isinstance(defaults, dict) or not all(isinstance(text, str) for text in defaults.values()):
+        raise ConfigError(
+            f"preset {where}: defaults: a mapping from variables to texts was expected, found {defaults!r}"
+        )
+    return CaptionPreset(
+        name=name,
+        template=_prompt(found.get("prompt"), where),
+        about=found.get("about", "").strip(),
+        system=found.get("system", "").strip() or None,
+        task=found.get("task"),
+        defaults=defaults,
+    )
+
+
+def _prompt(found: Any, where: str) -> str:
+    if not isinstance(found, str) or not found.strip():
+        raise ConfigError(f"preset {where}: prompt: what to ask the model was expected, found {found!r}")
+    return found.strip()
