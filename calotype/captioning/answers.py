@@ -7,13 +7,7 @@ from typing import Final
 
 from calotype.captioning.backend import CaptionAnswer
 
-__all__ = ["SECOND_TRY_TOKENS", "read_answer", "second_try"]
-
-SECOND_TRY_TOKENS: Final = 4
-"""An answer that was cut off is asked for again with this many times the tokens, once."""
-
-_OTHER_SEED: Final = 1 << 20
-"""How far a second draw's seed is from the first: further than anybody asks for captions of one prompt."""
+__all__ = ["read_answer"]
 
 _TAGS: Final = r"think(?:ing)?|thought|reason(?:ing)?"
 _MARKS: Final = (
@@ -76,18 +70,6 @@ def read_answer(text: str | None, *, finish_reason: str | None, reasoned: bool =
     if _REFUSAL.match(caption):
         return _no_caption("refused", f"the model refused: {_start_of(caption)}", finish_reason)
     return CaptionAnswer(text=caption, finish_reason=finish_reason)
-
-
-def second_try(answer: CaptionAnswer, *, max_tokens: int, seed: int, temperature: float) -> tuple[int, int] | None:
-    """The (max_tokens, seed) to ask with once more, or None where the answer stands.
-
-    More tokens help what was cut off; another draw helps what came out empty, if there are draws.
-    """
-    if answer.finish_reason == "length" and answer.kind in ("cut_off", "reasoning"):
-        return max_tokens * SECOND_TRY_TOKENS, seed
-    if answer.kind in ("empty", "reasoning") and temperature > 0:
-        return max_tokens, seed + _OTHER_SEED
-    return None
 
 
 def _bare(text: str) -> str:

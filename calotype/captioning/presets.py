@@ -85,18 +85,20 @@ class CaptionPreset:
         parts = []
         for text, name, _, _ in string.Formatter().parse(template):
             parts.append(text)
-            if name is None:
-                continue
-            value = variables.get(name)
-            if value is None:
-                if name not in self.defaults or name in inside:
-                    raise ConfigError(
-                        f"preset {self.name!r}: its prompt uses {{{name}}} ({VARIABLES[name]}), and nothing says what "
-                        f"that is; give it, or write {{{name}}} out of a copy of the preset"
-                    )
-                value = self._filled(self.defaults[name], variables, inside=(*inside, name))
-            parts.append(value)  # never formatted again: captions may hold braces
+            if name is not None:
+                parts.append(self._value(name, variables, inside))  # never formatted again: captions may hold braces
         return "".join(parts)
+
+    def _value(self, name: str, variables: Mapping[str, str | None], inside: tuple[str, ...]) -> str:
+        given = variables.get(name)
+        if given is not None:
+            return given
+        if name not in self.defaults or name in inside:
+            raise ConfigError(
+                f"preset {self.name!r}: its prompt uses {{{name}}} ({VARIABLES[name]}), and nothing says what that is; "
+                f"give it, or take {{{name}}} out of a copy of the preset"
+            )
+        return self._filled(self.defaults[name], variables, inside=(*inside, name))
 
     def _variables(self, template: str, key: str) -> list[str]:
         try:
