@@ -10,14 +10,11 @@ store/
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -26,11 +23,11 @@ from numpy.typing import NDArray
 from calotype.encodings.dropped import read_dropped, write_dropped
 from calotype.encodings.files import cannot_write
 from calotype.encodings.folder import check_format, create_folder
-from calotype.encodings.index import INDEX, Contents, Held, Records, load_index, save_index
+from calotype.encodings.index import Contents, Records
+from calotype.encodings.known import KnownShards
 from calotype.encodings.layout import KEY_BYTES, Field, Layout, as_keys, checksum, memory_of
 from calotype.encodings.open_files import OpenFiles, Place
 from calotype.encodings.recover import finish_dead_writers
-from calotype.encodings.shard import ShardFile, list_shards, read_header, read_keys
 from calotype.encodings.writer import HEADER_BYTES, SHARD_BYTES, Put, ShardWriter
 from calotype.errors import ConfigError, StoreError
 
@@ -39,12 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EncodingStore", "Verify"]
 
-_log = logging.getLogger(__name__)
-
 Verify = Literal["first", "always", "never"]
-
-_WORTH_SAVING: Final = 50
-"""The index is written anew when what it lacks is more than one in so many of its records."""
 
 
 class EncodingStore:
@@ -72,24 +64,25 @@ class EncodingStore:
             raise ConfigError(f"verify: found {verify!r}, expected one of {', '.join(map(repr, get_args(Verify)))}")
         self.path = Path(path)
         self.verify = verify
-        self.damaged: dict[str, str] = {}
-        """Shards that can't be read whole, and why; their lost records are not found, and so encoded again."""
         if create:
             create_folder(self.path)
         check_format(self.path)
         self._lock = threading.RLock()
         self._files = OpenFiles(self._shards)
-        self._known: dict[str, int] = {}
-        self._finished: set[str] = set()
+        self._disk = KnownShards(self.path, self._shards, self._files)
         self.dropped: dict[str, NDArray[np.uint8]] = {}
         """By shard, the keys (n, 16) of records that are not to be used any more."""
         self._dropped_files: set[str] = set()
         self._moved: dict[int, int] = {}
-        self._later = Records.of([])
         self._unsorted: list[Contents] = []
         """What came since; joined to `_later` when somebody looks for something: a long job's puts are many."""
-        self._base = self._open()
+        self._base, self._later = self._disk.open()
         self.refresh()
+
+    @property
+    def damaged(self) -> Mapping[str, str]:
+        """Shards that can't be read whole, and why; their lost records are not found, and so encoded again."""
+        return self._disk.damaged
 
     @property
     def _shards(self) -> Path:
@@ -324,9 +317,8 @@ class EncodingStore:
 
     def _learn(self, put: Put) -> None:
         with self._lock:
-            if self._known.get(put.shard, 0) == put.first:  # else a refresh of another thread has seen it, or will
-                self._known[put.shard] = put.first + len(put.groups)
-                self._unsorted.append(Contents(put.shard, put.groups, put.keys))
+            if (contents := self._disk.learn(put)) is not None:
+                self._unsorted.append(contents)
 
     def drop(self, rows: NDArray[np.int64] | Sequence[int]) -> None:
         """Marks records as not to be used, for everybody and for good: `find` says that they are missing.
@@ -357,71 +349,14 @@ class EncodingStore:
     def refresh(self) -> None:
         """Learns what others have written, dropped and pruned since."""
         with self._lock:
-            shards = list_shards(self._shards) if self._shards.is_dir() else {}
-            self._unsorted += self._scan(shards)
-            gone = [name for name in self._known if name not in shards]
-            for name in gone:
-                del self._known[name]
-                self._finished.discard(name)
+            news, gone = self._disk.news()
+            self._unsorted += news
             dropped, self._dropped_files = read_dropped(self.path, self._dropped_files)
             for shard, keys in dropped.items():
                 self.dropped[shard] = np.concatenate([self.dropped.get(shard, keys[:0]), keys])
             for part in (self._base, self._more):
                 part.bury(gone)
                 part.bury_records(self.dropped)
-
-    def _scan(self, shards: Mapping[str, ShardFile]) -> list[Contents]:
-        """What these shards hold that is not known yet."""
-        todo = [name for name in shards if name not in self._finished and name not in self.damaged]
-        with ThreadPoolExecutor(8) as pool:  # mostly waiting, where the store is far away
-            found = list(pool.map(lambda name: self._scan_one(name, shards[name]), todo))
-        return [contents for contents in found if contents is not None]
-
-    def _scan_one(self, name: str, shard: ShardFile) -> Contents | None:
-        known = self._known.get(name, 0)
-        try:
-            file = self._files.open(name)
-            header = read_header(file.fd, shard.path)
-            whole = [group for group in header.groups if group.data_end <= header.size]
-            keys = [read_keys(file.fd, group) for group in whole[known:]]
-        except FileNotFoundError:
-            return None
-        except (StoreError, OSError) as error:
-            self._report(name, str(error))
-            return None
-        if len(whole) < len(header.groups):
-            lost = sum(group.count for group in header.groups[len(whole) :])
-            self._report(name, f"{shard.path}: this shard is truncated, {lost} of its records are lost")
-        self._known[name] = len(whole)
-        if not shard.open:
-            self._finished.add(name)
-        return Contents(name, whole[known:], keys) if keys else None
-
-    def _report(self, shard: str, what: str) -> None:
-        self.damaged[shard] = what
-        _log.warning("%s", what)
-
-    def _open(self) -> Records:
-        """The records of the finished shards: from the index where it holds, else from the shards."""
-        shards = list_shards(self._shards) if self._shards.is_dir() else {}
-        finished = {name: shard for name, shard in shards.items() if not shard.open}
-        base, held = load_index(self.path / INDEX) or (Records.of([]), {})
-        stale = {name for name, about in held.items() if name not in finished or finished[name].size != about.size}
-        base.bury(stale)
-        for name in held.keys() - stale:
-            self._known[name] = held[name].groups
-            self._finished.add(name)
-            if damage := held[name].damage:
-                self._report(name, damage)
-        new = Records.of(self._scan(finished))
-        if not stale and len(new) * _WORTH_SAVING <= len(base):
-            self._later = new
-            return base
-        base = Records.joined(base, new).sorted()
-        known = {n: Held(finished[n].size, self._known[n], self.damaged.get(n)) for n in sorted(self._finished)}
-        with suppress(OSError):  # a folder that can't be written is read all the same
-            save_index(self.path / INDEX, base, known)
-        return base
 
 
 def _reopen(kind: type[EncodingStore], path: Path, verify: Verify) -> EncodingStore:

@@ -1,0 +1,113 @@
+"""What a store's shards hold, as their headers tell: each is read once, and again only for what came since."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from calotype.encodings.index import INDEX, Contents, Held, Records, load_index, save_index
+from calotype.encodings.open_files import OpenFiles
+from calotype.encodings.shard import ShardFile, list_shards, read_header, read_keys
+from calotype.encodings.writer import Put
+from calotype.errors import StoreError
+
+__all__ = ["KnownShards"]
+
+_log = logging.getLogger(__name__)
+
+_WORTH_SAVING: Final = 50
+"""The index is written anew when what it lacks is more than one in so many of its records."""
+
+
+class KnownShards:
+    """The shards of one store, and how much of each has been read.
+
+    Args:
+        path: The store's folder.
+        shards: The folder of its shards, which may be missing.
+        files: Opens them.
+    """
+
+    def __init__(self, path: Path, shards: Path, files: OpenFiles) -> None:
+        self._path, self._shards, self._files = path, shards, files
+        self._groups: dict[str, int] = {}
+        self._finished: set[str] = set()
+        self.damaged: dict[str, str] = {}
+        """Those that can't be read whole, and why."""
+
+    def open(self) -> tuple[Records, Records]:
+        """The records of the finished shards, from the index where it holds; and of those that it does not list yet.
+
+        An index that lacks much is written anew, and then nothing is left for the second.
+        """
+        finished = {name: shard for name, shard in self._list().items() if not shard.open}
+        base, held = load_index(self._path / INDEX) or (Records.of([]), {})
+        stale = {name for name, about in held.items() if name not in finished or finished[name].size != about.size}
+        base.bury(stale)
+        for name in held.keys() - stale:
+            self._groups[name] = held[name].groups
+            self._finished.add(name)
+            if damage := held[name].damage:
+                self._report(name, damage)
+        new = Records.of(self._scan(finished))
+        if not stale and len(new) * _WORTH_SAVING <= len(base):
+            return base, new
+        base = Records.joined(base, new).sorted()
+        known = {n: Held(finished[n].size, self._groups[n], self.damaged.get(n)) for n in sorted(self._finished)}
+        with suppress(OSError):  # a folder that can't be written is read all the same
+            save_index(self._path / INDEX, base, known)
+        return base, Records.of([])
+
+    def news(self) -> tuple[list[Contents], list[str]]:
+        """What came since, and the shards that are gone."""
+        shards = self._list()
+        contents = self._scan(shards)
+        gone = [name for name in self._groups if name not in shards]
+        for name in gone:
+            del self._groups[name]
+            self._finished.discard(name)
+        return contents, gone
+
+    def learn(self, put: Put) -> Contents | None:
+        """What a writer has just put; None where `news` has seen it, or will."""
+        if self._groups.get(put.shard, 0) != put.first:
+            return None
+        self._groups[put.shard] = put.first + len(put.groups)
+        return Contents(put.shard, put.groups, put.keys)
+
+    def _list(self) -> Mapping[str, ShardFile]:
+        return list_shards(self._shards) if self._shards.is_dir() else {}
+
+    def _scan(self, shards: Mapping[str, ShardFile]) -> list[Contents]:
+        todo = [name for name in shards if name not in self._finished and name not in self.damaged]
+        with ThreadPoolExecutor(8) as pool:  # mostly waiting, where the store is far away
+            found = list(pool.map(lambda name: self._scan_one(name, shards[name]), todo))
+        return [contents for contents in found if contents is not None]
+
+    def _scan_one(self, name: str, shard: ShardFile) -> Contents | None:
+        known = self._groups.get(name, 0)
+        try:
+            file = self._files.open(name)
+            header = read_header(file.fd, shard.path)
+            whole = [group for group in header.groups if group.data_end <= header.size]
+            keys = [read_keys(file.fd, group) for group in whole[known:]]
+        except FileNotFoundError:
+            return None
+        except (StoreError, OSError) as error:
+            self._report(name, str(error))
+            return None
+        if len(whole) < len(header.groups):
+            lost = sum(group.count for group in header.groups[len(whole) :])
+            self._report(name, f"{shard.path}: this shard is truncated, {lost} of its records are lost")
+        self._groups[name] = len(whole)
+        if not shard.open:
+            self._finished.add(name)
+        return Contents(name, whole[known:], keys) if keys else None
+
+    def _report(self, shard: str, what: str) -> None:
+        self.damaged[shard] = what
+        _log.warning("%s", what)
