@@ -7,6 +7,7 @@ import pytest
 from real_tokenizers import flux_tokenizers, sdxl_tokenizers
 
 import calotype
+from calotype.inspect.check.check import check
 from calotype.inspect.check.tokens import histogram, longest_texts, token_facts
 
 LONG = "a wooden table with a red cup, a spoon and a newspaper from yesterday, " * 8
@@ -102,3 +103,16 @@ def test_histograms_count_each_once_and_respect_the_limit(counts):
     for low, high, count in bins:
         assert count == sum(low <= one <= high for one in counts)
         assert high <= 77 or low > 77
+
+
+@pytest.mark.parametrize(
+    ("model", "note"),
+    [
+        ("flux.2-dev", "calotype has no token transform for flux.2-dev"),
+        ("flux.1-dev", "--tokenizers names their folder"),
+    ],
+)
+def test_what_was_not_counted_says_why(rows, model, note):
+    report = check(dataset(rows(["a cat"]), calotype.PixelsTransform(), model=model))
+    (said,) = (one for one in report.not_checked if one.startswith("caption lengths"))
+    assert note in said

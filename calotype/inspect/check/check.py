@@ -159,6 +159,8 @@ def _not_checked(dataset: TextToImageDataset, held_out: Manifest | None, decoded
         yield "damage inside files, equal pixels and near duplicates: --deep decodes every picture"
     if dataset.spec is None and not dataset.tokenises:
         yield "caption lengths in tokens, and the cost of encodings: --model says for which model"
+    elif dataset.spec is not None and not dataset.spec.tokenizers:
+        yield f"caption lengths in tokens: calotype has no token transform for {dataset.spec.name}"
     elif not dataset.tokenises:
         yield "caption lengths in tokens: the model's tokenizers are not here; --tokenizers names their folder"
     if held_out is None:
