@@ -15,6 +15,7 @@
     ├── StoreError (RuntimeError)             the store of encodings is damaged, full, or can't be used so
     │   └── NewerFormatError                  a newer calotype wrote it; this one leaves it as it is
     ├── CaptionError (RuntimeError)           no captions can be had: no server, no such model, no permission
+    ├── ConvertError (RuntimeError)           a dataset can't be converted, or what was written isn't what was read
     └── MissingDependencyError (ImportError)  an optional package is not installed
 
 A message says what was found, where (file, line or row), what was expected, and how to mend it.
@@ -31,6 +32,7 @@ __all__ = [
     "CaptionError",
     "CollateError",
     "ConfigError",
+    "ConvertError",
     "DecodeError",
     "DecompressionBombError",
     "FetchError",
@@ -142,6 +144,10 @@ class NewerFormatError(StoreError):
 
 class CaptionError(CalotypeError, RuntimeError):
     """Nothing can be captioned: the server can't be reached or refuses, or the model can't be had or used."""
+
+
+class ConvertError(CalotypeError, RuntimeError):
+    """A conversion can't go on: a picture can't be had, or what lies on the disk is not what was written."""
 
 
 class MissingDependencyError(CalotypeError, ImportError):

@@ -16,13 +16,13 @@ from calotype.errors import ManifestError
 from calotype.manifest.captions import decode_text, split_captions
 from calotype.manifest.reading import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Part, Reading, make_part
 
-__all__ = ["DATA_SUFFIXES", "Listing", "caption_files", "list_folder", "read_folder", "walk_folder"]
+__all__ = ["DATA_SUFFIXES", "KOHYA_FOLDER", "Listing", "caption_files", "list_folder", "read_folder", "walk_folder"]
 
 DATA_SUFFIXES = frozenset(".json .jsonl .ndjson .csv .tsv .parquet .arrow .feather .tar .tgz .mdb".split())  # noqa: SIM905
 _SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "lock.mdb", "@eadir", "$recycle.bin"})
 _METADATA = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
-# kohya's `10_name`; no year (2024_holiday) and no counter (01_beach) looks like this.
-_KOHYA = re.compile(r"([1-9]\d{0,2})_(.+)")
+KOHYA_FOLDER = re.compile(r"([1-9]\d{0,2})_(.+)")
+"""kohya's `10_name`: repeats and class; no year (2024_holiday) and no counter (01_beach) looks like this."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -166,7 +166,7 @@ def _kohya_folders(listing: Listing, reading: Reading) -> dict[str, tuple[float,
     """Name of each top folder that is a kohya repeat folder → repeats, class name."""
     found: dict[str, tuple[float, str]] = {}
     for top in sorted({name.partition("/")[0] for name in listing.images if "/" in name}):
-        match = _KOHYA.fullmatch(top)
+        match = KOHYA_FOLDER.fullmatch(top)
         if match:
             found[top] = float(match[1]), match[2]
             reading.note(f"{top}: kohya repeat folder, each picture is shown {match[1]} times an epoch")
@@ -199,10 +199,11 @@ def _sidecars(
         used.update(name + suffix for suffix in CAPTION_SUFFIXES)
     for name in rows:
         own: list[str] = []
-        for sidecar in caption_files(name, beside.__contains__):
+        sidecars = caption_files(name, beside.__contains__)
+        for sidecar in sidecars:
             own += _read_sidecar(folder / sidecar, reading)
         repeats, class_name = kohya.get(name.partition("/")[0], (None, ""))
-        if repeats is not None and not own:
+        if repeats is not None and not sidecars:  # an empty file is an empty caption, to kohya too
             own = [class_name]
             from_folder += 1
         captions.append(own)

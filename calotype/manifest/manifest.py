@@ -172,6 +172,13 @@ class Manifest(Sequence[Row]):
         return self._table["captions"]
 
     @property
+    def extras(self) -> pa.Table:
+        """The data file's own columns, by their own names; metadata `JSON_FIELD` marks values kept as JSON text."""
+        fields = [field for field in self._table.schema if field.name.startswith(EXTRA)]
+        bare = [field.with_name(field.name.removeprefix(EXTRA)) for field in fields]
+        return pa.table([self._table[field.name] for field in fields], schema=pa.schema(bare))
+
+    @property
     def root(self) -> Path:
         """The folder that ids and relative references are relative to."""
         return self._root

@@ -100,7 +100,10 @@ def read_lmdb(path: Path, reading: Reading) -> Part:
 
 
 def _part(file: Path, found: _Members, reading: Reading) -> Part:
-    """Rows from members; JSON beside a picture gives captions when no text does, and its other values as extras."""
+    """Rows from members; JSON beside a picture gives its other values as extras.
+
+    It gives the captions too where no text does, or where the text is the first of them.
+    """
     if not found.pictures:
         raise ManifestError(f"{file}: no pictures found in it; expected members such as a.jpg with a.txt beside it")
     label = reading.label(file)
@@ -120,12 +123,17 @@ def _part(file: Path, found: _Members, reading: Reading) -> Part:
             reading.ledger.add("no_picture", f"{label}!{key}", "a caption with no picture beside it")
     names = list(dict.fromkeys(name for row in rows for name in row if name != _CAPTION))
     columns = find_columns([_IMAGE, _CAPTION, *names], _given(reading), str(file))
+    in_json = _json_captions(names, reading, str(file)) if names else ()
+    told_apart = False
     for row in rows:
-        if not row[_CAPTION]:
-            own = [row.get(name) for name in _json_captions(names, reading, str(file))]
-            row[_CAPTION] = [
-                text for one in own for text in (one if isinstance(one, list) else [one]) if isinstance(text, str)
-            ]
+        own = [row.get(name) for name in in_json]
+        listed = [text for one in own for text in (one if isinstance(one, list) else [one]) if isinstance(text, str)]
+        if not row[_CAPTION] or (listed and row[_CAPTION] == split_captions(listed[0], reading.many_lines)):
+            row[_CAPTION] = listed
+        elif listed:
+            told_apart = True
+    if not told_apart:  # they are the captions, and nothing of their own
+        names = [name for name in names if name not in in_json]
     table = table_of(rows, [_IMAGE, _CAPTION, *names], [_CAPTION])
     return table_part(
         table,

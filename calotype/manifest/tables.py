@@ -219,5 +219,7 @@ def _extras(raw: pa.Table, columns: Columns, reading: Reading) -> list[tuple[pa.
             reading.note(f"column {field.name!r} holds binary data and is not kept")
             continue
         column = as_extra(field.name, raw[field.name])
-        extras.append((column[0].with_metadata(JSON_FIELD), column[1]) if field.metadata == JSON_FIELD else column)
+        # Parquet adds to what a field says of itself.
+        is_json = JSON_FIELD.items() <= (field.metadata or {}).items()
+        extras.append((column[0].with_metadata(JSON_FIELD), column[1]) if is_json else column)
     return extras
