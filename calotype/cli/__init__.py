@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from calotype.cli import bench, cache, check, demo, encode, info, init, preview, train
+from calotype.cli import bench, cache, check, convert, demo, encode, info, init, preview, train
 
 __all__ = ["app", "main"]
 
@@ -24,6 +24,7 @@ app.command("info")(info.info)
 app.command("check")(check.check)
 app.command("preview")(preview.preview)
 app.add_typer(cache.app, name="cache")
+app.command("convert")(convert.convert)
 app.command("encode")(encode.encode)
 app.command("init")(init.init)
 app.command("train")(train.train)

@@ -1,0 +1,195 @@
+"""`calotype convert`: a dataset in another form, resumable, and held against its source."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from calotype.cli.common import Json, Overrides, Source, emit, read_config
+
+if TYPE_CHECKING:
+    from calotype.convert import ConvertPlan, ConvertReport, VerifyReport
+    from calotype.images import ImageReader
+
+__all__ = ["convert"]
+
+_SHOWN = 10
+"""Failures and differences that a person is shown; `--json` has all."""
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+class To(StrEnum):
+    """What `--to` takes."""
+
+    imagefolder = "imagefolder"
+    jsonl = "jsonl"
+    csv = "csv"
+    parquet = "parquet"
+    webdataset = "webdataset"
+    lmdb = "lmdb"
+    kohya = "kohya"
+    hf = "hf"
+
+
+class Pictures(StrEnum):
+    """What `--images` takes."""
+
+    copy = "copy"
+    link = "link"
+    embed = "embed"
+    refer = "refer"
+
+
+def convert(
+    source: Source,
+    destination: Annotated[Path, typer.Argument(help="A new folder; or a data file, with --images refer.")],
+    overrides: Overrides = None,
+    to: Annotated[To, typer.Option("--to", help="The form of the result.")] = ...,  # type: ignore[assignment]
+    images: Annotated[
+        Pictures | None,
+        typer.Option(
+            help="Copy the pictures' files, link to them, put them inside the data files, or only refer to them.",
+            show_default="what suits the form",
+        ),
+    ] = None,
+    bake_trigger: Annotated[
+        str | None, typer.Option("--bake-trigger", help="Write this word into every caption.", show_default=False)
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(help="Where it stands, such as 'a photo of {trigger}, {caption}'.", show_default=False),
+    ] = None,
+    shard_size: Annotated[
+        str, typer.Option("--shard-size", help="Bytes of pictures in one shard or file: 500MB, 1GB, …")
+    ] = "500MB",
+    lossy: Annotated[bool, typer.Option("--lossy", help="Write although captions must change for this form.")] = False,
+    skip: Annotated[bool, typer.Option("--skip", help="Leave out pictures that can't be had, and name them.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hold an existing result against its source, byte for byte.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Write a dataset in another form. Exit status 0: all there, 1: something is missing or differs, 2: wrong use."""
+    from calotype.convert import plan_conversion, run_conversion, verify_conversion
+    from calotype.progress import track
+
+    options = read_config(source, overrides, model=None, tokenizers=None).get("dataset") or {}
+    plan = plan_conversion(
+        _manifest(options, to),
+        destination,
+        to=to.value,
+        images=images.value if images else None,
+        trigger=bake_trigger,
+        template=template,
+        shard_size=_size(shard_size),
+    )
+    reader = _reader(options)
+    if dry_run:
+        _dry_run(plan, json=json)
+        return
+    if verify:
+        with track("verifying") as show:
+            checked = verify_conversion(plan, reader=reader, progress=show)
+        emit(checked.to_json()) if json else _show_differences(checked)
+        raise typer.Exit(1 if checked.differences else 0)
+    if not json:
+        _say(plan)
+    try:
+        with track("converting") as show:
+            report = run_conversion(
+                plan, reader=reader, lossy=lossy, on_error="skip" if skip else "raise", progress=show
+            )
+    except KeyboardInterrupt:
+        print("Interrupted. What was written is kept; run the same command again to go on.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    emit(report.to_json()) if json else _show(report)
+    raise typer.Exit(1 if report.failed else 0)
+
+
+def _manifest(options: dict[str, Any], to: To) -> Any:
+    """The source with all that it has: also pictures without captions, and (but for kohya, which could not leave
+    them out when training) rejected ones."""
+    from calotype.manifest import load_manifest
+
+    known = inspect.signature(load_manifest).parameters
+    given = {name: value for name, value in options.items() if name in known}
+    mapping = "column_map" if "column_map" in given else "columns"
+    rejected = {} if to is To.kohya else {"rejected": None}
+    given[mapping] = {**rejected, **(given.get(mapping) or {})}
+    return load_manifest(**{"missing_captions": "empty", **given})
+
+
+def _reader(options: dict[str, Any]) -> ImageReader:
+    from calotype.images import Downloads, Fetcher, ImageReader
+
+    downloads = options.get("downloads")
+    if downloads is not None:
+        downloads = Downloads(**(downloads if isinstance(downloads, dict) else {"directory": downloads}))
+    return ImageReader(fetcher=Fetcher(downloads=downloads, **(options.get("fetch") or {})))
+
+
+def _size(text: str) -> int:
+    from calotype.errors import ConfigError
+
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?B?)\s*", text, re.IGNORECASE)
+    unit = match[2].upper() if match else ""
+    unit = "" if unit == "B" else unit + "B" if unit and not unit.endswith("B") else unit
+    if match is None:
+        raise ConfigError(f"--shard-size: found {text!r}; expected a number of bytes, such as 500MB or 1GB")
+    return int(float(match[1]) * _UNITS[unit])
+
+
+def _say(plan: ConvertPlan) -> None:
+    for found in plan.findings:
+        print(f"{found.level.capitalize()}: {found.text}", file=sys.stderr)
+
+
+def _dry_run(plan: ConvertPlan, *, json: bool) -> None:
+    from dataclasses import asdict
+
+    if json:
+        emit(
+            {
+                "destination": str(plan.destination),
+                "form": plan.form.name,
+                "images": plan.target.images,
+                "rows": len(plan),
+                "bytes": plan.nbytes,
+                "unknown_sizes": plan.unknown_sizes,
+                "findings": [asdict(found) for found in plan.findings],
+            }
+        )
+        return
+    unknown = f" and {plan.unknown_sizes:,} of unknown size" if plan.unknown_sizes else ""
+    print(f"{len(plan):,} pictures to {plan.form.name} ({plan.target.images}): {plan.destination}")
+    print(f"{plan.nbytes / 1e6:,.1f} MB of pictures{unknown} would be written")
+    _say(plan)
+
+
+def _show(report: ConvertReport) -> None:
+    before = f", {report.resumed:,} of them by an earlier run" if report.resumed else ""
+    print(
+        f"{report.rows:,} pictures ({report.bytes / 1e6:,.1f} MB written{before}) in {report.seconds:,.1f} s: "
+        f"{report.destination}"
+    )
+    for number, (name, reason) in enumerate(report.failed.items()):
+        if number == _SHOWN:
+            print(f"Left out: {len(report.failed) - _SHOWN:,} more; --json names them all")
+            break
+        print(f"Left out: {name}: {reason}")
+
+
+def _show_differences(report: VerifyReport) -> None:
+    for found in report.differences[:_SHOWN]:
+        print(f"{found.id}: {found.what}: {found.reason}")
+    if len(report.differences) > _SHOWN:
+        print(f"{len(report.differences) - _SHOWN:,} more; --json names them all")
+    state = f"{len(report.differences):,} differences" if report.differences else "all as in the source"
+    print(f"{report.rows:,} rows, {report.bytes / 1e6:,.1f} MB of pictures: {state}")

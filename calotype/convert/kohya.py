@@ -1,0 +1,120 @@
+"""kohya's folders: `10_name/a.jpg` with `a.txt` beside it, and what these can't hold in a `metadata.jsonl`."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from calotype.convert.files import read_files, write_files
+from calotype.convert.form import Finding, Images, Record, Target
+from calotype.convert.jsonl import json_value, odd_types, to_json
+from calotype.convert.names import split_suffix, stem_names
+from calotype.manifest.folder import KOHYA_FOLDER
+from calotype.manifest.manifest import Manifest
+from calotype.types import Row
+
+__all__ = ["Kohya"]
+
+_READ = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+"""What sd-scripts' `IMAGE_EXTENSIONS` has without further packages."""
+
+
+class Kohya:
+    """The folder to give to sd-scripts as `--train_data_dir`, with `--caption_extension .txt`.
+
+    The number before `_` is how often an epoch shows the folder's pictures. A text file has a caption a line: kohya
+    reads the first, or with `enable_wildcard` draws one. It looks into no deeper folder and at no other file, so that
+    `metadata.jsonl` can hold ids, sizes, exact weights and further columns for those who read it. The captions are not
+    in it: there is one place to edit them.
+    """
+
+    name = "kohya"
+    images: tuple[Images, ...] = ("copy", "link")
+    shards = False
+    table: str | None = None
+
+    def column_names(self, images: Images, captions: int) -> tuple[str, tuple[str, ...]]:
+        return "file_name", ()
+
+    def names(self, rows: Iterable[Row], images: Images, folder: Path, title: str) -> Iterator[str]:
+        name = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", title).strip(" .") or "pictures"
+        # One run over the rows for both: names are handed out in their order.
+        weights: list[float] = []
+
+        def noted() -> Iterator[Row]:
+            for row in rows:
+                weights.append(row.weight)
+                own = KOHYA_FOLDER.fullmatch(row.id.partition("/")[0])
+                classes.append(own[2] if own and float(own[1]) == row.weight else name)
+                yield row
+
+        classes: list[str] = []
+        for number, stem in enumerate(stem_names(noted(), flat=True)):
+            yield f"{_repeats(weights[number])}_{classes[number]}/{stem}"
+
+    def caption(self, text: str) -> str:
+        return re.sub(r"[\r\n]+", " ", text)
+
+    def extra(self, value: Any) -> Any:
+        return json_value(value)
+
+    def findings(self, manifest: Manifest, names: Sequence[str], captions: int) -> Iterator[Finding]:
+        yield from odd_types(manifest)
+        weights = manifest.weights()
+        rounded = sum(weight != _repeats(weight) for weight in weights.tolist())
+        if rounded:
+            yield Finding(
+                level="note",
+                kind="rounded_repeats",
+                count=rounded,
+                text=f"{rounded:,} weights are no whole number: kohya gets them rounded, metadata.jsonl has them exact",
+            )
+        others = Counter(suffix for name in names if (suffix := split_suffix(name)[1].lower()) and suffix not in _READ)
+        if others:
+            kinds = ", ".join(sorted(others))
+            yield Finding(
+                level="note",
+                kind="unread_by_kohya",
+                count=others.total(),
+                text=f"{others.total():,} pictures are {kinds}, which kohya's scripts pass over",
+            )
+        if captions > 1:
+            yield Finding(
+                level="note",
+                kind="captions_as_lines",
+                count=captions,
+                text="several captions of a picture become lines of its text file: kohya draws one of them with "
+                "enable_wildcard (and else takes the first), calotype with caption_lines=many",
+            )
+
+    def write_part(self, target: Target, folder: Path, part: int, records: Iterator[Record]) -> None:
+        def with_captions() -> Iterator[Record]:
+            for record in records:
+                yield record
+                file = folder / f"{split_suffix(record.name)[0]}.txt"
+                # A file of no line at all is an error to kohya; one empty line is an empty caption.
+                file.write_text("\n".join(record.row.captions) + "\n", encoding="utf-8", newline="\n")
+
+        write_files(target, folder, with_captions())
+
+    def read_part(self, target: Target, folder: Path, part: int, names: Sequence[str]) -> Iterator[bytes]:
+        return read_files(target, folder, names)
+
+    def finish(self, target: Target, folder: Path, parts: int, records: Callable[[], Iterator[Record]]) -> None:
+        # Every row is in it, since its order is the rows' order; weights always, for a folder's name rounds them.
+        columns = replace(target.columns, weights=True)
+        with (folder / "metadata.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+            for record in records():
+                file.write(to_json({"file_name": record.name} | columns.values(record.row)) + "\n")
+
+    def reading(self) -> Mapping[str, Any]:
+        return {"caption_lines": "many"}
+
+
+def _repeats(weight: float) -> int:
+    """Kohya passes over a folder of 0 repeats, which is what a weight of 0 asks for."""
+    return max(1, round(weight)) if weight else 0

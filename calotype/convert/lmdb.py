@@ -1,0 +1,91 @@
+"""LMDB: one environment, a picture and its JSON under numbered keys."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from calotype.convert.form import Finding, Images, Record, Target
+from calotype.convert.jsonl import json_value, odd_types
+from calotype.convert.names import split_suffix, wish
+from calotype.convert.webdataset import description
+from calotype.errors import MissingDependencyError
+from calotype.manifest.manifest import Manifest
+from calotype.types import Row
+
+__all__ = ["Lmdb"]
+
+_MAP_BYTES = 1 << 30
+"""The map's first size; it is doubled when it is full. The file is as large as what is in it."""
+
+
+class Lmdb:
+    """`000000012.jpg` → the file, `000000012.json` → captions, id and the rest: keys sort as the rows do."""
+
+    name = "lmdb"
+    images: tuple[Images, ...] = ("embed",)
+    shards = False
+    table: str | None = None
+
+    def column_names(self, images: Images, captions: int) -> tuple[str, tuple[str, ...]]:
+        return "\0image", ("text",)
+
+    def names(self, rows: Iterable[Row], images: Images, folder: Path, title: str) -> Iterator[str]:
+        for number, row in enumerate(rows):
+            suffix = split_suffix(posixpath.basename(wish(row.image)))[1]
+            yield f"{number:09d}{suffix}"
+
+    def caption(self, text: str) -> str:
+        return text
+
+    def extra(self, value: Any) -> Any:
+        return json_value(value)
+
+    def findings(self, manifest: Manifest, names: Sequence[str], captions: int) -> Iterator[Finding]:
+        return odd_types(manifest)
+
+    def write_part(self, target: Target, folder: Path, part: int, records: Iterator[Record]) -> None:
+        items: list[tuple[bytes, bytes]] = []
+        for record in records:
+            assert record.data is not None
+            key = split_suffix(record.name)[0]
+            items.append((record.name.encode("utf-8"), record.data))
+            items.append((f"{key}.json".encode(), description(target, record)))
+        lmdb = _lmdb()
+        size = _MAP_BYTES
+        while True:
+            # `lock=False`: nobody else has this folder, and a reader should not find a lock of ours in it.
+            with lmdb.open(str(folder), map_size=max(size, _size(folder)), lock=False) as environment:
+                try:
+                    with environment.begin(write=True) as transaction:
+                        for name, data in items:
+                            transaction.put(name, data)
+                    return
+                except lmdb.MapFullError:
+                    size = 2 * max(size, _size(folder))
+
+    def read_part(self, target: Target, folder: Path, part: int, names: Sequence[str]) -> Iterator[bytes]:
+        with _lmdb().open(str(folder), readonly=True, lock=False) as environment, environment.begin() as transaction:
+            for name in names:
+                yield transaction.get(name.encode("utf-8")) or b""
+
+    def finish(self, target: Target, folder: Path, parts: int, records: Callable[[], Iterator[Record]]) -> None:
+        pass
+
+    def reading(self) -> Mapping[str, Any]:
+        return {}
+
+
+def _size(folder: Path) -> int:
+    data = folder / "data.mdb"
+    return data.stat().st_size if data.exists() else 0
+
+
+def _lmdb() -> Any:
+    try:
+        import lmdb
+    except ImportError:
+        raise MissingDependencyError("lmdb", extra="lmdb", purpose="to write LMDB") from None
+    return lmdb

@@ -1,0 +1,175 @@
+"""Names in the result: no two alike on any file system, none too long, none that a reader would pass over."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+import xxhash
+
+from calotype.images.formats import HEAD, sniff
+from calotype.manifest.folder import KOHYA_FOLDER
+from calotype.manifest.manifest import REMOTE
+from calotype.manifest.reading import IMAGE_SUFFIXES
+from calotype.types import ImageRef, Row
+
+__all__ = ["Names", "file_names", "is_whole_file", "reference", "split_suffix", "stem_names", "suffix_of", "wish"]
+
+_COMPONENT: Final = 180
+"""Bytes of UTF-8 that a file's or folder's name may have; systems take 255, and a suffix and a number come on top."""
+_PATH: Final = 900
+"""Bytes of a whole name; what is longer loses its folders."""
+_BAD = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
+_SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "lock.mdb", "@eadir", "$recycle.bin"})
+_MEMBER = re.compile(r".*?\.tar!(.+)", re.DOTALL)
+_NUMBERED = re.compile(r".*#(\d+)(?:!(.+))?", re.DOTALL)
+_SUFFIXES: Final = {
+    "JPEG": ".jpg",
+    "PNG": ".png",
+    "WEBP": ".webp",
+    "AVIF": ".avif",
+    "GIF": ".gif",
+    "BMP": ".bmp",
+    "TIFF": ".tif",
+    "HEIF": ".heic",
+}
+_ARCHIVE = re.compile(r"\.(tar|lmdb|mdb)!.")
+
+
+def suffix_of(data: bytes) -> str:
+    """The suffix that goes with a picture's first bytes.
+
+    Raises:
+        NotAnImageError: They are no picture's.
+    """
+    return _SUFFIXES[sniff(data[:HEAD])]
+
+
+def split_suffix(name: str) -> tuple[str, str]:
+    """(name without the suffix, suffix); no suffix where it is none of a picture."""
+    stem, suffix = posixpath.splitext(name)
+    return (stem, suffix) if suffix.lower() in IMAGE_SUFFIXES else (name, "")
+
+
+def is_whole_file(ref: ImageRef) -> bool:
+    """Whether a picture is a file of its own on this machine."""
+    return ref.path is not None and ref.key is None and ref.size is None and not ref.offset
+
+
+def wish(ref: ImageRef) -> str:
+    """The name that a picture has where it comes from, relative; it may clash with others."""
+    if ref.url is not None:
+        return posixpath.basename(unquote(urlsplit(ref.url).path).rstrip("/")) or "picture"
+    name = ref.name
+    if ref.key is not None:
+        name = ref.key.decode("utf-8", "replace")
+    elif not is_whole_file(ref):
+        if match := _MEMBER.fullmatch(name):
+            name = match[1]
+        elif match := _NUMBERED.fullmatch(name):
+            name = match[2] or f"{int(match[1]):06d}"
+    outside = posixpath.isabs(name) or name.startswith("../") or REMOTE.match(name)
+    return posixpath.basename(name) if outside else name
+
+
+def _shortened(text: str, limit: int) -> str:
+    data = text.encode("utf-8")
+    if len(data) <= limit:
+        return text
+    return f"{data[: limit - 9].decode('utf-8', 'ignore')}-{xxhash.xxh3_64_hexdigest(data)[:8]}"
+
+
+def _clean(component: str) -> str:
+    """A component that every file system takes and `load_manifest` does not pass over."""
+    component = _BAD.sub("_", component).strip(" ").rstrip(".")
+    if not component or component.startswith(".") or component.casefold() in _SYSTEM:
+        component = f"_{component}"
+    return _shortened(component, _COMPONENT)
+
+
+def _tidy(name: str) -> str:
+    """Component by component; never out of the folder, and not with kohya's repeats, which would count as weights."""
+    name, suffix = split_suffix(name)
+    components = [_clean(part) for part in name.split("/") if part not in ("", ".", "..")] or ["picture"]
+    if len(components) > 1 and (match := KOHYA_FOLDER.fullmatch(components[0])):
+        components[0] = _clean(match[2])
+    tidy = "/".join(components)
+    return (tidy if len(tidy.encode("utf-8")) <= _PATH else components[-1]) + suffix
+
+
+class Names:
+    """Hands out names that differ, also where upper and lower case or ways to write an accent don't count.
+
+    Args:
+        by_stem: Names must differ without their suffix too.
+    """
+
+    def __init__(self, *, by_stem: bool = False) -> None:
+        self._by_stem = by_stem
+        self._whole: set[str] = set()
+        self._stems: set[str] = set()
+        self._open: set[str] = set()
+        """Stems whose suffix is not known yet: they are taken with every suffix."""
+
+    def take(self, name: str) -> str:
+        """The name, or the nearest one that is free: `a-2.jpg`."""
+        stem, suffix = split_suffix(name)
+        number = 1
+        while True:
+            tried = stem if number == 1 else f"{stem}-{number}"
+            key = unicodedata.normalize("NFC", tried).casefold()
+            whole = key + suffix.lower()
+            taken = key in self._stems if self._by_stem or not suffix else whole in self._whole or key in self._open
+            if not taken:
+                self._stems.add(key)
+                self._whole.add(whole)
+                if not suffix:
+                    self._open.add(key)
+                return tried + suffix
+            number += 1
+
+
+def file_names(rows: Iterable[Row]) -> Iterator[str]:
+    """Names of picture files, as near as can be to those that they had."""
+    names = Names()
+    for row in rows:
+        yield names.take(_tidy(wish(row.image)))
+
+
+def stem_names(rows: Iterable[Row], *, flat: bool) -> Iterator[str]:
+    """Names that differ in their stems, which hold no dot: what goes together is told by them.
+
+    Args:
+        rows: The rows.
+        flat: Without folders.
+    """
+    names = Names(by_stem=True)
+    for row in rows:
+        folder, base = posixpath.split(_tidy(wish(row.image)))
+        stem, suffix = split_suffix(base)
+        base = stem.replace(".", "_") + suffix
+        yield names.take(base if flat or not folder else f"{folder}/{base}")
+
+
+def reference(ref: ImageRef, folder: Path) -> str | None:
+    """What a data file in `folder` calls a picture that stays where it is; None where no reference can lead there."""
+    if ref.url is not None:
+        return ref.url
+    assert ref.path is not None
+    place, base = os.path.split(ref.path)
+    path = Path(os.path.relpath(os.path.join(os.path.realpath(place), base), os.path.realpath(folder))).as_posix()  # noqa: PTH118
+    if is_whole_file(ref):
+        awkward = path != path.strip() or "\\" in path or REMOTE.match(path) or _ARCHIVE.search(path)
+        return Path(ref.path).as_uri() if awkward else path
+    suffix = posixpath.splitext(path)[1].lower()
+    if ref.key is not None:
+        key = ref.key.decode("utf-8", "replace")
+        return f"{path}!{key}" if suffix in (".lmdb", ".mdb") and key.encode("utf-8") == ref.key else None
+    match = _MEMBER.fullmatch(ref.name) if suffix == ".tar" else None
+    return f"{path}!{match[1]}" if match else None

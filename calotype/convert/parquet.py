@@ -1,0 +1,66 @@
+"""Parquet: pictures inside in row groups, or a table that leads to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from calotype.convert.arrow_tables import batches, bytes_in, schema
+from calotype.convert.form import Images, Record, Target
+from calotype.convert.names import file_names
+from calotype.convert.tables import TableForm
+from calotype.types import Row
+
+__all__ = ["Parquet"]
+
+
+class Parquet(TableForm):
+    """With pictures inside, files of up to `shard_size` bytes; else `metadata.parquet`, or a file of any name.
+
+    A row group is some 32 MB, so that a reader of some rows reads little more. Bytes of pictures are not compressed
+    again. `datasets` shows the image column as pictures.
+    """
+
+    name = "parquet"
+    images: tuple[Images, ...] = ("embed", "refer", "copy", "link")
+    shards = True
+    table: str | None = "metadata.parquet"
+
+    def column_names(self, images: Images, captions: int) -> tuple[str, tuple[str, ...]]:
+        return ("file_name" if images in ("copy", "link") else "image"), ("text",)
+
+    def names(self, rows: Iterable[Row], images: Images, folder: Path, title: str) -> Iterator[str]:
+        return file_names(rows) if images == "embed" else super().names(rows, images, folder, title)
+
+    def write_part(self, target: Target, folder: Path, part: int, records: Iterator[Record]) -> None:
+        if target.images != "embed":
+            super().write_part(target, folder, part, records)
+            return
+        others = [name for name in schema(target).names if name != target.columns.image]
+        with pq.ParquetWriter(
+            _part(folder, part), schema(target), compression="none", use_dictionary=others, write_statistics=others
+        ) as writer:
+            for batch in batches(target, records):
+                writer.write_batch(batch)
+
+    def read_part(self, target: Target, folder: Path, part: int, names: Sequence[str]) -> Iterator[bytes]:
+        if target.images != "embed":
+            yield from super().read_part(target, folder, part, names)
+            return
+        with pq.ParquetFile(_part(folder, part)) as file:
+            for batch in file.iter_batches(batch_size=64, columns=[target.columns.image]):
+                yield from bytes_in(batch.column(0))
+
+    def finish(self, target: Target, folder: Path, parts: int, records: Callable[[], Iterator[Record]]) -> None:
+        if target.images == "embed":
+            return
+        assert self.table is not None
+        with pq.ParquetWriter(folder / self.table, schema(target), compression="zstd") as writer:
+            for batch in batches(target, records()):
+                writer.write_batch(batch)
+
+
+def _part(folder: Path, part: int) -> Path:
+    return folder / f"data-{part:05d}.parquet"
