@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from calotype.captioning.backend import CaptionAnswer
@@ -43,7 +44,9 @@ _REFUSAL: Final = re.compile(
 _SAYS_SOMETHING: Final = re.compile(r"\w")
 
 
-def read_answer(text: str | None, *, finish_reason: str | None, reasoned: bool = False) -> CaptionAnswer:
+def read_answer(
+    text: str | None, *, finish_reason: str | None, reasoned: bool = False, special: Sequence[str] = ()
+) -> CaptionAnswer:
     """The caption in a model's answer, on one line; or why it holds none.
 
     Taken off: reasoning (`<think>…</think>` and its like, also where the prompt opened it), tokens of the chat format,
@@ -54,12 +57,15 @@ def read_answer(text: str | None, *, finish_reason: str | None, reasoned: bool =
         text: What was said; None counts as nothing.
         finish_reason: Why it ended there, as the model's server says: `length` is an answer that was cut off.
         reasoned: Whether the server gave reasoning apart from the answer.
+        special: The tokenizer's special tokens, where they have been decoded with the rest.
     """
     said = _LAST_CLOSE.sub("", text or "")
     opened = _STILL_OPEN.search(said)
     if opened is not None or (reasoned and not said.strip()):
         cut = " and was cut off there" if finish_reason == "length" else ""
         return _no_caption("reasoning", f"the model reasoned{cut}, and came to no answer", finish_reason)
+    for token in special:
+        said = said.replace(token, " ")
     caption = _bare(_TOKENS.sub(" ", said))
     if finish_reason == "content_filter":
         return _no_caption("refused", "the server's content filter withheld the answer", finish_reason)

@@ -55,8 +55,8 @@ class CaptionPreset:
         for name in self.defaults:
             self._check_variable(name, "defaults")
         for key, text in texts.items():
-            for name in self._variables(text, key):
-                self._check_variable(name, key)
+            for variable in self._variables(text, key):
+                self._check_variable(variable, key)
 
     @property
     def variables(self) -> frozenset[str]:
@@ -83,10 +83,10 @@ class CaptionPreset:
         for name in variables:
             self._check_variable(name, "variables")
         parts = []
-        for text, name, _, _ in string.Formatter().parse(template):
+        for text, variable, _, _ in string.Formatter().parse(template):
             parts.append(text)
-            if name is not None:
-                parts.append(self._value(name, variables, inside))  # never formatted again: captions may hold braces
+            if variable is not None:  # its value is never formatted again: captions may hold braces
+                parts.append(self._value(variable, variables, inside))
         return "".join(parts)
 
     def _value(self, name: str, variables: Mapping[str, str | None], inside: tuple[str, ...]) -> str:

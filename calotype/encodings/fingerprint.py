@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +12,7 @@ import xxhash
 from calotype.errors import ConfigError
 from calotype.images.memory import Memory
 
-__all__ = ["combine", "component_fingerprint", "files_that_count"]
+__all__ = ["combine", "component_fingerprint", "files_fingerprint", "files_that_count"]
 
 _WEIGHTS: Final = (".safetensors", ".bin")
 """In the order in which diffusers prefers them."""
@@ -37,12 +37,16 @@ def component_fingerprint(folder: Path, *, variant: str | None = None) -> bytes:
         ConfigError: It holds no files.
     """
     there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    files = {name: folder / name for name in files_that_count(there, variant=variant)}
-    if not files:
+    names = files_that_count(there, variant=variant)
+    if not names:
         raise ConfigError(f"{folder}: the files of a model or tokenizer were expected there, and it has none")
-    return combine(
-        part for name, digest in zip(files, _digests(files.values()), strict=True) for part in (name, digest)
-    )
+    return files_fingerprint(folder, names)
+
+
+def files_fingerprint(folder: Path, names: Sequence[str]) -> bytes:
+    """xxh3-128 over the names and bytes of some files of a folder, in that order. Each is read once, as above."""
+    digests = _digests([folder / name for name in names])
+    return combine(part for name, digest in zip(names, digests, strict=True) for part in (name, digest))
 
 
 def files_that_count(names: Iterable[str], *, variant: str | None = None) -> list[str]:
