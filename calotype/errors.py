@@ -14,6 +14,7 @@
     ├── LoaderError (RuntimeError)            the loader process died, or was used wrongly
     ├── StoreError (RuntimeError)             the store of encodings is damaged, full, or can't be used so
     │   └── NewerFormatError                  a newer calotype wrote it; this one leaves it as it is
+    ├── EditError (ValueError)                captions can't be changed where they are, or can't be held there
     ├── CaptionError (RuntimeError)           no captions can be had: no server, no such model, no permission
     ├── ConvertError (RuntimeError)           a dataset can't be converted, or what was written isn't what was read
     └── MissingDependencyError (ImportError)  an optional package is not installed
@@ -35,6 +36,7 @@ __all__ = [
     "ConvertError",
     "DecodeError",
     "DecompressionBombError",
+    "EditError",
     "FetchError",
     "ImageError",
     "LoaderError",
@@ -140,6 +142,10 @@ class StoreError(CalotypeError, RuntimeError):
 
 class NewerFormatError(StoreError):
     """A newer calotype wrote this store or shard: it is whole, and this one can't read it."""
+
+
+class EditError(CalotypeError, ValueError):
+    """Captions can't be changed where they are: the form of the data can't be written, or can't hold them."""
 
 
 class CaptionError(CalotypeError, RuntimeError):

@@ -35,9 +35,22 @@ def assemble(parts: Sequence[Part], reading: Reading) -> tuple[pa.Table, _Where]
 
     explicit = np.repeat([part.explicit_ids for part in parts], np.diff(starts))
     kept = np.arange(len(table))
+    rejected = _rejected(table)
     if pc.count_distinct(table["id"]).as_py() != len(table):
         table, kept = _merge(table, explicit, where, reading)
-    return table.drop_columns("_row"), lambda row: where(int(kept[row]))
+    if len(rejected) and not reading.keep_rejected:
+        out = np.asarray(pc.is_in(table["id"], value_set=rejected))
+        for name in table["id"].filter(pa.array(out)).to_pylist():
+            reading.ledger.add("rejected", name, "marked as rejected")
+        table, kept = table.filter(pa.array(~out)), kept[~out]
+    return table.drop_columns(["_row", "rejected"]), lambda row: where(int(kept[row]))
+
+
+def _rejected(table: pa.Table) -> pa.Array:
+    """The ids of the pictures that any row marks as rejected."""
+    if pa.types.is_null(table["rejected"].type):
+        return pa.array([], pa.large_string())
+    return pc.unique(table["id"].filter(pc.fill_null(table["rejected"], False)))
 
 
 def _concat(tables: Sequence[pa.Table]) -> pa.Table:

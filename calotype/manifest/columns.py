@@ -22,6 +22,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "width": ("width", "image_width", "original_width"),
     "height": ("height", "image_height", "original_height"),
     "weight": ("weight", "repeats", "num_repeats"),
+    "rejected": ("rejected",),
 }
 # Families are alternatives: the first one present gives the captions, `caption_0`, `caption_1`, … included.
 _CAPTIONS = ("caption", "text", "prompt", "description", "txt", "title", "sentence")
@@ -39,10 +40,11 @@ class Columns:
     width: str | None = None
     height: str | None = None
     weight: str | None = None
+    rejected: str | None = None
 
     @property
     def used(self) -> frozenset[str]:
-        single = (self.image, self.id, self.width, self.height, self.weight)
+        single = (self.image, self.id, self.width, self.height, self.weight, self.rejected)
         return frozenset((*self.captions, *(name for name in single if name is not None)))
 
 

@@ -6,6 +6,7 @@ import mmap
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv
@@ -17,7 +18,7 @@ from calotype.manifest.reading import IMAGE_SUFFIXES, Part, Reading
 from calotype.manifest.references import is_remote
 from calotype.manifest.tables import table_part
 
-__all__ = ["read_delimited"]
+__all__ = ["Heading", "next_field", "read_delimited", "read_heading", "record_end", "split_record"]
 
 _BOM = b"\xef\xbb\xbf"
 _PLAIN_NAMES = ("image", "caption")
@@ -26,12 +27,34 @@ _PLAIN_NAMES = ("image", "caption")
 _CSV_QUOTED = re.compile(r'"[^"]*(?:""[^"]*)*"(?=,|\r?\n|\r?\Z)')
 
 
+class Heading(NamedTuple):
+    """What the first line of a file says of the others."""
+
+    delimiter: str
+    names: list[str]
+    """Of the columns."""
+    there: bool
+    """The first line names them; else it is a row like the others."""
+    columns: Columns
+
+
 def read_delimited(file: Path, reading: Reading) -> Part:
     """A `.csv` or `.tsv` file.
 
     A first line that names an image column is the header. Without one, each line is a path and, after the first
     comma or tab, the caption.
     """
+    delimiter, names, header, columns = read_heading(file, reading)
+    fast = _read_fast(file, names, delimiter, header)
+    if fast is not None:
+        return table_part(
+            fast, reading, label=str(file), base=file.parent, where=line_finder(file, int(header)), columns=columns
+        )
+    return _read_patiently(file, names, columns, delimiter, header, reading)
+
+
+def read_heading(file: Path, reading: Reading) -> Heading:
+    """Looks at the first line that holds anything. Raises `ManifestError` where it fits no form."""
     delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
     with file.open("rb") as opened:
         first = next((line for line in opened if line.removeprefix(_BOM).strip()), b"")
@@ -53,13 +76,7 @@ def read_delimited(file: Path, reading: Reading) -> Part:
     names = [name or f"column_{place}" for place, name in enumerate(fields)] if header else list(_PLAIN_NAMES)
     if len(set(names)) < len(names):
         raise ManifestError(f"{file}:1: the header names a column twice: {', '.join(names)}")
-    columns = find_columns(names, reading.columns, str(file))
-    fast = _read_fast(file, names, delimiter, header)
-    if fast is not None:
-        return table_part(
-            fast, reading, label=str(file), base=file.parent, where=line_finder(file, int(header)), columns=columns
-        )
-    return _read_patiently(file, names, columns, delimiter, header, reading)
+    return Heading(delimiter, names, header, find_columns(names, reading.columns, str(file)))
 
 
 def _is_reference(field: str, base: Path) -> bool:
@@ -118,7 +135,7 @@ def _read_patiently(
         if skip:
             skip = False
             continue
-        fields = _split(record, delimiter, len(names) if open_end else None)
+        fields = split_record(record, delimiter, len(names) if open_end else None)
         if len(fields) == 1 and not header and not reading.need_captions:
             fields.append("")
         if len(fields) != len(names):
@@ -154,14 +171,14 @@ def _csv_records(file: Path) -> Iterator[tuple[int, str | bytes]]:
         return
     at, line = 0, 1
     while at < len(whole):
-        end = _record_end(whole, at)
+        end = record_end(whole, at)
         record = whole[at:end]
         yield line, record.removesuffix("\r")
         line += record.count("\n") + 1
         at = end + 1
 
 
-def _record_end(text: str, at: int) -> int:
+def record_end(text: str, at: int) -> int:
     """Where the record that starts at `at` ends: the first line break outside a quoted field."""
     while True:
         line_end = text.find("\n", at)
@@ -183,7 +200,7 @@ def _record_end(text: str, at: int) -> int:
         at = comma + 1
 
 
-def _split(record: str, delimiter: str, limit: int | None) -> list[str]:
+def split_record(record: str, delimiter: str, limit: int | None) -> list[str]:
     """The fields of a record; with a `limit`, the last one takes all the rest."""
     fields: list[str] = []
     at = 0
@@ -191,13 +208,13 @@ def _split(record: str, delimiter: str, limit: int | None) -> list[str]:
         if limit is not None and len(fields) == limit - 1:
             fields.append(_unquote_whole(record[at:], delimiter))
             return fields
-        field, at = _field(record, at, delimiter)
+        field, at = next_field(record, at, delimiter)
         fields.append(field)
         if at > len(record):
             return fields
 
 
-def _field(record: str, at: int, delimiter: str) -> tuple[str, int]:
+def next_field(record: str, at: int, delimiter: str) -> tuple[str, int]:
     """One field and where the next one starts (beyond the record's end when there is none)."""
     if record.startswith('"', at):
         match = _QUOTED[delimiter].match(record, at)

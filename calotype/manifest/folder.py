@@ -16,11 +16,23 @@ from calotype.errors import ManifestError
 from calotype.manifest.captions import decode_text, split_captions
 from calotype.manifest.reading import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Part, Reading, make_part
 
-__all__ = ["DATA_SUFFIXES", "KOHYA_FOLDER", "Listing", "caption_files", "list_folder", "read_folder", "walk_folder"]
+__all__ = [
+    "DATA_SUFFIXES",
+    "KOHYA_FOLDER",
+    "METADATA",
+    "Listing",
+    "caption_files",
+    "kohya_folders",
+    "list_folder",
+    "read_folder",
+    "stem_of",
+    "walk_folder",
+]
 
 DATA_SUFFIXES = frozenset(".json .jsonl .ndjson .csv .tsv .parquet .arrow .feather .tar .tgz .mdb".split())  # noqa: SIM905
 _SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "lock.mdb", "@eadir", "$recycle.bin"})
-_METADATA = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
+METADATA = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
+"""Names of Hugging Face's metadata files, in lower case."""
 KOHYA_FOLDER = re.compile(r"([1-9]\d{0,2})_(.+)")
 """kohya's `10_name`: repeats and class; no year (2024_holiday) and no counter (01_beach) looks like this."""
 
@@ -42,7 +54,7 @@ def list_folder(folder: Path, recursive: bool, on_odd_name: Callable[[str, str],
     except PermissionError as error:
         raise ManifestError(f"{error.filename}: the folder can't be read: {error.strerror}") from None
     for name in names_found:
-        suffix = name[len(_stem(name)) :].lower()
+        suffix = name[len(stem_of(name)) :].lower()
         if suffix in IMAGE_SUFFIXES:
             names = found.images
         elif suffix in CAPTION_SUFFIXES:
@@ -62,7 +74,8 @@ def list_folder(folder: Path, recursive: bool, on_odd_name: Callable[[str, str],
     return found
 
 
-def _stem(name: str) -> str:
+def stem_of(name: str) -> str:
+    """The name without its suffix."""
     return os.path.splitext(name)[0]  # noqa: PTH122 - a Path for each of 100,000 names costs a second
 
 
@@ -101,9 +114,9 @@ def read_folder(
     """
     lead = reading.relative(folder)
     lead = "" if lead == "." else f"{lead}/"
-    metadata = [name for name in listing.data if Path(name).name.lower() in _METADATA]
-    stems = {_stem(name) for name in listing.images}
-    unread = [name for name in listing.data if name not in metadata and _stem(name) not in stems]
+    metadata = [name for name in listing.data if Path(name).name.lower() in METADATA]
+    stems = {stem_of(name) for name in listing.images}
+    unread = [name for name in listing.data if name not in metadata and stem_of(name) not in stems]
     if unread:
         reading.note(
             f"not read, because the folder has pictures: {', '.join(unread[:3])}{', …' if len(unread) > 3 else ''}; "
@@ -120,7 +133,7 @@ def read_folder(
         ids.update(zip(paths, part.table["id"].to_pylist(), strict=True))
         captioned.update(path for path, count in zip(paths, counts, strict=True) if count)
     rows = [name for name in listing.images if lead + name not in captioned]
-    kohya = _kohya_folders(listing, reading)
+    kohya = kohya_folders(listing, reading)
     captions = _sidecars(folder, listing, rows, kohya, reading)
     if rows:
         paths = [lead + name for name in rows]
@@ -162,7 +175,7 @@ def _only_present(part: Part, present: set[str], reading: Reading) -> Part:
     return Part(table=part.table.filter(pa.array(keep)), where=part.where, explicit_ids=part.explicit_ids)
 
 
-def _kohya_folders(listing: Listing, reading: Reading) -> dict[str, tuple[float, str]]:
+def kohya_folders(listing: Listing, reading: Reading) -> dict[str, tuple[float, str]]:
     """Name of each top folder that is a kohya repeat folder → repeats, class name."""
     found: dict[str, tuple[float, str]] = {}
     for top in sorted({name.partition("/")[0] for name in listing.images if "/" in name}):
@@ -194,7 +207,7 @@ def _sidecars(
     captions: list[list[str]] = []
     from_folder = 0
     for name in listing.images:
-        stem = _stem(name)
+        stem = stem_of(name)
         used.update(stem + suffix for suffix in CAPTION_SUFFIXES)
         used.update(name + suffix for suffix in CAPTION_SUFFIXES)
     for name in rows:
@@ -218,7 +231,7 @@ def caption_files(picture: str, is_there: Callable[[str], bool]) -> list[str]:
     """The files beside a picture that hold its captions: `a.jpg.txt`, else `a.txt`; then the same with `.caption`."""
     found = []
     for suffix in CAPTION_SUFFIXES:
-        sidecar = picture + suffix if is_there(picture + suffix) else _stem(picture) + suffix
+        sidecar = picture + suffix if is_there(picture + suffix) else stem_of(picture) + suffix
         if is_there(sidecar):
             found.append(sidecar)
     return found

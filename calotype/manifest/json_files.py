@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from calotype.manifest.reading import Part, Reading
 from calotype.manifest.tables import table_part
 from calotype.manifest.values import encodable, table_of
 
-__all__ = ["read_json"]
+__all__ = ["decoded_lines", "is_row", "keyed_rows", "parse_json", "read_json", "row_problem", "wrapped_rows"]
 
 _BLOCK = 4 << 20
 
@@ -31,17 +31,18 @@ def read_json(file: Path, reading: Reading) -> Part:
         raise ManifestError(f"{file}: the file is empty")
     if file.suffix.lower() == ".json":
         if head[:1] == b"[":
-            return _read_array(file, _parse(file), reading)
+            return _read_array(file, parse_json(file), reading)
         try:
             whole = json.loads(file.read_text(encoding="utf-8-sig"))
         except ValueError:  # more than one object: lines
             whole = None
-        if isinstance(whole, dict) and not _is_row(whole, reading):
+        if isinstance(whole, dict) and not is_row(whole, reading.columns):
             return _read_object(file, whole, reading)
     return _read_lines(file, reading)
 
 
-def _parse(file: Path) -> Any:
+def parse_json(file: Path) -> Any:
+    """The value of a whole file. Raises `ManifestError` with the line at fault."""
     try:
         return json.loads(file.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
@@ -53,19 +54,32 @@ def _parse(file: Path) -> Any:
         raise ManifestError(f"{file}: not UTF-8 text (byte {error.start})") from None
 
 
-def _is_row(whole: Mapping[str, Any], reading: Reading) -> bool:
+def is_row(whole: Mapping[str, Any], given: Mapping[str, tuple[str, ...] | None]) -> bool:
     """A file of one line is a row when it has an image column whose value names one picture."""
     try:
-        columns = find_columns(list(whole), reading.columns, "")
+        columns = find_columns(list(whole), given, "")
     except ManifestError:
         return False
     return isinstance(whole[columns.image], str)
 
 
 def _read_object(file: Path, whole: dict[str, Any], reading: Reading) -> Part:
+    wrapped = wrapped_rows(whole)
+    if wrapped is not None:
+        return _read_array(file, wrapped, reading)
+    keys = list(whole)
+    given = {**reading.columns, "image": ("image",)}
+    return _from_objects(keyed_rows(whole), file, lambda row: f"{file} at {keys[row]!r}", reading, given)
+
+
+def wrapped_rows(whole: Mapping[str, Any]) -> list[Any] | None:
+    """The rows of `{"data": [{…}, …]}`; None for another form of object."""
     lists = [value for value in whole.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
-    if len(whole) == 1 and lists:  # {"data": [{…}, …]}
-        return _read_array(file, lists[0], reading)
+    return lists[0] if len(whole) == 1 and lists else None
+
+
+def keyed_rows(whole: Mapping[str, Any]) -> list[Any]:
+    """The rows of an object keyed by path, each with the path as its `image`."""
     objects: list[Any] = []
     for path, value in whole.items():
         if isinstance(value, dict):
@@ -74,9 +88,7 @@ def _read_object(file: Path, whole: dict[str, Any], reading: Reading) -> Part:
             objects.append({"image": path, "caption": value})
         else:
             objects.append(value)
-    keys = list(whole)
-    given = {**reading.columns, "image": ("image",)}
-    return _from_objects(objects, file, lambda row: f"{file} at {keys[row]!r}", reading, given)
+    return objects
 
 
 def _read_array(file: Path, whole: Sequence[Any], reading: Reading) -> Part:
@@ -150,26 +162,26 @@ def _is_plain(table: pa.Table, columns: Columns) -> bool:
     return all(type_ in (pa.string(), pa.null()) for type_ in texts)
 
 
-def _decoded(file: Path) -> Iterator[tuple[int, Any]]:
+def decoded_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
     """(line number, value or the error it gave) of each line that holds anything."""
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if not line.strip():
-                continue
-            try:
-                yield number, json.loads(line.decode("utf-8"))
-            except ValueError as error:
-                yield number, error
+    for number, line in enumerate(lines, 1):
+        line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line.decode("utf-8"))
+        except ValueError as error:
+            yield number, error
 
 
 def _read_patiently(file: Path, reading: Reading) -> Part:
     """Line by line with Python's own parser."""
     numbers: list[int] = []
     values: list[Any] = []
-    for number, value in _decoded(file):
-        numbers.append(number)
-        values.append(value)
+    with file.open("rb") as lines:
+        for number, value in decoded_lines(lines):
+            numbers.append(number)
+            values.append(value)
     return _from_objects(values, file, lambda row: f"{file}:{numbers[row]}", reading, reading.columns)
 
 
@@ -188,7 +200,7 @@ def _from_objects(
     for row, value in enumerate(values):
         if isinstance(value, dict):
             columns = columns or find_columns(names, given, str(file))
-        problem = _problem(value, columns)
+        problem = row_problem(value, columns)
         if problem:
             reading.bad(where(row), problem)
         else:
@@ -206,7 +218,7 @@ def _from_objects(
     )
 
 
-def _problem(value: Any, columns: Columns | None) -> str | None:
+def row_problem(value: Any, columns: Columns | None) -> str | None:
     """What keeps one value from being a row."""
     if isinstance(value, json.JSONDecodeError):
         return f"not valid JSON: {value.msg} (column {value.colno}); expected one object a line"

@@ -47,6 +47,9 @@ class Reading:
     """Bad rows go to the ledger instead of stopping everything."""
 
     ledger: Ledger
+    keep_rejected: bool = False
+    """Rows that somebody left out come all the same."""
+
     notes: list[str] = field(default_factory=list)
     """Sentences for `Manifest.describe`."""
 
@@ -72,7 +75,8 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Rows from one file or folder: the columns of `Manifest`, and `_row`, the row's number in its source."""
+    """Rows from one file or folder: the columns of `Manifest`; `rejected`, whether someone left the row out; and
+    `_row`, its number in its source."""
 
     table: pa.Table
     where: Callable[[int], str]
@@ -104,6 +108,7 @@ def make_part(
     width: Any = None,
     height: Any = None,
     weight: Any = None,
+    rejected: Any = None,
 ) -> Part:
     """A part from arrays or lists of `count` values; what is None is unknown for all of them."""
 
@@ -124,6 +129,7 @@ def make_part(
         "width": column(width, pa.int32()),
         "height": column(height, pa.int32()),
         "weight": column(weight, pa.float64()),
+        "rejected": column(rejected, pa.bool_()),
         "_row": column(np.arange(count) if rows is None else rows, whole),
     }
     fields = [pa.field(label, values.type) for label, values in columns.items()] + [field_ for field_, _ in extra]

@@ -21,7 +21,7 @@ from calotype.manifest.manifest import REMOTE
 from calotype.manifest.members import read_lmdb, read_tar
 from calotype.manifest.reading import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Part, Reading
 
-__all__ = ["PathLike", "Sources", "absolute", "find_sources", "read_sources"]
+__all__ = ["PathLike", "Sources", "absolute", "data_files_of", "find_sources", "read_sources"]
 
 PathLike = str | os.PathLike[str]
 
@@ -217,18 +217,23 @@ def _read_folder(folder: Path, reading: Reading) -> tuple[list[Part], list[str]]
 
 def _read_data_folder(folder: Path, listing: Listing, reading: Reading) -> tuple[list[Part], list[str]]:
     """A folder without pictures: shards or data files of one kind."""
+    places = data_files_of(folder, listing)
+    if not places:
+        return [], ["folder"]
+    kind = ".mdb" if _is_lmdb(places[0]) else places[0].suffix.lower()
+    if len(places) < len(listing.data):
+        others = sorted({Path(name).suffix for name in listing.data} - {kind})
+        reading.note(f"read the {kind} files of the folder, not its {', '.join(others)} files")
+    return [_read_file(place, reading) for place in places], [kind[1:]]
+
+
+def data_files_of(folder: Path, listing: Listing) -> list[Path]:
+    """The files that a folder without pictures is read from: all of one kind, and LMDB folders by their names."""
     for suffix in _READERS:
-        names = [name for name in listing.data if Path(name).suffix.lower() == suffix]
-        if suffix == ".mdb":
-            places = [(folder / name).parent if name.endswith("data.mdb") else folder / name for name in names]
-        else:
-            places = [folder / name for name in names]
+        places = [folder / name for name in listing.data if Path(name).suffix.lower() == suffix]
         if places:
-            if len(places) < len(listing.data):
-                others = sorted({Path(name).suffix for name in listing.data} - {suffix})
-                reading.note(f"read the {suffix} files of the folder, not its {', '.join(others)} files")
-            return [_read_file(place, reading) for place in places], [suffix[1:]]
-    return [], ["folder"]
+            return [place.parent if place.name == "data.mdb" else place for place in places]
+    return []
 
 
 def _of_split(folder: Path, listing: Listing, split: str) -> Listing:

@@ -102,6 +102,7 @@ def table_part(
     width = _numbers(raw, columns.width, pa.int32(), problems)
     height = _numbers(raw, columns.height, pa.int32(), problems)
     weight = _numbers(raw, columns.weight, pa.float64(), problems)
+    rejected = _flags(raw, columns.rejected, problems)
     captions = _captions(raw, columns.captions, label)
     part = make_part(
         count,
@@ -115,6 +116,7 @@ def table_part(
         width=width,
         height=height,
         weight=weight,
+        rejected=rejected,
         extra=_extras(raw, columns, reading),
         where=where,
         explicit_ids=explicit,
@@ -201,6 +203,29 @@ def _numbers(raw: pa.Table, name: str | None, type_: pa.DataType, problems: dict
     for row in np.flatnonzero(known & ~good):
         problems.setdefault(int(row), f"{name} is {column[int(row)].as_py()!r}; expected {expected}")
     return pa.array(np.where(good, numbers, 0), mask=~(known & good)).cast(type_)
+
+
+_YES, _NO = ("true", "yes", "1"), ("false", "no", "0", "")
+
+
+def _flags(raw: pa.Table, name: str | None, problems: dict[int, str]) -> Any:
+    """A column of yes and no, as booleans, numbers or text; what is neither is a problem of its row."""
+    if name is None:
+        return None
+    column = _dense(raw[name]).combine_chunks()
+    if pa.types.is_boolean(column.type) or pa.types.is_null(column.type):
+        return column
+    flags: list[bool | None] = []
+    for row, value in enumerate(column.to_pylist()):
+        word = str(value).strip().lower() if isinstance(value, str) else f"{value:g}" if _is_number(value) else None
+        flags.append(True if word in _YES else False if word in _NO else None)
+        if value is not None and flags[-1] is None:
+            problems.setdefault(row, f"{name} is {value!r}; expected true or false")
+    return pa.array(flags, pa.bool_())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def _float(value: Any) -> float:

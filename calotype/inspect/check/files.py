@@ -40,7 +40,12 @@ _FORMATS: Final = {
 }
 """Suffix → what `Header.format` should be. Not `.heif`, which may hold either of two."""
 
-_LEDGER: Final = {"bad_row": "bad_row", "duplicate_id": "bad_row", "no_picture": "caption_without_image"}
+_LEDGER: Final = {
+    "bad_row": "bad_row",
+    "duplicate_id": "bad_row",
+    "no_picture": "caption_without_image",
+    "rejected": "rejected",
+}
 """Kind in the manifest's ledger → kind of finding."""
 
 

@@ -48,6 +48,7 @@ KINDS: dict[str, Kind] = {
     "no_caption": Kind(
         "files", "error", "Images without a caption", "write one, or say missing_captions=skip or =empty"
     ),
+    "rejected": Kind("files", "note", "Left out by choice", "nothing: someone marked them as rejected"),
     "same_stem": Kind(
         "files", "warning", "Images that share one caption file", "rename one, or give each a caption: a.png.txt"
     ),

@@ -1,0 +1,206 @@
+"""`Captions`: what every form of data lets be read and changed, whole rows at a time and with nobody's work lost."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import xxhash
+
+from calotype.editing.delimited_document import DelimitedDocument
+from calotype.editing.document import Document
+from calotype.editing.files import back_up, locked, replace_file
+from calotype.editing.json_document import open_json
+from calotype.editing.places import Place
+from calotype.errors import EditError, ManifestError
+from calotype.manifest.reading import Reading
+
+__all__ = ["CaptionState", "Captions", "Change", "Written"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionState:
+    """What a picture has on the disk."""
+
+    captions: tuple[str, ...]
+    """In their order; none when it has none."""
+    rejected: bool
+    """It is left out of the dataset, by someone's choice."""
+    version: str
+    """Of all of the above: equal while nobody has changed it."""
+    problem: str | None = None
+    """Why its captions can't be read or changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What is to become of a picture; what is None stays."""
+
+    captions: Sequence[str] | None = None
+    """The new ones. Blank ones are none, and line breaks at an end are not kept."""
+    rejected: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What came of a `write`."""
+
+    states: dict[str, CaptionState]
+    """Of the rows that were written, as they are now."""
+    conflicts: dict[str, CaptionState | None]
+    """Rows that are on the disk as nobody expected them, and were left so; None: gone."""
+    backup: Path | None
+    """Folder with the files as they were."""
+
+
+class Captions(ABC):
+    """The captions of a dataset where they are. Made by `open_captions`.
+
+    Every change is whole or not at all, waits for other programs that change the same, and leaves alone what is not
+    its own: other columns, their order, lines that can't be read.
+    """
+
+    root: Path
+    """Folder that ids are relative to, and in which `.calotype` holds backups."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._documents: dict[Path, tuple[tuple[int, ...], Document]] = {}
+
+    def read(self) -> dict[str, CaptionState]:
+        """Every picture of the manifest by its id, in its order; rejected ones too.
+
+        Raises:
+            ManifestError: A data file can't be read.
+        """
+        return {id: self._state(place) for id, place in self._places().items()}
+
+    def write(
+        self,
+        changes: Mapping[str, Sequence[str] | Change],
+        *,
+        expect: Mapping[str, str] | None = None,
+        backup: bool = False,
+        sidecars: bool = False,
+    ) -> Written:
+        """Changes rows. Those that are not as expected are left as they are, and given back.
+
+        Args:
+            changes: Row id → its new captions, or a `Change`.
+            expect: Row id → the `version` that its `CaptionState` had when it was read. A row that is not named is
+                written whatever it holds.
+            backup: Copy the files that will change, as they are, to `root/.calotype/backups` first.
+            sidecars: Also write a `.txt` file beside each picture that a metadata file has the captions of.
+
+        Raises:
+            EditError: The form of the data can't hold a caption, or nothing can be written here. Nothing was changed,
+                unless the disk failed in the middle: then each file is as before or as asked, whole.
+            ManifestError: A data file can't be read.
+        """
+        with locked(self.root):
+            return self._write(changes, expect or {}, backup=backup, sidecars=sidecars)
+
+    def reject(self, ids: Sequence[str], rejected: bool = True, *, expect: Mapping[str, str] | None = None) -> Written:
+        """Marks rows as rejected, or takes the mark away: the manifest leaves them out; nothing is ever deleted."""
+        return self.write({id: Change(rejected=rejected) for id in ids}, expect=expect)
+
+    def _write(
+        self, changes: Mapping[str, Sequence[str] | Change], expect: Mapping[str, str], *, backup: bool, sidecars: bool
+    ) -> Written:
+        places = self._places()
+        conflicts: dict[str, CaptionState | None] = {}
+        wanted: dict[str, Change] = {}
+        for id, asked in changes.items():
+            state = self._state(places[id]) if id in places else None
+            if state is None or expect.get(id, state.version) != state.version:
+                conflicts[id] = state
+                continue
+            if state.problem is not None:
+                raise EditError(state.problem)
+            wanted[id] = _cleaned(asked)
+        files: dict[Path, bytes] = {}
+        touched: list[Document] = []
+        try:
+            for id, change in wanted.items():
+                touched += self._change(places[id], change, files, sidecars=sidecars)
+            files |= {document.file: document.render() for document in touched}
+        finally:
+            self._documents.clear()  # some are changed in memory
+        kept = back_up(files, self.root) if backup and any(file.exists() for file in files) else None
+        for file, data in files.items():
+            replace_file(file, data)
+        after = self._places() if wanted else {}
+        return Written(
+            states={id: self._state(after[id]) for id in wanted if id in after}, conflicts=conflicts, backup=kept
+        )
+
+    @abstractmethod
+    def _places(self) -> dict[str, Place]:
+        """Where the captions of every picture are, as of now."""
+
+    @abstractmethod
+    def _change(self, place: Place, change: Change, files: dict[Path, bytes], *, sidecars: bool) -> list[Document]:
+        """Changes documents, which it gives back, and adds other files to `files`."""
+
+    def _beside(self, place: Place) -> list[str]:
+        """Captions in files beside the picture."""
+        return []
+
+    def _state(self, place: Place) -> CaptionState:
+        captions = [text for _, entry in place.entries for text in entry.captions]
+        problem = None
+        if place.beside:
+            try:
+                captions += self._beside(place)
+            except EditError as error:
+                problem = str(error)
+        captions = captions or list(place.usual)
+        rejected = any(entry.rejected for _, entry in place.entries)
+        hasher = xxhash.xxh3_64(repr((rejected, problem)).encode())
+        for text in captions:
+            hasher.update(len(text).to_bytes(8, "little") + text.encode("utf-8", "surrogatepass"))
+        return CaptionState(captions=tuple(captions), rejected=rejected, version=hasher.hexdigest(), problem=problem)
+
+    def _document(self, file: Path) -> Document:
+        """The document of a file, read anew only when the file has changed."""
+        stat = file.stat()
+        stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        known = self._documents.get(file)
+        if known is None or known[0] != stamp:
+            known = (stamp, _open(file, self._reading))
+            self._documents[file] = known
+        return known[1]
+
+
+_WRITTEN: Final = {".jsonl", ".ndjson", ".json", ".csv", ".tsv"}
+
+
+def _open(file: Path, reading: Reading) -> Document:
+    """The document of a data file.
+
+    Raises:
+        EditError: Its form can't be changed in place.
+        ManifestError: It can't be read.
+    """
+    suffix = file.suffix.lower()
+    if suffix not in _WRITTEN or not file.is_file():
+        raise EditError(
+            f"{file}: captions in {suffix[1:] or 'this form'} can't be changed in place; `calotype convert {file} "
+            "NEW_FOLDER --to jsonl` makes a data file of it, whose captions can"
+        )
+    if file.stat().st_size == 0:
+        raise ManifestError(f"{file}: the file is empty")
+    return DelimitedDocument(file, reading) if suffix in (".csv", ".tsv") else open_json(file, reading)
+
+
+def _cleaned(asked: Sequence[str] | Change) -> Change:
+    if isinstance(asked, str):
+        raise TypeError(f"captions must be a list of texts, not the text {asked!r}")
+    change = asked if isinstance(asked, Change) else Change(captions=asked)
+    if change.captions is None:
+        return change
+    texts = tuple(text.rstrip("\r\n") for text in change.captions)
+    return Change(captions=tuple(text for text in texts if text.strip()), rejected=change.rejected)

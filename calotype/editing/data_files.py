@@ -1,0 +1,43 @@
+"""Captions in data files: CSV, TSV, JSON and JSON lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from calotype.editing.captions import Captions, Change
+from calotype.editing.document import Document
+from calotype.editing.places import Place, entries_by_id, set_captions, set_rejected
+from calotype.errors import EditError
+from calotype.manifest.reading import Reading
+
+__all__ = ["DataFileCaptions"]
+
+
+class DataFileCaptions(Captions):
+    """The captions of one data file, or of several that are one dataset.
+
+    Args:
+        files: In the manifest's order.
+        reading: How the manifest reads them.
+    """
+
+    def __init__(self, files: Sequence[Path], reading: Reading) -> None:
+        super().__init__(reading)
+        self.root = reading.home
+        self._files = list(files)
+        self._places()  # what can't be read or changed is said at once
+
+    def _places(self) -> dict[str, Place]:
+        places: dict[str, Place] = {}
+        for id, document, entry in entries_by_id([self._document(file) for file in self._files]):
+            places.setdefault(id, Place()).entries.append((document, entry))
+        return places
+
+    def _change(self, place: Place, change: Change, files: dict[Path, bytes], *, sidecars: bool) -> list[Document]:
+        if sidecars:
+            raise EditError(
+                f"{self._files[0]}: caption files beside pictures are for folders of pictures, not data files"
+            )
+        changed = [] if change.rejected is None else set_rejected(place.entries, change.rejected)
+        return changed if change.captions is None else [*changed, *set_captions(place.entries, change.captions)]

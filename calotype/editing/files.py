@@ -1,0 +1,103 @@
+"""Files that are changed in place: replaced as a whole, kept before bulk changes, and by one process at a time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from calotype.errors import EditError
+
+try:
+    import fcntl
+except ImportError:  # Windows has none: there, who edits with two programs at once has to see to it
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["HOUSE", "back_up", "locked", "replace_file"]
+
+HOUSE: Final = ".calotype"
+"""Hidden folder beside the data for what belongs to it and is no data: backups, the ledger of captions, the lock."""
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Gives a file new contents, or makes it: whoever reads it meanwhile, or after a crash, gets the old or the new.
+
+    A link stays a link, to a new file; rights stay as they were.
+
+    Raises:
+        EditError: The folder can't be written to, or the disk is full.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".calotype-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(target.stat().st_mode & 0o7777 if target.exists() else 0o666 & ~_umask())
+            Path(name).replace(target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise EditError(f"{path}: can't be written: {error.strerror}; nothing of it was changed") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def back_up(files: Iterable[Path], root: Path) -> Path:
+    """Copies files as they are to a new folder `root/.calotype/backups/<time>`, under their places below `root`.
+
+    Files that are not there yet are passed over; those outside `root` go to its folder `outside`.
+
+    Returns:
+        The new folder.
+
+    Raises:
+        EditError: They can't be copied, so the change that they are copied for must not begin.
+    """
+    backups = root / HOUSE / "backups"
+    try:
+        backups.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=backups, prefix=datetime.now().strftime("%Y-%m-%d_%H-%M-%S_")))
+        folder.chmod(0o777 & ~_umask())
+        for file in files:
+            if not file.is_file():
+                continue
+            inside = file.is_relative_to(root)
+            place = folder / (file.relative_to(root) if inside else Path("outside", *file.parts[1:]))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, place)
+    except OSError as error:
+        raise EditError(f"{backups}: no backup can be made: {error.strerror}; nothing was changed") from error
+    return folder
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Only one process or thread at a time is inside, for one `root`.
+
+    Raises:
+        EditError: Nothing can be written there.
+    """
+    place = root / HOUSE / "lock"
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file = place.open("ab")
+    except OSError as error:
+        raise EditError(f"{root}: captions can't be changed here: {error.strerror}") from error
+    with file:
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield

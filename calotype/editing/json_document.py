@@ -1,0 +1,233 @@
+"""JSON and JSON lines as documents: a changed row is written anew, its other values and all other lines stay."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from calotype.editing.document import Document, find_entries
+from calotype.errors import EditError, ManifestError
+from calotype.manifest.columns import Columns, find_columns
+from calotype.manifest.json_files import decoded_lines, is_row, keyed_rows, parse_json, row_problem, wrapped_rows
+from calotype.manifest.reading import Reading
+from calotype.manifest.values import encodable, table_of
+
+__all__ = ["JsonLines", "open_json"]
+
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+def open_json(file: Path, reading: Reading) -> Document:
+    """The document of a `.json` or `.jsonl` file, whichever form it has.
+
+    Raises:
+        ManifestError: It can't be read.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ManifestError(f"{file}: can't be read: {error.strerror}") from error
+    head = data.removeprefix(_BOM).lstrip()
+    if file.suffix.lower() == ".json" and head:
+        if head[:1] == b"[":
+            whole = parse_json(file)
+            return JsonTree(file, data, reading, whole=whole, rows=whole)
+        try:
+            whole = json.loads(head)
+        except ValueError:  # more than one object: lines
+            whole = None
+        if isinstance(whole, dict) and not is_row(whole, reading.columns):
+            rows = wrapped_rows(whole)
+            if rows is not None:
+                return JsonTree(file, data, reading, whole=whole, rows=rows)
+            return JsonTree(file, data, reading, whole=whole, rows=keyed_rows(whole), keys=list(whole))
+    return JsonLines(file, data, reading)
+
+
+@dataclass(slots=True, eq=False)
+class _Row:
+    """One row, and whether it has been changed."""
+
+    value: Any
+    changed: bool = False
+
+
+class _JsonDocument(Document):
+    """What the forms of JSON share: rows are objects, and captions are texts or lists of texts in them."""
+
+    def _read(
+        self,
+        file: Path,
+        rows: list[_Row],
+        reading: Reading,
+        where: Callable[[int], str],
+        given: dict[str, tuple[str, ...] | None],
+    ) -> None:
+        self.file, self._rows = file, rows
+        objects = [row.value for row in rows if isinstance(row.value, dict)]
+        names = list(dict.fromkeys(name for value in objects for name in value))
+        self.entries = []
+        if not objects:
+            self._columns = Columns(image="file_name", captions=("text",), rejected="rejected")
+            return
+        columns = find_columns(names, given, str(file))
+        good = [row for row in rows if row_problem(row.value, columns) is None]
+        if good:
+            table = table_of([row.value for row in good], names, columns.captions)
+            self.entries = find_entries(table, columns, good, file, reading, where)
+        usual = "text" if columns.image == "file_name" else "caption"
+        self._columns = replace(columns, captions=columns.captions or (usual,), rejected=columns.rejected or "rejected")
+
+    def set_captions(self, records: Sequence[Any], captions: Sequence[str]) -> None:
+        for text in captions:
+            if not encodable(text):
+                raise EditError(f"{self.file}: {text!r} holds half a surrogate pair, which is no text")
+        first, *others = records
+        self._put(first, captions)
+        for record in others:
+            self._put(record, ())
+
+    def _put(self, record: _Row, captions: Sequence[str]) -> None:
+        """The last of several columns takes what the others have no room for."""
+        row = record.value
+        *single, last = self._columns.captions
+        given: list[tuple[str, Any]] = [
+            (name, captions[place] if place < len(captions) else None) for place, name in enumerate(single)
+        ]
+        rest = list(captions[len(single) :])
+        as_list = len(rest) > 1 or isinstance(row.get(last), list)
+        given.append((last, rest if as_list else rest[0] if rest else None))
+        for name, value in given:
+            if isinstance(row.get(name), list) and not isinstance(value, list):
+                value = [] if value is None else [value]
+            if value is not None or row.get(name) is not None:
+                row[name] = value
+                record.changed = True
+
+    def set_rejected(self, record: Any, rejected: bool) -> None:
+        name = self._columns.rejected
+        assert name is not None
+        if not rejected and name not in record.value:
+            return
+        known = (row.value.get(name) for row in self._rows if isinstance(row.value, dict))
+        usual = next((value for value in known if value is not None), True)
+        words = {str: ("false", "true"), bool: (False, True)}.get(type(usual), (0, 1))
+        record.value[name] = words[rejected]
+        record.changed = True
+
+    def _level(self) -> None:
+        """A column that holds a list in one row holds lists in all: other readers allow one type a column."""
+        rows = [row for row in self._rows if isinstance(row.value, dict)]
+        for name in self._columns.captions:
+            if any(row.changed and isinstance(row.value.get(name), list) for row in rows):
+                for row in rows:
+                    if isinstance(row.value.get(name), str):
+                        row.value[name] = [row.value[name]]
+                        row.changed = True
+
+
+class JsonLines(_JsonDocument):
+    """One object a line. Lines that nothing has changed stay byte for byte, bad ones too."""
+
+    def __init__(self, file: Path, data: bytes, reading: Reading) -> None:
+        self._bom = data.startswith(_BOM)
+        self._lines = io.BytesIO(data.removeprefix(_BOM)).readlines()
+        self._at: dict[int, _Row] = {}
+        rows = []
+        numbers = []
+        for number, value in decoded_lines(self._lines):
+            row = _Row(value)
+            self._at[number - 1] = row
+            rows.append(row)
+            numbers.append(number)
+        self._read(file, rows, reading, lambda row: f"{file}:{numbers[row]}", dict(reading.columns))
+
+    def add(self, picture: str) -> Any:
+        row = _Row({self._columns.image: picture}, changed=True)
+        if self._lines and not self._lines[-1].endswith(b"\n"):
+            self._lines[-1] += b"\n"
+        self._at[len(self._lines)] = row
+        self._lines.append(b"\n")
+        self._rows.append(row)
+        return row
+
+    def render(self) -> bytes:
+        self._level()
+        lines = list(self._lines)
+        for place, row in self._at.items():
+            if row.changed:
+                end = lines[place][len(lines[place].rstrip(b"\r\n")) :]
+                lines[place] = json.dumps(row.value, ensure_ascii=False).encode("utf-8") + end
+        return (_BOM if self._bom else b"") + b"".join(lines)
+
+
+class JsonTree(_JsonDocument):
+    """A file that is one value: an array of rows, one inside an object, or an object keyed by path.
+
+    Args:
+        file: Where it is.
+        data: What it holds.
+        reading: How to read it.
+        whole: The value.
+        rows: Objects; part of `whole`, or made from it where it is keyed.
+        keys: Of the rows of an object keyed by path.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        data: bytes,
+        reading: Reading,
+        *,
+        whole: Any,
+        rows: list[Any],
+        keys: list[str] | None = None,
+    ) -> None:
+        self._whole, self._list, self._keys = whole, rows, keys
+        text = data.removeprefix(_BOM).decode("utf-8")
+        indent = re.match(r"[\[{]\r?\n([ \t]+)", text.lstrip())
+        self._indent = indent[1] if indent else None
+        self._end = text[len(text.rstrip()) :]
+        self._bom = data.startswith(_BOM)
+        given = dict(reading.columns)
+        if keys is not None:
+            given["image"] = ("image",)
+        self._read(
+            file,
+            [_Row(value) for value in rows],
+            reading,
+            lambda row: f"{file} item {row + 1}" if keys is None else f"{file} at {keys[row]!r}",
+            given,
+        )
+
+    def add(self, picture: str) -> Any:
+        row = _Row({self._columns.image: picture}, changed=True)
+        self._rows.append(row)
+        if self._keys is None:
+            self._list.append(row.value)
+        else:
+            self._keys.append(picture)
+        return row
+
+    def render(self) -> bytes:
+        self._level()
+        if self._keys is not None:
+            for key, row in zip(self._keys, self._rows, strict=True):
+                if row.changed:
+                    self._whole[key] = self._keyed(row.value, self._whole.get(key))
+        text = json.dumps(self._whole, ensure_ascii=False, indent=self._indent) + self._end
+        return (_BOM if self._bom else b"") + text.encode("utf-8")
+
+    def _keyed(self, row: dict[str, Any], old: Any) -> Any:
+        """What an object keyed by path has for a row: the caption alone, while that is all there is."""
+        value = {name: item for name, item in row.items() if name != self._columns.image}
+        if not isinstance(old, dict) and set(value) <= {"caption"}:
+            return value.get("caption")
+        if isinstance(old, dict) and self._columns.image in old:
+            value = {self._columns.image: old[self._columns.image], **value}
+        return value

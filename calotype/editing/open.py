@@ -1,0 +1,81 @@
+"""`open_captions`: what a path is, and so how its captions are read and changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from calotype.editing.captions import Captions
+from calotype.editing.data_files import DataFileCaptions
+from calotype.editing.folder import FolderCaptions
+from calotype.errors import EditError, MissingPathError
+from calotype.ledger import Ledger
+from calotype.manifest.columns import ColumnMap, parse_column_map
+from calotype.manifest.folder import list_folder
+from calotype.manifest.hub import is_saved_dataset
+from calotype.manifest.reading import Reading
+from calotype.manifest.sources import PathLike, absolute, data_files_of, find_sources
+
+__all__ = ["open_captions"]
+
+
+def open_captions(
+    path: PathLike | Sequence[PathLike],
+    *,
+    columns: ColumnMap | None = None,
+    root: PathLike | None = None,
+    recursive: bool = True,
+    caption_lines: Literal["one", "many"] = "one",
+) -> Captions:
+    """The captions of a folder of pictures or of data files, to be read and changed where they are.
+
+    Rows, ids and captions are those of `load_manifest` with the same options, where each row is good.
+
+    Args:
+        path: One folder, or one or more `.csv`, `.tsv`, `.json` or `.jsonl` files.
+        columns: As for `load_manifest`.
+        root: As for `load_manifest`.
+        recursive: As for `load_manifest`.
+        caption_lines: As for `load_manifest`.
+
+    Raises:
+        EditError: What is there can be read but not changed in place; names the command that makes something of it
+            that can.
+        ManifestError: It can't be read.
+    """
+    sources = find_sources(path, None, None)
+    if sources.hub is not None:
+        raise _only_read(str(path), "captions of a hub dataset")
+    folder = sources.folders[0] if len(sources.folders) == 1 and not sources.files and not sources.images else None
+    if sources.images or (sources.folders and folder is None):
+        raise EditError(f"{sources}: captions are changed in one folder, or in data files; give the folder itself")
+    reading = Reading(
+        root=absolute(root) if root is not None else sources.root,
+        home=sources.root,
+        image_root=absolute(root) if root is not None else None,
+        columns=parse_column_map(columns),
+        need_captions=False,
+        recursive=recursive,
+        many_lines=caption_lines == "many",
+        split=None,
+        skip=True,
+        ledger=Ledger(),
+    )
+    if folder is None:
+        return DataFileCaptions(sources.files, reading)
+    if is_saved_dataset(folder):
+        raise _only_read(str(folder), "captions of a saved dataset")
+    listing = list_folder(folder, recursive, reading.bad)
+    if listing.images:
+        return FolderCaptions(folder, reading)
+    files = data_files_of(folder, listing)
+    if not files:
+        raise MissingPathError(f"{folder}: no pictures found; expected images, or a data file that lists them")
+    return DataFileCaptions(files, reading)
+
+
+def _only_read(place: str, what: str) -> EditError:
+    return EditError(
+        f"{place}: {what} can't be changed in place; `calotype convert {place} NEW_FOLDER --to imagefolder` makes a "
+        "folder of it, whose captions can"
+    )
