@@ -74,10 +74,10 @@ class HttpBackend:
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
             raise ConfigError(f"concurrency: a whole number above 0 was expected, found {concurrency!r}")
         self.concurrency = concurrency
-        self._key_from = api_key_env or API_KEY
         self._server = Server(
             url,
             key=_key(api_key_env),
+            key_from=f"the environment variable {api_key_env or API_KEY}",
             timeout=timeout,
             retries=retries,
             patience=patience,

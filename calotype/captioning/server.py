@@ -67,6 +67,7 @@ class Server:
     Args:
         url: Where the API begins: `http://localhost:8000/v1`. A host alone is taken to have it at `/v1`.
         key: Sent as `Authorization: Bearer …`; None sends nothing. No other host gets it: redirects are not followed.
+        key_from: Where keys come from, for a person whose key is missing or wrong.
         timeout: Seconds that one try may take in all, the model's thinking included.
         retries: Tries after the first.
         patience: Seconds that one request waits for a busy server at most.
@@ -77,14 +78,22 @@ class Server:
     """
 
     def __init__(
-        self, url: str, *, key: str | None, timeout: float, retries: int, patience: float, connections: int
+        self,
+        url: str,
+        *,
+        key: str | None,
+        key_from: str,
+        timeout: float,
+        retries: int,
+        patience: float,
+        connections: int,
     ) -> None:
         for name, value, least in (("timeout", timeout, 0.001), ("retries", retries, 0), ("patience", patience, 0)):
             if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
                 raise ConfigError(f"{name}: a number of at least {least} was expected, found {value!r}")
         self.url = _api(url)
         self.timeout, self.retries, self.patience = timeout, retries, patience
-        self._key = key
+        self._key, self._key_from = key, key_from
         self._pool = new_pool(hosts=1, connections=connections)
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -191,7 +200,8 @@ class Server:
                 "the right address"
             )
         if status in (401, 403):
-            return CaptionError(f"{self.url}: {reason}")
+            sent = "the key" if self._key else "no key was sent: it"
+            return CaptionError(f"{self.url}: {reason} ({sent} is taken from {self._key_from})")
         if status in (404, 405):
             return NotThereError(f"{self.url}: {reason} (to {path})")
         return RequestFailedError(reason, kind="refused")
