@@ -7,16 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from calotype.components import check_options
 from calotype.dataset import TextToImageDataset
 from calotype.errors import ConfigError, unknown_key
 from calotype.images import Downloads, Fetcher, ImageReader
 from calotype.ledger import Ledger
-from calotype.manifest import load_manifest
+from calotype.manifest import Manifest, load_manifest
 from calotype.models import build_model_transform, check_model_transform, get_spec
 from calotype.pixel_cache import PixelCache
 from calotype.sizing import choose_buckets, fixed_size
-from calotype.transforms import CaptionProgram, ImageProgram
+from calotype.transforms import PLACEHOLDER, CaptionProgram, ImageProgram
 from calotype.types import ModelTransform, Transform
 
 __all__ = ["is_option", "text_to_image_dataset"]
@@ -50,7 +53,7 @@ def text_to_image_dataset(
 
     Args:
         model_transform: The model's transform (`FluxTransform`, …), or None to take it from `model`.
-        path: Folder, data file, glob, list of these, or the name of a hub dataset.
+        path: Folder, data file, glob, list of these, the name of a hub dataset, or a `Manifest` that is loaded already.
         source: Another name for `path`.
         img_transform: Options of `ImageProgram`, a `_component_` mapping, a callable, a list of those, or None.
         caption_transform: Options of `CaptionProgram`, a `_component_` mapping, a callable, or None.
@@ -98,14 +101,18 @@ def text_to_image_dataset(
     fetch_options = _options("fetch", fetch) | {"downloads": _downloads(downloads)}
     check_options(Fetcher, (), fetch_options, where="fetch")
     _check_names(manifest_options)
+    if isinstance(path, Manifest) and manifest_options:
+        raise ConfigError(f"{', '.join(manifest_options)}: come too late for a path that is a manifest, loaded already")
+    manifest = _manifest(
+        path if path is not None else source,
+        missing_captions=missing_captions,
+        on_error=on_error,
+        ledger=ledger,
+        **manifest_options,
+    )
+    _check_placeholders(manifest, caption_program, on_error)
     return TextToImageDataset(
-        load_manifest(
-            path if path is not None else source,
-            missing_captions=missing_captions,
-            on_error=on_error,
-            ledger=ledger,
-            **manifest_options,
-        ),
+        manifest,
         image_program=image_program,
         caption_program=caption_program,
         model_transform=model_transform,
@@ -116,6 +123,31 @@ def text_to_image_dataset(
         pixel_cache=_pixel_cache(pixel_cache),
         spec=spec,
     )
+
+
+def _manifest(path: Any, **options: Any) -> Manifest:
+    return path if isinstance(path, Manifest) else load_manifest(path, **options)
+
+
+def _check_placeholders(manifest: Manifest, program: CaptionProgram, on_error: str) -> None:
+    """Captions that wait for a trigger: without one, a model would learn the placeholder."""
+    if program.trigger is not None or program.custom:
+        return
+    waiting = pc.unique(pc.list_parent_indices(manifest.captions).filter(_has_placeholder(manifest.captions)))
+    if not len(waiting):
+        return
+    ids = manifest.ids.take(waiting).to_pylist()
+    if on_error == "raise":
+        raise ConfigError(
+            f"caption_transform: the captions of {len(ids):,} of {len(manifest):,} images have {PLACEHOLDER} in them "
+            f"({ids[0]!r} is the first), and there is no trigger to put there; set caption_transform.trigger"
+        )
+    for id in ids:
+        manifest.ledger.add("placeholder", id, f"a caption has {PLACEHOLDER} in it, and there is no trigger")
+
+
+def _has_placeholder(captions: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.match_substring(pc.list_flatten(captions), PLACEHOLDER)
 
 
 def _downloads(option: str | Path | Mapping[str, Any] | None) -> Downloads | None:

@@ -39,6 +39,7 @@ def load_manifest(
     column_map: ColumnMap | None = None,
     source: PathLike | Sequence[PathLike] | None = None,
     on_error: Literal["raise", "skip"] = "raise",
+    keep_rejected: bool = False,
     ledger: Ledger | None = None,
 ) -> Manifest:
     """What pictures there are and which captions they have. No picture is opened.
@@ -64,6 +65,7 @@ def load_manifest(
         column_map: Another name for `columns`.
         source: Another name for `path`; may be `json`, `csv`, `parquet`, … with `data_files`.
         on_error: What to do with a bad row: `raise`, or `skip` it with a ledger entry.
+        keep_rejected: Also give the rows that a column `rejected` leaves out, as whoever reviews them wants it.
         ledger: Where what is left out is listed; a new one by default.
 
     Raises:
@@ -102,6 +104,7 @@ def load_manifest(
         many_lines=caption_lines == "many",
         split=None if validation else split,
         skip=on_error == "skip",
+        keep_rejected=keep_rejected,
         ledger=ledger if ledger is not None else Ledger(),
     )
     parts, formats = read_sources(sources, reading)

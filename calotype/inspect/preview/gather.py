@@ -26,7 +26,7 @@ from calotype.models import TokenTransform
 from calotype.pixel_cache import PixelCache
 from calotype.types import Batch, Geometry, SampleKey
 
-__all__ = ["gather"]
+__all__ = ["draw_sample", "gather"]
 
 _SHOWN = 512
 """Longer side of originals and further draws, at most."""
@@ -124,7 +124,7 @@ def _explain(
         original=_small(reader.any.pixels),
         geometry=geometry,
         image=_array(image if trained is None else trained),
-        draws=tuple(_draw(twin, reader, key._replace(epoch=key.epoch + n, repeat=0)) for n in range(1, draws + 1)),
+        draws=tuple(draw_sample(twin, reader, key._replace(epoch=key.epoch + n, repeat=0)) for n in range(1, draws + 1)),
         caption=caption,
         captions=len(row.captions),
         tokens=_tokens(dataset, caption.text),
@@ -165,7 +165,14 @@ def _came(
     raise last
 
 
-def _draw(twin: TextToImageDataset, reader: KeptReader, key: SampleKey) -> Draw:
+def draw_sample(twin: TextToImageDataset, reader: KeptReader, key: SampleKey) -> Draw:
+    """One draw of a picture, made at the size that is shown.
+
+    Args:
+        twin: Reads with `reader`.
+        reader: Has read the picture before.
+        key: Of the sample.
+    """
     program = twin.image_program
     if program.custom:  # callables may depend on the size
         image, geometry = twin.image(key)
