@@ -49,6 +49,18 @@ def test_public_names_are_sorted_and_there():
         assert getattr(calotype, name) is not None
 
 
+def test_captions_that_wait_for_a_trigger_are_not_trained_on_without_one(tmp_path, photos):
+    rows = [("0.jpg", "{trigger} sits"), ("1.jpg", "a dog")]
+    lines = [json.dumps({"image": str(photos / f"0{name}"), "caption": text}) for name, text in rows]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match=r"captions of 1 of 2 images have {trigger} in them .*set caption_t"):
+        load(tmp_path / "rows.jsonl")
+    lenient = load(tmp_path / "rows.jsonl", on_error="skip")
+    assert lenient.manifest.ledger.counts() == {"placeholder": 1}
+    dataset = load(tmp_path / "rows.jsonl", caption_transform={"trigger": "sks"})
+    assert [dataset.caption(SampleKey(i)).text for i in range(2)] == ["sks sits", "sks, a dog"]
+
+
 def test_a_flux_sample(photos):
     dataset = load(
         photos,

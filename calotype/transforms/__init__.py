@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from calotype.transforms.buckets import Buckets
-from calotype.transforms.caption import CaptionDraw, CaptionProgram, Part
+from calotype.transforms.caption import PLACEHOLDER, CaptionDraw, CaptionProgram, Part
 from calotype.transforms.image import ImageOutcome, ImageProgram
 
-__all__ = ["Buckets", "CaptionDraw", "CaptionProgram", "ImageOutcome", "ImageProgram", "Part"]
+__all__ = ["PLACEHOLDER", "Buckets", "CaptionDraw", "CaptionProgram", "ImageOutcome", "ImageProgram", "Part"]

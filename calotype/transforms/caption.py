@@ -17,7 +17,10 @@ from calotype.errors import ConfigError
 from calotype.transforms.options import as_list, known_keys, plain, probability
 from calotype.types import SampleKey
 
-__all__ = ["CaptionDraw", "CaptionProgram", "Part"]
+__all__ = ["PLACEHOLDER", "CaptionDraw", "CaptionProgram", "Part"]
+
+PLACEHOLDER = "{trigger}"
+"""What a caption or template has where the trigger belongs: so another trigger needs no new captions."""
 
 _OPTIONS = (
     "choose",
@@ -63,9 +66,10 @@ class CaptionDraw:
 class CaptionProgram:
     """Draws the caption of a sample. With no option set, it passes through byte for byte.
 
-    The order: choose a caption, drop and shuffle its parts, join them, custom callables, template or trigger, and last
-    the drop of the whole. Every draw follows from (seed, key), and no option's draws depend on another option; raising
-    `drop` only adds dropped captions to those dropped before.
+    The order: choose a caption, drop and shuffle its parts, join them, put the trigger where the caption says
+    `{trigger}`, custom callables, template or trigger, and last the drop of the whole. Every draw follows from (seed,
+    key), and no option's draws depend on another option; raising `drop` only adds dropped captions to those dropped
+    before.
 
     Args:
         drop: Probability that the text is empty, for classifier-free guidance. `true` is refused: say how often.
@@ -75,7 +79,8 @@ class CaptionProgram:
         separator: Between parts. Parts are joined again with it and one space, when one was dropped or moved.
         choose: Which of several captions: `random`, `first`, `longest` (in characters, the first on a tie), or a list
             of weights by position; captions beyond the list have weight 0.
-        trigger: The word that the model is to learn. Without a template it is put in front: `trigger, caption`.
+        trigger: The word that the model is to learn. It stands wherever a caption has `{trigger}`; a caption that has
+            none gets it, without a template, in front: `trigger, caption`.
         template: Text with `{caption}` and, if a trigger is set, `{trigger}` in it. Around an empty caption the spaces
             and separators that would dangle at its ends are left out.
         custom: Callables str → str. One that has an argument named `rng` gets a `numpy.random.Generator` to draw from;
@@ -110,6 +115,7 @@ class CaptionProgram:
         self.choose = _choose(choose)
         self.trigger = _text(trigger, key="trigger")
         self.template = _template(_text(template, key="template"), self.trigger)
+        self._own_template = template is not None
         self.custom = _callables(custom)
 
     @classmethod
@@ -213,12 +219,20 @@ class CaptionProgram:
     ) -> CaptionDraw:
         raw = captions[choice] if captions else ""
         text, parts = self._parts(raw, rng, shuffled=shuffled)
+        placed = self.trigger is not None and PLACEHOLDER in text
+        if placed:
+            text = self._fill(text)
+            parts = [replace(part, text=self._fill(part.text)) for part in parts]
         for position, step in enumerate(self.custom):
             changed = _call(step, text, np.random.Generator(np.random.Philox([int(custom_draw * 2**53), position])))
             if changed != text:
                 text, parts = changed, [Part(changed, "added")]
-        text, parts = self._surround(text, parts)
+        if not placed or self._own_template:
+            text, parts = self._surround(text, parts)
         return CaptionDraw(text=text, raw=raw, choice=choice, parts=tuple(parts), dropped=False)
+
+    def _fill(self, text: str) -> str:
+        return text.replace(PLACEHOLDER, self.trigger or "")
 
     def whole(self) -> CaptionProgram:
         """The same program with nothing dropped and nothing moved: what it makes of a caption at its longest."""
@@ -273,7 +287,7 @@ class CaptionProgram:
         if template is None:
             return caption, parts
         # The pieces are joined, never formatted: captions and triggers may hold braces.
-        before, after = (piece.replace("{trigger}", self.trigger or "") for piece in template.split("{caption}"))
+        before, after = map(self._fill, template.split("{caption}"))
         if not caption.strip():
             dangling = f" \t\n{self.separator}"
             before = f"{before}{after}".strip(dangling)
@@ -306,15 +320,15 @@ def _text(value: Any, *, key: str) -> str | None:
 
 def _template(template: str | None, trigger: str | None) -> str | None:
     if template is None:
-        return None if trigger is None else "{trigger}, {caption}"
+        return None if trigger is None else f"{PLACEHOLDER}, {{caption}}"
     if template.count("{caption}") != 1:
         raise ConfigError(
             f"template: found {template!r}; expected {{caption}} in it once, such as "
             "'a photo of {trigger}, {caption}'"
         )
-    if trigger is None and "{trigger}" in template:
+    if trigger is None and PLACEHOLDER in template:
         raise ConfigError(f"template: found {template!r} and no trigger; set trigger, or leave {{trigger}} out")
-    if trigger is not None and "{trigger}" not in template:
+    if trigger is not None and PLACEHOLDER not in template:
         raise ConfigError(f"template: found {template!r}, without the trigger {trigger!r}; add {{trigger}} to it")
     return template
 

@@ -91,6 +91,17 @@ def test_a_trigger_recomputes_texts_only(folder, tmp_path):
     assert planned(make_job(folder, tmp_path / "store", caption_transform={"trigger": "sks"})) == (0, len(NAMES))
 
 
+def test_another_trigger_in_captions_that_wait_for_one_recomputes_texts_only(folder, tmp_path):
+    for file in folder.glob("*.txt"):
+        file.write_text(f"{{trigger}} and {file.stem}")
+    stems = [file.stem for file in folder.glob("*.txt")]
+    job, _ = run(folder, tmp_path / "store", caption_transform={"trigger": "sks"})
+    again = make_job(folder, tmp_path / "store", caption_transform={"trigger": "ohwx"})
+    _, work = again.plan()
+    assert not work.pictures and {text.text for text in work.texts} == {f"ohwx and {stem}" for stem in stems}
+    assert planned(job) == (0, 0)
+
+
 def test_one_caption_recomputes_one_text(folder, tmp_path):
     run(folder, tmp_path / "store")
     (folder / "coffee.txt").write_text("a cup")

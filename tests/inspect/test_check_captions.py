@@ -84,6 +84,16 @@ def test_a_trigger_that_some_captions_lack(check):
     assert (facts.trigger, facts.trigger_in) == ("sks", 5)
 
 
+def test_captions_that_wait_for_a_trigger(check):
+    captions = ["{trigger} sits", "a dog", "{trigger} and a cat"]
+    _, found = check(captions, on_error="skip")
+    (one,) = found["placeholder"]
+    assert one.level == "error" and "2 of 3" in one.detail and names(one) == ["00.jpg", "02.jpg"]
+    facts, found = check(captions, caption_transform={"trigger": "sks"})
+    assert (facts.trigger, facts.trigger_in) == ("sks", 2)
+    assert not {"placeholder", "trigger_twice", "trigger_missing", "no_trigger"} & set(found)
+
+
 def test_a_trigger_that_all_have_is_fine(check):
     facts, found = check([f"photo of ohwx man, {text}" for text in CAPTIONS])
     assert (facts.trigger, facts.trigger_in) == ("ohwx", 6)

@@ -181,6 +181,7 @@ def test_choose(choose, shares):
         ({"template": "{caption}, film grain"}, "", "film grain"),
         ({"template": "painting: {caption}."}, "{caption} {trigger}", "painting: {caption} {trigger}."),
         ({"trigger": "sks", "template": "{trigger} and {trigger}: {caption}"}, " x ", "sks and sks:  x "),
+        ({"trigger": "sks", "template": "art: {trigger}, {caption}"}, "{trigger} sits", "art: sks, sks sits"),
     ],
 )
 def test_trigger_and_template(options, caption, expected):
@@ -193,6 +194,29 @@ def test_trigger_and_template(options, caption, expected):
 def test_added_parts_stand_where_they_are_read():
     draw = program(trigger="sks", template="<{trigger}> {caption}!").draw(["a, b"], KEY, 0)
     assert draw.parts == (Part("<sks> ", "added"), Part("a", "kept"), Part("b", "kept"), Part("!", "added"))
+
+
+def test_a_trigger_stands_where_the_caption_says():
+    captions = ["{trigger} and a dog, {trigger} smiles", "a beach, no one there"]
+    drawn = {draw.raw: draw for draw in draws(program(trigger="jo, the cat"), captions, n=40)}
+    assert drawn[captions[0]].text == "jo, the cat and a dog, jo, the cat smiles"
+    assert drawn[captions[0]].parts == (Part("jo, the cat and a dog", "kept"), Part("jo, the cat smiles", "kept"))
+    assert drawn[captions[1]].text == "jo, the cat, a beach, no one there"
+
+
+def test_a_trigger_is_never_lost_with_a_part_nor_changed_by_a_custom_step_that_knows_no_braces():
+    texts = {draw.text for draw in draws(program(trigger="sks", drop_parts=0.5), ["a dog, {trigger} smiles, sun"])}
+    assert all(text.count("sks") == 1 and "{" not in text for text in texts) and "sks, a dog" in texts
+    assert program(trigger="sks", custom=louder)(["{trigger} smiles"], KEY, 0) == "SKS SMILES"
+
+
+def test_another_trigger_changes_texts_and_no_draws():
+    options = {"shuffle_parts": 0.5, "drop_parts": 0.3, "drop": 0.1}
+    captions = ["{trigger} sits, red, blue, green", "a dog, {trigger}, sun"]
+    first, second = (draws(program(trigger=word, **options), captions) for word in ("sks", "ohwx"))
+    assert [draw.text.replace("sks", "ohwx") for draw in first] == [draw.text for draw in second]
+    outcomes = [program(trigger=word, **options).outcomes(captions, variants=4) for word in ("sks", "ohwx")]
+    assert {text.replace("sks", "ohwx"): chance for text, chance in outcomes[0].items()} == outcomes[1]
 
 
 def louder(text):

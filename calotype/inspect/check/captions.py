@@ -13,6 +13,7 @@ from calotype.inspect.check.report import CaptionFacts, Finding, finding
 from calotype.inspect.check.tokens import longest_texts
 from calotype.inspect.check.wording import odd_characters, opener, refusal
 from calotype.models import Tokenizer, TokenTransform
+from calotype.transforms import PLACEHOLDER
 
 __all__ = ["caption_findings", "likely_trigger"]
 
@@ -127,9 +128,13 @@ def _trigger(
     """(the trigger, images with it in their raw captions, findings)."""
     program = dataset.caption_program
     if program.trigger is not None:
-        holders = [row for row, captions in enumerate(rows) if any(_has(text, program.trigger) for text in captions)]
+        trigger = program.trigger
+        holders = [row for row, captions in enumerate(rows) if any(_holds(text, trigger) for text in captions)]
         found = list(_set_trigger(dataset, program.trigger, rows, ids))
         return program.trigger, len(holders), found
+    if waiting := [row for row, captions in enumerate(rows) if any(PLACEHOLDER in text for text in captions)]:
+        detail = f"{len(waiting):,} of {len(rows):,} images have captions with {PLACEHOLDER}, and no trigger is set"
+        return None, 0, [finding("placeholder", "", detail, others=tuple(ids[row] for row in waiting))]
     word = likely_trigger(rows, _clip(dataset))
     if word is None:
         if len(rows) > _SMALL or program.template or program.custom:
@@ -214,6 +219,10 @@ def _clip(dataset: TextToImageDataset) -> Tokenizer | None:
     transform = dataset.model_transform
     fields = transform.fields if isinstance(transform, TokenTransform) else ()
     return next((field.tokenizer for field in fields if field.spec.kind == "clip"), None)
+
+
+def _holds(text: str, trigger: str) -> bool:
+    return PLACEHOLDER in text or _has(text, trigger)
 
 
 def _has(text: str, trigger: str) -> bool:

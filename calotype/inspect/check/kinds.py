@@ -94,6 +94,12 @@ KINDS: dict[str, Kind] = {
     "trigger_twice": Kind(
         "captions", "warning", "The trigger comes twice", "remove it from the captions, or from the config"
     ),
+    "placeholder": Kind(
+        "captions",
+        "error",
+        "Captions that wait for a trigger",
+        "set caption_transform.trigger: it stands wherever a caption has {trigger}",
+    ),
     "no_trigger": Kind(
         "captions", "note", "No trigger", "to teach one subject or style, set caption_transform.trigger to a rare word"
     ),
