@@ -135,7 +135,7 @@ class Server:
             if again.busy:
                 refusals += 1
                 busy_since = now if busy_since is None else busy_since
-                wait = again.wait if again.wait is not None else _backoff(refusals)
+                wait = max(again.wait, _FIRST_WAIT) if again.wait is not None else _backoff(refusals)
                 if now + wait > busy_since + self.patience:
                     raise RequestFailedError(f"{reason}: longer than patience = {self.patience:g} s", kind="failed")
                 with self._lock:
