@@ -29,6 +29,9 @@ class Csv(TableForm):
         image, (caption,) = super().column_names(images, captions)
         return image, ((caption,) if captions < 2 else tuple(f"{caption}_{number}" for number in range(captions)))
 
+    def column(self, name: str) -> str:
+        return re.sub(r'[",\s]', "_", name) or "column"
+
     def extra(self, value: Any) -> Any:
         return _text(value)
 

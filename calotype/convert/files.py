@@ -32,8 +32,8 @@ def write_files(target: Target, folder: Path, records: Iterator[Record]) -> None
 
 
 def read_files(target: Target, folder: Path, names: Sequence[str]) -> Iterator[bytes]:
-    """The bytes of the files that were copied."""
-    if target.images == "copy":
+    """The bytes of these files, which were copied."""
+    if target.images != "refer":
         for name in names:
             yield (folder / name).read_bytes()
 

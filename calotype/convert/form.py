@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 
     from calotype.convert.columns import Columns
 
-__all__ = ["Finding", "Form", "Images", "Record", "Target"]
+__all__ = ["MEMBER", "Finding", "Form", "Images", "Record", "Target"]
 
 Images = Literal["copy", "link", "embed", "refer"]
 """How the pictures get into the result: as files of their own, as links to the old ones, inside its data files, or
 not at all (the data file says where they are)."""
+
+
+MEMBER = "\0image"
+"""The image column of forms in which a picture has a name of its own; no column can be called so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +98,10 @@ class Form(Protocol):
         """The text as the form can hold it."""
         ...
 
+    def column(self, name: str) -> str:
+        """A column's name as the form can hold it."""
+        ...
+
     def extra(self, value: Any) -> Any:
         """What a value of one of the data's own columns comes back as."""
         ...
@@ -103,6 +111,10 @@ class Form(Protocol):
         ...
 
     def write_part(self, target: Target, folder: Path, part: int, records: Iterator[Record]) -> None: ...
+
+    def files(self, target: Target, part: int, names: Sequence[str]) -> Iterable[str]:
+        """The files that a part consists of, relative to the result."""
+        ...
 
     def read_part(self, target: Target, folder: Path, part: int, names: Sequence[str]) -> Iterator[bytes]:
         """The pictures' bytes as the finished part has them, in order."""

@@ -37,6 +37,9 @@ class SavedDataset:
     def caption(self, text: str) -> str:
         return text
 
+    def column(self, name: str) -> str:
+        return name
+
     def extra(self, value: Any) -> Any:
         return value
 
@@ -44,22 +47,25 @@ class SavedDataset:
         return iter(())
 
     def write_part(self, target: Target, folder: Path, part: int, records: Iterator[Record]) -> None:
-        with pa.OSFile(str(_part(folder, part)), "wb") as file, pa.ipc.new_stream(file, schema(target)) as writer:
+        with pa.OSFile(str(folder / _part(part)), "wb") as file, pa.ipc.new_stream(file, schema(target)) as writer:
             for batch in batches(target, records):
                 writer.write_batch(batch)
+
+    def files(self, target: Target, part: int, names: Sequence[str]) -> Iterable[str]:
+        return (_part(part),)
 
     def read_part(self, target: Target, folder: Path, part: int, names: Sequence[str]) -> Iterator[bytes]:
         if target.images != "embed":
             return
-        with pa.memory_map(str(_part(folder, part))) as file, pa.ipc.open_stream(file) as reader:
+        with pa.memory_map(str(folder / _part(part))) as file, pa.ipc.open_stream(file) as reader:
             for batch in reader:
                 yield from bytes_in(batch.column(0))
 
     def finish(self, target: Target, folder: Path, parts: int, records: Callable[[], Iterator[Record]]) -> None:
         names = [f"data-{part:05d}-of-{parts:05d}.arrow" for part in range(parts)]
         for part, name in enumerate(names):
-            if _part(folder, part).exists():
-                _part(folder, part).rename(folder / name)
+            if (folder / _part(part)).exists():
+                (folder / _part(part)).rename(folder / name)
         digest = xxhash.xxh3_64()
         for record in records():
             digest.update(json.dumps([record.row.id, record.name, record.row.captions]).encode())
@@ -81,5 +87,5 @@ class SavedDataset:
         return {}
 
 
-def _part(folder: Path, part: int) -> Path:
-    return folder / f"data-{part:05d}.arrow"
+def _part(part: int) -> str:
+    return f"data-{part:05d}.arrow"

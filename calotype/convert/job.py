@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import xxhash
@@ -112,20 +113,26 @@ def _records(plan: ConvertPlan, parts: list[Part]) -> Iterator[Record]:
 
 
 def _check_done(plan: ConvertPlan, work: Work, progress: Show) -> None:
-    """Reads what an earlier run wrote, and forgets what is not as it was."""
+    """Reads what an earlier run wrote, forgets what is not as it was, and takes away what it had not finished."""
     for number, part in enumerate(work.parts):
         if _digest(plan, work, number, part) != part.digest:
             work.forget_from(number)
-            return
+            break
         progress(part.end, len(plan))
+    kept: set[Path] = set()
+    for number, part in enumerate(work.parts):
+        names = [part.names.get(index, plan.names[index]) for index in range(part.first, part.end)]
+        kept.update(work.result / file for file in plan.form.files(plan.target, number, names))
+    for file in work.result.rglob("*"):
+        if file not in kept and not file.is_dir():
+            file.unlink()
 
 
 def _digest(plan: ConvertPlan, work: Work, number: int, part: Part) -> str | None:
     """Of the part as it lies on the disk; None when it can't be read."""
     whole = xxhash.xxh3_128()
-    moved = [index for index in range(part.first, part.end) if index not in part.failed]
-    if plan.target.images == "link":
-        moved = [index for index in moved if plan.moves(plan.manifest[index].image)]
+    refs = enumerate(plan.manifest.refs(range(part.first, part.end)), part.first)
+    moved = [index for index, ref in refs if index not in part.failed and plan.moves(ref)]
     names = [part.names.get(index, plan.names[index]) for index in moved]
     try:
         for data in plan.form.read_part(plan.target, work.result, number, names):
@@ -144,7 +151,7 @@ def _check_space(plan: ConvertPlan, work: Work) -> None:
 
 def _write_parts(plan: ConvertPlan, work: Work, reader: ImageReader, on_error: str, progress: Show) -> None:
     first = work.parts[-1].end if work.parts else 0
-    shards = plan.form.shards and plan.target.images == "embed"
+    shards = plan.form.shards and plan.target.images in ("embed", "refer")
     limits = (plan.shard_size, len(plan)) if shards else (_PART_BYTES, _PART_ROWS)
     failed: dict[int, str] = {}
     records = _read(plan, reader, first, failed, on_error)

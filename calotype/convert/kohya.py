@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 from calotype.convert.files import read_files, write_files
 from calotype.convert.form import Finding, Images, Record, Target
 from calotype.convert.jsonl import json_value, odd_types, to_json
-from calotype.convert.names import split_suffix, stem_names
+from calotype.convert.names import Names, split_suffix, tidy, wish
 from calotype.manifest.folder import KOHYA_FOLDER
 from calotype.manifest.manifest import Manifest
 from calotype.types import Row
@@ -41,23 +42,20 @@ class Kohya:
         return "file_name", ()
 
     def names(self, rows: Iterable[Row], images: Images, folder: Path, title: str) -> Iterator[str]:
-        name = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", title).strip(" .") or "pictures"
-        # One run over the rows for both: names are handed out in their order.
-        weights: list[float] = []
-
-        def noted() -> Iterator[Row]:
-            for row in rows:
-                weights.append(row.weight)
-                own = KOHYA_FOLDER.fullmatch(row.id.partition("/")[0])
-                classes.append(own[2] if own and float(own[1]) == row.weight else name)
-                yield row
-
-        classes: list[str] = []
-        for number, stem in enumerate(stem_names(noted(), flat=True)):
-            yield f"{_repeats(weights[number])}_{classes[number]}/{stem}"
+        own = tidy(title.replace("/", "_"))
+        names = Names(by_stem=True)
+        for row in rows:
+            wanted = wish(row.image)
+            repeats = _repeats(row.weight)
+            match = KOHYA_FOLDER.fullmatch(wanted.partition("/")[0]) if "/" in wanted else None
+            name = match[2] if match and int(match[1]) == repeats else own
+            yield names.take(f"{repeats}_{name}/{posixpath.basename(tidy(wanted))}")
 
     def caption(self, text: str) -> str:
         return re.sub(r"[\r\n]+", " ", text)
+
+    def column(self, name: str) -> str:
+        return name
 
     def extra(self, value: Any) -> Any:
         return json_value(value)
@@ -100,6 +98,9 @@ class Kohya:
                 file.write_text("\n".join(record.row.captions) + "\n", encoding="utf-8", newline="\n")
 
         write_files(target, folder, with_captions())
+
+    def files(self, target: Target, part: int, names: Sequence[str]) -> Iterable[str]:
+        return [file for name in names for file in (name, f"{split_suffix(name)[0]}.txt")]
 
     def read_part(self, target: Target, folder: Path, part: int, names: Sequence[str]) -> Iterator[bytes]:
         return read_files(target, folder, names)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from calotype.convert.form import Finding, Images, Record, Target
+from calotype.convert.form import MEMBER, Finding, Images, Record, Target
 from calotype.convert.jsonl import json_value, odd_types
 from calotype.convert.names import split_suffix, wish
 from calotype.convert.webdataset import description
@@ -30,7 +30,7 @@ class Lmdb:
     table: str | None = None
 
     def column_names(self, images: Images, captions: int) -> tuple[str, tuple[str, ...]]:
-        return "\0image", ("text",)
+        return MEMBER, ("text",)
 
     def names(self, rows: Iterable[Row], images: Images, folder: Path, title: str) -> Iterator[str]:
         for number, row in enumerate(rows):
@@ -39,6 +39,9 @@ class Lmdb:
 
     def caption(self, text: str) -> str:
         return text
+
+    def column(self, name: str) -> str:
+        return name
 
     def extra(self, value: Any) -> Any:
         return json_value(value)
@@ -65,6 +68,9 @@ class Lmdb:
                     return
                 except lmdb.MapFullError:
                     size = 2 * max(size, _size(folder))
+
+    def files(self, target: Target, part: int, names: Sequence[str]) -> Iterable[str]:
+        return ("data.mdb",)
 
     def read_part(self, target: Target, folder: Path, part: int, names: Sequence[str]) -> Iterator[bytes]:
         with _lmdb().open(str(folder), readonly=True, lock=False) as environment, environment.begin() as transaction:

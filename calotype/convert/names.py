@@ -19,7 +19,17 @@ from calotype.manifest.manifest import REMOTE
 from calotype.manifest.reading import IMAGE_SUFFIXES
 from calotype.types import ImageRef, Row
 
-__all__ = ["Names", "file_names", "is_whole_file", "reference", "split_suffix", "stem_names", "suffix_of", "wish"]
+__all__ = [
+    "Names",
+    "file_names",
+    "is_whole_file",
+    "reference",
+    "split_suffix",
+    "stem_names",
+    "suffix_of",
+    "tidy",
+    "wish",
+]
 
 _COMPONENT: Final = 180
 """Bytes of UTF-8 that a file's or folder's name may have; systems take 255, and a suffix and a number come on top."""
@@ -93,14 +103,14 @@ def _clean(component: str) -> str:
     return _shortened(component, _COMPONENT)
 
 
-def _tidy(name: str) -> str:
+def tidy(name: str) -> str:
     """Component by component; never out of the folder, and not with kohya's repeats, which would count as weights."""
     name, suffix = split_suffix(name)
     components = [_clean(part) for part in name.split("/") if part not in ("", ".", "..")] or ["picture"]
     if len(components) > 1 and (match := KOHYA_FOLDER.fullmatch(components[0])):
         components[0] = _clean(match[2])
-    tidy = "/".join(components)
-    return (tidy if len(tidy.encode("utf-8")) <= _PATH else components[-1]) + suffix
+    whole = "/".join(components)
+    return (whole if len(whole.encode("utf-8")) <= _PATH else components[-1]) + suffix
 
 
 class Names:
@@ -139,22 +149,16 @@ def file_names(rows: Iterable[Row]) -> Iterator[str]:
     """Names of picture files, as near as can be to those that they had."""
     names = Names()
     for row in rows:
-        yield names.take(_tidy(wish(row.image)))
+        yield names.take(tidy(wish(row.image)))
 
 
-def stem_names(rows: Iterable[Row], *, flat: bool) -> Iterator[str]:
-    """Names that differ in their stems, which hold no dot: what goes together is told by them.
-
-    Args:
-        rows: The rows.
-        flat: Without folders.
-    """
+def stem_names(rows: Iterable[Row]) -> Iterator[str]:
+    """Names that differ in their stems, which hold no dot: what goes together in an archive is told by them."""
     names = Names(by_stem=True)
     for row in rows:
-        folder, base = posixpath.split(_tidy(wish(row.image)))
+        folder, base = posixpath.split(tidy(wish(row.image)))
         stem, suffix = split_suffix(base)
-        base = stem.replace(".", "_") + suffix
-        yield names.take(base if flat or not folder else f"{folder}/{base}")
+        yield names.take(posixpath.join(folder, stem.replace(".", "_") + suffix))
 
 
 def reference(ref: ImageRef, folder: Path) -> str | None:

@@ -40,16 +40,19 @@ class Parquet(TableForm):
             return
         others = [name for name in schema(target).names if name != target.columns.image]
         with pq.ParquetWriter(
-            _part(folder, part), schema(target), compression="none", use_dictionary=others, write_statistics=others
+            folder / _part(part), schema(target), compression="none", use_dictionary=others, write_statistics=others
         ) as writer:
             for batch in batches(target, records):
                 writer.write_batch(batch)
+
+    def files(self, target: Target, part: int, names: Sequence[str]) -> Iterable[str]:
+        return (_part(part),) if target.images == "embed" else super().files(target, part, names)
 
     def read_part(self, target: Target, folder: Path, part: int, names: Sequence[str]) -> Iterator[bytes]:
         if target.images != "embed":
             yield from super().read_part(target, folder, part, names)
             return
-        with pq.ParquetFile(_part(folder, part)) as file:
+        with pq.ParquetFile(folder / _part(part)) as file:
             for batch in file.iter_batches(batch_size=64, columns=[target.columns.image]):
                 yield from bytes_in(batch.column(0))
 
@@ -62,5 +65,5 @@ class Parquet(TableForm):
                 writer.write_batch(batch)
 
 
-def _part(folder: Path, part: int) -> Path:
-    return folder / f"data-{part:05d}.parquet"
+def _part(part: int) -> str:
+    return f"data-{part:05d}.parquet"

@@ -11,7 +11,7 @@ from pathlib import Path
 import xxhash
 
 from calotype.convert.columns import Columns, choose_columns
-from calotype.convert.form import Finding, Form, Images, Record, Target
+from calotype.convert.form import MEMBER, Finding, Form, Images, Record, Target
 from calotype.convert.forms import FORMS
 from calotype.convert.names import is_whole_file, reference
 from calotype.errors import ConfigError
@@ -149,7 +149,9 @@ def _is_single(form: Form, images: Images, place: Path) -> bool:
 
 
 def _check_place(manifest: Manifest, images: Images, place: Path) -> None:
-    if place == manifest.root or (images in ("copy", "link") and manifest.root in place.parents):
+    of_pictures = {"folder", "images"} & set(str(manifest.describe()["format"]).split(", "))
+    inside = of_pictures and images in ("copy", "link") and manifest.root in place.parents
+    if inside or place == manifest.root:
         raise ConfigError(
             f"destination: {place} lies in the source {manifest.root}, whose pictures it would join; name a folder "
             "elsewhere"
@@ -199,16 +201,9 @@ def _columns(form: Form, images: Images, manifest: Manifest, facts: _Facts, name
         sizes=facts.sized,
         weights=facts.weighted,
         extras=manifest.extras.column_names,
-        clean=_clean_name if form.name == "csv" else str,
-        image_is_given=form.table is None and images == "embed" and form.name != "hf",
+        clean=form.column,
+        image_is_given=image == MEMBER,
     )
-
-
-def _clean_name(name: str) -> str:
-    """A name that a CSV header can hold."""
-    for odd in ',"\r\n\t':
-        name = name.replace(odd, "_")
-    return name.strip() or "column"
 
 
 def _findings(
@@ -240,8 +235,10 @@ def _findings(
                 count=copied,
                 text=f"{copied:,} pictures are behind URLs or inside archives; they can't be linked and are copied",
             )
+    for sentence in manifest.describe()["notes"]:
+        yield Finding(level="note", kind="source", count=1, text=f"of the source: {sentence}")
     for kind, count in manifest.ledger.counts().items():
-        left_out = f"{count:,} entries of the source are left out: {kind.replace('_', ' ')}"
+        left_out = f"{count:,} of the source left out: {kind.replace('_', ' ')}"
         yield Finding(level="note", kind=kind, count=count, text=left_out)
 
 

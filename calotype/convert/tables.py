@@ -33,6 +33,9 @@ class TableForm:
     def caption(self, text: str) -> str:
         return text
 
+    def column(self, name: str) -> str:
+        return name
+
     def extra(self, value: Any) -> Any:
         return value
 
@@ -41,6 +44,9 @@ class TableForm:
 
     def write_part(self, target: Target, folder: Path, part: int, records: Iterator[Record]) -> None:
         write_files(target, folder, records)
+
+    def files(self, target: Target, part: int, names: Sequence[str]) -> Iterable[str]:
+        return () if target.images == "refer" else names
 
     def read_part(self, target: Target, folder: Path, part: int, names: Sequence[str]) -> Iterator[bytes]:
         return read_files(target, folder, names)

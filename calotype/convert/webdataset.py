@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from calotype.convert.form import Finding, Images, Record, Target
+from calotype.convert.form import MEMBER, Finding, Images, Record, Target
 from calotype.convert.jsonl import json_value, odd_types, to_json
 from calotype.convert.names import split_suffix, stem_names
 from calotype.errors import ConvertError
@@ -30,13 +30,16 @@ class WebDataset:
     table: str | None = None
 
     def column_names(self, images: Images, captions: int) -> tuple[str, tuple[str, ...]]:
-        return "\0image", ("text",)
+        return MEMBER, ("text",)
 
     def names(self, rows: Iterable[Row], images: Images, folder: Path, title: str) -> Iterator[str]:
-        return stem_names(rows, flat=False)
+        return stem_names(rows)
 
     def caption(self, text: str) -> str:
         return text
+
+    def column(self, name: str) -> str:
+        return name
 
     def extra(self, value: Any) -> Any:
         return json_value(value)
@@ -45,7 +48,7 @@ class WebDataset:
         return odd_types(manifest)
 
     def write_part(self, target: Target, folder: Path, part: int, records: Iterator[Record]) -> None:
-        with tarfile.open(_part(folder, part), "w", format=tarfile.PAX_FORMAT) as tar:
+        with tarfile.open(folder / _part(part), "w", format=tarfile.PAX_FORMAT) as tar:
             for record in records:
                 assert record.data is not None
                 key = split_suffix(record.name)[0]
@@ -54,9 +57,12 @@ class WebDataset:
                 _add(tar, f"{key}.txt", first.encode("utf-8"))
                 _add(tar, f"{key}.json", description(target, record))
 
+    def files(self, target: Target, part: int, names: Sequence[str]) -> Iterable[str]:
+        return (_part(part),)
+
     def read_part(self, target: Target, folder: Path, part: int, names: Sequence[str]) -> Iterator[bytes]:
         pictures = set(names)
-        with tarfile.open(_part(folder, part), "r:") as tar:
+        with tarfile.open(folder / _part(part), "r:") as tar:
             for member in tar:
                 if member.name in pictures:
                     file = tar.extractfile(member)
@@ -92,5 +98,5 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def _part(folder: Path, part: int) -> Path:
-    return folder / f"shard-{part:06d}.tar"
+def _part(part: int) -> str:
+    return f"shard-{part:06d}.tar"

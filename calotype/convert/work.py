@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from calotype.convert.plan import ConvertPlan
 from calotype.errors import ConfigError
@@ -37,14 +39,16 @@ class Part:
 class Work:
     """`.NAME.converting/` beside the destination: `state.jsonl`, a line a finished part, and `result/`.
 
-    So the destination is there whole or not at all. The state's first line tells whose it is; a last line that was
-    cut off by a kill counts for nothing.
+    So the destination is there whole or not at all. The state's first line tells whose it is, its last one that all is
+    done; a line that was cut off by a kill counts for nothing.
     """
 
-    def __init__(self, folder: Path, plan: ConvertPlan, state: IO[str], parts: list[Part]) -> None:
+    def __init__(self, folder: Path, plan: ConvertPlan, state: IO[str], begun: _Begun) -> None:
         self.folder = folder
         self.result = folder / "result"
-        self.parts = parts
+        self.parts = begun.parts
+        self.moved = begun.done and not _outcome(folder, plan).exists()
+        """All was done before, but for the clearing up."""
         self._plan = plan
         self._state = state
 
@@ -58,6 +62,8 @@ class Work:
         """
         destination = plan.destination
         folder = destination.parent / f".{destination.name}.converting"
+        if _is_there(destination) and not folder.exists():
+            raise _there(destination)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             state = (folder / _STATE).open("a+", encoding="utf-8")
@@ -69,45 +75,30 @@ class Work:
             except BlockingIOError:
                 raise ConfigError(f"destination: another process is converting to {destination} right now") from None
             state.seek(0)
-            lines = state.read().split("\n")
-            key, parts = _parsed(lines)
-            if key is not None and key != plan.key:
+            begun = _Begun.parse(state.read())
+            if begun.key not in (None, plan.key):
                 raise ConfigError(
                     f"destination: {folder} holds an unfinished conversion of another source, an older state of this "
                     "one, or with other options; repeat those to go on with it, or delete that folder"
                 )
-            if _is_there(destination) and not (key == plan.key and not (folder / "result").exists()):
-                if key is None:
-                    shutil.rmtree(folder)
-                raise ConfigError(
-                    f"destination: {destination} is there already, and nothing is ever written over; name another, or "
-                    "delete it"
-                )
-            if lines[-1]:  # what a kill cut off
-                state.truncate(state.tell() - len(lines[-1].encode("utf-8")))
-            if key is None:
-                state.truncate(0)
-                state.write(json.dumps({"calotype_convert": 1, "key": plan.key}) + "\n")
-                state.flush()
-            yield cls(folder, plan, state, parts)
-
-    @property
-    def moved(self) -> bool:
-        """Whether all was done before, but for the clearing up."""
-        return bool(self.parts) and not self.result.exists() and _is_there(self._plan.destination)
+            work = cls(folder, plan, state, begun)
+            if _is_there(destination) and not work.moved:
+                raise _there(destination)
+            if begun.key is None:
+                shutil.rmtree(work.result, ignore_errors=True)
+            work.forget_from(len(work.parts))
+            yield work
 
     def add(self, part: Part) -> None:
         """Notes a finished part."""
-        self._state.write(json.dumps(asdict(part)) + "\n")
-        self._state.flush()
+        self._note(asdict(part))
         self.parts.append(part)
 
     def forget_from(self, number: int) -> None:
         """Takes this part and those after it for not done."""
         kept = self.parts[:number]
-        self._state.seek(0)
         self._state.truncate(0)
-        self._state.write(json.dumps({"calotype_convert": 1, "key": self._plan.key}) + "\n")
+        self._note({"calotype_convert": 1, "key": self._plan.key})
         self.parts = []
         for part in kept:
             self.add(part)
@@ -118,17 +109,74 @@ class Work:
         Raises:
             ConfigError: The destination is a mount point.
         """
-        destination = self._plan.destination
         if not self.moved:
-            result = self.result / str(self._plan.form.table) if self._plan.single else self.result
+            outcome = _outcome(self.folder, self._plan)
+            _flush(outcome)
+            self._note({"done": True})
             try:
-                result.rename(destination)
+                outcome.rename(self._plan.destination)
             except OSError as error:
                 raise ConfigError(
-                    f"destination: the result can't be moved to {destination}: {error.strerror}. It is whole in "
-                    f"{result}; is the destination a mount point? Then name a folder inside it"
+                    f"destination: the result can't be moved to {self._plan.destination}: {error.strerror}. It is "
+                    f"whole in {outcome}; is the destination a mount point? Then name a folder inside it"
                 ) from error
         shutil.rmtree(self.folder)
+
+    def _note(self, line: Mapping[str, Any]) -> None:
+        self._state.write(json.dumps(line) + "\n")
+        self._state.flush()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """What a state says."""
+
+    key: str | None
+    parts: list[Part]
+    done: bool
+
+    @classmethod
+    def parse(cls, text: str) -> _Begun:
+        key: str | None = None
+        parts: list[Part] = []
+        done = False
+        for line in text.split("\n")[:-1]:
+            value = json.loads(line)
+            if key is None:
+                key = str(value["key"])
+            elif "done" in value:
+                done = True
+            else:
+                for name in ("names", "failed"):
+                    value[name] = {int(index): said for index, said in value[name].items()}
+                parts.append(Part(**value))
+        return cls(key=key, parts=parts, done=done)
+
+
+def _outcome(folder: Path, plan: ConvertPlan) -> Path:
+    """What becomes the destination."""
+    return folder / "result" / str(plan.form.table) if plan.single else folder / "result"
+
+
+def _there(destination: Path) -> ConfigError:
+    return ConfigError(
+        f"destination: {destination} is there already, and nothing is ever written over; name another, or delete it"
+    )
+
+
+def _flush(outcome: Path) -> None:
+    """To the disk, so that a power cut leaves no result that only seems whole."""
+    places = [outcome, *outcome.rglob("*")] if outcome.is_dir() else [outcome]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(_fsync, [place for place in places if not place.is_symlink()]))
+
+
+def _fsync(place: Path) -> None:
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _is_there(destination: Path) -> bool:
@@ -136,21 +184,3 @@ def _is_there(destination: Path) -> bool:
     if destination.is_dir():
         return any(destination.iterdir())
     return destination.exists() or destination.is_symlink()
-
-
-def _parsed(lines: list[str]) -> tuple[str | None, list[Part]]:
-    """Whose work it is, and its finished parts; None when nothing was begun."""
-    key: str | None = None
-    parts: list[Part] = []
-    for line in lines[:-1]:
-        try:
-            value = json.loads(line)
-        except ValueError:
-            break
-        if key is None:
-            key = str(value.get("key"))
-            continue
-        for name in ("names", "failed"):
-            value[name] = {int(index): text for index, text in value[name].items()}
-        parts.append(Part(**value))
-    return key, parts

@@ -14,8 +14,8 @@ NAMES = ("a.png", "a.jpg", "Straße/夜 é.jpg", "10_sks dog/a.jpg", "x.y/b.c.we
 CAPTIONS = (
     ['a woman in an orange suit, "smiling"', "second, with a comma"],
     ["ein Haus – 夜, émoji 🐈"],
-    ["  spaces kept  ", "three", "{braces} and 'quotes'"],
     [],
+    ["  spaces kept  ", "three", "{braces} and 'quotes'"],
     ["2024-01-02"],
 )
 WEIGHTS = (1, 3, 0.5, 10, 0)
