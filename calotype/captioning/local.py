@@ -21,7 +21,7 @@ from calotype.captioning.sampling import Sampling
 from calotype.encodings.fingerprint import files_fingerprint, files_that_count
 from calotype.errors import CaptionError, ConfigError, MissingDependencyError
 
-__all__ = ["TransformersBackend"]
+__all__ = ["TransformersBackend", "captioner_identity", "conversation", "load_captioner"]
 
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -90,8 +90,9 @@ class TransformersBackend:
             picked = pick_captioner(self.device)
             model, self.why = picked.captioner.hub, picked.why
         self._dtype = _DTYPES[dtype] if dtype else _usual_dtype(self.device)
-        self._processor, self._model = _load(model, revision, self._dtype, self.device)
-        self.model = _identity(model, self._model)
+        self._processor, self._model = load_captioner(model, revision=revision, dtype=self._dtype, device=self.device)
+        _decide_greedily(self._processor, self._model)
+        self.model = captioner_identity(model, self._model)
         ends = self._model.generation_config.eos_token_id
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
         self._fixed_tasks = self._model.config.model_type == "florence2"
@@ -194,7 +195,7 @@ class TransformersBackend:
             images = [request.image for request in requests]
             return self._processor(images=images, text=tasks, padding=True, return_tensors="pt")
         return self._processor.apply_chat_template(
-            [_conversation(request) for request in requests],
+            [conversation(request) for request in requests],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
@@ -223,18 +224,25 @@ class TransformersBackend:
         return f"TransformersBackend(model={self.model!r}, device={str(self.device)!r})"
 
 
-def _conversation(request: CaptionRequest) -> list[dict[str, Any]]:
+def conversation(request: CaptionRequest) -> list[dict[str, Any]]:
     """A request as chat templates take it."""
     # The picture comes first: some models (Llama 3.2 Vision) look only from the words that follow it.
     content = [{"type": "image", "image": request.image}, {"type": "text", "text": request.prompt}]
-    conversation: list[dict[str, Any]] = [{"role": "user", "content": content}]
+    turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if request.system is not None:
-        conversation.insert(0, {"role": "system", "content": [{"type": "text", "text": request.system}]})
-    return conversation
+        turns.insert(0, {"role": "system", "content": [{"type": "text", "text": request.system}]})
+    return turns
 
 
-def _load(name: str | Path, revision: str | None, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
-    """(processor, model) on the device, set to answer without chance of its own."""
+def load_captioner(
+    name: str | Path, *, revision: str | None = None, dtype: torch.dtype, device: torch.device
+) -> tuple[Any, Any]:
+    """(processor, model) on the device, in evaluation mode, padding on the left.
+
+    Raises:
+        CaptionError: The model can't be had, or has no chat template.
+        MissingDependencyError: transformers is not installed.
+    """
     try:
         transformers: Any = importlib.import_module("transformers")
     except ImportError as error:
@@ -268,18 +276,22 @@ def _load(name: str | Path, revision: str | None, dtype: torch.dtype, device: to
     tokenizer.padding_side = "left"  # an answer goes on from the last token of its prompt
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    return processor, model
+
+
+def _decide_greedily(processor: Any, model: Any) -> None:
+    """Leaves no chance of its own to `generate`."""
     # What a checkpoint would have drawn with is of no use here: `Draw` draws, by each request's own seed.
     settings = model.generation_config
     settings.do_sample, settings.num_beams = False, 1
     settings.temperature = settings.top_p = settings.top_k = None
     settings.max_length = None
-    settings.pad_token_id = tokenizer.pad_token_id
+    settings.pad_token_id = processor.tokenizer.pad_token_id
     if settings.eos_token_id is None:
-        settings.eos_token_id = tokenizer.eos_token_id
-    return processor, model
+        settings.eos_token_id = processor.tokenizer.eos_token_id
 
 
-def _identity(name: str | Path, model: Any) -> str:
+def captioner_identity(name: str | Path, model: Any) -> str:
     """`name@revision` of a model on the hub, `folder@fingerprint` of one on disk, wherever the folder lies."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
