@@ -15,23 +15,26 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Protocol, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from calotype.errors import ConfigError
-from calotype.recipes.options import TrainOptions
 
-__all__ = ["Checkpoint", "latest", "save"]
+__all__ = ["Checkpoint", "Options", "latest", "save"]
 
 _FORMAT: Final = 1
 
-_MAY_CHANGE: Final = frozenset(
-    {"output_dir", "max_steps", "log_every", "trackers", "checkpoint_every", "keep_checkpoints", "validation_every"}
-    | {"sample_prompts", "sample_every", "sample_steps", "sample_guidance", "sample_size"}
-)
-"""Options that a resumed run may have otherwise: they decide when it ends and what is shown, not what is computed."""
+
+class Options(Protocol):
+    """A recipe's options: a dataclass of plain values."""
+
+    MAY_CHANGE: ClassVar[frozenset[str]]
+    """Those that a resumed run may have otherwise: they decide when it ends and what is shown, not what is computed."""
+
+    @property
+    def keep_checkpoints(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,18 +45,18 @@ class Checkpoint:
     step: int
     """Steps that were done."""
     loader: Mapping[str, Any]
-    """What `Loader.state_dict` gave, the same on every rank."""
+    """What the loader's `state_dict` gave, the same on every rank."""
     options: Mapping[str, Any]
     """Of the run that wrote it."""
 
-    def check(self, options: TrainOptions) -> None:
+    def check(self, options: Options) -> None:
         """Refuses to go on under options that would have computed something else.
 
         Raises:
             ConfigError: Names those that differ.
         """
         now = _plain(options)
-        other = [name for name in now if name not in _MAY_CHANGE and self.options.get(name) != now[name]]
+        other = [name for name in now if name not in options.MAY_CHANGE and self.options.get(name) != now[name]]
         if other:
             differences = "; ".join(f"{name} was {self.options.get(name)!r}, is {now[name]!r}" for name in other)
             raise ConfigError(
@@ -89,7 +92,7 @@ def save(
     trained: Mapping[str, torch.nn.Parameter],
     parts: Mapping[str, Any],
     loader: Mapping[str, Any],
-    options: TrainOptions,
+    options: Options,
     result: Callable[[Path], object],
 ) -> Path:
     """Writes one checkpoint and deletes those before the last `options.keep_checkpoints`.
@@ -103,7 +106,7 @@ def save(
         parts: What has a `state_dict`, by name; None is left out.
         loader: The loader's `state_dict`.
         options: Of the run.
-        result: Writes into a folder what pipelines load.
+        result: Writes into a folder what else is wanted there: the LoRA as pipelines load it, say.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".writing-*"):
@@ -151,7 +154,7 @@ def _all(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"))
 
 
-def _plain(options: TrainOptions) -> dict[str, Any]:
+def _plain(options: Options) -> dict[str, Any]:
     """As they come back out of JSON."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(options)))
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(cast("Any", options))))
     return plain

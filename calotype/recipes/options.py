@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from calotype.errors import ConfigError, unknown_key
 
@@ -23,12 +23,12 @@ class TrainOptions:
     """
 
     output_dir: str = "output"
-    """Where the LoRA or the transformer, `checkpoints/`, `samples/` and the trackers' `logs/` go."""
+    """Where the LoRA or the whole network, `checkpoints/`, `samples/` and the trackers' `logs/` go."""
     max_steps: int = 1000
     """Steps of the whole run, those before a resume included."""
 
     method: Method = "lora"
-    """`lora` trains low-rank adapters beside the frozen transformer, `full` the transformer itself."""
+    """`lora` trains low-rank adapters beside the frozen transformer or U-Net, `full` the network itself."""
     lora_rank: int = 16
     """Rank of the adapters."""
     lora_alpha: float | None = None
@@ -79,6 +79,12 @@ class TrainOptions:
     """The guidance scale of a picture."""
     sample_size: Sequence[int] | None = None
     """[height, width] in pixels; None is that of the bucket with the most pictures."""
+
+    MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
+        {"output_dir", "max_steps", "log_every", "trackers", "checkpoint_every", "keep_checkpoints", "validation_every"}
+        | {"sample_prompts", "sample_every", "sample_steps", "sample_guidance", "sample_size"}
+    )
+    """What a resumed run may have otherwise: it decides when the run ends and what is shown, not what is computed."""
 
     def __post_init__(self) -> None:
         for names, low in (
