@@ -130,3 +130,104 @@ def _train(model: Any, processor: Any) -> None:
             optimizer.step()
         if loss.item() < 0.02:
             break
+
+
+def florence2(folder: Path) -> Path:
+    """Saves an untrained Florence-2 in `folder`."""
+    from transformers import (
+        AutoTokenizer,
+        CLIPImageProcessor,
+        Florence2Config,
+        Florence2ForConditionalGeneration,
+        Florence2Processor,
+    )
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        real_tokenizers.tokenizer("sd15_clip_l"), extra_special_tokens={"image_token": "<image>"}
+    )
+    size = {"height": 64, "width": 64}
+    image_processor = CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False)
+    image_processor.image_seq_length = 5
+    processor = Florence2Processor(image_processor=image_processor, tokenizer=tokenizer)
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    torch.manual_seed(0)
+    model = Florence2ForConditionalGeneration(
+        Florence2Config(
+            text_config={
+                "model_type": "bart",
+                "vocab_size": len(tokenizer),
+                "d_model": 32,
+                "encoder_layers": 1,
+                "decoder_layers": 1,
+                "encoder_attention_heads": 2,
+                "decoder_attention_heads": 2,
+                "encoder_ffn_dim": 64,
+                "decoder_ffn_dim": 64,
+                "decoder_start_token_id": tokenizer.eos_token_id,
+                "forced_eos_token_id": None,
+                "pad_token_id": tokenizer.pad_token_id,
+                **ends,
+            },
+            vision_config={
+                "embed_dim": (16, 16, 16, 32),
+                "depths": (1, 1, 1, 1),
+                "num_heads": (2, 2, 2, 2),
+                "num_groups": (2, 2, 2, 2),
+                "window_size": 4,
+                "projection_dim": 32,
+            },
+            image_token_id=tokenizer.image_token_id,
+        )
+    )
+    processor.save_pretrained(folder)
+    model.save_pretrained(folder)
+    return folder
+
+
+def smolvlm(folder: Path) -> Path:
+    """Saves an untrained SmolVLM in `folder` (the first generation, whose classes are Idefics 3's)."""
+    from transformers import (
+        AutoTokenizer,
+        Idefics3Config,
+        Idefics3ForConditionalGeneration,
+        Idefics3ImageProcessor,
+        Idefics3Processor,
+    )
+
+    tokenizer = AutoTokenizer.from_pretrained(real_tokenizers.tokenizer("qwen_image"))
+    processor = Idefics3Processor(
+        image_processor=Idefics3ImageProcessor(size={"longest_edge": 128}, max_image_size={"longest_edge": 64}),
+        tokenizer=tokenizer,
+        image_seq_len=4,
+        chat_template=CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<image>"),
+    )
+    torch.manual_seed(0)
+    model = Idefics3ForConditionalGeneration(
+        Idefics3Config(
+            text_config={
+                "model_type": "llama",
+                "vocab_size": len(tokenizer),
+                "hidden_size": 32,
+                "intermediate_size": 64,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 1,
+                "pad_token_id": tokenizer.pad_token_id,
+                "eos_token_id": tokenizer.eos_token_id,
+            },
+            vision_config={
+                "hidden_size": 32,
+                "intermediate_size": 64,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "image_size": 64,
+                "patch_size": 16,
+            },
+            scale_factor=2,
+            image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    processor.save_pretrained(folder)
+    model.save_pretrained(folder)
+    return folder
