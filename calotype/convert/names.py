@@ -49,7 +49,7 @@ _SUFFIXES: Final = {
     "TIFF": ".tif",
     "HEIF": ".heic",
 }
-_ARCHIVE = re.compile(r"\.(tar|lmdb|mdb)!.")
+_ARCHIVE = re.compile(r"(\.(?:tar|lmdb|mdb))!(?=.)")
 
 
 def suffix_of(data: bytes) -> str:
@@ -105,7 +105,7 @@ def _clean(component: str) -> str:
 
 def tidy(name: str) -> str:
     """Component by component; never out of the folder, and not with kohya's repeats, which would count as weights."""
-    name, suffix = split_suffix(name)
+    name, suffix = split_suffix(_ARCHIVE.sub(r"\1_", name))
     components = [_clean(part) for part in name.split("/") if part not in ("", ".", "..")] or ["picture"]
     if len(components) > 1 and (match := KOHYA_FOLDER.fullmatch(components[0])):
         components[0] = _clean(match[2])
@@ -169,7 +169,9 @@ def reference(ref: ImageRef, folder: Path) -> str | None:
     place, base = os.path.split(ref.path)
     path = Path(os.path.relpath(os.path.join(os.path.realpath(place), base), os.path.realpath(folder))).as_posix()  # noqa: PTH118
     if is_whole_file(ref):
-        awkward = path != path.strip() or "\\" in path or REMOTE.match(path) or _ARCHIVE.search(path)
+        if _ARCHIVE.search(path):  # it would be looked for inside an archive
+            return None
+        awkward = path != path.strip() or "\\" in path or REMOTE.match(path)
         return Path(ref.path).as_uri() if awkward else path
     suffix = posixpath.splitext(path)[1].lower()
     if ref.key is not None:

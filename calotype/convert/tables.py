@@ -68,7 +68,6 @@ def references(rows: Iterable[Row], folder: Path) -> Iterator[str]:
         found = reference(row.image, folder)
         if found is None:
             raise ConfigError(
-                f"images: 'refer' can't lead to {row.image.name}, whose bytes lie inside {row.image.path}; "
-                "choose 'copy' or 'embed'"
+                f"images: 'refer' can't lead to {row.image.name}, at {row.image.path}; choose 'copy' or 'embed'"
             )
         yield found
