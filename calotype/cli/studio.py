@@ -1,0 +1,48 @@
+"""`calotype studio`: a page in the browser to look through a dataset, mend captions and reject pictures."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calotype.cli.common import Model, Overrides, Source, Tokenizers, read_config
+
+__all__ = ["studio"]
+
+
+def studio(
+    source: Source,
+    overrides: Overrides = None,
+    model: Model = None,
+    tokenizers: Tokenizers = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of 127.0.0.1, to serve at; by default any that is free.")
+    ] = 0,
+    open_browser: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in the browser.", show_default=False)
+    ] = True,
+) -> None:
+    """Review a dataset in the browser: find, edit, caption, reject; nothing leaves this machine."""
+    from calotype.errors import MissingDependencyError
+
+    try:
+        from calotype.studio.server import serve
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
+        raise MissingDependencyError(error.name, extra="studio", purpose="for the review page") from error
+    from calotype.studio.studio import Studio
+
+    config = read_config(source, overrides, model=model, tokenizers=tokenizers)
+    file = Path(source) if Path(source).suffix.lower() in (".yaml", ".yml") else None
+    made = Studio(config, file=file)
+
+    def ready(address: str) -> None:
+        print(f"{len(made.rows)} pictures of {made.source.name}. Open {address}\nCtrl-C ends it.", flush=True)
+        if open_browser:
+            webbrowser.open(address)
+
+    serve(made, port=port, ready=ready)

@@ -1,0 +1,255 @@
+"""Augmentations to play with: live draws of the real pipeline, and the YAML that gives them."""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import io
+import json
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import xxhash
+import yaml
+from PIL import Image
+
+from calotype.components import COMPONENT
+from calotype.config import load_config
+from calotype.dataset import TextToImageDataset
+from calotype.editing.files import replace_file
+from calotype.errors import CalotypeError, ConfigError
+from calotype.inspect.preview.gather import draw_sample
+from calotype.inspect.preview.kept_reader import KeptReader
+from calotype.manifest import Manifest
+from calotype.pixel_cache import PixelCache
+from calotype.studio.pictures import PictureStamp, stamp
+from calotype.studio.source import Source, pixels_dataset
+from calotype.studio.tokens import TokenCounter
+from calotype.studio.yaml_edit import edit_yaml, lost_comments
+from calotype.types import SampleKey
+
+__all__ = ["SECTIONS", "Augmentations", "ConfigChangedError"]
+
+SECTIONS: Final = ("img_transform", "caption_transform")
+"""Of a dataset's options: what the page has sliders for."""
+_CODE: Final = (COMPONENT, "custom")
+"""What names code. The page never does: it hands over plain options, and what the config says of these stays."""
+
+
+class ConfigChangedError(CalotypeError):
+    """Somebody has changed the config meanwhile."""
+
+
+class Augmentations:
+    """What the page's sliders ask. Safe from any thread.
+
+    Args:
+        source: Its config says what the options are, and is where new ones go.
+        manifest: The rows as they were when the studio was started: draws follow from a row's number in it.
+        counter: Counts the tokens of captions.
+    """
+
+    def __init__(self, source: Source, manifest: Manifest, counter: TokenCounter) -> None:
+        self._source, self._manifest, self._counter = source, manifest, counter
+        self._lock = threading.Lock()
+        self._last: tuple[str, TextToImageDataset] | None = None
+        self._kept: tuple[int, PictureStamp | None, KeptReader] | None = None
+
+    def options(self) -> dict[str, Any]:
+        """What the config says now."""
+        config = self._config()
+        dataset = dict(config.get("dataset") or {})
+        found = {name: dataset.get(name) or {} for name in SECTIONS}
+        plain = {name: section if isinstance(section, Mapping) else {} for name, section in found.items()}
+        locked = [name for name, section in found.items() if not isinstance(section, Mapping) or COMPONENT in section]
+        locked += [f"{name}.custom" for name, section in plain.items() if "custom" in section and name not in locked]
+        model = config.get("model") or dataset.get("model")
+        return {
+            "config": str(self._source.file) if self._source.file is not None else None,
+            "version": self._version(),
+            "target": str(self._target()),
+            "resolution": dataset.get("resolution"),
+            "model": model if isinstance(model, str) else None,
+            "locked": locked,
+            **{name: {key: section[key] for key in section if key not in _CODE} for name, section in plain.items()},
+        }
+
+    def draw(
+        self,
+        number: int,
+        captions: Sequence[str],
+        *,
+        options: Mapping[str, Mapping[str, Any]],
+        epochs: Sequence[int],
+        seed: int | None = None,
+    ) -> dict[str, Any]:
+        """What training would make of one picture.
+
+        Args:
+            number: Of the row.
+            captions: Of the row, as they are now.
+            options: `img_transform` and `caption_transform` from the page.
+            epochs: Those to show.
+            seed: Of the draws; the config's by default.
+
+        Raises:
+            ConfigError: An option is wrong, or names code.
+            ImageError: The picture can't be read.
+            IndexError: The row is newer than the studio's start.
+        """
+        dataset = self._dataset({name: self._merged(name, given) for name, given in options.items()})
+        reader = self._reader(dataset, number)
+        twin = dataset.with_reader(reader).with_cache(None if dataset.pixel_cache is None else PixelCache(max_images=0))
+        draws = []
+        for epoch in epochs:
+            key = SampleKey(number, epoch, seed=seed)
+            drawn = draw_sample(twin, reader, self._sized(twin, reader, key))
+            caption = dataset.caption_program.draw(captions or ("",), key, dataset.seed if seed is None else seed)
+            draws.append(
+                {
+                    "epoch": epoch,
+                    "image": _as_data(drawn.image),
+                    "height": drawn.geometry.target_size[0],
+                    "width": drawn.geometry.target_size[1],
+                    "box": list(drawn.geometry.box),
+                    "rotate": drawn.geometry.rotate,
+                    "flip": list(drawn.geometry.flip),
+                    "caption": {
+                        "text": caption.text,
+                        "raw": caption.raw,
+                        "dropped": caption.dropped,
+                        "parts": [{"text": part.text, "state": part.state} for part in caption.parts],
+                    },
+                    "tokens": list(self._counter.counts([caption.text])[0]),
+                }
+            )
+        height, width = reader.any.original_size
+        return {"original": {"height": height, "width": width}, "draws": draws}
+
+    def save(self, options: Mapping[str, Mapping[str, Any]], *, version: str | None, dry_run: bool) -> dict[str, Any]:
+        """Writes options into the config, or shows what that would change.
+
+        Args:
+            options: `img_transform` and `caption_transform` from the page.
+            version: Of the config that the page knows, as `options` gave it.
+            dry_run: Only show it.
+
+        Raises:
+            ConfigChangedError: The file is another by now.
+            ConfigError: An option is wrong, or the file can't be changed so.
+            EditError: It can't be written.
+        """
+        with self._lock:
+            target = self._target()
+            if self._version() != version:
+                raise ConfigChangedError(f"{target} has been changed meanwhile, or is new: look at it, then try again")
+            merged = {name: self._merged(name, given) for name, given in options.items()}
+            self._dataset(merged)
+            before = target.read_bytes().decode() if version is not None else ""
+            after = self._edited(before, merged) if before else self._new(merged)
+            backup = None
+            if not dry_run and after != before:
+                if before:
+                    backup = target.with_name(f"{target.name}.bak-{time.strftime('%Y-%m-%d_%H-%M-%S')}")
+                    backup.write_bytes(target.read_bytes())
+                replace_file(target, after.encode())
+            diff = difflib.unified_diff(
+                before.splitlines(keepends=True), after.splitlines(keepends=True), f"{target} (now)", str(target)
+            )
+            return {
+                "target": str(target),
+                "text": after,
+                "diff": "".join(diff),
+                "lost": lost_comments(before, after),
+                "backup": str(backup) if backup is not None else None,
+                "version": self._version(),
+                "written": not dry_run and after != before,
+            }
+
+    def _edited(self, text: str, options: Mapping[str, Any]) -> str:
+        found = load_config(self._target()).get("dataset") or {}
+        return edit_yaml(text, {("dataset", name): (found.get(name), wanted) for name, wanted in options.items()})
+
+    def _new(self, options: Mapping[str, Any]) -> str:
+        """A config for what has had none."""
+        config = {key: value for key, value in self._source.config.items() if key != "dataset"}
+        dataset: dict[str, Any] = dict(self._source.config["dataset"])
+        for name in ("path", "source"):
+            if isinstance(dataset.get(name), str) and Path(dataset[name]).expanduser().exists():
+                dataset[name] = str(Path(dataset[name]).expanduser().absolute())
+        text: str = yaml.safe_dump(
+            config | {"dataset": dataset | dict(options)}, sort_keys=False, allow_unicode=True, default_flow_style=False
+        )
+        return text
+
+    def _target(self) -> Path:
+        if self._source.file is not None:
+            return self._source.file.expanduser().absolute()
+        return Path(f"{Path(self._source.name).stem}.yaml").absolute()
+
+    def _version(self) -> str | None:
+        try:
+            return xxhash.xxh3_64_hexdigest(self._target().read_bytes())
+        except OSError:
+            return None
+
+    def _config(self) -> Mapping[str, Any]:
+        return self._source.config if self._source.file is None else load_config(self._source.file)
+
+    def _merged(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The page's options, with the code that the config names."""
+        section = (self._config().get("dataset") or {}).get(name)
+        if section is not None and (not isinstance(section, Mapping) or COMPONENT in section):
+            raise ConfigError(f"{name}: the config names code for it, which is changed in the file itself")
+        if (path := _code(given)) is not None:
+            raise ConfigError(f"{name}.{path}: a page names no code; write it into the config itself")
+        return dict(given) | {key: section[key] for key in _CODE if section is not None and key in section}
+
+    def _dataset(self, options: Mapping[str, Any]) -> TextToImageDataset:
+        wanted = json.dumps(options, sort_keys=True, default=repr)
+        last = self._last
+        if last is None or last[0] != wanted:
+            last = self._last = (wanted, pixels_dataset(self._source.config, self._manifest, **options))
+        return last[1]
+
+    def _reader(self, dataset: TextToImageDataset, number: int) -> KeptReader:
+        """Holds one decoded picture, as sliders are moved over one."""
+        if not 0 <= number < len(self._manifest):
+            raise IndexError("the picture is newer than this run of calotype studio: start it anew to draw from it")
+        ref = self._manifest[number].image
+        state = stamp(ref)
+        kept = self._kept
+        if kept is None or kept[:2] != (number, state):
+            reader = KeptReader(dataset.reader, ref)
+            reader.read(ref)
+            kept = self._kept = number, state, reader
+        return kept[2]
+
+    def _sized(self, twin: TextToImageDataset, reader: KeptReader, key: SampleKey) -> SampleKey:
+        """With the bucket that the loader's plan would put the picture into."""
+        if twin.buckets is None:
+            return key
+        place = int(twin.buckets.assign(np.array([reader.any.original_size]))[0])
+        return key._replace(size=twin.buckets.sizes[place])
+
+
+def _code(options: Mapping[str, Any], path: str = "") -> str | None:
+    """Where something names code, at any depth."""
+    for key, value in options.items():
+        if key in _CODE:
+            return f"{path}{key}"
+        inner = value if isinstance(value, list) else [value]
+        for one in inner:
+            if isinstance(one, Mapping) and (found := _code(one, f"{path}{key}.")) is not None:
+                return found
+    return None
+
+
+def _as_data(pixels: Any) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", quality=82, method=1)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

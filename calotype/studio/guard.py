@@ -1,0 +1,136 @@
+"""Who may ask: the token, the Host and Origin of every request, the size of its body, and the headers of every answer.
+
+A server on the loopback address can be reached by every page that the person's browser has open and by every user of
+the machine. What keeps them out: a random token, that only the printed address has; a `Host` that is ours, so that a
+name which was made to point here (DNS rebinding) is refused; an `Origin` and a `Sec-Fetch-Site` that are ours, so that
+another page's requests are refused although the browser adds our cookie to them (a page on another port of this
+machine is the same "site", SameSite alone does not keep it out).
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from http.cookies import CookieError, SimpleCookie
+from typing import Final
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["MOST_BYTES", "Guard", "error", "new_token"]
+
+MOST_BYTES: Final = 1 << 20
+"""Of a request's body; who reads one counts them too, for a header can be missing."""
+
+_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+        "font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_READS: Final = ("GET", "HEAD")
+
+_NO_TOKEN: Final = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>calotype studio</title>
+<h1>calotype studio</h1>
+<p>This page needs the whole address that <code>calotype studio</code> printed, with its <code>?token=…</code>.</p>
+</html>
+"""
+
+
+def new_token() -> str:
+    """256 bits that nobody guesses."""
+    return secrets.token_urlsafe(32)
+
+
+def error(status: int, kind: str, message: str, **more: object) -> JSONResponse:
+    """The one form that every error has."""
+    return JSONResponse({"error": {"kind": kind, "message": message, **more}}, status_code=status)
+
+
+class Guard:
+    """ASGI middleware around the whole app.
+
+    Args:
+        app: Answers what is let through.
+        token: Of this run of the server.
+        port: Where it listens.
+    """
+
+    def __init__(self, app: ASGIApp, *, token: str, port: int) -> None:
+        self._app, self._token = app, token
+        self._hosts = frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost"))
+        self._cookie = f"calotype-studio-{port}"  # cookies don't tell ports apart
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return  # no sockets here
+        answer = self._refusal(scope) or self._app
+        await answer(scope, receive, _with_headers(send))
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        """What is answered in the app's stead, if anything."""
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or hosts[0] not in self._hosts:
+            return error(403, "host", "this address is not the one that calotype studio listens at")
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("token")
+        if scope["path"] == "/" and given and scope["method"] == "GET":
+            return self._enter(given[0], hosts[0])
+        if any(origin != f"http://{hosts[0]}" for origin in headers.getlist("origin")):
+            return error(403, "origin", "the request comes from another page")
+        # `none`: typed or opened from outside the browser, which only ever reads.
+        allowed = ("same-origin", "none") if scope["method"] in _READS else ("same-origin",)
+        if headers.get("sec-fetch-site", "same-origin") not in allowed:
+            return error(403, "origin", "the request comes from another page")
+        if not self._knows_token(headers):
+            if scope["path"] == "/":
+                return HTMLResponse(_NO_TOKEN, status_code=401)
+            return error(401, "token", "the token is missing: open the address that calotype studio printed")
+        if scope["method"] in _READS:
+            return None
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            return error(415, "media_type", "expected a body of Content-Type application/json")
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > MOST_BYTES:
+            return error(413, "too_large", f"the body is larger than {MOST_BYTES:,} bytes: send it in parts")
+        return None
+
+    def _enter(self, token: str, host: str) -> Response:
+        if not hmac.compare_digest(token.encode(), self._token.encode()):
+            return HTMLResponse(_NO_TOKEN, status_code=401)
+        answer = RedirectResponse(f"http://{host}/", status_code=303)
+        answer.set_cookie(self._cookie, self._token, path="/", httponly=True, samesite="strict")
+        return answer
+
+    def _knows_token(self, headers: Headers) -> bool:
+        given = [headers.get("authorization", "").removeprefix("Bearer ")]
+        try:
+            cookies = SimpleCookie(headers.get("cookie", ""))
+        except CookieError:
+            cookies = SimpleCookie()
+        if self._cookie in cookies:
+            given.append(cookies[self._cookie].value)
+        return any(hmac.compare_digest(one.encode(), self._token.encode()) for one in given)
+
+
+def _with_headers(send: Send) -> Send:
+    async def add(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                headers[name] = value
+            headers.setdefault("Cache-Control", "no-store")
+        await send(message)
+
+    return add

@@ -1,0 +1,110 @@
+"""Find and replace over many captions: what would change, worked out before anything is."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from calotype.errors import CalotypeError
+from calotype.studio import replace_worker
+
+__all__ = ["Change", "ReplaceError", "find_and_replace"]
+
+_SECONDS: Final = 5.0
+_LONGEST: Final = 10_000
+"""Characters of a caption that comes out: a replacement must not blow captions up without end."""
+
+
+class ReplaceError(CalotypeError, ValueError):
+    """The pattern or the replacement can't be used.
+
+    Args:
+        message: Why, as a sentence.
+        position: Of the character at fault in the pattern, where it is known.
+    """
+
+    def __init__(self, message: str, *, position: int | None = None) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """One caption that would change."""
+
+    row: int
+    """Its place among the rows given."""
+    caption: int
+    """Its place among the row's captions."""
+    before: str
+    after: str
+    spans: tuple[tuple[int, int, int, int], ...]
+    """Of each match: (start, end) before, (start, end) after."""
+
+
+def find_and_replace(
+    captions: Sequence[Sequence[str]], find: str, replacement: str, *, regex: bool = False, ignore_case: bool = False
+) -> list[Change]:
+    r"""What a replacement would change.
+
+    Args:
+        captions: Of each row.
+        find: A text, or with `regex` a pattern of Python's `re` (`^` and `$` are a caption's ends).
+        replacement: A text; with `regex`, `\1` and `\\g<name>` are what a group matched.
+        regex: See above.
+        ignore_case: Whether capitals count.
+
+    Raises:
+        ReplaceError: There is nothing to look for; the pattern or replacement can't be read; a caption would grow
+            beyond 10,000 characters; or it took longer than 5 seconds.
+    """
+    if not find:
+        raise ReplaceError("there is nothing to look for")
+    task = {
+        "pattern": find if regex else re.escape(find),
+        "flags": int(re.IGNORECASE if ignore_case else 0),
+        "replacement": replacement if regex else replacement.replace("\\", r"\\"),
+        "texts": [list(some) for some in captions],
+    }
+    answer = _run(json.dumps(task))
+    if "error" in answer:
+        raise ReplaceError(answer["error"], position=answer["position"] if regex else None)
+    changes = [
+        Change(
+            row=row,
+            caption=place,
+            before=captions[row][place],
+            after=after,
+            spans=tuple((spans[0], spans[1], spans[2], spans[3]) for spans in found),
+        )
+        for row, place, after, found in answer["changed"]
+    ]
+    longest = max((len(change.after) for change in changes), default=0)
+    if longest > _LONGEST:
+        raise ReplaceError(
+            f"a caption would grow to {longest:,} characters; at most {_LONGEST:,} are written at a time"
+        )
+    return changes
+
+
+def _run(task: str) -> dict[str, Any]:
+    # -I: neither the environment nor the current folder decides what is imported; -S: nothing of site is needed.
+    command = [sys.executable, "-I", "-S", "-X", "utf8", str(Path(replace_worker.__file__))]
+    try:
+        done = subprocess.run(command, input=task.encode(), capture_output=True, timeout=_SECONDS, check=True)
+    except subprocess.TimeoutExpired:
+        raise ReplaceError(
+            f"looking took longer than {_SECONDS:g} seconds and was stopped: parts that repeat inside parts that "
+            "repeat, such as (a+)+, can take for ever; write the pattern without them, or filter fewer rows"
+        ) from None
+    except subprocess.CalledProcessError as error:
+        raise ReplaceError(f"find and replace failed: {error.stderr.decode(errors='replace').strip()}") from error
+    answer = json.loads(done.stdout)
+    assert isinstance(answer, dict)
+    return answer

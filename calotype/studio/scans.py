@@ -1,0 +1,165 @@
+"""What is found out about all rows while the page is open already: tokens, sizes, and, when asked for, duplicates."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+from calotype.images import ImageReader, scan_sizes
+from calotype.inspect.check.duplicates import duplicate_findings
+from calotype.inspect.check.facts import scan_facts
+from calotype.studio.rows import Rows
+from calotype.studio.tokens import TokenCounter
+
+__all__ = ["Scans"]
+
+_log = logging.getLogger(__name__)
+
+_CHUNK: Final = 512
+"""Rows between two looks at whether the server is to end."""
+
+
+@dataclass(slots=True)
+class _Scan:
+    state: Literal["idle", "running", "done", "failed"] = "idle"
+    done: int = 0
+    total: int = 0
+    error: str | None = None
+
+
+class Scans:
+    """One thread that does one scan after the other, and again when rows have changed.
+
+    Args:
+        rows: Are looked through, and told what was found.
+        reader: Reads their pictures.
+        counter: Counts their tokens.
+    """
+
+    def __init__(self, rows: Rows, reader: ImageReader, counter: TokenCounter) -> None:
+        self._rows, self._reader, self._counter = rows, reader, counter
+        self._scans = {name: _Scan() for name in ("sizes", "tokens", "duplicates")}
+        self._duplicates_wanted = False
+        self._wake, self._ending = threading.Event(), False
+        self._thread = threading.Thread(target=self._run, name="calotype-studio-scans", daemon=True)
+
+    def start(self) -> None:
+        """Begins."""
+        self._wake.set()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends after the chunk under way, and waits for that."""
+        self._ending = True
+        self._wake.set()
+        self._thread.join()
+
+    def wake(self) -> None:
+        """Rows have changed."""
+        self._wake.set()
+
+    def want_duplicates(self) -> None:
+        """Somebody asks for them: every picture is decoded once, which is remembered from one run to the next."""
+        self._duplicates_wanted = True
+        if not self._rows.duplicates_known and self._scans["duplicates"].state != "running":
+            self._scans["duplicates"] = _Scan(state="running", total=len(self._rows))
+            self._wake.set()
+
+    def summary(self) -> dict[str, Any]:
+        """For the page."""
+        return {name: asdict(scan) for name, scan in self._scans.items()}
+
+    def pending(self, fields: frozenset[str]) -> list[str]:
+        """Those of the scans that a filter on these fields has to wait for."""
+        found = []
+        if any(field.startswith("tokens") for field in fields) and not self._is_done("tokens"):
+            found.append("tokens")
+        if fields & {"aspect", "height", "pixels", "width", "unreadable"} and not self._is_done("sizes"):
+            found.append("sizes")
+        if "duplicate" in fields and not self._rows.duplicates_known:
+            found.append("duplicates")
+        return found
+
+    def _is_done(self, name: str) -> bool:
+        left = self._rows.without_size() if name == "sizes" else self._rows.without_tokens()
+        return not left or self._scans[name].state == "failed"
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            for name, steps in (("tokens", self._tokens), ("sizes", self._sizes), ("duplicates", self._duplicates)):
+                if self._ending:
+                    return
+                self._one(name, steps)
+
+    def _one(self, name: str, steps: Callable[[], Iterator[tuple[int, int]]]) -> None:
+        """Runs one scan as far as there is something to do."""
+        try:
+            for done, total in steps():
+                self._scans[name] = _Scan(state="running", done=done, total=total)
+                if self._ending:
+                    return
+        except _EndingError:
+            return
+        except Exception as error:  # it must not end the thread, nor go unsaid
+            _log.warning("studio: looking for %s failed", name, exc_info=error)
+            self._scans[name] = _Scan(state="failed", error=f"{type(error).__name__}: {error}")
+            return
+        if name != "duplicates" or self._rows.duplicates_known:
+            self._scans[name] = _Scan(state="done", done=len(self._rows), total=len(self._rows))
+
+    def _tokens(self) -> Iterator[tuple[int, int]]:
+        while left := self._rows.without_tokens():
+            yield len(self._rows) - len(left), len(self._rows)
+            self.count_tokens(left[:_CHUNK])
+
+    def count_tokens(self, numbers: list[int]) -> None:
+        """Counts the captions of these rows at once."""
+        captions = {number: self._rows.state(number).captions for number in numbers}
+        counts = iter(self._counter.counts([text for some in captions.values() for text in some]))
+        self._rows.set_tokens({n: (some, tuple(next(counts) for _ in some)) for n, some in captions.items()})
+
+    def _sizes(self) -> Iterator[tuple[int, int]]:
+        while left := self._rows.without_size():
+            yield len(self._rows) - len(left), len(self._rows)
+            chunk = left[:_CHUNK]
+            sizes, errors = scan_sizes([self._rows.refs[n] for n in chunk], self._reader)
+            found: dict[int, tuple[int, int] | str] = {
+                n: (int(height), int(width)) for n, (height, width) in zip(chunk, sizes.tolist(), strict=True)
+            }
+            found |= {chunk[place]: error.reason for place, error in errors}
+            self._rows.set_sizes(found)
+
+    def _duplicates(self) -> Iterator[tuple[int, int]]:
+        while self._duplicates_wanted and not self._rows.duplicates_known:
+            with self._rows.lock:
+                refs, ids, pictures = list(self._rows.refs), list(self._rows.ids), self._rows.pictures_seq
+            yield 0, len(refs)
+            facts = scan_facts(refs, self._reader, deep=True, threads=os.cpu_count() or 1, progress=self._tell)
+            numbers = {id: number for number, id in enumerate(ids)}
+            findings = duplicate_findings(ids, facts)
+            groups = ((numbers[finding.where], *(numbers[id] for id in finding.others)) for finding in findings)
+            self._rows.set_duplicates(_others(groups), pictures_seq=pictures)
+
+    def _tell(self, done: int, total: int) -> None:
+        self._scans["duplicates"] = _Scan(state="running", done=done, total=total)
+        if self._ending:
+            raise _EndingError
+
+
+def _others(groups: Iterable[Sequence[int]]) -> dict[int, tuple[int, ...]]:
+    """For each row of overlapping groups the others that it hangs together with."""
+    sets: dict[int, set[int]] = {}
+    for group in groups:
+        whole = set(group).union(*(sets.get(number, ()) for number in group))
+        sets |= dict.fromkeys(whole, whole)
+    return {number: tuple(sorted(whole - {number})) for number, whole in sets.items()}
+
+
+class _EndingError(Exception):
+    """Leaves a scan that can't be left otherwise; what it has found is remembered."""

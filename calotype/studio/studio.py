@@ -1,0 +1,146 @@
+"""`Studio`: everything behind the page, put together; knows nothing of HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from calotype.studio.augment import Augmentations
+from calotype.studio.edits import Editor
+from calotype.studio.pictures import Pictures
+from calotype.studio.query import parse_query
+from calotype.studio.rows import Rows
+from calotype.studio.scans import Scans
+from calotype.studio.source import open_source, pixels_dataset
+from calotype.studio.tokens import TokenCounter, token_counter
+from calotype.studio.watch import Watcher
+
+__all__ = ["SORTS", "Studio"]
+
+_SORTED_BY: Final = {"tokens": "tokens", "pixels": "pixels"}
+SORTS: Final = ("order", "id", *_SORTED_BY, "-id", *(f"-{name}" for name in _SORTED_BY))
+"""Orders that rows can be had in; `order` is the dataset's own."""
+
+
+class Studio:
+    """A dataset under review.
+
+    Args:
+        config: What `load_config` gave.
+        file: The YAML it came from, if it did.
+
+    Raises:
+        ConfigError: The config is wrong.
+        ManifestError: The dataset can't be read.
+    """
+
+    def __init__(self, config: Mapping[str, Any], *, file: Path | None = None) -> None:
+        self.source = open_source(config, file=file)
+        self.counter: TokenCounter = token_counter(config)
+        self.rows = Rows(tokenizers=self.counter.keys)
+        self.editor = Editor(self.rows, self.source.captions, why_not=self.source.why_not)
+        self.watcher = Watcher(self.source, self.rows, self.editor)
+        manifest = self.watcher.start()
+        reader = pixels_dataset(config, manifest).reader
+        self.pictures = Pictures(reader)
+        self.scans = Scans(self.rows, reader, self.counter)
+        self.augmentations = Augmentations(self.source, manifest, self.counter)
+        self._kind = str(manifest.describe()["format"])
+        self._root = manifest.root
+
+    def start(self) -> None:
+        """Begins to look through the rows in the background."""
+        self.scans.start()
+
+    def stop(self) -> None:
+        """Ends what runs in the background."""
+        self.scans.stop()
+
+    def summary(self) -> dict[str, Any]:
+        """What the page asks once."""
+        return {
+            "name": self.source.name,
+            "path": str(self._root),
+            "kind": self._kind,
+            "rows": len(self.rows),
+            "writable": self.source.captions is not None,
+            "why_not": self.source.why_not,
+            "several_captions": self.source.captions is not None,
+            "tokenizers": [
+                {"key": key, "name": key.replace("_", " ").upper(), "limit": limit}
+                for key, limit in zip(self.counter.keys, self.counter.limits, strict=True)
+            ],
+            "tokenizers_note": self.counter.note,
+            "config": str(self.source.file) if self.source.file is not None else None,
+            **self.progress(),
+            "seq": self.rows.seq,
+        }
+
+    def progress(self) -> dict[str, Any]:
+        """What the page asks again and again, beside what has changed."""
+        return {"undo": self.editor.history.summary(), "scans": self.scans.summary()}
+
+    def find(self, text: str, *, sort: str = "order") -> tuple[list[int], list[str]]:
+        """The rows that a filter keeps.
+
+        Args:
+            text: The filter.
+            sort: One of `SORTS`.
+
+        Returns:
+            Their numbers in order; and the scans whose results were wanted and are not complete.
+
+        Raises:
+            QueryError: The filter can't be read.
+        """
+        query = parse_query(text, tokenizers=self.counter.keys)
+        fields = query.fields() | {_SORTED_BY.get(sort.removeprefix("-"), "")}
+        if "duplicate" in fields:
+            self.scans.want_duplicates()
+        pending = self.scans.pending(fields)
+        with self.rows.lock:
+            kept = np.flatnonzero(query.mask(self.rows))
+            order = self._order(kept, sort)
+        return order.tolist(), pending
+
+    def _order(self, kept: np.ndarray[Any, np.dtype[np.intp]], sort: str) -> np.ndarray[Any, np.dtype[np.intp]]:
+        name = sort.removeprefix("-")
+        if name == "order":
+            return kept
+        if name == "id":
+            ids = self.rows.ids
+            numbers = sorted(kept.tolist(), key=lambda number: _natural(ids[number]), reverse=sort.startswith("-"))
+            return np.array(numbers, dtype=np.intp)
+        values = self.rows.number(_SORTED_BY[name])[kept]
+        # What is not known comes last either way (NaN does), and equal ones stay in their order.
+        return kept[np.argsort(-values if sort.startswith("-") else values, kind="stable")]
+
+    def details(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """Rows as the page gets them, with their tokens."""
+        if lacking := self.rows.without_tokens(numbers):
+            self.scans.count_tokens(lacking)
+        return [self.rows.details(number) for number in numbers]
+
+    def changes(self, since: int) -> dict[str, Any]:
+        """Looks at the disk, and gives what has changed since a number of the sequence."""
+        self.watcher.look()
+        self.scans.wake()
+        return self.rows.changes(since) | self.progress()
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """`a2` before `a10`."""
+    pieces: list[tuple[int, str]] = []
+    digits = ""
+    for sign in text.casefold():
+        if sign.isdecimal():
+            digits += sign
+            continue
+        if digits:
+            pieces.append((len(digits.lstrip("0")), digits))
+            digits = ""
+        pieces.append((-1, sign))
+    return [*pieces, (len(digits), digits)] if digits else pieces

@@ -1,0 +1,103 @@
+"""How long captions are to the model's tokenizers, for texts on disk as for those that are being written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calotype.components import build
+from calotype.encodings.frozen import FrozenModels
+from calotype.errors import MissingTokenizerError
+from calotype.models import Tokenizer, TokenTransform, build_model_transform, get_spec
+
+__all__ = ["TokenCounter", "token_counter"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Field:
+    key: str
+    """Short: `clip`, `t5`."""
+    tokenizer: Tokenizer
+    limit: int
+
+
+class TokenCounter:
+    """Counts. Safe from any number of threads.
+
+    Args:
+        transform: Its tokenizers count; None counts nothing.
+        note: Why there are none, as a sentence; None when there are.
+    """
+
+    def __init__(self, transform: TokenTransform | None, *, note: str | None = None) -> None:
+        self.note = note
+        self._fields = tuple(
+            _Field(
+                key=field.spec.option.removesuffix("_tokenizer_path"),
+                tokenizer=field.tokenizer,
+                limit=field.max_length,
+            )
+            for field in (transform.fields if transform is not None else ())
+        )
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What each tokenizer is called, in the order of the counts."""
+        return tuple(field.key for field in self._fields)
+
+    @property
+    def limits(self) -> tuple[int, ...]:
+        """The tokens that each takes, those that frame a text included."""
+        return tuple(field.limit for field in self._fields)
+
+    def counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """For each text its tokens by tokenizer, those that frame it included."""
+        texts = [_whole(text) for text in texts]
+        columns = [field.tokenizer.counts(texts) for field in self._fields]
+        return list(zip(*columns, strict=True)) if columns else [()] * len(texts)
+
+    def cuts(self, text: str) -> tuple[int | None, ...]:
+        """The character from which on each tokenizer cuts a text off; None where all of it fits."""
+        text = _whole(text)
+        return tuple(field.tokenizer.cut(text, field.limit) for field in self._fields)
+
+
+def _whole(text: str) -> str:
+    """Half a character (a lone surrogate) is in no tokenizer's vocabulary, and none takes it."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def token_counter(config: Mapping[str, Any]) -> TokenCounter:
+    """The tokenizers that a config's dataset would use, where they can be had.
+
+    Args:
+        config: What `load_config` gave.
+
+    Raises:
+        ConfigError: A model or a folder of tokenizers is named, and is wrong.
+    """
+    dataset = config.get("dataset") or {}
+    if (tokenizer := config.get("tokenizer")) is not None:
+        transform = build(tokenizer, where="tokenizer")
+        if isinstance(transform, TokenTransform):
+            return TokenCounter(transform)
+        return TokenCounter(None, note="The config's `tokenizer` has no tokens to count.")
+    model = config.get("model") or dataset.get("model")
+    if not isinstance(model, str):
+        return TokenCounter(None, note="Tokens are counted for a model: --model says which (flux.1-dev, sdxl, …).")
+    tokenizers = config.get("tokenizers") or dataset.get("tokenizers")
+    if Path(model).expanduser().is_dir():
+        tokenizers, model = tokenizers or model, FrozenModels(model).spec.name
+    spec = get_spec(model)
+    if not spec.tokenizers:
+        return TokenCounter(None, note=f"Tokens are not counted: calotype has no token transform for {spec.name}.")
+    try:
+        transform = build_model_transform(model, tokenizers=tokenizers)
+    except MissingTokenizerError as error:
+        if tokenizers is not None:
+            raise  # a place was named, and is wrong
+        return TokenCounter(None, note=f"Tokens are not counted: {error}")
+    assert isinstance(transform, TokenTransform)
+    return TokenCounter(transform)

@@ -1,0 +1,195 @@
+"""Notices what others change on the disk: new and lost pictures, captions written by another program, other pixels."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from calotype.errors import EditError, ManifestError
+from calotype.inputs import input_files, picture_folders
+from calotype.manifest import Manifest
+from calotype.manifest.reading import CAPTION_SUFFIXES
+from calotype.studio.edits import Editor
+from calotype.studio.pictures import PictureStamp, file_of
+from calotype.studio.rows import Rows
+from calotype.studio.source import Source
+
+__all__ = ["Watcher"]
+
+_SECONDS: Final = 1.0
+_SHARE: Final = 0.05
+"""Of the time that may go into looking: what takes long is done less often."""
+
+Stamps = dict[str, PictureStamp]
+
+
+class Watcher:
+    """Compares the disk with what it was. Does nothing by itself: whoever wants to know calls `look`.
+
+    Args:
+        source: Where to look.
+        rows: Are told.
+        editor: Nothing is compared while it writes.
+    """
+
+    def __init__(self, source: Source, rows: Rows, editor: Editor) -> None:
+        self._source, self._rows, self._editor = source, rows, editor
+        self._looking = threading.Lock()
+        self._due = 0.0
+        self._folders = [str(Path(folder).expanduser().absolute()) for folder in picture_folders(source.config)]
+        self._files: tuple[str, ...] = ()
+        self._trouble: str | None = None
+        self._stamps: Stamps = {}
+
+    def start(self) -> Manifest:
+        """Reads everything for the first time.
+
+        Raises:
+            ManifestError: It can't be read.
+        """
+        self._stamps = self._scan()
+        manifest = self._source.manifest()
+        self._rows.add(manifest.ids.to_pylist(), manifest.refs(), self._source.states(manifest))
+        self._files = self._others(manifest)
+        self._stamps |= _stamps_of(self._files)
+        return manifest
+
+    def look(self, *, at_once: bool = False) -> None:
+        """Looks for changes, unless somebody else is at it, or it was done a moment ago.
+
+        Args:
+            at_once: Also if it was done a moment ago.
+        """
+        if (time.monotonic() < self._due and not at_once) or not self._looking.acquire(blocking=False):
+            return
+        try:
+            if not self._editor.lock.acquire(blocking=at_once):
+                return
+            try:
+                start = time.monotonic()
+                self._look()
+                self._due = start + max(_SECONDS, (time.monotonic() - start) / _SHARE)
+            finally:
+                self._editor.lock.release()
+        finally:
+            self._looking.release()
+
+    def _look(self) -> None:
+        stamps = self._scan() | _stamps_of(self._files)
+        before, self._stamps = self._stamps, stamps
+        changed = {path for path, stamp in stamps.items() if before.get(path) != stamp}
+        changed |= before.keys() - stamps.keys()
+        if not changed:
+            return
+        try:
+            self._pictures(changed, stamps)
+            self._captions(changed, came_or_went=changed & (before.keys() ^ stamps.keys()))
+            self._trouble = None
+        except (ManifestError, EditError) as error:
+            # Perhaps half written: the next look sees it again.
+            self._stamps = before
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                self._rows.notice(f"What has changed on the disk can't be read: {error}")
+
+    def _pictures(self, changed: set[str], stamps: Mapping[str, PictureStamp]) -> None:
+        """Rows whose file is another, is gone, or is back."""
+        for number, ref in enumerate(list(self._rows.refs)):
+            if ref.path is None or (file := file_of(ref.path, ref.key)) not in changed:
+                continue
+            found = stamps.get(file)
+            if found is None:
+                self._gone(number)
+            elif found != self._rows.stamp(number) or self._rows.missing(number):
+                self._rows.set_stamp(number, found)
+                self._rows.set_missing(number, False)
+                self._rows.tell(number, "picture")
+
+    def _captions(self, changed: set[str], *, came_or_went: set[str]) -> None:
+        """Rows whose captions are others, and rows that are new or no more there."""
+        beside = {path for path in changed if path.lower().endswith(CAPTION_SUFFIXES)}
+        pictures = {ref.path for ref in self._rows.refs}
+        if not (changed - beside - pictures) and not (came_or_went & pictures):
+            self._read_again(beside)  # nothing but files beside pictures that are here already
+            return
+        manifest = self._source.manifest()
+        there = {id: place for place, id in enumerate(manifest.ids.to_pylist())}
+        refs, states = manifest.refs(), self._source.states(manifest)
+        for number, id in enumerate(list(self._rows.ids)):
+            if (place := there.pop(id, None)) is None:
+                self._gone(number)
+                continue
+            self._rows.set_ref(number, refs[place])
+            self._editor.found(number, states[place])
+        new = list(there.values())
+        for number in self._rows.add(list(there), [refs[place] for place in new], [states[place] for place in new]):
+            self._rows.tell(number, "new")
+        self._files = self._others(manifest)
+        self._stamps |= _stamps_of(self._files)
+
+    def _read_again(self, beside: set[str]) -> None:
+        stems = {_stem(path) for path in beside} | {_stem(_stem(path)) for path in beside}
+        ids = [id for id, ref in zip(self._rows.ids, self._rows.refs, strict=True) if _stem(ref.path or "") in stems]
+        if self._source.captions is None or not ids:
+            return
+        states = self._source.captions.read(ids)
+        for id in ids:
+            number = self._rows.number_of(id)
+            if number is not None and id in states:
+                self._editor.found(number, states[id])
+
+    def _gone(self, number: int) -> None:
+        if not self._rows.missing(number):
+            self._rows.set_missing(number, True)
+            self._rows.tell(number, "gone")
+
+    def _scan(self) -> Stamps:
+        return dict(entry for folder in self._folders for entry in _walk(folder))
+
+    def _others(self, manifest: Manifest) -> tuple[str, ...]:
+        """Data files and pictures that lie in none of the folders."""
+        local = [ref for ref in manifest.refs() if ref.path is not None]
+        return input_files(self._source.config, local, self._folders) or ()
+
+
+def _walk(folder: str) -> Iterator[tuple[str, PictureStamp]]:
+    """All files in and below a folder but hidden ones; a loop of links is walked once."""
+    seen: set[tuple[int, int]] = set()
+    stack = [folder]
+    while stack:
+        place = stack.pop()
+        try:
+            info = os.stat(place)  # noqa: PTH116 - plain calls: this runs for every file, every second
+            if (info.st_dev, info.st_ino) in seen:
+                continue
+            seen.add((info.st_dev, info.st_ino))
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        stack.append(entry.path)
+                    elif (found := _stamp(entry.path)) is not None:
+                        yield entry.path, found
+        except OSError:
+            continue  # it went away meanwhile
+
+
+def _stamps_of(files: Iterable[str]) -> Stamps:
+    return {file: found for file in files if (found := _stamp(file)) is not None}
+
+
+def _stamp(file: str) -> PictureStamp | None:
+    try:
+        info = os.stat(file)  # noqa: PTH116
+    except OSError:
+        return None
+    return info.st_size, info.st_mtime_ns, info.st_ctime_ns
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(path)[0]  # noqa: PTH122

@@ -1,0 +1,182 @@
+"""Changes single values in a YAML text and leaves the rest as its author wrote it: comments, order, quotes, references.
+
+PyYAML reads where each value stands (`Node.start_mark`), and only those characters are replaced. What can't be changed
+so, such as a value that is shared through an anchor, is found by reading the new text again, and refused.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from calotype.errors import ConfigError
+
+__all__ = ["edit_yaml", "lost_comments"]
+
+Path = tuple[str, ...]
+
+_COMMENT = re.compile(r"(?:^|(?<=\s))#.*", re.MULTILINE)
+
+
+def edit_yaml(text: str, changes: Mapping[Path, tuple[Any, Any]]) -> str:
+    """The text with other values at some places.
+
+    Args:
+        text: YAML with a mapping at its top.
+        changes: Place (keys from the top) → (the value that it has, `${…}` resolved; the one it is to have). Where both
+            are mappings, only what differs is touched; a key that the new one lacks is removed.
+
+    Raises:
+        ConfigError: The text can't be changed so; says what to write by hand.
+    """
+    expected = copy.deepcopy(yaml.safe_load(text)) or {}
+    made = text
+    for place, (before, after) in changes.items():
+        for path, value in _differences(before, after, place):
+            made = _removed(made, path) if value is _GONE else _set(made, path, value)
+            _apply(expected, path, value)
+    try:
+        same = (yaml.safe_load(made) or {}) == expected
+    except yaml.YAMLError:
+        same = False
+    if not same:
+        wanted = {".".join(place): after for place, (_, after) in changes.items()}
+        raise ConfigError(
+            "the file is written in a way that can't be changed here without harm (an anchor, a merge key or a nested "
+            f"style); write it by hand: {yaml.safe_dump(wanted, default_flow_style=None, sort_keys=False).strip()}"
+        )
+    return made
+
+
+def lost_comments(before: str, after: str) -> list[str]:
+    """The comments of the one text that the other does not have, as they stood."""
+    lost = Counter(_COMMENT.findall(before)) - Counter(_COMMENT.findall(after))
+    return list(lost.elements())
+
+
+class _Gone:
+    """Stands for a value that is to go."""
+
+
+_GONE = _Gone()
+
+
+def _differences(before: Any, after: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    """The least changes: (place, new value or `_GONE`)."""
+    if before == after and isinstance(before, bool) == isinstance(after, bool):
+        return  # 1 and 1.0 are the same number to whoever wrote it, true is none
+    if not (isinstance(before, Mapping) and isinstance(after, Mapping) and before and after):
+        yield path, after
+        return
+    for key in [*before, *(key for key in after if key not in before)]:
+        if key not in after:
+            yield (*path, key), _GONE
+        elif key not in before:
+            yield (*path, key), after[key]
+        else:
+            yield from _differences(before[key], after[key], (*path, key))
+
+
+def _apply(document: Any, path: Path, value: Any) -> None:
+    for key in path[:-1]:
+        if not isinstance(document.get(key), dict):
+            document[key] = {}
+        document = document[key]
+    if value is _GONE:
+        del document[path[-1]]
+    else:
+        document[path[-1]] = value
+
+
+def _set(text: str, path: Path, value: Any) -> str:
+    node = _compose(text)
+    for depth, key in enumerate(path):
+        pair = _pair(node, key)
+        if pair is None:
+            for inner in reversed(path[depth + 1 :]):
+                value = {inner: value}
+            return _inserted(text, node, key, value)
+        node = pair[1]
+    start, end = node.start_mark.index, _end(text, node)
+    if start == end:  # `key:` with nothing behind it
+        return f"{text[:start].rstrip(' ')} {_flow(value)}{text[end:]}"
+    return text[:start] + _flow(value) + text[end:]
+
+
+def _inserted(text: str, node: yaml.Node, key: str, value: Any) -> str:
+    entry = f"{_flow(key)}: {_flow(value)}"
+    if not isinstance(node, yaml.MappingNode):  # null, where a mapping is to be
+        return _over(text, node, f" {{{entry}}}" if node.start_mark.index == _end(text, node) else f"{{{entry}}}")
+    end = _end(text, node)
+    if node.flow_style:
+        inside = text[node.start_mark.index + 1 : end - 1].rstrip()
+        comma = ", " if node.value and not inside.endswith(",") else ""
+        return f"{text[: node.start_mark.index + 1]}{inside}{comma}{entry}{text[end - 1 :]}"
+    line_end = text.find("\n", end)
+    line_end = len(text) if line_end < 0 else line_end
+    if line_end and text[line_end - 1 : line_end] == "\r":
+        line_end -= 1
+    newline = "\r\n" if "\r\n" in text else "\n"
+    return f"{text[:line_end]}{newline}{' ' * node.start_mark.column}{entry}{text[line_end:]}"
+
+
+def _removed(text: str, path: Path) -> str:
+    node = _compose(text)
+    for key in path[:-1]:
+        pair = _pair(node, key)
+        if pair is None:
+            return text
+        node = pair[1]
+    pair = _pair(node, path[-1])
+    if pair is None:
+        return text
+    assert isinstance(node, yaml.MappingNode)
+    start, end = pair[0].start_mark.index, _end(text, pair[1])
+    if len(node.value) == 1:
+        return _over(text, node, "{}")
+    if node.flow_style:
+        kept = {name.value: yaml.safe_load(yaml.serialize(one)) for name, one in node.value if name is not pair[0]}
+        return _over(text, node, _flow(kept))
+    line_start = text.rfind("\n", 0, start) + 1
+    line_end = text.find("\n", end)
+    return text[:line_start] + (text[line_end + 1 :] if line_end >= 0 else "")
+
+
+def _over(text: str, node: yaml.Node, new: str) -> str:
+    return text[: node.start_mark.index] + new + text[_end(text, node) :]
+
+
+def _compose(text: str) -> yaml.Node:
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if node is None:
+        raise ConfigError("the file is empty, or nothing but comments")
+    return node
+
+
+def _pair(node: yaml.Node, key: str) -> tuple[yaml.Node, yaml.Node] | None:
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            if name.value == key:
+                return name, value
+    return None
+
+
+def _end(text: str, node: yaml.Node) -> int:
+    """Behind its last character: the end mark of a block stands where the next thing begins, behind comments."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _end(text, last[1] if isinstance(last, Sequence) else last)
+    end: int = node.end_mark.index
+    return len(text[:end].rstrip()) if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">") else end
+
+
+def _flow(value: Any) -> str:
+    """On one line, as it can stand in any place."""
+    # As the one item of a list, so that commas and brackets inside are quoted.
+    dumped: str = yaml.safe_dump([value], default_flow_style=True, width=1 << 30, allow_unicode=True, sort_keys=False)
+    return dumped.strip()[1:-1]
