@@ -71,7 +71,7 @@ class CaptionServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, respond: Callable[[Asked], Reply], models: list[str]) -> None:
+    def __init__(self, respond: Callable[[Asked], Reply], models: tuple[str, ...] | None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.respond, self.models = respond, models
         self.asked: list[Asked] = []
@@ -100,6 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path != "/v1/models":
             return self.reply(failure(404, "Not Found"))
+        if self.server.models is None:
+            return self.reply(failure(500, "Internal Server Error"))
         listed = {"object": "list", "data": [{"id": model, "object": "model"} for model in self.server.models]}
         return self.reply(Reply(body=json.dumps(listed).encode()))
 
@@ -130,9 +132,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(respond: Callable[[Asked], Reply] = describe, models: tuple[str, ...] = ("tiny-vl",)) -> Iterator[Any]:
-    """A server that answers so, until the end of the block."""
-    server = CaptionServer(respond, list(models))
+def serving(
+    respond: Callable[[Asked], Reply] = describe, models: tuple[str, ...] | None = ("tiny-vl",)
+) -> Iterator[CaptionServer]:
+    """A server that answers so, until the end of the block; with `models=None` it can't say which models it has."""
+    server = CaptionServer(respond, models)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:

@@ -118,7 +118,7 @@ class HttpBackend:
             self._count_failure(str(error))
             return CaptionAnswer(error=str(error), kind=error.kind)
         except NotThereError as error:
-            raise CaptionError(f"{error}{self._offered()}") from error
+            raise CaptionError(f"{self._server.url}: {error}{self._offered()}") from error
         self._failed = None
         return answer
 
@@ -138,14 +138,14 @@ class HttpBackend:
     def _which_model(self, asked_for: str | None) -> str:
         """The model to name in requests. Asks the server in any case, to hear at once when it can't be reached."""
         try:
-            offered = self._models()
-        except NotThereError as error:
+            offered = self._server.get("models", _read_models)
+        except (NotThereError, RequestFailedError) as error:
             if asked_for is None:
                 raise CaptionError(
-                    f"{error}; an OpenAI-compatible API was expected there. {ADDRESSES}. If it is one that lists no "
-                    "models, say which to use"
+                    f"{self._server.url}: asked which models it has, {error}. If this is the address of an "
+                    f"OpenAI-compatible API, say which to use. {ADDRESSES}"
                 ) from error
-            offered = []  # some gateways don't say; a wrong name or address shows with the first picture
+            offered = []  # some servers can't say; a wrong name or address shows with the first picture
         if asked_for is not None:
             return asked_for  # if it is not among them too: a server may list only what it has downloaded
         if len(offered) == 1:
@@ -159,18 +159,12 @@ class HttpBackend:
             f"{', '.join(sorted(offered))}"
         )
 
-    def _models(self) -> list[str]:
-        try:
-            return self._server.get("models", _read_models)
-        except RequestFailedError as error:
-            raise CaptionError(f"{self._server.url}: {error}") from error
-
     def _offered(self) -> str:
         """What there is in place of a model that there is not, as an error's last words."""
         try:
-            offered = self._models()
-        except CaptionError:
-            return f". {ADDRESSES}"
+            offered = self._server.get("models", _read_models)
+        except (CaptionError, RequestFailedError):
+            return f"; model {self.model!r} was asked for, and the server does not say which it has. {ADDRESSES}"
         return f"; model {self.model!r} was asked for, and the server offers {', '.join(sorted(offered)) or 'none'}"
 
     def _count_failure(self, reason: str) -> None:

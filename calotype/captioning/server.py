@@ -100,8 +100,8 @@ class Server:
         self._not_before = 0.0  # on the clock of time.monotonic: a busy server wants to hear nothing until then
 
     def get(self, path: str, read: Callable[[Any], T]) -> T:
-        """What `read` makes of the JSON that `GET url/path` gives. Raises as `post` does."""
-        return self._ask("GET", path, None, read)
+        """What `read` makes of the JSON that `GET url/path` gives, tried twice at most. Raises as `post` does."""
+        return self._ask("GET", path, None, read, retries=min(1, self.retries))
 
     def post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], T]) -> T:
         """What `read` makes of the JSON that `POST url/path` gives.
@@ -115,14 +115,14 @@ class Server:
             RequestFailedError: This request came to nothing.
             CaptionError: No request can come to anything: nobody listens there, it is no such API, it wants a key.
         """
-        return self._ask("POST", path, json.dumps(body).encode(), read)
+        return self._ask("POST", path, json.dumps(body).encode(), read, retries=self.retries)
 
     def close(self) -> None:
         """Ends waiting and connections; requests that are under way fail with a CaptionError."""
         self._closed.set()
         self._pool.clear()
 
-    def _ask(self, method: str, path: str, data: bytes | None, read: Callable[[Any], T]) -> T:
+    def _ask(self, method: str, path: str, data: bytes | None, read: Callable[[Any], T], *, retries: int) -> T:
         failures = refusals = 0
         busy_since: float | None = None
         while True:
@@ -142,7 +142,7 @@ class Server:
                     self._not_before = max(self._not_before, now + wait)
                 continue
             failures += 1
-            if failures > self.retries:
+            if failures > retries:
                 reason += f" (tried {failures} time{'s' if failures > 1 else ''})"
                 raise (
                     CaptionError(f"{self.url}: {reason}") if again.gone else RequestFailedError(reason, kind=again.kind)
@@ -203,7 +203,7 @@ class Server:
             sent = "the key" if self._key else "no key was sent: it"
             return CaptionError(f"{self.url}: {reason} ({sent} is taken from {self._key_from})")
         if status in (404, 405):
-            return NotThereError(f"{self.url}: {reason} (to {path})")
+            return NotThereError(f"{reason} (to {path})")
         return RequestFailedError(reason, kind="refused")
 
     def _judged(self, error: HTTPError) -> Exception:

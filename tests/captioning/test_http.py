@@ -287,7 +287,7 @@ def test_an_unknown_model_is_answered_with_those_there_are(reply, backend_for):
 
 def test_a_wrong_address_is_told_at_once(backend_for):
     with serving() as loopback:
-        with pytest.raises(CaptionError, match=r"an OpenAI-compatible API was expected there. vLLM"):
+        with pytest.raises(CaptionError, match=r"which models it has, the server answered 404 .* vLLM and"):
             open_backend("http", url=f"{loopback.url}/v2")
         pasted = open_backend("http", url=f"{loopback.url}/chat/completions/")
         assert pasted.caption([ask()])[0].text
@@ -301,6 +301,18 @@ def test_a_wrong_address_is_told_at_once(backend_for):
             open_backend("http", url=url)
     with pytest.raises(ConfigError, match="name or password"):
         open_backend("http", url="http://me:secret@127.0.0.1/v1")
+
+
+def test_a_server_that_does_not_list_its_models(backend_for, monkeypatch):
+    with serving(models=None) as loopback:
+        with pytest.raises(CaptionError, match=r"asked which models it has, the server answered 500 .*say which"):
+            backend_for(loopback)
+        assert backend_for(loopback, model="tiny-vl").caption([ask()])[0].text
+    with (
+        serving(lambda asked: failure(404), models=None) as loopback,
+        pytest.raises(CaptionError, match=r"model 'tiny-vl' was asked for, and the server does not say"),
+    ):
+        backend_for(loopback, model="tiny-vl").caption([ask()])
 
 
 def test_options_out_of_range(monkeypatch):
