@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from calotype.cli import bench, cache, check, convert, demo, encode, info, init, preview, train
+from calotype.cli import bench, cache, check, convert, demo, encode, info, init, preview, studio, train
 
 __all__ = ["app", "main"]
 
@@ -27,6 +27,7 @@ app.add_typer(cache.app, name="cache")
 app.command("convert")(convert.convert)
 app.command("encode")(encode.encode)
 app.command("init")(init.init)
+app.command("studio")(studio.studio)
 app.command("train")(train.train)
 app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
