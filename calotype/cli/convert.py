@@ -49,8 +49,8 @@ class Pictures(StrEnum):
 def convert(
     source: Source,
     destination: Annotated[Path, typer.Argument(help="A new folder; or a data file, with --images refer.")],
+    to: Annotated[To, typer.Option("--to", help="The form of the result.")],
     overrides: Overrides = None,
-    to: Annotated[To, typer.Option("--to", help="The form of the result.")] = ...,  # type: ignore[assignment]
     images: Annotated[
         Pictures | None,
         typer.Option(
@@ -80,7 +80,7 @@ def convert(
     from calotype.convert import plan_conversion, run_conversion, verify_conversion
     from calotype.progress import track
 
-    options = read_config(source, overrides, model=None, tokenizers=None).get("dataset") or {}
+    options = _options(source, overrides)
     plan = plan_conversion(
         _manifest(options, to),
         destination,
@@ -93,7 +93,8 @@ def convert(
     reader = _reader(options)
     if dry_run:
         _dry_run(plan, json=json)
-        return
+        refused = not lossy and any(found.level == "error" for found in plan.findings)
+        raise typer.Exit(1 if refused else 0)
     if verify:
         with track("verifying") as show:
             checked = verify_conversion(plan, reader=reader, progress=show)
@@ -111,6 +112,19 @@ def convert(
         raise typer.Exit(130) from None
     emit(report.to_json()) if json else _show(report)
     raise typer.Exit(1 if report.failed else 0)
+
+
+def _options(source: str, overrides: list[str] | None) -> dict[str, Any]:
+    """The dataset's options. A config may have any; those of the command line must have a meaning here."""
+    from calotype.errors import unknown_key
+    from calotype.manifest import load_manifest
+
+    known = {*inspect.signature(load_manifest).parameters, "downloads", "fetch"}
+    for override in overrides or ():
+        name = override.partition("=")[0].removeprefix("dataset.").partition(".")[0]
+        if name not in known:
+            raise unknown_key("convert", name, known)
+    return read_config(source, overrides, model=None, tokenizers=None).get("dataset") or {}
 
 
 def _manifest(options: dict[str, Any], to: To) -> Any:

@@ -1,0 +1,118 @@
+"""`calotype convert` as people and programs run it."""
+
+import json
+import sys
+
+import pytest
+from convert_helpers import facts, load
+
+from calotype.cli import main
+from calotype.images import ImageReader
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """run(arguments, code=0) → (standard output, standard error)."""
+
+    def run(*arguments, code=0):
+        monkeypatch.setattr(sys, "argv", ["calotype", "convert", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert (ended.value.code or 0) == code, out + err
+        return out, err
+
+    return run
+
+
+def answer(out):
+    return json.loads(out.splitlines()[-1])
+
+
+def test_there_and_verified(run, source, tmp_path):
+    out, _ = run(source, tmp_path / "out", "--to", "webdataset", "--shard-size", "5KB")
+    assert out.startswith("5 pictures (") and "MB written" in out
+    assert len(list((tmp_path / "out").iterdir())) > 1
+    assert facts(load(tmp_path / "out")) == facts(load(source))
+    out, _ = run(source, tmp_path / "out", "--to", "webdataset", "--shard-size", "5KB", "--verify")
+    assert out.endswith("all as in the source\n")
+    shard = min((tmp_path / "out").iterdir())
+    data = bytearray(shard.read_bytes())
+    data[1500] ^= 1
+    shard.write_bytes(data)
+    out, _ = run(source, tmp_path / "out", "--to", "webdataset", "--verify", "--json", code=1)
+    assert [found["what"] for found in answer(out)["differences"]] == ["picture"]
+
+
+def test_dry_run_writes_nothing(run, source, tmp_path):
+    out, _ = run(source, tmp_path / "out", "--to", "parquet", "--dry-run", "--json")
+    total = sum(len(ImageReader().read_bytes(ref)) for ref in load(source).refs())
+    document = answer(out)
+    assert (document["rows"], document["bytes"], document["images"]) == (5, total, "embed")
+    out, _ = run(source, tmp_path / "out", "--to", "kohya", "--dry-run")
+    assert "pictures to kohya (copy)" in out and "would be written" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_kohya_goes_without_the_rejected(run, source, tmp_path):
+    out, err = run(source, tmp_path / "out", "--to", "kohya", "--json")
+    assert "rejected" in {found["kind"] for found in answer(out)["findings"]}
+    assert len(load(tmp_path / "out", "kohya")) == 4
+    _, err = run(source, tmp_path / "again", "--to", "kohya", "--bake-trigger", "sks")
+    assert "1 of the source left out: rejected" in err
+    assert (tmp_path / "again" / "3_sks" / "a.txt").read_text() == "sks, ein Haus – 夜, émoji 🐈\n"
+
+
+def test_options_of_the_source(run, tmp_path, source):
+    config = tmp_path / "photos.yaml"
+    config.write_text(f"dataset:\n  path: {source / 'metadata.jsonl'}\n  resolution: 64\n")
+    out, _ = run(config, tmp_path / "rows.csv", "dataset.columns={caption: artist}", "--to", "csv", "--json")
+    assert answer(out)["images"] == "refer"
+    assert [row.captions for row in load(tmp_path / "rows.csv")] == [(f"who {number}",) for number in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--to", "zip"], 2, "zip"),
+        ([], 2, "--to"),
+        (["--to", "lmdb", "--images", "link"], 2, "lmdb can't link pictures"),
+        (["--to", "hf", "--shard-size", "many"], 2, "--shard-size: found 'many'"),
+        (["--to", "jsonl", "--template", "no place"], 2, "{caption}"),
+        (["clumns.image=a", "--to", "jsonl"], 2, "did you mean 'columns'?"),
+    ],
+)
+def test_wrong_use(run, source, tmp_path, options, code, said):
+    _, err = run(source, tmp_path / "out", *options, code=code)
+    assert said in err
+
+
+def test_a_destination_that_is_there(run, source, tmp_path):
+    run(source, tmp_path / "out", "--to", "jsonl")
+    _, err = run(source, tmp_path / "out", "--to", "jsonl", code=2)
+    assert "is there already" in err
+    _, err = run(source, tmp_path / "nowhere", "--to", "jsonl", "--verify", code=2)
+    assert "there is no such result" in err
+    _, err = run(tmp_path / "nothing", tmp_path / "new", "--to", "jsonl", code=2)
+    assert "there is no such file or folder" in err
+
+
+def test_interrupted(run, source, tmp_path, monkeypatch):
+    def interrupt(self, ref):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ImageReader, "read_bytes", interrupt)
+        _, err = run(source, tmp_path / "out", "--to", "imagefolder", code=130)
+    assert "run the same command again" in err and not (tmp_path / "out").exists()
+    run(source, tmp_path / "out", "--to", "imagefolder")
+
+
+def test_pictures_that_are_not_there(run, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"image": "gone.jpg", "text": "a"}\n{"image": "x.jpg", "text": "b"}\n')
+    (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff not whole, and copied as it is")
+    _, err = run(tmp_path / "rows.jsonl", tmp_path / "out", "--to", "imagefolder", code=1)
+    assert "gone.jpg" in err and "--skip" in err
+    out, _ = run(tmp_path / "rows.jsonl", tmp_path / "out", "--to", "imagefolder", "--skip", code=1)
+    assert "Left out: gone.jpg" in out
+    assert [row.id for row in load(tmp_path / "out")] == ["x.jpg"]
