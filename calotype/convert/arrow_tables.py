@@ -72,8 +72,9 @@ def _batch(target: Target, shape: pa.Schema, records: list[Record]) -> pa.Record
     theirs = {new: old for old, new in columns.extras.items()}
     for field in shape:
         if field.name == columns.image and target.images == "embed":
-            images = [{"bytes": record.data, "path": record.name} for record in records]
-            arrays.append(pa.array(images, field.type))
+            contents = pa.array([record.data for record in records], pa.binary())
+            paths = pa.array([record.name for record in records], pa.string())
+            arrays.append(pa.StructArray.from_arrays([contents, paths], fields=list(_IMAGE)))
         elif field.name == columns.image:
             arrays.append(pa.array([record.name for record in records], field.type))
         elif field.name in theirs and field.metadata == JSON_FIELD:

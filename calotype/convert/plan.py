@@ -16,7 +16,7 @@ from calotype.convert.forms import FORMS
 from calotype.convert.names import is_whole_file, reference
 from calotype.errors import ConfigError
 from calotype.manifest import Manifest
-from calotype.transforms.caption import CaptionProgram
+from calotype.transforms.caption import PLACEHOLDER, CaptionProgram
 from calotype.types import ImageRef, Row, SampleKey
 
 __all__ = ["ConvertPlan", "plan_conversion"]
@@ -159,7 +159,8 @@ def _check_place(manifest: Manifest, images: Images, place: Path) -> None:
 
 
 def _baked(program: CaptionProgram, text: str) -> str:
-    return program((text,), SampleKey(0), 0)
+    plain = program.trigger is None and program.template is None
+    return text if plain else program((text,), SampleKey(0), 0)
 
 
 class _Facts:
@@ -170,13 +171,14 @@ class _Facts:
         self._hash = xxhash.xxh3_128()
         self.ids: list[str] = []
         self.most = 1
-        self.changed = 0
+        self.changed = self.placed = 0
         self.sized = self.weighted = False
 
     def watch(self, manifest: Manifest) -> Iterator[Row]:
         for row in manifest:
             captions = [_baked(self._program, text) for text in row.captions]
             self.changed += sum(self._form.caption(text) != text for text in captions)
+            self.placed += sum(PLACEHOLDER in text for text in captions)
             self.most = max(self.most, len(captions))
             self.sized |= row.width is not None or row.height is not None
             self.weighted |= row.weight != 1.0
@@ -215,6 +217,14 @@ def _findings(
             kind="captions_changed",
             count=facts.changed,
             text=f"{facts.changed:,} captions hold line breaks, which {form.name} can't; they would become spaces",
+        )
+    if facts.placed:
+        yield Finding(
+            level="note",
+            kind="placeholders",
+            count=facts.placed,
+            text=f"{facts.placed:,} captions hold {PLACEHOLDER}, which only calotype fills in; a trigger "
+            "(--bake-trigger) writes the word itself",
         )
     renamed = {old: new for old, new in columns.extras.items() if old != new}
     if renamed:

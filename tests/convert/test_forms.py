@@ -293,6 +293,17 @@ def test_a_trigger_is_baked_as_training_would_apply_it(source, tmp_path):
     assert (tmp_path / "plain" / "3_sks").is_dir()
 
 
+def test_the_place_of_a_trigger_in_a_caption(put, tmp_path):
+    path = put([{"image": "0.jpg", "text": "{trigger} on a beach"}], photos=["0.jpg"])
+    plan = plan_conversion(load(path), tmp_path / "as it is", to="kohya")
+    assert kinds(plan) == {"placeholders": 1}
+    run_conversion(plan)
+    assert load(tmp_path / "as it is", "kohya")[0].captions == ("{trigger} on a beach",)
+    plan = convert(path, tmp_path / "out", "kohya", trigger="sks")
+    assert kinds(plan) == {}
+    assert load(tmp_path / "out", "kohya")[0].captions == ("sks on a beach",)
+
+
 def test_rejected_pictures_stay_rejected(converted, tmp_path):
     for name in FORMS:
         place = shutil.copytree(converted[name], tmp_path / name, symlinks=True) if name == "lmdb" else converted[name]
