@@ -1,0 +1,175 @@
+"""Is a server of captions kept full? `calotype caption` beside a bare client whose requests are ready beforehand.
+
+    python benchmarks/caption.py [--photos DIR] [--latency 1.0 0.25] [--slots 16] [--pictures 320] [--json FILE]
+
+The server is a process of its own on loopback. It answers as OpenAI's chat completions do, each request after the same
+time, `slots` of them at once; more wait. So its rate is slots / latency at best. Against it run, in turns:
+
+bare        `slots` kept-alive connections of asyncio that send the very bytes of ready requests, one after another;
+calotype    the whole command: photos are planned, read, decoded, made smaller, encoded, sent, answers are kept in the
+            ledger and written to metadata.jsonl. Timed from its call to its return.
+
+The photos are distinct (of the 64 of the set, each many times with another byte behind its end, where no decoder
+looks): the ledger would answer for a picture that comes again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import io
+import json
+import multiprocessing
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from _photos import photo_sets
+from _process import machine, say
+
+from calotype.caption import caption_config
+from calotype.captioning.pictures import prepare_picture
+
+MODEL = "fixed-latency"
+ANSWER = "A mountain lake at dawn, its far shore in mist, a single birch in the foreground on the left."
+
+
+async def _serve(latency: float, slots: int, ready: Connection) -> None:
+    room = asyncio.Semaphore(slots)
+    models = json.dumps({"object": "list", "data": [{"id": MODEL}]}).encode()
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": ANSWER}}
+    completion = json.dumps({"object": "chat.completion", "choices": [choice]}).encode()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = next(
+                    (int(line[15:]) for line in head.lower().split(b"\r\n") if line[:15] == b"content-length:"), 0
+                )
+                await reader.readexactly(length)
+                body = models
+                if head.startswith(b"POST"):
+                    async with room:
+                        await asyncio.sleep(latency)
+                    body = completion
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+                )
+                writer.write(body)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0, limit=1 << 20)
+    ready.send(server.sockets[0].getsockname()[1])
+    await server.serve_forever()
+
+
+def serve(latency: float, slots: int, ready: Connection) -> None:
+    asyncio.run(_serve(latency, slots, ready))
+
+
+async def _bare(port: int, slots: int, requests: list[bytes], count: int) -> None:
+    places = iter(range(count))
+
+    async def one_connection() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for place in places:
+            writer.write(requests[place % len(requests)])
+            await writer.drain()
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+            answer = json.loads(await reader.readexactly(length))
+            assert answer["choices"][0]["message"]["content"] == ANSWER
+        writer.close()
+
+    await asyncio.gather(*(one_connection() for _ in range(slots)))
+
+
+def bare(port: int, slots: int, requests: list[bytes], count: int) -> float:
+    start = time.perf_counter()
+    asyncio.run(_bare(port, slots, requests, count))
+    return time.perf_counter() - start
+
+
+def ready_request(photo: Path) -> bytes:
+    """What the backend would send for a photo."""
+    file = io.BytesIO()
+    prepare_picture(photo).save(file, "JPEG", quality=95, subsampling=0)
+    url = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "Describe this image."}]
+    body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": content}], "max_tokens": 512}).encode()
+    return b"POST /v1/chat/completions HTTP/1.1\r\nHost: loopback\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+def calotype(port: int, slots: int, photos: list[Path], count: int) -> float:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "photos"
+        folder.mkdir()
+        for place in range(count):
+            target = folder / f"{place:04d}.jpg"
+            shutil.copy(photos[place % len(photos)], target)
+            with target.open("ab") as file:
+                file.write(place.to_bytes(4, "big"))
+        start = time.perf_counter()
+        report = caption_config(
+            {"dataset": {"path": str(folder)}},
+            backend="http",
+            url=f"http://127.0.0.1:{port}/v1",
+            concurrency=slots,
+        )
+        seconds = time.perf_counter() - start
+        lines = (folder / "metadata.jsonl").read_text().splitlines()
+        assert len(lines) == count and not report.failures, report
+        return seconds
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    arguments.add_argument("--photos", type=Path, help="a folder of photographs to cut the sets from")
+    arguments.add_argument("--cache", type=Path, default=Path(__file__).parents[1] / ".cache" / "benchmarks")
+    arguments.add_argument("--sets", nargs="+", default=["small", "large"], choices=["small", "large"])
+    arguments.add_argument("--latency", nargs="+", type=float, default=[1.0, 0.25], help="seconds of each answer")
+    arguments.add_argument("--slots", type=int, default=16, help="requests that the server works on at once")
+    arguments.add_argument("--pictures", type=int, default=320, help="in a turn")
+    arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--json", type=Path)
+    given = arguments.parse_args()
+    print(
+        f"{machine()}; {given.slots} requests at once, {given.pictures} photos a turn, {given.rounds} rounds in turns"
+    )
+    results = []
+    for photos in photo_sets(given.cache, given.photos, given.sets):
+        requests = [ready_request(photo) for photo in photos.files]
+        for latency in given.latency:
+            here, there = multiprocessing.Pipe()
+            server = multiprocessing.get_context("spawn").Process(
+                target=serve, args=(latency, given.slots, there), daemon=True
+            )
+            server.start()
+            port = here.recv()
+            turns: dict[str, list[float]] = {"bare": [], "calotype": []}
+            for number in range(given.rounds):
+                say(f"{photos.name} photos, {latency} s an answer: round {number + 1} of {given.rounds}")
+                turns["bare"].append(bare(port, given.slots, requests, given.pictures))
+                turns["calotype"].append(calotype(port, given.slots, photos.files, given.pictures))
+            server.terminate()
+            ratios = [theirs / ours for theirs, ours in zip(turns["bare"], turns["calotype"], strict=True)]
+            rates = {name: given.pictures / statistics.median(seconds) for name, seconds in turns.items()}
+            print(
+                f"{photos.name} photos ({photos.megapixels:.1f} MP), {latency:g} s an answer (at best "
+                f"{given.slots / latency:.0f} images/s): bare {rates['bare']:.1f}, calotype {rates['calotype']:.1f} "
+                f"images/s, {statistics.median(ratios):.3f} of it ({min(ratios):.3f} – {max(ratios):.3f})"
+            )
+            results.append({"photos": photos.name, "latency": latency, "slots": given.slots, **turns})
+    if given.json:
+        given.json.write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
