@@ -25,8 +25,10 @@ from calotype.encodings.on_the_fly import OnTheFlyDataset
 from calotype.encodings.options import EncodingOptions
 from calotype.engine.encode import encode_job
 from calotype.errors import CalotypeError
+from calotype.models.sdxl import size_conditioning
 from calotype.pixel_cache import PixelCache
 from calotype.progress import silent
+from calotype.recipes.networks import network_of
 from calotype.recipes.options import TrainOptions
 from calotype.types import Batch
 
@@ -120,7 +122,11 @@ def _encoder(models: FrozenModels) -> Callable[[Batch], Batch]:
             mean = moments.chunk(2, dim=1)[0]
             raw = sample_moments(moments, torch.randn_like(mean, dtype=torch.float32))
         texts = models.family.batch_texts(models.encode_texts(batch["text"]), length=models.max_sequence_length)
-        return {"latents": models.family.latents(raw, models.scaling), **texts}
+        size, count = batch["img"].shape[-2:], len(batch["img"])
+        # Uncropped as far as the network is told: what it is told takes no time, and nobody looks at the loss.
+        sizes = {key: value.to(raw.device).expand(count, 2) for key, value in size_conditioning(None, size).items()}
+        told = {key: sizes[key] for key in network_of(models.spec).conditioning}
+        return {"latents": models.family.latents(raw, models.scaling), **texts, **told}
 
     return encode
 

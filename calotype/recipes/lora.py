@@ -1,4 +1,4 @@
-"""What is trained: low-rank adapters beside the frozen transformer (Hu et al., 2021), or the transformer itself."""
+"""What is trained: low-rank adapters beside the frozen network (Hu et al., 2021), or the network itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from calotype.encodings.frozen import FrozenModels
 from calotype.errors import ConfigError, MissingDependencyError
-from calotype.recipes.networks import Network, pipeline_class
+from calotype.recipes.networks import Network, network_of, pipeline_class
 from calotype.recipes.options import TrainOptions
 
 __all__ = ["LORA_FILE", "make_trainable", "save_result", "trained"]
@@ -20,11 +20,11 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 """What `load_lora_weights(folder)` looks for."""
 
 
-def make_trainable(transformer: Any, network: Network, options: TrainOptions, *, seed: int) -> None:
+def make_trainable(weights: Any, network: Network, options: TrainOptions, *, seed: int) -> None:
     """Freezes what is not trained, adds adapters where they are; what is trained is float32 from here on.
 
     Args:
-        transformer: As it was loaded.
+        weights: The network as it was loaded.
         network: Its row.
         options: `method`, and the adapters'.
         seed: Of the adapters' beginning. No global generator is left changed.
@@ -34,11 +34,11 @@ def make_trainable(transformer: Any, network: Network, options: TrainOptions, *,
         MissingDependencyError: peft is not installed.
     """
     if options.gradient_checkpointing:
-        transformer.enable_gradient_checkpointing()
+        weights.enable_gradient_checkpointing()
     if options.method == "full":
-        transformer.requires_grad_(True).float()
+        weights.requires_grad_(True).float()
         return
-    transformer.requires_grad_(False)
+    weights.requires_grad_(False)
     targets = list(options.lora_targets or network.lora_targets)
     config = _peft().LoraConfig(
         r=options.lora_rank,
@@ -49,38 +49,39 @@ def make_trainable(transformer: Any, network: Network, options: TrainOptions, *,
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
-            transformer.add_adapter(config)
+            weights.add_adapter(config)
         except ValueError as error:
-            layers = sorted(
-                {name.split(".", 2)[-1] for name, layer in transformer.named_modules() if _adaptable(layer)}
-            )
+            layers = sorted({name.split(".", 2)[-1] for name, layer in weights.named_modules() if _adaptable(layer)})
             raise ConfigError(
                 f"train.lora_targets: no layer's name ends in one of {targets}; the layers are {', '.join(layers)}"
             ) from error
-    for parameter in trained(transformer).values():
+    for parameter in trained(weights).values():
         parameter.data = parameter.data.float()
 
 
-def trained(transformer: Any) -> dict[str, torch.nn.Parameter]:
+def trained(weights: Any) -> dict[str, torch.nn.Parameter]:
     """The parameters that are trained, by name."""
-    return {name: parameter for name, parameter in transformer.named_parameters() if parameter.requires_grad}
+    return {name: parameter for name, parameter in weights.named_parameters() if parameter.requires_grad}
 
 
-def save_result(transformer: Any, models: FrozenModels, options: TrainOptions, folder: Path) -> Path:
+def save_result(weights: Any, models: FrozenModels, options: TrainOptions, folder: Path) -> Path:
     """Writes what was trained as diffusers loads it; returns the file (LoRA) or the folder (`full`).
 
-    A LoRA is `pytorch_lora_weights.safetensors`, for `pipe.load_lora_weights(folder)`; a whole transformer is the
-    folder `transformer`, for `from_pretrained(…, subfolder="transformer")`.
+    A LoRA is `pytorch_lora_weights.safetensors`, for `pipe.load_lora_weights(folder)`; a whole network is the folder
+    `transformer` or `unet`, for `from_pretrained(…, subfolder="transformer")`.
     """
+    component = network_of(models.spec).component
     if options.method == "full":
-        transformer.save_pretrained(folder / "transformer")
-        return folder / "transformer"
-    pipeline_class(models).save_lora_weights(
-        folder,
-        transformer_lora_layers=_peft().get_peft_model_state_dict(transformer),
-        transformer_lora_adapter_metadata=_metadata(transformer.peft_config["default"].to_dict()),
-        weight_name=LORA_FILE,
-    )
+        weights.save_pretrained(folder / component)
+        return folder / component
+    layers = _peft().get_peft_model_state_dict(weights)
+    if component == "unet":  # as diffusers' own scripts name them, and so what other programs read
+        layers = importlib.import_module("diffusers.utils").convert_state_dict_to_diffusers(layers)
+    adapters = {
+        f"{component}_lora_layers": layers,
+        f"{component}_lora_adapter_metadata": _metadata(weights.peft_config["default"].to_dict()),
+    }
+    pipeline_class(models).save_lora_weights(folder, weight_name=LORA_FILE, **adapters)
     return folder / LORA_FILE
 
 

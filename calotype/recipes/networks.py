@@ -1,4 +1,4 @@
-"""The table of transformers that the recipe trains: how each is called, and which of its layers get adapters."""
+"""The table of networks that the recipe trains: how each is called, and which of its layers get adapters."""
 
 from __future__ import annotations
 
@@ -15,11 +15,21 @@ from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.pipeline import import_diffusers
 from calotype.errors import ConfigError
 from calotype.models.spec import ModelSpec
+from calotype.recipes.objectives import Denoising, FlowMatching, Objective
 
-__all__ = ["Network", "load_scheduler_config", "load_transformer", "network_of", "pipeline_class", "pipeline_source"]
+__all__ = [
+    "Network",
+    "load_network",
+    "load_objective",
+    "network_of",
+    "pipeline_class",
+    "pipeline_index",
+    "pipeline_source",
+]
 
 Predict = Callable[[Any, Tensor, Tensor, Mapping[str, Tensor], float | None], Tensor]
-"""(transformer, x_t (B, C, h, w), t (B,), the batch's texts, guidance) → the velocity (B, C, h, w)."""
+"""(network, x_t (B, C, h, w), t (B,) as the objective tells it, the batch's texts and conditioning, guidance) → its
+answer (B, C, h, w)."""
 
 _ATTENTION: Final = tuple(
     f"attn.{layer}"
@@ -30,14 +40,20 @@ _FEED_FORWARD: Final = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """One row: what is different from one family of flow-matching transformers to the next."""
+    """One row: what is different from one family to the next."""
 
     predict: Predict
-    """Calls the transformer."""
+    """Calls the network."""
     lora_targets: tuple[str, ...]
     """Endings of the names of the layers that diffusers' DreamBooth LoRA script for the family adapts."""
+    component: str = "transformer"
+    """What the pipeline calls it."""
+    objective: type[Objective] = FlowMatching
+    """What it learns."""
     patch: int = 2
     """Latents to the side of one token."""
+    conditioning: tuple[str, ...] = ()
+    """What else of a batch it is told."""
     negative: bool = False
     """Whether its pipeline guides by the difference from the empty prompt: then that is encoded for samples too."""
 
@@ -88,9 +104,49 @@ def predict_sd3(
     return answer
 
 
+def predict_sdxl(unet: Any, x_t: Tensor, times: Tensor, texts: Mapping[str, Tensor], guidance: float | None) -> Tensor:
+    """SDXL: the U-Net is told the sizes as one row of six numbers beside the pooled text.
+
+    Args:
+        unet: A `UNet2DConditionModel`, wrapped or not.
+        x_t: (B, C, h, w).
+        times: Steps of the schedule (B,), int64.
+        texts: `prompt_embeds` (B, T, D), `pooled_prompt_embeds` (B, P); `original_size`, `crop_top_left` and
+            `target_size`, each (B, 2), (height, width) or (top, left) in pixels.
+        guidance: Not used.
+    """
+    pooled = texts["pooled_prompt_embeds"]
+    sizes = torch.cat([texts["original_size"], texts["crop_top_left"], texts["target_size"]], dim=1)  # (B, 6)
+    answer: Tensor = unet(
+        x_t,
+        times,
+        encoder_hidden_states=texts["prompt_embeds"],
+        added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes.to(pooled.device, pooled.dtype)},
+        return_dict=False,
+    )[0]
+    return answer
+
+
+def predict_sd(unet: Any, x_t: Tensor, times: Tensor, texts: Mapping[str, Tensor], guidance: float | None) -> Tensor:
+    """SD 1.5: nothing but the text."""
+    answer: Tensor = unet(x_t, times, encoder_hidden_states=texts["prompt_embeds"], return_dict=False)[0]
+    return answer
+
+
+_UNET: Final = ("to_k", "to_q", "to_v", "to_out.0")
+
 _NETWORKS: Final = {
     "flux.1": Network(predict=predict_flux, lora_targets=_ATTENTION + _FEED_FORWARD),
     "sd3": Network(predict=predict_sd3, lora_targets=_ATTENTION, negative=True),
+    "sdxl": Network(
+        predict=predict_sdxl,
+        lora_targets=_UNET,
+        component="unet",
+        objective=Denoising,
+        conditioning=("original_size", "crop_top_left", "target_size"),
+        negative=True,
+    ),
+    "sd-1": Network(predict=predict_sd, lora_targets=_UNET, component="unet", objective=Denoising, negative=True),
 }
 
 
@@ -108,28 +164,32 @@ def network_of(spec: ModelSpec) -> Network:
     return _NETWORKS[spec.family]
 
 
-def load_transformer(models: FrozenModels, dtype: torch.dtype) -> Any:
-    """The pipeline's transformer, on the CPU.
+def load_network(models: FrozenModels, dtype: torch.dtype) -> Any:
+    """The pipeline's transformer or U-Net, on the CPU.
 
     Raises:
         ConfigError: diffusers can't load it.
     """
-    index = json.loads((models.folder / "model_index.json").read_bytes())
-    kind = getattr(import_diffusers(), index["transformer"][1])
-    return _loaded(
-        models, "transformer", lambda source: kind.from_pretrained(source, subfolder="transformer", dtype=dtype)
-    )
+    component = network_of(models.spec).component
+    kind = getattr(import_diffusers(), pipeline_index(models)[component][1])
+    return _loaded(models, component, lambda source: kind.from_pretrained(source, subfolder=component, dtype=dtype))
 
 
-def load_scheduler_config(models: FrozenModels) -> Mapping[str, Any]:
-    """The config of the pipeline's scheduler, with its class's defaults filled in.
+def load_objective(models: FrozenModels) -> Objective:
+    """What the network learns, with the noise schedule of the pipeline.
 
     Raises:
-        ConfigError: It can't be had.
+        ConfigError: The scheduler can't be had, or wants what is not known here.
     """
-    kind = import_diffusers().FlowMatchEulerDiscreteScheduler
-    scheduler = _loaded(models, "scheduler", lambda source: kind.from_pretrained(source, subfolder="scheduler"))
-    return dict(scheduler.config)
+    objective = network_of(models.spec).objective
+    kind = getattr(import_diffusers(), objective.scheduler_class)
+    return objective(_loaded(models, "scheduler", lambda source: kind.from_pretrained(source, subfolder="scheduler")))
+
+
+def pipeline_index(models: FrozenModels) -> dict[str, Any]:
+    """The pipeline's own description of itself, `model_index.json`."""
+    index: dict[str, Any] = json.loads((models.folder / "model_index.json").read_bytes())
+    return index
 
 
 def pipeline_class(models: FrozenModels) -> Any:

@@ -48,7 +48,7 @@ class TrainReport:
     data_wait: float
     seconds: float
     result: str
-    """The LoRA's file, or the transformer's folder."""
+    """The LoRA's file, or the network's folder."""
     samples: tuple[str, ...]
     """The pictures that were made last."""
 

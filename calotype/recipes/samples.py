@@ -1,4 +1,4 @@
-"""Sample images: what the transformer makes of some prompts so far, by its own pipeline."""
+"""Sample images: what the network makes of some prompts so far, by its own pipeline."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from torch import Tensor
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import text_key
 from calotype.encodings.store import EncodingStore
-from calotype.recipes.networks import pipeline_class, pipeline_source
+from calotype.recipes.networks import network_of, pipeline_class, pipeline_index, pipeline_source
 from calotype.recipes.options import TrainOptions
 
-__all__ = ["encode_prompts", "make_samples"]
+__all__ = ["encode_prompts", "make_samples", "needs_empty_prompt"]
+
+
+def needs_empty_prompt(models: FrozenModels) -> bool:
+    """Whether the pipeline guides by the difference from the empty prompt, and does not take zeros for it (SDXL)."""
+    zeros = pipeline_index(models).get("force_zeros_for_empty_prompt", False)
+    return network_of(models.spec).negative and not zeros
 
 
 def encode_prompts(
@@ -45,7 +51,7 @@ def encode_prompts(
 
 
 def make_samples(
-    transformer: Any,
+    weights: Any,
     models: FrozenModels,
     prompts: Sequence[Mapping[str, Tensor]],
     negative: Mapping[str, Tensor] | None,
@@ -60,7 +66,7 @@ def make_samples(
     The autoencoder is loaded for it and leaves memory again.
 
     Args:
-        transformer: The trained one, unwrapped.
+        weights: The trained network, unwrapped.
         models: The frozen models.
         prompts: What `encode_prompts` gave.
         negative: The empty prompt's, for a pipeline that guides by the difference from it.
@@ -69,11 +75,16 @@ def make_samples(
         seed: Of the noise.
         target: The files' beginning: `samples/step-00000250`.
     """
-    parameter = next(transformer.parameters())
+    parameter = next(weights.parameters())
     device = parameter.device
     absent = dict.fromkeys(models.text_components)
+    component = network_of(models.spec).component
     pipe = pipeline_class(models).from_pretrained(
-        pipeline_source(models, "transformer"), transformer=transformer, dtype=parameter.dtype, **absent
+        pipeline_source(models, component),
+        dtype=parameter.dtype,
+        **{component: weights},
+        **absent,
+        **models.family.load_options,
     )
     pipe.vae.to(device)
     pipe.set_progress_bar_config(disable=True)

@@ -1,6 +1,6 @@
-"""The training loop: LoRA or full fine-tuning of a flow-matching transformer over encodings.
+"""The training loop: LoRA or full fine-tuning of a pipeline's transformer or U-Net over encodings.
 
-Read `train` from top to bottom; it calls diffusers' transformer, peft's adapters and accelerate's backward pass, and
+Read `train` from top to bottom; it calls diffusers' network, peft's adapters and accelerate's backward pass, and
 its batches come from a `Loader`. Noise and times follow from (seed, number of the batch, rank), so a run that was
 interrupted and resumed computes what the uninterrupted one would have.
 """
@@ -25,10 +25,10 @@ from calotype.errors import ConfigError, MissingDependencyError
 from calotype.loader import Loader
 from calotype.recipes import checkpoint, flow
 from calotype.recipes.lora import LORA_FILE, make_trainable, save_result, trained
-from calotype.recipes.networks import load_scheduler_config, load_transformer, network_of
+from calotype.recipes.networks import load_network, load_objective, network_of
 from calotype.recipes.options import TrainOptions
 from calotype.recipes.report import Clock, Progress, TrainReport
-from calotype.recipes.samples import encode_prompts, make_samples
+from calotype.recipes.samples import encode_prompts, make_samples, needs_empty_prompt
 from calotype.recipes.validation import validation_loss
 from calotype.types import Batch
 
@@ -46,7 +46,7 @@ def train(
     show: Callable[[Progress], None] = lambda progress: None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> TrainReport:
-    """Trains until `options.max_steps`; leaves the LoRA or the transformer in `options.output_dir`.
+    """Trains until `options.max_steps`; leaves the LoRA or the whole network in `options.output_dir`.
 
     Args:
         accelerator: From `make_accelerator`, before the loaders: they take their rank from what it sets up.
@@ -74,23 +74,24 @@ def train(
             )
         found.check(options)
 
-    # The texts of the samples come first: then the text encoders have left before the transformer comes.
+    # The texts of the samples come first: then the text encoders have left before the network comes.
     store = loader.dataset.store if isinstance(loader.dataset, EncodedDataset) else None
-    wanted = [*options.sample_prompts, *([""] if network.negative else [])] if options.sample_prompts else []
+    empty = needs_empty_prompt(models)
+    wanted = [*options.sample_prompts, *([""] if empty else [])] if options.sample_prompts else []
     prompts = encode_prompts(models, wanted, store) if accelerator.is_main_process else []
-    negative = prompts.pop() if prompts and network.negative else None
+    negative = prompts.pop() if prompts and empty else None
 
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
-    transformer = load_transformer(models, dtype)
-    make_trainable(transformer, network, options, seed=seed)
-    taken = torch.float32 if options.method == "full" else dtype  # of the transformer's input: its weights' own
-    scheduler = load_scheduler_config(models)
-    guidance = options.guidance if getattr(transformer.config, "guidance_embeds", False) else None
+    weights = load_network(models, dtype)
+    make_trainable(weights, network, options, seed=seed)
+    taken = torch.float32 if options.method == "full" else dtype  # of the network's input: its weights' own
+    objective = load_objective(models)
+    guidance = options.guidance if getattr(weights.config, "guidance_embeds", False) else None
 
-    parameters = trained(transformer)
+    parameters = trained(weights)
     optimizer: Any = torch.optim.AdamW(parameters.values(), lr=options.learning_rate, weight_decay=options.weight_decay)
     schedule = _schedule(options, optimizer)
-    model = accelerator.prepare_model(transformer)
+    model = accelerator.prepare_model(weights)
     optimizer = accelerator.prepare_optimizer(optimizer)
     average = _average(options, parameters, accelerator.device)
     parts = {"optimizer": optimizer, "schedule": schedule, "average": average}
@@ -105,9 +106,10 @@ def train(
         """The loss of each picture (B,)."""
         latents = batch["latents"].float()
         texts = {field.key: batch[field.key].to(taken) for field in models.family.texts}
-        x_t = flow.interpolate(latents, noise, times)
-        answer = network.predict(model, x_t.to(taken), times, texts, guidance)
-        return flow.loss(answer, flow.velocity(latents, noise))
+        texts |= {key: batch[key] for key in network.conditioning}
+        x_t = objective.noised(latents, noise, times)
+        answer = network.predict(model, x_t.to(taken), objective.told(times), texts, guidance)
+        return flow.loss(answer, objective.target(latents, noise, times))
 
     @contextmanager
     def averaged() -> Iterator[None]:
@@ -124,9 +126,9 @@ def train(
 
     def save() -> None:
         def result(folder: Path) -> None:
-            if options.method == "lora":  # a whole transformer is in the checkpoint already
+            if options.method == "lora":  # a whole network is in the checkpoint already
                 with averaged():
-                    save_result(transformer, models, options, folder)
+                    save_result(weights, models, options, folder)
 
         if accelerator.is_main_process:
             checkpoint.save(
@@ -155,7 +157,7 @@ def train(
             target = output / "samples" / f"step-{step:08d}"
             with averaged():
                 made = make_samples(
-                    transformer, models, prompts, negative, options, size=(size[0], size[1]), seed=seed, target=target
+                    weights, models, prompts, negative, options, size=(size[0], size[1]), seed=seed, target=target
                 )
             say(f"step {step}  samples: {', '.join(map(str, made))}")
         accelerator.wait_for_everyone()
@@ -185,7 +187,7 @@ def train(
                 tuple(latents.shape), (seed, number, accelerator.process_index), device=latents.device
             )
             tokens = (latents.shape[-2] // network.patch) * (latents.shape[-1] // network.patch)
-            times = flow.draw_times(len(latents), flow.shift(scheduler, tokens), rng=rng).to(latents.device)
+            times = objective.draw_times(len(latents), tokens, rng=rng).to(latents.device)
             with accelerator.accumulate(model):
                 loss = batch_loss(batch, noise, times).mean()
                 accelerator.backward(loss)
@@ -226,11 +228,11 @@ def train(
         if options.sample_prompts and (last or _due(step, options.sample_every)):
             samples = sample()
 
-    result = _place(output, options)
+    result = output / (network.component if options.method == "full" else LORA_FILE)
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
         with averaged():
-            result = save_result(transformer, models, options, output)
+            result = save_result(weights, models, options, output)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return TrainReport(
@@ -322,7 +324,3 @@ def _common_size(loader: Loader, models: FrozenModels) -> Sequence[int]:
     buckets = torch.from_numpy(loader.plan.buckets)
     size = loader.plan.sizes[int(torch.bincount(buckets[buckets >= 0]).argmax())]
     return size or (models.spec.resolution,) * 2
-
-
-def _place(output: Path, options: TrainOptions) -> Path:
-    return output / ("transformer" if options.method == "full" else LORA_FILE)

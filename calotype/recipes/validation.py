@@ -31,7 +31,7 @@ def validation_loss(accelerator: Accelerator, loader: Loader, batch_loss: BatchL
     Args:
         accelerator: Of the run.
         loader: Of the held-out side; its epoch 0 is gone through, with the flips, captions and latents of that epoch.
-        batch_loss: The transformer's.
+        batch_loss: The network's.
         seed: Of the noise.
     """
     total = torch.zeros(

@@ -72,8 +72,14 @@ def test_what_does_not_run_says_why(photos, tmp_path):
         perform(task, tmp_path)
     endless = made | {"dataset": made["dataset"] | {"img_transform": {"random_crop": True}}}
     assert "image_variants" in measure(replace(task, config=endless, encode=True))["refused"]
-    with pytest.raises(ConfigError, match="does not train sdxl"):
-        bench_config(config(photos, model="sdxl", encodings={"max_sequence_length": None}), steps=1)
+    with pytest.raises(ConfigError, match="does not train chroma"):
+        bench_config(config(photos, model="chroma", encodings={"max_sequence_length": None}), steps=1)
+
+
+def test_a_unet_is_told_sizes_online_too(photos, tmp_path):
+    made = config(photos, model="sdxl", encodings={"max_sequence_length": None}, dataset={"include": ["text"]})
+    task = Task(config=made, encode=False, online=True, rows=(0, 1), steps=1, device="cpu", output=str(tmp_path))
+    assert perform(task, tmp_path)["pace"] > 0
 
 
 def test_the_command(photos, tmp_path):

@@ -10,7 +10,7 @@ from encoding_helpers import frozen
 from tiny_pipelines import tiny_pipeline
 
 from calotype.recipes import flow
-from calotype.recipes.networks import load_scheduler_config, load_transformer, network_of, predict_flux
+from calotype.recipes.networks import load_network, network_of, predict_flux
 
 CPU = torch.device("cpu")
 
@@ -21,7 +21,7 @@ def scheduler(model):
 
 @pytest.mark.parametrize("tokens", [16, 256, 1024, 4096, 9216])
 def test_flux_dev_shifts_by_the_picture_s_tokens_as_its_pipeline_does(tokens):
-    config = load_scheduler_config(frozen("flux.1-dev"))
+    config = scheduler("flux.1-dev").config
     mu = flow.shift(config, tokens)
     assert mu == pytest.approx(calculate_shift(tokens), rel=1e-12)
     logits = torch.randn(1000, generator=torch.Generator().manual_seed(1))
@@ -32,8 +32,8 @@ def test_flux_dev_shifts_by_the_picture_s_tokens_as_its_pipeline_does(tokens):
 
 
 def test_schnell_does_not_shift_and_sd3_shifts_by_a_constant():
-    assert flow.shift(load_scheduler_config(frozen("flux.1-schnell")), 4096) == 0.0
-    config = load_scheduler_config(frozen("sd3-medium"))
+    assert flow.shift(scheduler("flux.1-schnell").config, 4096) == 0.0
+    config = scheduler("sd3-medium").config
     mu = flow.shift(config, 4096)
     assert mu == pytest.approx(math.log(3.0)) == flow.shift(config, 16)
     # What the scheduler made of its 1000 even times when it was built.
@@ -96,7 +96,7 @@ def test_flux_latents_are_packed_and_placed_as_its_pipeline_does():
 def test_what_is_predicted_is_what_the_pipeline_steps_by(model):
     """One Euler step from t = 1 to 0 takes the pipeline from noise to noise minus the velocity."""
     models = frozen(model)
-    transformer = load_transformer(models, torch.float32)
+    transformer = load_network(models, torch.float32)
     (record,) = models.encode_texts(["a cat"])
     texts = {key: value[None] for key, value in record.items()}
     noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(3))

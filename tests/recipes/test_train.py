@@ -209,8 +209,40 @@ def test_a_tracker_that_is_not_installed_is_named(folder, tmp_path):
 
 
 def test_a_model_without_a_recipe_is_refused(folder, tmp_path):
-    with pytest.raises(ConfigError, match=r"does not train sdxl .*flux.1, sd3"):
-        run(folder, tmp_path, model="sdxl", encodings={"max_sequence_length": None})
+    with pytest.raises(ConfigError, match=r"does not train chroma.* .*flux.1, sd3, sdxl, sd-1"):
+        run(folder, tmp_path, model="chroma", encodings={"max_sequence_length": None})
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' Euler under numpy 2
+@pytest.mark.parametrize("model", ["sdxl", "sd-1.5"])
+def test_a_unet_s_lora_loads_into_its_pipeline(folder, tmp_path, model):
+    """Trained from noise to noise, sampled on the way, and read by diffusers and by what knows its names."""
+    options = {"model": model, "encodings": {"max_sequence_length": None}, "dataset": CAPTIONS}
+    report = run(folder, tmp_path, max_steps=4, sample_prompts=["a cup"], sample_steps=3, sample_every=0, **options)
+    assert np.asarray(Image.open(report.samples[0])).std() > 0
+    pipe = diffusers.DiffusionPipeline.from_pretrained(tiny_pipeline(model), safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+
+    def pictured():
+        generator = torch.Generator().manual_seed(3)
+        return pipe(
+            "a cup", height=64, width=64, num_inference_steps=3, generator=generator, output_type="latent"
+        ).images
+
+    before = pictured()
+    pipe.load_lora_weights(tmp_path)
+    assert (pictured() - before).abs().max() > 0.05
+    names = load_file(report.result)
+    assert all(name.startswith("unet.") and "attentions" in name for name in names) and len(names) > 10
+
+
+def test_a_whole_unet_is_a_folder_that_diffusers_loads(folder, tmp_path):
+    options = {"model": "sdxl", "encodings": {"max_sequence_length": None}, "method": "full"}
+    report = run(folder, tmp_path, max_steps=60, log_every=10, learning_rate=0.002, **options)
+    assert report.last_loss < 0.8 * report.first_loss
+    made = diffusers.UNet2DConditionModel.from_pretrained(tmp_path, subfolder="unet").state_dict()
+    before = diffusers.UNet2DConditionModel.from_pretrained(tiny_pipeline("sdxl"), subfolder="unet").state_dict()
+    assert made.keys() == before.keys() and any(not torch.equal(made[name], before[name]) for name in made)
 
 
 def test_an_output_folder_is_not_trained_over(folder, tmp_path):

@@ -88,7 +88,7 @@ def test_init_writes_over_nothing_unasked(tmp_path, monkeypatch, capsys):
     [
         (["init", "nowhere", "--model", "flux.1-dev", "--trigger", "x"], "nowhere: there is no such folder"),
         (["init", ".", "--model", "flux.1-dve", "--trigger", "x"], "did you mean 'flux.1-dev'"),
-        (["init", ".", "--model", "sdxl", "--trigger", "x"], "it trains the families flux.1, sd3"),
+        (["init", ".", "--model", "chroma", "--trigger", "x"], "it trains the families flux.1, sd3, sdxl, sd-1"),
         (["init", ".", "--model", "flux.1-dev", "--trigger", "x", "-o", "a.txt"], "expected a name that ends in .yaml"),
         (["train", ".", "learning_rat=1"], "did you mean 'learning_rate'"),
         (["train", ".", "max_steps=none"], "train.max_steps: found 'none', expected a whole number"),
