@@ -9,6 +9,7 @@ A config has these keys at its top; each may be left out, and any other key is t
     loader:      options of `calotype.Loader`
     encodings:   options of encodings (`store`, `dtype`, `image_variants`, …); with it, the loader gives encoded batches
     train:       options of `calotype train`
+    distill:     options of `calotype distill`
 
 OmegaConf reads the file, so `${…}` refers to other values of it. It is imported when a config is loaded, not before.
 """
@@ -21,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calotype.captioning.distill.options import DistillOptions
 from calotype.components import COMPONENT, build
 from calotype.errors import ConfigError, unknown_key
 from calotype.recipes.options import TrainOptions
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["build_dataset", "build_encode_job", "build_loader", "build_training", "instantiate", "load_config"]
 
-KEYS = ("dataset", "encodings", "loader", "model", "tokenizer", "tokenizers", "train")
+KEYS = ("dataset", "distill", "encodings", "loader", "model", "tokenizer", "tokenizers", "train")
 
 _LOOKS_LIKE = 0.8
 """How near (difflib's ratio) an unknown key must be to one of ours to count as a slip: `datset`, `loadr`."""
@@ -54,7 +56,8 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
             the `path` of a dataset with default options.
         overrides: `key=value`, the key dotted (`loader.batch_size=4`), the value read as YAML. A key that is not at
             the config's top is an option of training where that has one of this name (`max_steps=10` is short for
-            `train.max_steps=10`), else of the dataset: `resolution=512` is short for `dataset.resolution=512`. As in
+            `train.max_steps=10`; for `distill.max_steps=10` where the config has a `distill` section and no `train`),
+            else of the dataset: `resolution=512` is short for `dataset.resolution=512`. As in
             torchtune, a name given to a section that has a `_component_` replaces the `_component_`.
 
     Returns:
@@ -279,7 +282,7 @@ def _override(config: DictConfig, override: str) -> None:
     if parts[0] not in config and parts[0] not in (*KEYS, *_THEIRS):
         if difflib.get_close_matches(parts[0], KEYS, n=1, cutoff=_LOOKS_LIKE):
             raise unknown_key(f"override {override!r}", parts[0], KEYS)
-        parts.insert(0, _home_of(parts[0], override))
+        parts.insert(0, _home_of(config, parts[0], override))
     try:
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
@@ -300,11 +303,12 @@ def _override(config: DictConfig, override: str) -> None:
     OmegaConf.update(config, key, value, merge=OmegaConf.is_dict(found) and isinstance(value, dict), force_add=True)
 
 
-def _home_of(option: str, override: str) -> str:
+def _home_of(config: DictConfig, option: str, override: str) -> str:
     """The section of an option that is given without one."""
-    names = TrainOptions.names()
+    distills = "distill" in config and "train" not in config
+    home, names = ("distill", DistillOptions.names()) if distills else ("train", TrainOptions.names())
     if option in names:
-        return "train"
+        return home
     if difflib.get_close_matches(option, names, n=1, cutoff=_LOOKS_LIKE):
         from calotype.builder import is_option
 

@@ -104,6 +104,11 @@ class TransformersBackend:
     def parameters(self) -> Mapping[str, Any]:
         return {**self._sampling.parameters, "dtype": str(self._dtype).removeprefix("torch.")}
 
+    @property
+    def loaded(self) -> tuple[Any, Any]:
+        """(processor, model), as they are asked."""
+        return self._processor, self._model
+
     def caption(self, requests: Sequence[CaptionRequest], /) -> list[CaptionAnswer]:
         """One answer for each request, in their order.
 

@@ -1,0 +1,181 @@
+"""`Scores`: how near a student comes to its teacher on pictures that it was not trained on."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from PIL import Image
+
+from calotype.captioning.distill.chat import IGNORED, loss_sum
+from calotype.captioning.distill.lessons import Batches, Lesson
+from calotype.captioning.distill.options import DistillOptions
+from calotype.captioning.distill.student import end_tokens
+from calotype.captioning.local import TransformersBackend
+from calotype.captioning.pictures import prepare_picture
+from calotype.errors import ImageError, MissingDependencyError
+from calotype.ledger import Ledger
+from calotype.progress import Show, Track, counter
+
+__all__ = ["HeldOut", "Scores", "held_out_loss", "score"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """Of one student on the held-out pictures, against all that the teacher says of each."""
+
+    bleu: float
+    """BLEU of the whole (Papineni et al., 2002), 0 to 100: the teacher's runs of one to four words that it hits."""
+    chrf: float
+    """chrF of the whole (Popović, 2015), 0 to 100: the same for runs of letters; also for languages without spaces."""
+    loss: float
+    """Mean cross-entropy of the teacher's tokens, in nats."""
+    answers: int
+    """How many were asked for,"""
+    without: int
+    """and how many of them were no captions: empty or cut off."""
+    signatures: tuple[str, str]
+    """Sacrebleu's, of both scores: what to compare with what."""
+
+    def __str__(self) -> str:
+        missing = f", {self.without} of {self.answers} without a caption" if self.without else ""
+        return f"BLEU {self.bleu:.1f}  chrF {self.chrf:.1f}  loss {self.loss:.3f}{missing}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldOut:
+    """Scores, and the answers that they are of."""
+
+    scores: Scores
+    answers: tuple[Mapping[str, Any], ...]
+    """Of each lesson `id`, `prompt`, the `teacher`'s captions and the `student`'s."""
+
+    def save(self, path: Path) -> None:
+        """Writes JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Self | None:
+        """What `save` wrote; None where there is nothing of the kind."""
+        try:
+            found = json.loads(path.read_bytes())
+            scores = found["scores"] | {"signatures": tuple(found["scores"]["signatures"])}
+            return cls(scores=Scores(**scores), answers=tuple(found["answers"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def score(
+    accelerator: Accelerator,
+    model: str | Path,
+    lessons: Sequence[Lesson],
+    options: DistillOptions,
+    *,
+    track: Track,
+    ledger: Ledger,
+) -> HeldOut:
+    """Scores a model, loaded as `calotype caption --backend transformers` loads it; the same on every rank.
+
+    Args:
+        accelerator: Of the run. Each rank asks a copy of the model for its share of the lessons.
+        model: A folder or a name on the hub.
+        lessons: What is asked. A picture that can't be read counts as not answered.
+        options: Of the run.
+        track: Shows the progress.
+        ledger: Notes what is left out.
+
+    Raises:
+        CaptionError: The model can't be had.
+        MissingDependencyError: sacrebleu is not installed.
+    """
+    metrics = _sacrebleu()  # before the work, not after it
+    backend = TransformersBackend(
+        model=model,
+        revision=options.revision if model == options.student else None,
+        device=str(accelerator.device),
+        dtype="bfloat16" if accelerator.mixed_precision == "bf16" else "float32",
+        max_tokens=options.max_tokens,
+    )
+    with closing(backend):
+        processor, loaded = backend.loaded
+        ends = end_tokens(processor, loaded)
+        batches = Batches(lessons, processor, ends=ends, options=options, accelerator=accelerator, ledger=ledger)
+        loss = held_out_loss(accelerator, loaded, batches)
+        mine = range(accelerator.process_index, len(lessons), accelerator.num_processes)
+        with track("captioning held-out pictures") as show:
+            said = _ask(backend, {place: lessons[place] for place in mine}, options.pixels, show)
+    found = dict(gather_object(list(said.items())))
+    answers = [found.get(place) for place in range(len(lessons))]
+    return _compared(metrics, lessons, answers, loss)
+
+
+def held_out_loss(accelerator: Accelerator, model: Any, batches: Batches) -> float:
+    """The mean over all of the teacher's tokens, the same on every rank."""
+    total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
+    with torch.no_grad(), accelerator.autocast():
+        for batch in batches.once():
+            batch = {name: value.to(accelerator.device) for name, value in batch.items()}
+            total[0] += loss_sum(model, batch)
+            total[1] += (batch["labels"] != IGNORED).sum()
+    loss, tokens = accelerator.reduce(total, reduction="sum").tolist()
+    return float(loss / tokens) if tokens else float("nan")
+
+
+def _ask(backend: TransformersBackend, lessons: Mapping[int, Lesson], pixels: int, show: Show) -> dict[int, str | None]:
+    """The captions that `calotype caption` would give."""
+    more, places = counter(show, len(lessons)), list(lessons)
+    said: dict[int, str | None] = {}
+    with ThreadPoolExecutor() as readers:
+        for first in range(0, len(places), backend.batch_size):
+            some = places[first : first + backend.batch_size]
+            pictures = readers.map(lambda place: _picture(lessons[place], pixels), some)
+            asked = {place: image for place, image in zip(some, pictures, strict=True) if image is not None}
+            answers = backend.caption([lessons[place].request(image) for place, image in asked.items()])
+            said |= {place: answer.text for place, answer in zip(asked, answers, strict=True)}
+            more(len(some))
+    return said
+
+
+def _picture(lesson: Lesson, pixels: int) -> Image.Image | None:
+    try:
+        return prepare_picture(lesson.image, pixels=pixels)
+    except ImageError:
+        return None
+
+
+def _compared(metrics: Any, lessons: Sequence[Lesson], answers: Sequence[str | None], loss: float) -> HeldOut:
+    said = [answer or "" for answer in answers]  # no caption counts as nothing said
+    # Sacrebleu takes the first reference of all, the second of all, …; None where a picture has no more.
+    most = max(len(lesson.captions) for lesson in lessons)
+    references = [[lesson.captions[i] if i < len(lesson.captions) else None for lesson in lessons] for i in range(most)]
+    bleu, chrf = metrics.BLEU(), metrics.CHRF()
+    scores = Scores(
+        bleu=bleu.corpus_score(said, references).score,
+        chrf=chrf.corpus_score(said, references).score,
+        loss=loss,
+        answers=len(answers),
+        without=sum(answer is None for answer in answers),
+        signatures=(str(bleu.get_signature()), str(chrf.get_signature())),
+    )
+    rows = [
+        {"id": lesson.id, "prompt": lesson.prompt, "teacher": list(lesson.captions), "student": answer}
+        for lesson, answer in zip(lessons, answers, strict=True)
+    ]
+    return HeldOut(scores=scores, answers=tuple(rows))
+
+
+def _sacrebleu() -> Any:
+    try:
+        return importlib.import_module("sacrebleu.metrics")
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("sacrebleu", extra="distill", purpose="to compare captions") from error

@@ -1,0 +1,113 @@
+"""The student: loaded, made trainable with low-rank adapters (Hu et al., 2021) or as a whole, and saved."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from calotype.captioning.distill.options import DistillOptions
+from calotype.captioning.local import load_captioner
+from calotype.errors import ConfigError, MissingDependencyError
+
+__all__ = ["end_tokens", "load_student", "make_trainable", "save_student", "trained"]
+
+
+def load_student(options: DistillOptions, *, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
+    """(processor, model), the model on the device.
+
+    Raises:
+        CaptionError: It can't be had, or has no chat template.
+        ConfigError: It is of a kind that is not trained here.
+    """
+    processor, model = load_captioner(options.student, revision=options.revision, dtype=dtype, device=device)
+    if model.config.is_encoder_decoder:
+        raise ConfigError(
+            f"distill.student: {options.student} reads with one part and writes with another (as Florence-2 does); a "
+            "model that goes on from its prompt was expected, such as SmolVLM, Qwen-VL, Gemma 3 or Llama 3.2 Vision"
+        )
+    return processor, model
+
+
+def end_tokens(processor: Any, model: Any) -> frozenset[int]:
+    """The tokens at which `generate` stops."""
+    ends = model.generation_config.eos_token_id
+    ends = processor.tokenizer.eos_token_id if ends is None else ends
+    return frozenset(ends if isinstance(ends, list) else [ends])
+
+
+def make_trainable(model: Any, options: DistillOptions, *, device: torch.device) -> Any:
+    """The model to train: peft's around the student, or the student itself; what is trained is float32.
+
+    Raises:
+        ConfigError: No layer's name ends as `lora_targets` says.
+        MissingDependencyError: peft is not installed.
+    """
+    if options.gradient_checkpointing and model.supports_gradient_checkpointing:
+        _checkpoint_activations(model)
+    if options.method == "full":
+        return model.requires_grad_(True).float().train()
+    try:
+        peft: Any = importlib.import_module("peft")
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("peft", extra="distill", purpose="for LoRA") from error
+    config = peft.LoraConfig(
+        r=options.lora_rank,
+        lora_alpha=2 * options.lora_rank if options.lora_alpha is None else options.lora_alpha,
+        target_modules="all-linear" if options.lora_targets is None else list(options.lora_targets),
+    )
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that is on its way out
+        torch.manual_seed(options.seed)
+        try:
+            adapted = peft.get_peft_model(model, config)
+        except ValueError as error:
+            layers = {
+                name.rsplit(".", 1)[-1] for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)
+            }
+            raise ConfigError(
+                f"distill.lora_targets: no layer's name ends in one of {options.lora_targets}; the layers are "
+                f"{', '.join(sorted(layers))}"
+            ) from error
+    for parameter in trained(adapted).values():
+        parameter.data = parameter.data.float()
+    return adapted.train()
+
+
+def _checkpoint_activations(model: Any) -> None:
+    keep_less = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=keep_less)
+    else:  # as transformers called it before 5.23
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=keep_less)
+
+
+def trained(model: Any) -> dict[str, torch.nn.Parameter]:
+    """The parameters that are trained, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def save_student(model: Any, processor: Any, folder: Path, *, dtype: torch.dtype) -> None:
+    """Writes the student as `save_pretrained` does, adapters merged into its weights; replaces what is there.
+
+    Weights, configuration, generation settings, processor, tokenizer and chat template: all that
+    `AutoModelForImageTextToText` and `AutoProcessor` read. `model` is the bare student afterwards, no longer to be
+    trained.
+    """
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    model = model.to(dtype)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Under another name until it is whole, so that a kill leaves no half of a model.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-", ignore_cleanup_errors=True) as scratch:
+        new = Path(scratch) / folder.name
+        model.save_pretrained(new)
+        processor.save_pretrained(new)
+        if folder.exists():
+            shutil.rmtree(folder)
+        new.rename(folder)

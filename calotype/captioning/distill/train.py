@@ -1,0 +1,217 @@
+"""The loop that distils: a vision-language model learns to say what its teacher says.
+
+Read `train` from top to bottom; it calls transformers' model, peft's adapters and accelerate's backward pass. What a
+step computes follows from (seed, number of the batch, rank), so a run that was interrupted and resumed computes what
+the uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+
+from calotype.captioning.distill.chat import IGNORED, loss_sum
+from calotype.captioning.distill.lessons import Batches, Lesson
+from calotype.captioning.distill.options import DistillOptions
+from calotype.captioning.distill.scores import held_out_loss
+from calotype.captioning.distill.student import end_tokens, load_student, make_trainable, save_student, trained
+from calotype.captioning.local import captioner_identity
+from calotype.errors import ConfigError
+from calotype.ledger import Ledger
+from calotype.recipes import checkpoint
+from calotype.recipes.report import Clock, Progress
+
+__all__ = ["Trained", "make_accelerator", "train"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trained:
+    """What came of the loop."""
+
+    student: str
+    """What was loaded: a name with a revision or fingerprint."""
+    examples: int
+    """Captions of an epoch."""
+    losses: tuple[tuple[int, float], ...]
+    """(step, mean loss of the steps up to it since the one before)."""
+    validation: tuple[tuple[int, float], ...]
+    """(step, loss on held-out pictures), on the way."""
+    clock: Clock
+
+
+def train(
+    accelerator: Accelerator,
+    lessons: Sequence[Lesson],
+    held_out: Sequence[Lesson],
+    options: DistillOptions,
+    *,
+    found: checkpoint.Checkpoint | None,
+    result: Path,
+    show: Callable[[Progress], None],
+    tell: Callable[[str], None],
+    ledger: Ledger,
+) -> Trained:
+    """Trains the student until `options.max_steps`, and saves it.
+
+    Args:
+        accelerator: From `make_accelerator`.
+        lessons: To learn from.
+        held_out: For the loss on the way.
+        options: Who learns, and how.
+        found: What to go on from.
+        result: The folder to save it in.
+        show: Called every `log_every` steps, on the main process.
+        tell: Likewise with what else there is to say.
+        ledger: Notes what is left out.
+    """
+    device, world = accelerator.device, accelerator.num_processes
+    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    processor, student = load_student(options, dtype=dtype, device=device)
+    identity = captioner_identity(options.student, student)
+    ends = end_tokens(processor, student)
+    batches = Batches(lessons, processor, ends=ends, options=options, accelerator=accelerator, ledger=ledger)
+    validation = None
+    if held_out:
+        validation = Batches(held_out, processor, ends=ends, options=options, accelerator=accelerator, ledger=ledger)
+    student = make_trainable(student, options, device=device)
+    parameters = trained(student)
+    optimizer: Any = torch.optim.AdamW(parameters.values(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    schedule = _schedule(options, optimizer)
+    model = accelerator.prepare_model(student)
+    optimizer = accelerator.prepare_optimizer(optimizer)
+    parts = {"optimizer": optimizer, "schedule": schedule}
+    step = 0
+    if found is not None:
+        batches.load_state_dict(found.loader)
+        found.restore(parameters, **parts)
+        step = found.step
+        tell(f"Goes on from step {step}: {found.folder}")
+
+    losses: list[tuple[int, float]] = []
+    validations: list[tuple[int, float]] = []
+    clock = Clock()
+    summed = torch.zeros((), device=device)
+    shown = step
+    together = options.gradient_accumulation_steps
+    model.train()
+    with closing(batches.endless(step * together)) as coming, torch.random.fork_rng(_devices(device)):
+        while step < options.max_steps:
+            clock.start()
+            asked = time.perf_counter()
+            parts_of_step = [next(coming) for _ in range(together)]
+            clock.got_batch(asked, together * options.batch_size * world)
+            # The mean is over all tokens of the step, wherever they are: no token counts for more because its batch
+            # has short captions.
+            count = torch.tensor(sum(int((batch["labels"] != IGNORED).sum()) for batch in parts_of_step), device=device)
+            tokens = int(accelerator.reduce(count, reduction="sum"))
+            for number, batch in enumerate(parts_of_step):
+                torch.manual_seed(_seed(options.seed, step * together + number, accelerator.process_index))  # dropout's
+                batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+                with nullcontext() if number == together - 1 else accelerator.no_sync(model):
+                    loss = loss_sum(model, batch) / tokens
+                    accelerator.backward(loss * world)  # the ranks' gradients are averaged, and are to be summed
+                summed += loss.detach()
+            accelerator.clip_grad_norm_(parameters.values(), options.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            step += 1
+            last = step == options.max_steps
+            if step % options.log_every == 0 or last:
+                mean = accelerator.reduce(summed / (step - shown), reduction="sum").item()  # waits for the device
+                losses.append((step, mean))
+                summed.zero_()
+                shown = step
+            clock.end()
+            if shown == step and accelerator.is_main_process:
+                progress = Progress(
+                    step=step,
+                    max_steps=options.max_steps,
+                    loss=losses[-1][1],
+                    lr=schedule.get_last_lr()[0],
+                    images_per_second=clock.images_per_second,
+                    data_wait=clock.data_wait,
+                    seconds_left=clock.left(options.max_steps - step),
+                )
+                show(progress)
+            if (last or _due(step, options.checkpoint_every)) and accelerator.is_main_process:
+                checkpoint.save(
+                    Path(options.output_dir).expanduser() / "checkpoints",
+                    step=step,
+                    trained=parameters,
+                    parts=parts,
+                    loader=batches.state_dict(),
+                    options=options,
+                    result=lambda folder: None,
+                )
+            if validation is not None and not last and _due(step, options.validation_every):
+                model.eval()
+                validations.append((step, held_out_loss(accelerator, model, validation)))
+                model.train()
+                tell(f"step {step}  held-out loss {validations[-1][1]:.4f}")
+
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        save_student(accelerator.unwrap_model(model, keep_fp32_wrapper=False), processor, result, dtype=dtype)
+    accelerator.free_memory()
+    accelerator.wait_for_everyone()
+    return Trained(
+        student=identity,
+        examples=batches.examples,
+        losses=tuple(losses),
+        validation=tuple(validations),
+        clock=clock,
+    )
+
+
+def make_accelerator(options: DistillOptions) -> Accelerator:
+    """The run's accelerator; under `torchrun` or `accelerate launch` it joins the other ranks."""
+    on_cpu = options.device == "cpu" or not torch.cuda.is_available()
+    return Accelerator(
+        cpu=on_cpu,
+        mixed_precision=options.mixed_precision or ("no" if on_cpu else "bf16"),
+        step_scheduler_with_optimizer=False,
+        # A vision tower may have layers, and adapters with them, that captioning makes no use of.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+def _schedule(options: DistillOptions, optimizer: Any) -> Any:
+    transformers: Any = importlib.import_module("transformers")
+    names = [kind.value for kind in transformers.SchedulerType]
+    if options.lr_scheduler not in names:
+        raise ConfigError(f"distill.lr_scheduler: found {options.lr_scheduler!r}, expected one of {', '.join(names)}")
+    try:
+        return transformers.get_scheduler(
+            options.lr_scheduler,
+            optimizer,
+            num_warmup_steps=options.lr_warmup_steps,
+            num_training_steps=options.max_steps,
+        )
+    except (TypeError, ValueError) as error:  # some have rules of their own
+        raise ConfigError(
+            f"distill.lr_scheduler: {options.lr_scheduler} takes more than can be said here: {error}"
+        ) from error
+
+
+def _devices(device: torch.device) -> list[torch.device]:
+    """Those whose random state is to be put back, beside the CPU's."""
+    return [device] if device.type == "cuda" else []
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0

@@ -1,0 +1,53 @@
+"""`calotype distill`: a small captioner learns to say what a large one, or a dataset, says."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from calotype.cli.common import Json, Overrides, Source, emit, read_config
+from calotype.cli.train import quiet, tell
+
+__all__ = ["distill"]
+
+
+def distill(
+    source: Source,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask the teacher once more where it has failed before.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Make a small captioner that says what its teacher says, scored on held-out pictures before and after."""
+    from calotype.distill import distill_config
+    from calotype.progress import track
+
+    config = read_config(source, overrides, model=None, tokenizers=None)
+    quiet()
+    try:
+        report = distill_config(
+            config,
+            resume=resume,
+            retry_failed=retry_failed,
+            show=lambda progress: tell(str(progress)),
+            tell=tell,
+            track=track,
+        )
+    except KeyboardInterrupt:
+        print(
+            "Interrupted. What the teacher said is kept; the same command with --resume goes on from the last "
+            "checkpoint.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(130) from None
+    if os.environ.get("RANK", "0") != "0":  # of torchrun's: one of them speaks
+        return
+    if json:
+        emit(report.to_json())
+    else:
+        tell(f"Done: {report}")
