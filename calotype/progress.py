@@ -48,7 +48,7 @@ def track(what: str, *, unit: str = "images") -> Iterator[Show]:
 
             def show(done: int, total: int) -> None:
                 spent = time.monotonic() - start
-                rate = f"{done / spent:.0f} {unit}/s" if spent else ""
+                rate = f"{_digits(done / spent)} {unit}/s" if spent else ""
                 bar.update(task, completed=done, total=total, rate=rate, visible=spent > _PATIENCE)
 
             yield show
@@ -62,9 +62,14 @@ def track(what: str, *, unit: str = "images") -> Iterator[Show]:
         said = now
         rate = done / (now - start)
         left = (total - done) / rate if rate else float("inf")
-        print(f"{what}: {done}/{total} {unit}, {rate:.0f}/s, {left:.0f} s left", file=sys.stderr)  # noqa: T201
+        print(f"{what}: {done}/{total} {unit}, {_digits(rate)}/s, {left:.0f} s left", file=sys.stderr)  # noqa: T201
 
     yield tell
+
+
+def _digits(rate: float) -> str:
+    """A rate with two digits at least: captions come at 0.25 a second, not at none."""
+    return f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2f}"
 
 
 @contextmanager

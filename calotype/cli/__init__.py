@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from calotype.cli import bench, cache, check, convert, demo, encode, info, init, preview, studio, train
+from calotype.cli import bench, cache, caption, check, convert, demo, distill, encode, info, init, preview, studio, train
 
 __all__ = ["app", "main"]
 
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("info")(info.info)
+app.command("caption")(caption.caption)
 app.command("check")(check.check)
 app.command("preview")(preview.preview)
 app.add_typer(cache.app, name="cache")
@@ -29,6 +30,7 @@ app.command("encode")(encode.encode)
 app.command("init")(init.init)
 app.command("studio")(studio.studio)
 app.command("train")(train.train)
+app.command("distill")(distill.distill)
 app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
 

@@ -65,6 +65,8 @@ class Captions(ABC):
 
     root: Path
     """Folder that ids are relative to, and in which `.calotype` holds backups."""
+    takes_sidecars: bool
+    """Whether `write` can also write files beside the pictures."""
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
@@ -131,7 +133,7 @@ class Captions(ABC):
         try:
             for id, change in wanted.items():
                 touched += self._change(places[id], change, files, sidecars=sidecars)
-            files |= {document.file: document.render() for document in touched}
+            files |= {file: document.render() for file, document in {one.file: one for one in touched}.items()}
         finally:
             self._documents.clear()  # some are changed in memory
         kept = back_up(files, self.root) if backup and any(file.exists() for file in files) else None

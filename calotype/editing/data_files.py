@@ -22,6 +22,8 @@ class DataFileCaptions(Captions):
         reading: How the manifest reads them.
     """
 
+    takes_sidecars = False
+
     def __init__(self, files: Sequence[Path], reading: Reading) -> None:
         super().__init__(reading)
         self.root = reading.home

@@ -32,6 +32,8 @@ class FolderCaptions(Captions):
         reading: How the manifest reads it.
     """
 
+    takes_sidecars = True
+
     def __init__(self, folder: Path, reading: Reading) -> None:
         super().__init__(reading)
         self.root = folder
@@ -83,7 +85,8 @@ class FolderCaptions(Captions):
         captions = tuple(change.captions)
         before = [text for _, entry in place.entries for text in entry.captions]
         if before or place.picture is None:
-            changed += set_captions(place.entries, captions)
+            if tuple(before) != captions:
+                changed += set_captions(place.entries, captions)
             if place.picture is not None:
                 self._keep_beside(place.picture, before, captions, files, sidecars=sidecars)
             return changed
@@ -115,8 +118,9 @@ class FolderCaptions(Captions):
             files |= {self.root / name: data for name, data in (self._sidecars.write(picture, ()) or {}).items()}
 
     def _copy_beside(self, picture: str, captions: Sequence[str], files: dict[Path, bytes]) -> None:
-        name, data = self._sidecars.copy(picture, captions)
-        files[self.root / name] = data
+        if not self._sidecars.says(picture, captions):
+            name, data = self._sidecars.copy(picture, captions)
+            files[self.root / name] = data
 
     def _add(self, place: Place) -> None:
         """A record for a picture that no metadata file names: in the one nearest above it, else in a new one."""

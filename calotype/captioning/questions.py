@@ -1,0 +1,184 @@
+"""What is asked about each picture: captions to make, by which presets; and the keys that answers are found by."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import xxhash
+from PIL import Image
+
+from calotype.captioning.backend import CaptionBackend
+from calotype.captioning.ledger import Answer
+from calotype.captioning.presets import CaptionPreset
+from calotype.errors import ConfigError
+from calotype.transforms import PLACEHOLDER
+from calotype.types import ImageRef, Row
+
+__all__ = ["Asker", "Draw", "PictureTask", "Question", "plan_draws", "question_of", "tidy", "variables_of"]
+
+_NO_PICTURE: Final = Image.new("RGB", (1, 1))
+"""Stands in a request until its picture has been read."""
+_TRIGGER: Final = r"\{ *trigger *\}"
+_PLACEHOLDER: Final = re.compile(rf"""(?i)"{_TRIGGER}"|“{_TRIGGER}”|`{_TRIGGER}`|\*+{_TRIGGER}\*+|{_TRIGGER}""")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asker:
+    """Who is asked, and how: all of a backend that an answer depends on."""
+
+    backend: str
+    model: str
+    parameters: Mapping[str, Any]
+    pixels: int
+    """The budget that pictures are made to fit."""
+
+    @classmethod
+    def of(cls, backend: CaptionBackend, pixels: int) -> Asker:
+        return cls(backend=backend.name, model=backend.model, parameters=dict(backend.parameters), pixels=pixels)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draw:
+    """One of the K captions that each picture is to get."""
+
+    preset: CaptionPreset
+    seed: int
+
+
+def plan_draws(presets: Sequence[CaptionPreset], count: int | None, seed: int) -> list[Draw]:
+    """The K captions of a picture: each preset once, then each once more with another seed, and so on.
+
+    Args:
+        presets: At least one.
+        count: K; as many as there are presets by default.
+        seed: The first one's.
+
+    Raises:
+        ConfigError: There are fewer captions than presets, or none.
+    """
+    count = len(presets) if count is None else count
+    if not presets or count < len(presets):
+        raise ConfigError(f"n: found {count}, and {len(presets)} presets; expected a caption for each preset at least")
+    return [Draw(preset=presets[i % len(presets)], seed=seed + i // len(presets)) for i in range(count)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """One caption that is wanted of one picture."""
+
+    preset: str
+    prompt: str
+    system: str | None
+    task: str | None
+    seed: int
+    recipe: str
+    """See `Answer.recipe`."""
+    known: str | None = None
+    """A caption that answers it already, though the prompt has changed since (it quotes that caption)."""
+    error: str | None = None
+    """Why it can't be asked."""
+
+    def key(self, picture: str) -> str:
+        """What its answer is found by."""
+        return _hash([picture, self.recipe, self.prompt, self.system, self.task, self.seed])
+
+    def answer(self, asker: Asker, id: str, picture: str, **outcome: Any) -> Answer:
+        """An answer to it."""
+        return Answer(
+            key=self.key(picture),
+            picture=picture,
+            recipe=self.recipe,
+            id=id,
+            backend=asker.backend,
+            model=asker.model,
+            preset=self.preset,
+            seed=self.seed,
+            **outcome,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PictureTask:
+    """All questions about one picture."""
+
+    id: str
+    ref: ImageRef
+    questions: tuple[Question, ...]
+
+
+def question_of(
+    draw: Draw, variables: Mapping[str, str | None], asker: Asker, *, answered: Sequence[Answer], current: Sequence[str]
+) -> Question:
+    """The question that a draw is for one picture.
+
+    Args:
+        draw: What is wanted.
+        variables: Of the picture, as `variables_of` gives them.
+        asker: Who will be asked.
+        answered: The ledger's captions of the picture, as far as they are known.
+        current: The captions that the picture has.
+
+    Raises:
+        ConfigError: The preset uses a variable that no picture has a value for.
+    """
+    preset = draw.preset
+    asked = (preset.template, preset.system, preset.task, sorted(preset.defaults.items()), variables.get("class_word"))
+    recipe = _hash([asker.backend, asker.model, asker.parameters, asker.pixels, *asked])
+    known = error = None
+    if "caption" in preset.variables:  # once answered, its own answer is the caption: that is not asked about again
+        own = (answer.text for answer in answered if (answer.recipe, answer.seed) == (recipe, draw.seed))
+        known = next((text for text in own if text in current), None)
+    lacks = [name for name in ("caption", "tags") if name in preset.variables and not variables.get(name)]
+    lacks = [name for name in lacks if name not in preset.defaults]
+    request = None
+    if lacks:
+        error = f"the preset {preset.name!r} asks with its {lacks[0]}, and it has none"
+    else:
+        request = preset.request(_NO_PICTURE, variables, seed=draw.seed)
+    return Question(
+        preset=preset.name,
+        prompt=request.prompt if request is not None else "",
+        system=request.system if request is not None else None,
+        task=preset.task,
+        seed=draw.seed,
+        recipe=recipe,
+        known=known,
+        error=error,
+    )
+
+
+def variables_of(row: Row, class_word: str | None) -> dict[str, str | None]:
+    """What a preset may have in braces, for one picture.
+
+    The trigger is always the placeholder: the captions wait for the word, which the caption program fills in.
+    """
+    name = row.image.name if row.image.url is None else urlsplit(row.image.url).path
+    place = PurePosixPath(name.rpartition("!")[2])
+    folder = place.parent.name or (PurePosixPath(row.image.path).parent.name if row.image.path else "")
+    tags = row.extra.get("tags")
+    if isinstance(tags, list | tuple):
+        tags = ", ".join(map(str, tags))
+    return {
+        "trigger": PLACEHOLDER,
+        "class_word": class_word,
+        "stem": place.stem,
+        "folder": folder or None,
+        "caption": next((text for text in row.captions if text.strip()), None),
+        "tags": str(tags) if tags else None,
+    }
+
+
+def tidy(text: str) -> str:
+    """A caption with its placeholders as the caption program knows them: models put names into quotes, or capitals."""
+    return _PLACEHOLDER.sub(PLACEHOLDER, text)
+
+
+def _hash(parts: Sequence[Any]) -> str:
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, default=str)
+    return xxhash.xxh3_128_hexdigest(text.encode())

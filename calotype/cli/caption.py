@@ -1,0 +1,161 @@
+"""`calotype caption`: gives captions to pictures that have none."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from enum import Enum
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from calotype.cli.common import Json, Overrides, Source, emit, read_config
+from calotype.cli.encode import Engine
+
+if TYPE_CHECKING:
+    from calotype.captioning.report import CaptionReport
+    from calotype.inspect.check.report import Finding
+
+__all__ = ["caption"]
+
+_SHOWN = 10
+"""Failures that a person is shown; `--json` has all."""
+_LINTS = 3
+"""And findings about captions, of each kind."""
+
+
+class Mode(Enum):
+    """What `--mode` takes."""
+
+    fill = "fill"
+    add = "add"
+    replace = "replace"
+
+
+def caption(
+    source: Source,
+    overrides: Overrides = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="http, transformers, or another package's; http if there is a --url.", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The server's name for it, a folder, a name on the hub, or auto.", show_default=False),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Of an OpenAI-compatible server: http://localhost:8000/v1.", show_default=False)
+    ] = None,
+    preset: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="descriptive, short, tags, style, subject, or a file; may be given again.", show_default=False
+        ),
+    ] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", min=1, help="Captions an image; one of each preset.", show_default=False)
+    ] = None,
+    mode: Annotated[Mode, typer.Option(help="Only where there is none, after those there, or instead.")] = Mode.fill,
+    trigger: Annotated[
+        str | None, typer.Option(help="The word you will train with; for the look at the captions.", show_default=False)
+    ] = None,
+    class_word: Annotated[
+        str | None, typer.Option("--class-word", help="What the subject is: man, dog, teapot.", show_default=False)
+    ] = None,
+    sidecars: Annotated[bool, typer.Option("--sidecars", help="Also write .txt files beside the pictures.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again for what failed before.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace captions that a person wrote, too.")] = False,
+    seed: Annotated[int, typer.Option(help="Another seed draws other captions.")] = 0,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 always takes the likeliest word.", show_default=False)
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", min=1, help="Of a caption.", show_default=False)
+    ] = None,
+    dry_run: Annotated[
+        int | None,
+        typer.Option(
+            "--dry-run", min=1, help="Show captions of so many images, and write nothing.", show_default=False
+        ),
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="Caption in this process, or on a Ray cluster.")] = Engine.local,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of the Ray cluster; by default $RAY_ADDRESS, else one is started.", show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Have a model describe pictures that have no caption. Exit status 0: all done, 1: some failed, 2: wrong use."""
+    from calotype.caption import caption_config, caption_lints
+    from calotype.progress import track
+
+    config = read_config(source, overrides, model=None, tokenizers=None)
+    options: dict[str, Any] = {"model": model, "url": url, "temperature": temperature, "max_tokens": max_tokens}
+    try:
+        report = caption_config(
+            config,
+            backend=backend or ("http" if url is not None else "transformers"),
+            presets=preset or ["descriptive"],
+            n=n,
+            mode=mode.value,
+            class_word=class_word,
+            seed=seed,
+            force=force,
+            retry_failed=retry_failed,
+            sidecars=sidecars,
+            dry_run=dry_run,
+            engine=engine.value,
+            address=address,
+            track=track,
+            **{name: value for name, value in options.items() if value is not None},
+        )
+    except KeyboardInterrupt:
+        print("Interrupted. What was answered is kept; run the same command again to go on.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    lints = () if dry_run is not None else caption_lints(config, trigger=trigger)
+    if json:
+        emit(report.to_json() | {"lints": [_plain(lint) for lint in lints]})
+    else:
+        _show(report, lints, dry=dry_run is not None)
+    raise typer.Exit(1 if report.failed else 0)
+
+
+def _plain(lint: Finding) -> Mapping[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(lint)
+
+
+def _show(report: CaptionReport, lints: tuple[Finding, ...], *, dry: bool) -> None:
+    for example in report.examples:
+        print(example.id)
+        for text in example.captions:
+            print(f"    {text}")
+    if dry:
+        print(f"Nothing was written. {report.model} answered {report.asked} times, {report.failed} failed.")
+    elif not report.asked and not report.written and not report.failed:
+        print(f"Nothing to caption: {report.images:,} images{_kept(report)}")
+    else:
+        print(
+            f"Captioned {report.written:,} of {report.images:,} images in {report.seconds:,.1f} s with {report.model}: "
+            f"{report.asked:,} answers, {report.reused:,} from earlier runs, {report.failed:,} failed{_kept(report)}"
+        )
+    if report.backup is not None:
+        print(f"As it was before: {report.backup}")
+    for failure in report.failures[:_SHOWN]:
+        again = " (in an earlier run; --retry-failed asks again)" if failure.again else ""
+        print(f"Failed: {failure.id}: {failure.reason}{again}")
+    if len(report.failures) > _SHOWN:
+        print(f"Failed: {len(report.failures) - _SHOWN:,} more; --json names them all")
+    for _, group in groupby(lints, key=lambda lint: lint.kind):
+        found = list(group)
+        for lint in found[:_LINTS]:
+            where = f"{lint.where}: " if lint.where else ""
+            print(f"{lint.level}: {where}{lint.detail} ({lint.advice})")
+        if len(found) > _LINTS:
+            print(f"{found[0].level}: {len(found) - _LINTS:,} more like it; `calotype check` names them all")
+
+
+def _kept(report: CaptionReport) -> str:
+    return f"; {report.kept:,} with captions by a person were kept (--force replaces them)" if report.kept else ""
