@@ -1,6 +1,6 @@
 """Is a server of captions kept full? `calotype caption` beside a bare client whose requests are ready beforehand.
 
-    python benchmarks/caption.py [--photos DIR] [--latency 1.0 0.25] [--slots 16] [--pictures 320] [--json FILE]
+    python benchmarks/caption.py [--photos DIR] [--latency 1.0 0.25] [--slots 16] [--seconds 40] [--json FILE]
 
 The server is a process of its own on loopback. It answers as OpenAI's chat completions do, each request after the same
 time, `slots` of them at once; more wait. So its rate is slots / latency at best. Against it run, in turns:
@@ -136,7 +136,7 @@ def main() -> None:
     arguments.add_argument("--sets", nargs="+", default=["small", "large"], choices=["small", "large"])
     arguments.add_argument("--latency", nargs="+", type=float, default=[1.0, 0.25], help="seconds of each answer")
     arguments.add_argument("--slots", type=int, default=16, help="requests that the server works on at once")
-    arguments.add_argument("--pictures", type=int, default=320, help="in a turn")
+    arguments.add_argument("--seconds", type=float, default=40.0, help="that a turn takes at best")
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--json", type=Path)
     given = arguments.parse_args()
@@ -147,6 +147,7 @@ def main() -> None:
     for photos in photo_sets(given.cache, given.photos, given.sets):
         requests = [ready_request(photo) for photo in photos.files]
         for latency in given.latency:
+            count = int(given.seconds * given.slots / latency)
             here, there = multiprocessing.Pipe()
             server = multiprocessing.get_context("spawn").Process(
                 target=serve, args=(latency, given.slots, there), daemon=True
@@ -156,11 +157,11 @@ def main() -> None:
             turns: dict[str, list[float]] = {"bare": [], "calotype": []}
             for number in range(given.rounds):
                 say(f"{photos.name} photos, {latency} s an answer: round {number + 1} of {given.rounds}")
-                turns["bare"].append(bare(port, given.slots, requests, given.pictures))
-                turns["calotype"].append(calotype(port, given.slots, photos.files, given.pictures))
+                turns["bare"].append(bare(port, given.slots, requests, count))
+                turns["calotype"].append(calotype(port, given.slots, photos.files, count))
             server.terminate()
             ratios = [theirs / ours for theirs, ours in zip(turns["bare"], turns["calotype"], strict=True)]
-            rates = {name: given.pictures / statistics.median(seconds) for name, seconds in turns.items()}
+            rates = {name: count / statistics.median(seconds) for name, seconds in turns.items()}
             print(
                 f"{photos.name} photos ({photos.megapixels:.1f} MP), {latency:g} s an answer (at best "
                 f"{given.slots / latency:.0f} images/s): bare {rates['bare']:.1f}, calotype {rates['calotype']:.1f} "

@@ -36,7 +36,8 @@ class HttpBackend:
         max_tokens: Of an answer. One that is cut off is asked for once more with four times as many.
         temperature: 0 always takes the likeliest word; above 0 a request's seed is sent along.
         top_p: Draws only from the likeliest words that together have this probability; None leaves it to the server.
-        concurrency: Requests under way at a time, each a call of `caption` from a thread of its own.
+        concurrency: Requests under way at a time. So that each is followed by the next at once, a quarter more calls of
+            `caption` are welcome, which encode their pictures meanwhile.
         timeout: Seconds that one try may take in all.
         retries: Tries after the first, for what may be the server's or the network's fault.
         patience: Seconds that one request waits for a busy server (429, 503) at most.
@@ -73,7 +74,8 @@ class HttpBackend:
             raise ConfigError(f"image_format: 'jpeg' or 'png' was expected, found {image_format!r}")
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
             raise ConfigError(f"concurrency: a whole number above 0 was expected, found {concurrency!r}")
-        self.concurrency = concurrency
+        self.concurrency = concurrency + max(2, concurrency // 4)
+        self._under_way = threading.BoundedSemaphore(concurrency)
         self._server = Server(
             url,
             key=_key(api_key_env),
@@ -108,10 +110,11 @@ class HttpBackend:
     def _caption(self, request: CaptionRequest) -> CaptionAnswer:
         image = _data_url(request.image, self._image_format)
         try:
-            answer = self._ask(request, image, self._sampling.max_tokens, request.seed)
-            again = self._sampling.second_try(answer, request.seed)
-            if again is not None:
-                answer = self._ask(request, image, *again)
+            with self._under_way:
+                answer = self._ask(request, image, self._sampling.max_tokens, request.seed)
+                again = self._sampling.second_try(answer, request.seed)
+                if again is not None:
+                    answer = self._ask(request, image, *again)
         except RequestFailedError as error:
             if error.kind == "refused" and self.model in str(error):
                 raise CaptionError(f"{self._server.url}: {error}{self._offered()}") from error

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -152,6 +153,28 @@ def test_a_picture_that_the_server_refuses_costs_the_others_nothing(backend_for)
         assert answers[5].error == "the server answered 400 Bad Request: cannot identify image file"
         assert sum(asked.prompt == "bad" for asked in loopback.asked) == 1
         assert loopback.connections <= 9  # kept alive, and used again
+
+
+def test_no_more_requests_are_under_way_than_asked_for(backend_for):
+    now, most, lock = 0, 0, threading.Lock()
+
+    def respond(asked):
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.01)
+        with lock:
+            now -= 1
+        return describe(asked)
+
+    with serving(respond) as loopback:
+        backend = backend_for(loopback, concurrency=4)
+        assert backend.concurrency == 6  # two more encode their pictures meanwhile
+        with ThreadPoolExecutor(backend.concurrency) as pool:
+            answers = list(pool.map(lambda i: backend.caption([ask(str(i))])[0], range(40)))
+    assert all(answer.text for answer in answers)
+    assert 1 < most <= 4
 
 
 def test_when_nothing_ever_succeeds_the_run_ends(backend_for):
