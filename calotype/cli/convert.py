@@ -48,7 +48,7 @@ class Pictures(StrEnum):
 
 def convert(
     source: Source,
-    destination: Annotated[Path, typer.Argument(help="A new folder; or a data file, with --images refer.")],
+    destination: Annotated[Path, typer.Argument(help="A new folder; or one data file (.jsonl, .csv, .parquet).")],
     to: Annotated[To, typer.Option("--to", help="The form of the result.")],
     overrides: Overrides = None,
     images: Annotated[

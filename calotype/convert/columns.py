@@ -81,7 +81,8 @@ def choose_columns(
     for name in extras:
         new = clean(name)
         taken = {*ours, *renamed.values()}
-        while new in taken or (new != REJECTED and new in find_columns([*ours, new], given, "the result").used):
+        kept = new.strip().lower() == REJECTED
+        while new in taken or (not kept and new in find_columns([*ours, new], given, "the result").used):
             new += "_"
         renamed[name] = new
     return Columns(

@@ -227,6 +227,9 @@ def _read(
     plan: ConvertPlan, reader: ImageReader, first: int, failed: dict[int, str], on_error: str
 ) -> Generator[Record, None, None]:
     """The records from row `first` on, in order, read ahead by threads; what can't be had goes into `failed`."""
+    if plan.target.images == "refer":
+        yield from map(plan.record, range(first, len(plan)))
+        return
     pool = ThreadPoolExecutor(_THREADS)
     ahead: deque[tuple[int, Future[Record]]] = deque()
     try:

@@ -7,6 +7,7 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -161,13 +162,19 @@ def stem_names(rows: Iterable[Row]) -> Iterator[str]:
         yield names.take(posixpath.join(folder, stem.replace(".", "_") + suffix))
 
 
+@lru_cache(4096)
+def _way(place: str, folder: str) -> str:
+    return Path(os.path.relpath(os.path.realpath(place), os.path.realpath(folder))).as_posix()
+
+
 def reference(ref: ImageRef, folder: Path) -> str | None:
     """What a data file in `folder` calls a picture that stays where it is; None where no reference can lead there."""
     if ref.url is not None:
         return ref.url
     assert ref.path is not None
     place, base = os.path.split(ref.path)
-    path = Path(os.path.relpath(os.path.join(os.path.realpath(place), base), os.path.realpath(folder))).as_posix()  # noqa: PTH118
+    # Without links on the way, since `..` in a path leads up from where a link leads to.
+    path = posixpath.normpath(posixpath.join(_way(place, str(folder)), base))
     if is_whole_file(ref):
         if _ARCHIVE.search(path):  # it would be looked for inside an archive
             return None

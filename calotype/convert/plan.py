@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -121,7 +122,7 @@ def plan_conversion(
         target=target,
         names=names,
         program=program,
-        shard_size=shard_size,
+        shard_size=sys.maxsize if single else shard_size,
         findings=tuple(_findings(form, manifest, names, columns, facts, images)),
         nbytes=sum(size or 0 for size in sizes),
         unknown_sizes=sum(size is None for size in sizes),
@@ -140,10 +141,9 @@ def _is_single(form: Form, images: Images, place: Path) -> bool:
     suffix = Path(form.table).suffix if form.table else ""
     if not suffix or place.suffix.lower() != suffix or place.is_dir():
         return False
-    if images != "refer":
+    if images in ("copy", "link"):
         raise ConfigError(
-            f"destination: {place.name} is one file, and with images '{images}' the result is a folder; name a folder, "
-            "or choose images 'refer'"
+            f"destination: {place.name} is one file, and with images '{images}' the result is a folder; name a folder"
         )
     return True
 

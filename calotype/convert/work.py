@@ -47,7 +47,7 @@ class Work:
         self.folder = folder
         self.result = folder / "result"
         self.parts = begun.parts
-        self.moved = begun.done and not _outcome(folder, plan).exists()
+        self.moved = begun.done and not _outcome(folder, plan).exists() and _is_there(plan.destination)
         """All was done before, but for the clearing up."""
         self._plan = plan
         self._state = state
@@ -86,7 +86,7 @@ class Work:
                 raise _there(destination)
             if begun.key is None:
                 shutil.rmtree(work.result, ignore_errors=True)
-            work.forget_from(len(work.parts))
+            work.forget_from(len(work.parts))  # writes the state anew, without a line that was cut off
             yield work
 
     def add(self, part: Part) -> None:
@@ -155,7 +155,11 @@ class _Begun:
 
 def _outcome(folder: Path, plan: ConvertPlan) -> Path:
     """What becomes the destination."""
-    return folder / "result" / str(plan.form.table) if plan.single else folder / "result"
+    result = folder / "result"
+    if not plan.single:
+        return result
+    parts = plan.form.files(plan.target, 0, ())
+    return result / next(iter(parts), str(plan.form.table))
 
 
 def _there(destination: Path) -> ConfigError:

@@ -7,6 +7,8 @@ import pytest
 from convert_helpers import facts, load
 
 from calotype.cli import main
+from calotype.cli.convert import Pictures, To
+from calotype.convert import FORMS
 from calotype.images import ImageReader
 
 
@@ -23,6 +25,11 @@ def run(monkeypatch, capsys):
         return out, err
 
     return run
+
+
+def test_its_choices_are_the_forms():
+    assert [choice.value for choice in To] == list(FORMS)
+    assert {choice.value for choice in Pictures} == {images for form in FORMS.values() for images in form.images}
 
 
 def answer(out):

@@ -113,6 +113,10 @@ def test_one_data_file_that_refers(source, tmp_path, name):
     assert facts(result) == facts(load(source))
     if name != "rows.parquet":
         assert str(source) not in (tmp_path / "deep" / name).read_text()
+    if name == "rows.parquet":
+        convert(source, tmp_path / "embedded.parquet", to, shard_size=1)
+        assert facts(load(tmp_path / "embedded.parquet")) == facts(load(source))
+        assert (tmp_path / "embedded.parquet").is_file()
     with pytest.raises(ConfigError, match="is one file"):
         plan_conversion(load(source), tmp_path / f"new{name}", to=to, images="copy")
 

@@ -11,6 +11,8 @@ import pytest
 from convert_helpers import convert, load
 from PIL import Image
 
+from calotype.convert import arrow_tables
+
 
 @pytest.fixture(scope="module")
 def rows(source):
@@ -98,7 +100,7 @@ def test_lmdb(converted, rows, tmp_path):
     assert [(each["id"], each["text"]) for each in described] == [(row.id, captions(row)) for row in rows]
 
 
-def test_pyarrow(source, tmp_path, rows):
+def test_pyarrow(source, tmp_path, rows, monkeypatch):
     convert(source, tmp_path / "out", "parquet", shard_size=6000)
     files = sorted((tmp_path / "out").glob("*.parquet"))
     assert len(files) > 1
@@ -106,6 +108,11 @@ def test_pyarrow(source, tmp_path, rows):
     assert [value["bytes"] for value in table["image"].to_pylist()] == [bytes_of(row) for row in rows]
     assert [value["path"] for value in table["image"].to_pylist()][:2] == ["a.png", "a.jpg"]
     assert table["text"].to_pylist() == [captions(row) for row in rows]
+    with monkeypatch.context() as patched:
+        patched.setattr(arrow_tables, "_BATCH_ROWS", 2)
+        convert(source, tmp_path / "groups.parquet", "parquet")
+    with pq.ParquetFile(tmp_path / "groups.parquet") as file:
+        assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [2, 2, 1]
     assert table["tags"].to_pylist()[1] == {"year": 1991, "marks": ["x"]}
 
 
