@@ -140,9 +140,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--json", type=Path)
     given = arguments.parse_args()
-    print(
-        f"{machine()}; {given.slots} requests at once, {given.pictures} photos a turn, {given.rounds} rounds in turns"
-    )
+    print(f"{machine()}; {given.slots} requests at once, {given.rounds} rounds, turns of {given.seconds:g} s at best")
     results = []
     for photos in photo_sets(given.cache, given.photos, given.sets):
         requests = [ready_request(photo) for photo in photos.files]

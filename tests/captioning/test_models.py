@@ -1,5 +1,7 @@
 """The table of captioners, and which of them `auto` picks."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -52,3 +54,11 @@ def test_the_table_goes_from_small_to_large():
 def test_free_memory_of_this_machine():
     assert 0 < free_memory(torch.device("cpu")) < 1 << 50
     assert pick_captioner(usual_device()).why
+
+
+def test_the_docs_have_the_same_table():
+    page = (Path(__file__).parents[2] / "docs" / "captioners.md").read_text(encoding="utf-8")
+    for row in CAPTIONERS:
+        needs = row.needs(torch.device("cuda")) / GIB
+        assert f"| `{row.hub}` | {row.parameters / 1e9:g} | {needs:.1f} | {'✓ ' if row.auto else ''}|" in page
+    assert page.count("| `") >= len(CAPTIONERS)
