@@ -43,6 +43,16 @@ def test_webdataset_shards(put, read, jpeg):
     assert manifest.describe()["format"] == "tar"
 
 
+def test_a_text_that_is_the_first_caption_of_the_json(put, jpeg):
+    several = json.dumps({"text": ["one\n", "two"], "artist": "x"}).encode()
+    members = [("a.jpg", jpeg(1)), ("a.txt", b"one\n"), ("a.json", several)]
+    (row,) = load_manifest(write_tar(put("s.tar", ""), members))
+    assert row.captions == ("one\n", "two") and row.extra == {"artist": "x"}
+    members[1] = ("a.txt", b"edited")
+    (row,) = load_manifest(write_tar(put("s.tar", ""), members))
+    assert row.captions == ("edited",) and row.extra == {"text": ["one\n", "two"], "artist": "x"}
+
+
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_json_beside_pictures(put, read, jpeg, format):
     meta = {"caption": "from json", "width": 64, "height": 48, "url": "http://h/x", "nested": {"a": [1]}}

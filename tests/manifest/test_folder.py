@@ -152,6 +152,12 @@ def test_kohya_repeats_and_class_names(put):
     assert "10_sks dog: kohya repeat folder, each picture is shown 10 times" in notes and "2 picture(s)" in notes
 
 
+def test_an_empty_caption_file_in_kohyas_folder_is_an_empty_caption(put):
+    put("10_sks dog/a.jpg"), put("10_sks dog/a.txt", "\n"), put("10_sks dog/b.jpg")
+    manifest = load_manifest(put.root, missing_captions="empty")
+    assert captions(manifest) == {"10_sks dog/a.jpg": ("",), "10_sks dog/b.jpg": ("sks dog",)}
+
+
 def test_kohya_repeats_hold_for_pictures_of_a_metadata_file(put):
     put("5_cat/a.jpg"), put("5_cat/b.jpg"), put("5_cat/c.jpg"), put("5_cat/d.jpg"), put("other/e.jpg")
     put("other/e.txt", "e")
