@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calotype.cli.common import Json, Overrides, Source, emit, read_config
+from calotype.cli.common import Json, Source, emit, read_config
 
 if TYPE_CHECKING:
     from calotype.convert import ConvertPlan, ConvertReport, VerifyReport
@@ -50,7 +50,10 @@ def convert(
     source: Source,
     destination: Annotated[Path, typer.Argument(help="A new folder; or one data file (.jsonl, .csv, .parquet).")],
     to: Annotated[To, typer.Option("--to", help="The form of the result.")],
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="key=value pairs of how the source is read: columns.caption=long caption_lines=many …"),
+    ] = None,
     images: Annotated[
         Pictures | None,
         typer.Option(

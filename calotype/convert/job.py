@@ -259,15 +259,13 @@ def _taken(
 
 def _load(plan: ConvertPlan, reader: ImageReader, index: int) -> Record:
     ref = plan.manifest.refs([index])[0]
-    if not plan.moves(ref):
-        return plan.record(index)
-    data = reader.read_bytes(ref)
+    data = reader.read_bytes(ref) if plan.moves(ref) else None
     name = plan.names[index]
     named = bool(split_suffix(name)[1])
     if named and plan.target.images != "embed":
         return plan.record(index, data=data)
     try:
-        suffix = suffix_of(data)
-    except NotAnImageError as error:  # inside a data file, readers would not know it for a picture
+        suffix = suffix_of(reader.read_bytes(ref) if data is None else data)
+    except NotAnImageError as error:  # without its suffix, or inside a data file, no reader would know it
         raise DecodeError(ref.name, str(error), kind=error.kind) from error
     return plan.record(index, name=name if named else name + suffix, data=data)

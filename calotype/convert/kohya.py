@@ -48,7 +48,7 @@ class Kohya:
             wanted = wish(row.image)
             repeats = _repeats(row.weight)
             match = KOHYA_FOLDER.fullmatch(wanted.partition("/")[0]) if "/" in wanted else None
-            name = match[2] if match and int(match[1]) == repeats else own
+            name = tidy(match[2]) if match and int(match[1]) == repeats else own
             yield names.take(f"{repeats}_{name}/{posixpath.basename(tidy(wanted))}")
 
     def caption(self, text: str) -> str:
@@ -117,5 +117,5 @@ class Kohya:
 
 
 def _repeats(weight: float) -> int:
-    """Kohya passes over a folder of 0 repeats, which is what a weight of 0 asks for."""
+    """Of a folder; one of 0 repeats is passed over by kohya, which is what a weight of 0 asks for."""
     return max(1, round(weight)) if weight else 0

@@ -127,11 +127,14 @@ class Names:
         self._stems: set[str] = set()
         self._open: set[str] = set()
         """Stems whose suffix is not known yet: they are taken with every suffix."""
+        self._next: dict[str, int] = {}
+        """Wanted name → the number to try next, as thousands may want the same."""
 
     def take(self, name: str) -> str:
         """The name, or the nearest one that is free: `a-2.jpg`."""
         stem, suffix = split_suffix(name)
-        number = 1
+        wanted = name.casefold()
+        number = self._next.get(wanted, 1)
         while True:
             tried = stem if number == 1 else f"{stem}-{number}"
             key = unicodedata.normalize("NFC", tried).casefold()
@@ -142,6 +145,7 @@ class Names:
                 self._whole.add(whole)
                 if not suffix:
                     self._open.add(key)
+                self._next[wanted] = number + 1
                 return tried + suffix
             number += 1
 

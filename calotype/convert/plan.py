@@ -112,8 +112,10 @@ def plan_conversion(
     names = list(form.names(facts.watch(manifest), images, folder, title))
     columns = _columns(form, images, manifest, facts, names)
     target = Target(images=images, folder=folder, title=title, columns=columns, extras=manifest.extras)
-    sizes = _sizes(manifest.refs()) if images in ("copy", "embed") else []
-    hashed = xxhash.xxh3_128(f"{facts.digest} {to} {images} {trigger!r} {template!r} {shard_size}".encode())
+    stats = _stats(manifest.refs()) if images in ("copy", "embed") else []
+    sizes = [size for size, _ in stats]
+    options = (to, images, trigger, template, shard_size)
+    hashed = xxhash.xxh3_128(repr((facts.digest, stats, options)).encode())
     return ConvertPlan(
         manifest=manifest,
         destination=place,
@@ -252,17 +254,17 @@ def _findings(
         yield Finding(level="note", kind=kind, count=count, text=left_out)
 
 
-def _sizes(refs: Sequence[ImageRef]) -> list[int | None]:
+def _stats(refs: Sequence[ImageRef]) -> list[tuple[int | None, int]]:
+    """(bytes, time of change) of each picture's file, as far as they are known without fetching."""
     with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(_size, refs))
+        return list(pool.map(_stat, refs))
 
 
-def _size(ref: ImageRef) -> int | None:
-    if ref.size is not None:
-        return ref.size
+def _stat(ref: ImageRef) -> tuple[int | None, int]:
     if ref.path is None or ref.key is not None:
-        return None
+        return None, 0
     try:
-        return Path(ref.path).stat().st_size
+        stat = Path(ref.path).stat()
     except OSError:
-        return None  # said when it is read
+        return None, 0  # said when it is read
+    return (stat.st_size if ref.size is None else ref.size), stat.st_mtime_ns

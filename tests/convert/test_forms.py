@@ -173,6 +173,8 @@ def test_names_never_clash():
     assert len({unicodedata.normalize("NFC", name).casefold() for name in taken}) == len(given)
     assert taken[6:] == ["a-3", "a.webp"] or taken[6] not in {"a", "a-2"}
     stems = Names(by_stem=True)
+    many = Names()
+    assert [many.take("x/image.jpg") for _ in range(20_000)][-1] == "x/image-20000.jpg"
     assert [stems.take(name) for name in ("a.jpg", "a.png", "b/a.png")] == ["a.jpg", "a-2.png", "b/a.png"]
 
 
@@ -212,6 +214,12 @@ def test_names_without_a_suffix_get_their_pictures(converted, source, tmp_path, 
     assert facts(load(tmp_path / "out", to)) == facts(load(source))
     assert verify_conversion(plan).differences == ()
     if to == "imagefolder":
+        bare = tmp_path / "bare"
+        bare.mkdir()
+        (bare / "photo").write_bytes(ImageReader().read_bytes(load(source).refs()[0]))
+        (bare / "rows.csv").write_text("image,text\nphoto,a\n")
+        convert(bare / "rows.csv", tmp_path / "linked", to, images="link")
+        assert load(tmp_path / "linked").refs()[0].name == "photo.png"
         names = sorted(entry.name for entry in (tmp_path / "out").iterdir())
         assert names == ["000000.png", "000001.jpg", "000002.jpg", "000003.jpg", "000004.webp", "metadata.jsonl"]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,6 +148,15 @@ def test_another_conversion_does_not_go_on_with_the_first(source, tmp_path):
         run_conversion(plan_conversion(load(source), tmp_path / "out", to="imagefolder"), reader=Stopping())
     with pytest.raises(ConfigError, match="unfinished conversion"):
         run_conversion(plan_conversion(load(source), tmp_path / "out", to="kohya"))
+
+
+def test_a_source_that_changed_meanwhile_is_told(source, tmp_path):
+    photos = shutil.copytree(source, tmp_path / "photos")
+    with pytest.raises(KeyboardInterrupt):
+        run_conversion(plan_conversion(load(photos), tmp_path / "out", to="hf"), reader=Stopping())
+    (photos / "a.png").write_bytes((photos / "a.jpg").read_bytes())
+    with pytest.raises(ConfigError, match="an older state"):
+        run_conversion(plan_conversion(load(photos), tmp_path / "out", to="hf"))
 
 
 def test_one_at_a_time(source, tmp_path):
