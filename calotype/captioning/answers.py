@@ -18,13 +18,16 @@ _MARKS: Final = (
 )
 _OPEN: Final = "|".join(opening for opening, _ in _MARKS)
 _CLOSE: Final = "|".join(closing for _, closing in _MARKS)
-_LAST_CLOSE: Final = re.compile(rf"(?is).*(?:{_CLOSE})")
+_CLOSED: Final = re.compile(rf"(?i){_CLOSE}")
 _STILL_OPEN: Final = re.compile(rf"(?i){_OPEN}")
 
 _TOKENS: Final = re.compile(
     r"<\|[A-Za-z][\w ./-]*\|>|</?s>|<pad>|<unk>|<(?:bos|eos)>|</?answer>|<(?:start|end)_of_turn>"
 )
 """What tokenizers and chat templates frame a text with, where a decoder has let it through."""
+
+_LONGEST: Final = 32_768
+"""Characters. No caption is near it, and what follows is not made for more."""
 
 _FENCE: Final = re.compile(r"(?s)```\w*\n(.*?)```")
 _LABEL: Final = re.compile(
@@ -59,7 +62,11 @@ def read_answer(
         reasoned: Whether the server gave reasoning apart from the answer.
         special: The tokenizer's special tokens, where they have been decoded with the rest.
     """
-    said = _LAST_CLOSE.sub("", text or "")
+    said = text or ""
+    if len(said) > _LONGEST:
+        return _no_caption("too_long", f"the answer has {len(said):,} characters: {_start_of(said)}", finish_reason)
+    for mark in _CLOSED.finditer(said):
+        said = (text or "")[mark.end() :]  # behind the last one
     opened = _STILL_OPEN.search(said)
     if opened is not None or (reasoned and not said.strip()):
         cut = " and was cut off there" if finish_reason == "length" else ""

@@ -51,8 +51,8 @@ class CaptionAnswer:
     error: str | None = None
     """Why there is none, as a sentence for a person."""
     kind: str | None = None
-    """A short word for the error, to count and sort by: `empty`, `cut_off`, `reasoning`, `refused` (the picture or the
-    prompt was), `failed` (the server or model failed), `timeout`, `out_of_memory`."""
+    """A short word for the error, to count and sort by: `empty`, `cut_off`, `too_long`, `reasoning`, `refused` (the
+    picture or the prompt was), `failed` (the server or model failed), `timeout`, `out_of_memory`."""
     finish_reason: str | None = None
     """`stop`, `length`, …, as the backend says; None where there was no answer."""
 

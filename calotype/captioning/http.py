@@ -13,6 +13,7 @@ from PIL import Image
 
 from calotype.captioning.answers import read_answer
 from calotype.captioning.backend import CaptionAnswer, CaptionRequest
+from calotype.captioning.first import FirstAnswers
 from calotype.captioning.sampling import Sampling
 from calotype.captioning.server import ADDRESSES, NotThereError, RequestFailedError, Server
 from calotype.errors import CaptionError, ConfigError
@@ -22,9 +23,6 @@ __all__ = ["API_KEY", "HttpBackend"]
 API_KEY: Final = "CALOTYPE_API_KEY"
 """The environment variable that a server's key is taken from unless another is named. Not OPENAI_API_KEY: that one
 would go to whatever address is typed."""
-
-_HOPELESS: Final = 10
-"""When so many requests have failed and none has ever succeeded, the fault is not the pictures'."""
 
 
 class HttpBackend:
@@ -88,8 +86,7 @@ class HttpBackend:
         self._image_format: Literal["jpeg", "png"] = image_format
         self._sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p)
         self._extra = dict(extra or {})
-        self._lock = threading.Lock()
-        self._failed: int | None = 0  # how many requests in a row, from the first on; None after a success
+        self._first = FirstAnswers(self._server.url)
         try:
             self.model = self._which_model(None if model == "auto" else model)
         except BaseException:
@@ -116,13 +113,13 @@ class HttpBackend:
                 if again is not None:
                     answer = self._ask(request, image, *again)
         except RequestFailedError as error:
-            if error.kind == "refused" and self.model in str(error):
+            if error.kind == "refused" and self.model in str(error) and not self._first.answered:
                 raise CaptionError(f"{self._server.url}: {error}{self._offered()}") from error
-            self._count_failure(str(error))
+            self._first.count_failure(str(error))
             return CaptionAnswer(error=str(error), kind=error.kind)
         except NotThereError as error:
             raise CaptionError(f"{self._server.url}: {error}{self._offered()}") from error
-        self._failed = None
+        self._first.answered = True
         return answer
 
     def _ask(self, request: CaptionRequest, image: str, max_tokens: int, seed: int) -> CaptionAnswer:
@@ -169,15 +166,6 @@ class HttpBackend:
         except (CaptionError, RequestFailedError):
             return f"; model {self.model!r} was asked for, and the server does not say which it has. {ADDRESSES}"
         return f"; model {self.model!r} was asked for, and the server offers {', '.join(sorted(offered)) or 'none'}"
-
-    def _count_failure(self, reason: str) -> None:
-        with self._lock:
-            if self._failed is None:
-                return
-            self._failed += 1
-            hopeless = self._failed >= _HOPELESS
-        if hopeless:
-            raise CaptionError(f"{self._server.url}: the first {_HOPELESS} requests all came to nothing; {reason}")
 
     def __repr__(self) -> str:
         return f"HttpBackend(url={self._server.url!r}, model={self.model!r})"

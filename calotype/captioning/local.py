@@ -16,6 +16,7 @@ import torch
 from calotype.captioning.answers import read_answer
 from calotype.captioning.backend import CaptionAnswer, CaptionRequest
 from calotype.captioning.draw import Draw
+from calotype.captioning.first import FirstAnswers
 from calotype.captioning.models import pick_captioner, usual_device
 from calotype.captioning.sampling import Sampling
 from calotype.encodings.fingerprint import files_fingerprint, files_that_count
@@ -96,6 +97,7 @@ class TransformersBackend:
         ends = self._model.generation_config.eos_token_id
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
         self._fixed_tasks = self._model.config.model_type == "florence2"
+        self._first = FirstAnswers(self.model)
         self._at_once = batch_size  # what has fitted into memory so far
         self._preparing = threading.Lock()  # a tokenizer serves one thread at a time
         self._computing = threading.Lock()
@@ -113,7 +115,8 @@ class TransformersBackend:
         """One answer for each request, in their order.
 
         Raises:
-            CaptionError: The device has failed, or the model takes no prompts and a request names no task.
+            CaptionError: The device has failed, the model fails at every picture, or it takes no prompts and a request
+                names no task.
         """
         answers = self._answers(requests, self._sampling.max_tokens)
         again: dict[int, list[int]] = {}  # tokens → which requests
@@ -127,6 +130,11 @@ class TransformersBackend:
         for tokens, places in again.items():
             for i, answer in zip(places, self._answers([asked[i] for i in places], tokens), strict=True):
                 answers[i] = answer
+        for answer in answers:
+            if answer.kind == "failed":
+                self._first.count_failure(answer.error or "")
+            else:
+                self._first.answered = True
         return answers
 
     def close(self) -> None:

@@ -86,6 +86,7 @@ def test_what_belongs_to_a_caption_stays(said):
         ("I cannot describe this image.", "stop", "refused"),
         ("As an AI language model, I", "stop", "refused"),
         ("Sorry, no.", "stop", "refused"),
+        ("word " * 10_000, "stop", "too_long"),
         ("a red card", "content_filter", "refused"),
     ],
 )

@@ -180,7 +180,7 @@ def test_no_more_requests_are_under_way_than_asked_for(backend_for):
 def test_when_nothing_ever_succeeds_the_run_ends(backend_for):
     with serving(lambda asked: failure(422, "Unexpected fields in the request: {'top_k'}")) as loopback:
         backend = backend_for(loopback, extra={"top_k": 4})
-        with pytest.raises(CaptionError, match=r"first 10 requests all came to nothing; .*Unexpected fields"):
+        with pytest.raises(CaptionError, match=r"first 10 pictures all came to nothing; .*Unexpected fields"):
             backend.caption([ask(str(i)) for i in range(50)])
         assert len(loopback.asked) == 10
 

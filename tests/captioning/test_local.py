@@ -92,6 +92,18 @@ def test_one_picture_that_does_not_fit_is_its_own_error(backend, requests, monke
     assert "does not fit" not in answers[1].error and "memory of cpu" in answers[1].error
 
 
+def test_a_model_that_fails_at_every_picture_ends_the_run(opened, requests, monkeypatch):
+    def generate(self, *args, **inputs):
+        raise ValueError("shapes don't match")
+
+    monkeypatch.setattr(Qwen2VLForConditionalGeneration, "generate", generate)
+    backend = opened()
+    answers = backend.caption(requests)
+    assert {answer.kind for answer in answers} == {"failed"}
+    with pytest.raises(CaptionError, match=r"the first 10 pictures all came to nothing; .*shapes don't match"):
+        backend.caption(requests)
+
+
 def test_a_cut_off_answer_is_asked_for_again_with_more_tokens(opened, requests):
     answers = opened(max_tokens=3).caption(requests)  # twelve the second time
     lengths = [len(caption.split()) for caption in CAPTIONS]

@@ -1,0 +1,40 @@
+"""`FirstAnswers`: ends a run in which nothing has ever succeeded, before it has failed for every picture."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+from calotype.errors import CaptionError
+
+__all__ = ["FirstAnswers"]
+
+_HOPELESS: Final = 10
+"""When so many pictures have failed and none has ever succeeded, the fault is not the pictures'."""
+
+
+class FirstAnswers:
+    """Counts failures until there is an answer. Safe from any number of threads.
+
+    Args:
+        where: Who is asked, as an error should call it.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._failures = 0
+        self._lock = threading.Lock()
+        self.answered = False
+        """Whether there has ever been an answer, be it one without a caption in it."""
+
+    def count_failure(self, reason: str) -> None:
+        """Takes note of a picture that came to nothing.
+
+        Raises:
+            CaptionError: It is one too many.
+        """
+        with self._lock:
+            self._failures += 1
+            hopeless = self._failures >= _HOPELESS and not self.answered
+        if hopeless:
+            raise CaptionError(f"{self._where}: the first {_HOPELESS} pictures all came to nothing; {reason}")
