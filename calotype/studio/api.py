@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -18,6 +18,7 @@ from calotype.studio.edits import Edit, Outcome
 from calotype.studio.guard import MOST_BYTES, error
 from calotype.studio.query import QueryError
 from calotype.studio.replace import ReplaceError
+from calotype.studio.runs import BusyError, RunOptions
 from calotype.studio.studio import SORTS, Studio
 
 __all__ = ["ERROR_HANDLERS", "api_routes"]
@@ -30,7 +31,6 @@ _LONGEST: Final = 20_000
 """Characters of a caption."""
 
 Json = dict[str, Any]
-T = TypeVar("T")
 
 
 class _BadRequestError(Exception):
@@ -58,6 +58,7 @@ def api_routes(studio: Studio) -> list[Route]:
         "rows/details": api.details,
         "history": api.history,
         "augment": api.augment,
+        "captioning": api.captioning,
         "changes": api.changes,
     }
     does: dict[str, Callable[[Json], Json]] = {
@@ -68,6 +69,8 @@ def api_routes(studio: Studio) -> list[Route]:
         "bulk/apply": api.bulk_apply,
         "tokens": api.tokens,
         "duplicates": api.duplicates,
+        "captioning/start": api.captioning_start,
+        "captioning/cancel": api.captioning_cancel,
         "augment/draw": api.augment_draw,
         "augment/save": api.augment_save,
     }
@@ -215,6 +218,31 @@ class _Api:
         self._studio.scans.want_duplicates()
         return Answer(202, {"scans": self._studio.scans.summary()})
 
+    # Captioning
+
+    def captioning(self, query: Json) -> Json:
+        return self._studio.runs.about()
+
+    def captioning_start(self, data: Json) -> Json:
+        if self._studio.source.captions is None:
+            raise EditError(str(self._studio.source.why_not))
+        types = {"force": bool, "n": int, "temperature": (int, float)}
+        defaults = self._studio.runs.about()["defaults"]
+        given = {name: _field(data, name, types.get(name, str), default=usual) for name, usual in defaults.items()}
+        given["mode"], given["force"] = data.get("mode") or "fill", bool(data.get("force"))
+        if given["mode"] not in ("fill", "add", "replace"):
+            raise _BadRequestError(f"mode: found {given['mode']!r}, expected fill, add or replace")
+        if given["n"] is not None and not 1 <= given["n"] <= 20:
+            raise _BadRequestError(f"n: found {given['n']!r}, expected 1 to 20 captions a picture")
+        numbers = self._chosen(data)
+        if not numbers:
+            raise _BadRequestError("there is no picture to caption")
+        again = data.get("numbers") is not None and given["mode"] == "replace" and given["force"]
+        return Answer(202, {"run": self._studio.runs.start(numbers, RunOptions(**given), again=again)})
+
+    def captioning_cancel(self, data: Json) -> Json:
+        return {"run": self._studio.runs.cancel()}
+
     # Augmentations
 
     def augment(self, query: Json) -> Json:
@@ -301,15 +329,15 @@ class _Api:
 _NEEDED: Final = object()
 
 
-def _field(data: Json, name: str, type_: type[T], default: Any = _NEEDED) -> T:
+def _field(data: Json, name: str, type_: Any, default: Any = _NEEDED) -> Any:
     """A value of the body; what may be left out may be null too."""
     value = data.get(name)
     if value is None:
         if default is _NEEDED:
             raise _BadRequestError(f"{name}: is missing")
-        return cast("T", default)
-    if not isinstance(value, type_) or (type_ is int and isinstance(value, bool)):
-        raise _BadRequestError(f"{name}: found {value!r:.80}, expected {_NAMES.get(type_, type_.__name__)}")
+        return default
+    if not isinstance(value, type_) or (isinstance(value, bool) and type_ is not bool):
+        raise _BadRequestError(f"{name}: found {value!r:.80}, expected {_NAMES[type_]}")
     return value
 
 
@@ -319,7 +347,7 @@ _NAMES: Final = {
     list: "a list",
     dict: "an object",
     int: "a whole number",
-    float: "a number",
+    (int, float): "a number",
 }
 
 
@@ -362,6 +390,8 @@ async def _on_error(request: Request, problem: Exception) -> Response:
             return error(422, "regex", str(problem), position=problem.position)
         case ConfigChangedError():
             return error(409, "conflict", str(problem))
+        case BusyError():
+            return error(409, "busy", str(problem))
         case ConfigError():
             return error(422, "config", str(problem))
         case EditError():

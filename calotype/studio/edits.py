@@ -97,6 +97,8 @@ class Editor:
         """Held while something is written; whoever compares the disk with the rows holds it too."""
         self._rows, self._captions, self._why_not = rows, captions, why_not
         self._plans: dict[str, Plan] = {}
+        self.expected: frozenset[int] = frozenset()
+        """Rows that a captioning run writes: their new captions are no news from outside."""
 
     def edit(
         self, edits: Sequence[Edit], *, label: str, group: str | None = None, backup: bool | None = None
@@ -232,7 +234,8 @@ class Editor:
                 self._rows.tell(number, "gone")
         elif state.version != self._rows.state(number).version or state.problem != self._rows.state(number).problem:
             self._rows.set_state(number, state)
-            self._rows.tell(number, "captions")
+            if number not in self.expected:
+                self._rows.tell(number, "captions")
 
     def _conflict(self, number: int, state: CaptionState | None) -> dict[str, Any]:
         known = state if state is not None else self._rows.state(number)

@@ -13,6 +13,7 @@ from calotype.studio.edits import Editor
 from calotype.studio.pictures import Pictures
 from calotype.studio.query import parse_query
 from calotype.studio.rows import Rows
+from calotype.studio.runs import CaptionRuns
 from calotype.studio.scans import Scans
 from calotype.studio.source import open_source, pixels_dataset
 from calotype.studio.tokens import TokenCounter, token_counter
@@ -47,6 +48,7 @@ class Studio:
         reader = pixels_dataset(config, manifest).reader
         self.pictures = Pictures(reader)
         self.scans = Scans(self.rows, reader, self.counter)
+        self.runs = CaptionRuns(self.source, self.rows, self.editor, self.watcher)
         self.augmentations = Augmentations(self.source, manifest, self.counter)
         self._kind = str(manifest.describe()["format"])
         self._root = manifest.root
@@ -57,6 +59,7 @@ class Studio:
 
     def stop(self) -> None:
         """Ends what runs in the background."""
+        self.runs.close()
         self.scans.stop()
 
     def summary(self) -> dict[str, Any]:
@@ -75,13 +78,18 @@ class Studio:
             ],
             "tokenizers_note": self.counter.note,
             "config": str(self.source.file) if self.source.file is not None else None,
+            "captioning": self.source.captions is not None,
             **self.progress(),
             "seq": self.rows.seq,
         }
 
     def progress(self) -> dict[str, Any]:
         """What the page asks again and again, beside what has changed."""
-        return {"undo": self.editor.history.summary(), "scans": self.scans.summary()}
+        return {
+            "undo": self.editor.history.summary(),
+            "scans": self.scans.summary(),
+            "run": self.runs.summary(),
+        }
 
     def find(self, text: str, *, sort: str = "order") -> tuple[list[int], list[str]]:
         """The rows that a filter keeps.

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -64,7 +65,7 @@ class Watcher:
         Args:
             at_once: Also if it was done a moment ago.
         """
-        if (time.monotonic() < self._due and not at_once) or not self._looking.acquire(blocking=False):
+        if (time.monotonic() < self._due and not at_once) or not self._looking.acquire(blocking=at_once):
             return
         try:
             if not self._editor.lock.acquire(blocking=at_once):
@@ -77,6 +78,15 @@ class Watcher:
                 self._editor.lock.release()
         finally:
             self._looking.release()
+
+    @contextmanager
+    def expecting(self, numbers: Iterable[int]) -> Iterator[None]:
+        """Meanwhile captions of these rows are written by ourselves, in another way than through the editor."""
+        self._editor.expected = frozenset(numbers)
+        try:
+            yield
+        finally:
+            self._editor.expected = frozenset()
 
     def _look(self) -> None:
         stamps = self._scan() | _stamps_of(self._files)

@@ -1,0 +1,236 @@
+"""Captioning runs started from the page: one at a time, in a thread; watched, cancelled, and undone as one step."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
+
+from calotype.caption import caption_config
+from calotype.captioning.backend import CaptionBackend, backend_names, open_backend
+from calotype.captioning.presets import list_presets
+from calotype.captioning.report import CaptionReport
+from calotype.errors import CalotypeError, ConfigError
+from calotype.studio.edits import Editor
+from calotype.studio.history import Step
+from calotype.studio.rows import Rows, RowState
+from calotype.studio.source import Source
+from calotype.studio.watch import Watcher
+
+__all__ = ["BusyError", "CaptionRuns", "RunOptions"]
+
+_log = logging.getLogger(__name__)
+
+_SHOWN: Final = 50
+_LIVELY: Final = 0.7
+"""The temperature at which one picture is captioned again: at 0 it would get the same words."""
+_NEEDS: Final = {"http": ("url",), "transformers": ("model",)}
+
+
+class BusyError(CalotypeError):
+    """A run is under way already."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions:
+    """How to caption."""
+
+    backend: str = "transformers"
+    model: str | None = None
+    url: str | None = None
+    preset: str = "descriptive"
+    mode: Literal["fill", "add", "replace"] = "fill"
+    force: bool = False
+    n: int | None = None
+    class_word: str | None = None
+    temperature: float | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class _Run:
+    id: str
+    label: str
+    state: Literal["starting", "running", "cancelling", "done", "cancelled", "failed"] = "starting"
+    total: int = 0
+    done: int = 0
+    captioned: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds_left: float | None = None
+    error: str | None = None
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+
+class CaptionRuns:
+    """The runs of one server.
+
+    Args:
+        source: What is captioned.
+        rows: Its rows.
+        editor: Has the history that a run becomes a step of.
+        watcher: Finds what a run has written.
+    """
+
+    def __init__(self, source: Source, rows: Rows, editor: Editor, watcher: Watcher) -> None:
+        self._source, self._rows, self._editor, self._watcher = source, rows, editor, watcher
+        self._lock = threading.Lock()
+        self._count = 0
+        self._run: _Run | None = None
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._options = RunOptions()
+        self._backend: tuple[str, CaptionBackend] | None = None
+
+    def about(self) -> dict[str, Any]:
+        """What can be chosen, and what was chosen last."""
+        return {
+            "available": self._source.captions is not None,
+            "note": self._source.why_not,
+            "backends": [{"name": name, "needs": list(_NEEDS.get(name, ()))} for name in backend_names()],
+            "presets": [{"name": preset.name, "about": preset.about} for preset in list_presets()],
+            "defaults": asdict(self._options),
+            "run": self.summary(),
+        }
+
+    def summary(self) -> dict[str, Any] | None:
+        """The run under way, or the last one; None before the first."""
+        return None if self._run is None else asdict(self._run)
+
+    def start(self, numbers: Sequence[int], options: RunOptions, *, again: bool) -> dict[str, Any]:
+        """Begins a run.
+
+        Args:
+            numbers: The rows.
+            options: How.
+            again: Other captions are wanted than the ones that were given before.
+
+        Raises:
+            BusyError: One is under way.
+            ConfigError: There is no such backend or preset.
+        """
+        if options.backend not in backend_names():
+            raise ConfigError(f"backend: found {options.backend!r}, expected one of {', '.join(backend_names())}")
+        presets = [preset.name for preset in list_presets()]
+        if options.preset not in presets:  # no paths from a page
+            raise ConfigError(f"preset: found {options.preset!r}, expected one of {', '.join(presets)}")
+        with self._lock:
+            if self._thread is not None and self._thread.is_alive():
+                raise BusyError("a captioning run is under way: wait for it, or cancel it")
+            self._count += 1
+            pictures = self._rows.ids[numbers[0]] if len(numbers) == 1 else f"{len(numbers):,} pictures"
+            self._run = _Run(id=str(self._count), label=f"caption {pictures}", total=len(numbers))
+            self._options = options
+            self._stop = threading.Event()
+            self._thread = threading.Thread(
+                target=self._work,
+                args=(self._run, self._stop, tuple(numbers), options, again),
+                name="calotype-studio-caption",
+                daemon=True,
+            )
+            self._thread.start()
+            return asdict(self._run)
+
+    def cancel(self) -> dict[str, Any] | None:
+        """Ends the run under way as soon as the answers that are on their way have come; they are kept."""
+        if self._run is not None and self._run.state in ("starting", "running"):
+            self._run.state = "cancelling"
+            self._stop.set()
+        return self.summary()
+
+    def close(self) -> None:
+        """Cancels what is under way, waits for it, and closes the backend."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._backend is not None:
+            self._backend[1].close()
+
+    def _work(
+        self, run: _Run, stop: threading.Event, numbers: tuple[int, ...], options: RunOptions, again: bool
+    ) -> None:
+        before = {n: self._state(n) for n in numbers}
+        report, problem = None, None
+        try:
+            with self._watcher.expecting(numbers):
+                report = self._caption(run, stop, numbers, options, again)
+                self._watcher.look(at_once=True)
+        except CalotypeError as error:
+            problem = str(error)
+        except Exception as error:  # it must not go unsaid
+            _log.warning("studio: captioning failed", exc_info=error)
+            problem = f"{type(error).__name__}: {error}"
+        after = {n: self._state(n) for n in numbers}
+        changes = {n: (before[n], after[n]) for n in numbers if before[n] != after[n]}
+        if changes:
+            self._editor.history.record(Step(label=run.label, changes=changes))
+        run.seconds_left, run.error = None, problem
+        if report is not None:
+            self._count_up(run, report)
+        run.state = "failed" if problem is not None else "cancelled" if stop.is_set() else "done"
+
+    def _caption(
+        self, run: _Run, stop: threading.Event, numbers: tuple[int, ...], options: RunOptions, again: bool
+    ) -> CaptionReport:
+        several = again or (options.n or 1) > 1
+        temperature = options.temperature if options.temperature is not None else _LIVELY if several else None
+        backend = self._opened(
+            options.backend, {"model": options.model, "url": options.url, "temperature": temperature}
+        )
+        if run.state == "starting":
+            run.state = "running"
+        return caption_config(
+            self._source.config,
+            backend=backend,
+            presets=(options.preset,),
+            n=options.n,
+            mode=options.mode,
+            class_word=options.class_word,
+            seed=secrets.randbelow(1 << 31) if again else 0,
+            force=options.force,
+            retry_failed=True,
+            only={self._rows.ids[number] for number in numbers},
+            track=self._tracking(run),
+            stop=stop,
+        )
+
+    def _opened(self, name: str, options: Mapping[str, Any]) -> CaptionBackend:
+        """The backend, which stays open between runs: loading a model takes longer than captioning a picture."""
+        key = json.dumps([name, options])
+        if self._backend is None or self._backend[0] != key:
+            if self._backend is not None:
+                kept, self._backend = self._backend, None
+                kept[1].close()
+            self._backend = key, open_backend(name, **options)
+        return self._backend[1]
+
+    def _tracking(self, run: _Run) -> Any:
+        """A `Track` that the page sees."""
+
+        @contextmanager
+        def track(what: str, *, unit: str = "images") -> Iterator[Callable[[int, int], None]]:
+            start = time.monotonic()
+
+            def show(done: int, total: int) -> None:
+                run.done, run.total = done, total
+                spent = time.monotonic() - start
+                run.seconds_left = spent / done * (total - done) if done else None
+
+            yield show
+
+        return track
+
+    def _count_up(self, run: _Run, report: CaptionReport) -> None:
+        run.captioned, run.failed = report.written, report.failed
+        run.skipped = report.kept
+        numbered = ((self._rows.number_of(failure.id), failure) for failure in report.failures[:_SHOWN])
+        run.failures = [{"n": n, "id": one.id, "reason": one.reason} for n, one in numbered if n is not None]
+
+    def _state(self, number: int) -> RowState:
+        state = self._rows.state(number)
+        return RowState(captions=state.captions, rejected=state.rejected)
