@@ -1,0 +1,148 @@
+// Captioning runs: started here, their progress in the page's head, cancelled there.
+
+import { get, post } from "./api.js";
+import { field, openDialog, tick } from "./dialog.js";
+import { byId, count, el, spelt } from "./dom.js";
+
+const RUNNING = ["starting", "running", "cancelling"];
+const MODES = [
+  ["fill", "where there is none"],
+  ["add", "beside those there are"],
+  ["replace", "in place of those there are"],
+];
+
+export class Captioning {
+  #last = null;
+
+  constructor({ rows, filter, saver, say }) {
+    Object.assign(this, { rows, filter, saver, say });
+    this.strip = byId("run");
+  }
+
+  async open() {
+    const about = await get("/api/captioning").catch((error) => ({ available: false, note: error.message }));
+    if (!about.available) {
+      openDialog(byId("captioning"), "Caption", el("p", { class: "notice" }, about.note ?? "Captioning can't be had here."));
+      return;
+    }
+    this.#form(about);
+  }
+
+  #form({ backends, presets, defaults, note, run }) {
+    const chosen = (options, value) => el("select", {}, options.map(([key, text]) => el("option", { value: key, selected: key === value }, text)));
+    const text = (value, more = {}) => el("input", { type: "text", value: value ?? "", autocomplete: "off", spellcheck: "false", ...more });
+    const backend = chosen(backends.map(({ name }) => [name, name]), defaults.backend);
+    const preset = chosen(presets.map(({ name, about }) => [name, about ? `${name}: ${about}` : name]), defaults.preset);
+    const mode = chosen(MODES, "fill");
+    const where = chosen([
+      ["shown", `those shown (${this.rows.list.length.toLocaleString("en")})`],
+      ["one", "this one"],
+      ["all", `all (${this.rows.total.toLocaleString("en")})`],
+    ], "shown");
+    const url = text(defaults.url, { placeholder: "http://127.0.0.1:8000/v1" });
+    const model = text(defaults.model, { placeholder: "auto" });
+    const trigger = text(defaults.trigger);
+    const several = el("input", { type: "number", min: 1, max: 20, value: defaults.n ?? 1 });
+    const force = el("input", { type: "checkbox" });
+    const wrong = el("p", { class: "notice", role: "alert", hidden: true });
+    const urlField = field("Address of the server", url);
+    const arrange = () => (urlField.hidden = !backends.find(({ name }) => name === backend.value)?.needs.includes("url"));
+    const form = el(
+      "form", {
+        class: "fields", onchange: arrange,
+        onsubmit: async (event) => {
+          event.preventDefault();
+          const scope = { shown: { filter: this.filter.shown }, one: { numbers: [this.rows.current] }, all: {} }[where.value];
+          const problem = await this.start({
+            ...scope, backend: backend.value, model: model.value || null, url: url.value || null, preset: preset.value,
+            mode: mode.value, force: force.checked, n: Number(several.value), trigger: trigger.value || null,
+          });
+          wrong.hidden = problem === null;
+          wrong.textContent = problem ?? "";
+          if (problem === null) byId("captioning").close();
+        },
+      },
+      field("Pictures", where), field("Captions", mode), field("Preset", preset), field("Captions for each", several),
+      field("Backend", backend), urlField, field("Model", model), field("Trigger", trigger),
+      el("div", { class: "ticks" }, tick("Also over captions that a person has edited", force)),
+      wrong,
+      el("div", { class: "choices" }, el("button", { type: "submit", class: "main", disabled: running(run) }, "Start")),
+    );
+    arrange();
+    openDialog(byId("captioning"), "Caption", note ? el("p", { class: "faint" }, note) : null, form);
+  }
+
+  /** Starts a run; why it can't be, or null. */
+  async start(options) {
+    await this.saver.flush();
+    try {
+      this.show((await post("/api/captioning/start", options)).run);
+      return null;
+    } catch (error) {
+      return error.message;
+    }
+  }
+
+  /** `r`: one picture anew. */
+  async again(number) {
+    const problem = await this.start({ numbers: [number], mode: "replace", force: true });
+    if (problem) this.say(problem, { bad: true });
+  }
+
+  /** Where a run is. One that was over before the page was there is not shown. */
+  show(run) {
+    const before = this.#last;
+    this.#last = run ?? null;
+    if (!run || (before === null && !running(run))) return;
+    const same = before && before.id === run.id && JSON.stringify(before) === JSON.stringify(run);
+    if (same) return;
+    this.strip.hidden = false;
+    const { state, total, done, failed, failures, seconds_left: left, error } = run;
+    const facts = [
+      `${done.toLocaleString("en")} of ${count(total, "picture")}`,
+      failed ? `${failed} failed` : null,
+      run.skipped ? `${run.skipped} had captions` : null,
+      running(run) && left !== null && left !== undefined ? `${duration(left)} left` : null,
+    ].filter(Boolean).join(" · ");
+    const button = running(run)
+      ? el("button", { type: "button", disabled: state === "cancelling", onclick: () => this.#cancel() }, "Cancel")
+      : el("button", { type: "button", onclick: () => (this.strip.hidden = true) }, "Dismiss");
+    const focused = this.strip.contains(document.activeElement);
+    this.strip.replaceChildren(
+      el("strong", {}, TITLES[state] ?? state),
+      el("progress", { max: Math.max(1, total), value: done, "aria-label": "Captioned" }),
+      el("span", {}, facts),
+      button,
+      error ? el("p", { class: "notice" }, error) : "",
+      failures?.length ? el("details", {}, el("summary", {}, `Why ${count(failures.length, "picture")} failed`), el("ul", {}, failures.map(
+        ({ id, reason, n }) => el("li", {}, el("button", { type: "button", onclick: () => this.rows.select(n) }, spelt(id)), ` ${reason}`),
+      ))) : "",
+    );
+    if (focused) button.focus();
+    if (before && running(before) && !running(run)) this.say(`${TITLES[state] ?? state}: ${facts}`, { bad: state === "failed" });
+  }
+
+  async #cancel() {
+    try {
+      this.show((await post("/api/captioning/cancel")).run);
+    } catch (error) {
+      this.say(error.message, { bad: true });
+    }
+  }
+}
+
+const TITLES = {
+  starting: "Getting the captioner ready…",
+  running: "Captioning",
+  cancelling: "Stopping…",
+  done: "Captioned",
+  cancelled: "Captioning cancelled",
+  failed: "Captioning failed",
+};
+
+const running = (run) => Boolean(run && RUNNING.includes(run.state));
+
+function duration(seconds) {
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}

@@ -1,0 +1,150 @@
+// The filter: its box, what is wrong with it and where, its chips, the order, the count.
+
+import { Away, get } from "./api.js";
+import { byId, calm, count, el } from "./dom.js";
+
+/** Whether a filter has a term as one of its own words, and the filter with it or without it. */
+export const hasTerm = (text, term) => text.split(/\s+/).includes(term);
+
+export function withTerm(text, term) {
+  if (!text.trim()) return term;
+  return /\bOR\b/.test(text) ? `(${text.trim()}) ${term}` : `${text.trim()} ${term}`;
+}
+
+export function withoutTerm(text, term) {
+  const rest = text.split(/\s+/).filter((word) => word && word !== term).join(" ");
+  const inside = /^\(([^()]*)\)$/.exec(rest); // the pair that `withTerm` has put around
+  return inside ? inside[1] : rest;
+}
+
+export class Filter {
+  #asked = 0;
+  #pending = [];
+  /** The filter whose rows are shown; the box may be ahead of it. */
+  shown = "";
+
+  constructor(rows) {
+    this.rows = rows;
+    this.box = byId("filter");
+    this.sort = byId("sort");
+    this.wrong = byId("filter-error");
+    this.found = byId("count");
+    this.chips = [...document.querySelectorAll(".chip")];
+    const later = calm(250, () => this.run({ keep: false }));
+    this.box.addEventListener("input", () => {
+      this.#marks();
+      later();
+    });
+    this.box.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== "Escape") return;
+      event.preventDefault();
+      if (event.key === "Escape" && this.box.value) this.set("");
+      else if (event.key === "Enter") this.run({ keep: false }).then(() => byId("grid").focus());
+      else byId("grid").focus();
+    });
+    this.sort.addEventListener("change", () => this.run());
+    for (const chip of this.chips) {
+      const { term } = chip.dataset;
+      chip.addEventListener("click", () => {
+        const { value } = this.box;
+        this.set(hasTerm(value, term) ? withoutTerm(value, term) : withTerm(value, term));
+      });
+    }
+    this.#recall();
+  }
+
+  get text() {
+    return this.box.value;
+  }
+
+  set(text) {
+    this.box.value = text;
+    this.#marks();
+    return this.run({ keep: false });
+  }
+
+  /** Asks which rows there are; `keep`: the current one stays the current one even if it is none of them. */
+  async run({ keep = true } = {}) {
+    const asked = ++this.#asked;
+    let answer;
+    try {
+      answer = await get("/api/rows", { filter: this.text, sort: this.sort.value });
+    } catch (error) {
+      if (asked === this.#asked) this.#refused(error);
+      return;
+    }
+    if (asked !== this.#asked) return; // a newer question is on its way
+    this.wrong.hidden = true;
+    this.box.removeAttribute("aria-invalid");
+    this.shown = answer.filter;
+    this.#pending = answer.pending;
+    this.rows.setList(answer.numbers, answer.total);
+    if (!keep && this.rows.placeOf(this.rows.current) < 0 && answer.count) this.rows.select(answer.numbers[0]);
+    this.#count(answer);
+    this.#remember();
+  }
+
+  #count({ count: found, total, pending }) {
+    const text = found === total ? count(total, "picture") : `${found.toLocaleString("en")} of ${count(total, "picture")}`;
+    const still = pending.includes("duplicates") ? "looking for duplicates…" : pending.length ? "still counting…" : "";
+    this.found.value = [text, still].filter(Boolean).join(", ");
+  }
+
+  #refused(error) {
+    this.wrong.hidden = false;
+    if (error instanceof Away || error.kind !== "filter") {
+      this.wrong.replaceChildren(error.message);
+      return;
+    }
+    this.box.setAttribute("aria-invalid", "true");
+    const { position, length, expected } = error.details;
+    // Positions count whole characters, JavaScript's own count halves of some.
+    const signs = [...this.text];
+    const part = (from, to) => signs.slice(from, to).join("");
+    const marked = part(position, position + length) || "▁";
+    this.wrong.replaceChildren(
+      el("code", { dir: "auto" }, part(0, position), el("mark", {}, marked), part(position + length)),
+      ` ${error.message}${expected && !error.message.includes(expected) ? `; expected ${expected}` : ""}`,
+    );
+  }
+
+  #marks() {
+    for (const chip of this.chips) chip.setAttribute("aria-pressed", String(hasTerm(this.text, chip.dataset.term)));
+  }
+
+  /** How many rows each chip would keep. Of duplicates only when somebody has looked: that decodes every picture. */
+  async counts(scans) {
+    for (const chip of this.chips) {
+      const { term } = chip.dataset;
+      if (term === "is:duplicate" && scans.duplicates.state !== "done") continue;
+      const answer = await get("/api/rows", { filter: term }).catch(() => null);
+      if (answer) chip.querySelector("b").textContent = answer.count.toLocaleString("en");
+    }
+  }
+
+  /** Scans have gone on: what was looked for too early is looked for again. */
+  scanned(scans) {
+    if (this.#pending.some((name) => ["done", "failed"].includes(scans[name]?.state))) this.run();
+    const { state, done, total } = scans.duplicates;
+    if (state === "running" && this.#pending.includes("duplicates")) {
+      this.found.value = `looking for duplicates: ${done.toLocaleString("en")} of ${total.toLocaleString("en")}`;
+    }
+  }
+
+  // The address keeps the filter, so that a reload shows the same.
+
+  #remember() {
+    const kept = new URLSearchParams();
+    if (this.text) kept.set("filter", this.text);
+    if (this.sort.value !== "order") kept.set("sort", this.sort.value);
+    history.replaceState(null, "", kept.size ? `#${kept}` : location.pathname);
+  }
+
+  #recall() {
+    const kept = new URLSearchParams(location.hash.slice(1));
+    this.box.value = kept.get("filter") ?? "";
+    this.sort.value = kept.get("sort") ?? "order";
+    if (this.sort.selectedIndex < 0) this.sort.value = "order";
+    this.#marks();
+  }
+}

@@ -1,0 +1,206 @@
+// The grid: as many cells as the screen needs, whatever the dataset has; they are used again as one scrolls.
+
+import { count, el, spelt } from "./dom.js";
+
+const LEAST = 150; // pixels of a cell's width
+const GAP = 10;
+const WORDS = 64; // pixels below a picture
+const SPARE = 2; // rows of cells beyond either end of the screen
+
+class Cell {
+  constructor(grid) {
+    this.number = null;
+    this.img = el("img", { alt: "", decoding: "async", draggable: "false" });
+    this.name = el("span", { class: "name", dir: "auto" });
+    this.words = el("span", { class: "words", dir: "auto" });
+    this.flags = el("span", { class: "flags" });
+    this.element = el("div", { class: "cell", role: "option" }, this.img, this.name, this.words, this.flags);
+    this.img.addEventListener("load", () => this.element.classList.remove("loading"));
+    this.img.addEventListener("error", () => {
+      this.element.classList.remove("loading");
+      this.element.classList.add("no-picture");
+    });
+    this.element.addEventListener("click", () => grid.choose(this.number));
+    this.element.addEventListener("dblclick", () => grid.open(this.number));
+  }
+
+  show(number, row) {
+    const other = number !== this.number;
+    this.number = number;
+    this.element.id = `cell-${number}`;
+    if (other) {
+      this.#picture(null);
+      this.element.classList.remove("rejected", "uncaptioned");
+      this.name.textContent = this.words.textContent = this.flags.textContent = "";
+    }
+    if (!row) return;
+    this.#picture(row.missing ? null : row.thumb);
+    this.element.classList.toggle("rejected", row.rejected);
+    this.element.classList.toggle("uncaptioned", !row.captions.length);
+    this.element.classList.toggle("no-picture", row.missing);
+    this.name.replaceChildren(...spelt(row.id));
+    this.words.replaceChildren(...(row.captions.length ? spelt(row.captions[0]) : ["no caption"]));
+    this.flags.textContent = flagsOf(row).join(" · ");
+  }
+
+  #picture(src) {
+    if (src === this.img.getAttribute("src")) return;
+    this.element.classList.remove("no-picture");
+    this.element.classList.toggle("loading", src !== null);
+    if (src === null) this.img.removeAttribute("src"); // and what was being loaded no longer is
+    else this.img.setAttribute("src", src);
+  }
+}
+
+function flagsOf(row) {
+  return [
+    row.rejected && "rejected",
+    row.missing && "gone from the disk",
+    row.problem && !row.missing && "unreadable",
+    row.duplicates?.length && "duplicate",
+    row.captions.length > 1 && count(row.captions.length, "caption"),
+  ].filter(Boolean);
+}
+
+/** Keeps the focus on itself and names the current cell (`aria-activedescendant`): cells come and go. */
+export class Grid {
+  #cells = new Map();
+  #spare = [];
+  #columns = 1;
+  #height = 1;
+  #scrolled = { top: 0, at: 0 };
+  #later = null;
+
+  constructor(element, rows, { open }) {
+    this.element = element;
+    this.sheet = element.querySelector(".sheet");
+    this.rows = rows;
+    this.open = (number) => {
+      rows.select(number);
+      open(number);
+    };
+    let frame = 0;
+    const soon = () => (frame ||= requestAnimationFrame(() => ((frame = 0), this.draw())));
+    element.addEventListener("scroll", soon, { passive: true });
+    new ResizeObserver(() => this.measure()).observe(element);
+    rows.addEventListener("list", () => this.measure());
+    rows.addEventListener("stale", soon);
+    rows.addEventListener("rows", ({ detail }) => {
+      for (const number of detail) this.#cells.get(number)?.show(number, rows.get(number));
+    });
+    rows.addEventListener("current", () => this.follow());
+    element.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  choose(number) {
+    this.rows.select(number);
+    this.element.focus({ preventScroll: true });
+    if (matchMedia("(max-width: 47.99rem)").matches) this.open(number);
+  }
+
+  /** Places for all rows; the one at the top stays there. */
+  measure() {
+    const width = this.sheet.clientWidth;
+    if (!width) return;
+    const top = this.#firstShown();
+    this.#columns = Math.max(2, Math.floor((width + GAP) / (LEAST + GAP)));
+    this.width = Math.floor((width - GAP * (this.#columns - 1)) / this.#columns);
+    this.#height = this.width + WORDS + GAP;
+    const lines = Math.ceil(this.rows.list.length / this.#columns);
+    this.sheet.style.height = `${Math.max(0, lines * this.#height - GAP)}px`;
+    this.element.style.setProperty("--cell", `${this.width}px`);
+    if (top > 0) this.element.scrollTop = Math.floor(top / this.#columns) * this.#height;
+    this.draw({ moved: true });
+  }
+
+  #firstShown() {
+    return Math.floor(this.element.scrollTop / this.#height) * this.#columns;
+  }
+
+  draw({ moved = false } = {}) {
+    const { list } = this.rows;
+    const top = this.element.scrollTop;
+    const first = Math.max(0, Math.floor(top / this.#height) - SPARE) * this.#columns;
+    const lines = Math.ceil(this.element.clientHeight / this.#height) + 2 * SPARE;
+    const shown = list.slice(first, first + lines * this.#columns);
+    const kept = new Set(shown);
+    for (const [number, cell] of this.#cells) {
+      if (kept.has(number)) continue;
+      this.#cells.delete(number);
+      this.#spare.push(cell);
+    }
+    const all = String(list.length);
+    shown.forEach((number, i) => {
+      let cell = this.#cells.get(number);
+      if (!cell || moved || cell.element.ariaSetSize !== all) {
+        if (!cell) {
+          cell = this.#spare.pop() ?? new Cell(this);
+          this.#cells.set(number, cell);
+          cell.show(number, this.rows.get(number));
+        }
+        this.#put(cell, first + i, all);
+      }
+      cell.element.setAttribute("aria-selected", String(number === this.rows.current));
+    });
+    for (const cell of this.#spare.splice(0)) cell.element.remove();
+    this.#name();
+    this.#want(shown, top);
+  }
+
+  #put(cell, place, all) {
+    const x = (place % this.#columns) * (this.width + GAP);
+    const y = Math.floor(place / this.#columns) * this.#height;
+    cell.element.style.transform = `translate(${x}px, ${y}px)`;
+    cell.element.setAttribute("aria-posinset", place + 1);
+    cell.element.setAttribute("aria-setsize", all);
+    if (!cell.element.isConnected) this.sheet.append(cell.element);
+  }
+
+  /** Asks for what is shown; while one flies past, only once one slows down. */
+  #want(shown, top) {
+    const now = performance.now();
+    const speed = Math.abs(top - this.#scrolled.top) / Math.max(1, now - this.#scrolled.at);
+    this.#scrolled = { top, at: now };
+    clearTimeout(this.#later);
+    const wanted = this.rows.current === null ? shown : [this.rows.current, ...shown];
+    this.#later = setTimeout(() => this.rows.want(wanted, { more: false }), speed > 8 ? 90 : 0);
+  }
+
+  #name() {
+    const current = this.#cells.get(this.rows.current);
+    if (current) this.element.setAttribute("aria-activedescendant", current.element.id);
+    else this.element.removeAttribute("aria-activedescendant");
+  }
+
+  /** Scrolls so that the current row is to be seen. */
+  follow() {
+    const place = this.rows.placeOf(this.rows.current);
+    if (place >= 0) {
+      const y = Math.floor(place / this.#columns) * this.#height;
+      const room = this.element.clientHeight - this.#height;
+      if (y < this.element.scrollTop) this.element.scrollTop = y;
+      else if (y > this.element.scrollTop + room) this.element.scrollTop = Math.min(y, y - room);
+    }
+    this.draw();
+  }
+
+  #key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const page = Math.max(1, Math.floor(this.element.clientHeight / this.#height)) * this.#columns;
+    const all = this.rows.list.length;
+    const steps = {
+      ArrowRight: 1,
+      ArrowLeft: -1,
+      ArrowDown: this.#columns,
+      ArrowUp: -this.#columns,
+      PageDown: page,
+      PageUp: -page,
+      Home: -all,
+      End: all,
+    };
+    if (event.key === "Enter") this.open(this.rows.current);
+    else if (event.key in steps) this.rows.step(steps[event.key]);
+    else return;
+    event.preventDefault();
+  }
+}

@@ -1,0 +1,57 @@
+// The keys, and the page that lists them and the filter's words.
+
+import { openDialog } from "./dialog.js";
+import { byId, el } from "./dom.js";
+
+const KEYS = [
+  ["j", "k", "next and previous picture"],
+  ["e", "Enter", "edit its caption; Escape leaves it"],
+  ["x", "reject it, or take it back"],
+  ["r", "caption it again"],
+  ["u", "Ctrl Z", "undo"],
+  ["Ctrl Shift Z", "redo"],
+  ["/", "to the filter; Escape empties it"],
+  ["← ↑ ↓ →", "in the grid; also Home, End, Page up, Page down"],
+  ["?", "this page"],
+];
+
+const WORDS = [
+  ["red", "captions that hold “red”; so does caption:red, and \"red car\" for two words"],
+  ["id:holiday", "names that hold “holiday”"],
+  ["tokens>75", "longer than that by any tokenizer; tokens.clip>75: by one"],
+  ["captions>=2 words<5", "how many captions, how many words"],
+  ["width<1024 height>=512 pixels>1000000 aspect>2", "of the picture; aspect is width over height"],
+  ["no:caption has:caption", ""],
+  ["is:rejected is:duplicate is:missing is:unreadable", ""],
+  ["red AND (car OR bus) NOT blue", "side by side is AND; -blue is NOT blue"],
+];
+
+export function openHelp() {
+  const list = (rows) => el("dl", {}, rows);
+  openDialog(
+    byId("help"), "Help",
+    el("h3", {}, "Keys"),
+    list(KEYS.flatMap((row) => [
+      el("dt", {}, row.slice(0, -1).map((key, i) => [i ? " or " : "", el("kbd", {}, key)]).flat()),
+      el("dd", {}, row.at(-1)),
+    ])),
+    el("h3", {}, "The filter"),
+    list(WORDS.flatMap(([words, about]) => [el("dt", {}, el("code", {}, words)), el("dd", {}, about)])),
+    el("p", {}, "Rejected pictures are marked and left out of training. Nothing is ever deleted."),
+  );
+}
+
+const typing = (element) => element.matches("textarea, select, input:not([type=checkbox], [type=range])");
+
+/** `actions`: what each key does. Keys that are typed into a field are the field's own. */
+export function listenToKeys(actions) {
+  document.addEventListener("keydown", (event) => {
+    if (event.defaultPrevented || event.altKey || typing(event.target) || document.querySelector("dialog[open]")) return;
+    const held = event.ctrlKey || event.metaKey;
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const name = held ? `Ctrl${event.shiftKey ? "+Shift" : ""}+${key}` : key;
+    if (!(name in actions)) return;
+    event.preventDefault();
+    actions[name]();
+  });
+}

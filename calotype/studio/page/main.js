@@ -1,0 +1,141 @@
+// The review page, put together.
+
+import { get } from "./api.js";
+import { AugmentPanel } from "./augment.js";
+import { openBulk } from "./bulk.js";
+import { Captioning } from "./captioning.js";
+import { follow } from "./changes.js";
+import { byId, calm, count, el } from "./dom.js";
+import { Filter } from "./filter.js";
+import { Grid } from "./grid.js";
+import { listenToKeys, openHelp } from "./keys.js";
+import { Pane } from "./pane.js";
+import { Rows } from "./rows.js";
+import { Saver } from "./saver.js";
+import { Undo } from "./undo.js";
+
+/** A sentence that stays for a while, and is read out. */
+function say(text, { bad = false } = {}) {
+  const toast = el("p", { class: bad ? "toast bad" : "toast" }, text);
+  byId("toasts").append(toast);
+  setTimeout(() => toast.remove(), bad ? 12000 : 5000);
+}
+
+function showState({ state, text, number }, rows) {
+  const output = byId("save-state");
+  output.dataset.state = state;
+  if (output.value !== text) output.value = text;
+  output.onclick = number === undefined ? null : () => rows.select(number);
+}
+
+function showDataset(dataset) {
+  document.title = `${dataset.name} · calotype studio`;
+  byId("title").textContent = dataset.name;
+  byId("title").title = `${dataset.path}, ${dataset.kind}`;
+  byId("read-only").hidden = dataset.writable;
+  byId("read-only").textContent = dataset.writable ? "" : `Only to be looked at: ${dataset.why_not}`;
+  if (!dataset.writable) byId("open-bulk").disabled = true;
+}
+
+async function start() {
+  const dataset = await get("/api/dataset");
+  showDataset(dataset);
+  const rows = new Rows();
+  const saver = new Saver(rows);
+  const filter = new Filter(rows);
+  const undo = new Undo({ rows, saver, say });
+  const captioning = new Captioning({ rows, filter, saver, say });
+  let scans = dataset.scans;
+  const recount = calm(800, () => filter.counts(scans));
+
+  const actions = {
+    step: (by) => rows.step(by),
+    reject: () => {
+      const { current } = rows;
+      const row = rows.get(current);
+      if (!row) return;
+      if (!dataset.writable) {
+        say(dataset.why_not, { bad: true });
+        return;
+      }
+      const rejected = !(saver.draft(current)?.rejected ?? row.rejected);
+      saver.change(current, { rejected }, { atOnce: true });
+      pane.refresh();
+    },
+    again: () => rows.current !== null && captioning.again(rows.current),
+  };
+  const pane = new Pane(rows, saver, dataset, actions);
+  new Grid(byId("grid"), rows, { open: () => pane.edit() });
+  const augment = new AugmentPanel({ rows, saver, say, step: actions.step });
+  const bulk = () => dataset.writable && openBulk({ rows, filter, saver, done: bulkDone });
+  const bulkDone = (answer) => {
+    undo.show(answer.undo);
+    rows.spoil(null);
+    say(`Replaced in ${count(answer.changed, "picture")}.${answer.backup ? ` What was there before: ${answer.backup}` : ""}`);
+    if (answer.conflicts.length) {
+      say(`${count(answer.conflicts.length, "picture")} changed on the disk meanwhile, and left as found.`, { bad: true });
+    }
+    recount();
+  };
+
+  listenToKeys({
+    j: () => actions.step(1),
+    k: () => actions.step(-1),
+    e: () => pane.edit(),
+    x: actions.reject,
+    r: actions.again,
+    u: () => undo.go("undo"),
+    "Ctrl+z": () => undo.go("undo"),
+    "Ctrl+Shift+z": () => undo.go("redo"),
+    "/": () => byId("filter").select(),
+    "?": openHelp,
+    Escape: () => pane.leave(),
+  });
+  byId("open-help").addEventListener("click", openHelp);
+  byId("open-bulk").addEventListener("click", bulk);
+  byId("open-captioning").addEventListener("click", () => captioning.open());
+  byId("open-augment").addEventListener("click", () => augment.open());
+
+  let server = null; // why it is not there
+  let state = { state: "saved", text: "All saved" };
+  const showAll = () => showState(server && state.state === "saved" ? { state: "failed", text: server } : state, rows);
+  saver.addEventListener("state", ({ detail }) => {
+    state = detail;
+    showAll();
+  });
+  saver.addEventListener("saved", recount);
+
+  undo.show(dataset.undo);
+  captioning.show(dataset.run);
+  follow(dataset.seq, {
+    changed: (answer) => {
+      if (server) {
+        server = null;
+        showAll();
+        saver.flush();
+        rows.spoil([]);
+      }
+      ({ scans } = answer);
+      undo.show(answer.undo);
+      captioning.show(answer.run);
+      filter.scanned(scans);
+      if (answer.rows === "all") rows.spoil(null);
+      else if (answer.rows.length) rows.spoil(answer.rows);
+      if (answer.total !== rows.total) filter.run();
+      if (answer.rows.length) recount();
+      for (const { text } of answer.notices) say(text, { bad: true });
+    },
+    away: (error) => {
+      server = error.message;
+      showAll();
+    },
+  });
+  await filter.run();
+  filter.counts(scans);
+  byId("grid").focus({ preventScroll: true });
+}
+
+start().catch((error) => {
+  byId("read-only").hidden = false;
+  byId("read-only").textContent = error.message;
+});

@@ -1,0 +1,168 @@
+// Autosave: what has been changed here and is not on the disk yet, and its way there.
+
+import { Away, Refused, post } from "./api.js";
+
+const CALM = 600; // milliseconds without a key before a caption is written
+const AGAIN = [1, 2, 4, 8]; // seconds until the next try, when the server is away
+
+/**
+ * Drafts by row: { captions?, rejected?, version, group, sending, conflict }. `version` is of what the person saw, so
+ * that nobody else's text is written over; `conflict` is what the server found instead.
+ *
+ * Events: `state` (`detail`: { state, text }), `conflict` and `saved` (`detail`: number of the row), `undo`.
+ */
+export class Saver extends EventTarget {
+  #rows;
+  #drafts = new Map();
+  #timer = null;
+  #running = null;
+  #failures = 0;
+  #why = null;
+
+  constructor(rows) {
+    super();
+    this.#rows = rows;
+    rows.addEventListener("rows", ({ detail }) => detail.forEach((number) => this.#compare(number)));
+    addEventListener("online", () => this.flush());
+    addEventListener("beforeunload", (event) => this.#drafts.size && event.preventDefault());
+  }
+
+  draft(number) {
+    return this.#drafts.get(number);
+  }
+
+  get unsaved() {
+    return this.#drafts.size;
+  }
+
+  /** What a row is to be, of { captions, rejected }. */
+  change(number, changes, { group = null, atOnce = false } = {}) {
+    const row = this.#rows.get(number);
+    const draft = this.#drafts.get(number) ?? { version: row.version, group, sending: false, conflict: null };
+    Object.assign(draft, changes, { edits: (draft.edits ?? 0) + 1 });
+    if (group !== null) draft.group = group;
+    this.#drafts.set(number, draft);
+    this.#tell();
+    if (draft.conflict) return;
+    clearTimeout(this.#timer);
+    if (atOnce) this.flush();
+    else this.#timer = setTimeout(() => this.flush(), CALM);
+  }
+
+  /** Ends a conflict: with this version overwritten knowingly (`captions`: by what), or the draft given up (null). */
+  settle(number, captions) {
+    const draft = this.#drafts.get(number);
+    const { conflict } = draft;
+    if (captions === null) {
+      this.#drafts.delete(number);
+      this.#rows.spoil([number]);
+      this.#rows.want([number]);
+      this.dispatchEvent(new CustomEvent("saved", { detail: number }));
+      this.#tell();
+      return;
+    }
+    draft.conflict = null;
+    draft.version = conflict.version;
+    this.change(number, { captions }, { atOnce: true });
+  }
+
+  /** Writes everything there is to write, one row after the other. Whoever waits for it knows by `unsaved`. */
+  flush() {
+    clearTimeout(this.#timer);
+    this.#running ??= this.#run().finally(() => {
+      this.#running = null;
+      this.#tell();
+    });
+    return this.#running;
+  }
+
+  async #run() {
+    let next;
+    while ((next = [...this.#drafts].find(([, draft]) => !draft.conflict))) {
+      const [number, draft] = next;
+      try {
+        await this.#write(number, draft);
+        this.#failures = 0;
+        this.#why = null;
+      } catch (error) {
+        this.#failed(error);
+        return;
+      }
+    }
+  }
+
+  async #write(number, draft) {
+    const edits = draft.edits;
+    draft.sending = true;
+    this.#tell();
+    const { captions, rejected, version, group } = draft;
+    let body;
+    try {
+      body = await post("/api/edit", { edits: [{ n: number, version, captions, rejected }], group: group ?? undefined });
+    } catch (error) {
+      if (!(error instanceof Refused) || error.kind !== "conflict" || !error.body.conflicts) throw error;
+      body = error.body;
+    } finally {
+      draft.sending = false;
+    }
+    const conflict = body.conflicts.find((one) => one.n === number);
+    if (conflict) this.#conflict(number, draft, conflict);
+    else {
+      const row = body.rows.find((one) => one.n === number);
+      draft.version = row.version;
+      if (draft.edits === edits) {
+        this.#drafts.delete(number);
+        this.dispatchEvent(new CustomEvent("saved", { detail: number }));
+      }
+    }
+    this.#rows.take(body.rows);
+    this.dispatchEvent(new CustomEvent("undo", { detail: body.undo }));
+  }
+
+  #failed(error) {
+    if (error instanceof Away || (error instanceof Refused && error.status >= 500)) {
+      const seconds = AGAIN[Math.min(this.#failures++, AGAIN.length - 1)];
+      this.#why = `${error.message} Trying again every few seconds.`;
+      this.#timer = setTimeout(() => this.flush(), seconds * 1000);
+    } else this.#why = error.message;
+  }
+
+  /** A row has been read anew: if somebody has changed it under a draft, that is a conflict before it is written. */
+  #compare(number) {
+    const draft = this.#drafts.get(number);
+    const row = this.#rows.get(number);
+    if (!draft || draft.sending || draft.conflict?.version === row.version || row.version === draft.version) return;
+    if (draft.captions === undefined || same(draft.captions, row.captions)) draft.version = row.version;
+    else this.#conflict(number, draft, row);
+  }
+
+  #conflict(number, draft, { version, captions, rejected, missing }) {
+    draft.conflict = { version, captions, rejected, missing };
+    this.dispatchEvent(new CustomEvent("conflict", { detail: number }));
+    this.#tell();
+  }
+
+  #tell() {
+    this.dispatchEvent(new CustomEvent("state", { detail: this.#state() }));
+  }
+
+  #state() {
+    const drafts = [...this.#drafts.values()];
+    const conflicts = drafts.filter((draft) => draft.conflict).length;
+    if (this.#why && drafts.length) return { state: "failed", text: `Not saved: ${this.#why}` };
+    if (conflicts) {
+      return { state: "conflict", text: "Not saved: changed on the disk meanwhile", number: this.#firstConflict() };
+    }
+    return drafts.length ? { state: "saving", text: "Saving…" } : { state: "saved", text: "All saved" };
+  }
+
+  #firstConflict() {
+    return [...this.#drafts].find(([, draft]) => draft.conflict)[0];
+  }
+}
+
+/** The same captions, as far as they are kept: empty ones are not. */
+export function same(some, others) {
+  const kept = (texts) => JSON.stringify(texts.map((text) => text.trim()).filter(Boolean));
+  return kept(some) === kept(others);
+}

@@ -1,0 +1,56 @@
+// How many tokens captions have, while they are typed: one line for each caption.
+
+import { post } from "./api.js";
+import { calm, el } from "./dom.js";
+
+/** Counts below captions; `tokenizers` as /api/dataset gives them. */
+export class Tokens {
+  #asked = 0;
+  #stop = null;
+
+  constructor(tokenizers) {
+    this.tokenizers = tokenizers;
+    this.later = calm(180, (captions) => this.#ask(captions));
+  }
+
+  /** Shows what is known already: `counts` of one caption, null while nobody has counted. */
+  show(line, counts, text = "", cuts = null) {
+    line.replaceChildren(
+      ...this.tokenizers.map(({ name, limit }, i) => {
+        const number = counts?.[i] ?? null;
+        const over = number !== null && limit !== null && number > limit;
+        const cut = over && cuts?.[i] != null ? text.slice(0, cuts[i]).trimEnd().slice(-24) : null;
+        return el(
+          "span",
+          { class: over ? "used over" : "used" },
+          el("span", { class: "tokenizer" }, name),
+          ` ${number ?? "–"}${limit === null ? "" : ` of ${limit}`}`,
+          limit === null ? null : el("meter", {
+            min: 0, max: limit, value: Math.min(number ?? 0, limit), "aria-hidden": "true", class: over ? "full" : null,
+          }),
+          cut === null ? null : el("span", { class: "cut", dir: "auto" }, `cut off after “…${cut}”`),
+          over && cut === null ? el("span", { class: "cut" }, "too long: its end is cut off") : null,
+        );
+      }),
+    );
+  }
+
+  /** Counts soon, when the typing pauses. `captions`: [{ text, line }]. */
+  count(captions) {
+    if (this.tokenizers.length) this.later(captions);
+  }
+
+  async #ask(captions) {
+    const asked = ++this.#asked;
+    this.#stop?.abort();
+    this.#stop = new AbortController();
+    try {
+      const texts = captions.map(({ text }) => text);
+      const { counts, cuts } = await post("/api/tokens", { texts: texts.slice(0, 64) }, { signal: this.#stop.signal });
+      if (asked !== this.#asked) return;
+      captions.slice(0, 64).forEach(({ text, line }, i) => this.show(line, counts[i], text, cuts[i]));
+    } catch {
+      // The save state tells of a server that is away; the next key asks again.
+    }
+  }
+}
