@@ -61,8 +61,8 @@ class Server:
 
     A request that fails as the server's or the network's fault (5xx, a time-out, a connection that breaks, an answer
     that makes no sense) is sent again up to `retries` times, after waits that double or that the server asks for. One
-    that is sent back because the server is busy (429, 503) holds up those of all threads until the time that the
-    server names; that costs none of its tries, but ends after `patience` seconds.
+    that is sent back because the server is busy (429, 503) waits without losing a try, up to `patience` seconds in all;
+    where the server names a time, nobody asks it before.
 
     Args:
         url: Where the API begins: `http://localhost:8000/v1`. A host alone is taken to have it at `/v1`.
@@ -138,8 +138,10 @@ class Server:
                 wait = max(again.wait, _FIRST_WAIT) if again.wait is not None else _backoff(refusals)
                 if now + wait > busy_since + self.patience:
                     raise RequestFailedError(f"{reason}: longer than patience = {self.patience:g} s", kind="failed")
-                with self._lock:
-                    self._not_before = max(self._not_before, now + wait)
+                if again.wait is not None:
+                    with self._lock:
+                        self._not_before = max(self._not_before, now + wait)
+                self._sleep(wait)
                 continue
             failures += 1
             if failures > retries:
@@ -147,7 +149,7 @@ class Server:
                 raise (
                     CaptionError(f"{self.url}: {reason}") if again.gone else RequestFailedError(reason, kind=again.kind)
                 )
-            self._sleep(again.wait if again.wait is not None else _backoff(failures))
+            self._sleep(min(again.wait, _LONGEST_WAIT) if again.wait is not None else _backoff(failures))
 
     def _sleep(self, seconds: float) -> None:
         if self._closed.wait(max(0.0, seconds)):

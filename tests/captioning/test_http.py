@@ -121,6 +121,15 @@ def test_a_date_can_say_how_long_to_wait(backend_for):
         assert backend_for(loopback).caption([ask()])[0].text
 
 
+def test_a_picture_that_breaks_the_server_is_not_waited_for_as_long_as_it_asks(backend_for, monkeypatch):
+    waits = []
+    monkeypatch.setattr(server.Server, "_sleep", lambda self, seconds: waits.append(seconds))
+    with serving(lambda asked: failure(500, Retry_After="3600")) as loopback:
+        (answer,) = backend_for(loopback).caption([ask()])
+        assert answer.kind == "failed" and "tried 4 times" in answer.error
+    assert 0 < max(waits) <= 20
+
+
 def test_closing_ends_a_wait():
     waiting = threading.Event()
 
