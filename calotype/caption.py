@@ -79,7 +79,7 @@ def caption_config(
         only: Ids of the rows to caption; all by default.
         dry_run: Caption so many pictures only, give them as `examples`, and write nothing.
         engine: `local` is this process, `ray` a cluster.
-        address: Of the cluster.
+        address: Of the cluster; by default `$RAY_ADDRESS`, else one is started.
         track: Shows the progress.
         stop: Ends the run early when it is set.
         **options: Of the backend: `model`, `url`, `max_tokens`, `temperature`, …
@@ -114,10 +114,12 @@ def caption_config(
     )
     if len(draws) > len(chosen) and isinstance(backend, str) and options.get("temperature") is None:
         options["temperature"] = _LIVELY
-    if engine == "ray" and dry_run is None:
-        return _on_cluster(job, backend, options, address=address, track=track, stop=stop)
     if engine not in ("local", "ray"):
         raise ConfigError(f"engine: found {engine!r}, expected local or ray")
+    if engine == "local" and address is not None:
+        raise ConfigError(f"address: found {address!r} without engine ray, which it is for")
+    if engine == "ray" and dry_run is None:
+        return _on_cluster(job, backend, options, address=address, track=track, stop=stop)
     if not isinstance(backend, str):
         return _run(job, backend, dry_run, track, stop)
     with closing(open_backend(backend, **options)) as opened:
@@ -127,24 +129,25 @@ def caption_config(
 def _run(
     job: CaptionJob, backend: CaptionBackend, dry_run: int | None, track: Track, stop: threading.Event | None
 ) -> CaptionReport:
-    if len(job.draws) > len(job.presets) and backend.parameters.get("temperature") == 0:
-        raise ConfigError(
-            f"n: {len(job.draws)} captions of {len(job.presets)} presets at temperature 0 would be the same again; set "
-            "a temperature such as 0.7, or name more presets"
-        )
     if dry_run is not None:
         return try_out(job, backend, dry_run)
     return caption_here(job, backend, track=track, stop=stop)
 
 
 def _on_cluster(
-    job: CaptionJob, backend: str | CaptionBackend, options: Mapping[str, Any], **rest: Any
+    job: CaptionJob,
+    backend: str | CaptionBackend,
+    options: Mapping[str, Any],
+    *,
+    address: str | None,
+    track: Track,
+    stop: threading.Event | None,
 ) -> CaptionReport:
     if not isinstance(backend, str):
         raise ConfigError(f"engine: ray opens a backend on each machine by its name; found {backend!r}")
     from calotype.captioning.ray import caption_on_cluster
 
-    return caption_on_cluster(job, backend, options, **rest)
+    return caption_on_cluster(job, backend, options, address=address, track=track, stop=stop)
 
 
 def caption_lints(config: Mapping[str, Any], *, trigger: str | None = None) -> tuple[Finding, ...]:

@@ -15,7 +15,7 @@ from calotype.captioning.presets import CaptionPreset
 from calotype.captioning.questions import Asker, Draw, PictureTask, plan_draws, question_of, variables_of
 from calotype.captioning.report import CaptionFailure, CaptionReport, Example
 from calotype.editing import Captions, CaptionState
-from calotype.errors import ImageError
+from calotype.errors import ConfigError, ImageError
 from calotype.images import ImageReader
 from calotype.images.contents import scan_contents
 from calotype.manifest import Manifest
@@ -76,9 +76,15 @@ class CaptionJob:
         """What there is to do. Opens no picture but those whose captions may be the ledger's.
 
         Raises:
-            ConfigError: A preset uses a variable that no picture has a value for.
+            ConfigError: A preset uses a variable that no picture has a value for; or a prompt is to be answered more
+                than once, and always alike.
         """
         draws, states = self.draws, self.captions.read()
+        if len(draws) > len(self.presets) and asker.parameters.get("temperature") == 0:
+            raise ConfigError(
+                f"n: {len(draws)} captions of {len(self.presets)} presets at temperature 0 would be the same again; "
+                "set a temperature such as 0.7, or name more presets"
+            )
         run = Run(job=self, asker=asker, ledger=ledger, per_picture=len(draws))
         chosen = [
             index

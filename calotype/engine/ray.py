@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import cloudpickle
 import torch
@@ -20,27 +14,13 @@ from calotype.encodings.job import EncodeJob
 from calotype.encodings.report import EncodeReport
 from calotype.encodings.work import Text
 from calotype.encodings.worker import Done, Progress
+from calotype.engine.crew import Crew, Room, actor_class, chunk_size, connected, find_room, machine, shared
 from calotype.engine.run import run
-from calotype.errors import CalotypeError, ConfigError, MissingDependencyError
+from calotype.errors import CalotypeError, ConfigError
 from calotype.progress import Track, silent
-
-try:
-    import ray
-except ModuleNotFoundError as error:
-    raise MissingDependencyError("ray", extra="ray", purpose="to encode on a cluster") from error
 
 __all__ = ["encode"]
 
-logger = logging.getLogger("calotype")
-
-_TRIES: Final = 3
-"""Workers that may die over one chunk before it is held to be the chunk's fault."""
-_IN_FLIGHT: Final = 2
-"""Chunks given to a worker at once: the next is there when the first is done."""
-_CHUNKS: Final = 8
-"""Chunks for each worker, at the least, so that all end at about the same time."""
-_MOST: Final = 1024
-"""Items of a chunk at the most: beyond that nothing is saved, and progress comes too rarely."""
 _UNIT: Final = {"texts": 32, "pictures": 4}
 """Chunks are multiples of a usual batch."""
 
@@ -80,68 +60,9 @@ def encode(
     """
     if chunk is not None and chunk < 1:
         raise ConfigError(f"chunk: found {chunk}; expected a number above 0, or None")
-    with _connected(address):
-        room = _room(job.models.device, workers)
+    with connected(address):
+        room = find_room(job.models.device.type, workers)
         return run(job, lambda: _Pool(job, room, chunk), track)
-
-
-@contextmanager
-def _connected(address: str | None) -> Iterator[None]:
-    if ray.is_initialized():
-        yield
-        return
-    named = address or os.environ.get("RAY_ADDRESS") or "this machine"
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        _knock(named)
-        ray.init(address=address, include_dashboard=False, logging_level=logging.WARNING)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"address: no Ray cluster can be had at {named} ({error}); expected the address that `ray start --head` "
-            "printed, such as 10.0.0.1:6379, or none to start a cluster here"
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _knock(address: str) -> None:
-    """Ray itself tries a wrong address for minutes."""
-    host, _, port = address.rpartition(":")
-    if port.isdigit() and "/" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-
-
-class _Room(NamedTuple):
-    """What a cluster has for workers."""
-
-    workers: int
-    cpus: int
-    """For each."""
-    gpus: int
-    """For each."""
-
-
-def _room(device: torch.device, workers: int | None) -> _Room:
-    """As many workers as there are GPUs, or machines: each holds a copy of the models, and uses all cores it gets."""
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    machines = [node["Resources"] for node in nodes if node["Alive"]]
-    cpus = [int(machine.get("CPU", 0)) for machine in machines]
-    if device.type == "cuda":
-        gpus = [int(machine.get("GPU", 0)) for machine in machines]
-        share = min((cpu // gpu for cpu, gpu in zip(cpus, gpus, strict=True) if gpu), default=0)
-        most, what = sum(gpus), "GPUs"
-    else:
-        wanted = 1 if workers is None else workers
-        fits = [n for n in range(1, min(filter(None, cpus), default=1) + 1) if sum(cpu // n for cpu in cpus) >= wanted]
-        share = max(fits, default=1)
-        most, what = sum(cpu // share for cpu in cpus), "CPUs"
-    count = most if workers is None else workers
-    if not 1 <= count <= most:
-        hint = "" if most else f"; device {device.type!r} needs some (choose another with --device)"
-        raise ConfigError(f"workers: found {count}, and the cluster has {what} for {most}{hint}")
-    return _Room(count, share, int(device.type == "cuda"))
 
 
 class _Actor:
@@ -155,12 +76,12 @@ class _Actor:
             found = Fingerprints(models.picture_fingerprint, models.text_fingerprint)
         except (CalotypeError, OSError) as error:
             raise ConfigError(
-                f"{_machine()}: the job can't be opened there: {error}. Data, model, store and $CALOTYPE_CACHE have to "
+                f"{machine()}: the job can't be opened there: {error}. Data, model, store and $CALOTYPE_CACHE have to "
                 "be on storage that all machines of the cluster see under one path"
             ) from error
         if found != fingerprints:
             raise ConfigError(
-                f"{_machine()}: the model in {models.folder} is not the one that is there on the machine that began "
+                f"{machine()}: the model in {models.folder} is not the one that is there on the machine that began "
                 "the run: put it on storage that all machines share, or copy it again"
             )
         models.device = torch.device(models.device.type)  # Ray shows each worker its own GPU as the only one
@@ -188,56 +109,28 @@ class _Actor:
         self._worker.close()
 
 
-def _machine() -> str:
-    return f"worker on {socket.gethostname()}"
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Chunk:
-    """Some neighbours of the work. Without items: a worker's opening."""
-
-    start: int = 0
-    """Where in the work it begins."""
-    items: Sequence[Text] | Sequence[Picture] = ()
-    lost: int = 0
-    """Workers that died over it."""
-
-
-@dataclass(slots=True, eq=False)
-class _Member:
-    """An actor and what it has been given, in order."""
-
-    actor: Any
-    given: deque[tuple[_Chunk, Any]] = field(default_factory=deque)
-    """Chunks with Ray's reference to what comes of each."""
-    opened: bool = False
-
-
 class _Pool:
     """All workers of a cluster behind the face of one."""
 
-    def __init__(self, job: EncodeJob, room: _Room, chunk: int | None) -> None:
+    def __init__(self, job: EncodeJob, room: Room, chunk: int | None) -> None:
         self._job, self._room, self._chunk = job, room, chunk
         self._fingerprints = Fingerprints(job.models.picture_fingerprint, job.models.text_fingerprint)
-        self._pickled = ray.put(cloudpickle.dumps(job))
-        self._make: Any = ray.remote(_Actor).options(num_cpus=room.cpus, num_gpus=room.gpus)
-        self._members: list[_Member] = []
+        self._pickled = shared(cloudpickle.dumps(job))
+        self._make = actor_class(_Actor, room)
+        self._crew = Crew(self._start, room.workers, lambda item: job.dataset.manifest[item.index].id)
+
+    def _start(self) -> tuple[Any, Any]:
+        actor = self._make.remote()
+        return actor, actor.open.remote(self._pickled, max(1, self._room.cpus), self._fingerprints)
 
     def __enter__(self) -> _Pool:
-        self._members = [self._started(_Chunk()) for _ in range(self._room.workers)]
+        self._crew.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                for closed in [member.actor.close.remote() for member in self._members if member.opened]:
-                    with suppress(ray.exceptions.RayActorError):  # the next run finishes its shard
-                        _result(closed)
-        finally:
-            for member in self._members:
-                ray.kill(member.actor)
+        self._crew.__exit__(kind, error, trace)
         self._job.store.refresh()
 
     def texts(self, texts: Sequence[Text], *, progress: Progress | None = None) -> Done:
@@ -247,78 +140,19 @@ class _Pool:
         return self._all("pictures", pictures, progress)
 
     def _all(self, kind: _Kind, items: Sequence[Any], progress: Progress | None) -> Done:
-        """Keeps every worker busy until all is done."""
         results: dict[int, Done] = {}
-        size = self._chunk or _chunk_size(len(items), self._room.workers, _UNIT[kind])
-        queue = deque(_Chunk(start=start, items=items[start : start + size]) for start in range(0, len(items), size))
-        left = len(items)
-        while left:
-            for member in self._members:
-                while queue and member.opened and len(member.given) < _IN_FLIGHT:
-                    chunk = queue.popleft()
-                    first, again = chunk.start == 0, chunk.lost > 0
-                    ref = member.actor.encode.remote(kind, chunk.items, first=first, again=again)
-                    member.given.append((chunk, ref))
-            awaited = {member.given[0][1]: member for member in self._members if member.given}
-            (ref, *_), _ = ray.wait(list(awaited))
-            member = awaited[ref]
-            try:
-                result = _result(ref)
-            except ray.exceptions.RayActorError as error:
-                self._replace(member, queue, error)
-                continue
-            chunk, _ = member.given.popleft()
-            member.opened = True
-            if chunk.items:
-                results[chunk.start] = result
-                left -= len(chunk.items)
-                if progress is not None:
-                    progress(len(chunk.items))
+
+        def give(actor: Any, start: int, chunk: Sequence[Any], again: bool) -> Any:
+            return actor.encode.remote(kind, chunk, first=start == 0, again=again)
+
+        def took(start: int, chunk: Sequence[Any], result: Done) -> None:
+            results[start] = result
+            if progress is not None:
+                progress(len(chunk))
+
+        size = self._chunk or chunk_size(len(items), self._room.workers, _UNIT[kind])
+        self._crew.share_out(items, size, give, took)
         done = Done()
         for start in sorted(results):  # as one worker would report it
             done.add(results[start])
         return done
-
-    def _started(self, opening: _Chunk) -> _Member:
-        """A new actor. It gets chunks when it has opened: a cluster may have no place for it until later, or never."""
-        actor = self._make.remote()
-        opened = actor.open.remote(self._pickled, max(1, self._room.cpus), self._fingerprints)
-        return _Member(actor, deque([(opening, opened)]))
-
-    def _replace(self, member: _Member, queue: deque[_Chunk], error: Exception) -> None:
-        """Puts what a dead worker had back in front, and another in its place."""
-        chunks = [chunk for chunk, _ in member.given]
-        at_fault = chunks[0]
-        at_fault.lost += 1
-        if at_fault.lost == _TRIES:
-            raise CalotypeError(
-                f"{_TRIES} workers died, one after the other, {self._over(at_fault)}; all that was encoded is kept. "
-                f"Ray says of the last: {error}"
-            ) from error
-        logger.warning("a worker died %s; another goes on: %s", self._over(at_fault), error)
-        ray.kill(member.actor)  # where only the connection to it is gone
-        opening = _Chunk() if member.opened else at_fault
-        queue.extendleft(chunk for chunk in reversed(chunks) if chunk.items)
-        self._members[self._members.index(member)] = self._started(opening)
-
-    def _over(self, chunk: _Chunk) -> str:
-        if not chunk.items:
-            return "before it could begin"
-        first, more = self._job.dataset.manifest[chunk.items[0].index].id, len(chunk.items) - 1
-        return f"over {first} and the {more} after it" if more else f"over {first}"
-
-
-def _result(ref: Any) -> Any:
-    """What an actor's method gave. Our own errors come as they were raised, without Ray's account of the way."""
-    try:
-        return ray.get(ref)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, CalotypeError):
-            raise error.cause from None
-        raise
-
-
-def _chunk_size(items: int, workers: int, unit: int) -> int:
-    """Small enough that all workers end at about the same time, and whole batches."""
-    size = -(-items // (workers * _CHUNKS))
-    return max(1, min(_MOST, -(-size // unit) * unit))

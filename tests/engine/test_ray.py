@@ -154,7 +154,7 @@ class Deadly:
 
 
 def test_a_picture_that_kills_every_worker_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "_TRIES", 2)
+    monkeypatch.setattr("calotype.engine.crew._TRIES", 2)
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers can't import a test
     folder = make_folder(tmp_path / "few")
     options = {"variants": Variants(image=1), "img_transform": [{}, Deadly()]}
@@ -163,7 +163,7 @@ def test_a_picture_that_kills_every_worker_is_named(tmp_path, monkeypatch):
     (folder / "red.txt").write_text((folder / "coffee.txt").read_text())
     job = make_job(folder, tmp_path / "store", **options)
     with pytest.raises(
-        CalotypeError, match=r"2 workers died, one after the other, over red\.png; all that was encoded"
+        CalotypeError, match=r"2 workers died, one after the other, over red\.png; all that was done"
     ):
         engine.encode(job, workers=1)
 
@@ -184,7 +184,7 @@ def test_an_error_of_a_worker_comes_as_it_was_raised(tmp_path):
 def test_another_model_on_another_machine_is_refused(tmp_path):
     """What a worker does that finds other weights in the folder than the machine that began the run."""
     job = make_job(make_folder(tmp_path / "few", names=("coffee.png",)), tmp_path / "store")
-    pool = engine._Pool(job, engine._Room(1, 1, 0), None)
+    pool = engine._Pool(job, engine.Room(1, 1, 0), None)
     other = engine._Actor()
     with pytest.raises(ConfigError, match="is not the one that is there on the machine that began"):
         other.open(ray.get(pool._pickled), 1, pool._fingerprints._replace(picture="0" * 32))
@@ -234,6 +234,7 @@ def test_the_command_goes_to_the_cluster_at_an_address(local, cluster):
 
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "calotype.engine.crew")
     monkeypatch.delitem(sys.modules, "calotype.engine.ray")
     with pytest.raises(MissingDependencyError, match=r"'calotype\[ray\]'"):
         importlib.import_module("calotype.engine.ray")

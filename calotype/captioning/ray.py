@@ -1,0 +1,167 @@
+"""Captioning on a Ray cluster: a backend on each machine or GPU, and a part of the ledger for each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cloudpickle
+
+from calotype.captioning.backend import CaptionBackend, open_backend
+from calotype.captioning.job import CaptionJob
+from calotype.captioning.ledger import Answer, CaptionLedger
+from calotype.captioning.questions import Asker, PictureTask
+from calotype.captioning.report import CaptionReport
+from calotype.captioning.run import under_way
+from calotype.captioning.worker import CaptionWorker
+from calotype.engine.crew import Crew, Room, actor_class, chunk_size, connected, find_room, machine, result_of, shared
+from calotype.errors import CalotypeError, ConfigError
+from calotype.images import ImageReader
+from calotype.progress import Track, silent
+
+__all__ = ["caption_on_cluster"]
+
+_UNIT: Final = 4
+
+_Given = list[tuple[int, int, Answer, bool]]
+"""(which task of the chunk, which of its questions, the answer, whether it was asked for now)."""
+
+
+def caption_on_cluster(
+    job: CaptionJob,
+    backend: str,
+    options: Mapping[str, Any],
+    *,
+    address: str | None = None,
+    workers: int | None = None,
+    chunk: int | None = None,
+    track: Track = silent,
+    stop: threading.Event | None = None,
+) -> CaptionReport:
+    """Captions what is missing on a Ray cluster; what comes of it is what one machine would write.
+
+    Each worker opens the backend for itself, reads its pictures, and writes a part of the ledger; captions are written
+    here. So the data has to be on storage that all machines see under one path, and a server's address has to be one
+    that all of them can reach. A worker that dies costs the answers it was waiting for.
+
+    Args:
+        job: What to caption.
+        backend: Its name.
+        options: Its options. With `device="cuda"` there is a worker for each GPU of the cluster, else one a machine.
+        address: Of the cluster; by default `$RAY_ADDRESS`, then a cluster that runs on this machine; if there is
+            neither, one is started here for the time of the run.
+        workers: How many; by default as many as the cluster has room for.
+        chunk: Pictures that a worker gets at once; by default by their number.
+        track: Shows the progress.
+        stop: Ends the run early when it is set.
+
+    Raises:
+        ConfigError: No cluster answers, or it has no room for the workers; or as `caption_here`.
+        CaptionError: As the backend on any of the machines.
+        EditError: The captions or the ledger can't be written.
+        CalotypeError: Three workers died over one chunk.
+    """
+    device = str(options.get("device", "cpu")).partition(":")[0]
+    with connected(address):
+        room = find_room(device, workers)
+        hired = _Hired(job, backend, options, room)
+        asker = hired.asker()
+        ledger = CaptionLedger(job.root)
+        run = job.plan(asker, ledger, track=track)
+        size = chunk or chunk_size(len(run.tasks), room.workers, _UNIT)
+
+        def give(actor: Any, start: int, tasks: Sequence[PictureTask], again: bool) -> Any:
+            return actor.caption.remote(tasks, again=again)
+
+        def took(start: int, tasks: Sequence[PictureTask], given: _Given) -> None:
+            for which, place, answer, new in given:
+                run.take(tasks[which], place, answer, new)
+
+        with under_way(run, track, stop) as wait, Crew(hired.start, room.workers, lambda task: task.id) as crew:
+            crew.share_out(run.tasks, size, give, took, wait=wait)
+    return run.report()
+
+
+class _Hired:
+    """Starts the actors of a job."""
+
+    def __init__(self, job: CaptionJob, backend: str, options: Mapping[str, Any], room: Room) -> None:
+        order = _Order(
+            backend=backend,
+            options=dict(options),
+            reader=job.reader,
+            root=job.root,
+            pixels=job.pixels,
+            retry_failed=job.retry_failed,
+        )
+        self._order = shared(cloudpickle.dumps(order))
+        self._make = actor_class(_Actor, room)
+        self._asker: Asker | None = None
+        self._first: tuple[Any, Any] | None = None
+        self._first = self.start()
+
+    def asker(self) -> Asker:
+        """Who will answer, as the first actor finds: the model may be on the cluster only."""
+        assert self._first is not None
+        asker: Asker = result_of(self._first[1])
+        self._asker = asker
+        return asker
+
+    def start(self) -> tuple[Any, Any]:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        actor = self._make.remote()
+        return actor, actor.open.remote(self._order, self._asker)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Order:
+    """What an actor needs to know."""
+
+    backend: str
+    options: Mapping[str, Any]
+    reader: ImageReader
+    root: Path
+    pixels: int
+    retry_failed: bool
+
+
+class _Actor:
+    """A caption worker in a process of its own."""
+
+    def open(self, order: bytes, expected: Asker | None) -> Asker:
+        """Makes the worker, and says who answers: the same as on the other machines."""
+        opened: _Order = cloudpickle.loads(order)
+        try:
+            self._backend: CaptionBackend = open_backend(opened.backend, **opened.options)
+        except CalotypeError as error:
+            raise type(error)(f"{machine()}: {error}") from error
+        asker = Asker.of(self._backend, opened.pixels)
+        if expected is not None and asker != expected:
+            raise ConfigError(
+                f"{machine()}: {asker.model} answers there, with {dict(asker.parameters)}, and {expected.model} with "
+                f"{dict(expected.parameters)} on the machine that began; all machines need the same model"
+            )
+        self._ledger = CaptionLedger(opened.root)
+        self._worker = CaptionWorker(
+            self._backend, opened.reader, self._ledger, pixels=opened.pixels, retry_failed=opened.retry_failed
+        )
+        return asker
+
+    def caption(self, tasks: Sequence[PictureTask], *, again: bool) -> _Given:
+        """Answers a chunk; what another worker had answered of it before it died is in the ledger."""
+        if again:
+            self._ledger.refresh()
+        places = {id(task): place for place, task in enumerate(tasks)}
+        given: _Given = []
+        self._worker.run(tasks, lambda task, place, answer, new: given.append((places[id(task)], place, answer, new)))
+        return given
+
+    def close(self) -> None:
+        """Puts its part of the ledger with the others'."""
+        self._ledger.close()
+        self._backend.close()

@@ -1,0 +1,102 @@
+"""Captioning on a local Ray cluster: each caption asked for once, whoever dies meanwhile."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import cloudpickle
+import psutil
+import pytest
+import ray
+from caption_server import completion, serving
+from PIL import Image
+
+from calotype.caption import caption_config
+from calotype.captioning import ray as engine
+from calotype.captioning.ledger import CaptionLedger
+from calotype.editing import open_captions
+from calotype.errors import CaptionError, ConfigError
+from calotype.images import ImageReader
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 << 20, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture
+def folder(tmp_path, skimage_data):
+    """Real photos that all differ, and one file that is no picture."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    with Image.open(skimage_data / "coffee.png") as photo:
+        for number in range(16):
+            photo.crop((number, number, number + 120, number + 90)).save(folder / f"{number:02d}.png")
+    (folder / "bad.png").write_bytes(b"<!doctype html>")
+    (tmp_path / "ask.txt").write_text("see {stem}")
+    return folder
+
+
+def workers():
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        command = process.cmdline() if process.is_running() and process.status() != psutil.STATUS_ZOMBIE else []
+        if command and command[0].startswith("ray::_Actor"):
+            found.append(process)
+    return found
+
+
+def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_asked_twice(folder, monkeypatch):
+    monkeypatch.setattr(engine, "chunk_size", lambda items, workers, unit: 4)
+    monkeypatch.setattr(engine, "find_room", lambda device, workers: engine.Room(2, 1, 0))
+    killed = threading.Event()
+
+    def respond(asked):
+        if len(server.asked) == 6 and not killed.is_set():
+            killed.set()
+            os.kill(workers()[0].pid, signal.SIGKILL)
+        time.sleep(0.05)
+        return completion(asked.prompt)
+
+    config = {"dataset": {"path": str(folder)}}
+    options = {"presets": [folder.parent / "ask.txt"], "engine": "ray", "concurrency": 1}
+    with serving(respond) as server:
+        report = caption_config(config, url=server.url, **options)
+        assert killed.is_set() and (report.written, report.failed) == (16, 1)
+        prompts = [asked.prompt for asked in server.asked]
+        assert len(prompts) - len(set(prompts)) <= 1  # the one that the dead worker was waiting for
+        again = caption_config(config, url=server.url, presets=options["presets"], mode="replace")
+        assert (again.asked, again.reused) == (0, 16)
+    assert {id: state.captions for id, state in open_captions(folder).read().items() if id != "bad.png"} == {
+        f"{number:02d}.png": (f"see {number:02d}",) for number in range(16)
+    }
+    lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    assert len(lines) == 16
+    assert [file.name for file in (folder / ".calotype/captions").iterdir()] == ["ledger.jsonl"]
+    assert len(CaptionLedger(folder)) == 16
+
+
+def test_an_error_of_a_worker_comes_as_it_was_raised(folder):
+    with serving() as server:
+        url = server.url
+    config = {"dataset": {"path": str(folder)}}
+    with pytest.raises(CaptionError, match=r"worker on .*"):
+        caption_config(config, url=url, model="m", retries=0, presets=[Path(folder.parent / "ask.txt")], engine="ray")
+
+
+def test_another_model_on_another_machine_is_refused(folder):
+    """What a worker does that finds another model at the address than the machine that began the run."""
+    options = {"backend": "http", "reader": ImageReader(), "root": folder, "pixels": 100, "retry_failed": False}
+    with serving(models=("a",)) as one, serving(models=("b",)) as other:
+        orders = [cloudpickle.dumps(engine._Order(options={"url": there.url}, **options)) for there in (one, other)]
+        expected = engine._Actor().open(orders[0], None)
+        assert engine._Actor().open(orders[0], expected) == expected
+        with pytest.raises(ConfigError, match=r"b answers there, .* and a with .* all machines need the same model"):
+            engine._Actor().open(orders[1], expected)
