@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +30,8 @@ _AHEAD: Final = 2
 """Batches that are begun while one is in use."""
 _THREADS: Final = 8
 """That read pictures."""
+_COLLATING: Final = threading.Lock()
+"""A tokenizer serves one thread at a time, and one side's batches are begun while the other's are in use."""
 
 _Read = tuple[CaptionRequest, list[int]]
 """An example with its picture: what is asked, and the answer's tokens."""
@@ -71,7 +73,7 @@ class Batches:
 
     Args:
         lessons: From them all ranks take their shares.
-        processor: The student's. It is copied: a tokenizer serves one thread at a time.
+        processor: The student's.
         ends: The tokens at which the student stops.
         options: Sizes, and the seed of the order.
         accelerator: Knows the ranks.
@@ -91,7 +93,7 @@ class Batches:
         accelerator: Accelerator,
         ledger: Ledger,
     ) -> None:
-        self._processor = copy.deepcopy(processor)
+        self._processor = processor
         self._batch_size, self._pixels, self._seed = options.batch_size, options.pixels, options.seed
         self._rank, self._world, self._ledger = accelerator.process_index, accelerator.num_processes, ledger
         self._order = lru_cache(maxsize=2)(self._new_order)
@@ -168,7 +170,8 @@ class Batches:
         return Permutation(len(self._examples), self._seed, epoch)
 
     def _made(self, examples: Sequence[_Read]) -> dict[str, Tensor]:
-        return collate(self._processor, [request for request, _ in examples], [answer for _, answer in examples])
+        with _COLLATING:
+            return collate(self._processor, [request for request, _ in examples], [answer for _, answer in examples])
 
     def _read(self, places: Sequence[int], *, replace: bool) -> list[_Read]:
         """The examples with their pictures; without those that can't be read, or with others in their place."""
