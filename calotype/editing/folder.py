@@ -64,7 +64,7 @@ class FolderCaptions(Captions):
                 place = places.setdefault(ids.get(name, name), Place())
                 place.picture, place.beside = name, True
                 top = name.partition("/")[0]
-                place.usual = (kohya[top][1],) if top in kohya else ()
+                place.usual = (kohya[top][1],) if top in kohya and not self._sidecars.of(name) else ()
         self._in_files = bool(listing.captions) and not captioned
         return places
 

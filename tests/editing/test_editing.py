@@ -146,6 +146,11 @@ def test_a_folder_reads_as_the_manifest_does(folder):
     assert found["b.png"] == ("tags, of b", "A sentence.") and found["3_dog/f.jpg"] == ("dog",)
 
 
+def test_an_empty_file_in_kohyas_folder_is_an_empty_caption(put):
+    put("10_sks dog/a.jpg"), put("10_sks dog/a.txt", "\n"), put("10_sks dog/b.jpg")
+    assert as_edited(put.root) == as_manifest(put.root) == {"10_sks dog/a.jpg": (), "10_sks dog/b.jpg": ("sks dog",)}
+
+
 @pytest.mark.parametrize("lines", ["one", "many"])
 def test_every_picture_of_a_folder_can_be_changed_alone(folder, lines):
     for captions in ([WORDS[2]], ["one", "two", "three"], ["x"], []):
