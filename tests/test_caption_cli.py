@@ -9,6 +9,7 @@ from caption_server import completion, failure, serving
 from PIL import Image
 
 from calotype.cli import main
+from calotype.errors import CaptionError
 
 
 @pytest.fixture
@@ -113,3 +114,31 @@ def test_wrong_use(folder, caption, tmp_path):
     shutil.move(folder / "coffee.png", tmp_path / "coffee.png")
     status, _, complained = caption(folder, "--url", url)
     assert status == 1 and "calotype: " in complained and "Traceback" not in complained
+
+
+def test_any_option_of_a_backend(folder, caption):
+    with serving() as server:
+        thinking = "extra.chat_template_kwargs.enable_thinking=false"
+        status, _, _ = caption(folder, "--url", server.url, "-o", "image_format=png", "-o", "top_p=0.5", "-o", thinking)
+        assert status == 0
+        body = server.asked[0].body
+        assert (body["top_p"], body["chat_template_kwargs"]) == (0.5, {"enable_thinking": False})
+        assert server.asked[0].image.format == "PNG"
+        for pair, said in [
+            ("concurency=4", "did you mean 'concurrency'"),
+            ("png", "found 'png'"),
+            ("n=4", "found 'n=4'"),
+        ]:
+            status, _, error = caption(folder, "--url", server.url, "-o", pair)
+            assert status == 2 and said in error
+
+
+def test_auto_says_which_model_it_is_and_why(folder, caption, monkeypatch):
+    def opened(name, **options):
+        raise CaptionError(f"{name} was asked for {options['model']}")
+
+    monkeypatch.setattr("calotype.caption.open_backend", opened)
+    status, _, error = caption(folder, "-o", "device=cpu")
+    assert status == 1
+    assert error.startswith("auto: HuggingFaceTB/SmolVLM-") and "GiB, and cpu has" in error
+    assert "transformers was asked for HuggingFaceTB/SmolVLM-" in error

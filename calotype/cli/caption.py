@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Mapping
 from enum import Enum
@@ -73,6 +74,15 @@ def caption(
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", min=1, help="Of a caption.", show_default=False)
     ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            "-o",
+            help="Of the backend: concurrency=32, batch_size=4, device=cuda:1, …; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[
         int | None,
         typer.Option(
@@ -91,11 +101,15 @@ def caption(
     from calotype.progress import track
 
     config = read_config(source, overrides, model=None, tokenizers=None)
-    options: dict[str, Any] = {"model": model, "url": url, "temperature": temperature, "max_tokens": max_tokens}
+    named = {"model": model, "url": url, "temperature": temperature, "max_tokens": max_tokens}
+    options = _pairs(option) | {name: value for name, value in named.items() if value is not None}
+    backend = backend or ("http" if "url" in options else "transformers")
+    if backend == "transformers" and options.get("model", "auto") == "auto" and engine is Engine.local:
+        options["model"] = _picked(options.get("device"))
     try:
         report = caption_config(
             config,
-            backend=backend or ("http" if url is not None else "transformers"),
+            backend=backend,
             presets=preset or ["descriptive"],
             n=n,
             mode=mode.value,
@@ -108,7 +122,7 @@ def caption(
             engine=engine.value,
             address=address,
             track=track,
-            **{name: value for name, value in options.items() if value is not None},
+            **options,
         )
     except KeyboardInterrupt:
         print("Interrupted. What was answered is kept; run the same command again to go on.", file=sys.stderr)
@@ -119,6 +133,31 @@ def caption(
     else:
         _show(report, lints, dry=dry_run is not None)
     raise typer.Exit(1 if report.failed else 0)
+
+
+def _pairs(option: list[str] | None) -> dict[str, Any]:
+    """`key=value` pairs as options of the backend; a dotted key is an option within one."""
+    from omegaconf import OmegaConf
+
+    from calotype.caption import caption_config
+    from calotype.errors import ConfigError
+
+    own = inspect.signature(caption_config).parameters
+    for pair in option or ():
+        key, equals, _ = pair.partition("=")
+        if not equals or key in own:
+            raise ConfigError(f"--option: key=value was expected, with an option of the backend, found {pair!r}")
+    found: dict[str, Any] = OmegaConf.to_container(OmegaConf.from_dotlist(option or []))  # type: ignore[assignment]
+    return found
+
+
+def _picked(device: str | None) -> str:
+    """The model that `auto` stands for; says why, before it is downloaded."""
+    from calotype.captioning.models import pick_captioner
+
+    picked = pick_captioner(device)
+    print(f"auto: {picked.why}", file=sys.stderr)
+    return picked.captioner.hub
 
 
 def _plain(lint: Finding) -> Mapping[str, Any]:
