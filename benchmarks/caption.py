@@ -1,6 +1,6 @@
 """Is a server of captions kept full? `calotype caption` beside a bare client whose requests are ready beforehand.
 
-    python benchmarks/caption.py [--photos DIR] [--latency 1.0 0.25] [--slots 16] [--seconds 40] [--json FILE]
+    python benchmarks/caption.py [--photos DIR] [--latency 1.0] [--slots 16] [--seconds 40] [--json FILE]
 
 The server is a process of its own on loopback. It answers as OpenAI's chat completions do, each request after the same
 time, `slots` of them at once; more wait. So its rate is slots / latency at best. Against it run, in turns:
@@ -134,7 +134,7 @@ def main() -> None:
     arguments.add_argument("--photos", type=Path, help="a folder of photographs to cut the sets from")
     arguments.add_argument("--cache", type=Path, default=Path(__file__).parents[1] / ".cache" / "benchmarks")
     arguments.add_argument("--sets", nargs="+", default=["small", "large"], choices=["small", "large"])
-    arguments.add_argument("--latency", nargs="+", type=float, default=[1.0, 0.25], help="seconds of each answer")
+    arguments.add_argument("--latency", nargs="+", type=float, default=[1.0], help="seconds of each answer")
     arguments.add_argument("--slots", type=int, default=16, help="requests that the server works on at once")
     arguments.add_argument("--seconds", type=float, default=40.0, help="that a turn takes at best")
     arguments.add_argument("--rounds", type=int, default=3)
