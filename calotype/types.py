@@ -9,7 +9,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Batch", "Geometry", "ImageRef", "ModelTransform", "Readable", "Row", "Sample", "SampleKey", "Transform"]
+__all__ = [
+    "PLACEHOLDER",
+    "Batch",
+    "Geometry",
+    "ImageRef",
+    "ModelTransform",
+    "Readable",
+    "Row",
+    "Sample",
+    "SampleKey",
+    "Transform",
+]
+
+PLACEHOLDER = "{trigger}"
+"""What a caption or template has where the trigger belongs: so another trigger needs no new captions."""
 
 Batch = dict[str, Any]
 """What a training step gets: name → tensor with the batch in front, or (opt-in) a list of strings."""

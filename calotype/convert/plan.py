@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import xxhash
 
@@ -17,8 +18,10 @@ from calotype.convert.forms import FORMS
 from calotype.convert.names import is_whole_file, reference
 from calotype.errors import ConfigError
 from calotype.manifest import Manifest
-from calotype.transforms.caption import PLACEHOLDER, CaptionProgram
-from calotype.types import ImageRef, Row, SampleKey
+from calotype.types import PLACEHOLDER, ImageRef, Row, SampleKey
+
+if TYPE_CHECKING:
+    from calotype.transforms.caption import CaptionProgram
 
 __all__ = ["ConvertPlan", "plan_conversion"]
 
@@ -38,7 +41,7 @@ class ConvertPlan:
     target: Target
     names: Sequence[str]
     """What each picture is called in the result."""
-    program: CaptionProgram
+    program: CaptionProgram | None
     """What is baked into the captions."""
     shard_size: int
     findings: tuple[Finding, ...]
@@ -105,7 +108,7 @@ def plan_conversion(
         raise ConfigError(f"shard_size: found {shard_size}; expected a number of bytes, 1 or more")
     single = _is_single(form, images, place)
     _check_place(manifest, images, place)
-    program = CaptionProgram(trigger=trigger, template=template)
+    program = _program(trigger, template)
     folder = place.parent if single else place
     title = trigger or manifest.root.name or "pictures"
     facts = _Facts(program, form)
@@ -160,15 +163,22 @@ def _check_place(manifest: Manifest, images: Images, place: Path) -> None:
         )
 
 
-def _baked(program: CaptionProgram, text: str) -> str:
-    plain = program.trigger is None and program.template is None
-    return text if plain else program((text,), SampleKey(0), 0)
+def _program(trigger: str | None, template: str | None) -> CaptionProgram | None:
+    if trigger is None and template is None:
+        return None
+    from calotype.transforms.caption import CaptionProgram  # with torch, which takes seconds to import
+
+    return CaptionProgram(trigger=trigger, template=template)
+
+
+def _baked(program: CaptionProgram | None, text: str) -> str:
+    return text if program is None else program((text,), SampleKey(0), 0)
 
 
 class _Facts:
     """What one look at all rows tells."""
 
-    def __init__(self, program: CaptionProgram, form: Form) -> None:
+    def __init__(self, program: CaptionProgram | None, form: Form) -> None:
         self._program, self._form = program, form
         self._hash = xxhash.xxh3_128()
         self.ids: list[str] = []

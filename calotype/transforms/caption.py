@@ -15,12 +15,9 @@ from calotype.components import COMPONENT, build
 from calotype.draws import Stream, Variant, generator
 from calotype.errors import ConfigError
 from calotype.transforms.options import as_list, known_keys, plain, probability
-from calotype.types import SampleKey
+from calotype.types import PLACEHOLDER, SampleKey
 
 __all__ = ["PLACEHOLDER", "CaptionDraw", "CaptionProgram", "Part"]
-
-PLACEHOLDER = "{trigger}"
-"""What a caption or template has where the trigger belongs: so another trigger needs no new captions."""
 
 _OPTIONS = (
     "choose",
