@@ -1,6 +1,7 @@
 """`calotype convert` as people and programs run it."""
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -25,6 +26,20 @@ def run(monkeypatch, capsys):
         return out, err
 
     return run
+
+
+def test_needs_no_torch(source, tmp_path):
+    code = f"""
+import sys
+from calotype.cli import main
+sys.argv = ["calotype", "convert", {str(source)!r}, {str(tmp_path / "out")!r}, "--to", "webdataset"]
+try:
+    main()
+finally:
+    print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False\n")
 
 
 def test_its_choices_are_the_forms():
