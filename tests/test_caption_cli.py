@@ -108,6 +108,9 @@ def test_wrong_use(folder, caption, tmp_path):
             ([folder, "--backend", "transformers", "--url", url], "unknown option 'url'"),
             ([tmp_path / "nothing", "--url", url], "no such file or folder"),
             ([folder, "--url", url, "--n", "2", "--temperature", "0"], "would be the same again"),
+            ([folder, "--url", url, "--option", "conurrency=2"], "did you mean 'concurrency'"),
+            ([folder, "--url", url, "--option", "concurrency"], "key=value was expected"),
+            ([folder, "--url", url, "--option", "only=[a.jpg]"], "with an option of the backend, found 'only"),
         ):
             status, _, complained = caption(*arguments)
             assert status == 2 and complaint in complained, arguments

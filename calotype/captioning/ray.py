@@ -17,7 +17,18 @@ from calotype.captioning.questions import Asker, PictureTask
 from calotype.captioning.report import CaptionReport
 from calotype.captioning.run import under_way
 from calotype.captioning.worker import CaptionWorker
-from calotype.engine.crew import Crew, Room, actor_class, chunk_size, connected, find_room, machine, result_of, shared
+from calotype.engine.crew import (
+    Crew,
+    Room,
+    actor_class,
+    chunk_size,
+    connected,
+    find_room,
+    has_gpus,
+    machine,
+    result_of,
+    shared,
+)
 from calotype.errors import CalotypeError, ConfigError
 from calotype.images import ImageReader
 from calotype.progress import Track, silent
@@ -50,7 +61,8 @@ def caption_on_cluster(
     Args:
         job: What to caption.
         backend: Its name.
-        options: Its options. With `device="cuda"` there is a worker for each GPU of the cluster, else one a machine.
+        options: Its options. There is a worker for each GPU of the cluster, or one a machine for `http`, with another
+            `device` than `cuda`, or where there is no GPU.
         address: Of the cluster; by default `$RAY_ADDRESS`, then a cluster that runs on this machine; if there is
             neither, one is started here for the time of the run.
         workers: How many; by default as many as the cluster has room for.
@@ -64,9 +76,9 @@ def caption_on_cluster(
         EditError: The captions or the ledger can't be written.
         CalotypeError: Three workers died over one chunk.
     """
-    device = str(options.get("device", "cpu")).partition(":")[0]
     with connected(address):
-        room = find_room(device, workers)
+        usual = "cuda" if backend != "http" and has_gpus() else "cpu"
+        room = find_room(str(options.get("device", usual)).partition(":")[0], workers)
         hired = _Hired(job, backend, options, room)
         asker = hired.asker()
         ledger = CaptionLedger(job.root)

@@ -19,7 +19,18 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependencyError("ray", extra="ray", purpose="to work on a cluster") from error
 
-__all__ = ["Crew", "Room", "actor_class", "chunk_size", "connected", "find_room", "machine", "result_of", "shared"]
+__all__ = [
+    "Crew",
+    "Room",
+    "actor_class",
+    "chunk_size",
+    "connected",
+    "find_room",
+    "has_gpus",
+    "machine",
+    "result_of",
+    "shared",
+]
 
 logger = logging.getLogger("calotype")
 
@@ -115,6 +126,11 @@ def actor_class(kind: type, room: Room) -> Any:
 def shared(value: Any) -> Any:
     """Ray's reference to a value that is sent to each machine once."""
     return ray.put(value)
+
+
+def has_gpus() -> bool:
+    """Whether any machine of the cluster has one."""
+    return bool(ray.cluster_resources().get("GPU"))  # type: ignore[no-untyped-call]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
