@@ -6,7 +6,6 @@ so, such as a value that is shared through an anchor, is found by reading the ne
 
 from __future__ import annotations
 
-import copy
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ def edit_yaml(text: str, changes: Mapping[Path, tuple[Any, Any]]) -> str:
     Raises:
         ConfigError: The text can't be changed so; says what to write by hand.
     """
-    expected = copy.deepcopy(yaml.safe_load(text)) or {}
+    expected = _apart(yaml.safe_load(text)) or {}
     made = text
     for place, (before, after) in changes.items():
         for path, value in _differences(before, after, place):
@@ -80,6 +79,13 @@ def _differences(before: Any, after: Any, path: Path) -> Iterator[tuple[Path, An
             yield (*path, key), after[key]
         else:
             yield from _differences(before[key], after[key], (*path, key))
+
+
+def _apart(value: Any) -> Any:
+    """A copy in which what an anchor shares is several things."""
+    if isinstance(value, dict):
+        return {key: _apart(one) for key, one in value.items()}
+    return [_apart(one) for one in value] if isinstance(value, list) else value
 
 
 def _apply(document: Any, path: Path, value: Any) -> None:
