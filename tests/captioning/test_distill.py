@@ -131,15 +131,6 @@ def test_an_interrupted_and_resumed_run_ends_with_the_very_same_weights(few, cap
     assert dict(at_once.losses) == pytest.approx(dict(whole.losses), rel=1e-4)
 
 
-def test_a_resume_with_other_captions_is_refused(few, captioner, tmp_path):
-    folder = make_crops(tmp_path / "crops", each=1)
-    run(folder, captioner, tmp_path / "out", max_steps=1)
-    listing = folder / "metadata.jsonl"
-    listing.write_text(listing.read_text().replace("a cat, ginger", "a ginger cat"))
-    with pytest.raises(ConfigError, match="the captions changed since the checkpoint was written"):
-        run(folder, captioner, tmp_path / "out", max_steps=2, resume=True)
-
-
 def test_a_teacher_is_asked_once_and_its_words_are_learnt(captioner, tmp_path, monkeypatch):
     folder = make_crops(tmp_path / "crops", each=2, captions=False)
     (folder / "broken.jpg").write_bytes(b"no picture")
@@ -167,16 +158,12 @@ def test_a_teacher_is_asked_once_and_its_words_are_learnt(captioner, tmp_path, m
 
 def test_pictures_that_cant_be_read_and_captions_that_are_too_long_are_noted(captioner, tmp_path):
     folder = make_crops(tmp_path / "crops", each=1)
-    (folder / "coffee-0.jpg").write_bytes(b"no picture")
-    report = run(folder, captioner, tmp_path / "out", max_steps=2, max_tokens=9)
-    assert report.left_out == {"not_an_image": 1, "too_long": 1}
-    assert report.examples == 5
-
-
-def test_nothing_global_is_left_changed(few, captioner, tmp_path):
+    (folder / "chelsea-0.jpg").write_bytes(b"no picture")
     before = torch.random.get_rng_state()
-    run(few, captioner, tmp_path, max_steps=1)
-    assert torch.equal(torch.random.get_rng_state(), before)
+    report = run(folder, captioner, tmp_path / "out", max_steps=2, max_tokens=7)
+    assert report.left_out == {"not_an_image": 1, "too_long": 2}
+    assert report.examples == 4
+    assert torch.equal(torch.random.get_rng_state(), before)  # nothing global is left changed
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_batches_are_a_function_of_their_number_and_ranks_share_them(student, tm
     processor, _, ends = student
     told = lessons(make_crops(tmp_path / "crops", each=1))
 
-    def batches(*, size, rank=0, world=1):
+    def batches(*, size, rank=0, world=1, told=told):
         options = DistillOptions(student="any", batch_size=size, seed=3)
         place = SimpleNamespace(process_index=rank, num_processes=world)
         return Batches(told, processor, ends=ends, options=options, accelerator=place, ledger=Ledger())
@@ -131,6 +131,12 @@ def test_batches_are_a_function_of_their_number_and_ranks_share_them(student, tm
     ahead.close()
     halves = [batches(size=2, rank=rank, world=2) for rank in (0, 1)]
     assert rows(halves[0].batch(1)) + rows(halves[1].batch(1)) == rows(whole.batch(1))
+    halves[0].load_state_dict(halves[1].state_dict())
+    with pytest.raises(ConfigError, match="the number of processes changed since the checkpoint was written"):
+        whole.load_state_dict(halves[0].state_dict())
+    other = [replace(one, captions=(f"{one.captions[0]}.",)) for one in told]
+    with pytest.raises(ConfigError, match="the captions changed since the checkpoint was written"):
+        batches(size=4, told=other).load_state_dict(whole.state_dict())
     once = [row for half in halves for batch in half.once() for row in rows(batch)]
     assert sorted(once) == sorted(endless[:6])
 

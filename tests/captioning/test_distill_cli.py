@@ -1,5 +1,7 @@
 """`calotype distill` as people run it: a YAML, a line of JSON, Ctrl-C; and two ranks under torchrun."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -30,21 +32,13 @@ def written(captioner, tmp_path_factory):
 @pytest.fixture(scope="module")
 def one(written):
     """The run's report and what it printed."""
-    done = command("distill", written, "--json")
-    lines = done.stdout.splitlines()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
+        patch.setattr(sys, "argv", ["calotype", "distill", str(written), "--json"])
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert not end.value.code
+    lines = out.getvalue().splitlines()
     return json.loads(lines[-1]), lines[:-1]
-
-
-def command(*arguments, program="calotype"):
-    done = subprocess.run(
-        [BIN / program, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=150,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 def test_a_yaml_becomes_a_student_and_a_line_of_json(written, one):
@@ -57,8 +51,15 @@ def test_a_yaml_becomes_a_student_and_a_line_of_json(written, one):
 
 def test_two_ranks_compute_what_one_does_with_a_batch_twice_as_large(written, one):
     output = written.parent / "two"
-    ranks = ("--nproc-per-node", 2, "--standalone", "--no-python", BIN / "calotype")
-    done = command(*ranks, "distill", written, "batch_size=2", f"output_dir={output}", "--json", program="torchrun")
+    ranks = [BIN / "torchrun", "--nproc-per-node", "2", "--standalone", "--no-python", BIN / "calotype"]
+    done = subprocess.run(
+        [*ranks, "distill", written, "batch_size=2", f"output_dir={output}", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
     two = json.loads(line)
     assert dict(two["losses"]) == pytest.approx(dict(one[0]["losses"]), rel=1e-4)
