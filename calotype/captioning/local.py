@@ -19,6 +19,7 @@ from calotype.captioning.draw import Draw
 from calotype.captioning.first import FirstAnswers
 from calotype.captioning.models import pick_captioner, usual_device
 from calotype.captioning.sampling import Sampling
+from calotype.captioning.templates import give_parts
 from calotype.encodings.fingerprint import files_fingerprint, files_that_count
 from calotype.errors import CaptionError, ConfigError, MissingDependencyError
 
@@ -281,7 +282,7 @@ def load_captioner(
             "page and run `hf auth login`)"
         ) from error
     tokenizer = getattr(processor, "tokenizer", None)
-    if tokenizer is None or (processor.chat_template is None and model.config.model_type != "florence2"):
+    if tokenizer is None or not (give_parts(processor) or model.config.model_type == "florence2"):
         raise CaptionError(
             f"model: {name} has no chat template, so there is no telling how it wants to be asked about a picture; use "
             "an instruction-tuned model (its name often ends in -it or -Instruct), or Florence-2"

@@ -157,6 +157,37 @@ def test_closed(opened, requests):
         backend.caption(requests[:1])
 
 
+STRINGS = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "IMAGE{{ message['content'] | trim }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""A template of a language model: of parts it would print the list."""
+
+
+def test_a_template_that_wants_strings_gets_them(captioner, tmp_path, requests):
+    folder = shutil.copytree(captioner, tmp_path / "strings")
+    picture = "{% if message['role'] == 'user' %}<|vision_start|><|image_pad|><|vision_end|>{% endif %}"
+    (folder / "chat_template.jinja").write_text(STRINGS.replace("IMAGE", picture))
+    backend = open_backend("transformers", model=str(folder), device="cpu")
+    assert texts(backend.caption(requests)) == CAPTIONS  # to the model it is what it has learnt
+    backend.close()
+
+
+def test_a_template_without_a_place_for_the_picture_gets_one(captioner, tmp_path, requests):
+    folder = shutil.copytree(captioner, tmp_path / "strings")
+    (folder / "chat_template.jinja").write_text(STRINGS.replace("IMAGE", ""))
+    backend = open_backend("transformers", model=str(folder), device="cpu")
+    tokens = backend._inputs([replace(requests[0], system="You caption.")])["input_ids"][0]
+    said = backend._processor.tokenizer.decode(tokens).replace("<|image_pad|>", "")
+    assert said == (
+        "<|im_start|>system\nYou caption.<|im_end|>\n<|im_start|>user\n\nDescribe this image.<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    assert (tokens == backend._processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum() > 3
+    backend.close()
+
+
 def test_a_system_prompt_is_part_of_the_conversation(backend, requests):
     inputs = backend._inputs([replace(requests[0], system="You caption.")])
     said = backend._processor.tokenizer.decode(inputs["input_ids"][0])
