@@ -12,7 +12,7 @@ import xxhash
 
 from calotype.editing.delimited_document import DelimitedDocument
 from calotype.editing.document import Document
-from calotype.editing.files import back_up, locked, replace_file
+from calotype.editing.files import back_up, locked, replace_files
 from calotype.editing.json_document import open_json
 from calotype.editing.places import Place
 from calotype.errors import EditError, ManifestError
@@ -137,8 +137,7 @@ class Captions(ABC):
         finally:
             self._documents.clear()  # some are changed in memory
         kept = back_up(files, self.root) if backup and any(file.exists() for file in files) else None
-        for file, data in files.items():
-            replace_file(file, data)
+        replace_files(files)
         after = self._places() if wanted else {}
         return Written(
             states={id: self._state(after[id]) for id in wanted if id in after}, conflicts=conflicts, backup=kept
