@@ -52,6 +52,7 @@ def test_draws_are_those_of_training(client, config):
     given, about = options(client)
     assert about["img_transform"]["horizontal_flip"] == 0.5
     assert (about["config"], about["resolution"], about["locked"]) == (str(config), 128, [])
+    assert "rocket.jpg" in client.found("width>0")  # once sizes are known
     row = client.row("rocket.jpg")
     drawn = client.do("augment/draw", n=row["n"], epochs=[0, 1, 2, 3], **given)
     assert drawn["original"] == {"height": row["height"], "width": row["width"]}
@@ -69,6 +70,7 @@ def test_draws_are_those_of_training(client, config):
 
 
 def test_draws_follow_the_sliders_and_the_captions_as_they_are_now(client):
+    assert "chelsea.png" in client.found("width>0")  # once sizes are known
     row = client.row("chelsea.png")
     client.edit("chelsea.png", "one, two")
     drawn = client.do(

@@ -172,7 +172,7 @@ def test_a_real_server_listens_on_loopback_only(small_photos, monkeypatch):
         with socket.create_connection((host, int(port))) as link:
             link.sendall(b"GET /api/dataset HTTP/1.1\r\nHost: evil\r\nConnection: close\r\n\r\n")
             assert link.makefile("rb").readline().startswith(b"HTTP/1.1 403")
-        with pytest.raises(ConfigError, match="--port: 127.0.0.1"):
+        with pytest.raises(ConfigError, match="--port"):
             server.serve(studio, port=int(port), ready=addresses.append)
         with socket.socket() as other:  # another address of this machine
             other.settimeout(2)

@@ -1,5 +1,7 @@
 """The filter language: what it keeps, and what it says of a filter that can't be read."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ class Columns:
     """Five rows, by hand."""
 
     captions = ("a red car", "a blue car", "", "Red (old) house\0two", "naïve STRASSE")
-    numbers = {
+    numbers: ClassVar = {
         "captions": (1, 1, 0, 2, 1),
         "tokens": (5, 80, 0, np.nan, 76),
         "tokens.t5": (5, 90, 0, np.nan, 10),

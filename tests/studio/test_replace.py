@@ -51,7 +51,7 @@ def test_what_can_not_be_used(find, replacement, says, position):
 
 def test_a_pattern_without_end_is_stopped(monkeypatch):
     monkeypatch.setattr(replace, "_SECONDS", 0.5)
-    with pytest.raises(ReplaceError, match="longer than 0.5 seconds"):
+    with pytest.raises(ReplaceError, match="longer than"):
         find_and_replace([["a" * 40 + "!"]], r"^(a+)+$", "x", regex=True)
 
 

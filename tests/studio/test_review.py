@@ -30,7 +30,7 @@ def test_what_is_there(client, folder):
     assert client.found("no:caption") == ["motorcycle_left.png"]
     assert client.found("red") == ["astronaut.png", "coffee.png"]
     assert client.found("width>200") == ["motorcycle_left.png", "rocket.jpg"]
-    assert client.found("", "-pixels")[0] == max(client.found(""), key=lambda id: client.row(id)["width"])
+    assert client.found("", "-pixels")[0] == max(client.found(""), key=lambda name: client.row(name)["width"])
     assert client.found("", "-id")[0] == "rocket.jpg"
 
 
