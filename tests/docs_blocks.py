@@ -14,6 +14,7 @@ They run in a folder of their own, which is also the home folder (`~`). It holds
     my_dataset/         the same photos; data.tsv has `path<TAB>caption` lines
     tokenizers/flux/    and sdxl, sd3: real tokenizers, named as in a saved pipeline (tokenizer, tokenizer_2, …)
     pipelines/          flux.1-dev and the other tiny pipelines of `tiny_pipelines`
+    captioners/         smolvlm, tiny and untrained, of `tiny_captioners`
 
 and the Hugging Face hub's local cache there holds the tokenizers of those models. There is no way to the hub itself.
 """
@@ -32,6 +33,7 @@ from pathlib import Path
 import pytest
 import real_tokenizers
 import skimage
+import tiny_captioners
 import tiny_pipelines
 import yaml
 
@@ -97,6 +99,9 @@ def home(tmp_path_factory):
     (home / "pipelines").mkdir()
     for model in tiny_pipelines.NAMES:
         (home / "pipelines" / model).symlink_to(tiny_pipelines.tiny_pipeline(model))
+    (home / "captioners").mkdir()
+    captioner = tiny_captioners.smolvlm(tmp_path_factory.mktemp("captioners") / "smolvlm")
+    (home / "captioners" / "smolvlm").symlink_to(captioner)
     hub = home / ".cache" / "huggingface" / "hub"
     for name, (family, function) in TOKENIZERS.items():
         tokenizers = getattr(real_tokenizers, function)()

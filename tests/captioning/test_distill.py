@@ -7,6 +7,7 @@ import torch
 from distill_helpers import TEACHER, config, make_crops, run
 from safetensors.torch import load_file
 
+from calotype.caption import caption_config
 from calotype.captioning.backend import CaptionRequest, open_backend
 from calotype.captioning.distill.options import DistillOptions
 from calotype.captioning.local import TransformersBackend
@@ -142,6 +143,7 @@ def test_a_teacher_is_asked_once_and_its_words_are_learnt(captioner, tmp_path, m
     )
     report = run(folder, captioner, tmp_path / "first", teacher=teacher, method="full", max_steps=2)
     assert len(asked) == 12 == report.examples
+    assert {row.captions for row in load_manifest(folder, missing_captions="empty")} == {("",)}  # only learnt
     assert report.teacher["backend"] == "transformers" and report.teacher["model"].startswith(captioner.name)
     assert report.teacher["parameters"]["max_tokens"] == 16
     assert report.left_out == {"not_an_image": 1}
@@ -152,8 +154,11 @@ def test_a_teacher_is_asked_once_and_its_words_are_learnt(captioner, tmp_path, m
     assert sum(not torch.equal(before[name], after[name]) for name in before) > 0.9 * len(before)
 
     again = run(folder, captioner, tmp_path / "second", teacher=teacher, method="full", max_steps=2)
-    assert len(asked) == 12
     assert again.losses == report.losses
+    captioned = caption_config(config(folder, captioner, tmp_path), **teacher, presets=[folder.parent / "describe.txt"])
+    assert len(asked) == 12 == captioned.reused == captioned.written
+    with pytest.raises(ConfigError, match=r"distill.n: 2 captions of 1 presets at temperature 0 would be the same"):
+        run(folder, captioner, tmp_path / "third", teacher=teacher, n=2)
 
 
 def test_pictures_that_cant_be_read_and_captions_that_are_too_long_are_noted(captioner, tmp_path):

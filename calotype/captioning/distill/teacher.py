@@ -11,6 +11,7 @@ from calotype.captioning.ledger import Answer, CaptionLedger
 from calotype.captioning.presets import CaptionPreset
 from calotype.captioning.questions import Asker, PictureTask, plan_draws, question_of, variables_of
 from calotype.captioning.worker import CaptionWorker
+from calotype.errors import ConfigError
 from calotype.images import ImageReader
 from calotype.ledger import Ledger
 from calotype.progress import Show
@@ -83,11 +84,16 @@ def from_captioner(
 
     Raises:
         CaptionError: As the backend.
-        ConfigError: There are more presets than captions asked for.
+        ConfigError: There are more presets than captions asked for, or captions than would differ.
         EditError: The ledger of answers can't be written.
     """
     asker = Asker.of(backend, pixels)
     draws = plan_draws(presets, n, 0)
+    if len(draws) > len(presets) and backend.parameters.get("temperature") == 0:
+        raise ConfigError(
+            f"distill.n: {len(draws)} captions of {len(presets)} presets at temperature 0 would be the same again; set "
+            "teacher.temperature to 0.7, say, or name more presets"
+        )
     tasks = []
     for row in rows:
         variables = variables_of(row, class_word)
