@@ -58,15 +58,14 @@ def replace_files(files: Mapping[Path, bytes]) -> None:
         Path(name).chmod(target.stat().st_mode & 0o7777 if target.exists() else rights)
         return Path(name)
 
-    failed = None
     try:
         # The disk makes what many wait for at once lasting in one go: 20,000 files in a quarter of the time.
         with ThreadPoolExecutor(min(_AT_ONCE, len(targets) or 1)) as pool:
             written = list(pool.map(write, targets, files.values()))
-        for failed, name, target in zip(files, written, targets, strict=True):
+        for name, target in zip(written, targets, strict=True):
             name.replace(target)
     except OSError as error:
-        place = failed if failed is not None else Path(error.filename or next(iter(files))).parent
+        place = error.filename2 or Path(error.filename or targets[0]).parent
         raise EditError(f"{place}: can't be written: {error.strerror}; nothing of it was changed") from error
     finally:
         for name in ready:
