@@ -15,7 +15,7 @@ from calotype.captioning.presets import CaptionPreset
 from calotype.captioning.questions import Asker, Draw, PictureTask, plan_draws, question_of, variables_of
 from calotype.captioning.report import CaptionFailure, CaptionReport, Example
 from calotype.editing import Captions, CaptionState
-from calotype.errors import ConfigError, ImageError
+from calotype.errors import ConfigError, EditError, ImageError
 from calotype.images import ImageReader
 from calotype.images.contents import scan_contents
 from calotype.manifest import Manifest
@@ -241,14 +241,26 @@ class Run:
             wanted = settle(self.job.mode, state.captions, texts, made=made, force=self.job.force)
             if texts and wanted is not None and wanted != state.captions and state.problem is None:
                 changes[id] = wanted
-        if not changes:
-            return []
-        written = self.job.captions.write(
-            changes,
-            expect={id: states[id].version for id in changes},
-            backup=not self._backed_up,
-            sidecars=self.job.sidecars,
-        )
+        return self._put(changes, {id: states[id].version for id in changes}) if changes else []
+
+    def _put(self, changes: Mapping[str, Sequence[str]], versions: Mapping[str, str]) -> list[str]:
+        """Writes captions, and gives back the rows that somebody has changed meanwhile."""
+        try:
+            written = self.job.captions.write(
+                changes,
+                expect={id: versions[id] for id in changes},
+                backup=not self._backed_up,
+                sidecars=self.job.sidecars,
+            )
+        except EditError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            ids = list(changes)  # the data can't hold one of them: that one must not cost the others theirs
+            if len(ids) == 1:
+                self.fail(ids[0], "not_written", str(error), "", again=False)
+                return []
+            halves = ids[: len(ids) // 2], ids[len(ids) // 2 :]
+            return [id for half in halves for id in self._put({one: changes[one] for one in half}, versions)]
         self._backed_up = True
         self.backup = self.backup or written.backup
         self.written.update(written.states)

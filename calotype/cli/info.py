@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -39,7 +39,7 @@ def show(summary: Summary) -> None:
     from rich.table import Table
 
     console = Console()
-    found = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in summary.found.items() if value)
+    found = ", ".join(f"{key.replace('_', ' ')}: {_plain(key, value)}" for key, value in summary.found.items() if value)
     console.print(f"[bold]Found[/]  {found}", highlight=False)
     if summary.buckets:
         sizes = "  ".join(f"{b.width}×{b.height}: {b.images}" for b in summary.buckets)
@@ -55,3 +55,7 @@ def show(summary: Summary) -> None:
     if summary.ledger:
         notes = ", ".join(f"{kind}: {count}" for kind, count in sorted(summary.ledger.items()))
         console.print(f"[bold]Ledger[/]  {notes}", highlight=False)
+
+
+def _plain(key: str, value: Any) -> str:
+    return " + ".join(f"{count} {kind}" for kind, count in value.items()) if key == "left_out" else str(value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from calotype.errors import EditError
@@ -14,7 +15,7 @@ from calotype.manifest.folder import Listing, caption_files, stem_of
 __all__ = ["Sidecars", "mirror"]
 
 
-@dataclass(slots=True)
+@dataclass
 class Sidecars:
     """The caption files of a folder."""
 
@@ -22,12 +23,15 @@ class Sidecars:
     listing: Listing
     many: bool
     """Each line is a caption."""
-    _there: set[str] = field(init=False)
-    _sharing: Counter[str] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self._there = set(self.listing.captions)
-        self._sharing = Counter(map(stem_of, self.listing.images))
+    @cached_property
+    def _there(self) -> set[str]:
+        return set(self.listing.captions)
+
+    @cached_property
+    def _sharing(self) -> Counter[str]:
+        """How many pictures there are of each stem."""
+        return Counter(map(stem_of, self.listing.images))
 
     def of(self, picture: str) -> list[str]:
         """The files that hold a picture's captions, in their order."""

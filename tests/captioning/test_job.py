@@ -214,6 +214,17 @@ def test_one_bad_picture_or_answer_costs_the_others_nothing(folder, run):
         assert run(server).failed == 1 and captions(folder)["coffee.png"] == ["see coffee"]
 
 
+def test_a_caption_that_the_data_can_t_hold_costs_the_others_nothing(folder, run):
+    (folder / "coffee.png").rename(folder / " coffee.png")  # a data file's reader would take the space off
+    with serving(lambda asked: completion("half \ud800" if "rocket" in asked.prompt else asked.prompt)) as server:
+        report = run(server)
+        assert sorted((one.id, one.kind) for one in report.failures) == [
+            (" coffee.png", "not_written"),
+            ("rocket.jpg", "not_written"),
+        ]
+        assert report.written == 4 and run(server).asked == 0
+
+
 def test_of_several_captions_those_that_came_are_kept_and_the_rest_filled_in(folder, run):
     presets = [preset(folder, "one {stem}", "one"), preset(folder, "two {stem}", "two")]
     with serving(lambda asked: failure(400, "no") if asked.prompt == "one coffee" else echo(asked)) as server:
