@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import DESK, PHONE, chromium, contrast
 from PIL import Image
 from preview_examples import CAPTIONS, FOLDER, HOSTILE_CAPTION, HOSTILE_ID, all_samples, example
 from real_tokenizers import flux_pipeline
@@ -19,33 +20,15 @@ from calotype.inspect.preview.page import render_page
 
 pytestmark = pytest.mark.browser
 
-DESK, PHONE = (1440, 900), (390, 844)
 VIEWS = [(size, scheme) for size in (DESK, PHONE) for scheme in ("light", "dark")]
 OTHERS = [((320, 640), "light"), ((900, 900), "dark"), ((1920, 900), "light")]
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 FOCUSABLE = "a[href], button, input, summary, textarea, select, [tabindex='0']"
 
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with playwright_api.sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
-        except playwright_api.Error as error:
-            if found is None:
-                pytest.skip("needs Chromium: none on the PATH, and playwright has none of its own")
-            raise AssertionError(f"{found} does not start") from error
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -100,17 +83,6 @@ def box(locator):
 def colours(shot):
     """How many there are of the 4,096 that differ in the upper four bits."""
     return len(np.unique((shot // 16).astype(int) @ [256, 16, 1]))
-
-
-def luminance(rgb):
-    """https://www.w3.org/TR/WCAG22/#dfn-relative-luminance"""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in rgb)]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(a, b):
-    darker, lighter = sorted((luminance(a), luminance(b)))
-    return (lighter + 0.05) / (darker + 0.05)
 
 
 # --- What is seen

@@ -58,7 +58,7 @@ export class AugmentPanel {
 
   #values() {
     return Object.fromEntries(
-      this.sections.filter(({ name }) => !this.known.locked.includes(name)).map((one) => [one.name, one.values()]),
+      this.sections.filter(({ name }) => !this.known.locked.includes(name)).map((one) => [one.name, one.options]),
     );
   }
 
@@ -84,7 +84,8 @@ export class AugmentPanel {
       const { draws } = await post("/api/augment/draw", { n: number, ...this.#values(), epochs });
       this.wrong.hidden = true;
       const id = this.rows.get(number)?.id ?? "";
-      this.draws.replaceChildren(...draws.map((one) => drawView(one, id)));
+      const separator = this.sections[1].options.separator ?? ",";
+      this.draws.replaceChildren(...draws.map((one) => drawView(one, id, separator)));
     } catch (error) {
       this.wrong.hidden = false;
       this.wrong.textContent = error.message;
@@ -122,7 +123,7 @@ export class AugmentPanel {
   }
 }
 
-function drawView({ epoch, image, width, height, flip, rotate, caption, tokens }, id) {
+function drawView({ epoch, image, width, height, flip, rotate, caption, tokens }, id, separator) {
   const facts = [
     `${width} × ${height}`, flip[0] && "flipped", flip[1] && "upside down", rotate && `turned ${rotate.toFixed(1)}°`,
     tokens.length && `${Math.max(...tokens)} tokens`,
@@ -130,7 +131,10 @@ function drawView({ epoch, image, width, height, flip, rotate, caption, tokens }
   const tags = { kept: "span", dropped: "del", moved: "mark", added: "ins" };
   const words = caption.dropped
     ? el("em", {}, "dropped: an empty caption")
-    : caption.parts.flatMap(({ text, state }, i) => [i ? " " : "", el(tags[state] ?? "span", {}, spelt(text))]);
+    : caption.parts.flatMap(({ text, state }, i) => [
+      i && state !== "added" && caption.parts[i - 1].state !== "added" ? `${separator} ` : "",
+      el(tags[state], {}, spelt(text)),
+    ]);
   return el(
     "figure", { class: "draw" },
     el("img", { src: image, alt: `${speltText(id)} as drawn in epoch ${epoch}`, width, height }),

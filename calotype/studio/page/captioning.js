@@ -41,8 +41,8 @@ export class Captioning {
     ], "shown");
     const url = text(defaults.url, { placeholder: "http://127.0.0.1:8000/v1" });
     const model = text(defaults.model, { placeholder: "auto" });
-    const trigger = text(defaults.trigger);
-    const several = el("input", { type: "number", min: 1, max: 20, value: defaults.n ?? 1 });
+    const classWord = text(defaults.class_word, { placeholder: "dog" });
+    const several = el("input", { type: "number", min: 1, max: 20, placeholder: 1, value: defaults.n ?? "" });
     const force = el("input", { type: "checkbox" });
     const wrong = el("p", { class: "notice", role: "alert", hidden: true });
     const urlField = field("Address of the server", url);
@@ -55,7 +55,7 @@ export class Captioning {
           const scope = { shown: { filter: this.filter.shown }, one: { numbers: [this.rows.current] }, all: {} }[where.value];
           const problem = await this.start({
             ...scope, backend: backend.value, model: model.value || null, url: url.value || null, preset: preset.value,
-            mode: mode.value, force: force.checked, n: Number(several.value), trigger: trigger.value || null,
+            mode: mode.value, force: force.checked, n: Number(several.value) || null, class_word: classWord.value || null,
           });
           wrong.hidden = problem === null;
           wrong.textContent = problem ?? "";
@@ -63,7 +63,7 @@ export class Captioning {
         },
       },
       field("Pictures", where), field("Captions", mode), field("Preset", preset), field("Captions for each", several),
-      field("Backend", backend), urlField, field("Model", model), field("Trigger", trigger),
+      field("Backend", backend), urlField, field("Model", model), field("Class word, for presets that name one", classWord),
       el("div", { class: "ticks" }, tick("Also over captions that a person has edited", force)),
       wrong,
       el("div", { class: "choices" }, el("button", { type: "submit", class: "main", disabled: running(run) }, "Start")),

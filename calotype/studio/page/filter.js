@@ -39,8 +39,8 @@ export class Filter {
       if (event.key !== "Enter" && event.key !== "Escape") return;
       event.preventDefault();
       if (event.key === "Escape" && this.box.value) this.set("");
-      else if (event.key === "Enter") this.run({ keep: false }).then(() => byId("grid").focus());
       else byId("grid").focus();
+      if (event.key === "Enter") this.run({ keep: false });
     });
     this.sort.addEventListener("change", () => this.run());
     for (const chip of this.chips) {
@@ -124,7 +124,7 @@ export class Filter {
 
   /** Scans have gone on: what was looked for too early is looked for again. */
   scanned(scans) {
-    if (this.#pending.some((name) => ["done", "failed"].includes(scans[name]?.state))) this.run();
+    if (this.#pending.some((name) => ["done", "failed"].includes(scans[name]?.state))) this.run({ keep: false });
     const { state, done, total } = scans.duplicates;
     if (state === "running" && this.#pending.includes("duplicates")) {
       this.found.value = `looking for duplicates: ${done.toLocaleString("en")} of ${total.toLocaleString("en")}`;

@@ -71,14 +71,16 @@ export class Grid {
   #scrolled = { top: 0, at: 0 };
   #later = null;
 
-  constructor(element, rows, { open }) {
+  /** `open` edits a row, `look` shows it where there is no room for both. */
+  constructor(element, rows, { open, look }) {
     this.element = element;
     this.sheet = element.querySelector(".sheet");
     this.rows = rows;
     this.open = (number) => {
       rows.select(number);
-      open(number);
+      open();
     };
+    this.look = look;
     let frame = 0;
     const soon = () => (frame ||= requestAnimationFrame(() => ((frame = 0), this.draw())));
     element.addEventListener("scroll", soon, { passive: true });
@@ -95,7 +97,7 @@ export class Grid {
   choose(number) {
     this.rows.select(number);
     this.element.focus({ preventScroll: true });
-    if (matchMedia("(max-width: 47.99rem)").matches) this.open(number);
+    this.look();
   }
 
   /** Places for all rows; the one at the top stays there. */
@@ -108,6 +110,7 @@ export class Grid {
     this.#height = this.width + WORDS + GAP;
     const lines = Math.ceil(this.rows.list.length / this.#columns);
     this.sheet.style.height = `${Math.max(0, lines * this.#height - GAP)}px`;
+    this.sheet.classList.toggle("nothing", !lines);
     this.element.style.setProperty("--cell", `${this.width}px`);
     if (top > 0) this.element.scrollTop = Math.floor(top / this.#columns) * this.#height;
     this.draw({ moved: true });
@@ -143,6 +146,7 @@ export class Grid {
       cell.element.setAttribute("aria-selected", String(number === this.rows.current));
     });
     for (const cell of this.#spare.splice(0)) cell.element.remove();
+    this.#order(shown);
     this.#name();
     this.#want(shown, top);
   }
@@ -153,7 +157,16 @@ export class Grid {
     cell.element.style.transform = `translate(${x}px, ${y}px)`;
     cell.element.setAttribute("aria-posinset", place + 1);
     cell.element.setAttribute("aria-setsize", all);
-    if (!cell.element.isConnected) this.sheet.append(cell.element);
+  }
+
+  /** In the document cells stand in the order of the list, as a screen reader goes through them. */
+  #order(shown) {
+    let next = this.sheet.firstElementChild;
+    for (const number of shown) {
+      const { element } = this.#cells.get(number);
+      if (element === next) next = next.nextElementSibling;
+      else this.sheet.insertBefore(element, next);
+    }
   }
 
   /** Asks for what is shown; while one flies past, only once one slows down. */

@@ -65,7 +65,7 @@ async function start() {
     again: () => rows.current !== null && captioning.again(rows.current),
   };
   const pane = new Pane(rows, saver, dataset, actions);
-  new Grid(byId("grid"), rows, { open: () => pane.edit() });
+  new Grid(byId("grid"), rows, { open: () => pane.edit(), look: () => pane.open() });
   const augment = new AugmentPanel({ rows, saver, say, step: actions.step });
   const bulk = () => dataset.writable && openBulk({ rows, filter, saver, done: bulkDone });
   const bulkDone = (answer) => {

@@ -26,22 +26,18 @@ export const SECTIONS = {
     slider("shuffle_parts", "Shuffle its parts", 1),
     slider("drop_parts", "Drop parts", 0.99),
     { key: "keep_parts", label: "Parts that stay", kind: "count" },
-    { key: "separator", label: "Separator", kind: "text" },
+    { key: "separator", label: "Separator", kind: "text", usual: "," },
     { key: "choose", label: "Of several captions", kind: "choice", choices: ["random", "first", "longest"] },
   ],
 };
 
-/** Controls of one section. `values()` are its options: what no control can hold stays as the config has it. */
+/** Controls of one section. `options` are what they say: what no control can hold stays as the config has it. */
 export class Section {
   constructor(name, options, { locked, changed }) {
     this.name = name;
     this.options = structuredClone(options);
     this.changed = changed;
     this.element = el("fieldset", { disabled: locked }, el("legend", {}, name), SECTIONS[name].map((one) => this.#control(one)));
-  }
-
-  values() {
-    return this.options;
   }
 
   #get(one) {
@@ -92,7 +88,7 @@ export class Section {
 
   _text(one, value) {
     const oninput = ({ target }) => this.#set(one, target.value || undefined);
-    return field(one.label, el("input", { type: "text", value: value ?? "", dir: "auto", oninput }));
+    return field(one.label, el("input", { type: "text", value: value ?? "", placeholder: one.usual, dir: "auto", oninput }));
   }
 
   _count(one, value) {

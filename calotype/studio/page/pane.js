@@ -47,12 +47,13 @@ export class Pane {
     });
     this.reject = button("Reject", () => this.actions.reject(), { "aria-keyshortcuts": "x", "aria-pressed": "false" });
     this.again = button("Caption again", () => this.actions.again(), { "aria-keyshortcuts": "r" });
+    this.back = button("Back", () => this.leave(), { class: "back" });
     this.twins = el("section", { class: "twins", "aria-label": "Duplicates", hidden: true });
     this.note = el("p", { class: "faint" }, this.dataset.tokenizers_note ?? "");
     this.element.append(
       el(
         "header", { class: "pane-head" },
-        button("Back", () => this.leave(), { class: "back" }),
+        this.back,
         button("‹", () => this.actions.step(-1), { "aria-label": "Previous picture", "aria-keyshortcuts": "k" }),
         button("›", () => this.actions.step(1), { "aria-label": "Next picture", "aria-keyshortcuts": "j" }),
         el("span", { class: "grow" }),
@@ -76,6 +77,7 @@ export class Pane {
   /** On a phone the pane lies over the grid until it is left. */
   open() {
     document.body.classList.add("pane-open");
+    if (this.back.offsetParent) this.back.focus();
   }
 
   leave() {

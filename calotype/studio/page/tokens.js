@@ -3,6 +3,13 @@
 import { post } from "./api.js";
 import { calm, el } from "./dom.js";
 
+/** A bar beside the numbers, which say the same. */
+function meter(share) {
+  const fill = el("span", {});
+  fill.style.width = `${100 * Math.min(1, share)}%`;
+  return el("span", { class: "meter", "aria-hidden": "true" }, fill);
+}
+
 /** Counts below captions; `tokenizers` as /api/dataset gives them. */
 export class Tokens {
   #asked = 0;
@@ -25,9 +32,7 @@ export class Tokens {
           { class: over ? "used over" : "used" },
           el("span", { class: "tokenizer" }, name),
           ` ${number ?? "–"}${limit === null ? "" : ` of ${limit}`}`,
-          limit === null ? null : el("meter", {
-            min: 0, max: limit, value: Math.min(number ?? 0, limit), "aria-hidden": "true", class: over ? "full" : null,
-          }),
+          limit === null ? null : meter((number ?? 0) / limit),
           cut === null ? null : el("span", { class: "cut", dir: "auto" }, `cut off after “…${cut}”`),
           over && cut === null ? el("span", { class: "cut" }, "too long: its end is cut off") : null,
         );
