@@ -49,8 +49,8 @@ def prepare_picture(
     whole = Geometry(
         original_size=found.original_size, box=(0, 0, *found.original_size), crop_top_left=(0, 0), target_size=size
     )
-    resized = crop_resize(found.pixels, whole, "lanczos")  # (3, H, W); as Pillow's, in a tenth of its time
-    return Image.fromarray(resized.permute(1, 2, 0).contiguous().numpy())
+    planes = crop_resize(found.pixels, whole, "lanczos").numpy()  # (3, H, W); as Pillow's, in a tenth of its time
+    return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])  # torch would copy with all cores
 
 
 def fit(size: tuple[int, int], pixels: int) -> tuple[int, int]:
