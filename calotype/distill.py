@@ -137,7 +137,7 @@ def _sides(
 
     training, held_out = datasets
     scored = _picked(taught(held_out), options) if held_out is not None else ()
-    return Lessons(training=tuple(taught(training)), held_out=scored, teacher=about)
+    return Lessons(training=tuple(taught(training)), held_out=scored, reader=training.reader, teacher=about)
 
 
 def _datasets(config: Mapping[str, Any]) -> tuple[TextToImageDataset, TextToImageDataset | None]:

@@ -3,7 +3,9 @@
 import json
 
 import pytest
+import tiny_captioners
 import torch
+from accelerate.state import AcceleratorState
 from distill_helpers import TEACHER, config, make_crops, run
 from safetensors.torch import load_file
 
@@ -161,14 +163,24 @@ def test_a_teacher_is_asked_once_and_its_words_are_learnt(captioner, tmp_path, m
         run(folder, captioner, tmp_path / "third", teacher=teacher, n=2)
 
 
-def test_pictures_that_cant_be_read_and_captions_that_are_too_long_are_noted(captioner, tmp_path):
+@pytest.fixture
+def first_run():
+    """As in a new process: accelerate keeps the precision of a process's first run."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_in_bf16_what_cant_be_read_or_is_too_long_is_noted(captioner, tmp_path, first_run):
     folder = make_crops(tmp_path / "crops", each=1)
     (folder / "chelsea-0.jpg").write_bytes(b"no picture")
     before = torch.random.get_rng_state()
-    report = run(folder, captioner, tmp_path / "out", max_steps=2, max_tokens=7)
+    report = run(folder, captioner, tmp_path / "out", max_steps=2, max_tokens=7, mixed_precision="bf16")
     assert report.left_out == {"not_an_image": 1, "too_long": 2}
     assert report.examples == 4
     assert torch.equal(torch.random.get_rng_state(), before)  # nothing global is left changed
+    assert {tensor.dtype for tensor in load_file(f"{report.result}/model.safetensors").values()} == {torch.bfloat16}
+    assert {tensor.dtype for tensor in trained_weights(tmp_path / "out", 2).values()} == {torch.float32}
 
 
 @pytest.mark.parametrize(
@@ -199,8 +211,13 @@ def test_options_that_do_not_fit_the_student_are_errors_before_anything_is_learn
         run(few, captioner, tmp_path, lora_targets=["to_q"])
     with pytest.raises(ConfigError, match=r"distill.lr_scheduler: found .cosin., expected one of linear, cosine"):
         run(few, captioner, tmp_path, lr_scheduler="cosin")
+    with pytest.raises(ConfigError, match=r"distill.max_tokens: every caption has more than 2 tokens"):
+        run(few, captioner, tmp_path, max_tokens=2)
     with pytest.raises(ConfigError, match="there is no caption to learn from"):
         run(make_crops(tmp_path / "bare", each=1, captions=False), captioner, tmp_path / "out")
+    florence = tiny_captioners.florence2(tmp_path / "florence")
+    with pytest.raises(ConfigError, match="a model that goes on from its prompt was expected, such as SmolVLM"):
+        run(few, florence, tmp_path / "out", validation=0.3)
     with pytest.raises(ConfigError, match="'distill' must be a mapping"):
         distill_config(config(few, captioner, tmp_path) | {"distill": "fast"})
     assert set(TEACHER.values()) == {caption for row in load_manifest(few) for caption in row.captions}

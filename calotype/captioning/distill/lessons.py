@@ -20,6 +20,7 @@ from calotype.captioning.distill.chat import answer_tokens, collate
 from calotype.captioning.distill.options import DistillOptions
 from calotype.captioning.pictures import prepare_picture
 from calotype.errors import ConfigError, ImageError
+from calotype.images import ImageReader
 from calotype.ledger import Ledger
 from calotype.loader.permutation import Permutation
 from calotype.types import ImageRef
@@ -61,6 +62,8 @@ class Lessons:
     training: tuple[Lesson, ...]
     held_out: tuple[Lesson, ...]
     """Never trained on: the scores are of these."""
+    reader: ImageReader
+    """Reads their pictures."""
     teacher: Mapping[str, Any]
     """Whose words they are, in plain values: `dataset`, or backend, model and parameters."""
 
@@ -75,12 +78,10 @@ class Batches:
         lessons: From them all ranks take their shares.
         processor: The student's.
         ends: The tokens at which the student stops.
+        reader: Reads the pictures.
         options: Sizes, and the seed of the order.
         accelerator: Knows the ranks.
         ledger: Where what is left out is noted.
-
-    Raises:
-        ConfigError: No caption is left.
     """
 
     def __init__(
@@ -89,11 +90,12 @@ class Batches:
         processor: Any,
         *,
         ends: frozenset[int],
+        reader: ImageReader,
         options: DistillOptions,
         accelerator: Accelerator,
         ledger: Ledger,
     ) -> None:
-        self._processor = processor
+        self._processor, self._reader = processor, reader
         self._batch_size, self._pixels, self._seed = options.batch_size, options.pixels, options.seed
         self._rank, self._world, self._ledger = accelerator.process_index, accelerator.num_processes, ledger
         self._order = lru_cache(maxsize=2)(self._new_order)
@@ -109,11 +111,6 @@ class Batches:
                 for part in (lesson.id, lesson.prompt, lesson.system or "", caption):
                     hashed.update(f"{len(part)}:{part}".encode())
         self._fingerprint = hashed.hexdigest()
-        if not self._examples:
-            raise ConfigError(
-                f"distill: there is no caption to learn from (left out: {ledger.counts()}); caption the pictures first "
-                "(`calotype caption`), name a teacher, or raise distill.max_tokens"
-            )
 
     @property
     def examples(self) -> int:
@@ -183,7 +180,8 @@ class Batches:
         for step in range(len(self._examples) if replace else 1):
             lesson, answer = self._examples[(place + step) % len(self._examples)]
             try:
-                return lesson.request(prepare_picture(lesson.image, pixels=self._pixels)), answer
+                image = prepare_picture(lesson.image, pixels=self._pixels, reader=self._reader)
+                return lesson.request(image), answer
             except ImageError as error:
                 self._ledger.add(error.kind, lesson.id, error.reason)
         if replace:

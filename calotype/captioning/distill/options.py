@@ -110,7 +110,7 @@ class DistillOptions:
             raise _wrong("method", self.method, "lora or full")
         if self.mixed_precision not in (None, *get_args(Precision)):
             raise _wrong("mixed_precision", self.mixed_precision, "bf16 or no")
-        if self.device not in (None, "cpu", "cuda"):
+        if self.device not in (None, "cpu"):
             raise _wrong("device", self.device, "cpu, or nothing for the GPUs that are there")
         if not isinstance(self.gradient_checkpointing, bool):
             raise _wrong("gradient_checkpointing", self.gradient_checkpointing, "true or false")

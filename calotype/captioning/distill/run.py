@@ -41,7 +41,7 @@ def distill(
     show: Callable[[Progress], None] = lambda progress: None,
     tell: Callable[[str], None] = lambda text: None,
     track: Track = silent,
-    ledger: Ledger | None = None,
+    ledger: Ledger,
 ) -> DistillReport:
     """Trains the student until `options.max_steps`; leaves it in `options.output_dir`, scored before and after.
 
@@ -61,10 +61,14 @@ def distill(
             learn from; `output_dir` has checkpoints and `resume` is not set, or they are of another run.
         MissingDependencyError: peft or sacrebleu is not installed.
     """
+    if not lessons.training:
+        raise ConfigError(
+            f"distill: there is no caption to learn from (left out: {ledger.counts()}); caption the pictures first "
+            "(`calotype caption`), or name a teacher"
+        )
     say = tell if accelerator.is_main_process else lambda text: None
-    ledger = Ledger() if ledger is None else ledger
     output = Path(options.output_dir).expanduser()
-    result = output / f"{Path(options.student).name}-distilled"
+    result = output / f"{Path(options.student).expanduser().resolve().name}-distilled"
     found = checkpoint.latest(output / "checkpoints")
     if found is not None:
         if not resume:
@@ -75,25 +79,15 @@ def distill(
 
     before = HeldOut.load(output / "scores" / "before.json") if found is not None else None
     if lessons.held_out and before is None:
-        before = score(accelerator, options.student, lessons.held_out, options, track=track, ledger=ledger)
+        before = score(accelerator, options.student, lessons, options, track=track, ledger=ledger)
         if accelerator.is_main_process:
             before.save(output / "scores" / "before.json")
     if before is not None:
         say(f"before: {before.scores}")
-    made = train(
-        accelerator,
-        lessons.training,
-        lessons.held_out,
-        options,
-        found=found,
-        result=result,
-        show=show,
-        tell=say,
-        ledger=ledger,
-    )
+    made = train(accelerator, lessons, options, found=found, result=result, show=show, tell=say, ledger=ledger)
     after = None
     if lessons.held_out:
-        after = score(accelerator, result, lessons.held_out, options, track=track, ledger=ledger)
+        after = score(accelerator, result, lessons, options, track=track, ledger=ledger)
         if accelerator.is_main_process:
             after.save(output / "scores" / "after.json")
         say(f"after:  {after.scores}")

@@ -17,12 +17,13 @@ from accelerate.utils import gather_object
 from PIL import Image
 
 from calotype.captioning.distill.chat import IGNORED, loss_sum
-from calotype.captioning.distill.lessons import Batches, Lesson
+from calotype.captioning.distill.lessons import Batches, Lesson, Lessons
 from calotype.captioning.distill.options import DistillOptions
-from calotype.captioning.distill.student import end_tokens
+from calotype.captioning.distill.student import check_student, end_tokens
 from calotype.captioning.local import TransformersBackend
 from calotype.captioning.pictures import prepare_picture
 from calotype.errors import ImageError, MissingDependencyError
+from calotype.images import ImageReader
 from calotype.ledger import Ledger
 from calotype.progress import Show, Track, counter
 
@@ -78,7 +79,7 @@ class HeldOut:
 def score(
     accelerator: Accelerator,
     model: str | Path,
-    lessons: Sequence[Lesson],
+    lessons: Lessons,
     options: DistillOptions,
     *,
     track: Track,
@@ -89,7 +90,7 @@ def score(
     Args:
         accelerator: Of the run. Each rank asks a copy of the model for its share of the lessons.
         model: A folder or a name on the hub.
-        lessons: What is asked. A picture that can't be read counts as not answered.
+        lessons: Those held out are asked. A picture that can't be read counts as not answered.
         options: Of the run.
         track: Shows the progress.
         ledger: Notes what is left out.
@@ -107,16 +108,24 @@ def score(
         max_tokens=options.max_tokens,
     )
     with closing(backend):
-        processor, loaded = backend.loaded
-        ends = end_tokens(processor, loaded)
-        batches = Batches(lessons, processor, ends=ends, options=options, accelerator=accelerator, ledger=ledger)
-        loss = held_out_loss(accelerator, loaded, batches)
-        mine = range(accelerator.process_index, len(lessons), accelerator.num_processes)
+        processor, student = backend.loaded
+        check_student(model, student)
+        batches = Batches(
+            lessons.held_out,
+            processor,
+            ends=end_tokens(processor, student),
+            reader=lessons.reader,
+            options=options,
+            accelerator=accelerator,
+            ledger=ledger,
+        )
+        loss = held_out_loss(accelerator, student, batches)
+        mine = range(accelerator.process_index, len(lessons.held_out), accelerator.num_processes)
         with track("captioning held-out pictures") as show:
-            said = _ask(backend, {place: lessons[place] for place in mine}, options.pixels, show)
+            said = _ask(backend, {place: lessons.held_out[place] for place in mine}, lessons.reader, options, show)
     found = dict(gather_object(list(said.items())))
-    answers = [found.get(place) for place in range(len(lessons))]
-    return _compared(metrics, lessons, answers, loss)
+    answers = [found.get(place) for place in range(len(lessons.held_out))]
+    return _compared(metrics, lessons.held_out, answers, loss)
 
 
 def held_out_loss(accelerator: Accelerator, model: Any, batches: Batches) -> float:
@@ -131,26 +140,32 @@ def held_out_loss(accelerator: Accelerator, model: Any, batches: Batches) -> flo
     return float(loss / tokens) if tokens else float("nan")
 
 
-def _ask(backend: TransformersBackend, lessons: Mapping[int, Lesson], pixels: int, show: Show) -> dict[int, str | None]:
+def _ask(
+    backend: TransformersBackend,
+    lessons: Mapping[int, Lesson],
+    reader: ImageReader,
+    options: DistillOptions,
+    show: Show,
+) -> dict[int, str | None]:
     """The captions that `calotype caption` would give."""
+
+    def picture(place: int) -> Image.Image | None:
+        try:
+            return prepare_picture(lessons[place].image, pixels=options.pixels, reader=reader)
+        except ImageError:
+            return None
+
     more, places = counter(show, len(lessons)), list(lessons)
     said: dict[int, str | None] = {}
     with ThreadPoolExecutor() as readers:
         for first in range(0, len(places), backend.batch_size):
             some = places[first : first + backend.batch_size]
-            pictures = readers.map(lambda place: _picture(lessons[place], pixels), some)
-            asked = {place: image for place, image in zip(some, pictures, strict=True) if image is not None}
+            pictures = zip(some, readers.map(picture, some), strict=True)
+            asked = {place: image for place, image in pictures if image is not None}
             answers = backend.caption([lessons[place].request(image) for place, image in asked.items()])
             said |= {place: answer.text for place, answer in zip(asked, answers, strict=True)}
             more(len(some))
     return said
-
-
-def _picture(lesson: Lesson, pixels: int) -> Image.Image | None:
-    try:
-        return prepare_picture(lesson.image, pixels=pixels)
-    except ImageError:
-        return None
 
 
 def _compared(metrics: Any, lessons: Sequence[Lesson], answers: Sequence[str | None], loss: float) -> HeldOut:

@@ -15,7 +15,7 @@ from calotype.captioning.distill.options import DistillOptions
 from calotype.captioning.local import load_captioner
 from calotype.errors import ConfigError, MissingDependencyError
 
-__all__ = ["end_tokens", "load_student", "make_trainable", "save_student", "trained"]
+__all__ = ["check_student", "end_tokens", "load_student", "make_trainable", "save_student", "trained"]
 
 
 def load_student(options: DistillOptions, *, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
@@ -26,12 +26,21 @@ def load_student(options: DistillOptions, *, dtype: torch.dtype, device: torch.d
         ConfigError: It is of a kind that is not trained here.
     """
     processor, model = load_captioner(options.student, revision=options.revision, dtype=dtype, device=device)
+    check_student(options.student, model)
+    return processor, model
+
+
+def check_student(name: str | Path, model: Any) -> None:
+    """Refuses what is loaded if it is of a kind that is not trained here.
+
+    Raises:
+        ConfigError: It is.
+    """
     if model.config.is_encoder_decoder:
         raise ConfigError(
-            f"distill.student: {options.student} reads with one part and writes with another (as Florence-2 does); a "
-            "model that goes on from its prompt was expected, such as SmolVLM, Qwen-VL, Gemma 3 or Llama 3.2 Vision"
+            f"distill.student: {name} reads with one part and writes with another (as Florence-2 does); a model that "
+            "goes on from its prompt was expected, such as SmolVLM, Qwen-VL, Gemma 3 or Llama 3.2 Vision"
         )
-    return processor, model
 
 
 def end_tokens(processor: Any, model: Any) -> frozenset[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
 from calotype.captioning.distill.chat import IGNORED, loss_sum
-from calotype.captioning.distill.lessons import Batches, Lesson
+from calotype.captioning.distill.lessons import Batches, Lessons
 from calotype.captioning.distill.options import DistillOptions
 from calotype.captioning.distill.scores import held_out_loss
 from calotype.captioning.distill.student import end_tokens, load_student, make_trainable, save_student, trained
@@ -51,8 +51,7 @@ class Trained:
 
 def train(
     accelerator: Accelerator,
-    lessons: Sequence[Lesson],
-    held_out: Sequence[Lesson],
+    lessons: Lessons,
     options: DistillOptions,
     *,
     found: checkpoint.Checkpoint | None,
@@ -65,24 +64,35 @@ def train(
 
     Args:
         accelerator: From `make_accelerator`.
-        lessons: To learn from.
-        held_out: For the loss on the way.
+        lessons: To learn from; those held out are for the loss on the way.
         options: Who learns, and how.
         found: What to go on from.
         result: The folder to save it in.
         show: Called every `log_every` steps, on the main process.
         tell: Likewise with what else there is to say.
         ledger: Notes what is left out.
+
+    Raises:
+        CaptionError, ConfigError, MissingDependencyError: As `distill`.
     """
     device, world = accelerator.device, accelerator.num_processes
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     processor, student = load_student(options, dtype=dtype, device=device)
     identity = captioner_identity(options.student, student)
-    ends = end_tokens(processor, student)
-    batches = Batches(lessons, processor, ends=ends, options=options, accelerator=accelerator, ledger=ledger)
-    validation = None
-    if held_out:
-        validation = Batches(held_out, processor, ends=ends, options=options, accelerator=accelerator, ledger=ledger)
+    batches, validation = (
+        Batches(
+            side,
+            processor,
+            ends=end_tokens(processor, student),
+            reader=lessons.reader,
+            options=options,
+            accelerator=accelerator,
+            ledger=ledger,
+        )
+        for side in (lessons.training, lessons.held_out)
+    )
+    if not batches.examples:
+        raise ConfigError(f"distill.max_tokens: every caption has more than {options.max_tokens} tokens; allow more")
     student = make_trainable(student, options, device=device)
     parameters = trained(student)
     optimizer: Any = torch.optim.AdamW(parameters.values(), lr=options.learning_rate, weight_decay=options.weight_decay)
@@ -154,7 +164,7 @@ def train(
                     options=options,
                     result=lambda folder: None,
                 )
-            if validation is not None and not last and _due(step, options.validation_every):
+            if validation.examples and not last and _due(step, options.validation_every):
                 model.eval()
                 validations.append((step, held_out_loss(accelerator, model, validation)))
                 model.train()
