@@ -21,10 +21,10 @@ except ImportError:  # Windows has none: there, who edits with two programs at o
 
 __all__ = ["HOUSE", "back_up", "locked", "replace_file", "replace_files"]
 
-_AT_ONCE: Final = 32
-
 HOUSE: Final = ".calotype"
 """Hidden folder beside the data for what belongs to it and is no data: backups, the ledger of captions, the lock."""
+_AT_ONCE: Final = 32
+"""Files written at a time."""
 
 
 def replace_file(path: Path, data: bytes) -> None:
