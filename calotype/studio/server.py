@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -93,7 +94,8 @@ def serve(studio: Studio, *, port: int = 0, ready: Callable[[str], None]) -> Non
         server = uvicorn.Server(config)
         listening.listen(128)  # whoever opens the address before the server runs waits for it
         ready(f"http://127.0.0.1:{port}/?token={token}")
-        server.run(sockets=[listening])
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn ends well, and then raises what ended it
+            server.run(sockets=[listening])
 
 
 def _listen(port: int) -> socket.socket:
