@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from calotype.inspect.check.report import Finding
 
 __all__ = ["caption_config", "caption_lints"]
+
+_WAITING: Final[dict[str, Any]] = {"level": "note", "advice": "train with caption_transform.trigger=WORD"}
+"""Captions that wait for a trigger are an error to train on, and just what was asked for here."""
 
 _LIVELY: Final = 0.7
 """The temperature at which a model is asked for several captions by one prompt, unless told otherwise."""
@@ -160,7 +164,7 @@ def caption_lints(config: Mapping[str, Any], *, trigger: str | None = None) -> t
     from calotype.inspect.check.captions import caption_findings
 
     _, findings = caption_findings(_plain_dataset(config, trigger=trigger))
-    return tuple(findings)
+    return tuple(replace(one, **_WAITING) if one.kind == "placeholder" else one for one in findings)
 
 
 def _dataset_section(config: Mapping[str, Any]) -> dict[str, Any]:
