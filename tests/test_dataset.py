@@ -147,6 +147,14 @@ def test_missing_captions_and_triggers(skimage_data, tmp_path):
     assert load(tmp_path, caption_transform={"trigger": "chelsea_cat"}).caption(0).text == "chelsea_cat"
 
 
+def test_a_manifest_that_is_loaded_already(photos):
+    manifest = calotype.load_manifest(photos).select([3, 1])
+    dataset = load(manifest, calotype.PixelsTransform(), resolution=64)
+    assert dataset.manifest is manifest
+    with pytest.raises(ConfigError, match="recursive: come too late"):
+        load(manifest, calotype.PixelsTransform(), recursive=False)
+
+
 def test_include_takes_extra_columns(photos, tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({"image": str(photos / "00.jpg"), "text": "x", "artist": "A. N. Other"}) + "\n")

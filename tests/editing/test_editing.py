@@ -102,6 +102,9 @@ def test_every_form_keeps_a_rejected_row_and_the_manifest_leaves_it_out(form):
     assert list(manifest.ids.to_pylist()) == others
     assert [(entry.kind, entry.id) for entry in manifest.ledger if entry.kind == "rejected"] == [("rejected", first)]
     assert as_edited(form) == before  # nothing is deleted
+    every = load_manifest(form, missing_captions="empty", on_error="skip", keep_rejected=True)
+    assert every.ids.to_pylist() == list(before)
+    assert list(captions.read([first, "nowhere"])) == [first]
     assert not captions.reject([first], rejected=False).states[first].rejected
     assert as_edited(form) == as_manifest(form) == before
     assert load_manifest(form, missing_captions="empty", on_error="skip").ids.to_pylist() == list(before)
