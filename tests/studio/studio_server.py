@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 
 from calotype.config import load_config
-from calotype.studio.server import _listen, create_app
+from calotype.studio.server import create_app
 from calotype.studio.studio import Studio
 
 TOKEN = "a-token-that-only-this-test-has"
@@ -42,15 +42,14 @@ class Served:
     def start(self) -> None:
         """Reads the dataset anew, and serves it where it was before."""
         studio = Studio(self._config, file=self.source if self.source.suffix == ".yaml" else None)
-        listening = _listen(self._port)
+        listening = socket.create_server(("127.0.0.1", self._port), backlog=128)
         self._port = listening.getsockname()[1]
         app = create_app(studio, token=TOKEN, port=self._port)
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, ws="none"))
-        listening.listen(128)
         self._thread = threading.Thread(target=self._run, args=(listening,), daemon=True)
         self._thread.start()
 
-    def _run(self, listening: Any) -> None:
+    def _run(self, listening: socket.socket) -> None:
         with listening:
             self._server.run(sockets=[listening])
 

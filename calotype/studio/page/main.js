@@ -25,7 +25,8 @@ function showState({ state, text, number }, rows) {
   const output = byId("save-state");
   output.dataset.state = state;
   if (output.value !== text) output.value = text;
-  output.onclick = number === undefined ? null : () => rows.select(number);
+  byId("show-unsaved").hidden = number === undefined || number === rows.current;
+  byId("show-unsaved").onclick = () => rows.select(number);
 }
 
 function showDataset(dataset) {
@@ -104,6 +105,7 @@ async function start() {
     showAll();
   });
   saver.addEventListener("saved", recount);
+  rows.addEventListener("current", showAll);
 
   undo.show(dataset.undo);
   captioning.show(dataset.run);

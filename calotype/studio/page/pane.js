@@ -7,6 +7,9 @@ import { Tokens } from "./tokens.js";
 
 export class Pane {
   #shown = { number: null, version: null };
+  #conflicted = false;
+  /** What the row now has was written here, and is in the fields already. */
+  #justSaved = false;
 
   constructor(rows, saver, dataset, actions) {
     Object.assign(this, { rows, saver, dataset, actions });
@@ -20,15 +23,11 @@ export class Pane {
     });
     saver.addEventListener("conflict", ({ detail }) => detail === rows.current && this.refresh());
     saver.addEventListener("saved", ({ detail }) => {
-      const row = rows.get(detail);
-      // What was written here is in the fields already.
-      if (detail === this.#shown.number && row && !this.#conflicted) this.#justSaved = true;
-      if (detail === rows.current) this.#conflicts();
+      if (detail !== this.#shown.number) return;
+      if (!this.#conflicted) this.#justSaved = true;
+      this.#conflicts();
     });
   }
-
-  #justSaved = false;
-  #conflicted = false;
 
   #build() {
     const { several_captions: several, writable, tokenizers } = this.dataset;

@@ -6,8 +6,9 @@ const CALM = 600; // milliseconds without a key before a caption is written
 const AGAIN = [1, 2, 4, 8]; // seconds until the next try, when the server is away
 
 /**
- * Drafts by row: { captions?, rejected?, version, group, sending, conflict }. `version` is of what the person saw, so
- * that nobody else's text is written over; `conflict` is what the server found instead.
+ * Drafts by row: { captions?, rejected?, version, group, edits, sending, conflict, refused }. `version` is of what the
+ * person saw, so that nobody else's text is written over; `conflict` is what the server found instead; `refused` says
+ * why the server will not have it.
  *
  * Events: `state` (`detail`: { state, text }), `conflict` and `saved` (`detail`: number of the row), `undo`.
  */
@@ -38,8 +39,8 @@ export class Saver extends EventTarget {
   /** What a row is to be, of { captions, rejected }. */
   change(number, changes, { group = null, atOnce = false } = {}) {
     const row = this.#rows.get(number);
-    const draft = this.#drafts.get(number) ?? { version: row.version, group, sending: false, conflict: null };
-    Object.assign(draft, changes, { edits: (draft.edits ?? 0) + 1 });
+    const draft = this.#drafts.get(number) ?? { version: row.version, group, edits: 0, sending: false, conflict: null };
+    Object.assign(draft, changes, { edits: draft.edits + 1, refused: null });
     if (group !== null) draft.group = group;
     this.#drafts.set(number, draft);
     this.#tell();
@@ -78,16 +79,19 @@ export class Saver extends EventTarget {
 
   async #run() {
     let next;
-    while ((next = [...this.#drafts].find(([, draft]) => !draft.conflict))) {
+    while ((next = [...this.#drafts].find(([, draft]) => !draft.conflict && !draft.refused))) {
       const [number, draft] = next;
       try {
         await this.#write(number, draft);
-        this.#failures = 0;
-        this.#why = null;
       } catch (error) {
-        this.#failed(error);
-        return;
+        if (isPassing(error)) {
+          this.#again(error);
+          return;
+        }
+        draft.refused = error.message;
       }
+      this.#failures = 0;
+      this.#why = null;
     }
   }
 
@@ -119,12 +123,10 @@ export class Saver extends EventTarget {
     this.dispatchEvent(new CustomEvent("undo", { detail: body.undo }));
   }
 
-  #failed(error) {
-    if (error instanceof Away || (error instanceof Refused && error.status >= 500)) {
-      const seconds = AGAIN[Math.min(this.#failures++, AGAIN.length - 1)];
-      this.#why = `${error.message} Trying again every few seconds.`;
-      this.#timer = setTimeout(() => this.flush(), seconds * 1000);
-    } else this.#why = error.message;
+  #again(error) {
+    const seconds = AGAIN[Math.min(this.#failures++, AGAIN.length - 1)];
+    this.#why = `${error.message} Trying again every few seconds.`;
+    this.#timer = setTimeout(() => this.flush(), seconds * 1000);
   }
 
   /** A row has been read anew: if somebody has changed it under a draft, that is a conflict before it is written. */
@@ -147,18 +149,19 @@ export class Saver extends EventTarget {
   }
 
   #state() {
-    const drafts = [...this.#drafts.values()];
-    const conflicts = drafts.filter((draft) => draft.conflict).length;
-    if (this.#why && drafts.length) return { state: "failed", text: `Not saved: ${this.#why}` };
-    if (conflicts) {
-      return { state: "conflict", text: "Not saved: changed on the disk meanwhile", number: this.#firstConflict() };
-    }
-    return drafts.length ? { state: "saving", text: "Saving…" } : { state: "saved", text: "All saved" };
+    const drafts = [...this.#drafts];
+    if (!drafts.length) return { state: "saved", text: "All saved" };
+    if (this.#why) return { state: "failed", text: `Not saved: ${this.#why}` };
+    const held = drafts.find(([, draft]) => draft.refused ?? draft.conflict);
+    if (!held) return { state: "saving", text: "Saving…" };
+    const [number, { refused }] = held;
+    return { state: "failed", text: `Not saved: ${refused ?? "changed on the disk meanwhile"}`, number };
   }
+}
 
-  #firstConflict() {
-    return [...this.#drafts].find(([, draft]) => draft.conflict)[0];
-  }
+/** It may go better by itself later: the server is away, in trouble, or a new one that another tab has the key of. */
+function isPassing(error) {
+  return error instanceof Away || (error instanceof Refused && (error.status >= 500 || error.status === 401));
 }
 
 /** The same captions, as far as they are kept: empty ones are not. */
