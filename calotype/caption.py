@@ -113,7 +113,7 @@ def caption_config(
         force=force,
         retry_failed=retry_failed,
         sidecars=sidecars,
-        only=only,
+        only=None if only is None else frozenset(only),
         pixels=pixels,
     )
     if len(draws) > len(chosen) and isinstance(backend, str) and options.get("temperature") is None:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from calotype.caption import caption_config, caption_lints
 from calotype.captioning.backend import CaptionAnswer
+from calotype.captioning.ledger import CaptionLedger
 from calotype.captioning.questions import tidy
 from calotype.editing import open_captions
 from calotype.errors import CaptionError, ConfigError, EditError
@@ -276,7 +277,9 @@ def test_after_a_kill_only_what_is_missing_is_asked(folder, run, how):
     with serving(slow) as server:
         process = command(folder, server)
         assert enough.wait(60)
-        time.sleep(0.3)  # for the third answer to arrive
+        deadline = time.monotonic() + 30
+        while len(CaptionLedger(folder)) < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)  # for the third answer to arrive
         os.kill(process.pid, how)
         process.communicate(timeout=15)
         assert process.returncode != 0
