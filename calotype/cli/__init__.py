@@ -9,7 +9,21 @@ import sys
 
 import typer
 
-from calotype.cli import bench, cache, caption, check, convert, demo, distill, encode, info, init, preview, studio, train
+from calotype.cli import (
+    bench,
+    cache,
+    caption,
+    check,
+    convert,
+    demo,
+    distill,
+    encode,
+    info,
+    init,
+    preview,
+    studio,
+    train,
+)
 
 __all__ = ["app", "main"]
 

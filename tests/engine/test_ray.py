@@ -162,9 +162,7 @@ def test_a_picture_that_kills_every_worker_is_named(tmp_path, monkeypatch):
     Image.new("RGB", (96, 72), "red").save(folder / "red.png")
     (folder / "red.txt").write_text((folder / "coffee.txt").read_text())
     job = make_job(folder, tmp_path / "store", **options)
-    with pytest.raises(
-        CalotypeError, match=r"2 workers died, one after the other, over red\.png; all that was done"
-    ):
+    with pytest.raises(CalotypeError, match=r"2 workers died, one after the other, over red\.png; all that was done"):
         engine.encode(job, workers=1)
 
 
