@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from calotype.errors import CalotypeError, CaptionError, ConfigError, EditError, ImageError
 from calotype.studio.augment import SECTIONS, ConfigChangedError
+from calotype.studio.bodies import BadRequestError, field, is_whole, texts_of
 from calotype.studio.edits import Edit, Outcome
 from calotype.studio.guard import MOST_BYTES, error
 from calotype.studio.query import QueryError
@@ -27,14 +28,7 @@ _MOST_DETAILS: Final = 500
 _MOST_EDITS: Final = 1000
 _MOST_TEXTS: Final = 64
 _MOST_EPOCHS: Final = 16
-_LONGEST: Final = 20_000
-"""Characters of a caption."""
-
 Json = dict[str, Any]
-
-
-class _BadRequestError(Exception):
-    """The page asks in a form that is not the one agreed on."""
 
 
 class _NotFoundError(Exception):
@@ -126,7 +120,7 @@ class _Api:
     def rows(self, query: Json) -> Json:
         sort = query.get("sort") or "order"
         if sort not in SORTS:
-            raise _BadRequestError(f"sort: found {sort!r}, expected one of {', '.join(SORTS)}")
+            raise BadRequestError(f"sort: found {sort!r}, expected one of {', '.join(SORTS)}")
         text = query.get("filter", "")
         seq = self._studio.rows.seq
         numbers, pending = self._studio.find(text, sort=sort)
@@ -146,35 +140,35 @@ class _Api:
     def changes(self, query: Json) -> Json:
         since = query.get("since", "0")
         if not since.isdecimal() or len(since) > 15:
-            raise _BadRequestError(f"since: found {since!r}, expected a number that an answer had as `seq`")
+            raise BadRequestError(f"since: found {since!r}, expected a number that an answer had as `seq`")
         return self._studio.changes(int(since))
 
     # What a person changes
 
     def edit(self, data: Json) -> Json:
-        asked = _field(data, "edits", list)
+        asked = field(data, "edits", list)
         if not 1 <= len(asked) <= _MOST_EDITS:
-            raise _BadRequestError(f"edits: found {len(asked)}, expected 1 to {_MOST_EDITS}")
+            raise BadRequestError(f"edits: found {len(asked)}, expected 1 to {_MOST_EDITS}")
         edits = [self._edit(one) for one in asked]
         if len({edit.number for edit in edits}) < len(edits):
-            raise _BadRequestError("edits: a row comes twice")
-        label = _field(data, "label", str, default=_label(edits, self._studio.rows.ids))
+            raise BadRequestError("edits: a row comes twice")
+        label = field(data, "label", str, default=_label(edits, self._studio.rows.ids))
         return self._done(
-            self._studio.editor.edit(edits, label=label[:200], group=_field(data, "group", str, default=None)),
+            self._studio.editor.edit(edits, label=label[:200], group=field(data, "group", str, default=None)),
             [edit.number for edit in edits],
         )
 
     def _edit(self, one: Any) -> Edit:
         if not isinstance(one, dict):
-            raise _BadRequestError(f"edits: found {one!r}, expected objects")
-        captions = _field(one, "captions", list, default=None)
-        rejected = _field(one, "rejected", bool, default=None)
+            raise BadRequestError(f"edits: found {one!r}, expected objects")
+        captions = field(one, "captions", list, default=None)
+        rejected = field(one, "rejected", bool, default=None)
         if captions is None and rejected is None:
-            raise _BadRequestError("edits: expected captions or rejected, or both")
+            raise BadRequestError("edits: expected captions or rejected, or both")
         return Edit(
             number=self._number(one.get("n")),
-            version=_field(one, "version", str),
-            captions=None if captions is None else tuple(_texts(captions, "captions", most=1000)),
+            version=field(one, "version", str),
+            captions=None if captions is None else tuple(texts_of(captions, "captions", most=1000)),
             rejected=rejected,
         )
 
@@ -190,16 +184,16 @@ class _Api:
     def bulk_preview(self, data: Json) -> Json:
         plan = self._studio.editor.plan(
             self._chosen(data),
-            _texts([_field(data, "find", str)], "find", most=1)[0],
-            _texts([_field(data, "replace", str)], "replace", most=1)[0],
-            regex=_field(data, "regex", bool, default=False),
-            ignore_case=_field(data, "ignore_case", bool, default=False),
+            texts_of([field(data, "find", str)], "find", most=1)[0],
+            texts_of([field(data, "replace", str)], "replace", most=1)[0],
+            regex=field(data, "regex", bool, default=False),
+            ignore_case=field(data, "ignore_case", bool, default=False),
         )
         return plan.summary(self._studio.rows)
 
     def bulk_apply(self, data: Json) -> Json:
         try:
-            outcome = self._studio.editor.apply(_field(data, "plan", str))
+            outcome = self._studio.editor.apply(field(data, "plan", str))
         except KeyError:
             raise _NotFoundError("this preview is too old: look again before you apply it") from None
         return self._gone(outcome)
@@ -207,7 +201,7 @@ class _Api:
     # What is worked out
 
     def tokens(self, data: Json) -> Json:
-        texts = _texts(_field(data, "texts", list), "texts", most=_MOST_TEXTS)
+        texts = texts_of(field(data, "texts", list), "texts", most=_MOST_TEXTS)
         counter = self._studio.counter
         return {
             "counts": [list(counts) for counts in counter.counts(texts)],
@@ -228,15 +222,15 @@ class _Api:
             raise EditError(str(self._studio.source.why_not))
         types = {"force": bool, "n": int, "temperature": (int, float)}
         defaults = self._studio.runs.about()["defaults"]
-        given = {name: _field(data, name, types.get(name, str), default=usual) for name, usual in defaults.items()}
+        given = {name: field(data, name, types.get(name, str), default=usual) for name, usual in defaults.items()}
         given["mode"], given["force"] = data.get("mode") or "fill", bool(data.get("force"))
         if given["mode"] not in ("fill", "add", "replace"):
-            raise _BadRequestError(f"mode: found {given['mode']!r}, expected fill, add or replace")
+            raise BadRequestError(f"mode: found {given['mode']!r}, expected fill, add or replace")
         if given["n"] is not None and not 1 <= given["n"] <= 20:
-            raise _BadRequestError(f"n: found {given['n']!r}, expected 1 to 20 captions a picture")
+            raise BadRequestError(f"n: found {given['n']!r}, expected 1 to 20 captions a picture")
         numbers = self._chosen(data)
         if not numbers:
-            raise _BadRequestError("there is no picture to caption")
+            raise BadRequestError("there is no picture to caption")
         again = data.get("numbers") is not None and given["mode"] == "replace" and given["force"]
         return Answer(202, {"run": self._studio.runs.start(numbers, RunOptions(**given), again=again)})
 
@@ -249,12 +243,12 @@ class _Api:
         return self._studio.augmentations.options()
 
     def augment_draw(self, data: Json) -> Json:
-        epochs = _field(data, "epochs", list)
-        if not 1 <= len(epochs) <= _MOST_EPOCHS or not all(_is_whole(one) and 0 <= one < 1 << 31 for one in epochs):
-            raise _BadRequestError(f"epochs: found {epochs!r}, expected 1 to {_MOST_EPOCHS} whole numbers from 0")
-        seed = _field(data, "seed", int, default=None)
+        epochs = field(data, "epochs", list)
+        if not 1 <= len(epochs) <= _MOST_EPOCHS or not all(is_whole(one) and 0 <= one < 1 << 31 for one in epochs):
+            raise BadRequestError(f"epochs: found {epochs!r}, expected 1 to {_MOST_EPOCHS} whole numbers from 0")
+        seed = field(data, "seed", int, default=None)
         if seed is not None and not 0 <= seed < 1 << 63:
-            raise _BadRequestError(f"seed: found {seed!r}, expected a whole number from 0")
+            raise BadRequestError(f"seed: found {seed!r}, expected a whole number from 0")
         number = self._number(data.get("n"))
         captions = self._studio.rows.state(number).captions
         try:
@@ -267,8 +261,8 @@ class _Api:
     def augment_save(self, data: Json) -> Json:
         return self._studio.augmentations.save(
             _augmentations(data),
-            version=_field(data, "version", str, default=None),
-            dry_run=_field(data, "dry_run", bool, default=False),
+            version=field(data, "version", str, default=None),
+            dry_run=field(data, "dry_run", bool, default=False),
         )
 
     # Parts of these
@@ -302,12 +296,12 @@ class _Api:
     def _chosen(self, data: Json) -> list[int]:
         """The rows that a filter or a list names; all without either."""
         if data.get("numbers") is not None:
-            return list(dict.fromkeys(self._number(one) for one in _field(data, "numbers", list)))
-        return self._studio.find(_field(data, "filter", str, default=""))[0]
+            return list(dict.fromkeys(self._number(one) for one in field(data, "numbers", list)))
+        return self._studio.find(field(data, "filter", str, default=""))[0]
 
     def _number(self, value: Any) -> int:
-        if not _is_whole(value):
-            raise _BadRequestError(f"n: found {value!r}, expected the number of a row")
+        if not is_whole(value):
+            raise BadRequestError(f"n: found {value!r}, expected the number of a row")
         if not 0 <= value < len(self._studio.rows):
             raise _NotFoundError(f"there is no row {value}")
         return int(value)
@@ -319,59 +313,15 @@ class _Api:
             first, dash, last = part.partition("-")
             last = last if dash else first
             if not (first.isdecimal() and last.isdecimal() and len(first) < 12 and len(last) < 12):
-                raise _BadRequestError(f"numbers: found {part[:40]!r}, expected numbers and ranges such as 0-59,120")
+                raise BadRequestError(f"numbers: found {part[:40]!r}, expected numbers and ranges such as 0-59,120")
             if len(found) + int(last) - int(first) + 1 > _MOST_DETAILS:
-                raise _BadRequestError(f"numbers: at most {_MOST_DETAILS} rows are given at a time")
+                raise BadRequestError(f"numbers: at most {_MOST_DETAILS} rows are given at a time")
             found += [self._number(number) for number in range(int(first), int(last) + 1)]
         return found
 
 
-_NEEDED: Final = object()
-
-
-def _field(data: Json, name: str, type_: Any, default: Any = _NEEDED) -> Any:
-    """A value of the body; what may be left out may be null too."""
-    value = data.get(name)
-    if value is None:
-        if default is _NEEDED:
-            raise _BadRequestError(f"{name}: is missing")
-        return default
-    if not isinstance(value, type_) or (isinstance(value, bool) and type_ is not bool):
-        raise _BadRequestError(f"{name}: found {value!r:.80}, expected {_NAMES[type_]}")
-    return value
-
-
-_NAMES: Final = {
-    str: "a text",
-    bool: "true or false",
-    list: "a list",
-    dict: "an object",
-    int: "a whole number",
-    (int, float): "a number",
-}
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _texts(values: list[Any], name: str, *, most: int) -> list[str]:
-    if len(values) > most:
-        raise _BadRequestError(f"{name}: found {len(values)}, expected at most {most}")
-    for text in values:
-        if not isinstance(text, str) or len(text) > _LONGEST:
-            raise _BadRequestError(f"{name}: expected texts of at most {_LONGEST:,} characters")
-        if "\0" in text:
-            raise _BadRequestError(f"{name}: a text holds a NUL character, which no file of captions keeps")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise _BadRequestError(f"{name}: a text holds half a character (a lone surrogate)") from None
-    return values
-
-
 def _augmentations(data: Json) -> dict[str, Json]:
-    return {name: _field(data, name, dict) for name in SECTIONS if data.get(name) is not None}
+    return {name: field(data, name, dict) for name in SECTIONS if data.get(name) is not None}
 
 
 def _label(edits: Sequence[Edit], ids: Sequence[str]) -> str:
@@ -400,7 +350,7 @@ async def _on_error(request: Request, problem: Exception) -> Response:
             return error(502, "caption", str(problem))
         case ImageError() | _NotFoundError():
             return error(404, "not_found", str(problem))
-        case CalotypeError() | _BadRequestError():
+        case CalotypeError() | BadRequestError():
             return error(422, "bad_request", str(problem))
     return error(500, "internal", f"something went wrong here ({type(problem).__name__}); see the terminal")
 
@@ -416,7 +366,7 @@ async def _on_http_error(request: Request, problem: Exception) -> Response:
 
 ERROR_HANDLERS: Final[Mapping[Any, Callable[[Request, Exception], Awaitable[Response]]]] = {
     CalotypeError: _on_error,
-    _BadRequestError: _on_error,
+    BadRequestError: _on_error,
     _NotFoundError: _on_error,
     HTTPException: _on_http_error,
     Exception: _on_error,

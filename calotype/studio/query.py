@@ -15,37 +15,30 @@ captions, and in any case (upper, lower).
 from __future__ import annotations
 
 import difflib
-import functools
-import operator
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from calotype.errors import CalotypeError
+from calotype.studio.conditions import (
+    FLAGS,
+    NUMBERS,
+    TEXTS,
+    AllOf,
+    AnyOf,
+    Compares,
+    Contains,
+    Everything,
+    Is,
+    Not,
+    Query,
+)
 
-__all__ = ["FLAGS", "NUMBERS", "TEXTS", "Columns", "Query", "QueryError", "parse_query"]
+__all__ = ["QueryError", "parse_query"]
 
-Mask = npt.NDArray[np.bool_]
-
-TEXTS: Final = ("caption", "id")
-"""Fields that are searched with `:`."""
-NUMBERS: Final = ("aspect", "captions", "height", "pixels", "tokens", "width", "words")
-"""Fields that are compared; `tokens.KEY` is one tokenizer's count."""
-FLAGS: Final = ("duplicate", "missing", "rejected", "unreadable")
-"""What comes after `is:`."""
-
-_COMPARE: Final[dict[str, Callable[[Any, Any], Any]]] = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "=": operator.eq,
-    "!=": operator.ne,
-}
 _MOST_CHARACTERS: Final = 2000
 _DEEPEST: Final = 50
 
@@ -77,118 +70,6 @@ class QueryError(CalotypeError, ValueError):
         self.position = position
         self.length = length
         self.expected = expected
-
-
-class Columns(Protocol):
-    """What a query is asked of: columns of one length."""
-
-    def __len__(self) -> int: ...
-
-    def text(self, name: str) -> Sequence[str]:
-        """Casefolded; several texts of one row have a NUL between them. `name` is one of `TEXTS`."""
-        ...
-
-    def number(self, name: str) -> npt.NDArray[np.float64]:
-        """NaN where it is not known. `name` is one of `NUMBERS`, or `tokens.KEY`."""
-        ...
-
-    def flag(self, name: str) -> Mask:
-        """`name` is one of `FLAGS`."""
-        ...
-
-
-class Query(Protocol):
-    """A filter, ready to be asked."""
-
-    def mask(self, columns: Columns, /) -> Mask:
-        """The rows that it keeps, bool (N,)."""
-        ...
-
-    def fields(self) -> frozenset[str]:
-        """What it looks at, by the names of `Columns`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Everything:
-    def mask(self, columns: Columns, /) -> Mask:
-        return np.ones(len(columns), bool)
-
-    def fields(self) -> frozenset[str]:
-        return frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class _Contains:
-    name: str
-    value: str
-
-    def mask(self, columns: Columns, /) -> Mask:
-        wanted = self.value.casefold()
-        texts = columns.text(self.name)
-        return np.fromiter((wanted in text for text in texts), bool, count=len(texts))
-
-    def fields(self) -> frozenset[str]:
-        return frozenset((self.name,))
-
-
-@dataclass(frozen=True, slots=True)
-class _Compares:
-    name: str
-    op: str
-    value: float
-
-    def mask(self, columns: Columns, /) -> Mask:
-        found = columns.number(self.name)
-        kept: Mask = _COMPARE[self.op](found, self.value) & ~np.isnan(found)
-        return kept
-
-    def fields(self) -> frozenset[str]:
-        return frozenset((self.name,))
-
-
-@dataclass(frozen=True, slots=True)
-class _Is:
-    name: str
-
-    def mask(self, columns: Columns, /) -> Mask:
-        return columns.flag(self.name)
-
-    def fields(self) -> frozenset[str]:
-        return frozenset((self.name,))
-
-
-@dataclass(frozen=True, slots=True)
-class _Not:
-    one: Query
-
-    def mask(self, columns: Columns, /) -> Mask:
-        return ~self.one.mask(columns)
-
-    def fields(self) -> frozenset[str]:
-        return self.one.fields()
-
-
-@dataclass(frozen=True, slots=True)
-class _All:
-    several: tuple[Query, ...]
-
-    def mask(self, columns: Columns, /) -> Mask:
-        return functools.reduce(operator.and_, (one.mask(columns) for one in self.several))
-
-    def fields(self) -> frozenset[str]:
-        return frozenset[str]().union(*(one.fields() for one in self.several))
-
-
-@dataclass(frozen=True, slots=True)
-class _Any:
-    several: tuple[Query, ...]
-
-    def mask(self, columns: Columns, /) -> Mask:
-        return functools.reduce(operator.or_, (one.mask(columns) for one in self.several))
-
-    def fields(self) -> frozenset[str]:
-        return frozenset[str]().union(*(one.fields() for one in self.several))
 
 
 def parse_query(text: str, *, tokenizers: Sequence[str] = ()) -> Query:
@@ -274,7 +155,7 @@ class _Parser:
 
     def whole(self) -> Query:
         if not self._tokens:
-            return _Everything()
+            return Everything()
         query = self._or()
         if (token := self._peek()) is not None:
             raise _unexpected(token, "AND, OR, or the end of the filter")
@@ -284,14 +165,14 @@ class _Parser:
         several = [self._and()]
         while self._take("or"):
             several.append(self._and())
-        return several[0] if len(several) == 1 else _Any(tuple(several))
+        return several[0] if len(several) == 1 else AnyOf(tuple(several))
 
     def _and(self) -> Query:
         several = [self._not()]
         while (token := self._peek()) is not None and token.kind in ("and", "not", "open", "term"):
             self._take("and")
             several.append(self._not())
-        return several[0] if len(several) == 1 else _All(tuple(several))
+        return several[0] if len(several) == 1 else AllOf(tuple(several))
 
     def _not(self) -> Query:
         self._depth += 1
@@ -305,7 +186,7 @@ class _Parser:
                     expected=f"at most {_DEEPEST} levels of NOT and parentheses",
                 )
             if self._take("not"):
-                return _Not(self._not())
+                return Not(self._not())
             if self._take("open"):
                 query = self._or()
                 if not self._take("close"):
@@ -320,13 +201,13 @@ class _Parser:
 
     def _term(self, token: _Token) -> Query:
         if not token.field:
-            return _Contains("caption", token.value)
+            return Contains("caption", token.value)
         name = token.field.lower()
         if name == "is" and token.op == ":":
-            return _Is(_one_of(token, FLAGS))
+            return Is(_one_of(token, FLAGS))
         if name in ("no", "has") and token.op == ":":
             _one_of(token, ("caption",))
-            return _Compares("captions", "=" if name == "no" else ">", 0.0)
+            return Compares("captions", "=" if name == "no" else ">", 0.0)
         if name in TEXTS:
             return self._contains(token, name)
         if name.partition(".")[0] == "tokens" and not self._tokenizers:
@@ -345,7 +226,7 @@ class _Parser:
             raise _at_value(token, f"{name} can't be compared with {token.op}", f"{name}:text", at_op=True)
         if not token.value:
             raise _at_value(token, f"there is nothing after {token.field}:", "a text to look for")
-        return _Contains(name, token.value)
+        return Contains(name, token.value)
 
     def _compares(self, token: _Token, name: str) -> Query:
         if token.op == ":":
@@ -358,7 +239,7 @@ class _Parser:
             raise _at_value(token, f"found {found} after {token.field}{token.op}", "a number") from None
         if not np.isfinite(value):
             raise _at_value(token, f"found {token.value!r}", "a finite number")
-        return _Compares(name, token.op, value)
+        return Compares(name, token.op, value)
 
     def _unknown(self, token: _Token, name: str) -> QueryError:
         known = sorted([*TEXTS, *NUMBERS, *(f"tokens.{key}" for key in self._tokenizers), "is", "no", "has"])

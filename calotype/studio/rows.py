@@ -240,7 +240,7 @@ class Rows:
     # `Columns`
 
     def text(self, name: str) -> Sequence[str]:
-        """As `query.Columns` asks."""
+        """As `Columns` asks."""
         with self.lock:
             if name == "id":
                 return [id.casefold() for id in self.ids]
@@ -250,7 +250,7 @@ class Rows:
             return [folded for folded in self._folded if folded is not None]
 
     def number(self, name: str) -> npt.NDArray[np.float64]:
-        """As `query.Columns` asks."""
+        """As `Columns` asks."""
         with self.lock:
             return np.fromiter(self._numbers_of(name), np.float64, count=len(self))
 
@@ -266,7 +266,7 @@ class Rows:
         return (_measure(name, *size) if size is not None and size[0] else np.nan for size in self._sizes)
 
     def flag(self, name: str) -> npt.NDArray[np.bool_]:
-        """As `query.Columns` asks."""
+        """As `Columns` asks."""
         with self.lock:
             if name == "duplicate":
                 mask = np.zeros(len(self), bool)
