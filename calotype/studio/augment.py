@@ -182,7 +182,10 @@ class Augmentations:
             if isinstance(dataset.get(name), str) and Path(dataset[name]).expanduser().exists():
                 dataset[name] = str(Path(dataset[name]).expanduser().absolute())
         text: str = yaml.safe_dump(
-            config | {"dataset": dataset | dict(options)}, sort_keys=False, allow_unicode=True, default_flow_style=False
+            config | {"dataset": dataset | {name: some for name, some in options.items() if some}},
+            sort_keys=False,
+            allow_unicode=True,
+            default_flow_style=False,
         )
         return text
 

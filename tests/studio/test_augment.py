@@ -154,7 +154,7 @@ def test_a_bare_folder_gets_a_config(folder, monkeypatch, tmp_path):
         about = client.read("augment")
         assert about["config"] is None and about["version"] is None
         assert about["target"] == str(tmp_path / "photos.yaml")
-        saved = client.do("augment/save", version=None, img_transform={"horizontal_flip": 0.5})
+        saved = client.do("augment/save", img_transform={"horizontal_flip": 0.5}, caption_transform={})
         assert saved["backup"] is None
         config = load_config(tmp_path / "photos.yaml")
         assert config["dataset"] == {"path": str(folder), "img_transform": {"horizontal_flip": 0.5}}
