@@ -165,8 +165,11 @@ class _Api:
         rejected = field(one, "rejected", bool, default=None)
         if captions is None and rejected is None:
             raise BadRequestError("edits: expected captions or rejected, or both")
+        number, id = self._number(one.get("n")), field(one, "id", str, default=None)
+        if id is not None and id != self._studio.rows.ids[number]:
+            raise _NotFoundError("calotype studio was started anew and numbers its pictures otherwise: reload the page")
         return Edit(
-            number=self._number(one.get("n")),
+            number=number,
             version=field(one, "version", str),
             captions=None if captions is None else tuple(texts_of(captions, "captions", most=1000)),
             rejected=rejected,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +51,7 @@ class Studio:
         self.scans = Scans(self.rows, reader, self.counter)
         self.runs = CaptionRuns(self.source, self.rows, self.editor, self.watcher)
         self.augmentations = Augmentations(self.source, manifest, self.counter)
+        self._started = secrets.token_hex(8)  # numbers of rows and of the sequence are those of one start
         self._kind = str(manifest.describe()["format"])
         self._root = manifest.root
 
@@ -86,6 +88,7 @@ class Studio:
     def progress(self) -> dict[str, Any]:
         """What the page asks again and again, beside what has changed."""
         return {
+            "started": self._started,
             "undo": self.editor.history.summary(),
             "scans": self.scans.summary(),
             "run": self.runs.summary(),
