@@ -9,6 +9,8 @@ import threading
 from contextlib import ExitStack
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from caption_server import completion, serving
 from chromium import DESK, PHONE, chromium, contrast
@@ -399,6 +401,50 @@ def test_a_server_that_is_away_for_a_while(visit, server, folder):
     assert (folder / "astronaut.txt").read_text() == "a woman in a red suit, smiling and waiting\n"
 
 
+def test_a_server_that_numbers_the_pictures_otherwise_by_now(visit, server, folder):
+    before = {path.name: path.read_text() for path in folder.glob("*.txt")}
+    page = visit(server, refusals=["ERR_", "404"])
+    page.keyboard.press("End")
+    expect(page.locator("#pane h2")).to_have_text("rocket.jpg")
+    server.stop()
+    page.keyboard.press("e")
+    page.keyboard.type(", starting")
+    shutil.copy(folder / "coffee.png", folder / "a.png")  # the first from now on
+    server.start()
+    expect(page.locator("#save-state")).to_contain_text("Not saved: calotype studio was started anew")
+    expect(caption(page)).to_have_value("a rocket at night, starting")  # to be copied
+    assert {path.name: path.read_text() for path in folder.glob("*.txt")} == before
+
+
+def test_what_the_server_refuses_does_not_hold_up_the_rest(visit, server, folder):
+    page = visit(server, refusals=["422"])
+    caption(page).fill("x" * 20_001)
+    state = page.locator("#save-state")
+    expect(state).to_contain_text("Not saved: captions: expected texts of at most 20,000 characters")
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    caption(page).fill("a red cat")
+    page.keyboard.press("Escape")
+    expect(cell(page, "chelsea.png")).to_contain_text("a red cat")
+    assert (folder / "chelsea.txt").read_text() == "a red cat\n"
+    page.get_by_role("button", name="Show it").click()
+    caption(page).fill("short")
+    saved(page)
+    assert (folder / "astronaut.txt").read_text() == "short\n"
+
+
+def test_what_can_only_be_read(studio, visit, folder, tmp_path):
+    rows = {"image": [str(path) for path in folder.glob("*.png")], "text": [f"caption of {n}" for n in range(4)]}
+    pq.write_table(pa.table(rows), tmp_path / "photos.parquet")
+    page = visit(studio(tmp_path / "photos.parquet"))
+    expect(page.locator("#read-only")).to_contain_text("calotype convert")
+    expect(caption(page)).to_have_attribute("readonly", "")
+    page.keyboard.press("x")
+    expect(page.locator("#toasts")).to_contain_text("calotype convert")
+    expect(page.get_by_role("button", name="Reject", exact=True)).to_be_disabled()
+    expect(page.get_by_role("button", name="Replace…")).to_be_disabled()
+
+
 # --- What is in the data stays text
 
 
@@ -615,6 +661,9 @@ def test_on_a_phone_the_picture_lies_over_the_grid(visit, server, folder):
     expect(page.locator("#pane")).to_be_hidden()
     cell(page, "chelsea.png").click()
     expect(page.locator("#pane h2")).to_have_text("chelsea.png")
+    page.set_viewport_size({"width": 320, "height": 640})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert page.locator("#pane").evaluate("(pane) => pane.scrollWidth <= pane.clientWidth")
     caption(page).fill("a cat on a phone")
     page.get_by_role("button", name="Back").click()
     expect(page.locator("#pane")).to_be_hidden()

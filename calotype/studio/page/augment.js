@@ -35,22 +35,47 @@ export class AugmentPanel {
     this.wrong = el("p", { class: "notice", role: "alert", hidden: true });
     this.offer = el("div", { class: "offer", "aria-live": "polite" });
     const button = (text, action, more = {}) => el("button", { type: "button", onclick: action, ...more }, text);
-    const notes = locked.map((name) => el("p", { class: "faint" }, `${name} is code in the config: it acts in the draws, and is changed in the file itself.`));
-    openDialog(
-      this.dialog, "Augmentations",
+    const notes = locked.map((name) =>
       el(
-        "div", { class: "augment" },
-        el("form", { class: "controls", onsubmit: (event) => event.preventDefault() }, this.sections.map((one) => one.element), notes,
-          el("div", { class: "choices" }, button(`Show what would be written to ${target}`, () => this.#save(true))), this.offer),
-        el("section", { class: "results", "aria-label": "Draws" },
-          el("div", { class: "choices" },
+        "p",
+        { class: "faint" },
+        `${name} is code in the config: it acts in the draws, and is changed in the file itself.`,
+      ),
+    );
+    openDialog(
+      this.dialog,
+      "Augmentations",
+      el(
+        "div",
+        { class: "augment" },
+        el(
+          "form",
+          { class: "controls", onsubmit: (event) => event.preventDefault() },
+          this.sections.map((one) => one.element),
+          notes,
+          el(
+            "div",
+            { class: "choices" },
+            button(`Show what would be written to ${target}`, () => this.#save(true)),
+          ),
+          this.offer,
+        ),
+        el(
+          "section",
+          { class: "results", "aria-label": "Draws" },
+          el(
+            "div",
+            { class: "choices" },
             button("‹", () => this.step(-1), { "aria-label": "Previous picture" }),
             button("›", () => this.step(1), { "aria-label": "Next picture" }),
             button("Other draws", () => {
               this.first += SHOWN;
               this.#draw();
-            })),
-          this.wrong, this.draws),
+            }),
+          ),
+          this.wrong,
+          this.draws,
+        ),
       ),
     );
     this.#draw();
@@ -98,7 +123,9 @@ export class AugmentPanel {
       if (dry) this.#offer(answer);
       else {
         this.known.version = answer.version;
-        this.offer.replaceChildren(el("p", {}, `Written to ${answer.target}.`, answer.backup ? ` What it was: ${answer.backup}` : ""));
+        this.offer.replaceChildren(
+          el("p", {}, `Written to ${answer.target}.`, answer.backup ? ` What it was: ${answer.backup}` : ""),
+        );
       }
     } catch (error) {
       this.offer.replaceChildren(el("p", { class: "notice", role: "alert" }, error.message));
@@ -110,8 +137,13 @@ export class AugmentPanel {
       this.offer.replaceChildren(el("p", {}, `${target} says so already.`));
       return;
     }
-    const lines = diff.replace(/\n$/, "").split("\n").slice(2).map((line) =>
-      line.startsWith("+") ? el("ins", {}, line) : line.startsWith("-") ? el("del", {}, line) : el("span", {}, line));
+    const lines = diff
+      .replace(/\n$/, "")
+      .split("\n")
+      .slice(2)
+      .map((line) =>
+        line.startsWith("+") ? el("ins", {}, line) : line.startsWith("-") ? el("del", {}, line) : el("span", {}, line),
+      );
     const write = el("button", { type: "button", class: "main", onclick: () => this.#save(false) }, `Write ${target}`);
     this.offer.replaceChildren(
       el("pre", { class: "diff", tabindex: "0", role: "group", "aria-label": "What would change" }, lines),
@@ -125,18 +157,24 @@ export class AugmentPanel {
 
 function drawView({ epoch, image, width, height, flip, rotate, caption, tokens }, id, separator) {
   const facts = [
-    `${width} × ${height}`, flip[0] && "flipped", flip[1] && "upside down", rotate && `turned ${rotate.toFixed(1)}°`,
+    `${width} × ${height}`,
+    flip[0] && "flipped",
+    flip[1] && "upside down",
+    rotate && `turned ${rotate.toFixed(1)}°`,
     tokens.length && `${Math.max(...tokens)} tokens`,
-  ].filter(Boolean).join(" · ");
+  ]
+    .filter(Boolean)
+    .join(" · ");
   const tags = { kept: "span", dropped: "del", moved: "mark", added: "ins" };
   const words = caption.dropped
     ? el("em", {}, "dropped: an empty caption")
     : caption.parts.flatMap(({ text, state }, i) => [
-      i && state !== "added" && caption.parts[i - 1].state !== "added" ? `${separator} ` : "",
-      el(tags[state], {}, spelt(text)),
-    ]);
+        i && state !== "added" && caption.parts[i - 1].state !== "added" ? `${separator} ` : "",
+        el(tags[state], {}, spelt(text)),
+      ]);
   return el(
-    "figure", { class: "draw" },
+    "figure",
+    { class: "draw" },
     el("img", { src: image, alt: `${speltText(id)} as drawn in epoch ${epoch}`, width, height }),
     el("figcaption", {}, el("b", {}, `Epoch ${epoch}`), ` ${facts}`, el("p", { class: "text", dir: "auto" }, words)),
   );

@@ -19,10 +19,27 @@ function marked(text, spans, tag) {
 
 function example({ id, before, after, spans }) {
   return el(
-    "li", {},
+    "li",
+    {},
     el("p", { class: "id", dir: "auto" }, spelt(id)),
-    el("p", { class: "text", dir: "auto" }, marked(before, spans.map(([a, b]) => [a, b]), "del")),
-    el("p", { class: "text", dir: "auto" }, marked(after, spans.map(([, , a, b]) => [a, b]), "ins")),
+    el(
+      "p",
+      { class: "text", dir: "auto" },
+      marked(
+        before,
+        spans.map(([a, b]) => [a, b]),
+        "del",
+      ),
+    ),
+    el(
+      "p",
+      { class: "text", dir: "auto" },
+      marked(
+        after,
+        spans.map(([, , a, b]) => [a, b]),
+        "ins",
+      ),
+    ),
   );
 }
 
@@ -31,9 +48,12 @@ export function openBulk({ rows, filter, saver, done }) {
   const replace = el("input", { type: "text", autocomplete: "off", spellcheck: "false", dir: "auto" });
   const regex = el("input", { type: "checkbox" });
   const ignoreCase = el("input", { type: "checkbox" });
-  const where = el("select", {},
+  const where = el(
+    "select",
+    {},
     el("option", { value: "shown" }, `those shown (${rows.list.length.toLocaleString("en")})`),
-    el("option", { value: "all" }, `all (${rows.total.toLocaleString("en")})`));
+    el("option", { value: "all" }, `all (${rows.total.toLocaleString("en")})`),
+  );
   const found = el("div", { class: "bulk-found", "aria-live": "polite" });
   const apply = el("button", { type: "button", class: "main", disabled: true, onclick: () => deed() }, "Replace");
   let plan = null;
@@ -49,7 +69,10 @@ export function openBulk({ rows, filter, saver, done }) {
     await saver.flush();
     try {
       plan = await post("/api/bulk/preview", {
-        find: find.value, replace: replace.value, regex: regex.checked, ignore_case: ignoreCase.checked,
+        find: find.value,
+        replace: replace.value,
+        regex: regex.checked,
+        ignore_case: ignoreCase.checked,
         ...(where.value === "shown" ? { filter: filter.shown } : {}),
       });
     } catch (error) {
@@ -59,9 +82,13 @@ export function openBulk({ rows, filter, saver, done }) {
     apply.disabled = !plan.rows;
     apply.textContent = plan.rows ? `Replace in ${count(plan.rows, "picture")}` : "Replace";
     found.replaceChildren(
-      el("p", {}, plan.rows
-        ? `${count(plan.occurrences, "time")} in ${count(plan.captions, "caption")} of ${count(plan.rows, "picture")}.`
-        : "Not found."),
+      el(
+        "p",
+        {},
+        plan.rows
+          ? `${count(plan.occurrences, "time")} in ${count(plan.captions, "caption")} of ${count(plan.rows, "picture")}.`
+          : "Not found.",
+      ),
       plan.emptied ? el("p", { class: "notice" }, `${count(plan.emptied, "caption")} would be empty, and go.`) : "",
       plan.captions > plan.examples.length ? el("p", {}, `The first ${plan.examples.length}:`) : "",
       el("ol", { class: "examples" }, plan.examples.map(example)),
@@ -81,15 +108,24 @@ export function openBulk({ rows, filter, saver, done }) {
     }
   };
   const form = el(
-    "form", {
-      class: "fields", oninput: old,
+    "form",
+    {
+      class: "fields",
+      oninput: old,
       onsubmit: (event) => {
         event.preventDefault();
         preview();
       },
     },
-    field("Find", find), field("Replace with", replace), field("In", where),
-    el("div", { class: "ticks" }, tick("Regular expression (Python’s; \\1 in the replacement)", regex), tick("Ignore case", ignoreCase)),
+    field("Find", find),
+    field("Replace with", replace),
+    field("In", where),
+    el(
+      "div",
+      { class: "ticks" },
+      tick("Regular expression (Python’s; \\1 in the replacement)", regex),
+      tick("Ignore case", ignoreCase),
+    ),
     el("div", { class: "choices" }, el("button", { type: "submit" }, "Preview"), apply),
   );
   const dialog = byId("bulk");

@@ -22,23 +22,42 @@ export class Captioning {
   async open() {
     const about = await get("/api/captioning").catch((error) => ({ available: false, note: error.message }));
     if (!about.available) {
-      openDialog(byId("captioning"), "Caption", el("p", { class: "notice" }, about.note ?? "Captioning can't be had here."));
+      openDialog(
+        byId("captioning"),
+        "Caption",
+        el("p", { class: "notice" }, about.note ?? "Captioning can't be had here."),
+      );
       return;
     }
     this.#form(about);
   }
 
   #form({ backends, presets, defaults, note, run }) {
-    const chosen = (options, value) => el("select", {}, options.map(([key, text]) => el("option", { value: key, selected: key === value }, text)));
-    const text = (value, more = {}) => el("input", { type: "text", value: value ?? "", autocomplete: "off", spellcheck: "false", ...more });
-    const backend = chosen(backends.map(({ name }) => [name, name]), defaults.backend);
-    const preset = chosen(presets.map(({ name, about }) => [name, about ? `${name}: ${about}` : name]), defaults.preset);
+    const chosen = (options, value) =>
+      el(
+        "select",
+        {},
+        options.map(([key, text]) => el("option", { value: key, selected: key === value }, text)),
+      );
+    const text = (value, more = {}) =>
+      el("input", { type: "text", value: value ?? "", autocomplete: "off", spellcheck: "false", ...more });
+    const backend = chosen(
+      backends.map(({ name }) => [name, name]),
+      defaults.backend,
+    );
+    const preset = chosen(
+      presets.map(({ name, about }) => [name, about ? `${name}: ${about}` : name]),
+      defaults.preset,
+    );
     const mode = chosen(MODES, "fill");
-    const where = chosen([
-      ["shown", `those shown (${this.rows.list.length.toLocaleString("en")})`],
-      ["one", "this one"],
-      ["all", `all (${this.rows.total.toLocaleString("en")})`],
-    ], "shown");
+    const where = chosen(
+      [
+        ["shown", `those shown (${this.rows.list.length.toLocaleString("en")})`],
+        ["one", "this one"],
+        ["all", `all (${this.rows.total.toLocaleString("en")})`],
+      ],
+      "shown",
+    );
     const url = text(defaults.url, { placeholder: "http://127.0.0.1:8000/v1" });
     const model = text(defaults.model, { placeholder: "auto" });
     const classWord = text(defaults.class_word, { placeholder: "dog" });
@@ -46,24 +65,42 @@ export class Captioning {
     const force = el("input", { type: "checkbox" });
     const wrong = el("p", { class: "notice", role: "alert", hidden: true });
     const urlField = field("Address of the server", url);
-    const arrange = () => (urlField.hidden = !backends.find(({ name }) => name === backend.value)?.needs.includes("url"));
+    const arrange = () =>
+      (urlField.hidden = !backends.find(({ name }) => name === backend.value)?.needs.includes("url"));
     const form = el(
-      "form", {
-        class: "fields", onchange: arrange,
+      "form",
+      {
+        class: "fields",
+        onchange: arrange,
         onsubmit: async (event) => {
           event.preventDefault();
-          const scope = { shown: { filter: this.filter.shown }, one: { numbers: [this.rows.current] }, all: {} }[where.value];
+          const scope = { shown: { filter: this.filter.shown }, one: { numbers: [this.rows.current] }, all: {} }[
+            where.value
+          ];
           const problem = await this.start({
-            ...scope, backend: backend.value, model: model.value || null, url: url.value || null, preset: preset.value,
-            mode: mode.value, force: force.checked, n: Number(several.value) || null, class_word: classWord.value || null,
+            ...scope,
+            backend: backend.value,
+            model: model.value || null,
+            url: url.value || null,
+            preset: preset.value,
+            mode: mode.value,
+            force: force.checked,
+            n: Number(several.value) || null,
+            class_word: classWord.value || null,
           });
           wrong.hidden = problem === null;
           wrong.textContent = problem ?? "";
           if (problem === null) byId("captioning").close();
         },
       },
-      field("Pictures", where), field("Captions", mode), field("Preset", preset), field("Captions for each", several),
-      field("Backend", backend), urlField, field("Model", model), field("Class word, for presets that name one", classWord),
+      field("Pictures", where),
+      field("Captions", mode),
+      field("Preset", preset),
+      field("Captions for each", several),
+      field("Backend", backend),
+      urlField,
+      field("Model", model),
+      field("Class word, for presets that name one", classWord),
       el("div", { class: "ticks" }, tick("Also over captions that a person has edited", force)),
       wrong,
       el("div", { class: "choices" }, el("button", { type: "submit", class: "main", disabled: running(run) }, "Start")),
@@ -103,7 +140,9 @@ export class Captioning {
       failed ? `${failed} failed` : null,
       run.skipped ? `${run.skipped} had captions` : null,
       running(run) && left !== null && left !== undefined ? `${duration(left)} left` : null,
-    ].filter(Boolean).join(" · ");
+    ]
+      .filter(Boolean)
+      .join(" · ");
     const button = running(run)
       ? el("button", { type: "button", disabled: state === "cancelling", onclick: () => this.#cancel() }, "Cancel")
       : el("button", { type: "button", onclick: () => (this.strip.hidden = true) }, "Dismiss");
@@ -114,12 +153,29 @@ export class Captioning {
       el("span", {}, facts),
       button,
       error ? el("p", { class: "notice" }, error) : "",
-      failures?.length ? el("details", {}, el("summary", {}, `Why ${count(failures.length, "picture")} failed`), el("ul", {}, failures.map(
-        ({ id, reason, n }) => el("li", {}, el("button", { type: "button", onclick: () => this.rows.select(n) }, spelt(id)), ` ${reason}`),
-      ))) : "",
+      failures?.length
+        ? el(
+            "details",
+            {},
+            el("summary", {}, `Why ${count(failures.length, "picture")} failed`),
+            el(
+              "ul",
+              {},
+              failures.map(({ id, reason, n }) =>
+                el(
+                  "li",
+                  {},
+                  el("button", { type: "button", onclick: () => this.rows.select(n) }, spelt(id)),
+                  ` ${reason}`,
+                ),
+              ),
+            ),
+          )
+        : "",
     );
     if (focused) button.focus();
-    if (before && running(before) && !running(run)) this.say(`${TITLES[state] ?? state}: ${facts}`, { bad: state === "failed" });
+    if (before && running(before) && !running(run))
+      this.say(`${TITLES[state] ?? state}: ${facts}`, { bad: state === "failed" });
   }
 
   async #cancel() {

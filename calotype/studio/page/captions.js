@@ -43,7 +43,10 @@ export class CaptionFields {
 
   #append() {
     const box = el("textarea", {
-      rows: 3, dir: "auto", readonly: !this.writable, spellcheck: "true",
+      rows: 3,
+      dir: "auto",
+      readonly: !this.writable,
+      spellcheck: "true",
       oninput: () => this.#edited(),
       onkeydown: (event) => {
         if (event.key !== "Escape") return;
@@ -59,9 +62,12 @@ export class CaptionFields {
     field.words = el("span", { class: "word-count" });
     field.remove = el("button", { type: "button", class: "remove", onclick: () => this.#remove(field) }, "Remove");
     field.item = el(
-      "li", {},
+      "li",
+      {},
       el("div", { class: "caption-head" }, field.label, field.words, this.writable ? field.remove : null),
-      box, field.line, field.hidden,
+      box,
+      field.line,
+      field.hidden,
     );
     this.#fields.push(field);
     this.list.append(field.item);

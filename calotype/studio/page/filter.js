@@ -12,7 +12,10 @@ export function withTerm(text, term) {
 }
 
 export function withoutTerm(text, term) {
-  const rest = text.split(/\s+/).filter((word) => word && word !== term).join(" ");
+  const rest = text
+    .split(/\s+/)
+    .filter((word) => word && word !== term)
+    .join(" ");
   const inside = /^\(([^()]*)\)$/.exec(rest); // the pair that `withTerm` has put around
   return inside ? inside[1] : rest;
 }
@@ -85,7 +88,8 @@ export class Filter {
   }
 
   #count({ count: found, total, pending }) {
-    const text = found === total ? count(total, "picture") : `${found.toLocaleString("en")} of ${count(total, "picture")}`;
+    const text =
+      found === total ? count(total, "picture") : `${found.toLocaleString("en")} of ${count(total, "picture")}`;
     const still = pending.includes("duplicates") ? "looking for duplicates…" : pending.length ? "still counting…" : "";
     this.found.value = [text, still].filter(Boolean).join(", ");
   }

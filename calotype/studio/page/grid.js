@@ -47,7 +47,8 @@ class Cell {
     if (src === this.img.getAttribute("src")) return;
     this.element.classList.remove("no-picture");
     this.element.classList.toggle("loading", src !== null);
-    if (src === null) this.img.removeAttribute("src"); // and what was being loaded no longer is
+    if (src === null)
+      this.img.removeAttribute("src"); // and what was being loaded no longer is
     else this.img.setAttribute("src", src);
   }
 }

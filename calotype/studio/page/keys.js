@@ -16,7 +16,7 @@ const KEYS = [
 ];
 
 const WORDS = [
-  ["red", "captions that hold “red”; so does caption:red, and \"red car\" for two words"],
+  ["red", 'captions that hold “red”; so does caption:red, and "red car" for two words'],
   ["id:holiday", "names that hold “holiday”"],
   ["tokens>75", "longer than that by any tokenizer; tokens.clip>75: by one"],
   ["captions>=2 words<5", "how many captions, how many words"],
@@ -29,12 +29,22 @@ const WORDS = [
 export function openHelp() {
   const list = (rows) => el("dl", {}, rows);
   openDialog(
-    byId("help"), "Help",
+    byId("help"),
+    "Help",
     el("h3", {}, "Keys"),
-    list(KEYS.flatMap((row) => [
-      el("dt", {}, row.slice(0, -1).map((key, i) => [i ? " or " : "", el("kbd", {}, key)]).flat()),
-      el("dd", {}, row.at(-1)),
-    ])),
+    list(
+      KEYS.flatMap((row) => [
+        el(
+          "dt",
+          {},
+          row
+            .slice(0, -1)
+            .map((key, i) => [i ? " or " : "", el("kbd", {}, key)])
+            .flat(),
+        ),
+        el("dd", {}, row.at(-1)),
+      ]),
+    ),
     el("h3", {}, "The filter"),
     list(WORDS.flatMap(([words, about]) => [el("dt", {}, el("code", {}, words)), el("dd", {}, about)])),
     el("p", {}, "Rejected pictures are marked and left out of training. Nothing is ever deleted."),
@@ -46,7 +56,8 @@ const typing = (element) => element.matches("textarea, select, input:not([type=c
 /** `actions`: what each key does. Keys that are typed into a field are the field's own. */
 export function listenToKeys(actions) {
   document.addEventListener("keydown", (event) => {
-    if (event.defaultPrevented || event.altKey || typing(event.target) || document.querySelector("dialog[open]")) return;
+    if (event.defaultPrevented || event.altKey || typing(event.target) || document.querySelector("dialog[open]"))
+      return;
     const held = event.ctrlKey || event.metaKey;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     const name = held ? `Ctrl${event.shiftKey ? "+Shift" : ""}+${key}` : key;

@@ -72,9 +72,13 @@ async function start() {
   const bulkDone = (answer) => {
     undo.show(answer.undo);
     rows.spoil(null);
-    say(`Replaced in ${count(answer.changed, "picture")}.${answer.backup ? ` What was there before: ${answer.backup}` : ""}`);
+    say(
+      `Replaced in ${count(answer.changed, "picture")}.${answer.backup ? ` What was there before: ${answer.backup}` : ""}`,
+    );
     if (answer.conflicts.length) {
-      say(`${count(answer.conflicts.length, "picture")} changed on the disk meanwhile, and left as found.`, { bad: true });
+      say(`${count(answer.conflicts.length, "picture")} changed on the disk meanwhile, and left as found.`, {
+        bad: true,
+      });
     }
     recount();
   };
@@ -98,6 +102,7 @@ async function start() {
   byId("open-augment").addEventListener("click", () => augment.open());
 
   let server = null; // why it is not there
+  let renewed = false; // it is another by now, with other numbers for the pictures
   let state = { state: "saved", text: "All saved" };
   const showAll = () => showState(server && state.state === "saved" ? { state: "failed", text: server } : state, rows);
   saver.addEventListener("state", ({ detail }) => {
@@ -116,6 +121,11 @@ async function start() {
         showAll();
         saver.flush();
         rows.spoil([]);
+      }
+      renewed ||= answer.started !== dataset.started;
+      if (renewed) {
+        if (!saver.unsaved) location.reload();
+        return;
       }
       ({ scans } = answer);
       undo.show(answer.undo);

@@ -37,7 +37,12 @@ export class Section {
     this.name = name;
     this.options = structuredClone(options);
     this.changed = changed;
-    this.element = el("fieldset", { disabled: locked }, el("legend", {}, name), SECTIONS[name].map((one) => this.#control(one)));
+    this.element = el(
+      "fieldset",
+      { disabled: locked },
+      el("legend", {}, name),
+      SECTIONS[name].map((one) => this.#control(one)),
+    );
   }
 
   #get(one) {
@@ -55,7 +60,7 @@ export class Section {
   #control(one) {
     const value = one.kind === "crop" ? null : this.#get(one);
     if (one.kind === "crop") return this.#crop();
-    if (one.kind === "slider" && (typeof value === "object" && value !== null)) return this.#asWritten(one);
+    if (one.kind === "slider" && typeof value === "object" && value !== null) return this.#asWritten(one);
     if (one.kind === "choice" && value !== undefined && !one.choices.includes(value)) return this.#asWritten(one);
     return this[`_${one.kind}`](one, value);
   }
@@ -68,7 +73,8 @@ export class Section {
   _slider(one, value) {
     const before = value === true ? (one.key === "shuffle_parts" ? 1 : 0.5) : Number(value ?? 0);
     return this.#range(one.label, { max: Math.max(one.max, before), step: one.step, value: before }, (number) =>
-      this.#set(one, number === 0 ? undefined : number));
+      this.#set(one, number === 0 ? undefined : number),
+    );
   }
 
   #range(label, { min = 0, max, step, value }, change) {
@@ -88,7 +94,10 @@ export class Section {
 
   _text(one, value) {
     const oninput = ({ target }) => this.#set(one, target.value || undefined);
-    return field(one.label, el("input", { type: "text", value: value ?? "", placeholder: one.usual, dir: "auto", oninput }));
+    return field(
+      one.label,
+      el("input", { type: "text", value: value ?? "", placeholder: one.usual, dir: "auto", oninput }),
+    );
   }
 
   _count(one, value) {
@@ -98,11 +107,23 @@ export class Section {
 
   _choice(one, value) {
     const onchange = ({ target }) => this.#set(one, target.value === one.choices[0] ? undefined : target.value);
-    return field(one.label, el("select", { onchange }, one.choices.map((name) => el("option", { selected: name === value }, name))));
+    return field(
+      one.label,
+      el(
+        "select",
+        { onchange },
+        one.choices.map((name) => el("option", { selected: name === value }, name)),
+      ),
+    );
   }
 
   _size(one, value) {
-    const input = el("input", { type: "text", inputmode: "numeric", value: [value ?? []].flat().join(", "), pattern: "\\s*\\d+\\s*([,x× ]\\s*\\d+\\s*)?" });
+    const input = el("input", {
+      type: "text",
+      inputmode: "numeric",
+      value: [value ?? []].flat().join(", "),
+      pattern: "\\s*\\d+\\s*([,x× ]\\s*\\d+\\s*)?",
+    });
     input.addEventListener("input", () => {
       if (!input.validity.valid) return;
       const numbers = (input.value.match(/\d+/g) ?? []).map(Number);
@@ -120,16 +141,22 @@ export class Section {
       delete this.options.center_crop;
       delete this.options.random_crop;
       if (choice.value === "center") this.options.center_crop = true;
-      if (choice.value === "random") this.options.random_crop = scale[0] === 1 && scale[1] === 1 ? true : { scale: [...scale] };
+      if (choice.value === "random")
+        this.options.random_crop = scale[0] === 1 && scale[1] === 1 ? true : { scale: [...scale] };
       sliders.hidden = choice.value !== "random";
       this.changed();
     };
-    const side = (i, label) => this.#range(label, { min: 0.05, max: 1, step: 0.01, value: scale[i] }, (number) => {
-      scale[i] = number;
-      scale = scale[0] > scale[1] ? [number, number] : scale;
-      write();
-    });
-    const choice = el("select", { onchange: write }, ["none", "center", "random"].map((name) => el("option", { selected: name === now }, name)));
+    const side = (i, label) =>
+      this.#range(label, { min: 0.05, max: 1, step: 0.01, value: scale[i] }, (number) => {
+        scale[i] = number;
+        scale = scale[0] > scale[1] ? [number, number] : scale;
+        write();
+      });
+    const choice = el(
+      "select",
+      { onchange: write },
+      ["none", "center", "random"].map((name) => el("option", { selected: name === now }, name)),
+    );
     const sliders = el("div", { hidden: now !== "random" }, side(0, "Least area kept"), side(1, "Most area kept"));
     return el("div", {}, field("Crop", choice), sliders);
   }

@@ -40,7 +40,9 @@ export class Pane {
     this.problem = el("p", { class: "notice", hidden: true });
     this.conflict = el("div", {});
     this.fields = new CaptionFields({
-      tokens: new Tokens(tokenizers), several, writable,
+      tokens: new Tokens(tokenizers),
+      several,
+      writable,
       changed: (captions, group) => this.saver.change(this.#shown.number, { captions }, { group }),
       leave: () => this.leave(),
     });
@@ -51,16 +53,21 @@ export class Pane {
     this.note = el("p", { class: "faint" }, this.dataset.tokenizers_note ?? "");
     this.element.append(
       el(
-        "header", { class: "pane-head" },
+        "header",
+        { class: "pane-head" },
         this.back,
         button("‹", () => this.actions.step(-1), { "aria-label": "Previous picture", "aria-keyshortcuts": "k" }),
         button("›", () => this.actions.step(1), { "aria-label": "Next picture", "aria-keyshortcuts": "j" }),
         el("span", { class: "grow" }),
-        this.reject, this.again,
+        this.reject,
+        this.again,
       ),
       el("figure", {}, this.img, this.problem),
       el("div", { class: "naming" }, this.name, this.facts),
-      this.conflict, this.fields.element, this.note, this.twins,
+      this.conflict,
+      this.fields.element,
+      this.note,
+      this.twins,
     );
     this.reject.disabled = !writable;
     this.#empty();
@@ -113,7 +120,8 @@ export class Pane {
     this.reject.textContent = rejected ? "Rejected" : "Reject";
     this.element.classList.toggle("rejected", rejected);
     if (other) this.fields.fill(draft?.captions ?? row.captions, draft?.captions ? null : row.tokens);
-    else if (!draft && this.#shown.version !== row.version && !this.#justSaved) this.fields.fill(row.captions, row.tokens);
+    else if (!draft && this.#shown.version !== row.version && !this.#justSaved)
+      this.fields.fill(row.captions, row.tokens);
     if (!draft) this.#justSaved = false;
     this.#shown = { number: current, version: row.version };
     this.#conflicts();
@@ -177,13 +185,21 @@ export class Pane {
     this.rows.want(numbers.slice(0, 12));
     this.twins.replaceChildren(
       el("h3", {}, `${count(numbers.length, "picture")} (nearly) like this one`),
-      el("div", { class: "row" }, numbers.slice(0, 12).map((number) => {
-        const row = this.rows.get(number);
-        return row && el(
-          "button", { type: "button", onclick: () => this.rows.select(number), class: row.rejected ? "rejected" : null },
-          el("img", { src: row.thumb, alt: speltText(row.id) }),
-        );
-      })),
+      el(
+        "div",
+        { class: "row" },
+        numbers.slice(0, 12).map((number) => {
+          const row = this.rows.get(number);
+          return (
+            row &&
+            el(
+              "button",
+              { type: "button", onclick: () => this.rows.select(number), class: row.rejected ? "rejected" : null },
+              el("img", { src: row.thumb, alt: speltText(row.id) }),
+            )
+          );
+        }),
+      ),
     );
   }
 

@@ -18,6 +18,7 @@ export function asRanges(numbers) {
 /** Events: `list` (other rows are shown), `rows` (`detail`: numbers of rows that are new or others), `current`. */
 export class Rows extends EventTarget {
   #known = new Map();
+  #seqs = new Map();
   #stale = new Set();
   #wanted = new Set();
   #asking = false;
@@ -70,13 +71,19 @@ export class Rows extends EventTarget {
     return true;
   }
 
-  /** Rows as the server has just given them. */
-  take(rows) {
-    for (const row of rows) {
+  /** Rows as they were at `seq` of the server. What comes late, behind an answer that is newer, is left out. */
+  take(rows, seq) {
+    const fresh = rows.filter(({ n }) => !(this.#seqs.get(n) > seq));
+    for (const row of fresh) {
       this.#known.set(row.n, row);
+      this.#seqs.set(row.n, seq);
       this.#stale.delete(row.n);
     }
-    if (rows.length) this.#tell("rows", rows.map((row) => row.n));
+    if (fresh.length)
+      this.#tell(
+        "rows",
+        fresh.map(({ n }) => n),
+      );
   }
 
   /** What is known of these rows (null: of all) is old. */
@@ -102,8 +109,8 @@ export class Rows extends EventTarget {
       const numbers = [...this.#wanted].slice(0, MOST);
       this.#wanted = new Set([...this.#wanted].slice(MOST));
       try {
-        const { rows } = await get("/api/rows/details", { numbers: asRanges(numbers) });
-        this.take(rows);
+        const { rows, seq } = await get("/api/rows/details", { numbers: asRanges(numbers) });
+        this.take(rows, seq);
       } catch {
         this.#wanted.clear(); // the poll finds out when the server is back, and the grid wants them again
       }

@@ -6,9 +6,9 @@ const CALM = 600; // milliseconds without a key before a caption is written
 const AGAIN = [1, 2, 4, 8]; // seconds until the next try, when the server is away
 
 /**
- * Drafts by row: { captions?, rejected?, version, group, edits, sending, conflict, refused }. `version` is of what the
- * person saw, so that nobody else's text is written over; `conflict` is what the server found instead; `refused` says
- * why the server will not have it.
+ * Drafts by row: { id, captions?, rejected?, version, group, edits, sending, conflict, refused }. `id` and `version` are
+ * of what the person saw, so that nothing else is written over; `conflict` is what the server found instead; `refused`
+ * says why the server will not have it.
  *
  * Events: `state` (`detail`: { state, text }), `conflict` and `saved` (`detail`: number of the row), `undo`.
  */
@@ -39,7 +39,14 @@ export class Saver extends EventTarget {
   /** What a row is to be, of { captions, rejected }. */
   change(number, changes, { group = null, atOnce = false } = {}) {
     const row = this.#rows.get(number);
-    const draft = this.#drafts.get(number) ?? { version: row.version, group, edits: 0, sending: false, conflict: null };
+    const draft = this.#drafts.get(number) ?? {
+      id: row.id,
+      version: row.version,
+      group,
+      edits: 0,
+      sending: false,
+      conflict: null,
+    };
     Object.assign(draft, changes, { edits: draft.edits + 1, refused: null });
     if (group !== null) draft.group = group;
     this.#drafts.set(number, draft);
@@ -99,10 +106,13 @@ export class Saver extends EventTarget {
     const edits = draft.edits;
     draft.sending = true;
     this.#tell();
-    const { captions, rejected, version, group } = draft;
+    const { id, captions, rejected, version, group } = draft;
     let body;
     try {
-      body = await post("/api/edit", { edits: [{ n: number, version, captions, rejected }], group: group ?? undefined });
+      body = await post("/api/edit", {
+        edits: [{ n: number, id, version, captions, rejected }],
+        group: group ?? undefined,
+      });
     } catch (error) {
       if (!(error instanceof Refused) || error.kind !== "conflict" || !error.body.conflicts) throw error;
       body = error.body;
@@ -119,7 +129,7 @@ export class Saver extends EventTarget {
         this.dispatchEvent(new CustomEvent("saved", { detail: number }));
       }
     }
-    this.#rows.take(body.rows);
+    this.#rows.take(body.rows, body.seq);
     this.dispatchEvent(new CustomEvent("undo", { detail: body.undo }));
   }
 
@@ -133,7 +143,14 @@ export class Saver extends EventTarget {
   #compare(number) {
     const draft = this.#drafts.get(number);
     const row = this.#rows.get(number);
-    if (!draft || draft.sending || draft.conflict?.version === row.version || row.version === draft.version) return;
+    if (
+      !draft ||
+      draft.sending ||
+      row.id !== draft.id ||
+      draft.conflict?.version === row.version ||
+      row.version === draft.version
+    )
+      return;
     if (draft.captions === undefined || same(draft.captions, row.captions)) draft.version = row.version;
     else this.#conflict(number, draft, row);
   }

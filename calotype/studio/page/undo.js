@@ -37,12 +37,14 @@ export class Undo {
       answer = error.body;
     }
     this.show(answer.undo);
-    this.rows.take(answer.rows);
+    this.rows.take(answer.rows, answer.seq);
     if (answer.rows.length === 1) this.rows.select(answer.rows[0].n);
     if (answer.label === null) this.say(way === "undo" ? "There is nothing to undo." : "There is nothing to redo.");
     else this.say(`${way === "undo" ? "Taken back" : "Done again"}: ${answer.label}`);
     if (answer.conflicts.length) {
-      this.say(`${count(answer.conflicts.length, "picture")} changed on the disk since, and left as found.`, { bad: true });
+      this.say(`${count(answer.conflicts.length, "picture")} changed on the disk since, and left as found.`, {
+        bad: true,
+      });
     }
   }
 
@@ -50,11 +52,27 @@ export class Undo {
     const { steps } = await get("/api/history").catch(() => ({ steps: [] }));
     const time = new Intl.DateTimeFormat("en", { timeStyle: "medium" });
     openDialog(
-      byId("history"), "History",
+      byId("history"),
+      "History",
       steps.length ? null : el("p", {}, "Nothing has been changed since calotype studio was started."),
-      el("ol", { class: "steps", reversed: true }, steps.reverse().map(({ label, rows, at, undone }) =>
-        el("li", { class: undone ? "undone" : null }, el("span", { dir: "auto" }, spelt(label)),
-          el("span", { class: "faint" }, ` ${count(rows, "picture")}, ${time.format(at * 1000)}${undone ? ", taken back" : ""}`)))),
+      el(
+        "ol",
+        { class: "steps", reversed: true },
+        steps
+          .reverse()
+          .map(({ label, rows, at, undone }) =>
+            el(
+              "li",
+              { class: undone ? "undone" : null },
+              el("span", { dir: "auto" }, spelt(label)),
+              el(
+                "span",
+                { class: "faint" },
+                ` ${count(rows, "picture")}, ${time.format(at * 1000)}${undone ? ", taken back" : ""}`,
+              ),
+            ),
+          ),
+      ),
     );
   }
 }
