@@ -29,8 +29,9 @@ demo: $(READY)
 	$(BIN)/calotype demo --tokenizers "$$($(BIN)/python tests/real_tokenizers.py)" \
 		--pipeline "$$($(BIN)/python tests/tiny_pipelines.py)"
 
+# A process for each core, up to four; files stay whole, for what their tests share. One thread of torch's in each.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 CACHE = Path(__file__).parents[1] / ".cache" / "tokenizers"
@@ -60,7 +61,7 @@ def flux_pipeline() -> Path:
     folder = CACHE / "flux"
     folder.mkdir(parents=True, exist_ok=True)
     for name, source in zip(("tokenizer", "tokenizer_2"), flux_tokenizers(), strict=True):
-        if not (folder / name).exists():
+        with suppress(FileExistsError):
             (folder / name).symlink_to(source, target_is_directory=True)
     return folder
 

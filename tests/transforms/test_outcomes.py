@@ -37,7 +37,7 @@ CAPTIONS = ("a cat, on a mat, asleep", "two dogs, in the rain")
         ({"drop_parts": 0.4, "keep_parts": 1}, None),
         ({"custom": lambda text, rng: f"{text} {rng.integers(3)}"}, None),
     ],
-    ids=str,
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else str(value),
 )
 def test_captions_come_as_often_as_their_outcomes_say(options, count):
     program = CaptionProgram(**options)
@@ -144,7 +144,7 @@ def test_colours_of_a_variant_are_the_same_every_epoch():
         (CaptionProgram(shuffle_parts=0.1, drop_parts=0.1), ("shuffle_parts", "drop_parts")),
         (CaptionProgram(custom=lambda text, rng: text), ("custom",)),
     ],
-    ids=str,
+    ids=["flips", "quarter turns", "crop", "colours", "drop", "parts", "custom"],
 )
 def test_endless_options_are_named(program, names):
     assert program.endless == names
