@@ -129,6 +129,7 @@ export class Captioning {
   /** Where a run is. One that was over before the page was there is not shown. */
   show(run) {
     const before = this.#last;
+    if (run && before && Number(run.id) < Number(before.id)) return; // an answer that was on its way for long
     this.#last = run ?? null;
     if (!run || (before === null && !running(run))) return;
     const same = before && before.id === run.id && JSON.stringify(before) === JSON.stringify(run);

@@ -1,25 +1,24 @@
-// What all dialogs share: a title, a way out, the focus back where it was.
+// What all dialogs share: a title and a way out. Escape closes them and the focus goes back, as the browser sees to.
 
 import { el } from "./dom.js";
 
-/** Fills a `<dialog>` and opens it; gives its body. Escape closes it, as the browser sees to. */
+/** Fills a `<dialog>` and opens it. */
 export function openDialog(dialog, title, ...children) {
-  const before = document.activeElement;
   const close = el(
     "button",
     { type: "button", class: "close", "aria-label": "Close", onclick: () => dialog.close() },
     "✕",
   );
-  const body = el("div", { class: "dialog-body" }, ...children);
-  dialog.replaceChildren(el("header", {}, el("h2", { id: `${dialog.id}-title` }, title), close), body);
-  dialog.addEventListener("close", () => before?.isConnected && before.focus({ preventScroll: true }), { once: true });
+  dialog.replaceChildren(
+    el("header", {}, el("h2", { id: `${dialog.id}-title` }, title), close),
+    el("div", { class: "dialog-body" }, ...children),
+  );
   dialog.showModal();
-  return body;
 }
 
 /** A control with its label. */
-export function field(label, control, { wide = false } = {}) {
-  return el("label", { class: wide ? "field wide" : "field" }, el("span", {}, label), control);
+export function field(label, control) {
+  return el("label", { class: "field" }, el("span", {}, label), control);
 }
 
 /** A switch with its label. */

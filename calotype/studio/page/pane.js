@@ -6,10 +6,9 @@ import { byId, count, el, spelt, speltText } from "./dom.js";
 import { Tokens } from "./tokens.js";
 
 export class Pane {
+  /** The row, and the version of it, that the fields hold, or were filled with before the person went on. */
   #shown = { number: null, version: null };
-  #conflicted = false;
-  /** What the row now has was written here, and is in the fields already. */
-  #justSaved = false;
+  #choice = "";
 
   constructor(rows, saver, dataset, actions) {
     Object.assign(this, { rows, saver, dataset, actions });
@@ -22,10 +21,10 @@ export class Pane {
       else if (rows.get(rows.current)?.duplicates?.some((number) => detail.includes(number))) this.#duplicates();
     });
     saver.addEventListener("conflict", ({ detail }) => detail === rows.current && this.refresh());
-    saver.addEventListener("saved", ({ detail }) => {
-      if (detail !== this.#shown.number) return;
-      if (!this.#conflicted) this.#justSaved = true;
-      this.#conflicts();
+    saver.addEventListener("saved", ({ detail: { number, version } }) => {
+      if (number !== this.#shown.number) return;
+      this.#shown.version = version;
+      queueMicrotask(() => this.refresh()); // when the row is known as it was written
     });
   }
 
@@ -43,7 +42,10 @@ export class Pane {
       tokens: new Tokens(tokenizers),
       several,
       writable,
-      changed: (captions, group) => this.saver.change(this.#shown.number, { captions }, { group }),
+      changed: (captions, group) => {
+        const { number, version } = this.#shown;
+        this.saver.change(number, { captions }, { group, version });
+      },
       leave: () => this.leave(),
     });
     this.reject = button("Reject", () => this.actions.reject(), { "aria-keyshortcuts": "x", "aria-pressed": "false" });
@@ -99,7 +101,6 @@ export class Pane {
   #turn() {
     if (this.saver.unsaved) this.saver.flush();
     this.#empty();
-    this.#justSaved = false;
     this.#shown = { number: null, version: null };
     if (this.rows.get(this.rows.current)) this.refresh();
     else this.img.removeAttribute("src");
@@ -119,11 +120,13 @@ export class Pane {
     this.reject.setAttribute("aria-pressed", String(rejected));
     this.reject.textContent = rejected ? "Rejected" : "Reject";
     this.element.classList.toggle("rejected", rejected);
-    if (other) this.fields.fill(draft?.captions ?? row.captions, draft?.captions ? null : row.tokens);
-    else if (!draft && this.#shown.version !== row.version && !this.#justSaved)
+    if (other) {
+      this.fields.fill(draft?.captions ?? row.captions, draft?.captions ? null : row.tokens);
+      this.#shown = { number: current, version: draft?.version ?? row.version };
+    } else if (!draft && this.#shown.version !== row.version) {
       this.fields.fill(row.captions, row.tokens);
-    if (!draft) this.#justSaved = false;
-    this.#shown = { number: current, version: row.version };
+      this.#shown.version = row.version;
+    }
     this.#conflicts();
     this.#duplicates();
     if (other) this.#ahead();
@@ -162,16 +165,17 @@ export class Pane {
   #conflicts() {
     const draft = this.saver.draft(this.#shown.number);
     const { several_captions: several } = this.dataset;
-    this.#conflicted = Boolean(draft?.conflict);
+    const choice = draft?.conflict ? JSON.stringify([this.#shown.number, draft.conflict, draft.captions]) : "";
+    if (choice === this.#choice) return; // who is about to choose keeps the focus
+    this.#choice = choice;
     if (!draft?.conflict) {
       this.conflict.replaceChildren();
       return;
     }
     const { number } = this.#shown;
     const settle = (captions) => {
+      if (captions !== null) this.fields.fill(captions, null);
       this.saver.settle(number, captions);
-      if (captions === null) this.#shown.version = null;
-      else this.fields.fill(captions, null);
       this.#conflicts();
       this.fields.focus();
     };

@@ -10,7 +10,7 @@ const AGAIN = [1, 2, 4, 8]; // seconds until the next try, when the server is aw
  * of what the person saw, so that nothing else is written over; `conflict` is what the server found instead; `refused`
  * says why the server will not have it.
  *
- * Events: `state` (`detail`: { state, text }), `conflict` and `saved` (`detail`: number of the row), `undo`.
+ * Events: `state` (`detail`: { state, text, number? }), `saved` ({ number, version }), `conflict` (number), `undo`.
  */
 export class Saver extends EventTarget {
   #rows;
@@ -36,12 +36,12 @@ export class Saver extends EventTarget {
     return this.#drafts.size;
   }
 
-  /** What a row is to be, of { captions, rejected }. */
-  change(number, changes, { group = null, atOnce = false } = {}) {
+  /** What a row is to be, of { captions, rejected }; `version`: what the person saw, if not the row as it is known. */
+  change(number, changes, { group = null, version = null, atOnce = false } = {}) {
     const row = this.#rows.get(number);
     const draft = this.#drafts.get(number) ?? {
       id: row.id,
-      version: row.version,
+      version: version ?? row.version,
       group,
       edits: 0,
       sending: false,
@@ -51,7 +51,10 @@ export class Saver extends EventTarget {
     if (group !== null) draft.group = group;
     this.#drafts.set(number, draft);
     this.#tell();
-    if (draft.conflict) return;
+    if (draft.conflict) {
+      this.dispatchEvent(new CustomEvent("conflict", { detail: number }));
+      return;
+    }
     clearTimeout(this.#timer);
     if (atOnce) this.flush();
     else this.#timer = setTimeout(() => this.flush(), CALM);
@@ -65,7 +68,7 @@ export class Saver extends EventTarget {
       this.#drafts.delete(number);
       this.#rows.spoil([number]);
       this.#rows.want([number]);
-      this.dispatchEvent(new CustomEvent("saved", { detail: number }));
+      this.dispatchEvent(new CustomEvent("saved", { detail: { number, version: null } }));
       this.#tell();
       return;
     }
@@ -126,7 +129,7 @@ export class Saver extends EventTarget {
       draft.version = row.version;
       if (draft.edits === edits) {
         this.#drafts.delete(number);
-        this.dispatchEvent(new CustomEvent("saved", { detail: number }));
+        this.dispatchEvent(new CustomEvent("saved", { detail: { number, version: row.version } }));
       }
     }
     this.#rows.take(body.rows, body.seq);
