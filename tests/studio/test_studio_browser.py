@@ -348,11 +348,13 @@ def test_two_tabs(visit, server, folder):
     expect(conflict).to_contain_text("a woman in a red suit, smiling (one) (other)")
     expect(other.locator("#save-state")).to_have_text("Not saved: changed on the disk meanwhile")
     assert (folder / "astronaut.txt").read_text() == "a woman in a red suit, smiling (one) again\n"
+    other.keyboard.type(" later")
+    expect(conflict).to_contain_text("(other) later")
     other.get_by_role("button", name="Keep mine").click()
     saved(other)
     expect(conflict).to_have_count(0)
-    assert (folder / "astronaut.txt").read_text() == "a woman in a red suit, smiling (one) (other)\n"
-    expect(caption(one)).to_have_value("a woman in a red suit, smiling (one) (other)")
+    assert (folder / "astronaut.txt").read_text() == "a woman in a red suit, smiling (one) (other) later\n"
+    expect(caption(one)).to_have_value("a woman in a red suit, smiling (one) (other) later")
 
 
 @pytest.mark.parametrize(
