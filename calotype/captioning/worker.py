@@ -29,6 +29,8 @@ _AHEAD: Final = 2
 """Pictures prepared and waiting, as a multiple of those that the backend works on at once."""
 _PATIENCE: Final = 0.2
 """Seconds after which whoever waits looks up: whether to stop, how far it is."""
+_GRACE: Final = 5.0
+"""Seconds that calls under way have to come to an end when another has failed for good: their answers count."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,7 +105,7 @@ class CaptionWorker:
         try:
             run.go(wait)
         finally:
-            run.stop()
+            run.close()
 
     def prepare(self, task: PictureTask) -> tuple[list[tuple[int, Answer]], list[_Ready]]:
         """Reads one picture. Gives what is known of its questions already, and what is to be asked."""
@@ -199,6 +201,9 @@ class _Run:
         self._room = threading.Semaphore(max(preparers, _AHEAD * callers * self._batch))
         self._next, self._taking, self._telling = threading.Lock(), threading.Lock(), threading.Lock()
         self._stopped = threading.Event()
+        """Nothing new is begun."""
+        self._closed = False
+        """Nobody is told of anything any more."""
         self._error: BaseException | None = None
         self._preparing = preparers
         # Daemons: whoever ends the run does not wait for a server that is slow to answer.
@@ -211,7 +216,7 @@ class _Run:
                 work()
             except BaseException as error:
                 self._error = self._error or error
-                self.stop()
+                self._stop()
 
         return threading.Thread(target=guarded, name=f"calotype-caption-{name}", daemon=True)
 
@@ -223,9 +228,17 @@ class _Run:
                 thread.join(_PATIENCE)
                 wait()
         if self._error is not None:
+            last = time.monotonic() + _GRACE
+            for thread in self._callers:
+                thread.join(max(0.0, last - time.monotonic()))
             raise self._error
 
-    def stop(self) -> None:
+    def close(self) -> None:
+        self._stop()
+        with self._telling:
+            self._closed = True
+
+    def _stop(self) -> None:
         self._stopped.set()
         self._ready.put(None)
 
@@ -272,5 +285,5 @@ class _Run:
 
     def _tell(self, task: PictureTask, place: int, answer: Answer, *, new: bool) -> None:
         with self._telling:
-            if not self._stopped.is_set():
+            if not self._closed:
                 self._answered(task, place, answer, new)
