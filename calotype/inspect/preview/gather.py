@@ -124,7 +124,9 @@ def _explain(
         original=_small(reader.any.pixels),
         geometry=geometry,
         image=_array(image if trained is None else trained),
-        draws=tuple(draw_sample(twin, reader, key._replace(epoch=key.epoch + n, repeat=0)) for n in range(1, draws + 1)),
+        draws=tuple(
+            draw_sample(twin, reader, key._replace(epoch=key.epoch + n, repeat=0)) for n in range(1, draws + 1)
+        ),
         caption=caption,
         captions=len(row.captions),
         tokens=_tokens(dataset, caption.text),
