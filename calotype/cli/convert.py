@@ -84,15 +84,18 @@ def convert(
     from calotype.progress import track
 
     options = _options(source, overrides)
-    plan = plan_conversion(
-        _manifest(options, to),
-        destination,
-        to=to.value,
-        images=images.value if images else None,
-        trigger=bake_trigger,
-        template=template,
-        shard_size=_size(shard_size),
-    )
+    manifest = _manifest(options, to)
+    with track("looking through the rows", unit="rows") as show:
+        plan = plan_conversion(
+            manifest,
+            destination,
+            to=to.value,
+            images=images.value if images else None,
+            trigger=bake_trigger,
+            template=template,
+            shard_size=_size(shard_size),
+            progress=show,
+        )
     reader = _reader(options)
     if dry_run:
         _dry_run(plan, json=json)

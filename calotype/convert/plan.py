@@ -18,6 +18,7 @@ from calotype.convert.forms import FORMS
 from calotype.convert.names import is_whole_file, reference
 from calotype.errors import ConfigError
 from calotype.manifest import Manifest
+from calotype.progress import Show
 from calotype.types import PLACEHOLDER, ImageRef, Row, SampleKey
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def plan_conversion(
     trigger: str | None = None,
     template: str | None = None,
     shard_size: int = _SHARD_BYTES,
+    progress: Show = lambda done, total: None,
 ) -> ConvertPlan:
     """Works out names, columns and sizes, and what the form can't hold.
 
@@ -93,6 +95,7 @@ def plan_conversion(
         trigger: A word that is written into every caption, as `CaptionProgram` would when training.
         template: Where in a caption it stands.
         shard_size: Bytes of pictures in one file, for forms of several.
+        progress: Called with (done, total) rows.
 
     Raises:
         ConfigError: An option is unknown, or asks of the form what it can't do.
@@ -112,7 +115,7 @@ def plan_conversion(
     folder = place.parent if single else place
     title = trigger or manifest.root.name or "pictures"
     facts = _Facts(program, form)
-    names = list(form.names(facts.watch(manifest), images, folder, title))
+    names = list(form.names(facts.watch(manifest, progress), images, folder, title))
     columns = _columns(form, images, manifest, facts, names)
     target = Target(images=images, folder=folder, title=title, columns=columns, extras=manifest.extras)
     stats = _stats(manifest.refs()) if images in ("copy", "embed") else []
@@ -186,8 +189,8 @@ class _Facts:
         self.changed = self.placed = 0
         self.sized = self.weighted = False
 
-    def watch(self, manifest: Manifest) -> Iterator[Row]:
-        for row in manifest:
+    def watch(self, manifest: Manifest, progress: Show) -> Iterator[Row]:
+        for number, row in enumerate(manifest, start=1):
             captions = [_baked(self._program, text) for text in row.captions]
             self.changed += sum(self._form.caption(text) != text for text in captions)
             self.placed += sum(PLACEHOLDER in text for text in captions)
@@ -196,6 +199,7 @@ class _Facts:
             self.weighted |= row.weight != 1.0
             self.ids.append(row.id)
             self._hash.update(repr(row).encode("utf-8", "surrogatepass"))
+            progress(number, len(manifest))
             yield row
 
     @property
