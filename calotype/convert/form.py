@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from calotype.convert.names import file_names, references
 from calotype.manifest.manifest import Manifest
 from calotype.types import ImageRef, Row
 
@@ -76,14 +77,16 @@ class Form(Protocol):
 
     A result is made in parts, each a run of rows; what is in a finished part is never touched again, and a part that
     was not finished is written anew. `finish` comes last, and may come twice.
+
+    What most forms do alike is done here, for those that derive from it.
     """
 
     name: str
     images: tuple[Images, ...]
     """What it can do with pictures; the first is what it does unasked."""
-    shards: bool
+    shards: bool = False
     """Whether a part is a file of up to `shard_size` bytes."""
-    table: str | None
+    table: str | None = None
     """Name of its data file, where it is one file beside the pictures."""
 
     def column_names(self, images: Images, captions: int) -> tuple[str, tuple[str, ...]]:
@@ -92,23 +95,23 @@ class Form(Protocol):
 
     def names(self, rows: Iterable[Row], images: Images, folder: Path, title: str) -> Iterator[str]:
         """What the pictures are called in the result, in the rows' order. One without a suffix gets its own later."""
-        ...
+        return references(rows, folder) if images == "refer" else file_names(rows)
 
     def caption(self, text: str) -> str:
         """The text as the form can hold it."""
-        ...
+        return text
 
     def column(self, name: str) -> str:
         """A column's name as the form can hold it."""
-        ...
+        return name
 
     def extra(self, value: Any) -> Any:
         """What a value of one of the data's own columns comes back as."""
-        ...
+        return value
 
     def findings(self, manifest: Manifest, names: Sequence[str], captions: int) -> Iterator[Finding]:
         """What else this form can't hold, or other programs won't read."""
-        ...
+        return iter(())
 
     def write_part(self, target: Target, folder: Path, part: int, records: Iterator[Record]) -> None: ...
 
@@ -122,8 +125,8 @@ class Form(Protocol):
 
     def finish(self, target: Target, folder: Path, parts: int, records: Callable[[], Iterator[Record]]) -> None:
         """Writes what is about all rows; `records` gives them, without data."""
-        ...
+        return
 
     def reading(self) -> Mapping[str, Any]:
         """Options of `load_manifest` that this form needs to be read whole."""
-        ...
+        return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,40 +11,20 @@ import pyarrow as pa
 import xxhash
 
 from calotype.convert.arrow_tables import batches, bytes_in, schema
-from calotype.convert.form import Finding, Images, Record, Target
-from calotype.convert.names import file_names
-from calotype.convert.tables import references
-from calotype.manifest.manifest import Manifest
-from calotype.types import Row
+from calotype.convert.form import Form, Images, Record, Target
 
 __all__ = ["SavedDataset"]
 
 
-class SavedDataset:
+class SavedDataset(Form):
     """Arrow streams of up to `shard_size` bytes with `state.json` and `dataset_info.json` beside them."""
 
     name = "hf"
     images: tuple[Images, ...] = ("embed", "refer")
     shards = True
-    table: str | None = None
 
     def column_names(self, images: Images, captions: int) -> tuple[str, tuple[str, ...]]:
         return "image", ("text",)
-
-    def names(self, rows: Iterable[Row], images: Images, folder: Path, title: str) -> Iterator[str]:
-        return references(rows, folder) if images == "refer" else file_names(rows)
-
-    def caption(self, text: str) -> str:
-        return text
-
-    def column(self, name: str) -> str:
-        return name
-
-    def extra(self, value: Any) -> Any:
-        return value
-
-    def findings(self, manifest: Manifest, names: Sequence[str], captions: int) -> Iterator[Finding]:
-        return iter(())
 
     def write_part(self, target: Target, folder: Path, part: int, records: Iterator[Record]) -> None:
         with pa.OSFile(str(folder / _part(part)), "wb") as file, pa.ipc.new_stream(file, schema(target)) as writer:
@@ -82,9 +62,6 @@ class SavedDataset:
         info = {"citation": "", "description": "", "homepage": "", "license": ""}
         for name, content in (("state.json", state), ("dataset_info.json", info)):
             (folder / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
-
-    def reading(self) -> Mapping[str, Any]:
-        return {}
 
 
 def _part(part: int) -> str:

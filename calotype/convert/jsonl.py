@@ -9,24 +9,28 @@ from typing import Any
 
 import pyarrow as pa
 
-from calotype.convert.form import Finding, Record, Target
+from calotype.convert.form import Finding, Form, Record, Target
 from calotype.convert.tables import TableForm
 from calotype.manifest.manifest import Manifest
 
-__all__ = ["JsonLines", "json_value", "odd_types", "to_json"]
+__all__ = ["JsonForm", "JsonLines", "json_value", "odd_types", "to_json"]
 
 
-class JsonLines(TableForm):
-    """`metadata.jsonl`, or a `.jsonl` file of any name."""
-
-    name = "jsonl"
-    table: str | None = "metadata.jsonl"
+class JsonForm(Form):
+    """What the forms share that keep the data's own columns as JSON."""
 
     def extra(self, value: Any) -> Any:
         return json_value(value)
 
     def findings(self, manifest: Manifest, names: Sequence[str], captions: int) -> Iterator[Finding]:
         return odd_types(manifest)
+
+
+class JsonLines(JsonForm, TableForm):
+    """`metadata.jsonl`, or a `.jsonl` file of any name."""
+
+    name = "jsonl"
+    table: str | None = "metadata.jsonl"
 
     def finish(self, target: Target, folder: Path, parts: int, records: Callable[[], Iterator[Record]]) -> None:
         assert self.table is not None

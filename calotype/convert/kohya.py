@@ -12,7 +12,7 @@ from typing import Any
 
 from calotype.convert.files import read_files, write_files
 from calotype.convert.form import Finding, Images, Record, Target
-from calotype.convert.jsonl import json_value, odd_types, to_json
+from calotype.convert.jsonl import JsonForm, to_json
 from calotype.convert.names import Names, split_suffix, tidy, wish
 from calotype.manifest.folder import KOHYA_FOLDER
 from calotype.manifest.manifest import Manifest
@@ -24,7 +24,7 @@ _READ = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 """What sd-scripts' `IMAGE_EXTENSIONS` has without further packages."""
 
 
-class Kohya:
+class Kohya(JsonForm):
     """The folder to give to sd-scripts as `--train_data_dir`, with `--caption_extension .txt`.
 
     The number before `_` is how often an epoch shows the folder's pictures. A text file has a caption a line: kohya
@@ -35,8 +35,6 @@ class Kohya:
 
     name = "kohya"
     images: tuple[Images, ...] = ("copy", "link")
-    shards = False
-    table: str | None = None
 
     def column_names(self, images: Images, captions: int) -> tuple[str, tuple[str, ...]]:
         return "file_name", ()
@@ -54,14 +52,8 @@ class Kohya:
     def caption(self, text: str) -> str:
         return re.sub(r"[\r\n]+", " ", text)
 
-    def column(self, name: str) -> str:
-        return name
-
-    def extra(self, value: Any) -> Any:
-        return json_value(value)
-
     def findings(self, manifest: Manifest, names: Sequence[str], captions: int) -> Iterator[Finding]:
-        yield from odd_types(manifest)
+        yield from super().findings(manifest, names, captions)
         weights = manifest.weights()
         rounded = sum(weight != _repeats(weight) for weight in weights.tolist())
         if rounded:

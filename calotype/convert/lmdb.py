@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from calotype.convert.form import MEMBER, Finding, Images, Record, Target
-from calotype.convert.jsonl import json_value, odd_types
+from calotype.convert.archives import ArchiveForm, description
+from calotype.convert.form import Images, Record, Target
 from calotype.convert.names import split_suffix, wish
-from calotype.convert.webdataset import description
 from calotype.errors import MissingDependencyError
-from calotype.manifest.manifest import Manifest
 from calotype.types import Row
 
 __all__ = ["Lmdb"]
@@ -21,33 +19,15 @@ _MAP_BYTES = 1 << 30
 """The map's first size; it is doubled when it is full. The file is as large as what is in it."""
 
 
-class Lmdb:
+class Lmdb(ArchiveForm):
     """`000000012.jpg` → the file, `000000012.json` → captions, id and the rest: keys sort as the rows do."""
 
     name = "lmdb"
-    images: tuple[Images, ...] = ("embed",)
-    shards = False
-    table: str | None = None
-
-    def column_names(self, images: Images, captions: int) -> tuple[str, tuple[str, ...]]:
-        return MEMBER, ("text",)
 
     def names(self, rows: Iterable[Row], images: Images, folder: Path, title: str) -> Iterator[str]:
         for number, row in enumerate(rows):
             suffix = split_suffix(posixpath.basename(wish(row.image)))[1]
             yield f"{number:09d}{suffix}"
-
-    def caption(self, text: str) -> str:
-        return text
-
-    def column(self, name: str) -> str:
-        return name
-
-    def extra(self, value: Any) -> Any:
-        return json_value(value)
-
-    def findings(self, manifest: Manifest, names: Sequence[str], captions: int) -> Iterator[Finding]:
-        return odd_types(manifest)
 
     def write_part(self, target: Target, folder: Path, part: int, records: Iterator[Record]) -> None:
         items: list[tuple[bytes, bytes]] = []
@@ -76,12 +56,6 @@ class Lmdb:
         with _lmdb().open(str(folder), readonly=True, lock=False) as environment, environment.begin() as transaction:
             for name in names:
                 yield transaction.get(name.encode("utf-8")) or b""
-
-    def finish(self, target: Target, folder: Path, parts: int, records: Callable[[], Iterator[Record]]) -> None:
-        pass
-
-    def reading(self) -> Mapping[str, Any]:
-        return {}
 
 
 def _size(folder: Path) -> int:

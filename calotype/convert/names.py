@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import xxhash
 
+from calotype.errors import ConfigError
 from calotype.images.formats import HEAD, sniff
 from calotype.manifest.folder import KOHYA_FOLDER
 from calotype.manifest.manifest import REMOTE
@@ -25,6 +26,7 @@ __all__ = [
     "file_names",
     "is_whole_file",
     "reference",
+    "references",
     "split_suffix",
     "stem_names",
     "suffix_of",
@@ -190,3 +192,18 @@ def reference(ref: ImageRef, folder: Path) -> str | None:
         return f"{path}!{key}" if suffix in (".lmdb", ".mdb") and key.encode("utf-8") == ref.key else None
     match = _MEMBER.fullmatch(ref.name) if suffix == ".tar" else None
     return f"{path}!{match[1]}" if match else None
+
+
+def references(rows: Iterable[Row], folder: Path) -> Iterator[str]:
+    """What a data file in `folder` calls the pictures.
+
+    Raises:
+        ConfigError: A picture lies where no reference can lead.
+    """
+    for row in rows:
+        found = reference(row.image, folder)
+        if found is None:
+            raise ConfigError(
+                f"images: 'refer' can't lead to {row.image.name}, at {row.image.path}; choose 'copy' or 'embed'"
+            )
+        yield found

@@ -9,9 +9,7 @@ import pyarrow.parquet as pq
 
 from calotype.convert.arrow_tables import batches, bytes_in, schema
 from calotype.convert.form import Images, Record, Target
-from calotype.convert.names import file_names
 from calotype.convert.tables import TableForm
-from calotype.types import Row
 
 __all__ = ["Parquet"]
 
@@ -30,9 +28,6 @@ class Parquet(TableForm):
 
     def column_names(self, images: Images, captions: int) -> tuple[str, tuple[str, ...]]:
         return ("file_name" if images in ("copy", "link") else "image"), ("text",)
-
-    def names(self, rows: Iterable[Row], images: Images, folder: Path, title: str) -> Iterator[str]:
-        return file_names(rows) if images == "embed" else super().names(rows, images, folder, title)
 
     def write_part(self, target: Target, folder: Path, part: int, records: Iterator[Record]) -> None:
         if target.images != "embed":
