@@ -23,7 +23,7 @@ from calotype.captioning.templates import give_parts
 from calotype.encodings.fingerprint import files_fingerprint, files_that_count
 from calotype.errors import CaptionError, ConfigError, MissingDependencyError
 
-__all__ = ["TransformersBackend", "captioner_identity", "conversation", "load_captioner"]
+__all__ = ["TransformersBackend", "captioner_identity", "chat_inputs", "load_captioner"]
 
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -208,14 +208,7 @@ class TransformersBackend:
             tasks = [self._task(request) for request in requests]
             images = [request.image for request in requests]
             return self._processor(images=images, text=tasks, padding=True, return_tensors="pt")
-        return self._processor.apply_chat_template(
-            [conversation(request) for request in requests],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True},
-        )
+        return chat_inputs(self._processor, requests)
 
     def _task(self, request: CaptionRequest) -> str:
         if _TASK.fullmatch(request.prompt.strip()):
@@ -238,7 +231,19 @@ class TransformersBackend:
         return f"TransformersBackend(model={self.model!r}, device={str(self.device)!r})"
 
 
-def conversation(request: CaptionRequest) -> list[dict[str, Any]]:
+def chat_inputs(processor: Any, requests: Sequence[CaptionRequest]) -> Any:
+    """What a chat template makes of requests: tokens, masks and pixels, for the model's `forward` or `generate`."""
+    return processor.apply_chat_template(
+        [_conversation(request) for request in requests],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"padding": True},
+    )
+
+
+def _conversation(request: CaptionRequest) -> list[dict[str, Any]]:
     """A request as chat templates take it."""
     # The picture comes first: some models (Llama 3.2 Vision) look only from the words that follow it.
     content = [{"type": "image", "image": request.image}, {"type": "text", "text": request.prompt}]

@@ -8,8 +8,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 
 import urllib3
@@ -19,6 +17,7 @@ from urllib3.util import Timeout, Url, parse_url
 
 from calotype.errors import CaptionError, ConfigError
 from calotype.images.connect import new_pool, within
+from calotype.images.retry_after import retry_after
 
 __all__ = ["ADDRESSES", "NotThereError", "RequestFailedError", "Server"]
 
@@ -195,7 +194,7 @@ class Server:
         status, said = response.status, self._message(answer)
         reason = f"the server answered {status} {response.reason or ''}".rstrip() + (f": {said}" if said else "")
         if status in _BUSY or status in _PASSING or status >= 500:
-            return _TryAgainError(reason, wait=_retry_after(response), busy=status in _BUSY)
+            return _TryAgainError(reason, wait=retry_after(response), busy=status in _BUSY)
         if 300 <= status < 400:
             return CaptionError(
                 f"{self.url}: it redirects to {response.headers.get('location')}, and redirects are not followed; give "
@@ -282,17 +281,3 @@ def _api(url: str) -> str:
 def _backoff(tries: int) -> float:
     """Seconds to wait after so many tries; never the same, so that threads don't come back all at once."""
     return min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** (tries - 1)) * random.SystemRandom().uniform(0.5, 1.0)
-
-
-def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
-    """Seconds that the server asks to wait; None when it does not say."""
-    value = response.headers.get("retry-after", "").strip()
-    if value.isdecimal():
-        return float(value)
-    try:
-        then = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
-    return max((then - datetime.now(UTC)).total_seconds(), 0.0)

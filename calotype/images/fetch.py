@@ -8,8 +8,6 @@ import socket
 import ssl
 import threading
 import time
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin
@@ -27,6 +25,7 @@ from urllib3.util import Timeout, make_headers, parse_url
 from calotype.errors import ConfigError, FetchError
 from calotype.images.connect import PrivateAddressError, new_pool, within
 from calotype.images.formats import HEAD, sniff
+from calotype.images.retry_after import retry_after
 from calotype.images.urls import redact
 
 if TYPE_CHECKING:
@@ -142,7 +141,8 @@ class Fetcher:
                     _drain(response)
                     reason = f"the server answered {response.status} {response.reason or ''}".rstrip()
                     if response.status in _RETRIED:
-                        raise _TryAgainError(reason, wait=_retry_after(response))
+                        asked = retry_after(response)
+                        raise _TryAgainError(reason, wait=None if asked is None else min(asked, _LONGEST_WAIT))
                     raise FetchError(redact(url), reason)
                 return self._body(response, url)
             except HTTPError as error:
@@ -275,20 +275,6 @@ def _drain(response: urllib3.BaseHTTPResponse) -> None:
     length = 0
     while length <= _DRAIN and (part := response.read(_DRAIN, decode_content=False)):
         length += len(part)
-
-
-def _retry_after(response: urllib3.BaseHTTPResponse) -> float | None:
-    """Seconds that the server asks to wait, at most `_LONGEST_WAIT`; None when it does not say."""
-    value = response.headers.get("retry-after", "").strip()
-    if value.isdecimal():
-        return min(float(value), _LONGEST_WAIT)
-    try:
-        then = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
-    return min(max((then - datetime.now(UTC)).total_seconds(), 0.0), _LONGEST_WAIT)
 
 
 def _proxy_hint() -> str:

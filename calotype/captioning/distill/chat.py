@@ -1,7 +1,7 @@
 """From pictures with captions to what a vision-language model learns from: only the answer's tokens carry loss.
 
-The prompt's tokens are those of `TransformersBackend`: the same processor call on the same conversation. The answer's
-are set behind them one row at a time, as generating would:
+The prompt's tokens are those of `TransformersBackend`: the same `chat_inputs`. The answer's are set behind them one row
+at a time, as generating would:
 
     input_ids   <user> <image>… Describe this image. <assistant>  a red circle on grey <end>  <pad>…
     labels        -100   -100      -100                -100       a red circle on grey <end>   -100
@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from calotype.captioning.backend import CaptionRequest
-from calotype.captioning.local import conversation
+from calotype.captioning.local import chat_inputs
 
 __all__ = ["IGNORED", "answer_tokens", "collate", "loss_sum"]
 
@@ -54,16 +54,7 @@ def collate(processor: Any, requests: Sequence[CaptionRequest], answers: Sequenc
         requests: The pictures and what is asked about them.
         answers: Of each, its tokens, from `answer_tokens`.
     """
-    batch = dict(
-        processor.apply_chat_template(
-            [conversation(request) for request in requests],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True},
-        )
-    )
+    batch = dict(chat_inputs(processor, requests))
     prompts = batch["input_ids"]  # (B, L of the prompts), padded on the left: the last column is nowhere padding
     pads = (batch["attention_mask"] == 0).sum(dim=1).tolist()
     longest = max(map(len, answers))
