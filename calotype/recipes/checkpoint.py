@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from calotype.errors import ConfigError
 
-__all__ = ["Checkpoint", "Options", "latest", "save"]
+__all__ = ["Checkpoint", "Options", "latest", "save", "to_resume"]
 
 _FORMAT: Final = 1
 
@@ -148,6 +148,27 @@ def latest(folder: Path) -> Checkpoint | None:
         raise ConfigError(
             f"{found[-1]}: can't be read as a checkpoint ({error}); delete it to go on from the one before"
         ) from error
+
+
+def to_resume(folder: Path, options: Options, *, resume: bool) -> Checkpoint | None:
+    """The newest checkpoint of a folder of them, to go on from; None where a run begins.
+
+    Args:
+        folder: Of all checkpoints.
+        options: Of the run that would go on.
+        resume: Whether it was asked to.
+
+    Raises:
+        ConfigError: There is one and `resume` is not set; or it is of another run, or can't be read.
+    """
+    found = latest(folder)
+    if found is not None:
+        if not resume:
+            raise ConfigError(
+                f"{found.folder}: is of an earlier run; --resume goes on with it, output_dir=… begins anew"
+            )
+        found.check(options)
+    return found
 
 
 def _all(folder: Path) -> list[Path]:

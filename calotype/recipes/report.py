@@ -91,9 +91,17 @@ class Clock:
     def data_wait(self) -> float:
         return self.waiting / self.stepping if self.stepping else 0.0
 
-    def left(self, steps: int) -> float:
-        """Seconds that so many more steps take."""
-        return steps * self.stepping / self.steps if self.steps else 0.0
+    def progress(self, step: int, max_steps: int, *, loss: float, lr: float) -> Progress:
+        """The run at one step."""
+        return Progress(
+            step=step,
+            max_steps=max_steps,
+            loss=loss,
+            lr=lr,
+            images_per_second=self.images_per_second,
+            data_wait=self.data_wait,
+            seconds_left=(max_steps - step) * self.stepping / self.steps if self.steps else 0.0,
+        )
 
 
 def _span(seconds: float) -> str:

@@ -29,6 +29,7 @@ from calotype.recipes.networks import load_network, load_objective, network_of
 from calotype.recipes.options import TrainOptions
 from calotype.recipes.report import Clock, Progress, TrainReport
 from calotype.recipes.samples import encode_prompts, make_samples, needs_empty_prompt
+from calotype.recipes.schedule import is_due, make_schedule
 from calotype.recipes.validation import validation_loss
 from calotype.types import Batch
 
@@ -66,13 +67,7 @@ def train(
     say = tell if accelerator.is_main_process else lambda text: None
     output, seed = Path(options.output_dir).expanduser(), loader.plan.seed
     network = network_of(models.spec)
-    found = checkpoint.latest(output / "checkpoints")
-    if found is not None:
-        if not resume:
-            raise ConfigError(
-                f"{found.folder}: is of an earlier run; --resume goes on with it, output_dir=… begins anew"
-            )
-        found.check(options)
+    found = checkpoint.to_resume(output / "checkpoints", options, resume=resume)
 
     # The texts of the samples come first: then the text encoders have left before the network comes.
     store = loader.dataset.store if isinstance(loader.dataset, EncodedDataset) else None
@@ -90,7 +85,7 @@ def train(
 
     parameters = trained(weights)
     optimizer: Any = torch.optim.AdamW(parameters.values(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    schedule = _schedule(options, optimizer)
+    schedule = make_schedule("diffusers.optimization", options, optimizer, section="train")
     model = accelerator.prepare_model(weights)
     optimizer = accelerator.prepare_optimizer(optimizer)
     average = _average(options, parameters, accelerator.device)
@@ -208,24 +203,16 @@ def train(
             shown = step
         clock.end()
         if shown == step:
-            progress = Progress(
-                step=step,
-                max_steps=options.max_steps,
-                loss=losses[-1][1],
-                lr=schedule.get_last_lr()[0],
-                images_per_second=clock.images_per_second,
-                data_wait=clock.data_wait,
-                seconds_left=clock.left(options.max_steps - step),
-            )
+            progress = clock.progress(step, options.max_steps, loss=losses[-1][1], lr=schedule.get_last_lr()[0])
             logged = {"loss": progress.loss, "lr": progress.lr, "images_per_second": progress.images_per_second}
             accelerator.log(logged | {"data_wait": progress.data_wait}, step=step)
             if accelerator.is_main_process:
                 show(progress)
-        if last or _due(step, options.checkpoint_every):
+        if last or is_due(step, options.checkpoint_every):
             save()
-        if validation is not None and (last or _due(step, options.validation_every)):
+        if validation is not None and (last or is_due(step, options.validation_every)):
             validate()
-        if options.sample_prompts and (last or _due(step, options.sample_every)):
+        if options.sample_prompts and (last or is_due(step, options.sample_every)):
             samples = sample()
 
     result = output / (network.component if options.method == "full" else LORA_FILE)
@@ -282,24 +269,6 @@ def make_accelerator(options: TrainOptions, *, device: str | None = None) -> Acc
     )
 
 
-def _schedule(options: TrainOptions, optimizer: Any) -> Any:
-    optimization = importlib.import_module("diffusers.optimization")
-    names = [kind.value for kind in optimization.SchedulerType]
-    if options.lr_scheduler not in names:
-        raise ConfigError(f"train.lr_scheduler: found {options.lr_scheduler!r}, expected one of {', '.join(names)}")
-    try:
-        return optimization.get_scheduler(
-            options.lr_scheduler,
-            optimizer,
-            num_warmup_steps=options.lr_warmup_steps,
-            num_training_steps=options.max_steps,
-        )
-    except TypeError as error:  # piecewise_constant has rules of its own
-        raise ConfigError(
-            f"train.lr_scheduler: {options.lr_scheduler} takes more than can be said here: {error}"
-        ) from error
-
-
 def _average(options: TrainOptions, parameters: Mapping[str, Any], device: torch.device) -> Any:
     if options.ema_decay is None:
         return None
@@ -313,10 +282,6 @@ def _average(options: TrainOptions, parameters: Mapping[str, Any], device: torch
 def _endless(loader: Loader) -> Iterator[Batch]:
     while True:
         yield from loader
-
-
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
 
 
 def _common_size(loader: Loader, models: FrozenModels) -> Sequence[int]:

@@ -69,13 +69,7 @@ def distill(
     say = tell if accelerator.is_main_process else lambda text: None
     output = Path(options.output_dir).expanduser()
     result = output / f"{Path(options.student).expanduser().resolve().name}-distilled"
-    found = checkpoint.latest(output / "checkpoints")
-    if found is not None:
-        if not resume:
-            raise ConfigError(
-                f"{found.folder}: is of an earlier run; --resume goes on with it, output_dir=… begins anew"
-            )
-        found.check(options)
+    found = checkpoint.to_resume(output / "checkpoints", options, resume=resume)
 
     before = HeldOut.load(output / "scores" / "before.json") if found is not None else None
     if lessons.held_out and before is None:

@@ -7,7 +7,6 @@ the uninterrupted one would have.
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -30,6 +29,7 @@ from calotype.errors import ConfigError
 from calotype.ledger import Ledger
 from calotype.recipes import checkpoint
 from calotype.recipes.report import Clock, Progress
+from calotype.recipes.schedule import is_due, make_schedule
 
 __all__ = ["Trained", "make_accelerator", "train"]
 
@@ -96,7 +96,7 @@ def train(
     student = make_trainable(student, options, device=device)
     parameters = trained(student)
     optimizer: Any = torch.optim.AdamW(parameters.values(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    schedule = _schedule(options, optimizer)
+    schedule = make_schedule("transformers", options, optimizer, section="distill")
     model = accelerator.prepare_model(student)
     optimizer = accelerator.prepare_optimizer(optimizer)
     parts = {"optimizer": optimizer, "schedule": schedule}
@@ -144,17 +144,9 @@ def train(
                 shown = step
             clock.end()
             if shown == step and accelerator.is_main_process:
-                progress = Progress(
-                    step=step,
-                    max_steps=options.max_steps,
-                    loss=losses[-1][1],
-                    lr=schedule.get_last_lr()[0],
-                    images_per_second=clock.images_per_second,
-                    data_wait=clock.data_wait,
-                    seconds_left=clock.left(options.max_steps - step),
-                )
+                progress = clock.progress(step, options.max_steps, loss=losses[-1][1], lr=schedule.get_last_lr()[0])
                 show(progress)
-            if (last or _due(step, options.checkpoint_every)) and accelerator.is_main_process:
+            if (last or is_due(step, options.checkpoint_every)) and accelerator.is_main_process:
                 checkpoint.save(
                     Path(options.output_dir).expanduser() / "checkpoints",
                     step=step,
@@ -164,7 +156,7 @@ def train(
                     options=options,
                     result=lambda folder: None,
                 )
-            if validation.examples and not last and _due(step, options.validation_every):
+            if validation.examples and not last and is_due(step, options.validation_every):
                 model.eval()
                 validations.append((step, held_out_loss(accelerator, model, validation)))
                 model.train()
@@ -196,24 +188,6 @@ def make_accelerator(options: DistillOptions) -> Accelerator:
     )
 
 
-def _schedule(options: DistillOptions, optimizer: Any) -> Any:
-    transformers: Any = importlib.import_module("transformers")
-    names = [kind.value for kind in transformers.SchedulerType]
-    if options.lr_scheduler not in names:
-        raise ConfigError(f"distill.lr_scheduler: found {options.lr_scheduler!r}, expected one of {', '.join(names)}")
-    try:
-        return transformers.get_scheduler(
-            options.lr_scheduler,
-            optimizer,
-            num_warmup_steps=options.lr_warmup_steps,
-            num_training_steps=options.max_steps,
-        )
-    except (TypeError, ValueError) as error:  # some have rules of their own
-        raise ConfigError(
-            f"distill.lr_scheduler: {options.lr_scheduler} takes more than can be said here: {error}"
-        ) from error
-
-
 def _devices(device: torch.device) -> list[torch.device]:
     """Those whose random state is to be put back, beside the CPU's."""
     return [device] if device.type == "cuda" else []
@@ -221,7 +195,3 @@ def _devices(device: torch.device) -> list[torch.device]:
 
 def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
-
-
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
