@@ -25,12 +25,10 @@ from calotype.encodings.on_the_fly import OnTheFlyDataset
 from calotype.encodings.options import EncodingOptions
 from calotype.engine.encode import encode_job
 from calotype.errors import CalotypeError
-from calotype.models.sdxl import size_conditioning
 from calotype.pixel_cache import PixelCache
 from calotype.progress import silent
-from calotype.recipes.networks import network_of
 from calotype.recipes.options import TrainOptions
-from calotype.types import Batch
+from calotype.types import Batch, Geometry
 
 __all__ = ["main", "measure"]
 
@@ -122,10 +120,11 @@ def _encoder(models: FrozenModels) -> Callable[[Batch], Batch]:
             mean = moments.chunk(2, dim=1)[0]
             raw = sample_moments(moments, torch.randn_like(mean, dtype=torch.float32))
         texts = models.family.batch_texts(models.encode_texts(batch["text"]), length=models.max_sequence_length)
-        size, count = batch["img"].shape[-2:], len(batch["img"])
+        count, _, height, width = batch["img"].shape
         # Uncropped as far as the network is told: what it is told takes no time, and nobody looks at the loss.
-        sizes = {key: value.to(raw.device).expand(count, 2) for key, value in size_conditioning(None, size).items()}
-        told = {key: sizes[key] for key in network_of(models.spec).conditioning}
+        size = (height, width)
+        whole = Geometry(original_size=size, box=(0, 0, *size), crop_top_left=(0, 0), target_size=size)
+        told = {key: value.to(raw.device).expand(count, -1) for key, value in models.family.conditioning(whole).items()}
         return {"latents": models.family.latents(raw, models.scaling), **texts, **told}
 
     return encode
