@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +39,8 @@ _TYPES: Final = {
     ".ico": "image/x-icon",
 }
 _PAGE: Final = Path(__file__).with_name("page")
+_PALETTE: Final = Path(str(files("calotype.inspect").joinpath("preview", "palette.css")))
+"""The studio wears the preview page's colours."""
 _FOR_EVER: Final = "private, max-age=31536000, immutable"
 _ASK_AGAIN: Final = "private, no-cache"
 
@@ -64,7 +67,7 @@ def create_app(studio: Studio, *, token: str, port: int) -> ASGIApp:
     app = Starlette(
         routes=[
             Route("/", _file(_PAGE / "index.html")),
-            *(Route(f"/static/{file.name}", _file(file)) for file in _PAGE.iterdir() if file.suffix in _TYPES),
+            *(Route(f"/static/{file.name}", _file(file)) for file in _static_files()),
             Route("/thumb/{number:int}", shown.thumbnail),
             Route("/picture/{number:int}", shown.view),
             *api_routes(studio),
@@ -110,6 +113,10 @@ def _listen(port: int) -> socket.socket:
             f"--port: 127.0.0.1:{port} can't be had: {error.strerror}; --port names another, 0 takes any that is free"
         ) from error
     return listening
+
+
+def _static_files() -> list[Path]:
+    return [*(file for file in _PAGE.iterdir() if file.suffix in _TYPES), _PALETTE]
 
 
 def _file(file: Path) -> Callable[[Request], Awaitable[Response]]:

@@ -16,7 +16,7 @@ from calotype.inspect.summary import Entry
 
 __all__ = ["render_page"]
 
-_STYLES = ("page.css", "sample.css", "screens.css")
+_STYLES = ("palette.css", "page.css", "sample.css", "screens.css")
 
 
 def render_page(batches: Sequence[BatchView], *, title: str) -> str:
