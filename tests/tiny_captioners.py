@@ -35,6 +35,17 @@ CHAT_TEMPLATE = (
 )
 
 
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 16,
+}
+"""A vision tower, in the words that most families have for it."""
+
+
 def photos() -> list[Path]:
     """The photos that the captioner knows."""
     return [Path(skimage.__file__).parent / "data" / name for name in CAPTIONS]
@@ -199,30 +210,13 @@ def smolvlm(folder: Path) -> Path:
         image_processor=Idefics3ImageProcessor(size={"longest_edge": 128}, max_image_size={"longest_edge": 64}),
         tokenizer=tokenizer,
         image_seq_len=4,
-        chat_template=CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<image>"),
+        chat_template=_template("<image>"),
     )
     torch.manual_seed(0)
     model = Idefics3ForConditionalGeneration(
         Idefics3Config(
-            text_config={
-                "model_type": "llama",
-                "vocab_size": len(tokenizer),
-                "hidden_size": 32,
-                "intermediate_size": 64,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "num_key_value_heads": 1,
-                "pad_token_id": tokenizer.pad_token_id,
-                "eos_token_id": tokenizer.eos_token_id,
-            },
-            vision_config={
-                "hidden_size": 32,
-                "intermediate_size": 64,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "image_size": 64,
-                "patch_size": 16,
-            },
+            text_config={"model_type": "llama", **_text(tokenizer)},
+            vision_config=VISION | {"image_size": 64},
             scale_factor=2,
             image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
             pad_token_id=tokenizer.pad_token_id,
@@ -231,3 +225,140 @@ def smolvlm(folder: Path) -> Path:
     processor.save_pretrained(folder)
     model.save_pretrained(folder)
     return folder
+
+
+def llava(folder: Path) -> Path:
+    """Saves an untrained LLaVA in `folder`: JoyCaption's classes too."""
+    from transformers import (
+        AutoTokenizer,
+        CLIPImageProcessor,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    tokenizer = AutoTokenizer.from_pretrained(real_tokenizers.tokenizer("qwen_image"))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    size = {"height": VISION["image_size"], "width": VISION["image_size"]}
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessor(size=size, crop_size=size),
+        tokenizer=tokenizer,
+        patch_size=VISION["patch_size"],
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=_template("<image>"),
+    )
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(
+            text_config={"model_type": "llama", **_text(tokenizer)},
+            vision_config={"model_type": "clip_vision_model", **VISION},
+            image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+            vision_feature_layer=-1,
+        )
+    )
+    processor.save_pretrained(folder)
+    model.save_pretrained(folder)
+    return folder
+
+
+def gemma3(folder: Path) -> Path:
+    """Saves an untrained Gemma 3 in `folder`."""
+    from transformers import (
+        AutoTokenizer,
+        Gemma3Config,
+        Gemma3ForConditionalGeneration,
+        Gemma3ImageProcessor,
+        Gemma3Processor,
+    )
+
+    special = {
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+        "image_token": "<image_soft_token>",
+    }
+    tokenizer = AutoTokenizer.from_pretrained(real_tokenizers.tokenizer("qwen_image"), extra_special_tokens=special)
+    processor = Gemma3Processor(
+        image_processor=Gemma3ImageProcessor(size={"height": VISION["image_size"], "width": VISION["image_size"]}),
+        tokenizer=tokenizer,
+        image_seq_length=4,
+        chat_template=_template("<start_of_image>"),
+    )
+    torch.manual_seed(0)
+    model = Gemma3ForConditionalGeneration(
+        Gemma3Config(
+            text_config=_text(tokenizer)
+            | {"head_dim": 16, "layer_types": ["full_attention"], "bos_token_id": tokenizer.eos_token_id},
+            vision_config=VISION,
+            mm_tokens_per_image=4,
+            **{f"{name}_index": tokenizer.convert_tokens_to_ids(token) for name, token in special.items()},
+        )
+    )
+    processor.save_pretrained(folder)
+    model.save_pretrained(folder)
+    return folder
+
+
+def mllama(folder: Path) -> Path:
+    """Saves an untrained Llama 3.2 Vision in `folder`."""
+    from transformers import (
+        AutoTokenizer,
+        MllamaConfig,
+        MllamaForConditionalGeneration,
+        MllamaImageProcessor,
+        MllamaProcessor,
+    )
+
+    tokenizer = AutoTokenizer.from_pretrained(real_tokenizers.tokenizer("qwen_image"), bos_token="<|endoftext|>")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|image|>"]})
+    processor = MllamaProcessor(
+        image_processor=MllamaImageProcessor(
+            size={"height": VISION["image_size"], "width": VISION["image_size"]}, max_image_tiles=2
+        ),
+        tokenizer=tokenizer,
+        chat_template=_template("<|image|>"),
+    )
+    torch.manual_seed(0)
+    model = MllamaForConditionalGeneration(
+        MllamaConfig(
+            text_config=_text(tokenizer)
+            | {
+                "num_hidden_layers": 2,
+                "cross_attention_layers": [1],
+                "bos_token_id": tokenizer.bos_token_id,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+            },
+            vision_config=VISION
+            | {
+                "num_global_layers": 1,
+                "attention_heads": 2,
+                "vision_output_dim": 64,
+                "intermediate_layers_indices": [0],
+                "max_num_tiles": 2,
+                "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1]],
+            },
+            image_token_index=tokenizer.convert_tokens_to_ids("<|image|>"),
+        )
+    )
+    processor.save_pretrained(folder)
+    model.save_pretrained(folder)
+    return folder
+
+
+def _template(image: str) -> str:
+    """The chat template, with a family's own mark for a picture."""
+    return CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", image)
+
+
+def _text(tokenizer: Any) -> dict[str, Any]:
+    """A language model, in the words that most families have for it."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }

@@ -252,12 +252,16 @@ def test_florence_2_has_tasks_in_the_place_of_prompts(tmp_path, requests):
     backend.close()
 
 
-def test_other_families_go_the_same_way(tmp_path, requests):
-    folder = tiny_captioners.smolvlm(tmp_path / "tiny-smolvlm")
+@pytest.mark.parametrize("family", ["smolvlm", "llava", "gemma3", "mllama"])
+def test_other_families_go_the_same_way(family, tmp_path, requests):
+    """Untrained ones: what they say is nonsense, and the same in a batch, prompts padded, as alone."""
+    folder = getattr(tiny_captioners, family)(tmp_path / family)
     backend = open_backend("transformers", model=str(folder), device="cpu", max_tokens=4)
-    wide = replace(requests[0], image=requests[0].image.resize((200, 40)))
-    answers = backend.caption([*requests[:2], wide])
+    wide = replace(requests[0], image=requests[0].image.resize((200, 40)), prompt="Describe this image. Please.")
+    asked = [*requests[:2], wide]
+    answers = backend.caption(asked)
     assert {answer.kind for answer in answers} <= {"cut_off", "empty", None}
+    assert [backend.caption([one])[0] for one in asked] == answers
     backend.close()
 
 

@@ -171,6 +171,13 @@ def test_accumulated_batches_are_one_step(folder, tmp_path):
     assert "loss" in str(seen[0]) and "waiting for data" in str(seen[0]) and "left" in str(seen[0])
 
 
+def test_activations_computed_again_change_no_bit(folder, tmp_path):
+    for name, again in (("kept", False), ("again", True)):
+        run(folder, tmp_path / name, max_steps=2, gradient_checkpointing=again)
+    kept, again = (trained_weights(tmp_path / name, 2) for name in ("kept", "again"))
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
+
+
 def test_nothing_global_is_left_changed(folder, tmp_path):
     before = torch.random.get_rng_state()
     run(folder, tmp_path, max_steps=1)
