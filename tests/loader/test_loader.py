@@ -352,7 +352,10 @@ def test_pixel_cache_changes_no_bit(dataset, square, in_process):
         expected = [digest(b) for loader in [calotype.Loader(data, 3, in_process=True)] for _ in (0, 1) for b in loader]
         for limits in ({}, {"max_images": 5}, {"max_bytes": 1_500_000}) if in_process else ({"max_images": 5},):
             cache = calotype.pixel_cache.PixelCache(**limits)
-            with calotype.Loader(data.with_cache(cache), 3, in_process=in_process) as loader:
+            # Of two threads one may begin a picture of the second epoch while the other still has it of the first:
+            # where hits are counted, there is one.
+            threads = 1 if in_process else 2
+            with calotype.Loader(data.with_cache(cache), 3, in_process=in_process, threads=threads) as loader:
                 assert [digest(batch) for _ in (0, 1) for batch in loader] == expected
             if in_process:
                 assert len(cache) <= limits.get("max_images", 12)
