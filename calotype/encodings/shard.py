@@ -187,7 +187,8 @@ def read_header(fd: int, path: Path) -> Header:
         groups = list(_groups(document, 8 + length))
     except (ValueError, KeyError, TypeError, StoreError) as error:
         raise damaged(f"of its tensors: {error}") from None
-    return Header(groups=groups, brace=8 + end - 1, base=8 + length, size=size)
+    # Data come before the header that tells of them: a size that is looked up now has all that this header has.
+    return Header(groups=groups, brace=8 + end - 1, base=8 + length, size=os.fstat(fd).st_size)
 
 
 def _groups(document: dict[str, Any], base: int) -> Iterator[Group]:

@@ -13,6 +13,7 @@ import pytest
 from safetensors import safe_open
 from store_helpers import is_right, key, keys, put
 
+from calotype.encodings import shard as shards
 from calotype.encodings import writer as writing
 from calotype.encodings.prune import prune_store
 from calotype.encodings.shard import read_header
@@ -111,6 +112,23 @@ def test_two_writers_at_once_and_a_reader_that_refreshes(tmp_path, python):
     for store in (reader, EncodingStore(folder)):
         assert all(is_right(store, one) for name in writers for one in keys(range(80 * PUT), name))
     whole_by_safetensors(folder)
+
+
+def test_a_put_that_comes_while_its_shard_s_header_is_read(tmp_path, monkeypatch):
+    reader = EncodingStore(tmp_path, create=True)
+    with EncodingStore(tmp_path).writer() as writer:
+        put(writer, keys(range(PUT)))
+        read, puts = shards.pread_all, [keys(range(PUT, 2 * PUT))]
+
+        def read_after_a_put(fd, count, offset):
+            if offset == 8 and puts:
+                put(writer, puts.pop())
+            return read(fd, count, offset)
+
+        monkeypatch.setattr(shards, "pread_all", read_after_a_put)
+        reader.refresh()
+        assert not puts and not reader.damaged
+        assert all(is_right(reader, one) for one in keys(range(2 * PUT)))
 
 
 @pytest.fixture
