@@ -154,8 +154,8 @@ class Readable(Protocol):
     @property
     def nbytes(self) -> int: ...
 
-    def read_into(self, out: torch.Tensor, /) -> None:
-        """Fills a contiguous CPU tensor of this shape and dtype."""
+    def read_into(self, out: memoryview, /) -> None:
+        """Fills the memory of a contiguous tensor of this shape and dtype: `nbytes` bytes."""
         ...
 
 

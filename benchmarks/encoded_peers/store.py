@@ -32,7 +32,9 @@ _COMPONENTS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "va
 
 
 class AsKept(EncodedDataset):
-    """Batches hold what the store holds."""
+    """Batches hold what the store holds; `finish` is the trainer's, as where there is a GPU."""
+
+    finishes_in_trainer = True
 
     def finish(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         return dict(batch)

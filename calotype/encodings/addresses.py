@@ -18,7 +18,7 @@ from calotype.ledger import LedgerEntry
 from calotype.transforms import CaptionDraw
 from calotype.types import Geometry, SampleKey
 
-__all__ = ["Addresses", "Fingerprints", "Picture", "Variants"]
+__all__ = ["Addresses", "Fingerprints", "Outcome", "Picture", "Variants"]
 
 
 class Fingerprints(NamedTuple):
@@ -57,6 +57,17 @@ class Picture:
     geometry: Geometry
     variant: Variant | None
     key: bytes
+
+
+class Outcome(NamedTuple):
+    """All that decides what a picture becomes where its draws are listed or have variants."""
+
+    row: int
+    size: tuple[int, int] | None
+    """(height, width) of its bucket."""
+    flip: tuple[bool, bool]
+    """(horizontal, vertical)"""
+    variant: Variant | None
 
 
 class Addresses:
@@ -132,8 +143,8 @@ class Addresses:
         captions = self.dataset.manifest.captions_of(index)
         return self.dataset.caption_program.outcomes(captions, variants=self.variants.caption or 1)
 
-    def picture(self, key: SampleKey) -> Picture:
-        """The outcome that a sample shows.
+    def outcome(self, key: SampleKey) -> Outcome:
+        """Which outcome of its picture a sample shows.
 
         Raises:
             ImageError: The picture can't be read.
@@ -141,15 +152,30 @@ class Addresses:
         content = self.contents[key.index]
         if content is None:
             raise self.unreadable[key.index]
-        if key.size is None:
-            key = key._replace(size=self._size(key.index))
         program, seed = self.dataset.image_program, self._seed(key)
         variant = None
         if program.endless:
             count = self.variants.image or 1
             variant = Variant.drawn(_number(content), count, key, seed, Stream.IMAGE_VARIANT)
-        geometry = program.draw(content.size, key, seed, variant=variant)
-        return self._picture(key.index, content, geometry, variant)
+        size = self._size(key.index) if key.size is None else key.size
+        return Outcome(key.index, size, program.drawn_flip(key, seed), variant)
+
+    def picture(self, key: SampleKey) -> Picture:
+        """What a sample shows.
+
+        Raises:
+            ImageError: The picture can't be read.
+        """
+        return self.picture_of(self.outcome(key))
+
+    def picture_of(self, outcome: Outcome) -> Picture:
+        """The outcome of a picture that can be read, and its record's key."""
+        index, size, flip, variant = outcome
+        content = self.contents[index]
+        assert content is not None
+        # Flips and variants are decided: nothing else of the sample's key or seed plays a part any more.
+        program, key = self.dataset.image_program, SampleKey(index, size=size)
+        return self._picture(index, content, program.draw(content.size, key, 0, variant=variant, flip=flip), variant)
 
     def caption(self, key: SampleKey) -> CaptionDraw:
         """The caption that a sample has."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import torch
 
 from calotype.dataset import TextToImageDataset
 from calotype.draws import Stream, generator
-from calotype.encodings.addresses import Addresses, Fingerprints, Picture, Variants
+from calotype.encodings.addresses import Addresses, Fingerprints, Outcome, Picture, Variants
 from calotype.encodings.family import Family, sample_moments
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import scaling_key, unreadable_key
@@ -21,10 +21,16 @@ from calotype.encodings.store import EncodingStore
 from calotype.encodings.work import Work, find_work
 from calotype.errors import StoreError
 from calotype.ledger import LedgerEntry
-from calotype.transforms import Buckets, CaptionDraw
+from calotype.transforms import Buckets
 from calotype.types import Batch, SampleKey
 
 __all__ = ["EncodedDataset"]
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+_MOST_KNOWN = 1 << 17
+"""Pictures, texts and rows that a dataset remembers the parts of; some 100 MB of memory when it is full."""
 
 NOISE = "noise_seed"
 """The key of a sample's seed for the draw of its latents, until `finish` has drawn them."""
@@ -62,7 +68,7 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
     """
 
     tokenises = False
-    on_the_fly = False
+    finishes_in_trainer = False
 
     def __init__(
         self,
@@ -88,6 +94,7 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         self._scaling: dict[str, torch.Tensor] | None = None
         self._threads = threads
         self.record_cache: RecordCache | None = None
+        self._known = _Known()
         self._leave_out()
         self._begin(models)
 
@@ -151,24 +158,49 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
 
     def _described(self, key: int | SampleKey) -> dict[str, Any]:
         key = self.dataset.checked(key)
-        picture, draw = self.addresses.picture(key), self.addresses.caption(key)
-        picture_row, text_row = self._rows(key, picture, draw)
-        out: dict[str, Any] = {}
-        for field in self.store.layout(picture_row):
-            out[field.name] = StoredTensor(self.store, picture_row, field)
-        out[NOISE] = self._noise_seed(key)
-        fields = {field.name: field for field in self.store.layout(text_row)}
-        for text in self.family.texts:
-            length = self._text_length if text.mask is not None else None
-            stored = StoredTensor(self.store, text_row, fields[text.key], length=length)
-            out[text.key] = stored
-            if text.mask is not None:
-                mask = torch.zeros(stored.shape[0], dtype=text.mask_dtype or stored.dtype)
-                mask[: stored.length] = 1
-                out[text.mask] = mask
-        out |= self.family.conditioning(picture.geometry)
+        known = self._known
+        outcome, text = self.addresses.outcome(key), self._text(key)
+        picture = known.pictures.get(outcome)
+        if picture is None:
+            picture = known.remember(known.pictures, outcome, self._picture_parts(key, outcome))
+        words = known.texts.get(text)
+        if words is None:
+            words = known.remember(known.texts, text, self._text_parts(key, text))
+        tensors, conditioning = picture
+        out = {**tensors, NOISE: self._noise_seed(key), **words, **conditioning}
         if self.dataset.include:
-            out |= self.dataset.included(self.manifest[key.index], key.index, draw.text)
+            out |= self.dataset.included(self.manifest[key.index], key.index, text)
+        return out
+
+    def _text(self, key: SampleKey) -> str:
+        """The final caption of a sample."""
+        text = self._known.fixed_texts.get(key.index)
+        if text is None:
+            text = self.addresses.caption(key).text
+            if self.dataset.caption_program.fixed(self.manifest.captions_of(key.index)):
+                self._known.remember(self._known.fixed_texts, key.index, text)
+        return text
+
+    def _picture_parts(self, key: SampleKey, outcome: Outcome) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The tensors of a picture's record, and what else the model is told of it."""
+        picture = self.addresses.picture_of(outcome)
+        row = self._row(key, picture.key, "picture")
+        tensors = {field.name: StoredTensor(self.store, row, field) for field in self.store.layout(row)}
+        return tensors, self.family.conditioning(picture.geometry)
+
+    def _text_parts(self, key: SampleKey, text: str) -> dict[str, Any]:
+        """The tensors of a text's record, and their masks."""
+        row = self._row(key, self.addresses.text_key(text), "text")
+        fields = {field.name: field for field in self.store.layout(row)}
+        out: dict[str, Any] = {}
+        for item in self.family.texts:
+            length = self._text_length if item.mask is not None else None
+            stored = StoredTensor(self.store, row, fields[item.key], length=length)
+            out[item.key] = stored
+            if item.mask is not None:
+                mask = torch.zeros(stored.shape[0], dtype=item.mask_dtype or stored.dtype)
+                mask[: stored.length] = 1
+                out[item.mask] = mask
         return out
 
     def for_batch(self, keys: Sequence[SampleKey]) -> _Prepared:
@@ -216,19 +248,41 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         seed = self.seed if key.seed is None else key.seed
         return int(generator(seed, key, Stream.LATENT_NOISE).integers(2**63))
 
-    def _rows(self, key: SampleKey, picture: Picture, draw: CaptionDraw) -> tuple[int, int]:
-        found = [self.store.find_one(one) for one in (picture.key, self.addresses.text_key(draw.text))]
-        for row, what in zip(found, ("picture", "text"), strict=True):
-            if row < 0:
-                raise StoreError(
-                    f"{self.store.path}: the {what} of {self.manifest[key.index].id!r} (epoch {key.epoch}) is not "
-                    "there any more; run `calotype encode` again"
-                )
-        return found[0], found[1]
+    def _row(self, key: SampleKey, record: bytes, what: str) -> int:
+        row = self.store.find_one(record)
+        if row < 0:
+            raise StoreError(
+                f"{self.store.path}: the {what} of {self.manifest[key.index].id!r} (epoch {key.epoch}) is not "
+                "there any more; run `calotype encode` again"
+            )
+        return row
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_known": _Known()}  # a store numbers its rows anew where it arrives
+
+
+class _Known:
+    """What samples were made of before, so that it is not drawn, hashed and looked for again each epoch.
+
+    Only what is found again always: a picture's outcome, a text, and the caption of a row where nothing is drawn.
+    """
+
+    def __init__(self) -> None:
+        self.pictures: dict[Outcome, tuple[dict[str, Any], dict[str, Any]]] = {}
+        self.texts: dict[str, dict[str, Any]] = {}
+        self.fixed_texts: dict[int, str] = {}
+
+    def remember(self, known: dict[_K, _V], key: _K, value: _V) -> _V:
+        """Keeps it while there is room; what came first stays, since an epoch comes to each but once."""
+        if len(known) < _MOST_KNOWN:
+            known[key] = value
+        return value
 
 
 class _Prepared:
     """The samples of one batch, whose tensors are still to be read."""
+
+    alike = True
 
     def __init__(self, dataset: EncodedDataset, keys: Sequence[SampleKey]) -> None:
         self._dataset = dataset

@@ -151,9 +151,9 @@ def as_bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
     return tensor.detach().reshape(-1).view(torch.uint8).numpy()
 
 
-def memory_of(tensor: torch.Tensor) -> ctypes.Array[ctypes.c_char]:
-    """The same as a bare buffer, ten times as quickly: only for as long as the tensor lives."""
-    return (ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())
+def memory_of(tensor: torch.Tensor) -> memoryview:
+    """The same as a bare buffer, several times as quickly: only for as long as the tensor lives."""
+    return memoryview((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")
 
 
 def as_keys(keys: Iterable[bytes] | NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -56,7 +56,8 @@ class OnTheFlyDataset(EncodedDataset):
     how long the longest will be.
     """
 
-    on_the_fly = True
+    finishes_in_trainer = True
+    """What is missing is encoded by the models of that process."""
 
     def _begin(self, models: FrozenModels) -> None:
         self._models: FrozenModels | None = models
@@ -164,7 +165,7 @@ class OnTheFlyDataset(EncodedDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         """The loader process reads and decodes; models and writer stay with the trainer."""
-        return self.__dict__ | {"_models": None, "_writer": None}
+        return super().__getstate__() | {"_models": None, "_writer": None}
 
 
 def _loaded(value: Any) -> Any:

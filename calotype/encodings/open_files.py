@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from calotype.encodings.layout import Field
 from calotype.encodings.shard import FINISHED, OPEN
 
-__all__ = ["OpenFile", "OpenFiles", "Place"]
+__all__ = ["OpenFile", "OpenFiles", "Place", "Spot"]
 
 _FEWEST: Final = 64
 
@@ -39,6 +39,13 @@ class Place(NamedTuple):
     offset: int
     nbytes: int
     field: Field
+
+
+class Spot(NamedTuple):
+    """A place by its shard's name, for those who remember many: no file stays open for it."""
+
+    shard: str
+    offset: int
 
 
 class OpenFiles:

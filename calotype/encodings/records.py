@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
 import torch
 
-from calotype.encodings.layout import Field
+from calotype.encodings.layout import Field, memory_of
+from calotype.encodings.open_files import Spot
 from calotype.encodings.store import EncodingStore
 
 __all__ = ["RecordCache", "StoredTensor"]
@@ -15,6 +17,8 @@ __all__ = ["RecordCache", "StoredTensor"]
 class StoredTensor:
     """One tensor of a record. It satisfies `calotype.types.Readable`.
 
+    Whoever reads a record often keeps its tensors: each remembers where its bytes are once they were found right.
+
     Args:
         store: Where it is.
         row: Of the record.
@@ -22,31 +26,29 @@ class StoredTensor:
         length: Its first dimension is filled up with zeros to so many; None takes it as it is.
     """
 
-    __slots__ = ("_name", "_padded", "_row", "_store", "dtype", "length", "shape")
+    __slots__ = ("_bytes", "_name", "_row", "_spot", "_store", "dtype", "length", "nbytes", "shape")
 
     def __init__(self, store: EncodingStore, row: int, field: Field, *, length: int | None = None) -> None:
         self._store, self._row, self._name = store, row, field.name
-        self._padded = length is not None
-        self.length = field.shape[0]
+        self._bytes = field.nbytes
+        self._spot: Spot | None = None
+        self.length = field.shape[0] if field.shape else 0
         """Of the first dimension as it is kept."""
         self.dtype: torch.dtype = field.dtype
         self.shape: tuple[int, ...] = field.shape if length is None else (length, *field.shape[1:])
+        self.nbytes: int = prod(self.shape) * self.dtype.itemsize
 
-    @property
-    def nbytes(self) -> int:
-        return prod(self.shape) * self.dtype.itemsize
-
-    def read_into(self, out: torch.Tensor) -> None:
-        """Fills `out`, a contiguous CPU tensor of this shape and dtype.
+    def read_into(self, out: memoryview) -> None:
+        """Fills the memory of a contiguous tensor of this shape and dtype.
 
         Raises:
             StoreError: The record is damaged; names the shard.
         """
-        if not self._padded:
-            self._store.read_into(self._row, self._name, out)
-            return
-        self._store.read_into(self._row, self._name, out[: self.length])
-        out[self.length :].zero_()
+        kept = out if self._bytes == self.nbytes else out[: self._bytes]
+        if self._spot is None or not self._store.read_spot(self._spot, kept):
+            self._spot = self._store.read_bytes(self._row, self._name, kept)
+        if kept is not out:
+            np.frombuffer(out, np.uint8)[self._bytes :] = 0
 
     @property
     def place(self) -> tuple[int, str]:
@@ -56,7 +58,7 @@ class StoredTensor:
     def load(self) -> torch.Tensor:
         """The tensor in memory of its own."""
         out = torch.empty(self.shape, dtype=self.dtype)
-        self.read_into(out)
+        self.read_into(memory_of(out))
         return out
 
 

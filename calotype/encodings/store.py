@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -26,13 +26,10 @@ from calotype.encodings.folder import check_format, create_folder
 from calotype.encodings.index import Contents, Records
 from calotype.encodings.known import KnownShards
 from calotype.encodings.layout import KEY_BYTES, Field, Layout, as_keys, checksum, memory_of
-from calotype.encodings.open_files import OpenFiles, Place
+from calotype.encodings.open_files import OpenFiles, Place, Spot
 from calotype.encodings.recover import finish_dead_writers
 from calotype.encodings.writer import HEADER_BYTES, SHARD_BYTES, Put, ShardWriter
 from calotype.errors import ConfigError, StoreError
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 __all__ = ["EncodingStore", "Verify"]
 
@@ -180,7 +177,9 @@ class EncodingStore:
 
     def shard(self, row: int) -> str:
         """The name of the shard that holds a record, without ending."""
-        part, row = self._part(row)
+        return self._shard_of(*self._part(row))
+
+    def _shard_of(self, part: Records, row: int) -> str:
         return part.shards[int(part.groups[part.group[row], 0])]
 
     def _part(self, row: int) -> tuple[Records, int]:
@@ -211,27 +210,45 @@ class EncodingStore:
             StoreError: The shard is damaged or gone, the bytes are not those that were written, or `out` is not of the
                 tensor's dtype and shape.
         """
-        place, part, row, number = self._place(row, field)
-        wanted = place.field
+        wanted = self._place(row, field)[0].field
         if out.dtype != wanted.dtype or out.shape != wanted.shape or not out.is_contiguous() or not out.is_cpu:
             strided = "" if out.is_contiguous() else ", not contiguous"
             raise StoreError(
                 f"{field}: found a tensor of {out.dtype}, {tuple(out.shape)}, on {out.device}{strided}, to read it "
                 f"into; expected {wanted.dtype}, {wanted.shape}, on the CPU, contiguous"
             )
-        data = memory_of(out)
+        self.read_bytes(row, field, memory_of(out))
+
+    def read_bytes(self, row: int, field: str, data: memoryview) -> Spot | None:
+        """As `read_into`, into bare memory of the tensor's size; says where it is, if that is worth remembering.
+
+        Raises:
+            StoreError: The shard is damaged or gone, or the bytes are not those that were written.
+        """
+        place, part, row, number = self._place(row, field)
         self._fill(part, row, place, data)
         if self.verify == "never":
-            return
+            return Spot(self._shard_of(part, row), place.offset)
         if self.verify == "always" or not part.verified.item(row) >> number & 1:
             _, which, count, offset = part.groups[part.group.item(row)].tolist()
             layout = part.layouts[which]
             table = offset + count * layout.nbytes + part.slot.item(row) * layout.table_width
             expected = bytearray(8)
-            self._fill(part, row, Place(place.file, table + KEY_BYTES + 8 * number, 8, wanted), expected)
+            self._fill(part, row, Place(place.file, table + KEY_BYTES + 8 * number, 8, place.field), expected)
             if checksum(part.keys[row].tobytes(), layout.seeds[number], data) != int.from_bytes(expected, "little"):
                 raise self._damage(part, row, f"its {field} is not what was written: the checksum differs")
             part.verified[row] |= np.uint64(1 << number)
+        return None if self.verify == "always" else Spot(self._shard_of(part, row), place.offset)
+
+    def read_spot(self, spot: Spot, data: memoryview) -> bool:
+        """Reads what `read_bytes` found once, with nothing in between; False where it can't, and `read_bytes` says why.
+
+        No checksum is asked for: it was right, or nobody wanted it.
+        """
+        try:
+            return os.preadv(self._files.get(spot.shard).fd, (data,), spot.offset) == len(data)
+        except OSError:
+            return False
 
     def get(self, row: int) -> dict[str, torch.Tensor]:
         """A record's tensors, in new memory.
@@ -270,7 +287,7 @@ class EncodingStore:
             raise self._damage(part, inner, "its shard is gone")
         self._moved[row] = again
 
-    def _fill(self, part: Records, row: int, place: Place, data: Buffer) -> None:
+    def _fill(self, part: Records, row: int, place: Place, data: memoryview | bytearray) -> None:
         try:
             done = os.preadv(place.file.fd, [data], place.offset)
             while done < place.nbytes:
@@ -283,7 +300,7 @@ class EncodingStore:
 
     def _damage(self, part: Records, row: int, what: str) -> StoreError:
         key = part.keys[row].tobytes()
-        shard = part.shards[int(part.groups[part.group[row], 0])]
+        shard = self._shard_of(part, row)
         return StoreError(
             f"{self._shards / shard}.safetensors: record {key.hex()}: {what}. 'calotype cache verify --drop "
             f"{self.path}' finds all that is damaged and marks it, and encoding again makes just that anew",

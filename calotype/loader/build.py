@@ -47,6 +47,8 @@ class BatchBuilder:
         self._lock = threading.Lock()
         self._first: dict[str, Any] | None = None
         self._stacked: dict[str, torch.Tensor] = {}
+        self._memories: dict[str, memoryview] = {}
+        """The same as bytes, where samples are still to be read."""
         self._lists: dict[str, list[Any]] = {}
 
     def put(self, place: int, sample: Mapping[str, Any]) -> None:
@@ -62,13 +64,13 @@ class BatchBuilder:
         if not _fits(self._first, sample):
             check_same(self._first, {key: _described(v) if _is_readable(v) else v for key, v in sample.items()})
         for key, value in sample.items():
-            if key in self._stacked:
-                if isinstance(value, torch.Tensor):
-                    self._stacked[key][place].copy_(value)
-                else:
-                    value.read_into(self._stacked[key][place])
-            else:
+            if key not in self._stacked:
                 self._lists[key][place] = value
+            elif isinstance(value, torch.Tensor):
+                self._stacked[key][place].copy_(value)
+            else:
+                size = value.nbytes
+                value.read_into(self._memories[key][place * size : (place + 1) * size])
 
     def finish(self) -> tuple[dict[str, torch.Tensor], Batch]:
         """(tensors in the batch's memory, everything else), once all samples are in."""
@@ -85,6 +87,8 @@ class BatchBuilder:
         for key, tensor, part in zip(keys, tensors, parts, strict=True):
             shape = (self._size, *tensor.shape)
             self._stacked[key] = part[: prod(shape) * tensor.dtype.itemsize].view(tensor.dtype).view(shape)
+            if not isinstance(tensor, torch.Tensor):
+                self._memories[key] = part.numpy().data
         self._lists = {key: [None] * self._size for key in sample if key not in self._stacked}
         self._first = {key: _described(value) for key, value in sample.items()}
 

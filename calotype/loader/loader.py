@@ -133,8 +133,7 @@ class Loader:
             threads=threads if threads is not None else _default_threads(),
             prefetch=prefetch,
             on_error=on_error,
-            # What is encoded on the fly is encoded by the models of this process.
-            finish=self.device.type == "cpu" and not getattr(dataset, "on_the_fly", False),
+            finish=self.device.type == "cpu" and not getattr(dataset, "finishes_in_trainer", False),
         )
         self._in_process = in_process or sys.platform == "win32"
         self._copier = DeviceCopier(self.device)

@@ -13,6 +13,7 @@ Loader to trainer: `Ready`, followed by a file descriptor when its slot is new t
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import signal
@@ -106,6 +107,7 @@ def main(fd: int) -> None:
     except Exception as error:
         connection.send(_failed(-1, error))
         return
+    gc.freeze()  # the dataset stays for good: no collection need look through it
     inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, inbox), daemon=True).start()
     _Server(setup, connection, inbox).run()

@@ -29,7 +29,9 @@ class Preparable(Protocol):
     """What the loader needs of a dataset.
 
     One that `tokenises` also has `caption` and `truncated`, which tell of texts that are cut. One with `for_batch` is
-    asked, for the keys of each batch, what prepares that batch.
+    asked, for the keys of each batch, what prepares that batch. Where samples are `alike`, none takes much longer than
+    another, and each thread gets its share of a batch at once. One that `finishes_in_trainer` has its batches finished
+    there, also where there is no other device.
     """
 
     def __len__(self) -> int: ...
@@ -59,10 +61,10 @@ class _Job:
     cursor: Cursor
     memory: Memory
     builder: BatchBuilder
-    samples: list[Future[list[LedgerEntry]]]
+    shares: list[Future[list[LedgerEntry]]]
 
     def done(self) -> bool:
-        return all(sample.done() for sample in self.samples)
+        return all(share.done() for share in self.shares)
 
 
 class Producer:
@@ -91,6 +93,7 @@ class Producer:
     ) -> None:
         self._dataset, self._plan, self._on_error = dataset, plan, on_error
         self._finish, self._on_ready = finish, on_ready
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="calotype")
         self._jobs: deque[_Job] = deque()
         self._cursor = Cursor()
@@ -104,12 +107,12 @@ class Producer:
     def seek(self, cursor: Cursor) -> list[Memory]:
         """Makes `cursor` the next step to begin; what was begun is given up, and its memory returned."""
         for job in self._jobs:
-            for sample in job.samples:
-                sample.cancel()
+            for share in job.shares:
+                share.cancel()
         for job in self._jobs:
-            for sample in job.samples:
-                if not sample.cancelled():
-                    sample.exception()  # waits: nobody may write to its memory any more
+            for share in job.shares:
+                if not share.cancelled():
+                    share.exception()  # waits: nobody may write to its memory any more
         memories = [job.memory for job in self._jobs]
         self._jobs.clear()
         self._cursor = cursor
@@ -123,15 +126,17 @@ class Producer:
         builder = BatchBuilder(len(keys := plan[cursor.step]), memory)
         for_batch = getattr(self._dataset, "for_batch", None)
         dataset: Preparable = self._dataset if for_batch is None else for_batch(keys)
-        samples = [
-            self._pool.submit(self._make, dataset, builder, plan, cursor.step, place, key)
-            for place, key in enumerate(keys)
+        places = list(enumerate(keys))
+        share = -(-len(places) // self._threads) if getattr(dataset, "alike", False) else 1
+        shares = [
+            self._pool.submit(self._make, dataset, builder, plan, cursor.step, places[start : start + share])
+            for start in range(0, len(places), share)
         ]
-        job = _Job(cursor=cursor, memory=memory, builder=builder, samples=samples)
+        job = _Job(cursor=cursor, memory=memory, builder=builder, shares=shares)
         self._jobs.append(job)
         if (on_ready := self._on_ready) is not None:
-            for sample in samples:
-                sample.add_done_callback(lambda _: on_ready() if job.done() else None)
+            for one in shares:
+                one.add_done_callback(lambda _: on_ready() if job.done() else None)
         if cursor.step + 1 < len(plan):
             self._cursor = Cursor(epoch=cursor.epoch, step=cursor.step + 1, history=cursor.history)
         else:
@@ -148,7 +153,7 @@ class Producer:
             Exception: Whatever the dataset raised that is not one unreadable picture.
         """
         job = self._jobs[0]
-        notes = [note for sample in job.samples for note in sample.result()]
+        notes = [note for share in job.shares for note in share.result()]
         tensors, rest = job.builder.finish()
         self._jobs.popleft()  # not before: a step that fails stays, for `seek` to give its memory back
         return Made(cursor=job.cursor, memory=job.memory, tensors=tensors, rest=rest, notes=notes)
@@ -163,6 +168,16 @@ class Producer:
         return self._epoch[1]
 
     def _make(
+        self,
+        dataset: Preparable,
+        builder: BatchBuilder,
+        plan: EpochPlan,
+        step: int,
+        places: list[tuple[int, SampleKey]],
+    ) -> list[LedgerEntry]:
+        return [note for place, key in places for note in self._make_one(dataset, builder, plan, step, place, key)]
+
+    def _make_one(
         self, dataset: Preparable, builder: BatchBuilder, plan: EpochPlan, step: int, place: int, wanted: SampleKey
     ) -> list[LedgerEntry]:
         notes: list[LedgerEntry] = []

@@ -190,6 +190,10 @@ class CaptionProgram:
         gone = tuple(Part(part.text, "dropped") for part in made.parts)
         return replace(made, text="", parts=gone, dropped=True)
 
+    def fixed(self, captions: Sequence[str]) -> bool:
+        """Whether `draw` gives these captions the same text every time."""
+        return self.drop == 0.0 and not self.endless and len(self._choices(captions)) == 1
+
     def outcomes(self, captions: Sequence[str], *, variants: int) -> dict[str, float]:
         """Every text that `draw(…, variants=variants)` can give, and its probability.
 

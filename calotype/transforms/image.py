@@ -220,7 +220,8 @@ class ImageProgram:
             return make_geometry(
                 original_size, original_size, (height, width), place=None, angle=0.0, flip=(False, False)
             )
-        # Always the same number of draws in the same order, whatever is switched on; none where nothing asks for one.
+        # Always the same number of draws in the same order, whatever is switched on (`drawn_flip` takes the first two);
+        # none where nothing asks for one.
         fixed = self.fixed_geometry and not self.horizontal_flip and not self.vertical_flip
         draws = [0.0] * 6 if fixed else generator(seed, key, Stream.GEOMETRY).random(6).tolist()
         if flip is None:
@@ -240,6 +241,13 @@ class ImageProgram:
             part = (part[0] * side, part[1] * side)
             place = (draws[4], draws[5])
         return make_geometry(original_size, target_size, part, place=place, angle=angle, flip=flip)
+
+    def drawn_flip(self, key: SampleKey, seed: int) -> tuple[bool, bool]:
+        """The (horizontal, vertical) that `draw` gives a sample, without the rest of its geometry."""
+        if len(flips := self.flips) == 1:
+            return flips[0]
+        across, down = generator(seed, key, Stream.GEOMETRY).random(2).tolist()
+        return across < self.horizontal_flip, down < self.vertical_flip
 
     def _target_size(self, original_size: tuple[int, int], key: SampleKey) -> tuple[int, int]:
         if key.size is not None:

@@ -155,6 +155,44 @@ def test_other_families(folder, tmp_path, name):
             assert not batch["prompt_embeds"][row, count:].any()
 
 
+@pytest.mark.parametrize("options", [FLIPS, ENDLESS, {}], ids=["flips", "variants", "nothing drawn"])
+def test_what_is_remembered_of_a_sample_changes_no_bit(folder, tmp_path, monkeypatch, options):
+    variants = Variants(image=2, caption=2) if options is ENDLESS else Variants()
+    job, _ = run(folder, tmp_path / "store", variants=variants, **options)
+    remembers, forgets = encoded(job), encoded(job)
+    wanted = [SampleKey(index, epoch, seed=seed) for seed in (None, 7) for epoch in range(6) for index in range(4)]
+    got = [digest(remembers[key]) for key in wanted for _ in range(2)]
+    assert remembers._known.pictures and remembers._known.texts
+    assert bool(remembers._known.fixed_texts) == (not options)
+    monkeypatch.setattr("calotype.encodings.dataset._MOST_KNOWN", 0)
+    assert got == [digest(forgets[key]) for key in wanted for _ in range(2)]
+    assert not forgets._known.pictures and not forgets._known.texts
+    assert not pickle.loads(pickle.dumps(remembers))._known.pictures
+
+
+def test_a_record_that_was_read_is_still_found_when_its_shard_is_pruned_or_broken(folder, tmp_path):
+    job, _ = run(folder, tmp_path / "store", **FLIPS)
+    dataset = encoded(job)
+    key = SampleKey(0)
+    stored = dataset.prepare(key)["moments"]
+    first = stored.load()
+    assert stored._spot is not None
+    dataset.store._files._files.clear()  # as when many shards are read: the descriptor is given up
+    shard = dataset.store.path / "shards" / f"{stored._spot.shard}.safetensors"
+    torch.testing.assert_close(stored.load(), first, rtol=0, atol=0)
+    dataset.store._files._files.clear()
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: stored._spot.offset + 8])
+    with pytest.raises(StoreError, match=f"{stored._spot.shard}.*truncated"):
+        stored.load()
+    dataset.store._files._files.clear()
+    shard.unlink()
+    with pytest.raises(StoreError, match="its shard is gone"):
+        stored.load()
+    shard.write_bytes(whole)
+    torch.testing.assert_close(stored.load(), first, rtol=0, atol=0)
+
+
 def test_what_is_not_encoded_is_an_error_that_names_the_command(folder, job, tmp_path):
     with pytest.raises(StoreError, match=r"7 pictures and 8 texts of 15 records.*calotype encode.*on_the_fly"):
         encoded(make_job(folder, tmp_path / "store"))

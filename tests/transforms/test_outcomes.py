@@ -148,3 +148,33 @@ def test_colours_of_a_variant_are_the_same_every_epoch():
 )
 def test_endless_options_are_named(program, names):
     assert program.endless == names
+
+
+@pytest.mark.parametrize(
+    ("options", "captions"),
+    [
+        ({}, CAPTIONS),
+        ({}, CAPTIONS[:1]),
+        ({}, ()),
+        ({"choose": "first", "trigger": "sks"}, CAPTIONS),
+        ({"choose": [0, 1]}, CAPTIONS),
+        ({"drop": 0.3}, CAPTIONS[:1]),
+        ({"shuffle_parts": 0.5}, CAPTIONS[:1]),
+        ({"custom": str.upper}, CAPTIONS[:1]),
+        ({"custom": lambda text, rng: f"{text} {rng.integers(3)}"}, CAPTIONS[:1]),
+    ],
+    ids=str,
+)
+def test_a_caption_is_fixed_when_no_draw_changes_it(options, captions):
+    program = CaptionProgram(**options)
+    texts = {program.draw(captions, SampleKey(5, epoch), 7).text for epoch in range(100)}
+    assert program.fixed(captions) == (len(texts) == 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"horizontal_flip": 0.5}, {"horizontal_flip": 0.3, "vertical_flip": 1.0}])
+def test_the_flip_alone_is_that_of_the_whole_geometry(options):
+    for more in ({}, {"random_crop": {"scale": [0.5, 1.0]}}, {"rotate": 10}):
+        program = ImageProgram(resize=(64, 64), **options, **more)
+        for epoch in range(50):
+            key = SampleKey(3, epoch)
+            assert program.drawn_flip(key, 7) == program.draw((100, 80), key, 7).flip
