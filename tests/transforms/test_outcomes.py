@@ -163,7 +163,7 @@ def test_endless_options_are_named(program, names):
         ({"custom": str.upper}, CAPTIONS[:1]),
         ({"custom": lambda text, rng: f"{text} {rng.integers(3)}"}, CAPTIONS[:1]),
     ],
-    ids=str,
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else str(len(value)),
 )
 def test_a_caption_is_fixed_when_no_draw_changes_it(options, captions):
     program = CaptionProgram(**options)
