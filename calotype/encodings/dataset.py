@@ -174,11 +174,13 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
 
     def _text(self, key: SampleKey) -> str:
         """The final caption of a sample."""
-        text = self._known.fixed_texts.get(key.index)
+        known = self._known.fixed_texts
+        text = known.get(key.index)
         if text is None:
             text = self.addresses.caption(key).text
-            if self.dataset.caption_program.fixed(self.manifest.captions_of(key.index)):
-                self._known.remember(self._known.fixed_texts, key.index, text)
+            if key.index not in known:  # whether it is fixed is asked once
+                fixed = self.dataset.caption_program.fixed(self.manifest.captions_of(key.index))
+                self._known.remember(known, key.index, text if fixed else None)
         return text
 
     def _picture_parts(self, key: SampleKey, outcome: Outcome) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -270,7 +272,8 @@ class _Known:
     def __init__(self) -> None:
         self.pictures: dict[Outcome, tuple[dict[str, Any], dict[str, Any]]] = {}
         self.texts: dict[str, dict[str, Any]] = {}
-        self.fixed_texts: dict[int, str] = {}
+        self.fixed_texts: dict[int, str | None] = {}
+        """By row; None where it is drawn."""
 
     def remember(self, known: dict[_K, _V], key: _K, value: _V) -> _V:
         """Keeps it while there is room; what came first stays, since an epoch comes to each but once."""

@@ -210,14 +210,15 @@ class EncodingStore:
             StoreError: The shard is damaged or gone, the bytes are not those that were written, or `out` is not of the
                 tensor's dtype and shape.
         """
-        wanted = self._place(row, field)[0].field
+        found = self._place(row, field)
+        wanted = found[0].field
         if out.dtype != wanted.dtype or out.shape != wanted.shape or not out.is_contiguous() or not out.is_cpu:
             strided = "" if out.is_contiguous() else ", not contiguous"
             raise StoreError(
                 f"{field}: found a tensor of {out.dtype}, {tuple(out.shape)}, on {out.device}{strided}, to read it "
                 f"into; expected {wanted.dtype}, {wanted.shape}, on the CPU, contiguous"
             )
-        self.read_bytes(row, field, memory_of(out))
+        self._read(*found, memory_of(out))
 
     def read_bytes(self, row: int, field: str, data: memoryview) -> Spot | None:
         """As `read_into`, into bare memory of the tensor's size; says where it is, if that is worth remembering.
@@ -225,7 +226,9 @@ class EncodingStore:
         Raises:
             StoreError: The shard is damaged or gone, or the bytes are not those that were written.
         """
-        place, part, row, number = self._place(row, field)
+        return self._read(*self._place(row, field), data)
+
+    def _read(self, place: Place, part: Records, row: int, number: int, data: memoryview) -> Spot | None:
         self._fill(part, row, place, data)
         if self.verify == "never":
             return Spot(self._shard_of(part, row), place.offset)
@@ -236,7 +239,7 @@ class EncodingStore:
             expected = bytearray(8)
             self._fill(part, row, Place(place.file, table + KEY_BYTES + 8 * number, 8, place.field), expected)
             if checksum(part.keys[row].tobytes(), layout.seeds[number], data) != int.from_bytes(expected, "little"):
-                raise self._damage(part, row, f"its {field} is not what was written: the checksum differs")
+                raise self._damage(part, row, f"its {place.field.name} is not what was written: the checksum differs")
             part.verified[row] |= np.uint64(1 << number)
         return None if self.verify == "always" else Spot(self._shard_of(part, row), place.offset)
 

@@ -220,14 +220,14 @@ class ImageProgram:
             return make_geometry(
                 original_size, original_size, (height, width), place=None, angle=0.0, flip=(False, False)
             )
-        # Always the same number of draws in the same order, whatever is switched on (`drawn_flip` takes the first two);
-        # none where nothing asks for one.
-        fixed = self.fixed_geometry and not self.horizontal_flip and not self.vertical_flip
-        draws = [0.0] * 6 if fixed else generator(seed, key, Stream.GEOMETRY).random(6).tolist()
         if flip is None:
-            flip = (draws[0] < self.horizontal_flip, draws[1] < self.vertical_flip)
-        if variant is not None:
-            draws = variant.generator(Stream.GEOMETRY).random(6).tolist()
+            flip = self.drawn_flip(key, seed)
+        # Always the same number of draws in the same order, whatever is switched on (the first two are the flips');
+        # none where nothing asks for one.
+        draws = [0.0] * 6
+        if not self.fixed_geometry:
+            rng = generator(seed, key, Stream.GEOMETRY) if variant is None else variant.generator(Stream.GEOMETRY)
+            draws = rng.random(6).tolist()
         angle = self.rotate[0] + (self.rotate[1] - self.rotate[0]) * draws[2]
         target_size = self._target_size(original_size, key)
         if not self._crops and (key.size is None or target_size == self.resize):
