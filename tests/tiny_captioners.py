@@ -45,6 +45,9 @@ VISION = {
 }
 """A vision tower, in the words that most families have for it."""
 
+SQUARE = {"height": VISION["image_size"], "width": VISION["image_size"]}
+"""Of the pictures that it sees."""
+
 
 def photos() -> list[Path]:
     """The photos that the captioner knows."""
@@ -59,9 +62,7 @@ def qwen2_vl(folder: Path) -> Path:
     torch.manual_seed(0)
     model = Qwen2VLForConditionalGeneration(_config(processor.tokenizer))
     _train(model, processor)
-    processor.save_pretrained(folder)
-    model.save_pretrained(folder)
-    return folder
+    return _saved(folder, processor, model)
 
 
 def _processor() -> Any:
@@ -190,9 +191,7 @@ def florence2(folder: Path) -> Path:
             image_token_id=tokenizer.image_token_id,
         )
     )
-    processor.save_pretrained(folder)
-    model.save_pretrained(folder)
-    return folder
+    return _saved(folder, processor, model)
 
 
 def smolvlm(folder: Path) -> Path:
@@ -222,9 +221,7 @@ def smolvlm(folder: Path) -> Path:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    processor.save_pretrained(folder)
-    model.save_pretrained(folder)
-    return folder
+    return _saved(folder, processor, model)
 
 
 def llava(folder: Path) -> Path:
@@ -239,9 +236,8 @@ def llava(folder: Path) -> Path:
 
     tokenizer = AutoTokenizer.from_pretrained(real_tokenizers.tokenizer("qwen_image"))
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    size = {"height": VISION["image_size"], "width": VISION["image_size"]}
     processor = LlavaProcessor(
-        image_processor=CLIPImageProcessor(size=size, crop_size=size),
+        image_processor=CLIPImageProcessor(size=SQUARE, crop_size=SQUARE),
         tokenizer=tokenizer,
         patch_size=VISION["patch_size"],
         vision_feature_select_strategy="default",
@@ -257,9 +253,7 @@ def llava(folder: Path) -> Path:
             vision_feature_layer=-1,
         )
     )
-    processor.save_pretrained(folder)
-    model.save_pretrained(folder)
-    return folder
+    return _saved(folder, processor, model)
 
 
 def gemma3(folder: Path) -> Path:
@@ -279,7 +273,7 @@ def gemma3(folder: Path) -> Path:
     }
     tokenizer = AutoTokenizer.from_pretrained(real_tokenizers.tokenizer("qwen_image"), extra_special_tokens=special)
     processor = Gemma3Processor(
-        image_processor=Gemma3ImageProcessor(size={"height": VISION["image_size"], "width": VISION["image_size"]}),
+        image_processor=Gemma3ImageProcessor(size=SQUARE),
         tokenizer=tokenizer,
         image_seq_length=4,
         chat_template=_template("<start_of_image>"),
@@ -294,9 +288,7 @@ def gemma3(folder: Path) -> Path:
             **{f"{name}_index": tokenizer.convert_tokens_to_ids(token) for name, token in special.items()},
         )
     )
-    processor.save_pretrained(folder)
-    model.save_pretrained(folder)
-    return folder
+    return _saved(folder, processor, model)
 
 
 def mllama(folder: Path) -> Path:
@@ -312,9 +304,7 @@ def mllama(folder: Path) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(real_tokenizers.tokenizer("qwen_image"), bos_token="<|endoftext|>")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|image|>"]})
     processor = MllamaProcessor(
-        image_processor=MllamaImageProcessor(
-            size={"height": VISION["image_size"], "width": VISION["image_size"]}, max_image_tiles=2
-        ),
+        image_processor=MllamaImageProcessor(size=SQUARE, max_image_tiles=2),
         tokenizer=tokenizer,
         chat_template=_template("<|image|>"),
     )
@@ -340,6 +330,10 @@ def mllama(folder: Path) -> Path:
             image_token_index=tokenizer.convert_tokens_to_ids("<|image|>"),
         )
     )
+    return _saved(folder, processor, model)
+
+
+def _saved(folder: Path, processor: Any, model: Any) -> Path:
     processor.save_pretrained(folder)
     model.save_pretrained(folder)
     return folder
