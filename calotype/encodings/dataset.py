@@ -285,10 +285,9 @@ class _Known:
 class _Prepared:
     """The samples of one batch, whose tensors are still to be read."""
 
-    alike = True
-
     def __init__(self, dataset: EncodedDataset, keys: Sequence[SampleKey]) -> None:
         self._dataset = dataset
+        self.only_reads = dataset.record_cache is None
         self._samples: dict[SampleKey, dict[str, Any]] = {}
         for key in keys:
             with suppress(Exception):  # it comes again in `prepare`, where the loader knows what to do with it

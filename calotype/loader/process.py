@@ -9,22 +9,27 @@ It is started as a plain `python -c`, not through `multiprocessing`: so the trai
 
 Messages, pickled, trainer to loader: `int` gives back the slot of that number, `Seek` moves the stream.
 Loader to trainer: `Ready`, followed by a file descriptor when its slot is new to the trainer, or `Failed`.
+There is little in them, and little code around them: where a batch is megabytes that are copied, the processor's caches
+hold nothing of Python in between, and each line takes several times as long as in a loop of its own.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-import queue
+import pickle
+import select
 import signal
 import subprocess
 import sys
 import threading
 import traceback
+from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
-from typing import Any
+from typing import Any, NamedTuple
 
 import cloudpickle
 import torch
@@ -32,11 +37,11 @@ from numpy.typing import NDArray
 
 from calotype.ledger import LedgerEntry
 from calotype.loader.plan import Cursor, Plan
-from calotype.loader.produce import OnError, Preparable, Producer
-from calotype.loader.slots import LEASES, Slot
+from calotype.loader.produce import OnError, Preparable, Producer, Share
+from calotype.loader.slots import LEASES, Place, Slot
 from calotype.types import Batch
 
-__all__ = ["Failed", "Ready", "Seek", "Setup", "launch"]
+__all__ = ["Failed", "Ready", "Seek", "Setup", "launch", "send"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,38 +56,39 @@ class Setup:
     finish: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seek:
+class Seek(NamedTuple):
     """Go on from `cursor`. Batches that were under way belong to an older generation, and are dropped."""
 
     generation: int
     cursor: Cursor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
+class Ready(NamedTuple):
     """A batch is in a slot."""
 
     generation: int
-    cursor: Cursor
     slot: int
-    size: int
-    fresh: bool
-    tensors: dict[str, tuple[torch.dtype, tuple[int, ...], int, int]]
-    """key → dtype, shape, offset and bytes in the slot."""
+    fresh: int
+    """Bytes of the slot's memory when it is new to the trainer, else 0."""
+    places: dict[str, Place] | None
+    """Where the tensors are; None when that is as for the slot's batch before."""
     small: dict[str, NDArray[Any]]
     """Tensors made of a value a sample, such as numbers: by value, since torch would send a descriptor for each."""
     rest: Batch
     notes: list[LedgerEntry]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
+class Failed(NamedTuple):
     """The dataset raised something that ends the epoch."""
 
     generation: int
     error: BaseException
     traceback: str
+
+
+def send(connection: Connection, message: object) -> None:
+    """Sends a message that holds no tensors; as `connection.send`, which looks for them at some length."""
+    connection.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
 
 
 def launch(setup: Setup, far_end: int) -> subprocess.Popen[bytes]:
@@ -105,109 +111,150 @@ def main(fd: int) -> None:
     except EOFError:
         return
     except Exception as error:
-        connection.send(_failed(-1, error))
+        send(connection, _failed(-1, error))
         return
     gc.freeze()  # the dataset stays for good: no collection need look through it
-    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, inbox), daemon=True).start()
-    _Server(setup, connection, inbox).run()
+    server = _Server(setup, connection)
+    for number in range(setup.threads):
+        threading.Thread(target=server.work, name=f"calotype_{number}", daemon=True).start()
+    _watch(connection)
 
 
-def _listen(connection: Connection, inbox: queue.SimpleQueue[Any]) -> None:
-    """Takes in messages at once; leaves with the trainer.
+def _watch(connection: Connection) -> None:
+    """Leaves with the trainer, whatever the threads are about.
 
-    The socket closes when the trainer goes, unless a process that it forked holds it open too: then
-    this process's parent has changed.
+    The socket is hung up when the trainer goes, unless a process that it forked holds it open too: then this process's
+    parent has changed.
     """
     parent = os.getppid()
-    try:
-        while True:
-            if connection.poll(2.0):
-                inbox.put(connection.recv())
-            elif os.getppid() != parent:
-                break
-    except (EOFError, OSError):
+    hung_up = select.poll()
+    hung_up.register(connection.fileno(), getattr(select, "POLLRDHUP", select.POLLHUP))
+    while not hung_up.poll(2000) and os.getppid() == parent:
         pass
     os._exit(0)
 
 
 class _Server:
-    def __init__(self, setup: Setup, connection: Connection, inbox: queue.SimpleQueue[Any]) -> None:
-        self._connection, self._inbox = connection, inbox
+    """Threads that are all alike: each listens, begins steps, does its share of one, and sends what it completed.
+
+    There is no thread that tells the others what to do. It would have to wake up for every batch, take the
+    interpreter's lock from those that read, and make the system move them from core to core.
+    """
+
+    def __init__(self, setup: Setup, connection: Connection) -> None:
+        self._connection = connection
         self._slots = [Slot(number) for number in range(setup.prefetch + LEASES)]
         self._free = list(self._slots)
+        self._shares: deque[Share] = deque()
         self._producer = Producer(
             setup.dataset,
             setup.plan,
             threads=setup.threads,
             on_error=setup.on_error,
             finish=setup.finish,
-            on_ready=lambda: inbox.put(None),
+            on_ready=self._send_ready,
         )
         self._generation: int | None = None
+        self._turn = threading.Lock()
+        """Of who listens and begins steps."""
+        self._sending = threading.Lock()
+        """Of who sends, and of what decides what is sent."""
+        self._come = select.poll()
+        self._come.register(connection.fileno(), select.POLLIN)
 
-    def run(self) -> None:
-        """Begins a step whenever a slot is free, sends one whenever it is made, and waits for either in between."""
+    def work(self) -> None:
+        """What each thread does, for good."""
+        try:
+            while True:
+                self._next()()
+        except (EOFError, OSError):  # the trainer is gone
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+    def _next(self) -> Share:
+        """The next share of a step. Where there is none, one thread listens, and the others wait for it."""
         while True:
-            try:
-                while self._generation is not None and self._free:
-                    self._producer.submit(self._free.pop())
-                while self._generation is not None and self._producer.ready():
-                    self._send_next()
-            except ConnectionError:  # the trainer closed the loader
-                os._exit(0)
-            except Exception as error:
-                assert self._generation is not None
-                self._connection.send(_failed(self._generation, error))
-                self._stop()
-            self._handle(self._inbox.get())
+            # With shares at hand, nobody waits for another to say what comes after them.
+            if self._turn.acquire(blocking=not self._shares):
+                try:
+                    while self._come.poll(None if not self._begin() else 0):
+                        self._handle(self._connection.recv())
+                finally:
+                    self._turn.release()
+            with suppress(IndexError):
+                return self._shares.popleft()
 
-    def _handle(self, message: int | Seek | None) -> None:
-        """A slot that comes back, a move, or (None) word from the producer that a step was made."""
+    def _begin(self) -> bool:
+        """Begins a step for each free slot; whether there is a share to be done."""
+        while self._generation is not None and self._free:
+            slot = self._free.pop()
+            try:
+                self._shares += self._producer.submit(slot)
+            except Exception as error:
+                self._free.append(slot)
+                with self._sending:
+                    self._fail(error)
+        return bool(self._shares)
+
+    def _handle(self, message: int | Seek) -> None:
+        """A slot that comes back, or a move."""
         if isinstance(message, int):
             self._free.append(self._slots[message])
-        elif message is not None:
-            self._stop(message.cursor)
-            self._generation = message.generation
+        else:
+            with self._sending:
+                self._stop(message.cursor)
+                self._generation = message.generation
 
-    def _stop(self, cursor: Cursor | None = None) -> None:
-        for memory in self._producer.seek(cursor or Cursor()):
+    def _send_ready(self) -> None:
+        """Sends the steps that have been made, in their order."""
+        with self._sending:
+            try:
+                while self._generation is not None and self._producer.ready():
+                    self._send_next()
+            except ConnectionError:
+                raise
+            except Exception as error:
+                self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if self._generation is not None:
+            send(self._connection, _failed(self._generation, error))
+            self._stop(Cursor())
+
+    def _stop(self, cursor: Cursor) -> None:
+        self._generation = None
+        self._shares.clear()
+        for memory in self._producer.seek(cursor):
             assert isinstance(memory, Slot)
             self._free.append(memory)
-        self._generation = None
 
     def _send_next(self) -> None:
         assert self._generation is not None
         made = self._producer.take()
         slot = made.memory
         assert isinstance(slot, Slot)
-        tensors = {
-            key: (tensor.dtype, tuple(tensor.shape), offset, tensor.nbytes)
-            for (key, tensor), offset in zip(made.tensors.items(), slot.offsets, strict=True)
-        }
         small = {key: value.numpy() for key, value in made.rest.items() if isinstance(value, torch.Tensor)}
-        self._connection.send(
-            Ready(
-                generation=self._generation,
-                cursor=made.cursor,
-                slot=slot.number,
-                size=slot.size,
-                fresh=slot.fresh,
-                tensors=tensors,
-                small=small,
-                rest={key: value for key, value in made.rest.items() if key not in small},
-                notes=made.notes,
-            )
+        ready = Ready(
+            generation=self._generation,
+            slot=slot.number,
+            fresh=slot.size if slot.fresh else 0,
+            places=slot.places if slot.moved else None,
+            small=small,
+            rest={key: value for key, value in made.rest.items() if key not in small} if small else made.rest,
+            notes=made.notes,
         )
-        if slot.fresh:
+        slot.fresh = slot.moved = False  # before it is sent: from then on it may come back at any time
+        send(self._connection, ready)
+        if ready.fresh:
             send_handle(self._connection, slot.fd, os.getppid())
-            slot.fresh = False
 
 
 def _failed(generation: int, error: BaseException) -> Failed:
     text = "".join(traceback.format_exception(error))
     try:
-        cloudpickle.loads(cloudpickle.dumps(error))
+        pickle.loads(pickle.dumps(error))
     except Exception:
         error = RuntimeError(f"{type(error).__name__}: {error}")
     return Failed(generation=generation, error=error, traceback=text)

@@ -1,37 +1,37 @@
-"""N threads that turn the endless stream of steps into finished batches, in order."""
+"""The endless stream of steps becomes finished batches, in order, however many threads work on it."""
 
 from __future__ import annotations
 
-import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from itertools import chain
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 
 from calotype.errors import ImageError, LoaderError
 from calotype.ledger import LedgerEntry
-from calotype.loader.build import BatchBuilder, Memory
+from calotype.loader.build import BatchBuilder, Memory, Pending
 from calotype.loader.plan import Cursor, EpochPlan, Plan
 from calotype.types import Batch, SampleKey
 
-__all__ = ["Made", "OnError", "Preparable", "Producer"]
+__all__ = ["Made", "OnError", "Preparable", "Producer", "Share"]
 
 OnError = Literal["replace", "raise"]
 
-logger = logging.getLogger("calotype")
+_AT_ONCE = 64
+"""Samples, at least, that are described one after the other."""
 
 
 class Preparable(Protocol):
     """What the loader needs of a dataset.
 
     One that `tokenises` also has `caption` and `truncated`, which tell of texts that are cut. One with `for_batch` is
-    asked, for the keys of each batch, what prepares that batch. Where samples are `alike`, none takes much longer than
-    another, and each thread gets its share of a batch at once. One that `finishes_in_trainer` has its batches finished
-    there, also where there is no other device.
+    asked, for the keys of each batch and some batches ahead, what prepares that batch. Where that `only_reads`,
+    preparing a sample takes next to no time and what is left is to read its tensors: each thread gets its share of
+    them at once. One that `finishes_in_trainer` has its batches finished there, also where there is no other device.
     """
 
     def __len__(self) -> int: ...
@@ -45,40 +45,55 @@ class Preparable(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
+class Made(NamedTuple):
     """A finished batch, not yet on the device."""
 
-    cursor: Cursor
     memory: Memory
     tensors: dict[str, torch.Tensor]
     rest: Batch
     notes: list[LedgerEntry]
 
 
-@dataclass(slots=True, kw_only=True)
-class _Job:
-    cursor: Cursor
-    memory: Memory
-    builder: BatchBuilder
-    shares: list[Future[list[LedgerEntry]]]
+class _Step(NamedTuple):
+    """A batch of the plan."""
 
-    def done(self) -> bool:
-        return all(share.done() for share in self.shares)
+    plan: EpochPlan
+    number: int
+    keys: list[SampleKey]
+    dataset: Preparable
+    """What prepares its samples."""
+    read: tuple[BatchBuilder, list[list[Pending]]] | None
+    """All that is to be done, sample by sample, where that is only to read."""
+
+
+Share = Callable[[], None]
+"""One thread's part of a step. It raises nothing: what goes wrong comes out where the step is taken."""
+
+
+class _Job:
+    """A step that was begun."""
+
+    def __init__(self, memory: Memory, builder: BatchBuilder, shares: int) -> None:
+        self.memory, self.builder = memory, builder
+        self.notes: list[list[LedgerEntry]] = [[] for _ in range(shares)]
+        self.error: BaseException | None = None
+        self.left = shares
+        self.running = 0
+        self.given_up = False
 
 
 class Producer:
-    """Prepares the batches of a plan, from any position on, across epochs.
+    """Prepares the batches of a plan, from any position on, across epochs. The threads are the caller's.
 
     Args:
         dataset: Gives the samples.
         plan: Says which.
-        threads: How many work at once.
+        threads: How many will work at once.
         on_error: `replace` puts another picture of the same bucket where one can't be read, and notes it;
             `raise` ends with the error.
         finish: Whether samples are finished here, one by one, or later on the device, batch by batch. The bits are
             the same.
-        on_ready: Called, from any thread, when a step has been made.
+        on_ready: Called, from the thread that did the last share of it, when a step has been made.
     """
 
     def __init__(
@@ -94,8 +109,10 @@ class Producer:
         self._dataset, self._plan, self._on_error = dataset, plan, on_error
         self._finish, self._on_ready = finish, on_ready
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="calotype")
+        self._changed = threading.Condition()
+        """Of what a job counts."""
         self._jobs: deque[_Job] = deque()
+        self._described: deque[_Step] = deque()
         self._cursor = Cursor()
         self._epoch: tuple[Cursor, EpochPlan] | None = None
         self._measured: set[tuple[int, int]] = set()
@@ -106,45 +123,74 @@ class Producer:
 
     def seek(self, cursor: Cursor) -> list[Memory]:
         """Makes `cursor` the next step to begin; what was begun is given up, and its memory returned."""
-        for job in self._jobs:
-            for share in job.shares:
-                share.cancel()
-        for job in self._jobs:
-            for share in job.shares:
-                if not share.cancelled():
-                    share.exception()  # waits: nobody may write to its memory any more
-        memories = [job.memory for job in self._jobs]
+        with self._changed:
+            jobs = list(self._jobs)
+            for job in jobs:
+                job.given_up = True
+            # Nobody may write to their memory any more.
+            self._changed.wait_for(lambda: not any(job.running for job in jobs))
         self._jobs.clear()
+        self._described.clear()
         self._cursor = cursor
-        return memories
+        return [job.memory for job in jobs]
 
-    def submit(self, memory: Memory) -> None:
-        """Begins the next step."""
-        cursor = self._cursor
-        while not len(plan := self._plan_of(cursor)):  # weights below 1 can leave an epoch empty
-            cursor = Cursor(epoch=cursor.epoch + 1)
-        builder = BatchBuilder(len(keys := plan[cursor.step]), memory)
-        for_batch = getattr(self._dataset, "for_batch", None)
-        dataset: Preparable = self._dataset if for_batch is None else for_batch(keys)
-        places = list(enumerate(keys))
-        share = -(-len(places) // self._threads) if getattr(dataset, "alike", False) else 1
-        shares = [
-            self._pool.submit(self._make, dataset, builder, plan, cursor.step, places[start : start + share])
-            for start in range(0, len(places), share)
-        ]
-        job = _Job(cursor=cursor, memory=memory, builder=builder, shares=shares)
-        self._jobs.append(job)
-        if (on_ready := self._on_ready) is not None:
-            for one in shares:
-                one.add_done_callback(lambda _: on_ready() if job.done() else None)
-        if cursor.step + 1 < len(plan):
-            self._cursor = Cursor(epoch=cursor.epoch, step=cursor.step + 1, history=cursor.history)
+    def submit(self, memory: Memory) -> list[Share]:
+        """Begins the next step: it is made when all of the shares have been called, each in any thread."""
+        if not self._described:
+            self._describe()
+        step = self._described.popleft()
+        size = -(-len(step.keys) // self._threads) if getattr(step.dataset, "only_reads", False) else 1
+        starts = range(0, len(step.keys), size)
+        works: list[Callable[[], list[LedgerEntry]]]
+        if step.read is not None:
+            builder, tensors = step.read
+            builder.attach(memory)
+            works = [partial(_write, builder, tensors[start : start + size]) for start in starts]
         else:
-            self._cursor = Cursor(epoch=cursor.epoch + 1)
+            builder = BatchBuilder(len(step.keys), memory)
+            places = list(enumerate(step.keys))
+            works = [partial(self._make, builder, step, places[start : start + size]) for start in starts]
+        job = _Job(memory, builder, len(works))
+        self._jobs.append(job)
+        return [partial(self._do, job, number, work) for number, work in enumerate(works)]
+
+    def _do(self, job: _Job, number: int, work: Callable[[], list[LedgerEntry]]) -> None:
+        with self._changed:
+            if job.given_up:
+                return
+            job.running += 1
+        try:
+            job.notes[number] = work()
+        except BaseException as error:
+            job.error = error
+        with self._changed:
+            job.running -= 1
+            job.left -= 1
+            self._changed.notify_all()
+        if not job.left and self._on_ready is not None:
+            self._on_ready()
+
+    def _describe(self) -> None:
+        """Says of the next few steps what is to be done: code that runs several times over takes less time for each."""
+        for_batch = getattr(self._dataset, "for_batch", None)
+        samples = 0
+        while samples < _AT_ONCE:
+            cursor = self._cursor
+            while not len(plan := self._plan_of(cursor)):  # weights below 1 can leave an epoch empty
+                cursor = Cursor(epoch=cursor.epoch + 1)
+            keys = plan[cursor.step]
+            dataset: Preparable = self._dataset if for_batch is None else for_batch(keys)
+            read = None if self._finish else _only_read(dataset, keys)
+            self._described.append(_Step(plan, cursor.step, keys, dataset, read))
+            samples += len(keys)
+            if cursor.step + 1 < len(plan):
+                self._cursor = Cursor(epoch=cursor.epoch, step=cursor.step + 1, history=cursor.history)
+            else:
+                self._cursor = Cursor(epoch=cursor.epoch + 1)
 
     def ready(self) -> bool:
         """Whether `take` would return at once."""
-        return bool(self._jobs) and self._jobs[0].done()
+        return bool(self._jobs) and not self._jobs[0].left
 
     def take(self) -> Made:
         """Waits for the oldest step begun.
@@ -153,13 +199,13 @@ class Producer:
             Exception: Whatever the dataset raised that is not one unreadable picture.
         """
         job = self._jobs[0]
-        notes = [note for share in job.shares for note in share.result()]
+        with self._changed:
+            self._changed.wait_for(lambda: not job.left)
+        if job.error is not None:
+            raise job.error  # the step stays, for `seek` to give its memory back
         tensors, rest = job.builder.finish()
-        self._jobs.popleft()  # not before: a step that fails stays, for `seek` to give its memory back
-        return Made(cursor=job.cursor, memory=job.memory, tensors=tensors, rest=rest, notes=notes)
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._jobs.popleft()
+        return Made(job.memory, tensors, rest, [note for notes in job.notes for note in notes])
 
     def _plan_of(self, cursor: Cursor) -> EpochPlan:
         start = Cursor(epoch=cursor.epoch, history=cursor.history)
@@ -167,23 +213,14 @@ class Producer:
             self._epoch = (start, self._plan.epoch(start.epoch, start.history))
         return self._epoch[1]
 
-    def _make(
-        self,
-        dataset: Preparable,
-        builder: BatchBuilder,
-        plan: EpochPlan,
-        step: int,
-        places: list[tuple[int, SampleKey]],
-    ) -> list[LedgerEntry]:
-        return [note for place, key in places for note in self._make_one(dataset, builder, plan, step, place, key)]
+    def _make(self, builder: BatchBuilder, step: _Step, places: list[tuple[int, SampleKey]]) -> list[LedgerEntry]:
+        return [note for place, key in places for note in self._make_one(builder, step, place, key)]
 
-    def _make_one(
-        self, dataset: Preparable, builder: BatchBuilder, plan: EpochPlan, step: int, place: int, wanted: SampleKey
-    ) -> list[LedgerEntry]:
+    def _make_one(self, builder: BatchBuilder, step: _Step, place: int, wanted: SampleKey) -> list[LedgerEntry]:
         notes: list[LedgerEntry] = []
-        for key in chain([wanted], plan.stand_ins(step, place)):
+        for key in chain([wanted], step.plan.stand_ins(step.number, place)):
             try:
-                sample = dataset.prepare(key)
+                sample = step.dataset.prepare(key)
                 break
             except ImageError as error:
                 if self._on_error == "raise":
@@ -197,11 +234,11 @@ class Producer:
                 LedgerEntry(
                     kind="replaced",
                     id=self._name(wanted.index),
-                    reason=f"{self._name(key.index)} was shown in its place in epoch {key.epoch}, step {step}",
+                    reason=f"{self._name(key.index)} was shown in its place in epoch {key.epoch}, step {step.number}",
                 )
             )
         notes += self._cut_captions(key)
-        builder.put(place, dataset.finish(sample) if self._finish else sample)
+        builder.put(place, step.dataset.finish(sample) if self._finish else sample)
         return notes
 
     def _cut_captions(self, key: SampleKey) -> list[LedgerEntry]:
@@ -224,3 +261,20 @@ class Producer:
     def _name(self, index: int) -> str:
         manifest = getattr(self._dataset, "manifest", None)
         return str(manifest[index].id) if manifest is not None else str(index)
+
+
+def _only_read(dataset: Preparable, keys: list[SampleKey]) -> tuple[BatchBuilder, list[list[Pending]]] | None:
+    """A batch of whose samples all but the reading is done; None where there is more to do."""
+    if not getattr(dataset, "only_reads", False):
+        return None
+    builder = BatchBuilder(len(keys))
+    try:
+        return builder, [builder.add(place, dataset.prepare(key)) for place, key in enumerate(keys)]
+    except Exception:  # it comes again where there is an answer to it
+        return None
+
+
+def _write(builder: BatchBuilder, samples: list[list[Pending]]) -> list[LedgerEntry]:
+    for tensors in samples:
+        builder.write(tensors)
+    return []

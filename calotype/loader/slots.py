@@ -5,16 +5,38 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+from math import prod
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 
-__all__ = ["LEASES", "Slot", "attach"]
+from calotype.loader.build import Space, Spec
+
+__all__ = ["LEASES", "Place", "Slot"]
 
 LEASES = 2
 """Batches that the trainer may hold as views of slots: the one in use and the one that takes its place."""
 
 _ALIGN = 64
+
+
+class Place(NamedTuple):
+    """Where a tensor of a batch is in its slot."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+    def over(self, memory: memoryview | NDArray[Any]) -> torch.Tensor:
+        """The tensor in a mapping of the slot, which lives as long as it; its storage is its own bytes and no more."""
+        if not (count := prod(self.shape)):
+            return torch.empty(self.shape, dtype=self.dtype)
+        return torch.frombuffer(memory, dtype=self.dtype, count=count, offset=self.offset).view(self.shape)
 
 
 class Slot:
@@ -31,21 +53,37 @@ class Slot:
         self.size = 0
         self.fresh = False
         """Whether the trainer has yet to map the present file."""
-        self.offsets: list[int] = []
+        self.moved = False
+        """Whether the trainer has yet to hear of the present places."""
+        self.places: dict[str, Place] = {}
         """Of the tensors reserved last."""
         self._map: mmap.mmap | None = None
+        self._specs: dict[str, Spec] = {}
+        self._spaces: dict[str, Space] = {}
 
-    def reserve(self, sizes: list[int]) -> list[torch.Tensor]:
-        ends = np.cumsum([-(-size // _ALIGN) * _ALIGN for size in sizes]).tolist()
-        self.offsets = [0, *ends[:-1]]
-        if not self._map or ends[-1] > self.size:
-            self._grow(ends[-1])
-        return [attach(self._map, offset, size) for offset, size in zip(self.offsets, sizes, strict=True)]
+    def reserve(self, specs: dict[str, Spec]) -> dict[str, Space]:
+        if specs != self._specs:  # most batches look like the one before
+            self._lay_out(specs)
+        return self._spaces
+
+    def _lay_out(self, specs: dict[str, Spec]) -> None:
+        self.places, end = {}, 0
+        for key, spec in specs.items():
+            place = self.places[key] = Place(*spec, offset=end)
+            end += -(-place.nbytes // _ALIGN) * _ALIGN
+        if self._map is None or end > self.size:
+            self._grow(end)
+        assert self._map is not None
+        memory = memoryview(self._map)
+        self._spaces = {
+            key: Space(place.over(memory), memory[place.offset :][: place.nbytes]) for key, place in self.places.items()
+        }
+        self._specs, self.moved = specs, True
 
     def _grow(self, size: int) -> None:
         if self.fd >= 0:
             os.close(self.fd)
-        self.size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        self.size = max(1, -(-size // mmap.PAGESIZE)) * mmap.PAGESIZE
         if hasattr(os, "memfd_create"):
             self.fd = os.memfd_create("calotype-slot")
         else:
@@ -54,9 +92,3 @@ class Slot:
         os.ftruncate(self.fd, self.size)
         self._map = mmap.mmap(self.fd, self.size)
         self.fresh = True
-
-
-def attach(memory: mmap.mmap | None, offset: int, size: int) -> torch.Tensor:
-    """A uint8 tensor over part of a mapping; its storage is that part and no more."""
-    assert memory is not None
-    return torch.from_numpy(np.frombuffer(memory, dtype=np.uint8, count=size, offset=offset))

@@ -9,11 +9,11 @@ import subprocess
 import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import cloudpickle
 import numpy as np
@@ -23,9 +23,9 @@ from calotype.errors import LoaderError
 from calotype.ledger import LedgerEntry
 from calotype.loader.build import HeapMemory
 from calotype.loader.plan import Cursor
-from calotype.loader.process import Failed, Ready, Seek, Setup, launch
+from calotype.loader.process import Failed, Ready, Seek, Setup, launch, send
 from calotype.loader.produce import Producer
-from calotype.loader.slots import LEASES
+from calotype.loader.slots import LEASES, Place
 from calotype.types import Batch
 
 _T = TypeVar("_T")
@@ -36,11 +36,9 @@ _SMALL = 1 << 16
 """Tensors up to this many bytes are copied out of a slot: not worth holding it for."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivered:
+class Delivered(NamedTuple):
     """A batch in this process's memory."""
 
-    cursor: Cursor
     batch: Batch
     notes: list[LedgerEntry]
 
@@ -74,6 +72,7 @@ class ThreadSource:
         self._producer = Producer(
             setup.dataset, setup.plan, threads=setup.threads, on_error=setup.on_error, finish=setup.finish
         )
+        self._threads = ThreadPoolExecutor(setup.threads, thread_name_prefix="calotype")
         self._ahead = setup.prefetch
 
     def seek(self, cursor: Cursor) -> None:
@@ -83,7 +82,7 @@ class ThreadSource:
         self._fill()
         made = self._producer.take()
         self._fill()
-        return Delivered(cursor=made.cursor, batch=made.tensors | made.rest, notes=made.notes)
+        return Delivered(made.tensors | made.rest, made.notes)
 
     def ready(self) -> bool:
         return self._producer.ready()
@@ -92,11 +91,12 @@ class ThreadSource:
         pass
 
     def close(self) -> None:
-        self._producer.close()
+        self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _fill(self) -> None:
         while len(self._producer) < self._ahead:
-            self._producer.submit(HeapMemory())
+            for share in self._producer.submit(HeapMemory()):
+                self._threads.submit(share)
 
 
 class ProcessSource:
@@ -120,7 +120,8 @@ class ProcessSource:
         self._on_map = on_map
         self._maps: dict[int, mmap.mmap] = {}
         self._released: deque[int] = deque()
-        self._leased: set[int] = set()
+        self._places: dict[int, dict[str, Place]] = {}
+        self._leased: dict[int, weakref.ref[object]] = {}
         self._generation = 0
         try:
             payload = cloudpickle.dumps(setup)
@@ -138,7 +139,7 @@ class ProcessSource:
 
     def seek(self, cursor: Cursor) -> None:
         self._generation += 1
-        self._guard(lambda: self._connection.send(Seek(generation=self._generation, cursor=cursor)))
+        self._guard(partial(send, self._connection, Seek(self._generation, cursor)))
 
     def next(self) -> Delivered:
         while True:
@@ -152,8 +153,10 @@ class ProcessSource:
             assert isinstance(message, Ready)
             if message.fresh:
                 self._map(message)
+            if message.places is not None:
+                self._places[message.slot] = message.places
             if message.generation == self._generation:
-                return Delivered(cursor=message.cursor, batch=self._lease(message), notes=message.notes)
+                return Delivered(self._lease(message), message.notes)
             self._released.append(message.slot)
 
     def ready(self) -> bool:
@@ -162,8 +165,8 @@ class ProcessSource:
     def release(self) -> None:
         while self._released:
             slot = self._released.popleft()
-            self._leased.discard(slot)
-            self._guard(partial(self._connection.send, slot))
+            self._leased.pop(slot, None)
+            self._guard(partial(send, self._connection, slot))
 
     def close(self) -> None:
         self._close()
@@ -171,7 +174,7 @@ class ProcessSource:
     def _map(self, message: Ready) -> None:
         fd = self._guard(lambda: recv_handle(self._connection))
         try:
-            memory = mmap.mmap(fd, message.size)
+            memory = mmap.mmap(fd, message.fresh)
         finally:
             os.close(fd)
         self._maps[message.slot] = memory
@@ -179,19 +182,23 @@ class ProcessSource:
             self._on_map(torch.from_numpy(np.frombuffer(memory, dtype=np.uint8)))
 
     def _lease(self, message: Ready) -> Batch:
-        whole = np.frombuffer(self._maps[message.slot], dtype=np.uint8)
+        slot = message.slot
         hoarding = len(self._leased) >= LEASES
         batch: Batch = {}
-        for key, (dtype, shape, offset, size) in message.tensors.items():
-            # A view's storage is its own bytes, not the slot: saving one tensor saves one tensor.
-            view = torch.from_numpy(whole[offset : offset + size]).view(dtype).view(shape)
-            batch[key] = view.clone() if hoarding or size <= _SMALL else view
-            del view
-        # numpy keeps `whole` alive for as long as any view of it lives. A finaliser can run in the middle of
-        # anything, so it only takes a note; `release` sends it.
-        self._leased.add(message.slot)
-        weakref.finalize(whole, self._released.append, message.slot).atexit = False
-        return batch | {key: torch.from_numpy(value) for key, value in message.small.items()} | message.rest
+        if places := self._places.get(slot):
+            whole = np.frombuffer(self._maps[slot], dtype=np.uint8)
+            for key, place in places.items():
+                view = place.over(whole)
+                batch[key] = view.clone() if hoarding or view.nbytes <= _SMALL else view
+                del view
+            # `whole` lives for as long as any view of it. It can go in the middle of anything, so what is called
+            # then only takes a note; `release` sends it.
+            self._leased[slot] = weakref.ref(whole, partial(_note, self._released, slot))
+        else:
+            self._released.append(slot)
+        if message.small:
+            batch |= {key: torch.from_numpy(value) for key, value in message.small.items()}
+        return batch | message.rest
 
     def _guard(self, talk: Callable[[], _T]) -> _T:
         """Talks to the process; when it is gone, says so instead of hanging or raising something unheard of."""
@@ -209,6 +216,10 @@ class ProcessSource:
                 f"the loader process died ({how}){hint}. Its last words, if any, are on standard error. "
                 "state_dict() still holds the position: a new Loader resumes from there"
             ) from error
+
+
+def _note(released: deque[int], slot: int, _: object) -> None:
+    released.append(slot)
 
 
 def _shut(connection: Connection, process: subprocess.Popen[bytes]) -> None:

@@ -477,9 +477,9 @@ def test_finishing_batches_later_gives_the_same_bits(dataset):
     plan = calotype.Loader(dataset, 4, seed=8).plan
     producer = Producer(dataset, plan, threads=2, on_error="raise", finish=False)
     for step in range(len(plan.epoch(0))):
-        producer.submit(HeapMemory())
+        for share in producer.submit(HeapMemory()):
+            share()
         made = producer.take()
         assert made.tensors["img"].dtype == torch.uint8
         batch = dataset.finish(made.tensors | made.rest)
         assert digest(batch) == digest(collate([dataset[key] for key in plan.epoch(0)[step]]))
-    producer.close()
