@@ -2,8 +2,9 @@
 
 write FIRST LAST       keeps these samples; the CPU time that it took
 check                  one epoch, every sample held against what was kept
-run LEAST MOST         a timed turn: epochs until LEAST seconds are over, ended in their middle after MOST; the first
-                       batches are left out
+first MOST             a timed turn: the first epoch, ended in its middle after MOST seconds; its first batches are left
+                       out
+later LEAST MOST       a timed turn: the epochs after the first, until LEAST seconds are over; with the first one's rate
 """
 
 from __future__ import annotations
@@ -23,8 +24,7 @@ from _process import serve
 from encoded_peers import CONTESTANTS, Epoch, Job, Samples
 
 LEAD = 8
-"""Batches at the start of a turn that are not counted: while they come, processes start and make others ahead."""
-
+"""Batches of the first epoch that are not counted: while they come, processes start and make others ahead."""
 
 IN_MEMORY = 256
 """Up to so many samples are there before writing is timed."""
@@ -58,26 +58,35 @@ class Turn:
             raise ValueError(f"an epoch had {len(seen)} samples, {len(set(seen))} different ones")
         return {"samples": len(seen)}
 
-    def run(self, least: str, most: str) -> dict[str, Any]:
+    def first(self, most: str) -> dict[str, Any]:
+        return _timed(self._open(), lead=LEAD, most=float(most))
+
+    def later(self, least: str, most: str) -> dict[str, Any]:
         epoch = self._open()
-        count, elapsed, lead = 0, 0.0, LEAD
-        cpu = start = 0.0
-        while elapsed < float(least):
-            for batch in epoch():
-                if lead:
-                    lead -= 1
-                    if not lead:
-                        cpu, start = cpu_seconds(os.getpid()), time.perf_counter()
-                    continue
-                count += len(batch["moments"])
-                elapsed = time.perf_counter() - start
-                if elapsed > float(most):
-                    break
-        return {"samples": count, "seconds": elapsed, "cpu_seconds": cpu_seconds(os.getpid()) - cpu}
+        first = _timed(epoch, lead=LEAD, most=float(most))
+        total = {"samples": 0, "seconds": 0.0, "cpu_seconds": 0.0}
+        while total["seconds"] < float(least):
+            total = {key: total[key] + value for key, value in _timed(epoch, lead=0, most=float(most)).items()}
+        return total | {"first_rate": first["samples"] / first["seconds"]}
 
     def _open(self) -> Epoch:
         epoch: Epoch = self._module.open_loader(self._job, **self._options)
         return epoch
+
+
+def _timed(epoch: Epoch, *, lead: int, most: float) -> dict[str, Any]:
+    """One epoch without its first batches, as far as it comes in so many seconds."""
+    count, elapsed = 0, 0.0
+    cpu, start = cpu_seconds(os.getpid()), time.perf_counter()
+    for number, batch in enumerate(epoch()):
+        if number < lead:
+            cpu, start = cpu_seconds(os.getpid()), time.perf_counter()
+            continue
+        count += len(batch["moments"])
+        elapsed = time.perf_counter() - start
+        if elapsed > most:
+            break
+    return {"samples": count, "seconds": elapsed, "cpu_seconds": cpu_seconds(os.getpid()) - cpu}
 
 
 if __name__ == "__main__":

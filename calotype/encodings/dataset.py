@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from calotype.dataset import TextToImageDataset
-from calotype.draws import Stream, generator
+from calotype.draws import Stream, drawn_seed
 from calotype.encodings.addresses import Addresses, Fingerprints, Outcome, Picture, Variants
 from calotype.encodings.family import Family, sample_moments
 from calotype.encodings.frozen import FrozenModels
@@ -248,7 +248,7 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
 
     def _noise_seed(self, key: SampleKey) -> int:
         seed = self.seed if key.seed is None else key.seed
-        return int(generator(seed, key, Stream.LATENT_NOISE).integers(2**63))
+        return drawn_seed(seed, key, Stream.LATENT_NOISE)
 
     def _row(self, key: SampleKey, record: bytes, what: str) -> int:
         row = self.store.find_one(record)

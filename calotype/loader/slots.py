@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from calotype.loader.build import Space, Spec
+from calotype.loader.huge_pages import HUGE, in_huge_pages
 
 __all__ = ["LEASES", "Place", "Slot"]
 
@@ -28,15 +29,19 @@ class Place(NamedTuple):
     shape: tuple[int, ...]
     offset: int
 
-    @property
-    def nbytes(self) -> int:
-        return prod(self.shape) * self.dtype.itemsize
+    nbytes: int
 
-    def over(self, memory: memoryview | NDArray[Any]) -> torch.Tensor:
+    def over(self, memory: memoryview | bytearray | NDArray[Any]) -> torch.Tensor:
         """The tensor in a mapping of the slot, which lives as long as it; its storage is its own bytes and no more."""
-        if not (count := prod(self.shape)):
+        if not self.nbytes:
             return torch.empty(self.shape, dtype=self.dtype)
+        count = self.nbytes // self.dtype.itemsize
         return torch.frombuffer(memory, dtype=self.dtype, count=count, offset=self.offset).view(self.shape)
+
+    def copied(self, memory: NDArray[Any]) -> torch.Tensor:
+        """The tensor in memory of its own."""
+        copy = bytearray(memory[self.offset : self.offset + self.nbytes])
+        return self._replace(offset=0).over(copy)
 
 
 class Slot:
@@ -57,7 +62,7 @@ class Slot:
         """Whether the trainer has yet to hear of the present places."""
         self.places: dict[str, Place] = {}
         """Of the tensors reserved last."""
-        self._map: mmap.mmap | None = None
+        self._memory: memoryview | None = None
         self._specs: dict[str, Spec] = {}
         self._spaces: dict[str, Space] = {}
 
@@ -69,12 +74,12 @@ class Slot:
     def _lay_out(self, specs: dict[str, Spec]) -> None:
         self.places, end = {}, 0
         for key, spec in specs.items():
-            place = self.places[key] = Place(*spec, offset=end)
+            place = self.places[key] = Place(*spec, end, prod(spec.shape) * spec.dtype.itemsize)
             end += -(-place.nbytes // _ALIGN) * _ALIGN
-        if self._map is None or end > self.size:
+        if self._memory is None or end > self.size:
             self._grow(end)
-        assert self._map is not None
-        memory = memoryview(self._map)
+        assert self._memory is not None
+        memory = self._memory
         self._spaces = {
             key: Space(place.over(memory), memory[place.offset :][: place.nbytes]) for key, place in self.places.items()
         }
@@ -83,12 +88,13 @@ class Slot:
     def _grow(self, size: int) -> None:
         if self.fd >= 0:
             os.close(self.fd)
-        self.size = max(1, -(-size // mmap.PAGESIZE)) * mmap.PAGESIZE
+        page = HUGE if size >= HUGE else mmap.PAGESIZE
+        self.size = max(1, -(-size // page)) * page
         if hasattr(os, "memfd_create"):
             self.fd = os.memfd_create("calotype-slot")
         else:
             with tempfile.TemporaryFile() as file:
                 self.fd = os.dup(file.fileno())
         os.ftruncate(self.fd, self.size)
-        self._map = mmap.mmap(self.fd, self.size)
+        self._memory = in_huge_pages(self.fd, self.size) or memoryview(mmap.mmap(self.fd, self.size))
         self.fresh = True

@@ -188,9 +188,7 @@ class ProcessSource:
         if places := self._places.get(slot):
             whole = np.frombuffer(self._maps[slot], dtype=np.uint8)
             for key, place in places.items():
-                view = place.over(whole)
-                batch[key] = view.clone() if hoarding or view.nbytes <= _SMALL else view
-                del view
+                batch[key] = place.copied(whole) if hoarding or place.nbytes <= _SMALL else place.over(whole)
             # `whole` lives for as long as any view of it. It can go in the middle of anything, so what is called
             # then only takes a note; `release` sends it.
             self._leased[slot] = weakref.ref(whole, partial(_note, self._released, slot))
