@@ -34,11 +34,18 @@ def test_as_torchtune_calls_it():
     assert batch["ids"].tolist() == [[5, 9], [6, 7]]
 
 
-def test_the_loaders_builder_gives_the_same():
+@pytest.mark.parametrize("memory_comes", ["first", "last"])
+def test_the_loaders_builder_gives_the_same(memory_comes):
     samples = [sample(i) for i in (3, 0, 2)]
-    builder = BatchBuilder(3, HeapMemory())
-    for place in (1, 2, 0):
-        builder.put(place, samples[place])
+    if memory_comes == "first":
+        builder = BatchBuilder(3, HeapMemory())
+        for place in (1, 2, 0):
+            builder.put(place, samples[place])
+    else:
+        builder = BatchBuilder(3)
+        tensors = [tensor for place in (1, 2, 0) for tensor in builder.add(place, samples[place])]
+        builder.attach(HeapMemory())
+        builder.write(tensors)
     stacked, rest = builder.finish()
     expected = collate(samples)
     assert (stacked | rest).keys() == expected.keys()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from calotype import errors
-from calotype.draws import Stream, generator
+from calotype.draws import Stream, drawn_seed, generator
 from calotype.errors import FetchError, ImageError, MissingDependencyError, unknown_key
 from calotype.ledger import Ledger
 from calotype.pixel_cache import PixelCache
@@ -73,6 +73,14 @@ def test_a_generator_is_numpys_philox_of_seed_and_stream():
     plain = np.random.Generator(np.random.Philox(key=np.array([7, 2], np.uint64), counter=np.array([0, 3, 2, 1])))
     assert np.array_equal(rng.random(100), plain.random(100)) and rng.integers(2**63) == plain.integers(2**63)
     assert pickle.loads(pickle.dumps(rng)).random() == rng.random()
+
+
+def test_a_drawn_seed_is_what_the_generator_would_draw():
+    for seed, index, epoch, repeat in itertools.product((0, 7, 2**64 + 7, -1), (0, 5, 2**40), (0, 3), (0, 1 << 20)):
+        key = SampleKey(index, epoch=epoch, repeat=repeat)
+        drawn = drawn_seed(seed, key, Stream.LATENT_NOISE)
+        assert drawn == generator(seed, key, Stream.LATENT_NOISE).integers(2**63)
+        assert type(drawn) is int
 
 
 def test_ledger_keeps_in_memory_and_in_its_file(tmp_path):

@@ -35,13 +35,14 @@ import cloudpickle
 import torch
 from numpy.typing import NDArray
 
+from calotype.errors import LoaderError
 from calotype.ledger import LedgerEntry
 from calotype.loader.plan import Cursor, Plan
-from calotype.loader.produce import OnError, Preparable, Producer, Share
+from calotype.loader.produce import Made, OnError, Preparable, Producer, Share
 from calotype.loader.slots import LEASES, Place, Slot
 from calotype.types import Batch
 
-__all__ = ["Failed", "Ready", "Seek", "Setup", "launch", "send"]
+__all__ = ["WAY_OUT", "Failed", "Ready", "Seek", "Setup", "launch", "packed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +87,12 @@ class Failed(NamedTuple):
     traceback: str
 
 
-def send(connection: Connection, message: object) -> None:
-    """Sends a message that holds no tensors; as `connection.send`, which looks for them at some length."""
-    connection.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
+WAY_OUT = "Loader(..., in_process=True) prepares batches in threads of this process instead"
+
+
+def packed(message: object) -> bytes:
+    """A message without tensors, as `connection.recv` takes it; `connection.send` looks for some, which takes long."""
+    return pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def launch(setup: Setup, far_end: int) -> subprocess.Popen[bytes]:
@@ -111,7 +115,7 @@ def main(fd: int) -> None:
     except EOFError:
         return
     except Exception as error:
-        send(connection, _failed(-1, error))
+        connection.send_bytes(packed(_failed(-1, error)))
         return
     gc.freeze()  # the dataset stays for good: no collection need look through it
     server = _Server(setup, connection)
@@ -189,13 +193,7 @@ class _Server:
     def _begin(self) -> bool:
         """Begins a step for each free slot; whether there is a share to be done."""
         while self._generation is not None and self._free:
-            slot = self._free.pop()
-            try:
-                self._shares += self._producer.submit(slot)
-            except Exception as error:
-                self._free.append(slot)
-                with self._sending:
-                    self._fail(error)
+            self._shares += self._producer.submit(self._free.pop())
         return bool(self._shares)
 
     def _handle(self, message: int | Seek) -> None:
@@ -210,17 +208,17 @@ class _Server:
     def _send_ready(self) -> None:
         """Sends the steps that have been made, in their order."""
         with self._sending:
-            try:
-                while self._generation is not None and self._producer.ready():
-                    self._send_next()
-            except ConnectionError:
-                raise
-            except Exception as error:
-                self._fail(error)
+            while self._generation is not None and self._producer.ready():
+                try:
+                    made = self._producer.take()
+                except Exception as error:
+                    self._fail(error)
+                else:
+                    self._send(self._generation, made)
 
     def _fail(self, error: Exception) -> None:
         if self._generation is not None:
-            send(self._connection, _failed(self._generation, error))
+            self._connection.send_bytes(packed(_failed(self._generation, error)))
             self._stop(Cursor())
 
     def _stop(self, cursor: Cursor) -> None:
@@ -230,14 +228,12 @@ class _Server:
             assert isinstance(memory, Slot)
             self._free.append(memory)
 
-    def _send_next(self) -> None:
-        assert self._generation is not None
-        made = self._producer.take()
+    def _send(self, generation: int, made: Made) -> None:
         slot = made.memory
         assert isinstance(slot, Slot)
         small = {key: value.numpy() for key, value in made.rest.items() if isinstance(value, torch.Tensor)}
         ready = Ready(
-            generation=self._generation,
+            generation=generation,
             slot=slot.number,
             fresh=slot.size if slot.fresh else 0,
             places=slot.places if slot.moved else None,
@@ -245,8 +241,17 @@ class _Server:
             rest={key: value for key, value in made.rest.items() if key not in small} if small else made.rest,
             notes=made.notes,
         )
+        try:
+            message = packed(ready)
+        except Exception as error:
+            self._free.append(slot)
+            keys = ", ".join(map(repr, ready.rest))
+            self._fail(
+                LoaderError(f"a batch can't be sent from the loader process: {error} (one of {keys}); {WAY_OUT}")
+            )
+            return
         slot.fresh = slot.moved = False  # before it is sent: from then on it may come back at any time
-        send(self._connection, ready)
+        self._connection.send_bytes(message)
         if ready.fresh:
             send_handle(self._connection, slot.fd, os.getppid())
 

@@ -73,10 +73,10 @@ Share = Callable[[], None]
 class _Job:
     """A step that was begun."""
 
-    def __init__(self, memory: Memory, builder: BatchBuilder, shares: int) -> None:
+    def __init__(self, memory: Memory, builder: BatchBuilder, shares: int, error: BaseException | None = None) -> None:
         self.memory, self.builder = memory, builder
         self.notes: list[list[LedgerEntry]] = [[] for _ in range(shares)]
-        self.error: BaseException | None = None
+        self.error = error
         self.left = shares
         self.running = 0
         self.given_up = False
@@ -135,10 +135,19 @@ class Producer:
         return [job.memory for job in jobs]
 
     def submit(self, memory: Memory) -> list[Share]:
-        """Begins the next step: it is made when all of the shares have been called, each in any thread."""
-        if not self._described:
-            self._describe()
-        step = self._described.popleft()
+        """Begins the next step: it is made when all of the shares have been called, each in any thread.
+
+        Where it can't even be begun, there are none, and `take` says why.
+        """
+        try:
+            if not self._described:
+                self._describe()
+            step = self._described.popleft()
+        except Exception as error:
+            self._jobs.append(_Job(memory, BatchBuilder(0), 0, error))
+            if self._on_ready is not None:
+                self._on_ready()
+            return []
         size = -(-len(step.keys) // self._threads) if getattr(step.dataset, "only_reads", False) else 1
         starts = range(0, len(step.keys), size)
         works: list[Callable[[], list[LedgerEntry]]]
@@ -179,7 +188,12 @@ class Producer:
             while not len(plan := self._plan_of(cursor)):  # weights below 1 can leave an epoch empty
                 cursor = Cursor(epoch=cursor.epoch + 1)
             keys = plan[cursor.step]
-            dataset: Preparable = self._dataset if for_batch is None else for_batch(keys)
+            try:
+                dataset: Preparable = self._dataset if for_batch is None else for_batch(keys)
+            except Exception:
+                if self._described:
+                    return  # those before come first; it comes again when its turn has come
+                raise
             read = None if self._finish else _only_read(dataset, keys)
             self._described.append(_Step(plan, cursor.step, keys, dataset, read))
             samples += len(keys)

@@ -28,7 +28,6 @@ class Place(NamedTuple):
     dtype: torch.dtype
     shape: tuple[int, ...]
     offset: int
-
     nbytes: int
 
     def over(self, memory: memoryview | bytearray | NDArray[Any]) -> torch.Tensor:

@@ -23,7 +23,7 @@ from calotype.errors import LoaderError
 from calotype.ledger import LedgerEntry
 from calotype.loader.build import HeapMemory
 from calotype.loader.plan import Cursor
-from calotype.loader.process import Failed, Ready, Seek, Setup, launch, send
+from calotype.loader.process import WAY_OUT, Failed, Ready, Seek, Setup, launch, packed
 from calotype.loader.produce import Producer
 from calotype.loader.slots import LEASES, Place
 from calotype.types import Batch
@@ -127,10 +127,7 @@ class ProcessSource:
             payload = cloudpickle.dumps(setup)
         except Exception as error:
             self.close()
-            raise LoaderError(
-                f"the dataset can't be sent to the loader process: {error}; "
-                "Loader(..., in_process=True) prepares batches in threads of this process instead"
-            ) from error
+            raise LoaderError(f"the dataset can't be sent to the loader process: {error}; {WAY_OUT}") from error
         self._guard(lambda: self._connection.send_bytes(payload))
 
     @property
@@ -139,7 +136,7 @@ class ProcessSource:
 
     def seek(self, cursor: Cursor) -> None:
         self._generation += 1
-        self._guard(partial(send, self._connection, Seek(self._generation, cursor)))
+        self._guard(partial(self._connection.send_bytes, packed(Seek(self._generation, cursor))))
 
     def next(self) -> Delivered:
         while True:
@@ -166,7 +163,7 @@ class ProcessSource:
         while self._released:
             slot = self._released.popleft()
             self._leased.pop(slot, None)
-            self._guard(partial(send, self._connection, slot))
+            self._guard(partial(self._connection.send_bytes, packed(slot)))
 
     def close(self) -> None:
         self._close()

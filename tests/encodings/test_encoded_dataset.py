@@ -88,7 +88,10 @@ def test_latents_have_the_posterior_s_mean_and_spread(dataset):
 
 
 @pytest.mark.parametrize("options", [{"threads": 1}, {"threads": 3}, {"in_process": True}], ids=str)
-def test_the_loader_gives_the_samples_of_its_plan_bit_for_bit(dataset, options):
+@pytest.mark.parametrize("finished", ["by_the_threads", "in_the_trainer"])
+def test_the_loader_gives_the_samples_of_its_plan_bit_for_bit(dataset, options, finished):
+    dataset = dataset.with_cache(None)
+    dataset.finishes_in_trainer = finished == "in_the_trainer"  # as where there is a GPU: the threads only read
     with calotype.Loader(dataset, 2, seed=3, **options) as loader:
         for epoch in range(2):
             plan = loader.plan.epoch(epoch)
@@ -191,6 +194,33 @@ def test_a_record_that_was_read_is_still_found_when_its_shard_is_pruned_or_broke
         stored.load()
     shard.write_bytes(whole)
     torch.testing.assert_close(stored.load(), first, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("in_process", [False, True])
+def test_a_record_that_breaks_while_threads_only_read_is_named(folder, tmp_path, in_process):
+    dataset = encoded(run(folder, tmp_path / "store", **FLIPS)[0])
+    dataset.finishes_in_trainer = True
+    row = dataset.store.find_one(dataset.addresses.picture(SampleKey(0)).key)
+    place = dataset.store.locate(row, "moments")
+    with open(dataset.store.path / "shards" / f"{dataset.store.shard(row)}.safetensors", "r+b") as file:
+        file.seek(place.offset)
+        file.write(bytes(64))
+    with calotype.Loader(dataset, 2, seed=3, in_process=in_process) as loader:
+        for _ in range(8):  # more often than there are slots: a step that fails gives its own back
+            loader.load_state_dict({"epoch": 0})
+            with pytest.raises(StoreError, match="moments is not what was written: the checksum differs"):
+                list(loader)
+
+
+def test_a_picture_that_goes_while_threads_only_read_is_replaced_by_name(folder, tmp_path):
+    dataset = encoded(run(folder, tmp_path / "store", **FLIPS)[0])
+    dataset.finishes_in_trainer = True
+    with calotype.Loader(dataset, 2, seed=3) as loader:
+        dataset.addresses.leave_out(0, "gone")  # after the plan was made
+        batches = list(loader)
+        gone = dataset.manifest[0].id
+        assert gone not in ids(batches) and len(ids(batches)) == len(dataset)
+        assert {note.id for note in loader.ledger if note.kind == "replaced"} == {gone}
 
 
 def test_what_is_not_encoded_is_an_error_that_names_the_command(folder, job, tmp_path):

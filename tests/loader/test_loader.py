@@ -1,5 +1,6 @@
 """The Loader in this process and over the loader process: same bits, epochs, states, errors."""
 
+import dataclasses
 import gc
 import io
 import logging
@@ -7,6 +8,8 @@ import os
 import random
 import shutil
 import signal
+import threading
+import time
 from collections import Counter
 
 import numpy as np
@@ -19,7 +22,9 @@ import calotype
 from calotype.collate import collate
 from calotype.errors import ConfigError, DecodeError, LoaderError
 from calotype.loader.build import HeapMemory
+from calotype.loader.plan import Cursor
 from calotype.loader.produce import Producer
+from calotype.loader.source import ProcessSource, ThreadSource
 from calotype.types import SampleKey
 
 
@@ -314,6 +319,115 @@ def test_a_dead_loader_process_is_an_error_not_a_hang(square):
         loader.load_state_dict(state)
         got += [digest(batch) for batch in loader]  # a new process takes over
         assert got == whole
+
+
+def test_a_batch_that_cannot_be_sent_says_so_and_costs_no_slot(photos):
+    def with_a_lock(sample):
+        return {"image": sample["image"], "lock": threading.Lock()}
+
+    dataset = calotype.text_to_image_dataset(
+        with_a_lock, path=photos, img_transform={"resize": 64, "center_crop": True}
+    )
+    with calotype.Loader(dataset, 4) as loader:
+        for _ in range(loader._setup.prefetch + 5):
+            loader.load_state_dict({"epoch": 0})
+            with pytest.raises(LoaderError, match=r"can't be sent from the loader process: .*lock.*in_process=True"):
+                next(iter(loader))
+
+
+def fail_to_connect(image):
+    raise ConnectionRefusedError("by a user's server")
+
+
+def test_a_users_lost_connection_is_not_the_trainers(photos):
+    options = {"resize": 64, "center_crop": True, "custom": [fail_to_connect]}
+    with calotype.Loader(calotype.text_to_image_dataset(path=photos, img_transform=options), 3) as loader:
+        for _ in range(2):
+            with pytest.raises(ConnectionRefusedError, match="by a user's server"):
+                list(loader)
+
+
+class Stuck:
+    """A step that takes longer than anybody waits, once it has said that it began."""
+
+    def __init__(self, began):
+        self.began = began
+
+    def __call__(self, image):
+        self.began.touch()
+        time.sleep(100)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_the_process_leaves_at_once_whatever_its_threads_are_about(photos, tmp_path, moved):
+    stuck = {"resize": 64, "center_crop": True, "custom": [Stuck(tmp_path / "began")]}
+    loader = calotype.Loader(calotype.text_to_image_dataset(path=photos, img_transform=stuck), 2, threads=2)
+    source = loader._open()
+    source.seek(Cursor())
+    assert until((tmp_path / "began").exists, 60)
+    if moved:
+        source.seek(Cursor(epoch=1))  # waits for what is under way
+        time.sleep(0.2)
+    start = time.monotonic()
+    loader.close()
+    assert time.monotonic() - start < 3 and not alive(source.pid)
+
+
+class Blunder:
+    """A dataset one of whose batches can't even be begun."""
+
+    def __init__(self, dataset, bad):
+        self.dataset, self.bad = dataset, bad
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def for_batch(self, keys):
+        if keys == self.bad:
+            raise ZeroDivisionError("before anything is read")
+        return self.dataset
+
+
+@pytest.mark.parametrize("in_process", [True, False])
+@pytest.mark.parametrize("step", [0, 3])
+def test_a_step_that_can_not_begin_comes_in_its_turn_and_costs_no_slot(square, in_process, step):
+    setup = calotype.Loader(square, 2)._setup
+    setup = dataclasses.replace(setup, dataset=Blunder(square, setup.plan.epoch(0)[step]))
+    source = ThreadSource(setup) if in_process else ProcessSource(setup)
+    for _ in range(setup.prefetch + 5):  # more often than there are slots
+        source.seek(Cursor())
+        assert all(len(source.next().batch["id"]) == 2 for _ in range(step))
+        with pytest.raises(ZeroDivisionError, match="before anything is read"):
+            source.next()
+    source.close()
+
+
+def test_what_was_begun_is_waited_for_and_the_rest_given_up(square):
+    plan = calotype.Loader(square, 4, seed=8).plan
+    producer = Producer(square, plan, threads=1, on_error="raise", finish=True)
+    begun, go_on, done = threading.Event(), threading.Event(), []
+
+    class Slow(HeapMemory):
+        def reserve(self, specs):
+            begun.set()
+            go_on.wait(30)
+            done.append(specs)
+            return super().reserve(specs)
+
+    first, *others = producer.submit(memory := Slow())
+    working = threading.Thread(target=first)
+    working.start()
+    begun.wait(30)
+    seeking = threading.Thread(target=lambda: done.append(producer.seek(Cursor(epoch=1))))
+    seeking.start()
+    seeking.join(0.2)
+    assert seeking.is_alive() and not done
+    go_on.set()
+    seeking.join(30), working.join(30)
+    assert done[1] == [memory]  # only then
+    for share in others:
+        share()
+    assert len(done) == 2 and not len(producer)  # they did nothing
 
 
 def test_the_process_goes_with_the_loader(square):
