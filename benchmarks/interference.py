@@ -113,8 +113,12 @@ def open_company(name: str, job: str) -> Callable[..., dict[str, Any]]:
     torch.set_num_threads(1)
     company = next(c for c in COMPANY if c.name == name)
     epoch = importlib.import_module(f"peers.{company.module}").open_loader(job_from_text(job), **dict(company.options))
+    came = 0
     for _ in epoch():  # start-up and the page cache
         steps(1)
+        came += 1
+    if not came:
+        raise ValueError("an epoch of it has no batches")  # SPDL leaves out what it can't decode: is FFmpeg installed?
     time.sleep(SETTLE_SECONDS)
     return lambda seconds: turn(epoch, float(seconds))
 
