@@ -71,7 +71,8 @@ def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_asked_twice(folder
         report = caption_config(config, url=server.url, **options)
         assert killed.is_set() and (report.written, report.failed) == (16, 1)
         prompts = [asked.prompt for asked in server.asked]
-        assert len(prompts) - len(set(prompts)) <= 1  # the one that the dead worker was waiting for
+        # The one that the dead worker was waiting for, and perhaps one whose answer it had yet to write down.
+        assert len(prompts) - len(set(prompts)) <= 2
         again = caption_config(config, url=server.url, presets=options["presets"], mode="replace")
         assert (again.asked, again.reused) == (0, 16)
     assert {id: state.captions for id, state in open_captions(folder).read().items() if id != "bad.png"} == {
