@@ -335,6 +335,21 @@ def test_a_batch_that_cannot_be_sent_says_so_and_costs_no_slot(photos):
                 next(iter(loader))
 
 
+def test_an_error_of_a_class_that_cannot_be_sent_comes_by_its_name(photos):
+    def fail(image):
+        class Local(Exception):
+            pass
+
+        raise Local("in a notebook")
+
+    options = {"resize": 64, "center_crop": True, "custom": [fail]}
+    with (
+        calotype.Loader(calotype.text_to_image_dataset(path=photos, img_transform=options), 3) as loader,
+        pytest.raises(RuntimeError, match=r"^Local: in a notebook"),
+    ):
+        list(loader)
+
+
 def fail_to_connect(image):
     raise ConnectionRefusedError("by a user's server")
 
