@@ -171,7 +171,7 @@ class _Server:
         try:
             while True:
                 self._next()()
-        except (EOFError, OSError):  # the trainer is gone
+        except (EOFError, ConnectionError):  # the trainer is gone
             os._exit(0)
         except BaseException:
             traceback.print_exc()

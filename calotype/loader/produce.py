@@ -143,6 +143,8 @@ class Producer:
             if not self._described:
                 self._describe()
             step = self._described.popleft()
+            if step.read is not None:
+                step.read[0].attach(memory)
         except Exception as error:
             self._jobs.append(_Job(memory, BatchBuilder(0), 0, error))
             if self._on_ready is not None:
@@ -153,7 +155,6 @@ class Producer:
         works: list[Callable[[], list[LedgerEntry]]]
         if step.read is not None:
             builder, tensors = step.read
-            builder.attach(memory)
             works = [partial(_write, builder, tensors[start : start + size]) for start in starts]
         else:
             builder = BatchBuilder(len(step.keys), memory)

@@ -17,6 +17,9 @@ from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.on_the_fly import OnTheFlyDataset
 from calotype.engine.local import encode
 from calotype.errors import StoreError
+from calotype.loader.build import HeapMemory
+from calotype.loader.plan import Cursor
+from calotype.loader.produce import Producer
 from calotype.types import SampleKey
 
 FLIPS = {"img_transform": {"horizontal_flip": 0.5}, "caption_transform": {"drop": 0.2, "trigger": "sks"}}
@@ -210,6 +213,19 @@ def test_a_record_that_breaks_while_threads_only_read_is_named(folder, tmp_path,
             loader.load_state_dict({"epoch": 0})
             with pytest.raises(StoreError, match="moments is not what was written: the checksum differs"):
                 list(loader)
+
+
+def test_memory_that_can_not_be_had_while_threads_only_read_is_an_error_of_its_step(dataset):
+    class Full(HeapMemory):
+        def reserve(self, specs):
+            raise OSError(12, "Cannot allocate memory")
+
+    producer = Producer(dataset, calotype.Loader(dataset, 2).plan, threads=2, on_error="raise", finish=False)
+    memory = Full()
+    assert producer.submit(memory) == [] and producer.ready()
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        producer.take()
+    assert producer.seek(Cursor()) == [memory]
 
 
 def test_a_picture_that_goes_while_threads_only_read_is_replaced_by_name(folder, tmp_path):
