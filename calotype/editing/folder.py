@@ -11,7 +11,8 @@ from calotype.editing.json_document import JsonLines
 from calotype.editing.places import Place, entries_by_id, set_captions, set_rejected
 from calotype.editing.sidecars import Sidecars
 from calotype.errors import EditError
-from calotype.manifest.folder import METADATA, kohya_folders, list_folder
+from calotype.manifest.kohya import kohya_folders
+from calotype.manifest.listing import METADATA, list_folder
 from calotype.manifest.manifest import REMOTE
 from calotype.manifest.reading import Reading
 from calotype.manifest.references import normal_reference

@@ -11,8 +11,8 @@ from calotype.editing.folder import FolderCaptions
 from calotype.errors import EditError, MissingPathError
 from calotype.ledger import Ledger
 from calotype.manifest.columns import ColumnMap, parse_column_map
-from calotype.manifest.folder import list_folder
 from calotype.manifest.hub import is_saved_dataset
+from calotype.manifest.listing import list_folder
 from calotype.manifest.reading import Reading
 from calotype.manifest.sources import PathLike, absolute, data_files_of, find_sources
 

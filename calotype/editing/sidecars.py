@@ -10,7 +10,8 @@ from pathlib import Path
 
 from calotype.errors import EditError
 from calotype.manifest.captions import decode_text, split_captions
-from calotype.manifest.folder import Listing, caption_files, stem_of
+from calotype.manifest.listing import Listing, stem_of
+from calotype.manifest.sidecars import caption_files
 
 __all__ = ["Sidecars", "mirror"]
 

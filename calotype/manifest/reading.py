@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from calotype.errors import ManifestError
 from calotype.ledger import Ledger
@@ -84,6 +85,11 @@ class Part:
 
     explicit_ids: bool = False
     """Ids came from a column, so two pictures that share one are a mistake."""
+
+    def paths(self) -> pa.ChunkedArray:
+        """The pictures, whatever their ids are."""
+        refs = self.table["ref"]
+        return self.table["id"] if pa.types.is_null(refs.type) else pc.coalesce(refs, self.table["id"])
 
 
 def as_extra(name: str, values: pa.ChunkedArray | pa.Array) -> tuple[pa.Field, pa.ChunkedArray | pa.Array]:

@@ -14,11 +14,13 @@ from typing import Any
 from calotype.errors import ConfigError, ManifestError, MissingPathError
 from calotype.manifest.arrow_files import read_arrow, read_parquet
 from calotype.manifest.delimited import read_delimited
-from calotype.manifest.folder import Listing, list_folder, read_folder
+from calotype.manifest.folder import read_folder
 from calotype.manifest.hub import is_saved_dataset, read_hub, read_saved
 from calotype.manifest.json_files import read_json
+from calotype.manifest.listing import Listing, list_folder
 from calotype.manifest.manifest import REMOTE
 from calotype.manifest.members import read_lmdb, read_tar
+from calotype.manifest.named_splits import of_split
 from calotype.manifest.reading import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Part, Reading
 
 __all__ = ["PathLike", "Sources", "absolute", "data_files_of", "find_sources", "read_sources"]
@@ -42,12 +44,6 @@ _READERS: dict[str, Callable[[Path, Reading], Part]] = {
 
 _BUILDERS = frozenset({"json", "csv", "parquet", "arrow", "webdataset", "imagefolder"})
 """Names of `datasets`' builders: with `data_files` they mean files that we read ourselves."""
-
-_SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing", "eval", "evaluation"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +201,7 @@ def _read_folder(folder: Path, reading: Reading) -> tuple[list[Part], list[str]]
         return read_saved(folder, reading), ["saved dataset"]
     listing = list_folder(folder, reading.recursive, reading.bad)
     if reading.split is not None:
-        listing = _of_split(folder, listing, reading.split)
+        listing = of_split(folder, listing, reading.split)
     if listing.images:
         if reading.image_root is not None:
             raise ConfigError(
@@ -234,25 +230,3 @@ def data_files_of(folder: Path, listing: Listing) -> list[Path]:
         if places:
             return [place.parent if place.name == "data.mdb" else place for place in places]
     return []
-
-
-def _of_split(folder: Path, listing: Listing, split: str) -> Listing:
-    """What belongs to a split: files below a folder of its name, or data files that carry its name."""
-    words = next((names for names in _SPLITS.values() if split in names), (split,))
-    pattern = re.compile(rf"(?:^|[/._-])(?:{'|'.join(map(re.escape, words))})(?=[/._-])", re.IGNORECASE)
-    below = re.compile(rf"(?:^|.*/)(?:{'|'.join(map(re.escape, words))})/", re.IGNORECASE)
-    chosen = Listing(
-        images=[name for name in listing.images if below.match(name)],
-        captions=[name for name in listing.captions if below.match(name)],
-        data=[name for name in listing.data if pattern.search(name)],
-    )
-    if not chosen.images and not chosen.data:
-        named = "|".join(map(re.escape, (word for several in _SPLITS.values() for word in several)))
-        anywhere = re.compile(rf"(?:^|[/._-])(?:{named})[/._-]", re.IGNORECASE)
-        if split == "train" and not any(anywhere.search(name) for name in (*listing.images, *listing.data)):
-            return listing  # no splits at all: everything is for training, as `datasets` has it
-        raise ManifestError(
-            f"{folder}: no split {split!r}; expected a folder or data files named {' or '.join(words)} in it. "
-            "For a split of its pictures by hash use validation=0.05"
-        )
-    return chosen

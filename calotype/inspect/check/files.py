@@ -18,7 +18,7 @@ from calotype.inspect.check.report import Finding, finding
 from calotype.inspect.check.strays import strays
 from calotype.manifest import Manifest
 from calotype.manifest.captions import decode_text
-from calotype.manifest.folder import caption_files
+from calotype.manifest.sidecars import caption_files
 from calotype.manifest.sources import absolute
 from calotype.types import ImageRef
 

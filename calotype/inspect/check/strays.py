@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from calotype.images.formats import HEAD, NotAnImageError, sniff
-from calotype.manifest.folder import DATA_SUFFIXES, walk_folder
+from calotype.manifest.listing import DATA_SUFFIXES, walk_folder
 from calotype.manifest.reading import CAPTION_SUFFIXES, IMAGE_SUFFIXES
 
 __all__ = ["Stray", "strays"]
