@@ -13,6 +13,7 @@ from typing import Any, Final
 from calotype.editing.document import Document, find_entries
 from calotype.errors import EditError, ManifestError
 from calotype.manifest.columns import Columns, find_columns
+from calotype.manifest.json_depth import loads
 from calotype.manifest.json_files import decoded_lines, is_row, keyed_rows, parse_json, row_problem, wrapped_rows
 from calotype.manifest.reading import Reading
 from calotype.manifest.values import encodable, table_of
@@ -38,7 +39,7 @@ def open_json(file: Path, reading: Reading) -> Document:
             whole = parse_json(file)
             return JsonTree(file, data, reading, whole=whole, rows=whole)
         try:
-            whole = json.loads(head)
+            whole = loads(head)
         except ValueError:  # more than one object: lines
             whole = None
         if isinstance(whole, dict) and not is_row(whole, reading.columns):

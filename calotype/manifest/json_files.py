@@ -13,6 +13,7 @@ import pyarrow.json
 
 from calotype.errors import ManifestError
 from calotype.manifest.columns import Columns, find_columns
+from calotype.manifest.json_depth import has_deep_rows, loads
 from calotype.manifest.lines import line_finder
 from calotype.manifest.reading import Part, Reading
 from calotype.manifest.tables import table_part
@@ -33,7 +34,7 @@ def read_json(file: Path, reading: Reading) -> Part:
         if head[:1] == b"[":
             return _read_array(file, parse_json(file), reading)
         try:
-            whole = json.loads(file.read_text(encoding="utf-8-sig"))
+            whole = loads(file.read_text(encoding="utf-8-sig"))
         except ValueError:  # more than one object: lines
             whole = None
         if isinstance(whole, dict) and not is_row(whole, reading.columns):
@@ -44,7 +45,7 @@ def read_json(file: Path, reading: Reading) -> Part:
 def parse_json(file: Path) -> Any:
     """The value of a whole file. Raises `ManifestError` with the line at fault."""
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
+        return loads(file.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise ManifestError(
             f"{file}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno}); "
@@ -113,6 +114,8 @@ def _read_lines(file: Path, reading: Reading) -> Part:
 
 def _read_fast(file: Path) -> pa.Table | None:
     """The whole file by Arrow's parser, or None when it meets anything that it does not take."""
+    if has_deep_rows(file):
+        return None
     options = pyarrow.json.ReadOptions(block_size=_BLOCK)
     try:
         table = pyarrow.json.read_json(file, read_options=options)
@@ -169,7 +172,7 @@ def decoded_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
         if not line.strip():
             continue
         try:
-            yield number, json.loads(line.decode("utf-8"))
+            yield number, loads(line.decode("utf-8"))
         except ValueError as error:
             yield number, error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ import pyarrow as pa
 from calotype.errors import ManifestError
 from calotype.manifest.captions import decode_text, split_captions
 from calotype.manifest.columns import find_columns
+from calotype.manifest.json_depth import loads
 from calotype.manifest.lmdb_index import lmdb_index
 from calotype.manifest.reading import IMAGE_SUFFIXES, Part, Reading
 from calotype.manifest.tables import Embedded, table_part
@@ -163,7 +163,7 @@ def _row(texts: dict[str, bytes], reading: Reading) -> dict[str, Any]:
             captions += split_captions(decode_text(texts[suffix]), reading.many_lines)
     row: dict[str, Any] = {}
     if ".json" in texts:
-        row = json.loads(decode_text(texts[".json"]))
+        row = loads(decode_text(texts[".json"]))
         if not isinstance(row, dict):
             raise ValueError("its .json is not an object")
     return {**row, _CAPTION: captions}
