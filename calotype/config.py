@@ -17,6 +17,7 @@ OmegaConf reads the file, so `${…}` refers to other values of it. It is import
 from __future__ import annotations
 
 import difflib
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from calotype.captioning.distill.options import DistillOptions
 from calotype.components import COMPONENT, build
 from calotype.errors import ConfigError, unknown_key
 from calotype.recipes.options import TrainOptions
+from calotype.small_files import read_small_file
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -44,6 +46,9 @@ _LOOKS_LIKE = 0.8
 
 _THEIRS = ("trainer",)
 """What looks like one of ours and is none: Lightning's."""
+
+_LONGEST = 16 << 20
+"""Bytes of the longest config: one may list a hundred thousand files."""
 
 Config = dict[str, Any]
 
@@ -244,14 +249,16 @@ def _read(path: Path) -> DictConfig:
 
     path = path.expanduser()
     try:
-        config = OmegaConf.load(path)
+        config = OmegaConf.load(io.StringIO(read_small_file(path, _LONGEST).decode("utf-8")))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such config file (looked in {Path.cwd()})") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text: {error}") from error
     except yaml.MarkedYAMLError as error:
         raise ConfigError(f"{path}{_position(error.problem_mark)}: {_problem(error)}") from error
-    except (OSError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path}: can't be read as YAML: {error}") from error
     if not isinstance(config, DictConfig):
         raise ConfigError(f"{path}: expected a mapping (key: value) at the top, found a list")

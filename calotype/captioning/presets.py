@@ -15,6 +15,7 @@ from PIL import Image
 
 from calotype.captioning.backend import CaptionRequest
 from calotype.errors import ConfigError, unknown_key
+from calotype.small_files import read_small_file
 
 __all__ = ["VARIABLES", "CaptionPreset", "list_presets", "load_preset"]
 
@@ -142,9 +143,11 @@ def load_preset(name: str | Path) -> CaptionPreset:
     if not path.is_file():
         raise _no_preset(str(name))
     try:
-        text = path.read_text("utf-8-sig")
+        text = read_small_file(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError(f"preset {path}: a text file in UTF-8 was expected; save it as that") from None
+    except OSError as error:
+        raise ConfigError(f"preset {path}: can't be read: {error.strerror}") from None
     if path.suffix.lower() == ".txt":
         return CaptionPreset(name=path.stem, template=_prompt(text, str(path)))
     return _parse(path.stem, text, str(path))

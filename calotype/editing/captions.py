@@ -17,6 +17,7 @@ from calotype.editing.json_document import open_json
 from calotype.editing.places import Place
 from calotype.errors import EditError, ManifestError
 from calotype.manifest.reading import Reading
+from calotype.small_files import require_regular
 
 __all__ = ["CaptionState", "Captions", "Change", "Written"]
 
@@ -172,7 +173,11 @@ class Captions(ABC):
 
     def _document(self, file: Path) -> Document:
         """The document of a file, read anew only when the file has changed."""
-        stat = file.stat()
+        try:
+            require_regular(file)
+            stat = file.stat()
+        except OSError as error:
+            raise ManifestError(f"{file}: can't be read: {error.strerror}") from None
         stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         known = self._documents.get(file)
         if known is None or known[0] != stamp:

@@ -12,6 +12,7 @@ from calotype.errors import EditError
 from calotype.manifest.captions import decode_text, split_captions
 from calotype.manifest.listing import Listing, stem_of
 from calotype.manifest.sidecars import caption_files
+from calotype.small_files import read_small_file
 
 __all__ = ["Sidecars", "mirror"]
 
@@ -51,7 +52,7 @@ class Sidecars:
 
     def _data(self, name: str) -> bytes:
         try:
-            return (self.folder / name).read_bytes()
+            return read_small_file(self.folder / name)
         except OSError as error:
             raise EditError(f"{self.folder / name}: the caption file can't be read: {error.strerror}") from error
 

@@ -9,6 +9,7 @@ from calotype.errors import ManifestError
 from calotype.manifest.captions import decode_text, split_captions
 from calotype.manifest.listing import Listing, stem_of
 from calotype.manifest.reading import CAPTION_SUFFIXES, Reading
+from calotype.small_files import read_small_file
 
 __all__ = ["caption_files", "sidecar_captions"]
 
@@ -54,7 +55,7 @@ def caption_files(picture: str, is_there: Callable[[str], bool]) -> list[str]:
 
 def _read_sidecar(file: Path, reading: Reading) -> list[str]:
     try:
-        return split_captions(decode_text(file.read_bytes()), reading.many_lines)
+        return split_captions(decode_text(read_small_file(file)), reading.many_lines)
     except UnicodeDecodeError as error:
         reason = f"not UTF-8 text (byte {error.start}); save the caption file as UTF-8"
         reading.bad(str(file), reason)

@@ -22,6 +22,7 @@ from calotype.manifest.manifest import REMOTE
 from calotype.manifest.members import read_lmdb, read_tar
 from calotype.manifest.named_splits import of_split
 from calotype.manifest.reading import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Part, Reading
+from calotype.small_files import require_regular
 
 __all__ = ["PathLike", "Sources", "absolute", "data_files_of", "find_sources", "read_sources"]
 
@@ -191,8 +192,11 @@ def _read_file(file: Path, reading: Reading) -> Part:
     if _is_lmdb(file):
         return read_lmdb(file, reading)
     try:
+        require_regular(file)
         return _READERS[file.suffix.lower()](file, reading)
-    except (PermissionError, IsADirectoryError) as error:
+    except OSError as error:
+        if error.filename != str(file):
+            raise  # about the cache, or what the file names
         raise ManifestError(f"{file}: can't be read: {error.strerror}") from None
 
 

@@ -20,6 +20,7 @@ from calotype.manifest import Manifest
 from calotype.manifest.captions import decode_text
 from calotype.manifest.sidecars import caption_files
 from calotype.manifest.sources import absolute
+from calotype.small_files import read_small_file
 from calotype.types import ImageRef
 
 __all__ = ["file_findings"]
@@ -163,7 +164,7 @@ def _plain_file(ref: ImageRef) -> str | None:
 
 def _is_blank(file: str) -> bool:
     try:
-        return not decode_text(Path(file).read_bytes()).strip()
+        return not decode_text(read_small_file(file)).strip()
     except (OSError, UnicodeDecodeError):
         return False
 
