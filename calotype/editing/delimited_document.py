@@ -1,4 +1,4 @@
-"""CSV and TSV as documents: changed fields are written anew, everything else stays byte for byte."""
+"""CSV and TSV as documents: changed fields are written anew in the file's dialect, all else stays byte for byte."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from calotype.editing.document import Document, find_entries
 from calotype.errors import EditError, ManifestError
 from calotype.manifest.columns import find_columns
-from calotype.manifest.delimited import next_field, read_heading, record_end, split_record
+from calotype.manifest.delimited import field_limit, heading_of, in_full, open_delimited
 from calotype.manifest.reading import Reading
 
 __all__ = ["DelimitedDocument"]
@@ -34,73 +34,59 @@ class _Record:
 class DelimitedDocument(Document):
     """A `.csv` or `.tsv` file, with or without a header.
 
-    A picture with more captions than there are caption columns has further rows. A column that is missing is added, and
+    An image with more captions than there are caption columns has further rows. A column that is missing is added, and
     a header with it where there is none.
 
     Raises:
         ManifestError: It can't be read.
+        EditError: It is text in another encoding than UTF-8.
     """
 
     def __init__(self, file: Path, reading: Reading) -> None:
         self.file, self._reading = file, reading
-        self._delimiter, names, self._headed, self._columns = read_heading(file, reading)
-        self._names = list(names)
         data = file.read_bytes()
         self._bom = data.startswith(_BOM)
         try:
-            text = data.removeprefix(_BOM).decode("utf-8")
+            self._heading, text = open_delimited(file, reading)
         except UnicodeDecodeError as error:
             raise ManifestError(f"{file}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
+        if text.encode("utf-8", "surrogatepass") != data.removeprefix(_BOM):
+            raise EditError(f"{file}: captions are changed in UTF-8 files, which this is not; save the file as UTF-8")
+        self._dialect, self._names = self._heading.dialect, list(self._heading.names)
+        self._headed, self._columns = self._heading.there, self._heading.columns
         self._records = list(self._split(text))
         rows = [record for record in self._records if record.is_row]
         values = [self._values(record) for record in rows]
         table = pa.table(
-            [pa.array([row[place] for row in values], pa.large_string()) for place in range(len(names))],
+            [pa.array([row[place] for row in values], pa.large_string()) for place in range(len(self._names))],
             names=self._names,
         )
         self.entries = find_entries(table, self._columns, rows, file, reading, lambda row: f"{file} row {row + 1}")
 
     def _split(self, text: str) -> Iterator[_Record]:
-        at, header = 0, self._headed
-        while at < len(text):
-            end = record_end(text, at) if self._delimiter == "," else text.find("\n", at)
-            end = len(text) if end < 0 else end
-            line = text[at:end].removesuffix("\r")
-            rest = text[at + len(line) : end + 1]
-            at = end + 1
-            if not line.strip():
-                yield _Record([line], rest, is_row=False)
+        header = self._headed
+        for record in self._dialect.records(text, self._limit):
+            if not record.text.strip():
+                yield _Record([record.text], record.end, is_row=False)
                 continue
-            fields = self._fields(line)
+            fields = self._dialect.raw_fields(record.text, self._limit)
             if len(fields) == 1 and not self._headed:
                 fields.append("")
-            yield _Record(
-                fields if len(fields) == len(self._names) else [line],
-                rest,
-                is_row=not header and len(fields) == len(self._names),
-            )
+            fits = len(fields) == len(self._names)
+            yield _Record(fields if fits else [record.text], record.end, is_row=not header and fits)
             header = False
 
     @property
     def _limit(self) -> int | None:
-        """A caption in the last column may hold the delimiter."""
-        captions = self._columns.captions
-        return len(self._names) if captions and captions[-1] == self._names[-1] else None
+        return field_limit(self._heading._replace(names=self._names, columns=self._columns))
 
-    def _fields(self, line: str) -> list[str]:
-        """As `split_record` finds them, with their quotes."""
-        fields: list[str] = []
-        at = 0
-        while at <= len(line):
-            if self._limit is not None and len(fields) == self._limit - 1:
-                return [*fields, line[at:]]
-            _, after = next_field(line, at, self._delimiter)
-            fields.append(line[at : after - 1])
-            at = after
-        return fields
+    @property
+    def _line_end(self) -> str:
+        """Of the first line; what new lines end with."""
+        return self._records[0].end if self._records and self._records[0].end else self._dialect.line_end
 
     def _values(self, record: _Record) -> list[str]:
-        return split_record(self._delimiter.join(record.fields), self._delimiter, self._limit)
+        return [self._dialect.value(field) for field in record.fields]
 
     def set_captions(self, records: Sequence[Any], captions: Sequence[str]) -> None:
         if not self._columns.captions:
@@ -111,7 +97,7 @@ class DelimitedDocument(Document):
             another = replace(records[0], fields=list(records[0].fields))
             self._records.insert(self._records.index(records[-1]) + 1, another)
             if not records[-1].end:
-                records[-1].end = "\n"
+                records[-1].end = self._line_end
                 another.end = ""
             records.append(another)
         cells = [(record, place) for record in records for place in places]
@@ -119,7 +105,7 @@ class DelimitedDocument(Document):
             self._set(record, place, captions[number] if number < len(captions) else "")
         for record in records[1:]:
             others = [place for place in range(len(self._names)) if place not in places]
-            blank = all(not record.fields[place].strip() for place in places)
+            blank = all(not self._dialect.value(record.fields[place]).strip() for place in places)
             if blank and all(record.fields[place] == records[0].fields[place] for place in others):
                 self._records.remove(record)
 
@@ -132,9 +118,8 @@ class DelimitedDocument(Document):
         self._set(record, self._names.index(self._columns.rejected), "true" if rejected else "")
 
     def add(self, picture: str) -> Any:
-        record = _Record([""] * len(self._names), "\n")
+        record = _Record([""] * len(self._names), self._line_end)
         if self._records:
-            record.end = self._records[0].end or "\n"
             self._records[-1].end = self._records[-1].end or record.end
         self._records.append(record)
         self._set(record, self._names.index(self._columns.image), picture)
@@ -143,8 +128,7 @@ class DelimitedDocument(Document):
     def _insert(self, place: int, name: str) -> None:
         """A new column, blank but for its name."""
         if not self._headed:
-            end = self._records[0].end or "\n"
-            self._records.insert(0, _Record(list(self._names), end, is_row=False))
+            self._records.insert(0, _Record(list(self._names), self._line_end, is_row=False))
             self._headed = True
         self._names.insert(place, name)
         self._columns = find_columns(self._names, self._reading.columns, str(self.file))
@@ -159,11 +143,14 @@ class DelimitedDocument(Document):
         if wanted[place] == text:
             return
         wanted[place] = text
-        quoted = '"' + text.replace('"', '""') + '"'
-        odd = self._delimiter == "," and any(sign in text for sign in ',"\r\n')
+        delimiter, backslash = self._dialect.delimiter, self._dialect.backslash
+        inner = text.replace("\\", "\\\\").replace('"', '\\"') if backslash else text.replace('"', '""')
+        quoted = f'"{inner}"'
+        odd = delimiter != "\t" and any(sign in text for sign in (delimiter, '"', "\r", "\n"))
+        space = " " if self._dialect.initial_space and place and text else ""
         for field in (quoted, text) if odd else (text, quoted):
-            fields = [*record.fields[:place], field, *record.fields[place + 1 :]]
-            if self._reads_back(self._delimiter.join(fields), wanted):
+            fields = [*record.fields[:place], space + field, *record.fields[place + 1 :]]
+            if self._reads_back(delimiter.join(fields), wanted):
                 record.fields = fields
                 return
         raise EditError(
@@ -172,18 +159,30 @@ class DelimitedDocument(Document):
         )
 
     def _reads_back(self, line: str, wanted: Sequence[str]) -> bool:
-        if self._delimiter == ",":
-            if record_end(line + "\n", 0) != len(line) or line.endswith("\r"):
-                return False
-        elif "\n" in line or "\r" in line:
+        if line.endswith("\r") or self._dialect.record_end(line + self._dialect.line_end, 0, self._limit) != len(line):
             return False
-        return split_record(line, self._delimiter, self._limit) == list(wanted)
+        return self._dialect.fields(line, self._limit) == list(wanted)
 
     def render(self) -> bytes:
-        text = "".join(self._delimiter.join(record.fields) + record.end for record in self._records)
+        text = "".join(self._dialect.delimiter.join(record.fields) + record.end for record in self._records)
+        if not self._is_read_alike(text):
+            raise EditError(
+                f"{self.file}: with this change the file would be read in another way; `calotype convert` makes JSON "
+                "lines of it, which can hold any caption"
+            )
         try:
             return (_BOM if self._bom else b"") + text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise EditError(
                 f"{self.file}: {error.object[error.start]!a} is half a character, which is no text"
             ) from None
+
+    def _is_read_alike(self, text: str) -> bool:
+        """Whether a reader finds the dialect and columns in it that this document has."""
+        if not any(record.is_row for record in self._records):
+            return True
+        try:
+            heading = in_full(heading_of(text, self.file, self._reading), text)
+        except ManifestError:
+            return False
+        return (heading.dialect, heading.names, heading.there) == (self._dialect, self._names, self._headed)

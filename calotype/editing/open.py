@@ -11,6 +11,7 @@ from calotype.editing.folder import FolderCaptions
 from calotype.errors import EditError, MissingPathError
 from calotype.ledger import Ledger
 from calotype.manifest.columns import ColumnMap, parse_column_map
+from calotype.manifest.dialect import parse_delimiter
 from calotype.manifest.hub import is_saved_dataset
 from calotype.manifest.listing import list_folder
 from calotype.manifest.reading import Reading
@@ -26,6 +27,7 @@ def open_captions(
     root: PathLike | None = None,
     recursive: bool = True,
     caption_lines: Literal["one", "many"] = "one",
+    delimiter: str | None = None,
 ) -> Captions:
     """The captions of a folder of pictures or of data files, to be read and changed where they are.
 
@@ -37,6 +39,7 @@ def open_captions(
         root: As for `load_manifest`.
         recursive: As for `load_manifest`.
         caption_lines: As for `load_manifest`.
+        delimiter: As for `load_manifest`.
 
     Raises:
         EditError: What is there can be read but not changed in place; names the command that makes something of it
@@ -57,6 +60,7 @@ def open_captions(
         need_captions=False,
         recursive=recursive,
         many_lines=caption_lines == "many",
+        delimiter=parse_delimiter(delimiter),
         split=None,
         skip=True,
         ledger=Ledger(),

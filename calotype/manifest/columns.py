@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from calotype.errors import ConfigError, ManifestError, unknown_key
 
-__all__ = ["ColumnMap", "Columns", "find_columns", "is_header", "parse_column_map"]
+__all__ = ["ColumnMap", "Columns", "find_columns", "is_header", "parse_column_map", "recognised"]
 
 ColumnMap = Mapping[str, str | Sequence[str] | None]
 """Meaning → the data file's column(s); None says that no column has this meaning."""
@@ -86,6 +86,13 @@ def is_header(fields: Iterable[str], given: Mapping[str, tuple[str, ...] | None]
     names = {field.strip().lower() for field in fields}
     wanted = {name.lower() for several in given.values() if several for name in several}
     return bool(names & wanted) or bool(names & set(_NAMES["image"]))
+
+
+def recognised(fields: Iterable[str], given: Mapping[str, tuple[str, ...] | None]) -> int:
+    """How many of these names mean something."""
+    wanted = {name.lower() for several in given.values() if several for name in several}
+    known = wanted.union(_CAPTIONS, *_NAMES.values())
+    return sum(field.strip().lower() in known for field in fields)
 
 
 def find_columns(names: Sequence[str], given: Mapping[str, tuple[str, ...] | None], where: str) -> Columns:

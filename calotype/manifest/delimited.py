@@ -1,4 +1,4 @@
-"""CSV and TSV, with or without a header, so that no comma, tab or quote of a caption is lost."""
+"""CSV and TSV, with or without a header, in whichever dialect, so that no delimiter or quote of a caption is lost."""
 
 from __future__ import annotations
 
@@ -6,150 +6,251 @@ import mmap
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from calotype.errors import ManifestError
-from calotype.manifest.columns import Columns, find_columns, is_header
+from calotype.manifest.captions import decode_text
+from calotype.manifest.columns import Columns, find_columns, is_header, recognised
+from calotype.manifest.dialect import DELIMITERS, Dialect, Record, sniff, with_backslash, with_spaces
 from calotype.manifest.lines import line_finder
 from calotype.manifest.reading import IMAGE_SUFFIXES, Part, Reading
 from calotype.manifest.references import is_remote
 from calotype.manifest.tables import table_part
 
-__all__ = ["Heading", "next_field", "read_delimited", "read_heading", "record_end", "split_record"]
+__all__ = ["Heading", "field_limit", "heading_of", "in_full", "open_delimited", "read_delimited", "read_heading"]
 
-_BOM = b"\xef\xbb\xbf"
-_PLAIN_NAMES = ("image", "caption")
-
-# A quoted CSV field: ends with a quote that a comma or the line's end follows; `""` inside is one quote.
-_CSV_QUOTED = re.compile(r'"[^"]*(?:""[^"]*)*"(?=,|\r?\n|\r?\Z)')
+_BOM: Final = b"\xef\xbb\xbf"
+_PLAIN_NAMES: Final = ("image", "caption")
+_HEAD: Final = 64 * 1024
+_WORDS: Final = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a vertical bar"}
 
 
 class Heading(NamedTuple):
-    """What the first line of a file says of the others."""
+    """What the first records of a file say of the others."""
 
-    delimiter: str
+    dialect: Dialect
     names: list[str]
     """Of the columns."""
     there: bool
     """The first line names them; else it is a row like the others."""
     columns: Columns
+    plain: bool
+    """The file is UTF-8 without a byte order mark, as far as was looked."""
 
 
 def read_delimited(file: Path, reading: Reading) -> Part:
     """A `.csv` or `.tsv` file.
 
     A first line that names an image column is the header. Without one, each line is a path and, after the first
-    comma or tab, the caption.
+    delimiter, the caption.
     """
-    delimiter, names, header, columns = read_heading(file, reading)
-    fast = _read_fast(file, names, delimiter, header)
-    if fast is not None:
-        return table_part(
-            fast, reading, label=str(file), base=file.parent, where=line_finder(file, int(header)), columns=columns
-        )
-    return _read_patiently(file, names, columns, delimiter, header, reading)
+    heading = read_heading(file, reading)
+    table = _read_fast(file, heading)
+    if table is None:
+        return _read_patiently(file, reading)
+    if heading.dialect.initial_space:
+        table = pa.table([pc.utf8_ltrim(column, " ") for column in table.columns], names=heading.names)
+    where = line_finder(file, int(heading.there))
+    return table_part(table, reading, label=str(file), base=file.parent, where=where, columns=heading.columns)
+
+
+def open_delimited(file: Path, reading: Reading) -> tuple[Heading, str]:
+    """The heading and the whole text of a file, without its byte order mark.
+
+    Raises:
+        ManifestError: It fits no form.
+        UnicodeDecodeError: It is no text.
+    """
+    heading = read_heading(file, reading)
+    text = decode_text(file.read_bytes())
+    return in_full(heading, text), text
+
+
+def in_full(heading: Heading, text: str) -> Heading:
+    """The heading, its dialect seen from the whole text."""
+    dialect = with_backslash(heading.dialect, text, len(heading.names), field_limit(heading))
+    return heading._replace(dialect=dialect)
+
+
+def field_limit(heading: Heading) -> int | None:
+    """The number of columns where the last is a caption, which may hold the delimiter without quotes around it."""
+    last = heading.columns.captions[-1:] == tuple(heading.names[-1:])
+    return len(heading.names) if last else None
 
 
 def read_heading(file: Path, reading: Reading) -> Heading:
-    """Looks at the first line that holds anything. Raises `ManifestError` where it fits no form."""
-    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
-    with file.open("rb") as opened:
-        first = next((line for line in opened if line.removeprefix(_BOM).strip()), b"")
-    if not first:
+    """Looks at the first records of a file, and notes what is not plain from its suffix.
+
+    Raises:
+        ManifestError: They fit no form.
+    """
+    reading.used.add("delimiter")
+    text, plain = _head(file)
+    heading = heading_of(text, file, reading)._replace(plain=plain)
+    dialect, word = heading.dialect, _word(heading.dialect.delimiter)
+    if dialect.delimiter != _usual(file) and reading.delimiter is None:
+        reading.note(f"{file.name}: fields are separated by {word}")
+    if not heading.there:
+        reading.note(f"{file.name}: no header line; each line is read as an image, {word} and its caption")
+    return heading
+
+
+def heading_of(text: str, file: Path, reading: Reading) -> Heading:
+    """What the first records of a text say. Raises `ManifestError` where they fit no form."""
+    if not text[:_HEAD].strip():
         raise ManifestError(f"{file}: the file is empty")
-    try:
-        head = first.removeprefix(_BOM).decode("utf-8")
-    except UnicodeDecodeError:
-        raise ManifestError(f"{file}:1: not UTF-8 text; save the file as UTF-8") from None
-    fields = [_unquote(field.strip()) for field in head.rstrip("\r\n").split(delimiter)]
-    header = is_header(fields, reading.columns)
-    if not header and not _is_reference(fields[0], reading.image_root or file.parent):
+    base = reading.image_root or file.parent
+
+    def score(records: Sequence[Sequence[str]]) -> float:
+        header = [field.strip() for field in records[0]]
+        if _is_header(header, reading):
+            return 100.0 + recognised(header, reading.columns)
+        return sum(_likeness(fields) for fields in records) / len(records)
+
+    dialect = sniff(text[:_HEAD], _usual(file), score, reading.delimiter)
+    first, *others = (record for record in dialect.records(text[:_HEAD], None) if record.text.strip())
+    header = [field.strip() for field in dialect.fields(first.text, None)]
+    there = _is_header(header, reading)
+    dialect = with_spaces(dialect, text[:_HEAD], headed=there)
+    if not there and not _is_reference(dialect.fields(first.text, None)[0].strip(), base):
         raise ManifestError(
-            f"{file}:1: found {head.strip()[:80]!r}; expected a header that names an image column (image, file_name, "
-            f"path, url, …), or lines of a picture's path, {'a tab' if delimiter == chr(9) else 'a comma'} and its "
-            "caption. Name other columns with columns={'image': …, 'caption': …}"
+            f"{file}:1: found {first.text.strip()[:80]!r}; expected a header that names an image column (image, "
+            f"file_name, path, url, …), or lines of an image's path, {_word(dialect.delimiter)} and its caption. Name "
+            "other columns with columns={'image': …, 'caption': …}, another separator than "
+            f"{', '.join(map(repr, DELIMITERS))} with delimiter=…"
         )
-    # Spreadsheets end lines with empty columns; two of them are no mistake.
-    names = [name or f"column_{place}" for place, name in enumerate(fields)] if header else list(_PLAIN_NAMES)
-    if len(set(names)) < len(names):
-        raise ManifestError(f"{file}:1: the header names a column twice: {', '.join(names)}")
-    return Heading(delimiter, names, header, find_columns(names, reading.columns, str(file)))
+    if there:
+        # Spreadsheets end lines with empty columns; two of them are no mistake.
+        names = [name or f"column_{place}" for place, name in enumerate(header)]
+    else:
+        names = list(_PLAIN_NAMES)
+        _refuse_more_columns(file, dialect, [first, *others])
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ManifestError(f"{file}:1: the header names a column twice: {', '.join(twice)}; rename one of them")
+    return Heading(dialect, names, there, find_columns(names, reading.columns, str(file)), plain=False)
+
+
+def _usual(file: Path) -> str:
+    return "\t" if file.suffix.lower() == ".tsv" else ","
+
+
+def _word(delimiter: str) -> str:
+    return _WORDS.get(delimiter, repr(delimiter))
+
+
+def _head(file: Path) -> tuple[str, bool]:
+    """The text of the first records, and whether they are UTF-8 without a byte order mark."""
+    with file.open("rb") as opened:
+        head = opened.read(_HEAD)
+        whole = len(head) < _HEAD
+    end = head if whole else head[: max(head.rfind(b"\n"), head.rfind(b"\r")) + 1] or head
+    try:
+        if b"\0" not in head and not head.startswith(_BOM):
+            return end.decode("utf-8"), True
+        return decode_text(file.read_bytes())[:_HEAD], False
+    except UnicodeDecodeError:
+        # The reader names the lines that are not; here the rest is enough.
+        line = end.removeprefix(_BOM).lstrip().split(b"\n", 1)[0]
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError:
+            raise ManifestError(f"{file}:1: not UTF-8 text; save the file as UTF-8") from None
+        return end.removeprefix(_BOM).decode("utf-8", "replace"), False
+
+
+def _is_header(fields: Sequence[str], reading: Reading) -> bool:
+    """Whether these fields name columns: one does as an image column is named, and none is an image's path."""
+    return is_header(fields, reading.columns) and not any(_likeness([field]) == 1 for field in fields)
+
+
+def _likeness(fields: Sequence[str]) -> float:
+    """How much a record looks like an image and its caption: 1 for a path or URL that ends as an image's does."""
+    reference = fields[0].strip().strip("\"'<>")
+    if not reference:
+        return 0.0
+    remote = is_remote(reference)
+    path = re.split(r"[?#]", reference)[0] if remote else reference
+    if Path(path).suffix.lower() in IMAGE_SUFFIXES and not (remote and re.search(r"\s", reference)):
+        return 1.0
+    return 0.5 if remote and not re.search(r"\s", reference) else 0.25 if remote else 0.0
 
 
 def _is_reference(field: str, base: Path) -> bool:
     if is_remote(field) or Path(field).suffix.lower() in IMAGE_SUFFIXES or "/" in field or "\\" in field:
         return True
-    return bool(field) and (base / field).is_file()
+    try:
+        return bool(field) and (base / field).is_file()
+    except (OSError, ValueError):  # too long, or a null byte
+        return False
 
 
-def _read_fast(file: Path, names: Sequence[str], delimiter: str, header: bool) -> pa.Table | None:
+def _refuse_more_columns(file: Path, dialect: Dialect, records: Sequence[Record]) -> None:
+    """Without a header all after the first delimiter is the caption, which rows of several columns are not."""
+    if dialect.delimiter == "\t":
+        return
+    rows = [dialect.raw_fields(record.text, None) for record in records[:100]]
+    count = len(rows[0])
+    if count < 3 or any(len(row) != count for row in rows):
+        return
+    quoted = all(row[1].lstrip(" ").startswith('"') and dialect.value(row[1]) != row[1] for row in rows)
+    if quoted or all(re.fullmatch(r"\s*\d+(\.\d+)?\s*", row[-1]) for row in rows):
+        raise ManifestError(
+            f"{file}:{records[0].line}: found {count} fields in {records[0].text[:80]!r} and no header line; expected "
+            "a first line that names the columns, such as image,caption,width"
+        )
+
+
+def _read_fast(file: Path, heading: Heading) -> pa.Table | None:
     """By Arrow's parser: only for files without any quote, all of whose lines have as many fields as the first."""
+    if not heading.plain:
+        return None
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        if data.find(b'"') >= 0 or data[:3] == _BOM or (data.find(b"\r") >= 0 and data.find(b"\r\n") < 0):
+        if data.find(b'"') >= 0 or data.find(b"\0") >= 0 or (data.find(b"\r") >= 0 and data.find(b"\r\n") < 0):
             return None
     try:
         return pyarrow.csv.read_csv(
             file,
             read_options=pyarrow.csv.ReadOptions(
-                column_names=list(names), skip_rows=0, skip_rows_after_names=int(header), block_size=4 << 20
+                column_names=list(heading.names), skip_rows=0, skip_rows_after_names=int(heading.there),
+                block_size=4 << 20,
             ),
-            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, quote_char=False, double_quote=False),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=heading.dialect.delimiter, quote_char=False, double_quote=False
+            ),
             convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.large_string()), null_values=[], strings_can_be_null=False
+                column_types=dict.fromkeys(heading.names, pa.large_string()), null_values=[], strings_can_be_null=False
             ),
-        )
+        )  # fmt: skip
     except (pa.ArrowInvalid, pa.ArrowKeyError):
         return None
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str | bytes]]:
-    """(number, text without its line break) of each line; bytes when it is not UTF-8."""
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            line = (line.removeprefix(_BOM) if number == 1 else line).removesuffix(b"\n").removesuffix(b"\r")
-            try:
-                yield number, line.decode("utf-8")
-            except UnicodeDecodeError:
-                yield number, line
-
-
-def _read_patiently(
-    file: Path, names: Sequence[str], columns: Columns, delimiter: str, header: bool, reading: Reading
-) -> Part:
-    last = names.index(columns.captions[-1]) if columns.captions else -1
-    # A caption in the last column may hold the delimiter without quotes around it.
-    open_end = last == len(names) - 1
-    records = _lines(file) if delimiter == "\t" else _csv_records(file)
+def _read_patiently(file: Path, reading: Reading) -> Part:
+    try:
+        heading, text = open_delimited(file, reading)
+    except UnicodeDecodeError:
+        heading, text = read_heading(file, reading), _without_bad_lines(file, reading)
+    dialect, names, limit = heading.dialect, heading.names, field_limit(heading)
     numbers: list[int] = []
     values: list[list[str]] = []
-    skip = header
-    for number, record in records:
-        if isinstance(record, bytes):
-            reading.bad(f"{file}:{number}", "not UTF-8 text; save the file as UTF-8")
-            continue
-        if not record.strip():
-            continue
-        if skip:
-            skip = False
-            continue
-        fields = split_record(record, delimiter, len(names) if open_end else None)
-        if len(fields) == 1 and not header and not reading.need_captions:
+    for record in _rows(heading, text, limit):
+        fields = dialect.fields(record.text, limit)
+        if len(fields) == 1 and not heading.there and not reading.need_captions:
             fields.append("")
-        if len(fields) != len(names):
-            reading.bad(
-                f"{file}:{number}",
-                f"found {len(fields)} field(s) in {record[:80]!r}; expected {len(names)}: {', '.join(names)}"
-                + ("" if delimiter == "," else " (a caption with line breaks needs CSV or JSON lines)"),
-            )
+        problem = _problem(record, fields, heading)
+        if problem:
+            reading.bad(f"{file}:{record.line}", problem)
             continue
-        numbers.append(number)
+        numbers.append(record.line)
         values.append(fields)
     table = pa.table(
         [pa.array([fields[place] for fields in values], pa.large_string()) for place in range(len(names))],
-        names=list(names),
+        names=names,
     )
     return table_part(
         table,
@@ -157,93 +258,45 @@ def _read_patiently(
         label=str(file),
         base=file.parent,
         where=lambda row: f"{file}:{numbers[row]}",
-        columns=columns,
+        columns=heading.columns,
     )
 
 
-def _csv_records(file: Path) -> Iterator[tuple[int, str | bytes]]:
-    """Lines, joined where a quoted field goes over several of them."""
-    text = file.read_bytes().removeprefix(_BOM)
-    try:
-        whole = text.decode("utf-8")
-    except UnicodeDecodeError:
-        yield from _lines(file)  # only to name the bad line: quoted line breaks don't matter any more
-        return
-    at, line = 0, 1
-    while at < len(whole):
-        end = record_end(whole, at)
-        record = whole[at:end]
-        yield line, record.removesuffix("\r")
-        line += record.count("\n") + 1
-        at = end + 1
+def _rows(heading: Heading, text: str, limit: int | None) -> Iterator[Record]:
+    records = (record for record in heading.dialect.records(text, limit) if record.text.strip())
+    if heading.there:
+        next(records)
+    return records
 
 
-def record_end(text: str, at: int) -> int:
-    """Where the record that starts at `at` ends: the first line break outside a quoted field."""
-    while True:
-        line_end = text.find("\n", at)
-        line_end = len(text) if line_end < 0 else line_end
-        if text.find('"', at, line_end) < 0:
-            return line_end
-        if text.startswith('"', at):
-            match = _CSV_QUOTED.match(text, at)
-            if match:
-                at = match.end()
-                if at < len(text) and text[at] == ",":
-                    at += 1
-                    continue
-                line_end = text.find("\n", at)
-                return len(text) if line_end < 0 else line_end
-        comma = text.find(",", at, line_end)
-        if comma < 0:
-            return line_end
-        at = comma + 1
+_SWALLOWED = re.compile(
+    rf"[\r\n][^\r\n,;|\t]*\.(?:{'|'.join(suffix[1:] for suffix in sorted(IMAGE_SUFFIXES))})[,;|\t]", re.IGNORECASE
+)
 
 
-def split_record(record: str, delimiter: str, limit: int | None) -> list[str]:
-    """The fields of a record; with a `limit`, the last one takes all the rest."""
-    fields: list[str] = []
-    at = 0
-    while True:
-        if limit is not None and len(fields) == limit - 1:
-            fields.append(_unquote_whole(record[at:], delimiter))
-            return fields
-        field, at = next_field(record, at, delimiter)
-        fields.append(field)
-        if at > len(record):
-            return fields
+def _problem(record: Record, fields: Sequence[str], heading: Heading) -> str | None:
+    """What keeps a record from being a row."""
+    names = heading.names
+    if len(fields) != len(names):
+        return (
+            f"found {len(fields)} field(s) in {record.text[:80]!r}; expected {len(names)}: {', '.join(names)}"
+            + (" (a caption with line breaks needs CSV or JSON lines)" if heading.dialect.delimiter == "\t" else "")
+            + ("; put quotes around fields that hold the delimiter" if len(fields) > len(names) else "")
+        )
+    if "\n" in record.text and _SWALLOWED.search(record.text):
+        last = record.line + record.text.count("\n")
+        return f'a quote opens here and closes in line {last}, after lines that look like rows; double quotes as ""'
+    return None
 
 
-def next_field(record: str, at: int, delimiter: str) -> tuple[str, int]:
-    """One field and where the next one starts (beyond the record's end when there is none)."""
-    if record.startswith('"', at):
-        match = _QUOTED[delimiter].match(record, at)
-        if match:
-            field = _unquote_whole(match[0], delimiter)
-            return field, match.end() + 1
-    end = record.find(delimiter, at)
-    end = len(record) if end < 0 else end
-    return record[at:end], end + 1
-
-
-_QUOTED = {
-    ",": re.compile(r'"[^"]*(?:""[^"]*)*"(?=,|\Z)'),
-    "\t": re.compile(r'"[^"]*(?:""[^"]*)*"(?=\t|\Z)'),
-}
-
-
-def _unquote_whole(text: str, delimiter: str) -> str:
-    """A field without its quotes, if it was quoted as a whole; else as it is.
-
-    In TSV quotes are mostly meant as they stand, so they are only taken for quoting where quoting was needed.
-    """
-    match = _QUOTED[delimiter].fullmatch(text)
-    if not match:
-        return text
-    inner = text[1:-1]
-    needed = delimiter == "," or "\t" in inner or '""' in inner
-    return inner.replace('""', '"') if needed else text
-
-
-def _unquote(field: str) -> str:
-    return field[1:-1].replace('""', '"') if len(field) > 1 and field[0] == field[-1] == '"' else field
+def _without_bad_lines(file: Path, reading: Reading) -> str:
+    """The text of a file some of whose lines are no text: those are named, and blank in what is returned."""
+    lines: list[str] = []
+    with file.open("rb") as opened:
+        for number, line in enumerate(opened, 1):
+            try:
+                lines.append((line.removeprefix(_BOM) if number == 1 else line).decode("utf-8"))
+            except UnicodeDecodeError:
+                reading.bad(f"{file}:{number}", "not UTF-8 text; save the file as UTF-8")
+                lines.append("\n")
+    return "".join(lines)

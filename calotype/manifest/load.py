@@ -13,6 +13,7 @@ from calotype.errors import ConfigError, ManifestError
 from calotype.ledger import Ledger
 from calotype.manifest.assemble import assemble, fill_missing_captions
 from calotype.manifest.columns import ColumnMap, parse_column_map
+from calotype.manifest.dialect import parse_delimiter
 from calotype.manifest.manifest import Manifest
 from calotype.manifest.reading import Reading
 from calotype.manifest.sources import PathLike, Sources, absolute, find_sources, read_sources
@@ -32,6 +33,7 @@ def load_manifest(
     missing_captions: str = "error",
     recursive: bool = True,
     caption_lines: Literal["one", "many"] = "one",
+    delimiter: str | None = None,
     validation: float = 0.0,
     validation_seed: int = 0,
     data_files: Any = None,
@@ -58,6 +60,7 @@ def load_manifest(
             (an empty caption, as a trigger or template wants it), or any other text, which becomes their caption.
         recursive: Whether folders inside the folder are read too.
         caption_lines: Whether a caption file is `one` caption, or holds `many`, one a line.
+        delimiter: What separates the fields of CSV and TSV files, such as `;` or `tab`; None finds it out.
         validation: Share of the pictures to hold out, 0 up to 1. Without `split` the training side is given.
         validation_seed: Another seed holds out others.
         data_files: As in `datasets.load_dataset`: files of the dataset, a list, or a mapping split → files.
@@ -102,12 +105,15 @@ def load_manifest(
         need_captions=missing_captions == "error",
         recursive=recursive,
         many_lines=caption_lines == "many",
+        delimiter=parse_delimiter(delimiter),
         split=None if validation else split,
         skip=on_error == "skip",
         keep_rejected=keep_rejected,
         ledger=ledger if ledger is not None else Ledger(),
     )
     parts, formats = read_sources(sources, reading)
+    if delimiter is not None and "delimiter" not in reading.used:
+        raise ConfigError(f"delimiter: {sources} holds no CSV or TSV that it could have an effect on; remove it")
     if not sum(part.table.num_rows for part in parts):
         raise ManifestError(_nothing(sources, reading))
     table, where = assemble(parts, reading)

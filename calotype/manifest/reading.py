@@ -48,11 +48,16 @@ class Reading:
     """Bad rows go to the ledger instead of stopping everything."""
 
     ledger: Ledger
+    delimiter: str | None = None
+    """Of CSV and TSV; None: what the file's first lines show."""
     keep_rejected: bool = False
     """Rows that somebody left out come all the same."""
 
     notes: list[str] = field(default_factory=list)
     """Sentences for `Manifest.describe`."""
+
+    used: set[str] = field(default_factory=set)
+    """Options that concern one form of data and met it."""
 
     def bad(self, where: str, reason: str, kind: str = "bad_row") -> None:
         """A row that can't be used: an error, or a ledger entry with `on_error="skip"`."""

@@ -1,0 +1,211 @@
+"""Dialects of CSV: how records and fields are cut, and which dialect a text is in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final
+
+from calotype.errors import ConfigError
+
+__all__ = ["DELIMITERS", "Dialect", "Record", "parse_delimiter", "sniff", "with_backslash", "with_spaces"]
+
+DELIMITERS: Final = (",", "\t", ";", "|")
+_SAMPLE: Final = 100  # records
+
+
+def parse_delimiter(given: str | None) -> str | None:
+    """Checks the option `delimiter`; a shell passes a tab most easily by its name."""
+    if given is None or (
+        isinstance(given, str) and len(given) == 1 and not given.isalnum() and given not in "\"'\r\n\\"
+    ):
+        return given
+    if given in ("tab", "\\t"):
+        return "\t"
+    raise ConfigError(f"delimiter: found {given!r}; expected one character such as ',', ';' or '|', or 'tab'")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A line, or several where a quoted field spans them."""
+
+    line: int
+    """Number of its first line, from 1."""
+    text: str
+    """Without its line end."""
+    end: str
+    """Its line end; empty for a last line without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a delimited text is cut into records and fields.
+
+    Quotes that enclose a whole field are quoting, as in RFC 4180, with or without spaces around them; others are part
+    of the field. Between tabs, quotes count only where a field holds a tab or a doubled quote and so can only have been
+    quoted by a program, and no field spans lines.
+    """
+
+    delimiter: str
+    initial_space: bool = False
+    """Spaces after a delimiter are not part of the field."""
+    backslash: bool = False
+    """A quote inside a quoted field is written as `\\"`."""
+    line_end: str = "\n"
+    """What ends a line: a line feed, with a carriage return before it or not, or a lone carriage return."""
+
+    def records(self, text: str, limit: int | None) -> Iterator[Record]:
+        """The records of a text, blank ones too. Joined again with their line ends they are the text."""
+        at, line = 0, 1
+        while at < len(text):
+            stop = self.record_end(text, at, limit)
+            record = text[at:stop]
+            after = stop + len(self.line_end)
+            if self.line_end == "\n":
+                record = record.removesuffix("\r")
+            yield Record(line, record, text[at + len(record) : after])
+            line += record.count(self.line_end) + 1
+            at = after
+
+    def record_end(self, text: str, at: int, limit: int | None) -> int:
+        """Where the record that starts at `at` ends: the first line end outside a quoted field."""
+        stop = self._line_end(text, at)
+        if self.delimiter == "\t" or text.find('"', at, stop) < 0:
+            return stop
+        quoted, place = _quoted(self.delimiter, self.backslash), 1
+        while True:
+            match = quoted.match(text, at)
+            if match:
+                at = match.end()
+                if not text.startswith(self.delimiter, at):
+                    return self._line_end(text, at)
+            else:
+                stop = self._line_end(text, at)
+                at = -1 if place == limit else text.find(self.delimiter, at, stop)
+                if at < 0:
+                    return stop
+            at, place = at + 1, place + 1
+
+    def _line_end(self, text: str, at: int) -> int:
+        stop = text.find(self.line_end, at)
+        return len(text) if stop < 0 else stop
+
+    def raw_fields(self, record: str, limit: int | None) -> list[str]:
+        """The fields of a record as they are written.
+
+        With a `limit` the last field takes the rest of the record, delimiters included, unless it starts with a quoted
+        field: a record of quoted fields may not hold more of them than there are columns.
+        """
+        if '"' not in record:
+            return record.split(self.delimiter, -1 if limit is None else limit - 1)
+        quoted = _quoted(self.delimiter, self.backslash)
+        fields: list[str] = []
+        at = 0
+        while at <= len(record):
+            match = quoted.match(record, at)
+            if match:
+                stop = match.end()
+            elif len(fields) + 1 == limit:
+                stop = len(record)
+            else:
+                stop = record.find(self.delimiter, at)
+                stop = len(record) if stop < 0 else stop
+            if match and self.delimiter == "\t" and len(fields) + 1 == limit:
+                stop = len(record)  # quotes between tabs are text first of all
+            fields.append(record[at:stop])
+            at = stop + 1
+        return fields
+
+    def value(self, field: str) -> str:
+        """What a written field means."""
+        if '"' in field:
+            match = _quoted(self.delimiter, self.backslash).fullmatch(field)
+            if match:
+                inner = match[1]
+                if self.backslash:
+                    return _ESCAPED.sub(lambda escaped: escaped[0][1], inner)
+                if self.delimiter != "\t" or "\t" in inner or '""' in inner:
+                    return inner.replace('""', '"')
+        return field.lstrip(" ") if self.initial_space else field
+
+    def fields(self, record: str, limit: int | None) -> list[str]:
+        """The values of a record's fields."""
+        return [self.value(field) for field in self.raw_fields(record, limit)]
+
+
+_ESCAPED = re.compile(r'\\["\\]|""')
+
+
+@lru_cache(32)
+def _quoted(delimiter: str, backslash: bool) -> re.Pattern[str]:
+    """A quoted field, up to the delimiter or line end that follows."""
+    inner = r'[^"\\]*(?:(?:\\.|"")[^"\\]*)*' if backslash else r'[^"]*(?:""[^"]*)*'
+    if delimiter == "\t":
+        return re.compile(rf'"({inner})"(?=\t|\Z)', re.DOTALL)
+    return re.compile(rf' *"({inner})" *(?={re.escape(delimiter)}|[\r\n]|\Z)', re.DOTALL)
+
+
+def sniff(text: str, usual: str, score: Callable[[Sequence[Sequence[str]]], float], given: str | None) -> Dialect:
+    """The dialect of a text.
+
+    Args:
+        text: All of it, or its first records.
+        usual: The delimiter that wins a tie: that of the file's suffix.
+        score: How much sense the first records make, cut into fields; the first of them may be a header.
+        given: The delimiter, where someone named it.
+    """
+    returns, feeds = text.count("\r") - text.count("\r\n"), text.count("\n")
+    line_end = "\r" if returns > feeds else "\n"
+    best: tuple[float, Dialect] | None = None
+    for delimiter in (given,) if given is not None else (usual, *(each for each in DELIMITERS if each != usual)):
+        dialect = Dialect(delimiter, line_end=line_end)
+        worth = score([dialect.fields(record, None) for record in _first(dialect, text)])
+        if best is None or worth > best[0]:
+            best = (worth, dialect)
+    assert best is not None
+    return best[1]
+
+
+def with_spaces(dialect: Dialect, text: str, *, headed: bool) -> Dialect:
+    """The dialect, with `initial_space` set where all delimiters of the header have a space after them.
+
+    Without a header, where those of all rows have one and a quoted field follows some of them.
+    """
+    if dialect.delimiter == "\t":
+        return dialect
+    rows = [dialect.raw_fields(record, None)[1:] for record in _first(dialect, text)]
+    spaced = [all(field.startswith(" ") for field in fields) for fields in rows]
+    quoted = any(field.startswith(" ") and field.lstrip(" ").startswith('"') for fields in rows for field in fields)
+    return replace(dialect, initial_space=bool(rows[0]) and spaced[0] if headed else quoted and all(spaced))
+
+
+def _first(dialect: Dialect, text: str) -> list[str]:
+    found: list[str] = []
+    for record in dialect.records(text, None):
+        if record.text.strip():
+            found.append(record.text)
+            if len(found) == _SAMPLE:
+                break
+    return found
+
+
+def with_backslash(dialect: Dialect, text: str, columns: int, limit: int | None) -> Dialect:
+    """The dialect, with `backslash` set where more records of the text make sense so."""
+    if dialect.delimiter == "\t" or '\\"' not in text:
+        return dialect
+    escaping = replace(dialect, backslash=True)
+    return escaping if _faults(escaping, text, columns, limit) < _faults(dialect, text, columns, limit) else dialect
+
+
+def _faults(dialect: Dialect, text: str, columns: int, limit: int | None) -> int:
+    """Records with another number of fields than there are columns, and fields whose quotes enclose only a part."""
+    quoted = _quoted(dialect.delimiter, dialect.backslash)
+    faults = 0
+    for record in dialect.records(text, limit):
+        if '"' in record.text:
+            fields = dialect.raw_fields(record.text, limit)
+            faults += len(fields) != columns
+            faults += sum(field.lstrip(" ").startswith('"') and not quoted.fullmatch(field) for field in fields)
+    return faults
