@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +143,7 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
     def _resampled(self, row: Row, key: SampleKey) -> tuple[torch.Tensor, Geometry]:
         """Cropped and resized, through the cache. A fixed geometry caches what comes out, any other what goes in."""
         cache, program = self.pixel_cache, self.image_program
-        cache_key = (key.index, key.size if program.fixed_geometry else None)
+        cache_key = None if cache is None else self._cache_key(row, key)
         if cache is not None and (found := cache.get(cache_key)) is not None:
             pixels, original_size = found
             geometry = self._geometry(original_size, key)
@@ -161,6 +161,16 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
             cache.put(cache_key, torch.from_numpy(decoded.pixels), decoded.original_size)
             return program.resample(decoded.pixels, geometry), geometry
         return cache.put(cache_key, program.resample(decoded.pixels, geometry), decoded.original_size), geometry
+
+    def _cache_key(self, row: Row, key: SampleKey) -> Hashable:
+        """What the pixels in the cache are of: never a row's number, since datasets of other rows share the cache."""
+        whole = (row.image, self.reader.options)
+        if not self.image_program.fixed_geometry:
+            return whole
+        size: Hashable = key.size
+        if size is None and self.buckets is not None:
+            size = tuple(self.buckets.sizes)  # which of them depends on the image
+        return *whole, self.image_program.resampling, size
 
     def _geometry(self, original_size: tuple[int, int], key: SampleKey) -> Geometry:
         if key.size is None and self.buckets is not None:

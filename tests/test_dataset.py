@@ -7,7 +7,15 @@ import torch
 from real_tokenizers import flux_tokenizers, sdxl_tokenizers
 
 import calotype
-from calotype.errors import ConfigError, DecodeError, MissingCaptionError, MissingTokenizerError
+from calotype.errors import (
+    ConfigError,
+    DecodeError,
+    DecompressionBombError,
+    MissingCaptionError,
+    MissingTokenizerError,
+)
+from calotype.images import ImageReader
+from calotype.pixel_cache import PixelCache
 from calotype.types import SampleKey
 
 
@@ -203,3 +211,39 @@ def test_tokenizers_that_cannot_be_had(photos, monkeypatch):
 def test_wrong_options_name_the_right_ones(photos, options, message):
     with pytest.raises(ConfigError, match=message):
         load(photos, **options)
+
+
+@pytest.mark.parametrize("options", [{"buckets": False}, {"resolution": 48}, {"img_transform": {"random_crop": True}}])
+def test_twins_that_share_a_pixel_cache_never_share_another_ones_pixels(photos, options):
+    dataset = load(photos, pixel_cache={"max_images": 1000}, seed=3, **({"resolution": 64} | options))
+    fresh = dataset.with_cache(PixelCache(max_images=0))
+
+    def same(twin, plain):
+        return [torch.equal(twin[i]["img"], plain[i]["img"]) for i in range(len(plain))]
+
+    for _ in range(2):  # the second time from the cache
+        assert all(same(dataset, fresh))
+        for rows in ([3, 2], [0], [1, 3, 0]):
+            assert all(same(dataset.select(rows), fresh.select(rows)))
+        assert all(same(dataset.select([3, 2]).select([1, 0]), fresh.select([2, 3])))
+        for reader in (ImageReader(background=(9, 9, 9)), ImageReader(decode="fast")):
+            assert all(same(dataset.with_reader(reader), fresh.with_reader(reader)))
+    assert dataset.pixel_cache.hits
+    strict = dataset.with_reader(ImageReader(max_pixels=10))  # refuses what the cache has already
+    with pytest.raises(DecompressionBombError):
+        strict[0]
+
+
+def test_datasets_of_other_sizes_or_resampling_may_share_one_pixel_cache(photos):
+    cache = PixelCache()
+    for options in (
+        {"img_transform": {"resize": [32, 48]}},
+        {"img_transform": {"resize": [32, 48], "center_crop": True}},
+        {"img_transform": {"resize": [32, 48], "interpolation": "bilinear"}},
+        {"resolution": 64},
+        {"resolution": 48},
+        {"resolution": 64, "img_transform": {"random_crop": True}},
+    ):
+        plain = load(photos, **options)
+        cached = plain.with_cache(cache)
+        assert all(torch.equal(cached[i]["img"], plain[i]["img"]) for i in range(2) for _ in range(2))

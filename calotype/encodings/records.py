@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from math import prod
 
 import numpy as np
@@ -51,9 +52,9 @@ class StoredTensor:
             np.frombuffer(out, np.uint8)[self._bytes :] = 0
 
     @property
-    def place(self) -> tuple[int, str]:
-        """Which tensor of its store this is."""
-        return self._row, self._name
+    def place(self) -> tuple[EncodingStore, int, str, tuple[int, ...]]:
+        """Which tensor of which store this is, and its shape, which the longest text of a dataset decides too."""
+        return self._store, self._row, self._name, self.shape
 
     def load(self) -> torch.Tensor:
         """The tensor in memory of its own."""
@@ -63,7 +64,7 @@ class StoredTensor:
 
 
 class RecordCache:
-    """Keeps the tensors of one store's records from their first read on, all of them.
+    """Keeps the tensors of records from their first read on, all of them.
 
     Threads may share it. A pickled cache arrives empty: each process fills its own.
 
@@ -73,7 +74,7 @@ class RecordCache:
 
     def __init__(self, device: str | torch.device | None = None) -> None:
         self.device = torch.device(device) if device is not None else torch.device("cpu")
-        self._tensors: dict[tuple[int, str], torch.Tensor] = {}
+        self._tensors: dict[Hashable, torch.Tensor] = {}
 
     def __len__(self) -> int:
         """Tensors that are kept."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -117,6 +117,11 @@ class ImageReader:
     def size(self, ref: ImageRef) -> tuple[int, int]:
         """(H, W) upright, from the header. Raises as `read` does."""
         return self.header(ref).size
+
+    @property
+    def options(self) -> tuple[Hashable, ...]:
+        """All that decides what it makes of a file: equal options give equal pixels, and refuse the same files."""
+        return self.decode, self.background, self.max_pixels
 
     def __repr__(self) -> str:
         return f"ImageReader(decode={self.decode!r}, background={self.background}, max_pixels={self.max_pixels})"

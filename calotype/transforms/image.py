@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -159,6 +159,11 @@ class ImageProgram:
         Flips don't count, they come later.
         """
         return not (self.random_crop or self.whole or self.rotate != (0.0, 0.0))
+
+    @property
+    def resampling(self) -> tuple[Hashable, ...]:
+        """All options that decide what `resample` makes of an image and a size, where the geometry is fixed."""
+        return self.resize, self.center_crop, self.interpolation
 
     @property
     def endless(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from calotype.collate import collate
 from calotype.encodings.addresses import Variants
 from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.on_the_fly import OnTheFlyDataset
+from calotype.encodings.records import RecordCache
 from calotype.engine.local import encode
 from calotype.errors import StoreError
 from calotype.loader.build import HeapMemory
@@ -174,6 +175,15 @@ def test_what_is_remembered_of_a_sample_changes_no_bit(folder, tmp_path, monkeyp
     assert got == [digest(forgets[key]) for key in wanted for _ in range(2)]
     assert not forgets._known.pictures and not forgets._known.texts
     assert not pickle.loads(pickle.dumps(remembers))._known.pictures
+
+
+def test_datasets_of_two_stores_may_share_one_record_cache(dataset, folder, tmp_path):
+    other, _ = run(folder, tmp_path / "store", resolution=48, caption_transform={"trigger": "ohwx"})
+    cache = RecordCache()
+    for each in (dataset, encoded(other)):
+        for key in keys(each, epochs=1):
+            assert digest(each.with_cache(cache)[key]) == digest(each[key])
+    assert len(cache)
 
 
 def test_a_record_that_was_read_is_still_found_when_its_shard_is_pruned_or_broken(folder, tmp_path):
