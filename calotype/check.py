@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from calotype.inputs import input_files, input_folders, picture_folders, source_
 from calotype.inspect.check.report import VERSION, Report, finding
 from calotype.ledger import Ledger
 from calotype.remembered import files_state, folders_state, recall, remember, report_key
+from calotype.terminal import get_logger
 
 if TYPE_CHECKING:
     from calotype.dataset import TextToImageDataset
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_config"]
 
-logger = logging.getLogger("calotype")
+logger = get_logger("calotype")
 
 _ROOM: Final = "reports"
 _BUILDER: Final = "calotype.text_to_image_dataset"
@@ -166,7 +166,7 @@ def _dataset(config: Mapping[str, Any]) -> tuple[TextToImageDataset, bool]:
     except MissingTokenizerError as error:
         if config.get("tokenizers") or config["dataset"].get("tokenizers"):
             raise  # a place was named, and is wrong
-        logger.warning("%s\nGoing on without them: captions are not counted in tokens.", error)
+        logger.warning("%s; going on without them: captions are not counted in tokens.", error)
         return build_dataset({**config, "tokenizer": {COMPONENT: "calotype.PixelsTransform"}}), False
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
+
+from calotype.terminal import console, say, visible
 
 __all__ = ["Show", "Track", "counter", "silent", "track"]
 
@@ -32,19 +33,18 @@ def track(what: str, *, unit: str = "images") -> Iterator[Show]:
         what: What is being done, as the beginning of a line: "reading headers".
         unit: What is counted.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(file=sys.stderr)
+    screen = console(error=True)
     start = time.monotonic()
     said = start
 
-    if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    if screen.is_terminal:
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
         with Progress(
-            *columns, TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), console=console, transient=True
+            *columns, TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), console=screen, transient=True
         ) as bar:
-            task = bar.add_task(what, total=None, visible=False, rate="")
+            task = bar.add_task(visible(what), total=None, visible=False, rate="")
 
             def show(done: int, total: int) -> None:
                 spent = time.monotonic() - start
@@ -62,7 +62,7 @@ def track(what: str, *, unit: str = "images") -> Iterator[Show]:
         said = now
         rate = done / (now - start)
         left = (total - done) / rate if rate else float("inf")
-        print(f"{what}: {done}/{total} {unit}, {_digits(rate)}/s, {left:.0f} s left", file=sys.stderr)  # noqa: T201
+        say(f"{what}: {done}/{total} {unit}, {_digits(rate)}/s, {left:.0f} s left", error=True)
 
     yield tell
 

@@ -90,8 +90,8 @@ def perform(task: Task, folder: Path) -> dict[str, Any]:
         check=False,
     )
     if not answer.is_file():
-        last = "\n".join(done.stderr.strip().splitlines()[-8:])
-        raise CalotypeError(f"bench: the process of a strategy died (exit status {done.returncode}):\n{last}")
+        last = " / ".join(done.stderr.strip().splitlines()[-8:])
+        raise CalotypeError(f"bench: the process of a strategy died (exit status {done.returncode}): {last}")
     found: dict[str, Any] = json.loads(answer.read_bytes())
     if "refused" in found:
         raise Refused(found["refused"])

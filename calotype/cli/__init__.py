@@ -5,8 +5,6 @@ Nothing heavy is imported before a verb runs, so that `calotype --help` answers 
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from calotype.cli import (
@@ -24,6 +22,7 @@ from calotype.cli import (
     studio,
     train,
 )
+from calotype.terminal import encode_all, say
 
 __all__ = ["app", "main"]
 
@@ -53,11 +52,12 @@ def main() -> None:
     """Entry point: an error of ours is a sentence, not a traceback. Exit status 1 for bad data, 2 for wrong use."""
     from calotype.errors import CalotypeError, ConfigError, MissingPathError
 
+    encode_all()
     try:
         app()
     except (ConfigError, MissingPathError) as error:
-        print(f"calotype: {error}", file=sys.stderr)
+        say(f"calotype: {error}", error=True)
         raise SystemExit(2) from None
     except CalotypeError as error:
-        print(f"calotype: {error}", file=sys.stderr)
+        say(f"calotype: {error}", error=True)
         raise SystemExit(1) from None

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from calotype.cli.common import Json, Overrides, Source, emit, read_config
+from calotype.cli.common import Json, Overrides, Source, read_config
+from calotype.terminal import emit, say
 
 __all__ = ["bench"]
 
@@ -35,4 +36,4 @@ def bench(
         emit(report.to_json())
         return
     for line in lines(report):
-        print(line)
+        say(line)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calotype.cli.common import Json, emit
+from calotype.cli.common import Json
 from calotype.home import cache_folder
+from calotype.terminal import emit, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,16 +41,16 @@ def ls(store: Store = None, store_option: StoreOption = None, json: Json = False
         emit(summary.to_json())
         return
     for kind, of_kind in summary.kinds.items():
-        print(f"{kind:12} {of_kind.records:>12,} records  {_size(of_kind.bytes):>10}")
-    print(f"{'all':12} {summary.records:>12,} records  {_size(summary.bytes):>10}")
+        say(f"{kind:12} {of_kind.records:>12,} records  {_size(of_kind.bytes):>10}")
+    say(f"{'all':12} {summary.records:>12,} records  {_size(summary.bytes):>10}")
     opened = f", {summary.open_shards} of them open" if summary.open_shards else ""
-    print(f"{summary.shards} shards{opened}, {_size(summary.disk_bytes)} on disk")
+    say(f"{summary.shards} shards{opened}, {_size(summary.disk_bytes)} on disk")
     if summary.dropped:
-        print(f"{summary.dropped} records dropped: 'calotype cache prune {store}' takes them out")
+        say(f"{summary.dropped} records dropped: 'calotype cache prune {store}' takes them out")
     for what in summary.damaged.values():
-        print(what)
+        say(what)
     for name in summary.set_aside:
-        print(f"{name}: set aside, as nothing could be had from it; nobody reads it, delete it when you like")
+        say(f"{name}: set aside, as nothing could be had from it; nobody reads it, delete it when you like")
 
 
 @app.command("verify")
@@ -78,13 +78,13 @@ def verify(
         emit({"records": found.records, "bytes": found.bytes, "damaged": damage, "dropped": dropped})
     else:
         for item in found.damage:
-            print(item.reason)
+            say(item.reason)
         state = f"{len(found.damage)} damaged" if found.damage else "every byte is as it was written"
-        print(f"{found.records:,} records, {_size(found.bytes)}: {state}")
+        say(f"{found.records:,} records, {_size(found.bytes)}: {state}")
         if dropped:
-            print(f"{dropped} records dropped: encode again to make them anew")
+            say(f"{dropped} records dropped: encode again to make them anew")
         elif found.by_shard():
-            print("--drop marks the damaged records, and encoding again makes just those anew")
+            say("--drop marks the damaged records, and encoding again makes just those anew")
     raise typer.Exit(1 if found.damage else 0)
 
 
@@ -124,11 +124,11 @@ def prune(
         emit(asdict(pruned) | {"dry_run": dry_run})
         return
     for what in pruned.damaged:
-        print(what)
+        say(what)
     for name in pruned.set_aside:
-        print(f"{name}: its header can't be read; {'would be ' if dry_run else ''}set aside under this name")
+        say(f"{name}: its header can't be read; {'would be ' if dry_run else ''}set aside under this name")
     verb = "would go" if dry_run else "are gone"
-    print(f"{pruned.records:,} records ({_size(pruned.bytes)}) {verb}, out of {pruned.shards} shards")
+    say(f"{pruned.records:,} records ({_size(pruned.bytes)}) {verb}, out of {pruned.shards} shards")
 
 
 @app.command("export")
@@ -158,11 +158,11 @@ def export(
     if json:
         emit(asdict(copied) | {"missing": missing})
     else:
-        print(f"{copied.records:,} records ({_size(copied.bytes)}) copied to {folder}")
+        say(f"{copied.records:,} records ({_size(copied.bytes)}) copied to {folder}")
     for what in copied.damaged:
-        print(what, file=sys.stderr)
+        say(what, error=True)
     if missing:
-        print(f"{missing} of the keys in {keys} are not in the store", file=sys.stderr)
+        say(f"{missing} of the keys in {keys} are not in the store", error=True)
     raise typer.Exit(1 if copied.damaged or missing else 0)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Mapping
 from enum import Enum
 from itertools import groupby
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calotype.cli.common import Json, Overrides, Source, emit, read_config
+from calotype.cli.common import Json, Overrides, Source, read_config
 from calotype.cli.encode import Engine
+from calotype.terminal import emit, say
 
 if TYPE_CHECKING:
     from calotype.captioning.report import CaptionReport
@@ -125,7 +125,7 @@ def caption(
             **options,
         )
     except KeyboardInterrupt:
-        print("Interrupted. What was answered is kept; run the same command again to go on.", file=sys.stderr)
+        say("Interrupted. What was answered is kept; run the same command again to go on.", error=True)
         raise typer.Exit(130) from None
     lints = () if dry_run is not None else caption_lints(config, trigger=trigger)
     if json:
@@ -156,7 +156,7 @@ def _picked(device: str | None) -> str:
     from calotype.captioning.models import pick_captioner
 
     picked = pick_captioner(device)
-    print(f"auto: {picked.why}", file=sys.stderr)
+    say(f"auto: {picked.why}", error=True)
     return picked.captioner.hub
 
 
@@ -168,32 +168,32 @@ def _plain(lint: Finding) -> Mapping[str, Any]:
 
 def _show(report: CaptionReport, lints: tuple[Finding, ...], *, dry: bool) -> None:
     for example in report.examples:
-        print(example.id)
+        say(example.id)
         for text in example.captions:
-            print(f"    {text}")
+            say(f"    {text}")
     if dry:
-        print(f"Nothing was written. {report.model} answered {report.asked} times, {report.failed} failed.")
+        say(f"Nothing was written. {report.model} answered {report.asked} times, {report.failed} failed.")
     elif not report.asked and not report.written and not report.failed:
-        print(f"Nothing to caption: {report.images:,} images{_kept(report)}")
+        say(f"Nothing to caption: {report.images:,} images{_kept(report)}")
     else:
-        print(
+        say(
             f"Captioned {report.written:,} of {report.images:,} images in {report.seconds:,.1f} s with {report.model}: "
             f"{report.asked:,} answers, {report.reused:,} from earlier runs, {report.failed:,} failed{_kept(report)}"
         )
     if report.backup is not None:
-        print(f"As it was before: {report.backup}")
+        say(f"As it was before: {report.backup}")
     for failure in report.failures[:_SHOWN]:
         again = " (in an earlier run; --retry-failed asks again)" if failure.again else ""
-        print(f"Failed: {failure.id}: {failure.reason}{again}")
+        say(f"Failed: {failure.id}: {failure.reason}{again}")
     if len(report.failures) > _SHOWN:
-        print(f"Failed: {len(report.failures) - _SHOWN:,} more; --json names them all")
+        say(f"Failed: {len(report.failures) - _SHOWN:,} more; --json names them all")
     for _, group in groupby(lints, key=lambda lint: lint.kind):
         found = list(group)
         for lint in found[:_LINTS]:
             where = f"{lint.where}: " if lint.where else ""
-            print(f"{lint.level}: {where}{lint.detail} ({lint.advice})")
+            say(f"{lint.level}: {where}{lint.detail} ({lint.advice})")
         if len(found) > _LINTS:
-            print(f"{found[0].level}: {len(found) - _LINTS:,} more like it; `calotype check` names them all")
+            say(f"{found[0].level}: {len(found) - _LINTS:,} more like it; `calotype check` names them all")
 
 
 def _kept(report: CaptionReport) -> str:

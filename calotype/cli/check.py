@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, emit, read_config
+from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, read_config
+from calotype.terminal import console, emit, say
 
 if TYPE_CHECKING:
     from calotype.inspect.check.report import Report
@@ -54,19 +55,17 @@ def check(
         except OSError as error:
             raise ConfigError(f"--fix-list: {fix_list} can't be written: {error}") from error
         if not json:
-            print(f"{written} lines to mend: {fix_list}")
+            say(f"{written} lines to mend: {fix_list}")
     if json:
         emit(report.to_json())
     raise typer.Exit(0 if report.clean else 1)
 
 
 def _show(report: Report) -> None:
-    from rich.console import Console
-
     from calotype.inspect.check.show import lines, print_report
 
     if sys.stdout.isatty():
-        print_report(report, Console())
+        print_report(report, console())
     else:
         for line in lines(report):
-            print(line)
+            say(line)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from calotype.terminal import log_to_stderr, say
+
 if TYPE_CHECKING:
     from calotype.loader import Loader
 
-__all__ = ["Json", "Model", "Overrides", "Source", "Tokenizers", "emit", "make_loader", "read_config"]
+__all__ = ["Json", "Model", "Overrides", "Source", "Tokenizers", "make_loader", "read_config"]
 
 Source = Annotated[str, typer.Argument(help="A folder of pictures, a data file, or a YAML config.")]
 Overrides = Annotated[
@@ -32,7 +31,7 @@ def read_config(
     """The config that the first arguments describe. From here on, warnings go to standard error."""
     from calotype.config import load_config
 
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    log_to_stderr()
     given = [f"model={model}"] if model else []
     given += [f"tokenizers={tokenizers}"] if tokenizers else []
     return load_config(source, [*given, *(overrides or [])])
@@ -59,11 +58,6 @@ def make_loader(
     try:
         made: Loader = build_loader(config)
     except MissingTokenizerError as error:
-        print(f"{error}\nGoing on without them: batches hold pixels and no tokens.", file=sys.stderr)
+        say(error, "Going on without them: batches hold pixels and no tokens.", error=True)
         made = build_loader(config | {"tokenizer": {"_component_": "calotype.PixelsTransform"}})
     return made
-
-
-def emit(document: Any) -> None:
-    """One line of JSON on standard output."""
-    print(json.dumps(document, ensure_ascii=False))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calotype.cli.common import Json, Source, emit, read_config
+from calotype.cli.common import Json, Source, read_config
+from calotype.terminal import emit, say
 
 if TYPE_CHECKING:
     from calotype.convert import ConvertPlan, ConvertReport, VerifyReport
@@ -114,7 +114,7 @@ def convert(
                 plan, reader=reader, lossy=lossy, on_error="skip" if skip else "raise", progress=show
             )
     except KeyboardInterrupt:
-        print("Interrupted. What was written is kept; run the same command again to go on.", file=sys.stderr)
+        say("Interrupted. What was written is kept; run the same command again to go on.", error=True)
         raise typer.Exit(130) from None
     emit(report.to_json()) if json else _show(report)
     raise typer.Exit(1 if report.failed else 0)
@@ -168,7 +168,7 @@ def _size(text: str) -> int:
 
 def _say(plan: ConvertPlan) -> None:
     for found in plan.findings:
-        print(f"{found.level.capitalize()}: {found.text}", file=sys.stderr)
+        say(f"{found.level.capitalize()}: {found.text}", error=True)
 
 
 def _dry_run(plan: ConvertPlan, *, json: bool) -> None:
@@ -188,28 +188,28 @@ def _dry_run(plan: ConvertPlan, *, json: bool) -> None:
         )
         return
     unknown = f" and {plan.unknown_sizes:,} of unknown size" if plan.unknown_sizes else ""
-    print(f"{len(plan):,} pictures to {plan.form.name} ({plan.target.images}): {plan.destination}")
-    print(f"{plan.nbytes / 1e6:,.1f} MB of pictures{unknown} would be written")
+    say(f"{len(plan):,} pictures to {plan.form.name} ({plan.target.images}): {plan.destination}")
+    say(f"{plan.nbytes / 1e6:,.1f} MB of pictures{unknown} would be written")
     _say(plan)
 
 
 def _show(report: ConvertReport) -> None:
     before = f", {report.resumed:,} of them by an earlier run" if report.resumed else ""
-    print(
+    say(
         f"{report.rows:,} pictures ({report.bytes / 1e6:,.1f} MB written{before}) in {report.seconds:,.1f} s: "
         f"{report.destination}"
     )
     for number, (name, reason) in enumerate(report.failed.items()):
         if number == _SHOWN:
-            print(f"Left out: {len(report.failed) - _SHOWN:,} more; --json names them all")
+            say(f"Left out: {len(report.failed) - _SHOWN:,} more; --json names them all")
             break
-        print(f"Left out: {name}: {reason}")
+        say(f"Left out: {name}: {reason}")
 
 
 def _show_differences(report: VerifyReport) -> None:
     for found in report.differences[:_SHOWN]:
-        print(f"{found.id}: {found.what}: {found.reason}")
+        say(f"{found.id}: {found.what}: {found.reason}")
     if len(report.differences) > _SHOWN:
-        print(f"{len(report.differences) - _SHOWN:,} more; --json names them all")
+        say(f"{len(report.differences) - _SHOWN:,} more; --json names them all")
     state = f"{len(report.differences):,} differences" if report.differences else "all as in the source"
-    print(f"{report.rows:,} rows, {report.bytes / 1e6:,.1f} MB of pictures: {state}")
+    say(f"{report.rows:,} rows, {report.bytes / 1e6:,.1f} MB of pictures: {state}")

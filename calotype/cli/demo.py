@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calotype.cli.common import Json, Tokenizers, emit, make_loader, read_config
+from calotype.cli.common import Json, Tokenizers, make_loader, read_config
 from calotype.cli.info import show
 from calotype.cli.preview import describe
+from calotype.terminal import emit, say
 
 if TYPE_CHECKING:
     from calotype.recipes.report import TrainReport
@@ -48,26 +50,26 @@ def demo(
         document: dict[str, Any] = {"config": str(config), "preview": describe(made, page)} | summary.to_json()
         emit(document | ({"train": report.to_json()} if report is not None else {}))
         return
-    print(f"\nThe config: {config}\nEvery sample of an epoch, and how it came about: open {page}")
+    say("", f"The config: {config}", f"Every sample of an epoch, and how it came about: open {page}")
     if report is not None:
-        print(f"What the tiny, untrained model makes of a prompt after {report.steps} steps: open {report.samples[0]}")
+        say(f"What the tiny, untrained model makes of a prompt after {report.steps} steps: open {report.samples[0]}")
 
 
 def _train(folder: Path, pipeline: Path, *, json: bool) -> TrainReport:
     """Encodes the photos with the pipeline's frozen models, and trains a LoRA through the encodings."""
-    from calotype.cli.train import quiet, tell
+    from calotype.cli.train import quiet
     from calotype.demo import write_lora
     from calotype.encode import encode_config
     from calotype.train import train_config
 
-    say = (lambda text: None) if json else tell
+    tell: Callable[..., None] = (lambda *lines: None) if json else say
     quiet()
     lora = write_lora(folder, pipeline)
     shutil.rmtree(folder / "lora", ignore_errors=True)  # a demonstration always begins anew
-    say(f"\nA LoRA on them, of a tiny pipeline with random weights: {lora}")
+    tell("", f"A LoRA on them, of a tiny pipeline with random weights: {lora}")
     config = read_config(str(lora), None, model=None, tokenizers=None)
     encoded = encode_config(config)
-    say(f"encoded {encoded.encoded} records in {encoded.seconds:.1f} s, {encoded.reused} were there")
-    report = train_config(config, show=lambda progress: say(str(progress)), tell=say)
-    say(f"loss {report.first_loss:.3f} at first, {report.last_loss:.3f} at the end; the LoRA: {report.result}")
+    tell(f"encoded {encoded.encoded} records in {encoded.seconds:.1f} s, {encoded.reused} were there")
+    report = train_config(config, show=tell, tell=tell)
+    tell(f"loss {report.first_loss:.3f} at first, {report.last_loss:.3f} at the end; the LoRA: {report.result}")
     return report

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Annotated
 
 import typer
 
-from calotype.cli.common import Json, Overrides, Source, emit, read_config
-from calotype.cli.train import quiet, tell
+from calotype.cli.common import Json, Overrides, Source, read_config
+from calotype.cli.train import quiet
+from calotype.terminal import emit, say
 
 __all__ = ["distill"]
 
@@ -34,15 +34,15 @@ def distill(
             config,
             resume=resume,
             retry_failed=retry_failed,
-            show=lambda progress: tell(str(progress)),
-            tell=tell,
+            show=say,
+            tell=say,
             track=track,
         )
     except KeyboardInterrupt:
-        print(
+        say(
             "Interrupted. What the teacher said is kept; the same command with --resume goes on from the last "
             "checkpoint.",
-            file=sys.stderr,
+            error=True,
         )
         raise typer.Exit(130) from None
     if os.environ.get("RANK", "0") != "0":  # of torchrun's: one of them speaks
@@ -50,4 +50,4 @@ def distill(
     if json:
         emit(report.to_json())
     else:
-        tell(f"Done: {report}")
+        say(f"Done: {report}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calotype.cli.common import Json, Overrides, Source, emit, read_config
+from calotype.cli.common import Json, Overrides, Source, read_config
+from calotype.terminal import emit, say
 
 if TYPE_CHECKING:
     from calotype.encodings.report import EncodeReport
@@ -69,7 +69,7 @@ def encode(
             track=track,
         )
     except KeyboardInterrupt:
-        print("Interrupted. What was encoded is kept; run the same command again to go on.", file=sys.stderr)
+        say("Interrupted. What was encoded is kept; run the same command again to go on.", error=True)
         raise typer.Exit(130) from None
     if json:
         emit(report.to_json())
@@ -110,23 +110,23 @@ def _dry_run(config: dict[str, Any], device: str, *, json: bool) -> None:
     if json:
         emit(expected.to_json() | {"store": str(store), "free": free_bytes(store)})
         return
-    print(
+    say(
         f"To encode  {expected.pictures:,} pictures and {expected.texts:,} texts; {expected.reused:,} records are there"
     )
-    print(f"Disk       {expected.bytes / 1e6:,.1f} MB at most, {free_bytes(store) / 1e9:,.1f} GB are free: {store}")
-    print(f"Time       about {expected.seconds:,.0f} s on this {expected.device}, right within a factor of 3")
+    say(f"Disk       {expected.bytes / 1e6:,.1f} MB at most, {free_bytes(store) / 1e9:,.1f} GB are free: {store}")
+    say(f"Time       about {expected.seconds:,.0f} s on this {expected.device}, right within a factor of 3")
 
 
 def _show(report: EncodeReport, store: str) -> None:
     if not report.encoded and not report.failed:
-        print(f"Nothing to encode: all {report.reused:,} records are in {store}")
+        say(f"Nothing to encode: all {report.reused:,} records are in {store}")
         return
-    print(
+    say(
         f"Encoded {report.encoded:,} records ({report.bytes / 1e6:,.1f} MB) in {report.seconds:,.1f} s, "
         f"{report.reused:,} were there, {report.failed:,} pictures failed. Store: {store}"
     )
     for title, entries in (("Failed", report.failures), ("Noted", report.notes)):
         for entry in entries[:_SHOWN]:
-            print(f"{title}: {entry.id}: {entry.reason}")
+            say(f"{title}: {entry.id}: {entry.reason}")
         if len(entries) > _SHOWN:
-            print(f"{title}: {len(entries) - _SHOWN:,} more; --json names them all")
+            say(f"{title}: {len(entries) - _SHOWN:,} more; --json names them all")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, emit, make_loader
+from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, make_loader
+from calotype.terminal import console, emit, styled
 
 if TYPE_CHECKING:
     from calotype.inspect import Summary
@@ -35,26 +36,25 @@ def info(
 
 def show(summary: Summary) -> None:
     """Prints a summary for people."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    screen = console()
     found = ", ".join(f"{key.replace('_', ' ')}: {_plain(key, value)}" for key, value in summary.found.items() if value)
-    console.print(f"[bold]Found[/]  {found}", highlight=False)
+    screen.print(styled(("Found", "bold"), f"  {found}"))
     if summary.buckets:
         sizes = "  ".join(f"{b.width}×{b.height}: {b.images}" for b in summary.buckets)
-        console.print(f"[bold]Buckets[/] (width×height: images)  {sizes}", highlight=False)
+        screen.print(styled(("Buckets", "bold"), f" (width×height: images)  {sizes}"))
     table = Table("key", "type", "shape", "range", box=None, header_style="bold", padding=(0, 2, 0, 0))
     for entry in summary.batch:
         span = "" if entry.low is None else f"{entry.low:g} … {entry.high:g}"
         table.add_row(entry.key, entry.kind, str(entry.shape), span)
-    console.print(f"[bold]Batches[/]  {summary.batches} an epoch, a full one:", highlight=False)
-    console.print(table)
+    screen.print(styled(("Batches", "bold"), f"  {summary.batches} an epoch, a full one:"))
+    screen.print(table)
     if summary.images_per_second is not None:
-        console.print(f"[bold]Speed[/]  {summary.images_per_second:.0f} images/s", highlight=False)
+        screen.print(styled(("Speed", "bold"), f"  {summary.images_per_second:.0f} images/s"))
     if summary.ledger:
         notes = ", ".join(f"{kind}: {count}" for kind, count in sorted(summary.ledger.items()))
-        console.print(f"[bold]Ledger[/]  {notes}", highlight=False)
+        screen.print(styled(("Ledger", "bold"), f"  {notes}"))
 
 
 def _plain(key: str, value: Any) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calotype.cli.common import Json, emit
+from calotype.cli.common import Json
+from calotype.terminal import emit, say
 
 if TYPE_CHECKING:
     from calotype.models.spec import ModelSpec
@@ -98,7 +99,7 @@ def init(
     if json:
         emit({"output": str(file), "model": spec.name})
     else:
-        print(f"Wrote {file}. Train it: calotype train {file}")
+        say(f"Wrote {file}. Train it: calotype train {file}")
 
 
 def _resolution(source: Path, spec: ModelSpec) -> int:

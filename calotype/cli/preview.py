@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, emit, make_loader
+from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, make_loader
+from calotype.terminal import emit, say
 
 if TYPE_CHECKING:
     from calotype.inspect.preview import Preview
@@ -52,7 +53,7 @@ def preview(
     if json:
         emit(describe(made, output))
     else:
-        print(f"Open {output}")
+        say(f"Open {output}")
 
 
 def describe(made: Preview, output: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from calotype.cli.common import Model, Overrides, Source, Tokenizers, read_config
+from calotype.terminal import say
 
 __all__ = ["studio"]
 
@@ -41,7 +42,7 @@ def studio(
     made = Studio(config, file=file)
 
     def ready(address: str) -> None:
-        print(f"{len(made.rows)} pictures of {made.source.name}. Open {address}\nCtrl-C ends it.", flush=True)
+        say(f"{len(made.rows)} pictures of {made.source.name}. Open {address}", "Ctrl-C ends it.")
         if open_browser:
             webbrowser.open(address)
 

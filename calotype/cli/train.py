@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import sys
 from typing import Annotated
 
 import typer
 
-from calotype.cli.common import Json, Overrides, Source, emit, read_config
+from calotype.cli.common import Json, Overrides, Source, read_config
+from calotype.terminal import emit, say
 
-__all__ = ["quiet", "tell", "train"]
+__all__ = ["quiet", "train"]
 
 
 def train(
@@ -30,16 +30,16 @@ def train(
     config = read_config(source, overrides, model=model, tokenizers=None)
     quiet()
     try:
-        report = train_config(config, resume=resume, show=lambda progress: tell(str(progress)), tell=tell)
+        report = train_config(config, resume=resume, show=say, tell=say)
     except KeyboardInterrupt:
-        print("Interrupted. The same command with --resume goes on from the last checkpoint.", file=sys.stderr)
+        say("Interrupted. The same command with --resume goes on from the last checkpoint.", error=True)
         raise typer.Exit(130) from None
     if os.environ.get("RANK", "0") != "0":  # of torchrun's: one of them speaks
         return
     if json:
         emit(report.to_json())
     else:
-        tell(f"Done: {report.result}")
+        say(f"Done: {report.result}")
 
 
 def quiet() -> None:
@@ -47,8 +47,3 @@ def quiet() -> None:
     for library in ("diffusers", "transformers"):
         with contextlib.suppress(ModuleNotFoundError):  # whoever needs it says that it is missing
             importlib.import_module(f"{library}.utils.logging").disable_progress_bar()
-
-
-def tell(text: str) -> None:
-    """A line at once, also where standard output is a file."""
-    print(text, flush=True)

@@ -263,7 +263,7 @@ def _explained(spec: ModelSpec, folder: Path, components: Sequence[str]) -> Iter
 @contextlib.contextmanager
 def _quiet(pipe: Any) -> Iterator[None]:
     """Keeps the libraries from logging every text that is cut, batch by batch: `cut_texts` tells, once for each."""
-    logs = [logging.getLogger(name) for name in (type(pipe).__module__, *_NOISY)]
+    logs = [logging.getLogger(name) for name in (type(pipe).__module__, *_NOISY)]  # noqa: TID251 - theirs
     for log in logs:
         log.addFilter(_passes)
     try:

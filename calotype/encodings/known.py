@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,10 +13,11 @@ from calotype.encodings.open_files import OpenFiles
 from calotype.encodings.shard import ShardFile, list_shards, read_header, read_keys
 from calotype.encodings.writer import Put
 from calotype.errors import StoreError
+from calotype.terminal import get_logger
 
 __all__ = ["KnownShards"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _WORTH_SAVING: Final = 50
 """The index is written anew when what it lacks is more than one in so many of its records."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -15,10 +14,11 @@ from calotype.encodings.dropped import write_dropped
 from calotype.encodings.files import sync_folder, write_all
 from calotype.encodings.shard import FINISHED, OPEN, Header, damaged_records, pread_all, read_header, read_keys
 from calotype.errors import NewerFormatError, StoreError
+from calotype.terminal import get_logger
 
 __all__ = ["BROKEN", "finish_dead_writers"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 BROKEN: Final = ".broken"
 """Ending of a shard that nothing could be had from."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,12 +22,13 @@ from calotype.encodings.store import EncodingStore
 from calotype.encodings.work import Text
 from calotype.errors import CalotypeError, ImageError
 from calotype.ledger import LedgerEntry
+from calotype.terminal import get_logger
 from calotype.transforms import ImageProgram
 from calotype.types import Geometry, SampleKey
 
 __all__ = ["Done", "EncodeWorker", "picture_pixels"]
 
-logger = logging.getLogger("calotype")
+logger = get_logger("calotype")
 
 _PIXELS: Final = {"cuda": 4 << 20, "cpu": 1 << 20}
 """Of one batch, until a device says that it is too much: four pictures of 1024² on a GPU, one on a CPU."""

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple
 
 from calotype.errors import CalotypeError, ConfigError, MissingDependencyError
+from calotype.terminal import get_logger
 
 try:
     import ray
@@ -32,7 +33,7 @@ __all__ = [
     "shared",
 ]
 
-logger = logging.getLogger("calotype")
+logger = get_logger("calotype")
 
 _TRIES: Final = 3
 """Workers that may die over one chunk before it is held to be the chunk's fault."""

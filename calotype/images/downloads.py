@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import secrets
 import sqlite3
@@ -18,10 +17,11 @@ from typing import Any
 import xxhash
 
 from calotype.errors import ConfigError
+from calotype.terminal import get_logger
 
 __all__ = ["Downloads"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _STALE = 3600.0  # seconds after which a temporary file belongs to no living writer: writing one takes milliseconds
 _PATIENCE = 60.0  # seconds to wait for another process's transaction, each of which takes well under one

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sqlite3
 import threading
@@ -13,11 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from calotype.home import cache_folder
+from calotype.terminal import get_logger
 from calotype.types import ImageRef
 
 __all__ = ["Key", "Memory", "file_keys"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _MOST: Final = 500
 """Names asked for at once: twice as fast as one statement each, and below the oldest limit of parameters."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections import Counter
@@ -26,11 +25,12 @@ from calotype.loader.produce import OnError
 from calotype.loader.source import ProcessSource, Source, ThreadSource
 from calotype.pixel_cache import PixelCache
 from calotype.progress import track
+from calotype.terminal import get_logger, visible
 from calotype.types import Batch
 
 __all__ = ["Loader"]
 
-logger = logging.getLogger("calotype")
+logger = get_logger("calotype")
 _STATE_VERSION = 1
 _TELL = 5
 """Notes of one kind that are logged; all of them are in the ledger."""
@@ -303,7 +303,7 @@ class Loader:
             self._told.add((note.kind, note.id))
             self._heard[note.kind] += 1
             if self._heard[note.kind] <= _TELL:
-                logger.warning("%s: %s: %s", note.kind, note.id, note.reason)
+                logger.warning("%s: %s: %s", note.kind, visible(note.id, 120), visible(note.reason, 400))
             elif self._heard[note.kind] == _TELL + 1:
                 logger.warning("%s: further ones are noted in the loader's ledger only", note.kind)
 

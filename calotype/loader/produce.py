@@ -242,8 +242,8 @@ class Producer:
                     raise
                 notes.append(LedgerEntry(kind="unreadable", id=self._name(key.index), reason=str(error)))
         else:
-            tried = "\n  ".join(note.reason for note in notes)
-            raise LoaderError(f"{len(notes)} pictures in a row can't be read:\n  {tried}")
+            tried = "; ".join(note.reason for note in notes)
+            raise LoaderError(f"{len(notes)} pictures in a row can't be read: {tried}")
         if key is not wanted:
             notes.append(
                 LedgerEntry(

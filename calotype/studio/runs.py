@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import secrets
 import threading
 import time
@@ -22,10 +21,11 @@ from calotype.studio.history import Step
 from calotype.studio.rows import Rows, RowState
 from calotype.studio.source import Source
 from calotype.studio.watch import Watcher
+from calotype.terminal import get_logger
 
 __all__ = ["BusyError", "CaptionRuns", "RunOptions"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _SHOWN: Final = 50
 _LIVELY: Final = 0.7

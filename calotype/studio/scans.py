@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,10 +13,11 @@ from calotype.inspect.check.duplicates import duplicate_findings
 from calotype.inspect.check.facts import scan_facts
 from calotype.studio.rows import Rows
 from calotype.studio.tokens import TokenCounter
+from calotype.terminal import get_logger
 
 __all__ = ["Scans"]
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 _CHUNK: Final = 512
 """Rows between two looks at whether the server is to end."""

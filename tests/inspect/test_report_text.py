@@ -40,7 +40,7 @@ def test_a_line_for_every_finding_with_all_that_is_known():
 def test_lines_stay_single_whatever_a_name_holds():
     report = example(findings=(finding("bad_row", "a\nb.jpg", "two\nlines"),))
     assert [line for line in lines(report) if line.startswith("error")] == [
-        "error: bad_row: a b.jpg: two lines (mend the row in the data file)"
+        r"error: bad_row: a\nb.jpg: two\nlines (mend the row in the data file)"
     ]
 
 
@@ -94,7 +94,7 @@ def test_the_fix_list_names_real_files(tmp_path):
     assert write_fix_list(example(root=str(tmp_path), findings=found), file) == 6
     rows = [line.split("\t") for line in file.read_text().splitlines()]
     assert [row[0] for row in rows] == [str(tmp_path / "a.jpg"), "c.jpg", "d.jpg", "f.jpg", "g.jpg", "val/h.jpg"]
-    assert rows[0][1:4] == ["truncated", "error", "cut in half"]
+    assert rows[0][1:4] == ["truncated", "error", r"cut\tin half"]
     assert all(len(row) == 5 for row in rows)
 
 
@@ -137,3 +137,11 @@ def test_a_report_counts_and_judges():
     assert (document["clean"], document["errors"], document["warnings"], document["notes"]) == (False, 1, 1, 1)
     assert example(findings=(finding("alpha", "e.png", "may be transparent"),)).clean
     assert not example(findings=(finding("cropped", "e.png", "31 %"),)).clean
+
+
+def test_a_fix_list_names_files_as_they_are(tmp_path):
+    report = example(findings=(finding("truncated", "a  b\t\x1b\udcff.jpg", "two\nlines"),))
+    write_fix_list(report, tmp_path / "fix.tsv")
+    assert (tmp_path / "fix.tsv").read_text().split("\t")[0] == r"a  b\t\x1b\udcff.jpg"
+    write_fix_list(report, tmp_path / "fix.jsonl")
+    assert json.loads((tmp_path / "fix.jsonl").read_text())["path"] == "a  b\t\x1b\udcff.jpg"

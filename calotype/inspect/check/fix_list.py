@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from calotype.inspect.check.report import Finding, Report
+from calotype.terminal import json_line, visible
 
 __all__ = ["write_fix_list"]
 
@@ -31,12 +31,12 @@ def write_fix_list(report: Report, file: Path) -> int:
     """
     rows = list(_rows(report))
     if file.suffix == ".jsonl":
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        text = "".join(json_line(row) + "\n" for row in rows)
     else:
-        text = "".join("\t".join(_flat(value) for value in row.values()) + "\n" for row in rows)
+        text = "".join("\t".join(visible(value) for value in row.values()) + "\n" for row in rows)
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(file)
     return len(rows)
 
@@ -60,7 +60,3 @@ def _concerned(found: Finding) -> Iterator[str]:
     if found.where and found.kind not in _KEEP_FIRST | _OTHERS_ONLY:
         yield found.where
     yield from found.others
-
-
-def _flat(value: str) -> str:
-    return " ".join(value.split())

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from calotype.inspect.check.kinds import KINDS, Level
 from calotype.inspect.check.report import CacheCost, CaptionFacts, Finding, PlanFacts, Report, TokenFacts
+from calotype.terminal import styled, visible
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, RenderableType  # noqa: TID251 - a type
 
 __all__ = ["lines", "print_report", "size_text", "time_text"]
 
@@ -25,11 +26,11 @@ _NAME: Final = 40
 
 def lines(report: Report) -> Iterator[str]:
     """Plain lines, one fact each, for pipes and logs."""
-    yield f"checked: {_subject(report)}"
+    yield visible(f"checked: {_subject(report)}")
     for found in report.findings:
         others = f" [{', '.join(found.others)}]" if found.others else ""
         where = found.where or report.source
-        yield _flat(f"{found.level}: {found.kind}: {where}: {found.detail}{others} ({found.advice})")
+        yield visible(f"{found.level}: {found.kind}: {where}: {found.detail}{others} ({found.advice})")
     if report.captions is not None:
         yield f"captions: {_captions(report.captions)}"
     for tokens in report.tokens:
@@ -48,10 +49,9 @@ def print_report(report: Report, console: Console) -> None:
     """Headings and tables for a terminal."""
     from rich.padding import Padding
     from rich.table import Table
-    from rich.text import Text
 
     def heading(name: str, text: str) -> None:
-        console.print(Text.assemble((name, "bold"), "  ", text))
+        console.print(styled((name, "bold"), "  ", text))
 
     def indented(what: RenderableType) -> RenderableType:
         return Padding(what, (0, 0, 0, 2), expand=False)
@@ -60,9 +60,7 @@ def print_report(report: Report, console: Console) -> None:
     for (kind, level), group in groupby(report.findings, key=lambda found: (found.kind, found.level)):
         found = list(group)
         console.print()
-        title = Text.assemble(
-            (level, _COLOURS[level]), "  ", (KINDS[kind].title, "bold"), "  ", (f"{len(found):,}", "dim")
-        )
+        title = styled((level, _COLOURS[level]), "  ", (KINDS[kind].title, "bold"), "  ", (f"{len(found):,}", "dim"))
         console.print(title)
         console.print(indented(_findings(found)))
     if report.captions is not None:
@@ -76,19 +74,19 @@ def print_report(report: Report, console: Console) -> None:
         console.print()
         heading("Plan", _epoch(report.plan))
         if report.plan.buckets:
-            console.print(indented(Text(_buckets(report.plan))))
+            console.print(indented(styled(_buckets(report.plan))))
         console.print(indented(_policies(report.plan)))
     if report.cost:
         console.print()
         heading("Cost", "of each cache, on this machine")
         table = Table("cache", "takes", "to fill", "an epoch", "", box=None, header_style="dim", padding=(0, 2, 0, 0))
         for cost in report.cost:
-            table.add_row(cost.level, *_cost_cells(cost), Text(cost.note, "dim"))
+            table.add_row(cost.level, *_cost_cells(cost), styled((cost.note, "dim")))
         console.print(indented(table))
     console.print()
     for sentence in report.not_checked:
-        console.print(Text.assemble(("Not checked", "bold"), "  ", sentence))
-    console.print(Text(_verdict(report), "bold green" if report.clean else "bold red"))
+        console.print(styled(("Not checked", "bold"), "  ", sentence))
+    console.print(styled((_verdict(report), "bold green" if report.clean else "bold red")))
 
 
 def size_text(count: int | None) -> str:
@@ -117,11 +115,6 @@ def time_text(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def _flat(text: str) -> str:
-    """Without line breaks, which a file's name or a caption may hold."""
-    return " ".join(text.splitlines())
-
-
 def _number(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
@@ -143,7 +136,6 @@ def _findings(group: list[Finding]) -> RenderableType:
     """The first few of one kind, where and what; and under them what to do, once if it is the same for all."""
     from rich.console import Group
     from rich.table import Table
-    from rich.text import Text
 
     advices = dict.fromkeys(found.advice for found in group)
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -152,17 +144,17 @@ def _findings(group: list[Finding]) -> RenderableType:
     parts: list[RenderableType] = []
     for found in group[:_FEW]:
         others = f"; with {_some(found.others)}" if found.others else ""
-        detail = Text(f"{found.detail}{others}" + (f" → {found.advice}" if len(advices) > 1 else ""))
+        detail = styled(f"{found.detail}{others}" + (f" → {found.advice}" if len(advices) > 1 else ""))
         if found.where:
-            table.add_row(Text(found.where), detail)
+            table.add_row(styled(found.where), detail)
         else:  # about the dataset as a whole
             parts.append(detail)
     if table.row_count:
         parts.append(table)
     if len(group) > _FEW:
-        parts.append(Text(f"… and {len(group) - _FEW:,} more (all in --json, --fix-list, or a pipe)", "dim"))
+        parts.append(styled((f"… and {len(group) - _FEW:,} more (all in --json, --fix-list, or a pipe)", "dim")))
     if len(advices) == 1:
-        parts.append(Text(f"→ {group[0].advice}", "italic"))
+        parts.append(styled((f"→ {group[0].advice}", "italic")))
     return Group(*parts)
 
 
@@ -189,7 +181,6 @@ def _tokens(tokens: TokenFacts) -> str:
 
 def _histogram(tokens: TokenFacts) -> RenderableType:
     from rich.table import Table
-    from rich.text import Text
 
     most = max((count for *_, count in tokens.histogram), default=1) or 1
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -199,7 +190,7 @@ def _histogram(tokens: TokenFacts) -> RenderableType:
         bar = "█" * round(_BAR * count / most) or ("▏" if count else "")
         beyond = low > tokens.limit
         colour = "red" if beyond else "cyan"
-        table.add_row(f"{low}–{high}", f"{count:,}", Text(f"{bar}  cut" if beyond and count else bar, colour))
+        table.add_row(f"{low}–{high}", f"{count:,}", styled((f"{bar}  cut" if beyond and count else bar, colour)))
     return table
 
 

@@ -6,16 +6,15 @@ import html
 import re
 import unicodedata
 
+from calotype.terminal import CONTROLS
+
 __all__ = ["Html", "tag", "text", "visible"]
 
 _VOID = {"img", "input", "link", "meta"}
 
-_ODD = re.compile(
-    "[\x00-\x1f\x7f-\xa0\xad\u061c\u180e\u2000-\u200b\u200e\u200f\u2028-\u202f\u205f-\u206f\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\U000e0000-\U000e007f]"
-)
-"""Characters that show nothing, turn the direction of what follows, or can't be written: all that a reader of the page
-would miss and a tokenizer does not. The two joiners (U+200C, U+200D) are left to the scripts and emoji they serve."""
+_ODD = re.compile(f"[{CONTROLS}\xa0\u2000-\u200a\u202f\u205f]")
+"""Characters that show nothing, turn the direction of what follows, or can't be written, and unusual spaces: all that a
+reader of the page would miss and a tokenizer does not."""
 
 _CONTROLS = {"\t": "TAB", "\n": "LINE FEED", "\r": "CARRIAGE RETURN", "\x00": "NULL"}
 

@@ -1,0 +1,144 @@
+r"""What reaches a terminal: every line that is printed or logged goes through here.
+
+Names, captions and reasons come from data, and a terminal acts on some characters: an escape sequence writes the
+clipboard, a line break forges a line, a bidi control reverses what is read. `visible` writes such characters as
+escapes (`\x1b`, `\n`, `\u202e`), `say` prints lines of visible text, `styled` makes them for rich, `get_logger` logs
+them, and `emit` prints JSON that holds none of them and still reads back to the same values.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+import logging
+import re
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+__all__ = [
+    "CONTROLS",
+    "console",
+    "emit",
+    "encode_all",
+    "get_logger",
+    "json_line",
+    "log_to_stderr",
+    "say",
+    "styled",
+    "visible",
+]
+
+CONTROLS: Final = (
+    "\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f"
+)
+"""A regular expression's class: C0 and C1 controls, DEL, bidi controls, line and paragraph separators, characters
+without a width, surrogates and tags. The two joiners (U+200C, U+200D) are left to the scripts and emoji they serve."""
+
+_CONTROL: Final = re.compile(f"[{CONTROLS}]")
+_WORD: Final = 256
+"""Characters of a line without a space, such as a path or an id, that are printed whole."""
+_LONG: Final = re.compile(rf"\S{{{_WORD + 1},}}")
+_PLAIN: Final = str.maketrans({"×": "x", "…": "...", "–": "-", "—": "-", "→": "->", "█": "#", "▏": "|"})
+"""The characters of our own messages that ASCII lacks, as ASCII."""
+
+
+def visible(value: object, limit: int | None = None) -> str:
+    """Return text of one line in which no character does anything to a terminal.
+
+    Args:
+        value: Text that may come from data; anything else as `str` writes it.
+        limit: Characters after which the middle is left out. None leaves out nothing.
+    """
+    text = _CONTROL.sub(lambda found: _escape(found[0]), str(value))
+    return text if limit is None else _shortened(text, limit)
+
+
+def say(*lines: object, error: bool = False) -> None:
+    """Print lines on standard output, or standard error, at once. Words of more than 256 characters are shortened."""
+    file = sys.stderr if error else sys.stdout
+    print(*map(_line, lines), sep="\n", file=file, flush=True)
+
+
+def emit(value: Any) -> None:
+    """Print one line of JSON on standard output."""
+    print(json_line(value, ascii="utf" not in (sys.stdout.encoding or "").lower()), flush=True)
+
+
+def json_line(value: Any, *, ascii: bool = False) -> str:
+    r"""Return JSON of one line in which control characters, or all characters beyond ASCII, are `\uXXXX`."""
+    return _CONTROL.sub(lambda found: json.dumps(found[0])[1:-1], json.dumps(value, ensure_ascii=ascii))
+
+
+def console(*, error: bool = False) -> Console:
+    """Return rich's console for standard output, or standard error; markup in a text is text to it."""
+    from rich.console import Console
+
+    return Console(stderr=error, markup=False, highlight=False, emoji=False)
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """Return visible text for `console()`, of plain parts and of (text, style) pairs."""
+    from rich.text import Text
+
+    pairs = [(part, "") if isinstance(part, str) else part for part in parts]
+    return Text.assemble(*((_line(text), style) for text, style in pairs))
+
+
+def get_logger(name: str) -> logging.Logger:
+    """Return the logger of this name, whose messages are visible text whoever formats them."""
+    logger = logging.getLogger(name)
+    logger.addFilter(_make_visible)
+    return logger
+
+
+def log_to_stderr() -> None:
+    """Print warnings, and nothing less, on standard error: those of all libraries, as visible text."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_make_visible)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[handler])
+
+
+def encode_all() -> None:
+    """Make standard output and error take every character: as itself, in ASCII, or as an escape."""
+    codecs.register_error(__name__, _encode)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=__name__)
+
+
+def _line(value: object) -> str:
+    return _LONG.sub(lambda found: _shortened(found[0], _WORD), visible(value))
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _shortened(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    cut = f"…({len(text):,} characters)…"
+    kept = max(limit - len(cut), 2)
+    tail = kept // 4
+    return text[: kept - tail] + cut + text[len(text) - tail :]
+
+
+def _make_visible(record: logging.LogRecord) -> bool:
+    record.msg, record.args = _line(record.getMessage()), ()
+    if record.exc_info and not record.exc_text:
+        traceback = logging.Formatter().formatException(record.exc_info)
+        record.exc_text = "\n".join(map(_line, traceback.split("\n")))
+    return True
+
+
+def _encode(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    plain = error.object[error.start : error.end].translate(_PLAIN)
+    return plain.encode("ascii", "backslashreplace").decode("ascii"), error.end
