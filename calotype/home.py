@@ -10,5 +10,9 @@ __all__ = ["cache_folder"]
 
 def cache_folder(room: str) -> Path:
     """The folder of one kind of thing: in `$CALOTYPE_CACHE`, else in `~/.cache/calotype`. It may not be there yet."""
-    home = os.environ.get("CALOTYPE_CACHE")
-    return (Path(home).expanduser() if home else Path.home() / ".cache" / "calotype") / room
+    given = os.environ.get("CALOTYPE_CACHE")
+    try:
+        folder = Path(given).expanduser() if given else Path.home() / ".cache" / "calotype"
+    except RuntimeError:  # a user without a home, as in some containers: the root, as Docker has it
+        folder = Path("/.cache/calotype")
+    return folder / room

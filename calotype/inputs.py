@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from calotype.components import COMPONENT
+from calotype.file_state import file_holding
 from calotype.remembered import outside
 from calotype.types import ImageRef
 
@@ -47,7 +48,7 @@ def input_files(
     for ref in refs:
         if ref.path is None:
             return None
-        paths.add(ref.path if ref.key is None else str(Path(ref.path, "data.mdb")))
+        paths.add(file_holding(ref.path, ref.key))
     paths |= {each for each in _paths(config) or [] if Path(each).is_file()}
     return outside(paths, folders)
 

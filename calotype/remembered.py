@@ -1,7 +1,7 @@
 """Whole reports, remembered: what was found out of files that have not changed is not found out a second time.
 
-Beside each report stand the folders and files that it was made from, and a hash of the name, length and time of change
-of every file in them. Looking a report up costs one `stat` a file and loads neither torch nor pyarrow.
+Beside each report stand the folders and files that it was made from, and a hash of the name and `FileState` of every
+file in them. Looking a report up costs one `stat` a file and loads neither torch nor pyarrow.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import xxhash
 
+from calotype.file_state import file_state, state_of
 from calotype.home import cache_folder
 
 __all__ = ["files_state", "folders_state", "outside", "recall", "remember", "report_key"]
@@ -34,10 +35,7 @@ def report_key(config: Any, **options: Any) -> str:
 
 
 def folders_state(folders: Sequence[str]) -> str:
-    """A hash of the names, lengths and times of change of all files in and below these folders.
-
-    The times are those of the data and of the inode: no tool sets the latter back.
-    """
+    """A hash of the names and `FileState`s of all files in and below these folders."""
     digest = xxhash.xxh3_128()
     for folder in folders:
         digest.update(f"{folder}\n".encode("utf-8", "surrogateescape"))
@@ -49,7 +47,7 @@ def files_state(files: Sequence[str]) -> str:
     """The same of single files."""
     digest = xxhash.xxh3_128()
     for file in files:
-        digest.update(f"{file} {_stamp(file)}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{file} {file_state(file)}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
@@ -141,15 +139,7 @@ def _entry_stamp(entry: os.DirEntry[str]) -> str:
         info = entry.stat()
     except OSError as error:  # a broken link
         return f"error {error.errno}"
-    return f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
-
-
-def _stamp(path: str) -> str:
-    try:
-        info = os.stat(path)  # noqa: PTH116
-    except (OSError, ValueError) as error:
-        return f"error {type(error).__name__}"
-    return f"{info.st_size} {info.st_mtime_ns} {info.st_ctime_ns}"
+    return str(state_of(info))
 
 
 def outside(paths: Iterable[str], folders: Sequence[str]) -> tuple[str, ...]:

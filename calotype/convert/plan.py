@@ -17,6 +17,7 @@ from calotype.convert.form import MEMBER, Finding, Form, Images, Record, Target
 from calotype.convert.forms import FORMS
 from calotype.convert.names import is_whole_file, reference
 from calotype.errors import ConfigError
+from calotype.file_state import FileState, file_holding, file_state
 from calotype.manifest import Manifest
 from calotype.progress import Show
 from calotype.types import PLACEHOLDER, ImageRef, Row, SampleKey
@@ -268,17 +269,16 @@ def _findings(
         yield Finding(level="note", kind=kind, count=count, text=left_out)
 
 
-def _stats(refs: Sequence[ImageRef]) -> list[tuple[int | None, int]]:
-    """(bytes, time of change) of each picture's file, as far as they are known without fetching."""
+def _stats(refs: Sequence[ImageRef]) -> list[tuple[int | None, FileState | None]]:
+    """(bytes, state of its file) of each image, as far as they are known without fetching."""
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(_stat, refs))
 
 
-def _stat(ref: ImageRef) -> tuple[int | None, int]:
-    if ref.path is None or ref.key is not None:
-        return None, 0
-    try:
-        stat = Path(ref.path).stat()
-    except OSError:
-        return None, 0  # said when it is read
-    return (stat.st_size if ref.size is None else ref.size), stat.st_mtime_ns
+def _stat(ref: ImageRef) -> tuple[int | None, FileState | None]:
+    if ref.path is None:
+        return None, None
+    state = file_state(file_holding(ref.path, ref.key))
+    if state is None or ref.key is not None:  # one that is not there is named when it is read
+        return None, state
+    return (state.size if ref.size is None else ref.size), state

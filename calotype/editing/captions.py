@@ -16,6 +16,7 @@ from calotype.editing.files import back_up, locked, replace_files
 from calotype.editing.json_document import open_json
 from calotype.editing.places import Place
 from calotype.errors import EditError, ManifestError
+from calotype.file_state import FileState, state_of
 from calotype.manifest.reading import Reading
 from calotype.small_files import require_regular
 
@@ -71,7 +72,7 @@ class Captions(ABC):
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
-        self._documents: dict[Path, tuple[tuple[int, ...], Document]] = {}
+        self._documents: dict[Path, tuple[FileState, Document]] = {}
 
     def read(self, ids: Iterable[str] | None = None) -> dict[str, CaptionState]:
         """Every picture of the manifest by its id, in its order; rejected ones too.
@@ -175,13 +176,12 @@ class Captions(ABC):
         """The document of a file, read anew only when the file has changed."""
         try:
             require_regular(file)
-            stat = file.stat()
+            state = state_of(file.stat())
         except OSError as error:
             raise ManifestError(f"{file}: can't be read: {error.strerror}") from None
-        stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         known = self._documents.get(file)
-        if known is None or known[0] != stamp:
-            known = (stamp, _open(file, self._reading))
+        if known is None or known[0] != state:
+            known = (state, _open(file, self._reading))
             self._documents[file] = known
         return known[1]
 

@@ -10,6 +10,7 @@ from typing import Final
 import xxhash
 
 from calotype.errors import ConfigError
+from calotype.file_state import FileState, state_of
 from calotype.images.memory import Memory
 
 __all__ = ["combine", "component_fingerprint", "files_fingerprint", "files_that_count"]
@@ -27,7 +28,7 @@ def component_fingerprint(folder: Path, *, variant: str | None = None) -> bytes:
     """xxh3-128 over the names and bytes of a component's files: configuration, tokenizer and those weights that load.
 
     Neither the folder's place and name nor the weights of another variant matter. Each file is read once: its hash is
-    remembered by path, size and times of change.
+    remembered by path and `FileState`.
 
     Args:
         folder: Of one component: `…/vae`.
@@ -86,17 +87,12 @@ def _of_variant(weights: Iterable[str], variant: str | None) -> list[str]:
 def _digests(paths: Iterable[Path]) -> list[bytes]:
     """xxh3-128 of each file's bytes; of those that are unchanged since they were last read, from memory."""
     resolved = [path.resolve() for path in paths]
-    stats = [path.stat() for path in resolved]
-    # The time of the change itself too: it tells when a file's own time was set back after its bytes changed.
-    keys = [
-        (str(path), "", info.st_size, info.st_mtime_ns, info.st_ctime_ns)
-        for path, info in zip(resolved, stats, strict=True)
-    ]
+    keys = [(str(path), "", *state_of(path.stat())) for path in resolved]
     with Memory(
         "weights",
-        "files_1",
+        "files_2",
         key=("path", "part"),
-        state=("size", "mtime_ns", "ctime_ns"),
+        state=FileState._fields,
         values=("digest",),
         what="hashes of model files",
     ) as memory:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
@@ -10,6 +9,7 @@ from typing import Final, NamedTuple
 import xxhash
 
 from calotype.errors import ImageError
+from calotype.file_state import FileState
 from calotype.images.memory import Key, Memory, file_keys
 from calotype.images.read import ImageReader
 from calotype.types import ImageRef
@@ -18,6 +18,10 @@ __all__ = ["Content", "scan_contents"]
 
 _CHUNK: Final = 256
 """Pictures for each thread between two writes to the memory."""
+
+
+_LASTING: Final = FileState(0, 0, 0, 0)
+"""Of what is behind a URL."""
 
 
 class Content(NamedTuple):
@@ -43,9 +47,9 @@ def scan_contents(
 ) -> list[Content | ImageError]:
     """Reads every picture's file once; later runs ask the file system only whether the files are still the same.
 
-    Remembered by path, length and times of change (of the data, and of the inode, which no tool sets back) in
-    `$CALOTYPE_CACHE/contents` (else `~/.cache/calotype/contents`). A URL is taken to give the same picture for good, as
-    a local copy of it would: it is fetched once, here or by whoever needs its pixels.
+    Remembered by path and `FileState` in `$CALOTYPE_CACHE/contents` (else `~/.cache/calotype/contents`). A URL is taken
+    to give the same image for good, as a local copy of it would: it is fetched once, here or by whoever needs its
+    pixels.
 
     Args:
         refs: The pictures.
@@ -82,25 +86,13 @@ def scan_contents(
 
 
 def _memory() -> Memory:
-    state, values = ("bytes", "mtime_ns", "ctime_ns"), ("digest", "height", "width")
-    return Memory("contents", "contents", key=("path", "part"), state=state, values=values, what="hashes of pictures")
+    state, values = FileState._fields, ("digest", "height", "width")
+    return Memory("contents", "contents_2", key=("path", "part"), state=state, values=values, what="hashes of pictures")
 
 
 def _keys(refs: Sequence[ImageRef]) -> list[Key | None]:
-    keys: list[Key | None] = []
-    for ref, key in zip(refs, file_keys(refs), strict=True):
-        if ref.url is not None:
-            keys.append((ref.url, "", 0, 0, 0))
-        else:
-            keys.append(None if key is None else (*key, _changed(key[0])))
-    return keys
-
-
-def _changed(path: str) -> int:
-    try:
-        return os.stat(path).st_ctime_ns  # noqa: PTH116 - as in `file_keys`
-    except OSError:
-        return 0
+    of_files = file_keys(refs)
+    return [key if ref.url is None else (ref.url, "", *_LASTING) for ref, key in zip(refs, of_files, strict=True)]
 
 
 def _read(reader: ImageReader, ref: ImageRef) -> Content | ImageError:

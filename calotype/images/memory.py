@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final
 
+from calotype.file_state import FileState, file_holding, file_state
 from calotype.home import cache_folder
 from calotype.terminal import get_logger
 from calotype.types import ImageRef
@@ -26,36 +25,29 @@ Key = tuple[Any, ...]
 """Two columns that name a thing, then those that tell whether it is still the same."""
 
 
-def file_keys(refs: Iterable[ImageRef]) -> list[tuple[str, str, int, int] | None]:
-    """(path, which part of it, its bytes, its mtime in ns) of each picture: while it is equal, so is the picture.
+def file_keys(refs: Iterable[ImageRef]) -> list[Key | None]:
+    """(path, which part of it, *the file's state) of each image: while it is equal, so is the image.
 
     None for URLs, since only the server knows whether they changed, and for files that are not there.
     """
-    stats: dict[str, os.stat_result | None] = {}
-    return [_file_key(ref, stats) for ref in refs]
+    states: dict[str, FileState | None] = {}
+    return [_file_key(ref, states) for ref in refs]
 
 
-def _file_key(ref: ImageRef, stats: dict[str, os.stat_result | None]) -> tuple[str, str, int, int] | None:
+def _file_key(ref: ImageRef, states: dict[str, FileState | None]) -> Key | None:
     path = ref.path
     if path is None:
         return None
     if ref.key is None and ref.size is None:
-        info = _stat(path)
-        return None if info is None else (path, "", info.st_size, info.st_mtime_ns)
-    if path not in stats:  # it holds many pictures
-        stats[path] = _stat(f"{path}/data.mdb" if ref.key is not None and Path(path).is_dir() else path)
-    info = stats[path]
-    if info is None:
+        state = file_state(path)
+        return None if state is None else (path, "", *state)
+    if path not in states:  # it holds many images
+        states[path] = file_state(file_holding(path, ref.key))
+    state = states[path]
+    if state is None:
         return None
     part = ref.key.hex() if ref.key is not None else f"{ref.offset}+{ref.size}"
-    return path, part, info.st_size, info.st_mtime_ns
-
-
-def _stat(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path)  # noqa: PTH116 - a Path for each of 100,000 pictures costs half a second
-    except (OSError, ValueError):
-        return None
+    return path, part, *state
 
 
 class Memory:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calotype.errors import ImageError
+from calotype.file_state import FileState
 from calotype.images.memory import Memory, file_keys
 from calotype.images.read import ImageReader
 from calotype.types import ImageRef
@@ -28,7 +29,7 @@ def scan_sizes(
 ) -> tuple[npt.NDArray[np.int32], list[tuple[int, ImageError]]]:
     """Reads the sizes of many pictures; a second run asks the file system only whether the files are still the same.
 
-    Sizes are remembered by path, length and time of change, in `$CALOTYPE_CACHE/sizes` (else
+    Sizes are remembered by path and `FileState`, in `$CALOTYPE_CACHE/sizes` (else
     `~/.cache/calotype/sizes`); those of URLs are not, since only the server knows whether they changed. Reading a
     URL's size fetches the picture (and keeps it where the reader's fetcher has downloads).
 
@@ -76,8 +77,8 @@ def scan_sizes(
 
 
 def _memory() -> Memory:
-    state, values = ("bytes", "mtime_ns"), ("height", "width")
-    return Memory("sizes", "sizes", key=("path", "part"), state=state, values=values, what="image sizes")
+    state, values = FileState._fields, ("height", "width")
+    return Memory("sizes", "sizes_2", key=("path", "part"), state=state, values=values, what="image sizes")
 
 
 def _size(reader: ImageReader, ref: ImageRef) -> tuple[int, int] | ImageError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -139,10 +139,10 @@ def _images(loaded: Any, type_: pa.DataType, column: str, label: str) -> Iterato
         if first == len(loaded):
             yield from found
             return
-    batches = (
-        chunk
-        for batch in loaded.select_columns([column]).with_format("arrow").iter(batch_size=256)
-        for chunk in batch[column].chunks
-    )
-    holder = cached("images", files, lambda: unpack(type_, batches), note=f"{loaded._fingerprint} {column}")
+
+    def make() -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
+        batches = loaded.select_columns([column]).with_format("arrow").iter(batch_size=256)
+        return unpack(type_, (chunk for batch in batches for chunk in batch[column].chunks))
+
+    holder = cached("images", files, make, note=f"{loaded._fingerprint} {column}")
     yield embedded_in(holder, "image", label)

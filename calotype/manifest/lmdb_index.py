@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from calotype.errors import ManifestError, MissingDependencyError
-from calotype.manifest.cache import cached, map_arrow
+from calotype.manifest.cache import cached_table
 from calotype.manifest.fingerprint import of_bytes
 
 __all__ = ["lmdb_fingerprints", "lmdb_index"]
@@ -58,7 +58,7 @@ def _cached(path: Path, schema: pa.Schema, scan: Any) -> pa.Table:
     data = path / "data.mdb" if path.is_dir() else path
     if not data.is_file():
         raise ManifestError(f"{path}: there is no such LMDB environment")
-    return map_arrow(cached("archives", [data], make, note=schema.names[-1]))
+    return cached_table("archives", [data], make, note=schema.names[-1])
 
 
 @contextmanager

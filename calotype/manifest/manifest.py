@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from calotype.errors import ManifestError
 from calotype.ledger import Ledger
-from calotype.manifest.cache import cache_dir, map_arrow, write_arrow, write_atomically
+from calotype.manifest.cache import UnwritableError, map_arrow, trouble, write_arrow
 from calotype.types import ImageRef, Row
 
 __all__ = ["EXTRA", "JSON_FIELD", "REMOTE", "Manifest"]
@@ -66,9 +64,10 @@ class Manifest(Sequence[Row]):
         header = {"root": str(root), "about": dict(about)}
         table = table.replace_schema_metadata({"calotype": json.dumps(header)})
         self._file: Path | None = None
-        if table.nbytes > SPILL_BYTES:
-            self._file = _spill(table)
-            table = map_arrow(self._file)
+        self._file_size = 0
+        if table.nbytes > SPILL_BYTES and (file := _spill(table)) is not None:
+            self._file, self._file_size = file, file.stat().st_size
+            table = map_arrow(file)
         self._adopt(table, ledger)
 
     def _adopt(self, table: pa.Table, ledger: Ledger) -> None:
@@ -203,6 +202,7 @@ class Manifest(Sequence[Row]):
             "shown_per_epoch": float(self.weights().sum()),
             "root": str(self._root),
             **self._about,
+            "notes": [*self._about.get("notes", ()), *filter(None, [trouble()])],
             "left_out": self._ledger.counts(),
         }
 
@@ -211,7 +211,7 @@ class Manifest(Sequence[Row]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._file is not None:
-            return _reopen, (str(self._file), self._ledger)
+            return _reopen, (str(self._file), self._file_size, self._ledger)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, self._table.schema) as writer:
             writer.write_table(self._table)
@@ -225,42 +225,28 @@ def _plain(value: Any, is_json: bool) -> Any:
     return json.loads(value) if is_json and value is not None else value
 
 
-class _Hashing(io.RawIOBase):
-    """Writes to a file and hashes what goes by."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.hasher = xxhash.xxh3_128()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.hasher.update(data)
-        return self._file.write(data)
-
-
-def _spill(table: pa.Table) -> Path:
-    """Writes the table to the cache, under the hash of its content."""
-    folder = cache_dir("manifests")
-    with write_atomically(folder) as temporary:
-        with temporary.open("wb") as file:
-            hashing = _Hashing(file)
-            write_arrow(hashing, table.schema, table.to_batches())
-        target = folder / f"{hashing.hasher.hexdigest()}.arrow"
-        temporary.replace(target)
-    return target
-
-
-def _reopen(file: str, ledger: Ledger) -> Manifest:
-    manifest = Manifest.__new__(Manifest)
-    manifest._file = Path(file)
+def _spill(table: pa.Table) -> Path | None:
+    """Writes the table to the cache, under the hash of its content; None where there is room for it nowhere."""
     try:
+        return write_arrow("manifests", lambda: (table.schema, table.to_batches()))
+    except UnwritableError:
+        return None
+
+
+def _reopen(file: str, size: int, ledger: Ledger) -> Manifest:
+    manifest = Manifest.__new__(Manifest)
+    manifest._file, manifest._file_size = Path(file), size
+    try:
+        found = manifest._file.stat().st_size
+        if found != size:
+            raise pa.ArrowInvalid(f"it has {found} of its {size} bytes")
         table = map_arrow(manifest._file)
     except FileNotFoundError:
         raise ManifestError(
             f"the manifest's file {file} is gone (was the cache emptied?): load the manifest again"
         ) from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ManifestError(f"the manifest's file {file} is damaged ({error}): load the manifest again") from None
     manifest._adopt(table, ledger)
     return manifest
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from calotype.errors import ManifestError
-from calotype.manifest.cache import cached, map_arrow
+from calotype.manifest.cache import cached_table
 
 __all__ = ["tar_index"]
 
@@ -37,7 +37,7 @@ def tar_index(file: Path) -> pa.Table:
     """
     if not file.is_file():
         raise ManifestError(f"{file}: there is no such archive")
-    return map_arrow(cached("archives", [file], lambda: (_SCHEMA, [_scan(file)])))
+    return cached_table("archives", [file], lambda: (_SCHEMA, [_scan(file)]))
 
 
 def _scan(file: Path) -> pa.RecordBatch:

@@ -22,11 +22,12 @@ from calotype.config import load_config
 from calotype.dataset import TextToImageDataset
 from calotype.editing.files import replace_file
 from calotype.errors import CalotypeError, ConfigError
+from calotype.file_state import FileState
 from calotype.inspect.preview.gather import draw_sample
 from calotype.inspect.preview.kept_reader import KeptReader
 from calotype.manifest import Manifest
 from calotype.pixel_cache import PixelCache
-from calotype.studio.pictures import PictureStamp, stamp
+from calotype.studio.pictures import stamp
 from calotype.studio.source import Source, pixels_dataset
 from calotype.studio.tokens import TokenCounter
 from calotype.studio.yaml_edit import edit_yaml, lost_comments
@@ -57,7 +58,7 @@ class Augmentations:
         self._source, self._manifest, self._counter = source, manifest, counter
         self._lock = threading.Lock()
         self._last: tuple[str, TextToImageDataset] | None = None
-        self._kept: tuple[int, PictureStamp | None, KeptReader] | None = None
+        self._kept: tuple[int, FileState | None, KeptReader] | None = None
 
     def options(self) -> dict[str, Any]:
         """What the config says now."""

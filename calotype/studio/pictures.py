@@ -13,12 +13,13 @@ import simplejpeg
 import xxhash
 from PIL import Image
 
+from calotype.file_state import FileState, file_holding, file_state
 from calotype.home import cache_folder
 from calotype.images import ImageReader
 from calotype.images.decode import Decoded
 from calotype.types import ImageRef
 
-__all__ = ["THUMBNAIL", "VIEW", "PictureStamp", "Pictures", "file_of", "picture_version", "stamp"]
+__all__ = ["THUMBNAIL", "VIEW", "Pictures", "picture_version", "stamp"]
 
 THUMBNAIL: Final = 320
 """Longer side in pixels."""
@@ -29,27 +30,13 @@ _FORMAT: Final = 1
 _MOST_BYTES: Final = 1 << 30
 _BORN: Final = os.urandom(8)
 
-PictureStamp = tuple[int, int, int]
-"""(bytes, mtime in ns, ctime in ns): while it is equal, so is the file. No tool sets the last one back."""
 
-
-def stamp(ref: ImageRef) -> PictureStamp | None:
+def stamp(ref: ImageRef) -> FileState | None:
     """The state of the file that holds a picture; None where it is not there, or not on this machine."""
-    if ref.path is None:
-        return None
-    try:
-        info = os.stat(file_of(ref.path, ref.key))  # noqa: PTH116 - asked of every picture
-    except (OSError, ValueError):
-        return None
-    return info.st_size, info.st_mtime_ns, info.st_ctime_ns
+    return None if ref.path is None else file_state(file_holding(ref.path, ref.key))
 
 
-def file_of(path: str, key: bytes | None) -> str:
-    """The file that changes when the picture does; an LMDB environment may be a folder with it."""
-    return f"{path}/data.mdb" if key is not None and os.path.isdir(path) else path  # noqa: PTH112
-
-
-def picture_version(ref: ImageRef, state: PictureStamp | None) -> str:
+def picture_version(ref: ImageRef, state: FileState | None) -> str:
     """Names a picture in its present state: what an address with it gives never changes.
 
     Args:

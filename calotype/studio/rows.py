@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from calotype.editing import CaptionState
-from calotype.studio.pictures import PictureStamp, picture_version, stamp
+from calotype.file_state import FileState
+from calotype.studio.pictures import picture_version, stamp
 from calotype.types import ImageRef
 
 __all__ = ["DiskEvent", "RowState", "Rows"]
@@ -53,7 +54,7 @@ class Rows:
         self._states: list[CaptionState] = []
         self._folded: list[str | None] = []
         self._missing: list[bool] = []
-        self._stamps: list[PictureStamp | None] = []
+        self._stamps: list[FileState | None] = []
         self._sizes: list[tuple[int, int] | None] = []
         self._problems: list[str | None] = []
         self._tokens: list[tuple[tuple[int, ...], ...] | None] = []
@@ -104,7 +105,7 @@ class Rows:
                 self._missing[number] = missing
                 self._touch([number])
 
-    def set_stamp(self, number: int, found: PictureStamp | None) -> None:
+    def set_stamp(self, number: int, found: FileState | None) -> None:
         """The file of a picture has changed: nothing that was known of its pixels holds."""
         with self.lock:
             self._stamps[number] = found
@@ -176,7 +177,7 @@ class Rows:
         """What the disk held when it was last looked at."""
         return self._states[number]
 
-    def stamp(self, number: int) -> PictureStamp | None:
+    def stamp(self, number: int) -> FileState | None:
         """The same of its picture."""
         return self._stamps[number]
 

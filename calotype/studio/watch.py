@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from calotype.errors import EditError, ManifestError
+from calotype.file_state import FileState, file_holding, file_state
 from calotype.inputs import input_files, picture_folders
 from calotype.manifest import Manifest
 from calotype.manifest.reading import CAPTION_SUFFIXES
 from calotype.studio.edits import Editor
-from calotype.studio.pictures import PictureStamp, file_of
 from calotype.studio.rows import Rows
 from calotype.studio.source import Source
 
@@ -25,7 +25,7 @@ _SECONDS: Final = 1.0
 _SHARE: Final = 0.05
 """Of the time that may go into looking: what takes long is done less often."""
 
-Stamps = dict[str, PictureStamp]
+Stamps = dict[str, FileState]
 
 
 class Watcher:
@@ -106,10 +106,10 @@ class Watcher:
                 self._trouble = str(error)
                 self._rows.notice(f"What has changed on the disk can't be read: {error}")
 
-    def _pictures(self, changed: set[str], stamps: Mapping[str, PictureStamp]) -> None:
+    def _pictures(self, changed: set[str], stamps: Mapping[str, FileState]) -> None:
         """Rows whose file is another, is gone, or is back."""
         for number, ref in enumerate(list(self._rows.refs)):
-            if ref.path is None or (file := file_of(ref.path, ref.key)) not in changed:
+            if ref.path is None or (file := file_holding(ref.path, ref.key)) not in changed:
                 continue
             found = stamps.get(file)
             if found is None:
@@ -166,7 +166,7 @@ class Watcher:
         return input_files(self._source.config, local, self._folders) or ()
 
 
-def _walk(folder: str) -> Iterator[tuple[str, PictureStamp]]:
+def _walk(folder: str) -> Iterator[tuple[str, FileState]]:
     """All files in and below a folder but hidden ones; a loop of links is walked once."""
     seen: set[tuple[int, int]] = set()
     stack = [folder]
@@ -183,22 +183,14 @@ def _walk(folder: str) -> Iterator[tuple[str, PictureStamp]]:
                         continue
                     if entry.is_dir():
                         stack.append(entry.path)
-                    elif (found := _stamp(entry.path)) is not None:
+                    elif (found := file_state(entry.path)) is not None:
                         yield entry.path, found
         except OSError:
             continue  # it went away meanwhile
 
 
 def _stamps_of(files: Iterable[str]) -> Stamps:
-    return {file: found for file in files if (found := _stamp(file)) is not None}
-
-
-def _stamp(file: str) -> PictureStamp | None:
-    try:
-        info = os.stat(file)  # noqa: PTH116
-    except OSError:
-        return None
-    return info.st_size, info.st_mtime_ns, info.st_ctime_ns
+    return {file: found for file in files if (found := file_state(file)) is not None}
 
 
 def _stem(path: str) -> str:

@@ -153,7 +153,7 @@ def test_without_a_memory_it_is_the_same(vae, monkeypatch, tmp_path):
     assert component_fingerprint(vae) == first
     file = tmp_path / "other" / "weights" / "weights.sqlite3"
     with sqlite3.connect(file) as database:
-        database.execute("DELETE FROM files_1")
+        database.execute("DELETE FROM files_2")
     database.close()
     assert component_fingerprint(vae) == first
     file.write_bytes(b"this is no database" * 100)

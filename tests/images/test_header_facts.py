@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import os
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from calotype.errors import DecodeError, DecompressionBombError, FetchError, ImageError
+from calotype.file_state import file_state
 from calotype.images import Fetcher, ImageReader
 from calotype.images.header import Look
 from calotype.images.memory import Memory, file_keys
@@ -271,12 +271,13 @@ def test_a_memory_made_by_others_is_not_believed(monkeypatch):
 
 def test_keys_tell_files_parts_and_urls_apart(ref, tmp_path):
     file = ref(b"12345")
-    info = Path(str(file.path)).stat()
+    state = file_state(str(file.path))
+    assert state is not None and state.size == 5
     part = ImageRef(name="p", path=file.path, offset=1, size=2)
     keys = file_keys([file, part, ImageRef(name="u", url="http://x/y"), ImageRef(name="g", path="/nowhere")])
     assert keys == [
-        (file.path, "", 5, info.st_mtime_ns),
-        (file.path, "1+2", 5, info.st_mtime_ns),
+        (file.path, "", *state),
+        (file.path, "1+2", *state),
         None,
         None,
     ]

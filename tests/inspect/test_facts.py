@@ -378,7 +378,7 @@ def test_rows_of_other_decoders_are_not_believed(folder, tmp_path):
     refs = refs_of(folder)
     scan(refs, deep=True)
     with sqlite3.connect(tmp_path / "own-cache" / "facts" / "facts.sqlite3") as database:
-        for table in ("files_1", "pixels_1"):
+        for table in ("files_2", "pixels_1"):
             database.execute(f"UPDATE {table} SET made_by = 'another Pillow'")
     reader = Counting()
     scan(refs, reader, deep=True)

@@ -6,6 +6,7 @@ import json
 from typing import Any, Final, NamedTuple
 
 from calotype.errors import ImageError
+from calotype.file_state import FileState
 from calotype.images import Header, ImageReader
 from calotype.images.header import Look
 from calotype.images.memory import Key, Memory
@@ -13,8 +14,9 @@ from calotype.inspect.check.pixel_facts import PixelFacts, decoders
 
 __all__ = ["FileFacts", "file_table", "from_pixel_row", "made_by", "pixel_table", "to_pixel_row"]
 
-_VERSION: Final = 1
-"""Of what is kept; goes up when a column is added or means something else."""
+_FILES: Final = "files_2"
+_PIXELS: Final = "pixels_1"
+"""Their numbers go up when a column is added or means something else."""
 
 _LASTING: Final = frozenset({"empty_file", "not_an_image", "unsupported", "truncated", "damaged"})
 """Problems that follow from a file's bytes, so that they last as long as it; a lost disk or server does not."""
@@ -90,12 +92,12 @@ class FileFacts(NamedTuple):
 
 
 def file_table() -> Memory:
-    """`FileFacts` by path, part, length and time of change."""
+    """`FileFacts` by path, part and `FileState`."""
     return Memory(
         "facts",
-        f"files_{_VERSION}",
+        _FILES,
         key=("path", "part"),
-        state=("bytes", "mtime_ns"),
+        state=FileState._fields,
         values=FileFacts._fields,
         what="facts of pictures",
         made_by=decoders(),
@@ -106,7 +108,7 @@ def pixel_table() -> Memory:
     """`PixelFacts` by the file's hash: a copied, touched or moved file is not decoded again."""
     return Memory(
         "facts",
-        f"pixels_{_VERSION}",
+        _PIXELS,
         key=("content", "made_by"),
         state=(),
         values=("pixels", "phash", "notes", "problem", "detail"),
