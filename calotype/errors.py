@@ -15,6 +15,7 @@
     ├── StoreError (RuntimeError)             the store of encodings is damaged, full, or can't be used so
     │   └── NewerFormatError                  a newer calotype wrote it; this one leaves it as it is
     ├── EditError (ValueError)                captions can't be changed where they are, or can't be held there
+    ├── NotFiniteError (ArithmeticError)      a training whose losses, gradients or weights are NaN or inf
     ├── CaptionError (RuntimeError)           no captions can be had: no server, no such model, no permission
     ├── ConvertError (RuntimeError)           a dataset can't be converted, or what was written isn't what was read
     └── MissingDependencyError (ImportError)  an optional package is not installed
@@ -46,6 +47,7 @@ __all__ = [
     "MissingPathError",
     "MissingTokenizerError",
     "NewerFormatError",
+    "NotFiniteError",
     "StoreError",
     "unknown_key",
 ]
@@ -146,6 +148,10 @@ class NewerFormatError(StoreError):
 
 class EditError(CalotypeError, ValueError):
     """Captions can't be changed where they are: the form of the data can't be written, or can't hold them."""
+
+
+class NotFiniteError(CalotypeError, ArithmeticError):
+    """A training can't go on: its losses, gradients or weights are NaN or inf. What was saved before is good."""
 
 
 class CaptionError(CalotypeError, RuntimeError):

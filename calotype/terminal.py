@@ -12,8 +12,10 @@ import codecs
 import io
 import json
 import logging
+import math
 import re
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -71,8 +73,20 @@ def emit(value: Any) -> None:
 
 
 def json_line(value: Any, *, ascii: bool = False) -> str:
-    r"""Return JSON of one line in which control characters, or all characters beyond ASCII, are `\uXXXX`."""
-    return _CONTROL.sub(lambda found: json.dumps(found[0])[1:-1], json.dumps(value, ensure_ascii=ascii))
+    r"""Return JSON of one line in which control characters, or all characters beyond ASCII, are `\uXXXX`.
+
+    It is strict: a number that JSON has no word for (NaN, inf) is null.
+    """
+    text = json.dumps(_strict(value), ensure_ascii=ascii, allow_nan=False)
+    return _CONTROL.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def console(*, error: bool = False) -> Console:

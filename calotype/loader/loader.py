@@ -26,7 +26,7 @@ from calotype.loader.source import ProcessSource, Source, ThreadSource
 from calotype.pixel_cache import PixelCache
 from calotype.progress import track
 from calotype.terminal import get_logger, visible
-from calotype.types import Batch
+from calotype.types import Batch, SampleKey
 
 __all__ = ["Loader"]
 
@@ -138,6 +138,8 @@ class Loader:
         self._in_process = in_process or sys.platform == "win32"
         self._copier = DeviceCopier(self.device)
         self._cursor = Cursor()
+        self.given: Cursor | None = None
+        """The position of the batch that was given last; see `keys_of`."""
         self._midway = False
         self._runs = 0
         self._source: Source | None = None
@@ -185,6 +187,7 @@ class Loader:
                 raise
             last = step + 1 == len(epoch)
             after = Cursor(epoch=self._cursor.epoch, step=step + 1, history=self._cursor.history)
+            self.given = self._cursor
             self._cursor = self._at = Cursor(epoch=self._cursor.epoch + 1) if last else after
             self._midway = not last
             self._note(delivered.notes)
@@ -193,6 +196,10 @@ class Loader:
             source.release()
             yield batch
             del batch
+
+    def keys_of(self, position: Cursor) -> list[SampleKey]:
+        """The samples of this rank's batch at a position that `given` had. The ledger says what stood in for them."""
+        return self.plan.epoch(position.epoch, position.history)[position.step]
 
     def state_dict(self) -> dict[str, Any]:
         """The position, as plain numbers and strings: what a checkpoint stores."""

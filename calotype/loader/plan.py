@@ -183,6 +183,13 @@ class EpochPlan:
     def __len__(self) -> int:
         return self._steps
 
+    def short(self) -> tuple[int, int]:
+        """How many steps have fewer samples for each rank than the batch size, and how many the smallest has."""
+        left = self.counts % (self._world_size * self._batch_size)
+        sizes = -(-left[left > 0] // self._world_size) if self._plan.remainder == "short" else left[:0]
+        sizes = sizes[sizes < self._batch_size]
+        return len(sizes), int(sizes.min(initial=self._batch_size))
+
     def __getitem__(self, step: int) -> list[SampleKey]:
         bucket, place, size, _ = self._at(step)
         mine = place + self._plan.rank * size + np.arange(size)

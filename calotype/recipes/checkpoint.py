@@ -33,6 +33,9 @@ class Options(Protocol):
     MAY_CHANGE: ClassVar[frozenset[str]]
     """Those that a resumed run may have otherwise: they decide when it ends and what is shown, not what is computed."""
 
+    BEFORE: ClassVar[Mapping[str, Any]]
+    """Of options that older checkpoints lack: what these were trained with."""
+
     @property
     def keep_checkpoints(self) -> int: ...
 
@@ -55,10 +58,10 @@ class Checkpoint:
         Raises:
             ConfigError: Names those that differ.
         """
-        now = _plain(options)
-        other = [name for name in now if name not in options.MAY_CHANGE and self.options.get(name) != now[name]]
+        was, now = {**options.BEFORE, **self.options}, _plain(options)
+        other = [name for name in now if name not in options.MAY_CHANGE and was.get(name) != now[name]]
         if other:
-            differences = "; ".join(f"{name} was {self.options.get(name)!r}, is {now[name]!r}" for name in other)
+            differences = "; ".join(f"{name} was {was.get(name)!r}, is {now[name]!r}" for name in other)
             raise ConfigError(
                 f"{self.folder}: was written with other options: {differences}. Go on with what they were, or begin "
                 "anew in another output_dir"

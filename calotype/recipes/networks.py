@@ -121,7 +121,8 @@ def predict_sdxl(unet: Any, x_t: Tensor, times: Tensor, texts: Mapping[str, Tens
         x_t,
         times,
         encoder_hidden_states=texts["prompt_embeds"],
-        added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes.to(pooled.device, pooled.dtype)},
+        # float32: bfloat16 has no 1023, and would embed it as 1024
+        added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes.to(pooled.device, torch.float32)},
         return_dict=False,
     )[0]
     return answer

@@ -12,6 +12,7 @@ __all__ = ["TrainOptions"]
 
 Method = Literal["lora", "full"]
 Precision = Literal["bf16", "no"]
+Average = Literal["image", "batch"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +47,11 @@ class TrainOptions:
     """Steps in which the learning rate rises from zero, for a schedule that warms up."""
     gradient_accumulation_steps: int = 1
     """Batches to a step, on every rank."""
+    loss_average: Average = "image"
+    """What the loss is averaged over: with `image` a batch of fewer than `batch_size` images counts for less, so that
+    each image of an epoch pulls alike; with `batch` each batch does, so that the images of a short one pull harder."""
     max_grad_norm: float = 1.0
-    """Longer gradients are cut to this norm."""
+    """Longer gradients are cut to this norm; 0 cuts none."""
     ema_decay: float | None = None
     """Keep an exponential moving average of the trained weights, and use it for samples, validation and the result."""
 
@@ -85,6 +89,8 @@ class TrainOptions:
         | {"sample_prompts", "sample_every", "sample_steps", "sample_guidance", "sample_size"}
     )
     """What a resumed run may have otherwise: it decides when the run ends and what is shown, not what is computed."""
+    BEFORE: ClassVar[Mapping[str, Any]] = {"loss_average": "batch"}
+    """What a checkpoint that is older than an option was trained with."""
 
     def __post_init__(self) -> None:
         for names, low in (
@@ -105,6 +111,8 @@ class TrainOptions:
             raise _wrong("ema_decay", self.ema_decay, "a number between 0 and 1, such as 0.999")
         if self.method not in get_args(Method):
             raise _wrong("method", self.method, "lora or full")
+        if self.loss_average not in get_args(Average):
+            raise _wrong("loss_average", self.loss_average, "image or batch")
         if self.mixed_precision not in (None, *get_args(Precision)):
             raise _wrong("mixed_precision", self.mixed_precision, "bf16 or no")
         if not isinstance(self.gradient_checkpointing, bool):

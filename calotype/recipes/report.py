@@ -37,6 +37,8 @@ class TrainReport:
 
     steps: int
     """Of the whole run."""
+    skipped: int = 0
+    """Of them, those since it began or was resumed that changed no weight, their loss or gradient being NaN or inf."""
     first_loss: float | None
     """Mean of the first and of the last steps that were shown together; None where a resume left nothing to do."""
     last_loss: float | None

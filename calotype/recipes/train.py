@@ -8,6 +8,7 @@ interrupted and resumed computes what the uninterrupted one would have.
 from __future__ import annotations
 
 import importlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,12 +25,14 @@ from calotype.encodings.frozen import FrozenModels
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.loader import Loader
 from calotype.recipes import checkpoint, flow
+from calotype.recipes.guard import MOST_UNSETTLED, Guard, check_weights, guarded_adamw
 from calotype.recipes.lora import LORA_FILE, make_trainable, save_result, trained
 from calotype.recipes.networks import load_network, load_objective, network_of
 from calotype.recipes.options import TrainOptions
 from calotype.recipes.report import Clock, Progress, TrainReport
 from calotype.recipes.samples import encode_prompts, make_samples, needs_empty_prompt
 from calotype.recipes.schedule import is_due, make_schedule
+from calotype.recipes.skipped import report_skipped
 from calotype.recipes.validation import validation_loss
 from calotype.types import Batch
 
@@ -63,6 +66,7 @@ def train(
         ConfigError: The model is of a family that is not trained here; an option does not fit it; `output_dir` has
             checkpoints and `resume` is not set, or they are of another run.
         MissingDependencyError: peft or a tracker is not installed.
+        NotFiniteError: Losses, gradients or weights are NaN or inf, and stay so.
     """
     say = tell if accelerator.is_main_process else lambda text: None
     output, seed = Path(options.output_dir).expanduser(), loader.plan.seed
@@ -84,7 +88,8 @@ def train(
     guidance = options.guidance if getattr(weights.config, "guidance_embeds", False) else None
 
     parameters = trained(weights)
-    optimizer: Any = torch.optim.AdamW(parameters.values(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    adamw = guarded_adamw(parameters.values(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    optimizer: Any = adamw
     schedule = make_schedule("diffusers.optimization", options, optimizer, section="train")
     model = accelerator.prepare_model(weights)
     optimizer = accelerator.prepare_optimizer(optimizer)
@@ -95,6 +100,7 @@ def train(
         found.restore(parameters, **parts)
         loader.load_state_dict(found.loader)
         step = found.step
+        check_weights(parameters, where=found.folder, advice="delete it to go on from the one before")
         say(f"Goes on from step {step}: {found.folder}")
 
     def batch_loss(batch: Mapping[str, Any], noise: Tensor, times: Tensor) -> Tensor:
@@ -105,6 +111,8 @@ def train(
         x_t = objective.noised(latents, noise, times)
         answer = network.predict(model, x_t.to(taken), objective.told(times), texts, guidance)
         return flow.loss(answer, objective.target(latents, noise, times))
+
+    guard = Guard(adamw, step=step)
 
     @contextmanager
     def averaged() -> Iterator[None]:
@@ -125,6 +133,7 @@ def train(
                 with averaged():
                     save_result(weights, models, options, folder)
 
+        check_weights(parameters, where=f"train: step {step}", advice="it was not saved; older checkpoints are kept")
         if accelerator.is_main_process:
             checkpoint.save(
                 output / "checkpoints",
@@ -166,12 +175,16 @@ def train(
     if validation is not None and step == 0:
         validate()
     batches = _endless(loader)
+    batch_size = loader.plan.batch_size
+    if note := _short_batches(loader, options):
+        say(note)
     clock = Clock()
-    summed = torch.zeros((), device=accelerator.device)
+    summed = torch.zeros(2, device=accelerator.device)  # loss × weight and weight, of the steps since `shown`
     shown = step
     model.train()
     while step < options.max_steps:
         clock.start()
+        of_step = torch.zeros(2, device=accelerator.device)
         for part in range(options.gradient_accumulation_steps):
             asked = time.perf_counter()
             batch = next(batches)
@@ -184,11 +197,15 @@ def train(
             tokens = (latents.shape[-2] // network.patch) * (latents.shape[-1] // network.patch)
             times = objective.draw_times(len(latents), tokens, rng=rng).to(latents.device)
             with accelerator.accumulate(model):
-                loss = batch_loss(batch, noise, times).mean()
+                # A short batch's mean counts by its images, so that each image of an epoch pulls alike.
+                weight = len(latents) / batch_size if options.loss_average == "image" else 1.0
+                loss = guard.loss(batch_loss(batch, noise, times), loader.given) * weight
                 accelerator.backward(loss)
-                summed += loss.detach() / options.gradient_accumulation_steps
+                of_step += torch.stack([loss.detach(), torch.full_like(loss, weight)])
                 if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(parameters.values(), options.max_grad_norm)
+                    norm = accelerator.clip_grad_norm_(parameters.values(), options.max_grad_norm or math.inf)
+                    skip = guard.decide(norm)
+                    summed += torch.where(skip > 0, 0.0, of_step)
                 optimizer.step()
                 optimizer.zero_grad()
         schedule.step()
@@ -197,10 +214,13 @@ def train(
         step += 1
         last = step == options.max_steps
         if step % options.log_every == 0 or last:
-            mean = accelerator.reduce(summed / (step - shown), reduction="mean").item()  # waits for the device
+            mean = accelerator.reduce(summed[0] / summed[1], reduction="mean").item()  # waits for the device
             losses.append((step, mean))
             summed.zero_()
             shown = step
+        due = is_due(step, options.checkpoint_every)
+        if shown == step or due or guard.unsettled >= MOST_UNSETTLED:
+            report_skipped(accelerator, guard, loader, checkpoints=output / "checkpoints", say=say)
         clock.end()
         if shown == step:
             progress = clock.progress(step, options.max_steps, loss=losses[-1][1], lr=schedule.get_last_lr()[0])
@@ -208,7 +228,7 @@ def train(
             accelerator.log(logged | {"data_wait": progress.data_wait}, step=step)
             if accelerator.is_main_process:
                 show(progress)
-        if last or is_due(step, options.checkpoint_every):
+        if last or due:
             save()
         if validation is not None and (last or is_due(step, options.validation_every)):
             validate()
@@ -224,6 +244,7 @@ def train(
     accelerator.end_training()
     return TrainReport(
         steps=step,
+        skipped=guard.skipped,
         first_loss=losses[0][1] if losses else None,
         last_loss=losses[-1][1] if losses else None,
         losses=tuple(losses),
@@ -277,6 +298,18 @@ def _average(options: TrainOptions, parameters: Mapping[str, Any], device: torch
     )
     average.to(device)
     return average
+
+
+def _short_batches(loader: Loader, options: TrainOptions) -> str | None:
+    """What the images of an epoch's short batches count; None where all batches are full."""
+    epoch, size = loader.plan.epoch(loader.epoch), loader.plan.batch_size
+    count, smallest = epoch.short()
+    if not count:
+        return None
+    found = f"note: {count} of an epoch's {len(epoch)} batches are short, the smallest of {smallest} instead of {size}"
+    if options.loss_average == "image":
+        return f"{found}: its loss is multiplied by {smallest / size:.2g}, so images count alike (loss_average: image)"
+    return f"{found}: its images count {size / smallest:.2g} times as much as others (loss_average: batch)"
 
 
 def _endless(loader: Loader) -> Iterator[Batch]:

@@ -92,6 +92,8 @@ class DistillOptions:
         {"output_dir", "max_steps", "log_every", "checkpoint_every", "keep_checkpoints", "validation_every", "device"}
     )
     """What a resumed run may have otherwise: it decides when the run ends and what is shown, not what is computed."""
+    BEFORE: ClassVar[Mapping[str, Any]] = {}
+    """What a checkpoint that is older than an option was trained with."""
 
     def __post_init__(self) -> None:
         for name, low in _WHOLE.items():
