@@ -142,7 +142,8 @@ def _check_placeholders(manifest: Manifest, program: CaptionProgram, on_error: s
             f"caption_transform: the captions of {len(ids):,} of {len(manifest):,} images have {PLACEHOLDER} in them "
             f"({ids[0]!r} is the first), and there is no trigger to put there; set caption_transform.trigger"
         )
-    for id in ids:
+    noted = {entry.id for entry in manifest.ledger if entry.kind == "placeholder"}
+    for id in (id for id in ids if id not in noted):  # one manifest may become several datasets
         manifest.ledger.add("placeholder", id, f"a caption has {PLACEHOLDER} in it, and there is no trigger")
 
 

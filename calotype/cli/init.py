@@ -87,7 +87,7 @@ def init(
         file=file,
         model_value=_quoted(Path(model).expanduser().absolute()) if local else model,
         path=_quoted(source.absolute()),
-        resolution=f"{_resolution(source, spec):<8}",
+        resolution=f"{_resolution(source, spec, trigger):<8}",
         trigger=_quoted(trigger),
         output=_quoted(f"{file.stem}-lora"),
         prompt=_quoted(f"a photo of {trigger}"),
@@ -102,7 +102,7 @@ def init(
         say(f"Wrote {file}. Train it: calotype train {file}")
 
 
-def _resolution(source: Path, spec: ModelSpec) -> int:
+def _resolution(source: Path, spec: ModelSpec, trigger: str) -> int:
     """The model's own, or the next smaller usual one that at least half of the pictures fill without being enlarged."""
     from calotype.builder import text_to_image_dataset
     from calotype.models import PixelsTransform
@@ -110,7 +110,11 @@ def _resolution(source: Path, spec: ModelSpec) -> int:
     usual = [spec.resolution, *(side for side in _USUAL if side < spec.resolution)]
     for resolution in usual:
         dataset = text_to_image_dataset(
-            PixelsTransform(), path=str(source), model=spec.name, resolution=resolution, missing_captions="empty"
+            PixelsTransform(),
+            path=str(source),
+            model=spec.name,
+            resolution=resolution,
+            caption_transform={"trigger": trigger},
         )
         _, notes = dataset.scan()
         if 2 * sum(note.kind == "upscaled" for note in notes) <= len(dataset):

@@ -87,6 +87,8 @@ def open_source(config: Mapping[str, Any], *, file: Path | None) -> Source:
 def pixels_dataset(config: Mapping[str, Any], manifest: Manifest, **options: Any) -> TextToImageDataset:
     """The dataset of a config over a manifest that is loaded already, without tokenizers.
 
+    Captions may hold `{trigger}` while no config says what that is: they are reviewed before one is written.
+
     Args:
         config: What `load_config` gave.
         manifest: Its rows.
@@ -101,7 +103,7 @@ def pixels_dataset(config: Mapping[str, Any], manifest: Manifest, **options: Any
         {
             "model": config.get("model"),
             "tokenizer": {COMPONENT: "calotype.PixelsTransform"},
-            "dataset": kept | {"path": manifest},
+            "dataset": kept | {"path": manifest, "on_error": "skip"},
         }
     )
     return dataset
