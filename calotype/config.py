@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from calotype.encodings.frozen import FrozenModels
     from calotype.encodings.job import EncodeJob
     from calotype.encodings.options import EncodingOptions
+    from calotype.ledger import Ledger
     from calotype.loader import Loader
 
 __all__ = ["build_dataset", "build_encode_job", "build_loader", "build_training", "instantiate", "load_config"]
@@ -167,7 +168,9 @@ def build_encode_job(config: Mapping[str, Any], *, device: str = "cpu", create: 
     return EncodeJob(dataset=dataset, models=models, store=options.open_store(create=create), variants=options.variants)
 
 
-def build_training(config: Mapping[str, Any], *, device: str) -> tuple[FrozenModels, Loader, Loader | None]:
+def build_training(
+    config: Mapping[str, Any], *, device: str, ledger: Ledger | None = None
+) -> tuple[FrozenModels, Loader, Loader | None]:
     """What a training run gets its batches from: the frozen models, the loader, and one of the held-out side.
 
     What is not encoded yet is encoded on the fly, unless the config says `on_the_fly: false`.
@@ -175,6 +178,7 @@ def build_training(config: Mapping[str, Any], *, device: str) -> tuple[FrozenMod
     Args:
         config: What `load_config` gave.
         device: Where batches go and the frozen models run.
+        ledger: Where both loaders note what is left out, replaced, repeated or cut, after what the dataset noted.
 
     Raises:
         ConfigError: As for `build_dataset`.
@@ -192,12 +196,15 @@ def build_training(config: Mapping[str, Any], *, device: str) -> tuple[FrozenMod
         with track("reading files") as show:
             encoded = open_encoded(dataset, models, options, progress=show)
         made: Loader = _instantiate(
-            {COMPONENT: "calotype.Loader"} | loader_options | more, (encoded,), {}, where="loader"
+            {COMPONENT: "calotype.Loader"} | loader_options | more, (encoded,), {"ledger": ledger}, where="loader"
         )
         return made
 
     section = _options(config, "dataset", "path: photos")
     training = loader(section)
+    if ledger is not None and training.plan.rank == 0:
+        for entry in training.dataset.manifest.ledger:
+            ledger.append(entry)
     if not section.get("validation"):
         return models, training, None
     return models, training, loader(section | {"split": "validation"}, in_process=True, shuffle=False)

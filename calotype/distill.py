@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from calotype.captioning.distill.options import DistillOptions
@@ -60,6 +61,8 @@ def distill_config(
     try:
         from calotype.captioning.distill.run import distill
         from calotype.captioning.distill.train import make_accelerator
+        from calotype.recipes.ranks import decided_once
+        from calotype.recipes.sole_run import sole_run
     except ModuleNotFoundError as error:
         if error.name not in ("accelerate", "safetensors", "transformers"):
             raise
@@ -68,8 +71,11 @@ def distill_config(
     ledger = Ledger()
     if not accelerator.is_main_process:
         track = silent
-    lessons = _lessons(accelerator, config, options, retry_failed=retry_failed, track=track, ledger=ledger)
-    return distill(accelerator, lessons, options, resume=resume, show=show, tell=tell, track=track, ledger=ledger)
+    output = Path(options.output_dir).expanduser()
+    with ExitStack() as until_done:
+        decided_once(accelerator, lambda: until_done.enter_context(sole_run(output / ".run.lock", output)))
+        lessons = _lessons(accelerator, config, options, retry_failed=retry_failed, track=track, ledger=ledger)
+        return distill(accelerator, lessons, options, resume=resume, show=show, tell=tell, track=track, ledger=ledger)
 
 
 def _lessons(

@@ -43,7 +43,8 @@ class Ledger:
         self._entries.append(entry)
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
+            # A name that is no UTF-8 has half characters, and JSON writes them as it does any: "\\udc80".
+            with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(json.dumps(asdict(entry), ensure_ascii=False) + "\n")
 
     def counts(self) -> dict[str, int]:

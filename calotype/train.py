@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calotype.errors import ConfigError, MissingDependencyError
@@ -30,7 +32,8 @@ def train_config(
         tell: Likewise with what else there is to say.
 
     Raises:
-        ConfigError: The config is wrong, or the model is none that is trained here.
+        ConfigError: The config is wrong, or the model is none that is trained here; another run lives in `output_dir`;
+            or it has checkpoints and `resume` is not set, or they are of another run.
         MissingDependencyError: accelerate, diffusers or peft is not installed.
         StoreError: Something is not encoded yet, and not to be encoded on the fly.
     """
@@ -39,6 +42,10 @@ def train_config(
         raise ConfigError(f"config: 'train' must be a mapping such as {{max_steps: 1000}}, and is {section!r}")
     options = TrainOptions.of(section)
     try:
+        from calotype.recipes.checkpoint import Checkpoint, to_resume
+        from calotype.recipes.ranks import decided_once
+        from calotype.recipes.run_ledger import LEDGER_FILE, RunLedger
+        from calotype.recipes.sole_run import sole_run
         from calotype.recipes.train import make_accelerator, train
     except ModuleNotFoundError as error:
         if error.name not in ("accelerate", "safetensors"):
@@ -47,10 +54,30 @@ def train_config(
     from calotype.config import build_training
 
     accelerator = make_accelerator(options, device=(config.get("loader") or {}).get("device"))
-    models, loader, validation = build_training(config, device=str(accelerator.device))
-    try:
-        return train(accelerator, loader, models, options, validation=validation, resume=resume, show=show, tell=tell)
-    finally:
-        loader.close()
+    output = Path(options.output_dir).expanduser()
+    with ExitStack() as until_done:
+
+        def begin() -> Checkpoint | None:
+            until_done.enter_context(sole_run(output / ".run.lock", output))
+            found = to_resume(output / "checkpoints", options, resume=resume)
+            if found is None:
+                (output / LEDGER_FILE).write_bytes(b"")  # another run's would not be true of this one
+            return found
+
+        found = decided_once(accelerator, begin)
+        ledger = RunLedger(output / LEDGER_FILE)
+        models, loader, validation = build_training(config, device=str(accelerator.device), ledger=ledger)
+        until_done.callback(loader.close)
         if validation is not None:
-            validation.close()
+            until_done.callback(validation.close)
+        return train(
+            accelerator,
+            loader,
+            models,
+            options,
+            found=found,
+            validation=validation,
+            ledger=ledger,
+            show=show,
+            tell=tell,
+        )

@@ -39,6 +39,9 @@ def train(
     if json:
         emit(report.to_json())
     else:
+        if report.ledger:
+            counts = ", ".join(f"{kind} {count}" for kind, count in report.ledger.items())
+            say(f"Ledger: {counts}; each is named in {report.ledger_file}")
         say(f"Done: {report.result}")
 
 

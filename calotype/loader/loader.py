@@ -69,7 +69,8 @@ class Loader:
             the device.
         rank: This process's rank; defaults to torch.distributed's when that is up, else 0.
         world_size: Likewise; else 1.
-        ledger: Where to note what was left out, replaced, repeated or cut; a new one by default.
+        ledger: Where to note what was left out, replaced, repeated or cut; a new one by default. What is the same on
+            every rank is noted by rank 0 alone.
 
     Raises:
         ConfigError: An option has a value that can't be, or there is nothing to make batches of.
@@ -110,8 +111,11 @@ class Loader:
         self._told: set[tuple[str, str]] = set()
         self._heard: Counter[str] = Counter()
         rank, world_size = _ranks(rank, world_size)
+        buckets, notes = self._scan(on_upscale)
+        if rank == 0:
+            self._note(notes)
         self.plan = Plan(
-            buckets=self._scan(on_upscale),
+            buckets=buckets,
             sizes=dataset.buckets.sizes if dataset.buckets is not None else [None],
             batch_size=batch_size,
             seed=seed if seed is not None else dataset.seed,
@@ -145,7 +149,7 @@ class Loader:
         self._source: Source | None = None
         self._at: Cursor | None = None
         if not any(len(self.plan.epoch(epoch)) for epoch in range(2)):
-            raise ConfigError(self._no_batches())
+            raise ConfigError(self._no_batches(notes))
 
     def __len__(self) -> int:
         """Batches of the epoch that the loader stands in, or that comes next; the same on every rank."""
@@ -169,7 +173,8 @@ class Loader:
 
     def _run(self, run: int) -> Iterator[Batch]:
         epoch = self.plan.epoch(self._cursor.epoch, self._cursor.history)
-        self._note(self._named(epoch.remainders()))
+        if self.plan.rank == 0:
+            self._note(self._named(epoch.remainders()))
         source = self._open()
         if self._at != self._cursor:
             source.seek(self._cursor)
@@ -273,7 +278,7 @@ class Loader:
             self._at = None
         return self._source
 
-    def _scan(self, on_upscale: str) -> np.ndarray[Any, np.dtype[np.int32]]:
+    def _scan(self, on_upscale: str) -> tuple[np.ndarray[Any, np.dtype[np.int32]], list[LedgerEntry]]:
         with track("reading picture sizes") as progress:
             buckets, notes = self.dataset.scan(progress=progress)
         small = {note.id: note for note in notes if note.kind == "upscaled"}
@@ -293,8 +298,7 @@ class Loader:
                 else note
                 for note in notes
             ]
-        self._note(notes)
-        return buckets
+        return buckets, notes
 
     def _named(self, notes: list[LedgerEntry]) -> list[LedgerEntry]:
         """The plan knows rows by number; people know them by id."""
@@ -327,10 +331,11 @@ class Loader:
             digest.update("\0".join(ids.slice(start, 1 << 16).to_pylist()).encode() + b"\0")
         return digest.hexdigest()
 
-    def _no_batches(self) -> str:
+    def _no_batches(self, notes: list[LedgerEntry]) -> str:
         usable = int((np.asarray(self.plan.buckets) >= 0).sum())
         if not usable:
-            return f"none of the {len(self.dataset)} pictures can be used: {self.ledger.counts()}"
+            counts = dict(Counter(note.kind for note in notes))
+            return f"none of the {len(self.dataset)} pictures can be used: {counts}"
         return (
             f"remainder='drop' leaves no batch: no bucket holds batch_size × world_size = "
             f"{self.plan.batch_size * self.plan.world_size} of the {usable} samples; "

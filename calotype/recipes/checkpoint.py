@@ -4,12 +4,13 @@ output/checkpoints/step-00000250/
     trained.safetensors                  the trained parameters, by name, float32
     pytorch_lora_weights.safetensors     the LoRA as pipelines load it
     optimizer.pt                         optimizer, learning rate schedule, moving average; loaded as data only
-    state.json                           step, the loader's position, the options
+    state.json                           step, the loader's position, the options, a checksum of each other file
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -18,13 +19,19 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol, cast
 
 import torch
+import xxhash
 from safetensors.torch import load_file, save_file
 
+from calotype.encodings.files import sync_folder
 from calotype.errors import ConfigError
+from calotype.recipes.sole_run import sole_run
 
-__all__ = ["Checkpoint", "Options", "latest", "save", "to_resume"]
+__all__ = ["Checkpoint", "Options", "flush_files", "latest", "save", "to_resume"]
 
 _FORMAT: Final = 1
+_PIECE: Final = 1 << 20
+_SET_ASIDE: Final = "damaged-"
+"""Beginning of the name of a checkpoint that can't be read, once a run has gone on from an older one."""
 
 
 class Options(Protocol):
@@ -51,6 +58,8 @@ class Checkpoint:
     """What the loader's `state_dict` gave, the same on every rank."""
     options: Mapping[str, Any]
     """Of the run that wrote it."""
+    damaged: tuple[str, ...] = ()
+    """A sentence for each newer one that can't be read."""
 
     def check(self, options: Options) -> None:
         """Refuses to go on under options that would have computed something else.
@@ -100,7 +109,8 @@ def save(
 ) -> Path:
     """Writes one checkpoint and deletes those before the last `options.keep_checkpoints`.
 
-    It is written under another name and renamed when it is whole, so a kill leaves the one before it.
+    It is written under another name, flushed to the disk, and renamed when it is whole: a kill or a power cut leaves
+    the one before it.
 
     Args:
         folder: Of all checkpoints.
@@ -110,51 +120,69 @@ def save(
         loader: The loader's `state_dict`.
         options: Of the run.
         result: Writes into a folder what else is wanted there: the LoRA as pipelines load it, say.
+
+    Raises:
+        ConfigError: Another run is writing a checkpoint into the same folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".writing-*"):
-        shutil.rmtree(left, ignore_errors=True)
     target = folder / f"step-{step:08d}"
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-", ignore_cleanup_errors=True) as scratch:
-        new = Path(scratch) / target.name
-        new.mkdir()
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in trained.items()}, new / "trained.safetensors"
-        )
-        torch.save({n: part.state_dict() for n, part in parts.items() if part is not None}, new / "optimizer.pt")
-        result(new)
-        state = {"format": _FORMAT, "step": step, "loader": dict(loader), "options": _plain(options)}
-        (new / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-        if target.exists():
-            shutil.rmtree(target)
-        new.rename(target)
-    for old in _all(folder)[: -options.keep_checkpoints]:
-        shutil.rmtree(old)
+    with sole_run(folder.with_name(f".{folder.name}.lock"), folder) as alone:
+        if alone:  # nobody else is writing here, so these were left by runs that were killed
+            for left in folder.glob(".writing-*"):
+                shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-", ignore_cleanup_errors=True) as scratch:
+            new = Path(scratch) / target.name
+            new.mkdir()
+            save_file(
+                {name: value.detach().cpu().contiguous() for name, value in trained.items()},
+                new / "trained.safetensors",
+            )
+            torch.save({n: part.state_dict() for n, part in parts.items() if part is not None}, new / "optimizer.pt")
+            result(new)
+            state = {
+                "format": _FORMAT,
+                "step": step,
+                "loader": dict(loader),
+                "options": _plain(options),
+                "files": _checksums(new),
+            }
+            (new / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+            flush_files(new)
+            if target.exists():
+                shutil.rmtree(target)
+            new.rename(target)
+            sync_folder(folder)
+        for old in _all(folder)[: -options.keep_checkpoints]:
+            shutil.rmtree(old)
     return target
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint of a folder of them; None where there is none.
+    """The newest whole checkpoint of a folder of them, which names those that are newer and damaged; None without any.
 
     Raises:
-        ConfigError: It can't be read.
+        ConfigError: All are damaged; or the newest is of a newer calotype.
     """
-    found = _all(folder)
-    if not found:
-        return None
-    try:
-        state = json.loads((found[-1] / "state.json").read_bytes())
-        if state["format"] != _FORMAT:
-            raise ValueError(f"its format is {state['format']}, {_FORMAT} was expected")
-        return Checkpoint(folder=found[-1], step=state["step"], loader=state["loader"], options=state["options"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    damaged: list[str] = []
+    for path in reversed(_all(folder)):
+        try:
+            return _read(path, tuple(damaged))
+        except ConfigError:
+            raise
+        except Exception as error:  # each of the libraries has errors of its own for bytes that it can't make sense of
+            damaged.append(f"{path}: is damaged ({_reason(error)})")
+    if damaged:
         raise ConfigError(
-            f"{found[-1]}: can't be read as a checkpoint ({error}); delete it to go on from the one before"
-        ) from error
+            f"{damaged[0]}, and no older checkpoint is whole. Copy a whole one there, or begin anew in another "
+            "output_dir"
+        )
+    return None
 
 
 def to_resume(folder: Path, options: Options, *, resume: bool) -> Checkpoint | None:
-    """The newest checkpoint of a folder of them, to go on from; None where a run begins.
+    """The newest whole checkpoint of a folder of them, to go on from; None where a run begins.
+
+    Newer ones that are damaged are set aside as `damaged-step-…`, so that the run's own take their place.
 
     Args:
         folder: Of all checkpoints.
@@ -162,16 +190,85 @@ def to_resume(folder: Path, options: Options, *, resume: bool) -> Checkpoint | N
         resume: Whether it was asked to.
 
     Raises:
-        ConfigError: There is one and `resume` is not set; or it is of another run, or can't be read.
+        ConfigError: There is one and `resume` is not set; or it is of another run, or none can be read.
     """
+    if not resume:
+        if there := _all(folder):
+            raise ConfigError(f"{there[-1]}: is of an earlier run; --resume goes on with it, output_dir=… begins anew")
+        return None
     found = latest(folder)
     if found is not None:
-        if not resume:
-            raise ConfigError(
-                f"{found.folder}: is of an earlier run; --resume goes on with it, output_dir=… begins anew"
-            )
         found.check(options)
+        for path in _all(folder)[_all(folder).index(found.folder) + 1 :]:
+            aside = path.with_name(_SET_ASIDE + path.name)
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
     return found
+
+
+def flush_files(folder: Path) -> None:
+    """Makes all files of a folder last, and their names in it.
+
+    Raises:
+        OSError: The disk does not take them.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        elif path.is_dir():
+            sync_folder(path)
+    sync_folder(folder)
+
+
+def _read(path: Path, damaged: tuple[str, ...]) -> Checkpoint:
+    """One checkpoint, each of its files compared with its checksum.
+
+    Raises:
+        ConfigError: A newer calotype wrote it.
+        Exception: It is damaged.
+    """
+    state = json.loads((path / "state.json").read_bytes())
+    if state["format"] != _FORMAT:
+        if isinstance(state["format"], int) and state["format"] > _FORMAT:
+            raise ConfigError(f"{path}: has format {state['format']}, this calotype knows {_FORMAT}: update calotype")
+        raise ValueError(f"its format is {state['format']!r}, {_FORMAT} was expected")
+    found = Checkpoint(
+        folder=path, step=state["step"], loader=state["loader"], options=state["options"], damaged=damaged
+    )
+    if "files" in state:
+        there = _checksums(path)
+        for name, checksum in state["files"].items():
+            if there.get(name) != checksum:
+                raise ValueError(f"{name} is {'not what was written' if name in there else 'missing'}")
+    else:  # of a calotype that wrote no checksums
+        load_file(path / "trained.safetensors")
+        torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+    return found
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """The xxh3 of each file but `state.json`, by its path in the folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != "state.json":
+            digest = xxhash.xxh3_64()
+            with path.open("rb") as file:
+                while piece := file.read(_PIECE):
+                    digest.update(piece)
+            found[path.relative_to(folder).as_posix()] = digest.hexdigest()
+    return found
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{Path(error.filename).name}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, KeyError):
+        return f"state.json has no {error}"
+    return f"{error}".partition("\n")[0][:120] or type(error).__name__
 
 
 def _all(folder: Path) -> list[Path]:

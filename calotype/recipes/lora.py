@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from calotype.encodings.files import sync_folder
 from calotype.encodings.frozen import FrozenModels
 from calotype.errors import ConfigError, MissingDependencyError
+from calotype.recipes.checkpoint import flush_files
 from calotype.recipes.networks import Network, network_of, pipeline_class
 from calotype.recipes.options import TrainOptions
 
-__all__ = ["LORA_FILE", "make_trainable", "save_result", "trained"]
+__all__ = ["LORA_FILE", "make_trainable", "publish_result", "save_result", "trained"]
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """What `load_lora_weights(folder)` looks for."""
@@ -83,6 +86,20 @@ def save_result(weights: Any, models: FrozenModels, options: TrainOptions, folde
     }
     pipeline_class(models).save_lora_weights(folder, weight_name=LORA_FILE, **adapters)
     return folder / LORA_FILE
+
+
+def publish_result(weights: Any, models: FrozenModels, options: TrainOptions, folder: Path) -> Path:
+    """The same, whole or not at all: an older result stays until the new one is on the disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-", ignore_cleanup_errors=True) as scratch:
+        made = save_result(weights, models, options, Path(scratch))
+        flush_files(Path(scratch))
+        target = folder / made.name
+        if target.is_dir():  # of an earlier run: a folder can't be renamed over another
+            target.rename(Path(scratch) / "before")
+        made.rename(target)
+    sync_folder(folder)
+    return target
 
 
 def _metadata(config: Mapping[str, Any]) -> dict[str, Any]:

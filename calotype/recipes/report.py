@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 __all__ = ["Clock", "Progress", "TrainReport"]
@@ -53,6 +54,10 @@ class TrainReport:
     """The LoRA's file, or the network's folder."""
     samples: tuple[str, ...]
     """The pictures that were made last."""
+    ledger: Mapping[str, int] = field(default_factory=dict)
+    """How many images were left out, replaced, repeated, cut in their captions, …: by kind, on all ranks together."""
+    ledger_file: str | None = None
+    """Where each of them is named, with the reason."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -23,13 +23,15 @@ from torch import Tensor
 from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.frozen import FrozenModels
 from calotype.errors import ConfigError, MissingDependencyError
+from calotype.ledger import Ledger
 from calotype.loader import Loader
 from calotype.recipes import checkpoint, flow
 from calotype.recipes.guard import MOST_UNSETTLED, Guard, check_weights, guarded_adamw
-from calotype.recipes.lora import LORA_FILE, make_trainable, save_result, trained
+from calotype.recipes.lora import LORA_FILE, make_trainable, publish_result, save_result, trained
 from calotype.recipes.networks import load_network, load_objective, network_of
 from calotype.recipes.options import TrainOptions
 from calotype.recipes.report import Clock, Progress, TrainReport
+from calotype.recipes.run_ledger import count_notes
 from calotype.recipes.samples import encode_prompts, make_samples, needs_empty_prompt
 from calotype.recipes.schedule import is_due, make_schedule
 from calotype.recipes.skipped import report_skipped
@@ -45,8 +47,9 @@ def train(
     models: FrozenModels,
     options: TrainOptions,
     *,
+    found: checkpoint.Checkpoint | None = None,
     validation: Loader | None = None,
-    resume: bool = False,
+    ledger: Ledger | None = None,
     show: Callable[[Progress], None] = lambda progress: None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> TrainReport:
@@ -57,21 +60,21 @@ def train(
         loader: Gives `latents` and the texts of the model's family, on the accelerator's device. Its seed is the run's.
         models: The frozen models: they say which pipeline it is, and make the samples' prompts and pictures.
         options: How to train.
+        found: The checkpoint to go on from.
         validation: Of the held-out side.
-        resume: Go on from the last checkpoint of `output_dir`, if there is one.
+        ledger: The loaders', which the report counts.
         show: Called every `log_every` steps, on the main process.
         tell: Likewise with what else there is to say.
 
     Raises:
-        ConfigError: The model is of a family that is not trained here; an option does not fit it; `output_dir` has
-            checkpoints and `resume` is not set, or they are of another run.
+        ConfigError: The model is of a family that is not trained here; an option does not fit it; `found` is of another
+            run.
         MissingDependencyError: peft or a tracker is not installed.
         NotFiniteError: Losses, gradients or weights are NaN or inf, and stay so.
     """
     say = tell if accelerator.is_main_process else lambda text: None
     output, seed = Path(options.output_dir).expanduser(), loader.plan.seed
     network = network_of(models.spec)
-    found = checkpoint.to_resume(output / "checkpoints", options, resume=resume)
 
     # The texts of the samples come first: then the text encoders have left before the network comes.
     store = loader.dataset.store if isinstance(loader.dataset, EncodedDataset) else None
@@ -101,6 +104,8 @@ def train(
         loader.load_state_dict(found.loader)
         step = found.step
         check_weights(parameters, where=found.folder, advice="delete it to go on from the one before")
+        for sentence in found.damaged:
+            say(sentence)
         say(f"Goes on from step {step}: {found.folder}")
 
     def batch_loss(batch: Mapping[str, Any], noise: Tensor, times: Tensor) -> Tensor:
@@ -237,10 +242,10 @@ def train(
 
     result = output / (network.component if options.method == "full" else LORA_FILE)
     if accelerator.is_main_process:
-        output.mkdir(parents=True, exist_ok=True)
         with averaged():
-            result = save_result(weights, models, options, output)
+            result = publish_result(weights, models, options, output)
     accelerator.wait_for_everyone()
+    noted = count_notes(ledger) if ledger is not None else {}
     accelerator.end_training()
     return TrainReport(
         steps=step,
@@ -254,6 +259,8 @@ def train(
         seconds=clock.seconds,
         result=str(result),
         samples=tuple(map(str, samples)),
+        ledger=noted,
+        ledger_file=str(ledger.path) if ledger is not None and ledger.path is not None else None,
     )
 
 

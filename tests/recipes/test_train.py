@@ -1,5 +1,9 @@
 """Training on the CPU with tiny pipelines: what comes out, what a resume gives, what is refused."""
 
+import json
+import os
+import shutil
+
 import diffusers
 import numpy as np
 import pytest
@@ -263,8 +267,37 @@ def test_an_output_folder_is_not_trained_over(folder, tmp_path):
     assert nothing_left.losses == () and nothing_left.steps == 2
     state = tmp_path / "checkpoints" / "step-00000002" / "state.json"
     state.write_text("{")
-    with pytest.raises(ConfigError, match="step-00000002: can't be read as a checkpoint"):
-        run(folder, tmp_path, max_steps=3, resume=True)
+    said = []
+    again = run(folder, tmp_path, max_steps=2, resume=True, tell=said.append)
+    assert "step-00000002: is damaged" in said[0] and said[1].startswith("Goes on from step 1") and again.steps == 2
+
+
+def test_a_second_run_into_the_same_folder_is_refused_while_the_first_lives(folder, tmp_path):
+    def second(progress):
+        with pytest.raises(ConfigError, match=rf"{tmp_path}: another run is writing here \(process {os.getpid()} on"):
+            run(folder, tmp_path, max_steps=1)
+
+    run(folder, tmp_path, max_steps=1, show=second)
+    assert run(folder, tmp_path, max_steps=2, resume=True).steps == 2
+
+
+def test_the_ledger_of_a_run_names_each_thing_once_and_survives_a_resume(tmp_path):
+    photos = make_folder(tmp_path / "photos")
+    (photos / "broken.png").write_bytes((photos / "coffee.png").read_bytes()[:900])
+    (photos / "broken.txt").write_text("a broken photo")
+    options = {"max_steps": 2, "dataset": {"validation": 0.4}, "validation_every": 10}
+    report = run(photos, tmp_path / "out", **options)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "ledger.jsonl").read_text().splitlines()]
+    assert report.ledger["unreadable"] == 1 and report.ledger_file == str(tmp_path / "out" / "ledger.jsonl")
+    assert [line["id"] for line in lines if line["kind"] == "unreadable"] == ["broken.png"]
+    assert report.to_json()["ledger"] == report.ledger
+    again = run(photos, tmp_path / "out", **options | {"max_steps": 3}, resume=True)
+    more = [json.loads(line) for line in (tmp_path / "out" / "ledger.jsonl").read_text().splitlines()]
+    assert more[: len(lines)] == lines and again.ledger == report.ledger
+    assert [line["id"] for line in more if line["kind"] == "unreadable"] == ["broken.png"]
+    shutil.rmtree(tmp_path / "out" / "checkpoints")
+    run(photos, tmp_path / "out", **options | {"max_steps": 1})  # another run: it begins a ledger of its own
+    assert (tmp_path / "out" / "ledger.jsonl").read_text() == ""
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(folder, tmp_path, monkeypatch):

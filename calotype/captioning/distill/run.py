@@ -27,6 +27,7 @@ from calotype.errors import ConfigError
 from calotype.ledger import Ledger
 from calotype.progress import Track, silent
 from calotype.recipes import checkpoint
+from calotype.recipes.ranks import decided_once
 from calotype.recipes.report import Progress
 
 __all__ = ["distill"]
@@ -69,7 +70,10 @@ def distill(
     say = tell if accelerator.is_main_process else lambda text: None
     output = Path(options.output_dir).expanduser()
     result = output / f"{Path(options.student).expanduser().resolve().name}-distilled"
-    found = checkpoint.to_resume(output / "checkpoints", options, resume=resume)
+    found = decided_once(accelerator, lambda: checkpoint.to_resume(output / "checkpoints", options, resume=resume))
+    if found is not None:
+        for sentence in found.damaged:
+            say(sentence)
 
     before = HeldOut.load(output / "scores" / "before.json") if found is not None else None
     if lessons.held_out and before is None:

@@ -1,0 +1,51 @@
+"""The ledger of a run: `ledger.jsonl` in its folder, each thing once, what came before a resume included."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from accelerate.utils import gather_object
+
+from calotype.ledger import Ledger, LedgerEntry
+
+__all__ = ["LEDGER_FILE", "RunLedger", "count_notes"]
+
+_log = logging.getLogger("calotype")
+LEDGER_FILE: Final = "ledger.jsonl"
+
+
+class RunLedger(Ledger):
+    """A ledger that notes nothing twice. The ranks of a run append to one file, a line at a time.
+
+    Args:
+        path: The file. What is in it is read: the run that is resumed has noted it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            with suppress(ValueError, TypeError):  # cut off by a kill
+                super().append(LedgerEntry(**json.loads(line)))
+        self.path = path
+        self._known = set(self)
+
+    def append(self, entry: LedgerEntry) -> None:
+        if entry in self._known:
+            return
+        self._known.add(entry)
+        try:
+            super().append(entry)
+        except OSError as error:  # a full disk: no reason to end a training, and the counts are kept
+            _log.warning("%s: can't be written (%s): what comes now is counted only", self.path, error.strerror)
+            self.path = None
+
+
+def count_notes(ledger: Ledger) -> dict[str, int]:
+    """How many images, rows or files the ledgers of all ranks name, by kind. Every rank calls it."""
+    noted: list[tuple[str, str]] = gather_object(sorted({(entry.kind, entry.id) for entry in ledger}))
+    return dict(sorted(Counter(kind for kind, _ in set(noted)).items()))
