@@ -42,8 +42,9 @@ def report_skipped(
             [(sample.finite, _entry(loader, sample, one.step)) for sample in one.samples]
         )
         entries = [entry for finite, entry in every if not finite] or [entry for _, entry in every]
-        for entry in entries:
-            loader.ledger.append(entry)
+        if accelerator.is_main_process:  # the ranks of a run write to one ledger
+            for entry in entries:
+                loader.ledger.append(entry)
         names = [entry.id for entry in entries]
         why = f"{names[0]}: {entries[0].reason}" if len(names) == 1 else f"one of {_named(names)}"
         say(f"note: step {one.step} was skipped, no weight changed: NaN or inf: {why}")
