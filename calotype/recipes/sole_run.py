@@ -21,8 +21,7 @@ except ImportError:  # Windows has none: there, who starts two runs in one folde
 __all__ = ["sole_run"]
 
 _log = logging.getLogger("calotype")
-_held: set[int] = set()
-"""Descriptors of the locks that this process holds."""
+_held: set[int] = set()  # descriptors of the locks that this process holds
 
 
 @contextmanager
