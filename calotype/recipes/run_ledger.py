@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import Final
 from accelerate.utils import gather_object
 
 from calotype.ledger import Ledger, LedgerEntry
+from calotype.terminal import get_logger
 
 __all__ = ["LEDGER_FILE", "RunLedger", "count_notes"]
 
-_log = logging.getLogger("calotype")
+_log = get_logger("calotype")
 LEDGER_FILE: Final = "ledger.jsonl"
 
 

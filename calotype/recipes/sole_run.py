@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from calotype.errors import ConfigError
+from calotype.terminal import get_logger
 
 try:
     import fcntl
@@ -20,7 +20,7 @@ except ImportError:  # Windows has none: there, who starts two runs in one folde
 
 __all__ = ["sole_run"]
 
-_log = logging.getLogger("calotype")
+_log = get_logger("calotype")
 _held: set[int] = set()  # descriptors of the locks that this process holds
 
 
