@@ -23,6 +23,7 @@ from calotype.recipes.sole_run import sole_run
 @dataclass
 class Options:
     MAY_CHANGE: ClassVar = frozenset()
+    BEFORE: ClassVar = {}
     keep_checkpoints: int = 3
 
 
