@@ -16,6 +16,7 @@ from calotype.errors import ConfigError, unknown_key
 from calotype.images import Downloads, Fetcher, ImageReader
 from calotype.ledger import Ledger
 from calotype.manifest import Manifest, load_manifest
+from calotype.manifest.unused import require_captions
 from calotype.models import build_model_transform, check_model_transform, get_spec
 from calotype.pixel_cache import PixelCache
 from calotype.sizing import choose_buckets, fixed_size
@@ -71,7 +72,8 @@ def text_to_image_dataset(
         downloads: Keep downloaded originals in this folder, or {directory, max_images, max_bytes}.
         fetch: Options of `Fetcher` (timeout, retries, allow_private, …).
         missing_captions: `error`, `skip`, `empty`, or a text. Defaults to `error`, and to `empty` when a trigger or
-            template gives every picture a text anyway.
+            template gives every image a text anyway; then it is an error all the same if no image has a caption, and
+            something that may hold captions is not used.
         on_error: `raise` for a bad row of the data file, or `skip` to leave it out with a ledger entry.
         ledger: Where such entries go.
         packed: Must be False; torchtune's recipes hand it over.
@@ -95,8 +97,8 @@ def text_to_image_dataset(
         img_transform, resolution = fixed_size(img_transform, resolution, spec)
     image_program = ImageProgram.from_config(img_transform, where="img_transform")
     caption_program = CaptionProgram.from_config(caption_transform, where="caption_transform")
-    if missing_captions is None:
-        missing_captions = "empty" if caption_program.trigger or caption_program.template else "error"
+    # Where the program makes each text, images without a caption are as they should be; nobody said so, though.
+    implied = missing_captions is None and bool(caption_program.trigger or caption_program.template)
 
     fetch_options = _options("fetch", fetch) | {"downloads": _downloads(downloads)}
     check_options(Fetcher, (), fetch_options, where="fetch")
@@ -105,11 +107,13 @@ def text_to_image_dataset(
         raise ConfigError(f"{', '.join(manifest_options)}: come too late for a path that is a manifest, loaded already")
     manifest = _manifest(
         path if path is not None else source,
-        missing_captions=missing_captions,
+        missing_captions="empty" if implied else missing_captions or "error",
         on_error=on_error,
         ledger=ledger,
         **manifest_options,
     )
+    if implied and not isinstance(path, Manifest):
+        require_captions(manifest)
     _check_placeholders(manifest, caption_program, on_error)
     return TextToImageDataset(
         manifest,

@@ -20,6 +20,7 @@ from calotype.captioning.run import caption_here, try_out
 from calotype.components import COMPONENT
 from calotype.editing import open_captions
 from calotype.errors import ConfigError, ManifestError
+from calotype.manifest.named_splits import ALL
 from calotype.progress import Track, silent
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _WAITING: Final[dict[str, Any]] = {"level": "note", "advice": "train with captio
 _LIVELY: Final = 0.7
 """The temperature at which a model is asked for several captions by one prompt, unless told otherwise."""
 
-_WHERE: Final = ("columns", "root", "recursive", "caption_lines", "delimiter")
+_WHERE: Final = ("columns", "root", "recursive", "caption_lines", "caption_suffix", "delimiter")
 """Options of the dataset that say where its captions are."""
 _ELSEWHERE: Final = ("split", "data_files", "validation")
 """Those that choose rows; captions are made for all there are."""
@@ -184,7 +185,7 @@ def _plain_dataset(config: Mapping[str, Any], *, trigger: str | None = None) -> 
     from calotype.config import build_dataset
 
     options = {name: value for name, value in config["dataset"].items() if name not in _ELSEWHERE}
-    options |= {"missing_captions": "empty", "on_error": "skip", "model": None, "tokenizers": None}
+    options |= {"missing_captions": "empty", "on_error": "skip", "model": None, "tokenizers": None, "split": ALL}
     if trigger is not None:
         program = options.get("caption_transform")
         options["caption_transform"] = {**(program if isinstance(program, Mapping) else {}), "trigger": trigger}

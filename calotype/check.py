@@ -68,9 +68,6 @@ def check_config(
         raise
     except ManifestError as error:
         return _nothing(source_name(config), error, ledger)
-    program = dataset.caption_program
-    if missing_captions is None and (program.trigger or program.template):
-        missing_captions = "empty"
     held_out = _other_side(lenient)
     files = _files(config, dataset, held_out, folders) if whole and folders is not None else None
     files_were = files_state(files or ())
@@ -80,6 +77,8 @@ def check_config(
         source=source_name(config),
         folders=[Path(folder) for folder in picture_folders(config)],
         missing_captions=missing_captions,
+        caption_lines=lenient["dataset"].get("caption_lines"),
+        caption_suffix=lenient["dataset"].get("caption_suffix"),
         deep=deep,
         track=track,
         **options,

@@ -14,6 +14,7 @@ from calotype.errors import EditError
 from calotype.manifest.kohya import kohya_folders
 from calotype.manifest.listing import METADATA, list_folder
 from calotype.manifest.manifest import REMOTE
+from calotype.manifest.names_on_disk import NamesOnDisk
 from calotype.manifest.reading import Reading
 from calotype.manifest.references import normal_reference
 
@@ -41,18 +42,25 @@ class FolderCaptions(Captions):
         self._places()  # what can't be read or changed is said at once
 
     def _places(self) -> dict[str, Place]:
-        listing = list_folder(self.root, self._reading.recursive, lambda where, what: None)
+        listing = list_folder(
+            self.root, self._reading.recursive, lambda where, what: None, self._reading.caption_suffixes
+        )
         metadata = [name for name in listing.data if PurePosixPath(name).name.lower() in METADATA]
         self._metadata = {PurePosixPath(name).parent: self._document(self.root / name) for name in metadata}
-        self._sidecars = Sidecars(self.root, listing, self._reading.many_lines)
+        self._sidecars = Sidecars(self.root, listing, self._reading)
         pictures = set(listing.images)
+        on_disk = NamesOnDisk(pictures)
         places: dict[str, Place] = {}
         ids: dict[str, str] = {}
         captioned: set[str] = set()
-        for id, document, entry in entries_by_id([self._document(self.root / name) for name in metadata]):
+        entries = list(entries_by_id([self._document(self.root / name) for name in metadata]))
+        listed = {entry.picture for _, _, entry in entries}
+        for id, document, entry in entries:
             name = entry.picture
             if name not in pictures and not self._is_elsewhere(name):
-                continue
+                if (found := on_disk.find(name)) is None or found in listed:
+                    continue
+                id, name = id if entry.explicit_id else found, found
             place = places.setdefault(id, Place())
             place.entries.append((document, entry))
             place.picture = name if name in pictures else None
@@ -66,7 +74,8 @@ class FolderCaptions(Captions):
                 place.picture, place.beside = name, True
                 top = name.partition("/")[0]
                 place.usual = (kohya[top][1],) if top in kohya and not self._sidecars.of(name) else ()
-        self._in_files = bool(listing.captions) and not captioned
+        in_files = bool(listing.captions) or any(map(self._sidecars.of, listing.images))
+        self._in_files = in_files and not captioned
         return places
 
     def _is_elsewhere(self, name: str) -> bool:

@@ -10,6 +10,7 @@ from calotype.editing.data_files import DataFileCaptions
 from calotype.editing.folder import FolderCaptions
 from calotype.errors import EditError, MissingPathError
 from calotype.ledger import Ledger
+from calotype.manifest.caption_files import parse_caption_suffix
 from calotype.manifest.columns import ColumnMap, parse_column_map
 from calotype.manifest.dialect import parse_delimiter
 from calotype.manifest.hub import is_saved_dataset
@@ -26,7 +27,8 @@ def open_captions(
     columns: ColumnMap | None = None,
     root: PathLike | None = None,
     recursive: bool = True,
-    caption_lines: Literal["one", "many"] = "one",
+    caption_lines: Literal["one", "many"] | None = None,
+    caption_suffix: str | Sequence[str] | None = None,
     delimiter: str | None = None,
 ) -> Captions:
     """The captions of a folder of pictures or of data files, to be read and changed where they are.
@@ -39,6 +41,7 @@ def open_captions(
         root: As for `load_manifest`.
         recursive: As for `load_manifest`.
         caption_lines: As for `load_manifest`.
+        caption_suffix: As for `load_manifest`.
         delimiter: As for `load_manifest`.
 
     Raises:
@@ -60,6 +63,7 @@ def open_captions(
         need_captions=False,
         recursive=recursive,
         many_lines=caption_lines == "many",
+        caption_suffixes=parse_caption_suffix(caption_suffix),
         delimiter=parse_delimiter(delimiter),
         split=None,
         skip=True,
@@ -69,7 +73,7 @@ def open_captions(
         return DataFileCaptions(sources.files, reading)
     if is_saved_dataset(folder):
         raise _only_read(str(folder), "captions of a saved dataset")
-    listing = list_folder(folder, recursive, reading.bad)
+    listing = list_folder(folder, recursive, reading.bad, reading.caption_suffixes)
     if listing.images:
         return FolderCaptions(folder, reading)
     files = data_files_of(folder, listing)

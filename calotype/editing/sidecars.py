@@ -9,9 +9,18 @@ from functools import cached_property
 from pathlib import Path
 
 from calotype.errors import EditError
+from calotype.manifest.caption_files import CaptionFiles
 from calotype.manifest.captions import decode_text, split_captions
 from calotype.manifest.listing import Listing, stem_of
-from calotype.manifest.sidecars import caption_files
+from calotype.manifest.names_on_disk import folded
+from calotype.manifest.reading import Reading
+from calotype.manifest.sidecars import (
+    caption_files_of,
+    captions_of_object,
+    is_json,
+    join_captions,
+    parse_json_object,
+)
 from calotype.small_files import read_small_file
 
 __all__ = ["Sidecars", "mirror"]
@@ -23,12 +32,12 @@ class Sidecars:
 
     folder: Path
     listing: Listing
-    many: bool
-    """Each line is a caption."""
+    reading: Reading
+    """How the manifest reads them."""
 
     @cached_property
-    def _there(self) -> set[str]:
-        return set(self.listing.captions)
+    def _files(self) -> CaptionFiles:
+        return caption_files_of(self.listing, self.reading.caption_suffixes)
 
     @cached_property
     def _sharing(self) -> Counter[str]:
@@ -37,18 +46,30 @@ class Sidecars:
 
     def of(self, picture: str) -> list[str]:
         """The files that hold a picture's captions, in their order."""
-        return caption_files(picture, self._there.__contains__)
+        return self._files.of(picture)
 
     def read(self, picture: str) -> list[str]:
         """A picture's captions.
 
         Raises:
-            EditError: A file is not UTF-8, or can't be read.
+            EditError: A file is not UTF-8 or not JSON, or can't be read.
         """
-        captions: list[str] = []
-        for name in self.of(picture):
-            captions += self._captions(name, self._data(name))
-        return captions
+        texts = [caption for name in self._texts_of(picture) for caption in self._captions(name, self._data(name))]
+        return join_captions(texts, self._listed(picture), self.reading)
+
+    def _texts_of(self, picture: str) -> list[str]:
+        return [name for name in self.of(picture) if not is_json(name)]
+
+    def _listed(self, picture: str) -> list[str]:
+        """What the JSON file beside it says."""
+        for name in filter(is_json, self.of(picture)):
+            try:
+                return captions_of_object(parse_json_object(self._data(name)), self.reading)
+            except TypeError:
+                continue
+            except ValueError as error:
+                raise EditError(f"{self.folder / name}: the caption can't be read: {error}") from None
+        return []
 
     def _data(self, name: str) -> bytes:
         try:
@@ -58,40 +79,56 @@ class Sidecars:
 
     def _captions(self, name: str, data: bytes) -> list[str]:
         try:
-            return split_captions(decode_text(data), self.many)
+            return split_captions(decode_text(data), bool(self.reading.many_lines))
         except UnicodeDecodeError as error:
             raise EditError(
                 f"{self.folder / name}: not UTF-8 text (byte {error.start}); save the caption file as UTF-8"
             ) from None
 
     def write(self, picture: str, captions: Sequence[str]) -> dict[str, bytes] | None:
-        """What the picture's files must hold to give these captions; None when they can't."""
-        names = [self._own(picture, name) for name in self.of(picture)] or [self._new(picture)]
-        texts = ["\n".join(captions)] if self.many else list(captions)
-        if len(texts) > len(names):
+        """What the picture's files must hold to give these captions; None when they can't.
+
+        A JSON file stays as it is: a text file beside it goes before it.
+
+        Raises:
+            EditError: There are to be none, and the JSON file has some.
+        """
+        listed = self._listed(picture)
+        if listed and not captions:
+            (name, *_) = filter(is_json, self.of(picture))
+            raise EditError(f"{self.folder / name}: the caption is in this file, which is not changed; remove it there")
+        names = [self._own(picture, name) for name in self._texts_of(picture)] or [self._new(picture)]
+        texts = ["\n".join(captions)] if self.reading.many_lines else list(captions)
+        if len(texts) > len(names) or not self._suffix:
             return None
         texts += [""] * (len(names) - len(texts))
         found = {name: _encoded(text) for name, text in zip(names, texts, strict=True)}
         read = [caption for name, data in found.items() for caption in self._captions(name, data)]
-        return found if read == list(captions) else None
+        return found if join_captions(read, listed, self.reading) == list(captions) else None
 
     def copy(self, picture: str, captions: Sequence[str]) -> tuple[str, bytes]:
         """The file, and what it holds, that says for other programs what a metadata file says."""
-        names = self.of(picture)
+        names = self._texts_of(picture)
         return self._own(picture, names[0]) if names else self._new(picture), _encoded(mirror(captions))
 
     def says(self, picture: str, captions: Sequence[str]) -> bool:
         """Whether the picture has one file, and that holds just this."""
-        names = self.of(picture)
+        names = self._texts_of(picture)
         return len(names) == 1 and self._data(names[0]).rstrip(b"\r\n") == _encoded(mirror(captions)).rstrip(b"\n")
 
     def _own(self, picture: str, name: str) -> str:
         """The file itself, or one that goes before it where other pictures share it."""
-        shared = name.startswith(stem_of(picture) + ".") and not name.startswith(picture + ".")
+        base, full = folded(stem_of(name)), folded(picture)
+        shared = base == folded(stem_of(picture)) and base != full
         return picture + name[len(stem_of(name)) :] if shared and self._sharing[stem_of(picture)] > 1 else name
 
     def _new(self, picture: str) -> str:
-        return (picture if self._sharing[stem_of(picture)] > 1 else stem_of(picture)) + ".txt"
+        return (picture if self._sharing[stem_of(picture)] > 1 else stem_of(picture)) + (self._suffix or ".txt")
+
+    @property
+    def _suffix(self) -> str | None:
+        """Of new caption files; None where no text file would be read."""
+        return next((suffix for suffix in self.reading.caption_suffixes if not is_json(suffix)), None)
 
 
 def mirror(captions: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from calotype.errors import MissingCaptionError
 from calotype.manifest.captions import list_array
 from calotype.manifest.manifest import EXTRA, JSON_FIELD
 from calotype.manifest.reading import Part, Reading
+from calotype.manifest.unused import unused_captions
 
 __all__ = ["assemble", "fill_missing_captions"]
 
@@ -136,12 +137,16 @@ def fill_missing_captions(table: pa.Table, where: _Where, missing: str, reading:
     if missing == "error":
         few = ", ".join(repr(ids[int(row)].as_py()) for row in lacking[:5])
         more = f" and {len(lacking) - 5:,} more" if len(lacking) > 5 else ""
+        seen = unused_captions(reading.ledger, reading.root)
+        reasons = {entry.reason for entry in reading.ledger}
+        notes = [note for note in reading.notes if not any(reason in note for reason in reasons)]
         raise MissingCaptionError(
             f"{len(lacking):,} of {len(table):,} images have no caption: {few}{more} (the first: "
-            f"{where(int(lacking[0]))}). Ways out: put the caption of a.jpg into a.txt beside it; or say what to do "
-            "with missing_captions='skip' (leave them out), 'empty' (an empty caption, right when a trigger or "
-            "template makes the text) or any other text (the caption of them all)"
-            + "".join(f". By the way: {note}" for note in reading.notes)
+            f"{where(int(lacking[0]))}). "
+            + (f"Found and not used: {'; '.join(seen[:5])}{'; …' if len(seen) > 5 else ''}. " if seen else "")
+            + "Ways out: put the caption of a.jpg into a.txt beside it; or say what to do with missing_captions='skip' "
+            "(leave them out), 'empty' (an empty caption, right when a trigger or template makes the text) or any "
+            "other text (the caption of them all)" + "".join(f". note: {note}" for note in notes)
         )
     if missing == "skip":
         for row in lacking:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,19 +14,55 @@ import pyarrow.compute as pc
 
 __all__ = ["as_texts", "caption_lists", "decode_text", "is_text", "list_array", "split_captions"]
 
-_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with UTF-16's mark, so it comes first
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_UNMARKED = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
+_NO_TEXT = frozenset({"Cc", "Cn", "Co", "Cs"})
+_CERTAIN = 4
+"""How many times as many characters of ASCII the right reading has as any other."""
 
 
 def decode_text(data: bytes) -> str:
-    """The text of a caption file: UTF-8, or what its byte order mark says.
+    """The text of a caption or data file: what its byte order mark says, else UTF-8, UTF-16 or UTF-32.
+
+    Without a mark UTF-16 and UTF-32 are known by their NUL bytes, where only one byte order gives a text.
 
     Raises:
-        UnicodeDecodeError: The bytes are neither.
+        UnicodeDecodeError: The bytes are none of these, or hold NUL characters.
     """
-    for mark, encoding in _BOMS:
-        if data.startswith(mark):
-            return data.decode(encoding)
-    return data.decode("utf-8")
+    encoding = next((encoding for mark, encoding in _BOMS if data.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and b"\0" in data:
+        encoding = _unmarked(data)
+    text = data.decode(encoding)
+    if "\0" in text:
+        place = data.index(b"\0")
+        raise UnicodeDecodeError(encoding, data, place, place + 1, "a NUL character, which no text has")
+    return text
+
+
+def _unmarked(data: bytes) -> str:
+    """The encoding of a text with NUL bytes and no mark; UTF-8 where that is not certain."""
+    head = data[:4096]
+    scores = sorted(((_score(head, encoding), encoding) for encoding in _UNMARKED), reverse=True)
+    (best, encoding), (second, _) = scores[:2]
+    return encoding if best > _CERTAIN * second else "utf-8"
+
+
+def _score(head: bytes, encoding: str) -> int:
+    """How many characters of ASCII this encoding finds; none if it finds what no text has."""
+    try:
+        # A character may be cut at the end of the head.
+        text = codecs.getincrementaldecoder(encoding)().decode(head)
+    except UnicodeDecodeError:
+        return 0
+    if any(unicodedata.category(char) in _NO_TEXT and char not in "\t\n\r" for char in text):
+        return 0
+    return sum(char.isascii() for char in text)
 
 
 def split_captions(text: str, many: bool) -> list[str]:

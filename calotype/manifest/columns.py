@@ -5,10 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from calotype.errors import ConfigError, ManifestError, unknown_key
 
-__all__ = ["ColumnMap", "Columns", "find_columns", "is_header", "parse_column_map", "recognised"]
+__all__ = [
+    "ColumnMap",
+    "Columns",
+    "caption_columns",
+    "find_columns",
+    "is_header",
+    "parse_column_map",
+    "recognised",
+]
 
 ColumnMap = Mapping[str, str | Sequence[str] | None]
 """Meaning → the data file's column(s); None says that no column has this meaning."""
@@ -79,6 +88,15 @@ def _captions(lower: Mapping[str, str]) -> tuple[str, ...]:
         if found:
             return tuple(lower[name] for name in found)
     return ()
+
+
+@lru_cache(1024)
+def caption_columns(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns that have captions by their names, in the order in which their captions come."""
+    lower: dict[str, str] = {}
+    for name in names:
+        lower.setdefault(name.strip().lower(), name)
+    return _captions(lower)
 
 
 def is_header(fields: Iterable[str], given: Mapping[str, tuple[str, ...] | None]) -> bool:

@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from calotype.manifest.kohya import kohya_folders, weighted
-from calotype.manifest.listing import METADATA, Listing, stem_of
+from calotype.manifest.listing import METADATA, Listing
+from calotype.manifest.names_on_disk import NamesOnDisk
 from calotype.manifest.reading import Part, Reading, make_part
-from calotype.manifest.sidecars import sidecar_captions
+from calotype.manifest.sidecars import caption_files_of, sidecar_captions
+from calotype.manifest.unused import note_other_columns, note_unused_files
 
 __all__ = ["read_folder"]
 
@@ -23,23 +25,17 @@ def read_folder(
 ) -> list[Part]:
     """The rows of a folder's pictures.
 
-    A picture's captions come from the metadata file nearest above it if that has any for it, else from the files
-    beside it (`a.jpg.txt` before `a.txt`, then the same with `.caption`), else, in kohya's `10_name` folders, from
-    the folder's name.
+    An image's captions come from the metadata file nearest above it if that has any for it, else from the files
+    beside it (`a.jpg.txt` before `a.txt`, then the same with `.caption`, then with `.json`), else, in kohya's `10_name`
+    folders, from the folder's name.
     """
     lead = reading.relative(folder)
     lead = "" if lead == "." else f"{lead}/"
     metadata = [name for name in listing.data if Path(name).name.lower() in METADATA]
-    stems = {stem_of(name) for name in listing.images}
-    unread = [name for name in listing.data if name not in metadata and stem_of(name) not in stems]
-    if unread:
-        reading.note(
-            f"not read, because the folder has pictures: {', '.join(unread[:3])}{', …' if len(unread) > 3 else ''}; "
-            "give such a file as path to use it"
-        )
     present = {lead + name for name in listing.images}
     lenient = replace(reading, need_captions=False)
-    parts = [_only_present(read_metadata(folder / name, lenient), present, reading) for name in metadata]
+    elsewhere = {lead + name for name in listing.other_splits}
+    parts = [_only_present(read_metadata(folder / name, lenient), present, elsewhere, reading) for name in metadata]
     ids: dict[str, str] = {}  # picture → the id that the metadata gives it
     captioned: set[str] = set()
     for part in parts:
@@ -49,7 +45,14 @@ def read_folder(
         captioned.update(path for path, count in zip(paths, counts, strict=True) if count)
     rows = [name for name in listing.images if lead + name not in captioned]
     kohya = kohya_folders(listing, reading)
-    captions = sidecar_captions(folder, listing, rows, kohya, reading)
+    files = caption_files_of(listing, reading.caption_suffixes)
+    captions = sidecar_captions(folder, files, rows, kohya, reading)
+    unread = [name for name in listing.data if name not in metadata]
+    note_unused_files(folder, listing, files, unread, reading)
+    without = {lead + name for name, own in zip(rows, captions, strict=True) if not own}
+    for name, part in zip(metadata, parts, strict=True):
+        if not without.isdisjoint(part.paths().to_pylist()):
+            note_other_columns(str(folder / name), part, reading)
     if rows:
         paths = [lead + name for name in rows]
         parts.append(
@@ -69,16 +72,40 @@ def read_folder(
     return parts
 
 
-def _only_present(part: Part, present: set[str], reading: Reading) -> Part:
-    """Without the metadata's rows about pictures that are not in the folder."""
+def _only_present(part: Part, present: set[str], elsewhere: set[str], reading: Reading) -> Part:
+    """Without the metadata's rows about images that are not in the folder; those of another split go without a word."""
     names = part.paths().to_pylist()
     rows = part.table["_row"].to_numpy()
     keep = np.ones(len(names), dtype=bool)
+    on_disk, listed = NamesOnDisk(present), set(names)
+    renamed: dict[int, str] = {}
     for place, name in enumerate(names):
-        outside = name.startswith(("/", "../")) or "://" in name
-        if name not in present and not outside and not (reading.root / name).is_file():
-            reading.bad(part.where(int(rows[place])), f"the picture {name!r} is not there")
+        if name in present or name.startswith(("/", "../")) or "://" in name:
+            continue
+        if name in elsewhere:
             keep[place] = False
+        elif (reading.root / name).is_file():
+            continue
+        elif (found := on_disk.find(name)) is not None and found not in listed:
+            renamed[place] = found
+        else:
+            alike = on_disk.alike(name)
+            there = f"; it may be one of {', '.join(map(repr, alike[:3]))}" if alike else ""
+            reading.bad(part.where(int(rows[place])), f"the picture {name!r} is not there{there}")
+            keep[place] = False
+    if renamed:
+        part = _renamed(part, renamed, reading)
     if keep.all():
         return part
     return Part(table=part.table.filter(pa.array(keep)), where=part.where, explicit_ids=part.explicit_ids)
+
+
+def _renamed(part: Part, renamed: dict[int, str], reading: Reading) -> Part:
+    """With the names that the files have on the disk."""
+    column = "ref" if part.explicit_ids else "id"
+    paths = [renamed.get(place, path) for place, path in enumerate(part.paths().to_pylist())]
+    place = part.table.column_names.index(column)
+    table = part.table.set_column(place, column, pa.array(paths, pa.large_string()))
+    first = next(iter(renamed.values()))
+    reading.note(f"{len(renamed):,} image(s) have names in another case or Unicode form than the metadata: {first}")
+    return Part(table=table, where=part.where, explicit_ids=part.explicit_ids)

@@ -13,8 +13,10 @@ from calotype.errors import ManifestError, MissingDependencyError
 from calotype.manifest.arrow_files import NotMappedError, embedded_in, unpack
 from calotype.manifest.cache import cached
 from calotype.manifest.columns import find_columns
+from calotype.manifest.named_splits import ALL
 from calotype.manifest.reading import Part, Reading
 from calotype.manifest.tables import Embedded, holds_bytes, table_part
+from calotype.manifest.unused import note_other_columns
 
 __all__ = ["is_saved_dataset", "read_hub", "read_saved"]
 
@@ -97,6 +99,7 @@ def _parts(loaded: Any, name: str, folder: Path | None, reading: Reading) -> lis
                 columns=columns,
             )
         )
+        note_other_columns(name, parts[-1], reading)
         first += count
     return parts
 
@@ -106,7 +109,9 @@ def _where(name: str, split: str, first: int, row: int) -> str:
 
 
 def _choose(splits: Any, name: str, reading: Reading) -> tuple[str, Any]:
-    """The split that was asked for, else the only one, else `train`."""
+    """The split that was asked for, else the only one, else `train`; `all` is all of them."""
+    if reading.split == ALL:
+        return ALL, _datasets("").concatenate_datasets(list(splits.values()))
     wanted = reading.split or (next(iter(splits)) if len(splits) == 1 else "train")
     if wanted not in splits:
         raise ManifestError(

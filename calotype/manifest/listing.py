@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,10 +25,20 @@ class Listing:
     images: list[str] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
     data: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    """Files of other kinds."""
+    other_splits: list[str] = field(default_factory=list)
+    """Images that belong to another split than the one to be read."""
 
 
-def list_folder(folder: Path, recursive: bool, on_odd_name: Callable[[str, str], None]) -> Listing:
+def list_folder(
+    folder: Path,
+    recursive: bool,
+    on_odd_name: Callable[[str, str], None],
+    caption_suffixes: Sequence[str] = CAPTION_SUFFIXES,
+) -> Listing:
     """Looks through a folder once. Hidden and system files are passed over; a loop of links is walked once."""
+    texts = tuple(suffix for suffix in caption_suffixes if suffix not in DATA_SUFFIXES)
     found = Listing()
     try:
         names_found = list(walk_folder(folder, recursive))
@@ -38,19 +48,21 @@ def list_folder(folder: Path, recursive: bool, on_odd_name: Callable[[str, str],
         suffix = name[len(stem_of(name)) :].lower()
         if suffix in IMAGE_SUFFIXES:
             names = found.images
-        elif suffix in CAPTION_SUFFIXES:
+        elif suffix in texts or name.lower().endswith(texts):
             names = found.captions
         elif suffix in DATA_SUFFIXES:
             names = found.data
         else:
-            continue
+            names = found.others
         try:
             name.encode("utf-8")
         except UnicodeEncodeError:
+            if names is found.others:
+                continue
             on_odd_name(f"{folder}/{name!a}", "the file's name is not UTF-8; rename it")
             continue
         names.append(name)
-    for names in (found.images, found.captions, found.data):
+    for names in (found.images, found.captions, found.data, found.others):
         names.sort()
     return found
 

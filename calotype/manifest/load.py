@@ -12,6 +12,7 @@ import pyarrow as pa
 from calotype.errors import ConfigError, ManifestError
 from calotype.ledger import Ledger
 from calotype.manifest.assemble import assemble, fill_missing_captions
+from calotype.manifest.caption_files import parse_caption_suffix
 from calotype.manifest.columns import ColumnMap, parse_column_map
 from calotype.manifest.dialect import parse_delimiter
 from calotype.manifest.manifest import Manifest
@@ -32,7 +33,8 @@ def load_manifest(
     root: PathLike | None = None,
     missing_captions: str = "error",
     recursive: bool = True,
-    caption_lines: Literal["one", "many"] = "one",
+    caption_lines: Literal["one", "many"] | None = None,
+    caption_suffix: str | Sequence[str] | None = None,
     delimiter: str | None = None,
     validation: float = 0.0,
     validation_seed: int = 0,
@@ -53,13 +55,16 @@ def load_manifest(
         columns: What the data file calls things: `{"image": "photo", "caption": ["long", "short"], "id": …,
             "width": …, "height": …, "weight": …}`. What is not named is found by the names the field uses; None
             says that a file has no such column.
-        split: Of a dataset or folder that has splits (`train`, `validation`, `test`), the one to read. With
-            `validation` above 0, the side of that split: `train` or `validation`.
+        split: Of a dataset or folder that has splits (`train`, `validation`, `test`), the one to read, or `all`. Unset,
+            it is `train`. With `validation` above 0, the side of that split: `train` or `validation`.
         root: Folder that relative references of data files, and ids, are relative to; else the data file's own.
         missing_captions: What to do with pictures without a caption: `error`, `skip` (into the ledger), `empty`
             (an empty caption, as a trigger or template wants it), or any other text, which becomes their caption.
         recursive: Whether folders inside the folder are read too.
-        caption_lines: Whether a caption file is `one` caption, or holds `many`, one a line.
+        caption_lines: Whether a caption file is `one` caption, or holds `many`, one a line. Unset, it is one, and files
+            of several lines are named.
+        caption_suffix: Suffix of the caption files beside images, or a list of suffixes in the order in which their
+            captions come: `.tags`. By default `.txt`, `.caption` and `.json`.
         delimiter: What separates the fields of CSV and TSV files, such as `;` or `tab`; None finds it out.
         validation: Share of the pictures to hold out, 0 up to 1. Without `split` the training side is given.
         validation_seed: Another seed holds out others.
@@ -83,7 +88,8 @@ def load_manifest(
     columns = _one_of("columns", columns, "column_map", column_map)
     if path is None:
         raise ConfigError("load_manifest: path is missing: give a folder, a data file, or a dataset's name")
-    _choice("caption_lines", caption_lines, ("one", "many"))
+    if caption_lines is not None:
+        _choice("caption_lines", caption_lines, ("one", "many"))
     _choice("on_error", on_error, ("raise", "skip"))
     if not isinstance(missing_captions, str) or not missing_captions:
         raise ConfigError(
@@ -104,7 +110,8 @@ def load_manifest(
         columns=parse_column_map(columns, option),
         need_captions=missing_captions == "error",
         recursive=recursive,
-        many_lines=caption_lines == "many",
+        many_lines=None if caption_lines is None else caption_lines == "many",
+        caption_suffixes=parse_caption_suffix(caption_suffix),
         delimiter=parse_delimiter(delimiter),
         split=None if validation else split,
         skip=on_error == "skip",

@@ -128,7 +128,7 @@ def _part(file: Path, found: _Members, reading: Reading) -> Part:
     for row in rows:
         own = [row.get(name) for name in in_json]
         listed = [text for one in own for text in (one if isinstance(one, list) else [one]) if isinstance(text, str)]
-        if not row[_CAPTION] or (listed and row[_CAPTION] == split_captions(listed[0], reading.many_lines)):
+        if not row[_CAPTION] or (listed and row[_CAPTION] == split_captions(listed[0], bool(reading.many_lines))):
             row[_CAPTION] = listed
         elif listed:
             told_apart = True
@@ -160,7 +160,7 @@ def _row(texts: dict[str, bytes], reading: Reading) -> dict[str, Any]:
     captions: list[str] = []
     for suffix in (".txt", ".caption"):
         if suffix in texts:
-            captions += split_captions(decode_text(texts[suffix]), reading.many_lines)
+            captions += split_captions(decode_text(texts[suffix]), bool(reading.many_lines))
     row: dict[str, Any] = {}
     if ".json" in texts:
         row = loads(decode_text(texts[".json"]))

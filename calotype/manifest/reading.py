@@ -21,7 +21,8 @@ __all__ = ["CAPTION_SUFFIXES", "IMAGE_SUFFIXES", "Part", "Reading", "as_extra", 
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .avif .gif .bmp .tif .tiff .heic .heif".split()  # noqa: SIM905
 )
-CAPTION_SUFFIXES = (".txt", ".caption")
+CAPTION_SUFFIXES = (".txt", ".caption", ".json")
+"""Of the files beside images that are read as captions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +43,17 @@ class Reading:
     """Whether a table without a caption column is an error."""
 
     recursive: bool
-    many_lines: bool
+    many_lines: bool | None
+    """Whether each line of a caption file is a caption; None: nobody said, and the whole file is one."""
+
     split: str | None
     skip: bool
     """Bad rows go to the ledger instead of stopping everything."""
 
     ledger: Ledger
+    caption_suffixes: tuple[str, ...] = CAPTION_SUFFIXES
+    """Of caption files beside images, in lower case."""
+
     delimiter: str | None = None
     """Of CSV and TSV; None: what the file's first lines show."""
     keep_rejected: bool = False

@@ -1,36 +1,61 @@
-"""Caption files beside images: which belong to an image, and what they hold."""
+"""Captions in files beside images: text, and JSON as captioners, img2dataset and booru downloaders write it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from calotype.errors import ManifestError
+from calotype.manifest.caption_files import CaptionFiles
 from calotype.manifest.captions import decode_text, split_captions
-from calotype.manifest.listing import Listing, stem_of
-from calotype.manifest.reading import CAPTION_SUFFIXES, Reading
+from calotype.manifest.json_captions import captions_in_json
+from calotype.manifest.json_depth import loads
+from calotype.manifest.listing import Listing
+from calotype.manifest.reading import Reading
+from calotype.manifest.unused import add_unused
 from calotype.small_files import read_small_file
 
-__all__ = ["caption_files", "sidecar_captions"]
+__all__ = [
+    "caption_files_of",
+    "captions_of_object",
+    "is_json",
+    "join_captions",
+    "parse_json_object",
+    "sidecar_captions",
+]
+
+
+def caption_files_of(listing: Listing, suffixes: Sequence[str]) -> CaptionFiles:
+    """The caption files of a folder's images: those of a listing, and its `.json` files beside images."""
+    described = [name for name in listing.data if is_json(name)] if ".json" in suffixes else []
+    return CaptionFiles(listing.images, [*listing.captions, *described], suffixes)
 
 
 def sidecar_captions(
-    folder: Path, listing: Listing, rows: list[str], kohya: dict[str, tuple[float, str]], reading: Reading
+    folder: Path,
+    files: CaptionFiles,
+    rows: list[str],
+    kohya: dict[str, tuple[float, str]],
+    reading: Reading,
 ) -> list[list[str]]:
-    """Captions of the pictures `rows`."""
-    beside = set(listing.captions)
-    used: set[str] = set()
+    """Captions of the images `rows`."""
     captions: list[list[str]] = []
     from_folder = 0
-    for name in listing.images:
-        stem = stem_of(name)
-        used.update(stem + suffix for suffix in CAPTION_SUFFIXES)
-        used.update(name + suffix for suffix in CAPTION_SUFFIXES)
+    several: list[str] = []
     for name in rows:
         own: list[str] = []
-        sidecars = caption_files(name, beside.__contains__)
+        listed: list[str] = []
+        sidecars = files.of(name)
         for sidecar in sidecars:
-            own += _read_sidecar(folder / sidecar, reading)
+            if is_json(sidecar):
+                listed = _read_json(folder / sidecar, own, reading)
+                continue
+            texts = _read_text(folder / sidecar, reading)
+            if reading.many_lines is None and any("\n" in text.strip() for text in texts):
+                several.append(sidecar)
+            own += texts
+        own = join_captions(own, listed, reading)
         repeats, class_name = kohya.get(name.partition("/")[0], (None, ""))
         if repeats is not None and not sidecars:  # an empty file is an empty caption, to kohya too
             own = [class_name]
@@ -38,24 +63,71 @@ def sidecar_captions(
         captions.append(own)
     if from_folder:
         reading.note(f"{from_folder} picture(s) without a caption file are captioned by kohya's folder name")
-    for orphan in sorted(beside - used):
-        reading.ledger.add("no_picture", str(folder / orphan), "a caption file with no picture beside it")
+    if several:
+        count = "1 caption file has" if len(several) == 1 else f"{len(several):,} caption files have"
+        reading.note(
+            f"{count} several lines ({several[0]}), and each is one caption: caption_lines=many makes each line a "
+            "caption, caption_lines=one says that this is meant"
+        )
     return captions
 
 
-def caption_files(picture: str, is_there: Callable[[str], bool]) -> list[str]:
-    """The files beside a picture that hold its captions: `a.jpg.txt`, else `a.txt`; then the same with `.caption`."""
-    found = []
-    for suffix in CAPTION_SUFFIXES:
-        sidecar = picture + suffix if is_there(picture + suffix) else stem_of(picture) + suffix
-        if is_there(sidecar):
-            found.append(sidecar)
-    return found
+def join_captions(texts: list[str], listed: list[str], reading: Reading) -> list[str]:
+    """The captions of text files, and those of JSON where no text has any or the text is the first of them."""
+    if listed and (not texts or texts == split_captions(listed[0], bool(reading.many_lines))):
+        return listed
+    return texts
 
 
-def _read_sidecar(file: Path, reading: Reading) -> list[str]:
+def parse_json_object(data: bytes) -> dict[str, Any]:
+    """The object in a JSON file that describes one image.
+
+    Raises:
+        ValueError: It is not valid JSON.
+        TypeError: It holds something else.
+    """
+    value = loads(decode_text(data))
+    if not isinstance(value, dict):
+        raise TypeError("its .json is not an object")
+    return value
+
+
+def captions_of_object(value: dict[str, Any], reading: Reading) -> list[str]:
+    """The captions in a JSON file that describes one image; none where `columns.caption` is None."""
+    given = reading.columns.get("caption", ())
+    if given is None:
+        return []
+    captions, _ = captions_in_json(value, given or None)
+    return [text for text in captions if text.strip()]
+
+
+def is_json(name: str) -> bool:
+    """Whether a caption file is JSON, and not text."""
+    return name[-5:].lower() == ".json"
+
+
+def _read_json(file: Path, texts: list[str], reading: Reading) -> list[str]:
     try:
-        return split_captions(decode_text(read_small_file(file)), reading.many_lines)
+        value = parse_json_object(read_small_file(file))
+    except (TypeError, OSError) as error:
+        add_unused(reading, str(file), f"not read: {error if isinstance(error, TypeError) else error.strerror}")
+        return []
+    except ValueError as error:
+        if texts:
+            add_unused(reading, str(file), f"not read: {error}; the text file beside it is")
+        else:
+            reading.bad(str(file), f"the caption can't be read: {error}")
+        return []
+    captions = captions_of_object(value, reading)
+    if not captions and not texts and reading.columns.get("caption", ()) is not None:
+        keys = ", ".join(map(repr, list(value)[:8])) + (", …" if len(value) > 8 else "")
+        add_unused(reading, str(file), f"no caption among its keys: {keys or 'none'}; name one with columns.caption")
+    return captions
+
+
+def _read_text(file: Path, reading: Reading) -> list[str]:
+    try:
+        return split_captions(decode_text(read_small_file(file)), bool(reading.many_lines))
     except UnicodeDecodeError as error:
         reason = f"not UTF-8 text (byte {error.start}); save the caption file as UTF-8"
         reading.bad(str(file), reason)

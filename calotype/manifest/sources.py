@@ -13,6 +13,7 @@ from typing import Any
 
 from calotype.errors import ConfigError, ManifestError, MissingPathError
 from calotype.manifest.arrow_files import read_arrow, read_parquet
+from calotype.manifest.caption_files import CaptionFiles
 from calotype.manifest.delimited import read_delimited
 from calotype.manifest.folder import read_folder
 from calotype.manifest.hub import is_saved_dataset, read_hub, read_saved
@@ -20,8 +21,9 @@ from calotype.manifest.json_files import read_json
 from calotype.manifest.listing import Listing, list_folder
 from calotype.manifest.manifest import REMOTE
 from calotype.manifest.members import read_lmdb, read_tar
-from calotype.manifest.named_splits import of_split
+from calotype.manifest.named_splits import ALL, of_split
 from calotype.manifest.reading import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Part, Reading
+from calotype.manifest.unused import note_other_columns
 from calotype.small_files import require_regular
 
 __all__ = ["PathLike", "Sources", "absolute", "data_files_of", "find_sources", "read_sources"]
@@ -83,7 +85,7 @@ def find_sources(path: PathLike | Sequence[PathLike], data_files: Any, split: st
             raise ConfigError(f"data_files: needs a dataset's name or one folder as path, not {path!r}")
         paths = [absolute(paths[0]) / pattern for pattern in _patterns(data_files, split)]
     sources = _local(paths)
-    if data_files is None and sources.files and split not in (None, "train"):
+    if data_files is None and sources.files and split not in (None, "train", ALL):
         raise ConfigError(
             f"split: {sources} has no split {split!r}; for a held-out part use validation=0.05 and split='validation'"
         )
@@ -91,6 +93,8 @@ def find_sources(path: PathLike | Sequence[PathLike], data_files: Any, split: st
 
 
 def _patterns(data_files: Any, split: str | None) -> list[str]:
+    if isinstance(data_files, Mapping) and split == ALL:
+        return [pattern for each in data_files.values() for pattern in _patterns(each, None)]
     if isinstance(data_files, Mapping):
         wanted = split or ("train" if "train" in data_files else next(iter(data_files), None))
         if wanted not in data_files:
@@ -170,18 +174,29 @@ def read_sources(sources: Sources, reading: Reading) -> tuple[list[Part], list[s
         more, kinds = _read_folder(folder, reading)
         parts += more
         formats += kinds
+    beside = _beside(sources.images, reading)
     for file in sources.files:
-        parts.append(_read_file(file, reading))
-        formats.append(_format(file))
+        if reading.relative(file) not in beside:
+            parts.append(_read_data_file(file, reading))
+            formats.append(_format(file))
     if sources.images:
-        listing = Listing(images=sorted(map(reading.relative, sources.images)))
-        for image in sources.images:
-            for base in (image, image.with_suffix("")):
-                sidecars = [base.with_name(base.name + suffix) for suffix in CAPTION_SUFFIXES]
-                listing.captions += [reading.relative(sidecar) for sidecar in sidecars if sidecar.is_file()]
+        listing = Listing(images=sorted(map(reading.relative, sources.images)), captions=sorted(beside))
         parts += read_folder(reading.root, listing, reading, _read_file)
         formats.append("images")
     return parts, formats
+
+
+def _beside(images: Sequence[Path], reading: Reading) -> set[str]:
+    """The caption files of single images, which lie in the same folders."""
+    chosen = [reading.relative(image) for image in images]
+    there = [
+        reading.relative(folder / name)
+        for folder in dict.fromkeys(image.parent for image in images)
+        for name in os.listdir(folder)  # noqa: PTH208 - names are enough
+        if name.lower().endswith(reading.caption_suffixes)
+    ]
+    files = CaptionFiles(chosen, there, reading.caption_suffixes)
+    return {file for image in chosen for file in files.of(image)}
 
 
 def _format(file: Path) -> str:
@@ -200,12 +215,17 @@ def _read_file(file: Path, reading: Reading) -> Part:
         raise ManifestError(f"{file}: can't be read: {error.strerror}") from None
 
 
+def _read_data_file(file: Path, reading: Reading) -> Part:
+    part = _read_file(file, reading)
+    note_other_columns(str(file), part, reading)
+    return part
+
+
 def _read_folder(folder: Path, reading: Reading) -> tuple[list[Part], list[str]]:
     if is_saved_dataset(folder):
         return read_saved(folder, reading), ["saved dataset"]
-    listing = list_folder(folder, reading.recursive, reading.bad)
-    if reading.split is not None:
-        listing = of_split(folder, listing, reading.split)
+    listing = list_folder(folder, reading.recursive, reading.bad, reading.caption_suffixes)
+    listing = of_split(folder, listing, reading)
     if listing.images:
         if reading.image_root is not None:
             raise ConfigError(
@@ -224,7 +244,7 @@ def _read_data_folder(folder: Path, listing: Listing, reading: Reading) -> tuple
     if len(places) < len(listing.data):
         others = sorted({Path(name).suffix for name in listing.data} - {kind})
         reading.note(f"read the {kind} files of the folder, not its {', '.join(others)} files")
-    return [_read_file(place, reading) for place in places], [kind[1:]]
+    return [_read_data_file(place, reading) for place in places], [kind[1:]]
 
 
 def data_files_of(folder: Path, listing: Listing) -> list[Path]:

@@ -15,13 +15,14 @@ from calotype.editing import Captions, CaptionState, open_captions
 from calotype.errors import ConfigError, EditError
 from calotype.inputs import source_name
 from calotype.manifest import Manifest, load_manifest
+from calotype.manifest.named_splits import ALL
 
 __all__ = ["Source", "open_source", "pixels_dataset"]
 
 _BUILDER: Final = "calotype.text_to_image_dataset"
 _MANIFEST_OPTIONS: Final = frozenset(inspect.signature(load_manifest).parameters)
 _EDITED: Final = {"columns": "columns", "column_map": "columns", "root": "root", "image_dir": "root"} | {
-    name: name for name in ("recursive", "caption_lines", "delimiter")
+    name: name for name in ("recursive", "caption_lines", "caption_suffix", "delimiter")
 }
 """Options of `load_manifest` that `open_captions` has too, by their other name."""
 _OTHER_SIDES: Final = frozenset({"validation", "validation_seed"})
@@ -51,6 +52,8 @@ class Source:
         if options.get("validation"):
             options.pop("split", None)  # a side of what is held out here
         options = {key: value for key, value in options.items() if key not in _OTHER_SIDES}
+        if self.captions is not None and options.get("split") is None:
+            options["split"] = ALL
         return load_manifest(**options | {"missing_captions": "empty", "on_error": "skip", "keep_rejected": True})
 
     def states(self, manifest: Manifest) -> list[CaptionState]:

@@ -121,8 +121,9 @@ class Watcher:
 
     def _captions(self, changed: set[str], *, came_or_went: set[str]) -> None:
         """Rows whose captions are others, and rows that are new or no more there."""
-        beside = {path for path in changed if path.lower().endswith(CAPTION_SUFFIXES)}
         pictures = {ref.path for ref in self._rows.refs}
+        bases = {_stem(path) for path in pictures if path is not None} | pictures
+        beside = {path for path in changed if path.lower().endswith(CAPTION_SUFFIXES) and _stem(path) in bases}
         if not (changed - beside - pictures) and not (came_or_went & pictures):
             self._read_again(beside)  # nothing but files beside pictures that are here already
             return

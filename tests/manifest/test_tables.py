@@ -428,7 +428,7 @@ def test_a_folder_of_data_files(put):
         file = put.root / "data" / f"{split}.parquet"
         pq.write_table(pa.table({"image": [f"{split}.jpg"], "text": ["x"]}), file)
     assert list(captions(load_manifest(put.root, split="train"))) == ["data/train-00000-of-00002.jpg"]
-    manifest = load_manifest(put.root)
+    manifest = load_manifest(put.root, split="all")
     assert len(manifest) == 2
     assert "not its .json files" in manifest.describe()["notes"][0]
 

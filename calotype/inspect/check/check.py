@@ -46,6 +46,8 @@ def check(
     source: str | None = None,
     folders: Sequence[Path] = (),
     missing_captions: str | None = None,
+    caption_lines: str | None = None,
+    caption_suffix: str | Sequence[str] | None = None,
     batch_size: int = 1,
     world_size: int = 1,
     remainder: Remainder = "short",
@@ -66,7 +68,9 @@ def check(
         folders: The folders that were given as path, to be looked through for what is not read and what has no
             partner.
         missing_captions: What the config says about images without a caption; None when it says nothing, so that
-            training would stop at them.
+            training would stop at them, unless a trigger or template makes each text.
+        caption_lines: What the config says about caption files of several lines; None when it says nothing.
+        caption_suffix: The config's suffixes of caption files.
         batch_size: As the Loader's.
         world_size: Ranks to plan for.
         remainder: As the Loader's.
@@ -90,7 +94,16 @@ def check(
     facts, other = every[: len(manifest)], every[len(manifest) :]
     sizes = np.array([one.header.size if one.header else (0, 0) for one in facts], np.int32).reshape(-1, 2)
     usable = np.array([one.problem is None for one in facts])
-    in_files, uncaptioned = file_findings(manifest, facts, folders=folders, missing_captions=missing_captions)
+    program = dataset.caption_program
+    in_files, uncaptioned = file_findings(
+        manifest,
+        facts,
+        folders=folders,
+        missing_captions=missing_captions,
+        implied=bool(program.trigger or program.template),
+        caption_lines=caption_lines,
+        caption_suffix=caption_suffix,
+    )
     findings = [*in_files, *pixel_findings(dataset, facts, sizes)]
     with track("looking for duplicates"):
         findings += duplicate_findings(

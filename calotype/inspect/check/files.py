@@ -14,12 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from calotype.inspect.check.facts import Facts
+from calotype.inspect.check.kinds import Level
 from calotype.inspect.check.report import Finding, finding
 from calotype.inspect.check.strays import strays
 from calotype.manifest import Manifest
-from calotype.manifest.captions import decode_text
-from calotype.manifest.sidecars import caption_files
+from calotype.manifest.caption_files import CaptionFiles, parse_caption_suffix
+from calotype.manifest.captions import decode_text, split_captions
+from calotype.manifest.reading import IMAGE_SUFFIXES
+from calotype.manifest.sidecars import is_json
 from calotype.manifest.sources import absolute
+from calotype.manifest.unused import MAY_BE_CAPTIONS, UNUSED, has_captions
 from calotype.small_files import read_small_file
 from calotype.types import ImageRef
 
@@ -45,13 +49,22 @@ _LEDGER: Final = {
     "bad_row": "bad_row",
     "duplicate_id": "bad_row",
     "no_picture": "caption_without_image",
+    "no_split": "no_split",
     "rejected": "rejected",
+    UNUSED: "unused_captions",
 }
 """Kind in the manifest's ledger → kind of finding."""
 
 
 def file_findings(
-    manifest: Manifest, facts: Sequence[Facts], *, folders: Sequence[Path], missing_captions: str | None
+    manifest: Manifest,
+    facts: Sequence[Facts],
+    *,
+    folders: Sequence[Path],
+    missing_captions: str | None,
+    implied: bool = False,
+    caption_lines: str | None = None,
+    caption_suffix: str | Sequence[str] | None = None,
 ) -> tuple[list[Finding], set[int]]:
     """Findings of the section `files`, and blank caption files.
 
@@ -60,25 +73,33 @@ def file_findings(
         facts: Of each row.
         folders: Those given as path, to be looked through for what is not read.
         missing_captions: What the config says about pictures without a caption; None when it says nothing.
+        implied: A trigger or template makes each text, and so says that images without a caption are as meant.
+        caption_lines: What the config says about caption files of several lines; None when it says nothing.
+        caption_suffix: The config's.
 
     Returns:
         The findings; and the rows without a caption, whose empty captions need no further word.
     """
     ids = manifest.ids.to_pylist()
     found = list(_pictures(manifest, ids, facts))
-    found += [
-        finding(_LEDGER[entry.kind], _relative(entry.id, manifest.root), entry.reason)
-        for entry in manifest.ledger
-        if entry.kind in _LEDGER
-    ]
+    # Training stops where there may be captions and no image has one, unless the config says that it is meant.
+    stops = missing_captions in (None, "error") and not has_captions(manifest.captions)
+    for entry in manifest.ledger:
+        if entry.kind in _LEDGER:
+            level: Level | None = "error" if stops and entry.kind in MAY_BE_CAPTIONS else None
+            found.append(finding(_LEDGER[entry.kind], _relative(entry.id, manifest.root), entry.reason, level=level))
     for folder in map(absolute, folders):
         for stray in strays(folder):
             name = os.fsencode(stray.name).decode("utf-8", "backslashreplace")  # not every file's name is text
             where = _relative(f"{folder}/{name}", manifest.root)
             found.append(finding("unsupported", where, stray.what, advice=stray.advice))
     without = _without_caption(manifest)
-    found += _missing_captions(manifest, ids, without, missing_captions)
-    found += _shared_captions(manifest, ids)
+    beside = _Beside(parse_caption_suffix(caption_suffix))
+    then = "empty" if implied and missing_captions is None else missing_captions
+    found += _missing_captions(manifest, ids, without, then, beside)
+    found += _shared_captions(manifest, ids, beside)
+    if caption_lines is None:
+        found += _several_lines(manifest, ids, beside)
     return found, set(without)
 
 
@@ -130,8 +151,37 @@ def _without_caption(manifest: Manifest) -> list[int]:
     return [int(row) for row in np.flatnonzero(~has)]
 
 
+class _Beside:
+    """The caption files beside images that are files of their own."""
+
+    def __init__(self, suffixes: Sequence[str]) -> None:
+        self._suffixes = suffixes
+        self._folders: dict[str, CaptionFiles] = {}
+
+    def of(self, ref: ImageRef) -> list[str]:
+        """The paths of an image's caption files, in their order."""
+        if ref.path is None or ref.key is not None or ref.size is not None:
+            return []
+        folder, name = os.path.split(ref.path)
+        if folder not in self._folders:
+            self._folders[folder] = self._look(folder)
+        return [f"{folder}/{file}" for file in self._folders[folder].of(name)]
+
+    def texts_of(self, ref: ImageRef) -> list[str]:
+        """Those of them that are text, and not JSON."""
+        return [file for file in self.of(ref) if not is_json(file)]
+
+    def _look(self, folder: str) -> CaptionFiles:
+        try:
+            names = sorted(os.listdir(folder))  # noqa: PTH208 - names are enough
+        except OSError:
+            names = []
+        images = [name for name in names if _suffix(name) in IMAGE_SUFFIXES]
+        return CaptionFiles(images, [name for name in names if _suffix(name) not in IMAGE_SUFFIXES], self._suffixes)
+
+
 def _missing_captions(
-    manifest: Manifest, ids: Sequence[str], rows: Sequence[int], missing_captions: str | None
+    manifest: Manifest, ids: Sequence[str], rows: Sequence[int], missing_captions: str | None, beside: _Beside
 ) -> Iterator[Finding]:
     unsaid = missing_captions in (None, "error")
     then = {
@@ -140,13 +190,11 @@ def _missing_captions(
         "skip": "it is left out",
         "empty": "its caption is empty",
     }.get(missing_captions, f"its caption becomes {missing_captions!r}")
-    broken = {entry.id for entry in manifest.ledger}
+    broken = {entry.id for entry in manifest.ledger if entry.kind == "bad_row"}
     for row, ref in zip(rows, manifest.refs(rows), strict=True):
-        path = _plain_file(ref)
-        beside = caption_files(path, lambda name: Path(name).is_file()) if path is not None else []
-        if any(file in broken for file in beside):
+        if any(file in broken for file in beside.of(ref)):
             continue  # it can't be read, and has a finding of its own
-        blank = [file for file in beside if _is_blank(file)]
+        blank = [file for file in beside.texts_of(ref) if _is_blank(file)]
         if blank:
             detail = f"{Path(blank[0]).name} holds no text; {then}"
             yield finding("empty_caption", ids[row], detail, level="error" if unsaid else None)
@@ -157,11 +205,6 @@ def _missing_captions(
             yield finding("no_caption", ids[row], f"nothing says what it shows; {then}", advice=advice, level="note")
 
 
-def _plain_file(ref: ImageRef) -> str | None:
-    """The path of a picture that is a file of its own."""
-    return ref.path if ref.key is None and ref.size is None else None
-
-
 def _is_blank(file: str) -> bool:
     try:
         return not decode_text(read_small_file(file)).strip()
@@ -169,21 +212,38 @@ def _is_blank(file: str) -> bool:
         return False
 
 
-def _shared_captions(manifest: Manifest, ids: Sequence[str]) -> Iterator[Finding]:
+def _several_lines(manifest: Manifest, ids: Sequence[str], beside: _Beside) -> Iterator[Finding]:
+    """Captions of several lines that are the whole of a text file, each line of which may be meant as one."""
+    captions = manifest.captions
+    owners = pc.list_parent_indices(captions)
+    broken = pc.match_substring(pc.utf8_trim_whitespace(pc.list_flatten(captions)), "\n")
+    rows = pc.unique(owners.filter(broken)).to_pylist()
+    for row, ref in zip(rows, manifest.refs(rows), strict=True):
+        texts = {text for file in beside.texts_of(ref) for text in _texts(file)}
+        if any("\n" in text.strip() and text in texts for text in manifest.captions_of(row)):
+            lines = max(len([line for line in text.split("\n") if line.strip()]) for text in manifest.captions_of(row))
+            yield finding("several_lines", ids[row], f"{lines} lines of its caption file are one caption")
+
+
+def _texts(file: str) -> list[str]:
+    try:
+        return split_captions(decode_text(read_small_file(file)), many=False)
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def _shared_captions(manifest: Manifest, ids: Sequence[str], beside: _Beside) -> Iterator[Finding]:
     """Pictures that differ in their suffix only, so that one caption file is that of them all."""
     stems: dict[str, list[int]] = defaultdict(list)
     for row, id in enumerate(ids):
         stems[os.path.splitext(id)[0]].append(row)  # noqa: PTH122
     for rows in stems.values():
         if len(rows) > 1:
-            yield from _sharing(manifest, ids, rows)
+            yield from _sharing(manifest, ids, rows, beside)
 
 
-def _sharing(manifest: Manifest, ids: Sequence[str], rows: Iterable[int]) -> Iterator[Finding]:
-    files = {}
-    for row, ref in zip(rows, manifest.refs(rows), strict=True):
-        if (path := _plain_file(ref)) is not None:
-            files[row] = caption_files(path, lambda name: Path(name).is_file())
+def _sharing(manifest: Manifest, ids: Sequence[str], rows: Iterable[int], beside: _Beside) -> Iterator[Finding]:
+    files = {row: beside.of(ref) for row, ref in zip(rows, manifest.refs(rows), strict=True)}
     shared: dict[str, set[int]] = defaultdict(set)
     for one, other in combinations(files, 2):
         # Captions of a metadata file go before those beside the pictures.

@@ -45,6 +45,12 @@ KINDS: dict[str, Kind] = {
     "caption_without_image": Kind(
         "files", "warning", "Captions without an image", "add its picture, or remove the caption"
     ),
+    "unused_captions": Kind(
+        "files", "warning", "Captions that are not used", "use them as is said there, or move them away"
+    ),
+    "no_split": Kind(
+        "files", "warning", "In none of the folder's splits", "move it into one, or take all with split=all"
+    ),
     "no_caption": Kind(
         "files", "error", "Images without a caption", "write one, or say missing_captions=skip or =empty"
     ),
@@ -107,6 +113,12 @@ KINDS: dict[str, Kind] = {
         "captions", "warning", "Captions longer than the model reads", "shorten it, or put what matters first"
     ),
     "several_captions": Kind("captions", "note", "Several captions an image", "nothing: one is drawn each time"),
+    "several_lines": Kind(
+        "captions",
+        "warning",
+        "Caption files of several lines",
+        "say caption_lines=many to make each line a caption, or caption_lines=one",
+    ),
     "odd_characters": Kind("captions", "warning", "Odd characters in captions", "mend the text, or its encoding"),
     "refusal": Kind("captions", "warning", "A captioner's refusals", "write the caption, or have it made again"),
     "opener": Kind(

@@ -1,0 +1,126 @@
+"""Which caption files belong to which image: the one rule that reading, checking and editing share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cached_property
+
+from calotype.errors import ConfigError
+from calotype.manifest.listing import DATA_SUFFIXES, stem_of
+from calotype.manifest.names_on_disk import NamesOnDisk
+from calotype.manifest.reading import CAPTION_SUFFIXES, IMAGE_SUFFIXES
+
+__all__ = ["CaptionFiles", "parse_caption_suffix"]
+
+
+class CaptionFiles:
+    """The files beside images that hold their captions.
+
+    Of each suffix `a.jpg.txt` goes before `a.txt`. Suffixes are matched without case. A file whose name differs from
+    that of an image in its Unicode form or case belongs to it where that is unique.
+
+    Args:
+        images: Paths relative to one folder.
+        files: Other files there; what has none of the suffixes is passed over.
+        suffixes: Of caption files, in lower case, in the order in which their captions come.
+    """
+
+    def __init__(
+        self, images: Collection[str], files: Iterable[str], suffixes: Sequence[str] = CAPTION_SUFFIXES
+    ) -> None:
+        self._images = images
+        self._suffixes = suffixes
+        self._files: dict[str, str] = {}  # the name with its suffix in lower case → the file
+        self._spare: dict[str, str] = {}  # file → the one that goes before it
+        for file in files:
+            if (key := self._key(file)) is None:
+                continue
+            known = self._files.setdefault(key, file)
+            if known != file:  # a.txt and a.TXT
+                first = self._files[key] = file if file == key else known
+                self._spare[known if first == file else file] = first
+        self._match_alike()
+
+    def of(self, image: str) -> list[str]:
+        """The caption files of an image, in their order."""
+        found = []
+        for suffix in self._suffixes:
+            file = self._files.get(image + suffix) or self._files.get(stem_of(image) + suffix)
+            if file is not None:
+                found.append(file)
+        return found
+
+    def unused(self) -> Iterator[tuple[str, str]]:
+        """The caption files of no image, and why each of them is none's."""
+        used = {file for image in self._images for file in self.of(image)}
+        for file in sorted({*self._files.values(), *self._spare} - used):
+            yield file, self._why(file)
+
+    def image_of(self, file: str) -> str | None:
+        """The image beside which a file of whatever suffix lies: `a.tags` and `a.jpg.tags` beside `a.jpg`."""
+        base = self._bases.find(stem_of(file))
+        return self._by_base[base] if base is not None else None
+
+    def _key(self, file: str) -> str | None:
+        for suffix in self._suffixes:
+            if file.endswith(suffix):
+                return file
+            if file[-len(suffix) :].lower() == suffix:
+                return file[: -len(suffix)] + suffix
+        return None
+
+    @cached_property
+    def _by_base(self) -> dict[str, str]:
+        """What a caption file may be called, without its suffix → the image."""
+        by_stem = {stem_of(image): image for image in self._images}
+        return by_stem | {image: image for image in self._images}
+
+    @cached_property
+    def _bases(self) -> NamesOnDisk:
+        return NamesOnDisk(set(self._by_base))
+
+    def _match_alike(self) -> None:
+        """Gives files whose names are no image's to the only image that they differ from in form or case."""
+        alike: dict[str, list[str]] = {}
+        for key, file in self._files.items():
+            suffix = next(suffix for suffix in self._suffixes if key.endswith(suffix))
+            base = key.removesuffix(suffix)
+            if base not in self._by_base and (other := self._bases.find(base)) is not None:
+                alike.setdefault(other + suffix, []).append(file)
+        for key, files in alike.items():
+            if key not in self._files and len(files) == 1:
+                self._files[key] = files[0]
+
+    def _why(self, file: str) -> str:
+        if file in self._spare:
+            return f"not read: {self._spare[file]} goes before it"
+        base = (self._key(file) or file)[: -len(self._suffix(file))]
+        image = self._by_base.get(base) or (self.image_of(file))
+        if image is not None and (own := self.of(image)):
+            return f"not read: {own[0]} goes before it"
+        alike = self._bases.alike(base)
+        if alike:
+            others = ", ".join(sorted({self._by_base[name] for name in alike})[:3])
+            return f"a caption file with no image beside it; more than one is meant in another form or case: {others}"
+        return "a caption file with no image beside it"
+
+    def _suffix(self, file: str) -> str:
+        return next(suffix for suffix in self._suffixes if file.lower().endswith(suffix))
+
+
+def parse_caption_suffix(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Checks the option `caption_suffix`: the suffixes of caption files, in lower case.
+
+    Raises:
+        ConfigError: A suffix is none, or that of images or data files.
+    """
+    if given is None:
+        return CAPTION_SUFFIXES
+    several = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    if not several or not all(isinstance(each, str) and each.strip(". ") for each in several):
+        raise ConfigError(f"caption_suffix: found {given!r}; expected a suffix such as .txt, or a list of them")
+    suffixes = tuple(dict.fromkeys(f".{each.strip().lstrip('.').lower()}" for each in several))
+    for suffix in suffixes:
+        if suffix in IMAGE_SUFFIXES or (suffix in DATA_SUFFIXES and suffix != ".json"):
+            raise ConfigError(f"caption_suffix: {suffix} is the suffix of images or data files, not of caption files")
+    return suffixes
