@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import re
@@ -13,14 +14,15 @@ from typing import Any, Final
 from calotype.editing.document import Document, find_entries
 from calotype.errors import EditError, ManifestError
 from calotype.manifest.columns import Columns, find_columns
-from calotype.manifest.json_depth import loads
-from calotype.manifest.json_files import decoded_lines, is_row, keyed_rows, parse_json, row_problem, wrapped_rows
+from calotype.manifest.json_files import decoded_lines, open_form, row_problem, with_text
+from calotype.manifest.json_forms import JsonForm
 from calotype.manifest.reading import Reading
 from calotype.manifest.values import encodable, table_of
 
 __all__ = ["JsonLines", "open_json"]
 
 _BOM: Final = b"\xef\xbb\xbf"
+_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def open_json(file: Path, reading: Reading) -> Document:
@@ -33,21 +35,10 @@ def open_json(file: Path, reading: Reading) -> Document:
         data = file.read_bytes()
     except OSError as error:
         raise ManifestError(f"{file}: can't be read: {error.strerror}") from error
-    head = data.removeprefix(_BOM).lstrip()
-    if file.suffix.lower() == ".json" and head:
-        if head[:1] == b"[":
-            whole = parse_json(file)
-            return JsonTree(file, data, reading, whole=whole, rows=whole)
-        try:
-            whole = loads(head)
-        except ValueError:  # more than one object: lines
-            whole = None
-        if isinstance(whole, dict) and not is_row(whole, reading.columns):
-            rows = wrapped_rows(whole)
-            if rows is not None:
-                return JsonTree(file, data, reading, whole=whole, rows=rows)
-            return JsonTree(file, data, reading, whole=whole, rows=keyed_rows(whole), keys=list(whole))
-    return JsonLines(file, data, reading)
+    if data[:2] in _UTF_16 or b"\0" in data[:4]:
+        raise EditError(f"{file}: captions are changed in UTF-8 files, which this is not; save the file as UTF-8")
+    found = open_form(file, reading) if data.removeprefix(_BOM).strip() else None
+    return JsonLines(file, data, reading) if found is None else JsonTree(file, data, reading, *found)
 
 
 @dataclass(slots=True, eq=False)
@@ -79,7 +70,7 @@ class _JsonDocument(Document):
         columns = find_columns(names, given, str(file))
         good = [row for row in rows if row_problem(row.value, columns) is None]
         if good:
-            table = table_of([row.value for row in good], names, columns.captions)
+            table = table_of([with_text(row.value, columns.image) for row in good], names, columns.captions)
             self.entries = find_entries(table, columns, good, file, reading, where)
         usual = "text" if columns.image == "file_name" else "caption"
         self._columns = replace(columns, captions=columns.captions or (usual,), rejected=columns.rejected or "rejected")
@@ -175,60 +166,51 @@ class JsonTree(_JsonDocument):
         data: What it holds.
         reading: How to read it.
         whole: The value.
-        rows: Objects; part of `whole`, or made from it where it is keyed.
-        keys: Of the rows of an object keyed by path.
+        form: Its form, and rows.
+
+    Raises:
+        EditError: Its rows are not in the file as such, so they can't be changed there.
     """
 
-    def __init__(
-        self,
-        file: Path,
-        data: bytes,
-        reading: Reading,
-        *,
-        whole: Any,
-        rows: list[Any],
-        keys: list[str] | None = None,
-    ) -> None:
-        self._whole, self._list, self._keys = whole, rows, keys
+    def __init__(self, file: Path, data: bytes, reading: Reading, whole: Any, form: JsonForm) -> None:
+        if form.listed is None and form.keyed is None:
+            raise EditError(
+                f"{file}: captions in {form.name} can't be changed in place; `calotype convert {file} NEW_FOLDER --to "
+                "jsonl` makes JSON lines of it, which can"
+            )
+        self._whole, self._form = whole, form
         text = data.removeprefix(_BOM).decode("utf-8")
         indent = re.match(r"[\[{]\r?\n([ \t]+)", text.lstrip())
         self._indent = indent[1] if indent else None
         self._end = text[len(text.rstrip()) :]
         self._bom = data.startswith(_BOM)
-        given = dict(reading.columns)
-        if keys is not None:
-            given["image"] = ("image",)
-        self._read(
-            file,
-            [_Row(value) for value in rows],
-            reading,
-            lambda row: f"{file} item {row + 1}" if keys is None else f"{file} at {keys[row]!r}",
-            given,
-        )
+        rows = [_Row(value) for value in form.rows]
+        self._read(file, rows, reading, lambda row: form.where(file, row), form.given(reading))
 
     def add(self, picture: str) -> Any:
         row = _Row({self._columns.image: picture}, changed=True)
         self._rows.append(row)
-        if self._keys is None:
-            self._list.append(row.value)
-        else:
-            self._keys.append(picture)
+        if self._form.listed is not None:
+            self._form.listed.append(row.value)
+        elif self._form.keys is not None:
+            self._form.keys.append(picture)
         return row
 
     def render(self) -> bytes:
         self._level()
-        if self._keys is not None:
-            for key, row in zip(self._keys, self._rows, strict=True):
+        keyed = self._form.keyed
+        if keyed is not None:
+            for key, row in zip(self._form.keys or (), self._rows, strict=True):
                 if row.changed:
-                    self._whole[key] = self._keyed(row.value, self._whole.get(key))
+                    keyed[key] = self._keyed(row.value, keyed.get(key))
         text = json.dumps(self._whole, ensure_ascii=False, indent=self._indent) + self._end
         return (_BOM if self._bom else b"") + text.encode("utf-8")
 
     def _keyed(self, row: dict[str, Any], old: Any) -> Any:
         """What an object keyed by path has for a row: the caption alone, while that is all there is."""
-        value = {name: item for name, item in row.items() if name != self._columns.image}
-        if not isinstance(old, dict) and set(value) <= {"caption"}:
-            return value.get("caption")
-        if isinstance(old, dict) and self._columns.image in old:
-            value = {self._columns.image: old[self._columns.image], **value}
-        return value
+        if row is old:
+            return row
+        derived = {self._columns.image, *self._form.derived}
+        kept = old if isinstance(old, dict) else {}
+        value = {name: item for name, item in row.items() if name not in derived or name in kept}
+        return value.get("caption") if not isinstance(old, dict) and value.keys() <= {"caption"} else value

@@ -97,6 +97,7 @@ def _parts(loaded: Any, name: str, folder: Path | None, reading: Reading) -> lis
                 where=partial(_where, name, split, first),
                 embedded=embedded,
                 columns=columns,
+                look=folder is not None or reading.image_root is not None,
             )
         )
         note_other_columns(name, parts[-1], reading)

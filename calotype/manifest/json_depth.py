@@ -27,6 +27,7 @@ def loads(text: str | bytes) -> Any:
 
     Raises:
         json.JSONDecodeError: It is not valid JSON, or is nested deeper than `MAX_DEPTH`.
+        ValueError: An object has two values under one name.
         UnicodeDecodeError: Bytes that are not UTF-8.
     """
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
@@ -36,7 +37,20 @@ def loads(text: str | bytes) -> Any:
             before = data[: int(places[np.argmax(depths > MAX_DEPTH)])].decode("utf-8", "surrogatepass")
             problem = f"nested deeper than {MAX_DEPTH} levels"
             raise json.JSONDecodeError(problem, before + "[", len(before))
-    return json.loads(text)
+    return _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are unique: of a name's values a parser keeps the last and forgets the others."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise ValueError(f"the name {twice[:80]!r} comes twice in one object")
+    return value
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def has_deep_rows(file: Path) -> bool:

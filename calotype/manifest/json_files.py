@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,40 +14,71 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from calotype.errors import ManifestError
+from calotype.manifest.captions import decode_text
 from calotype.manifest.columns import Columns, find_columns
 from calotype.manifest.json_depth import has_deep_rows, loads
+from calotype.manifest.json_forms import JsonForm, form_of, is_row
 from calotype.manifest.lines import line_finder
 from calotype.manifest.reading import Part, Reading
 from calotype.manifest.tables import table_part
 from calotype.manifest.values import encodable, table_of
 
-__all__ = ["decoded_lines", "is_row", "keyed_rows", "parse_json", "read_json", "row_problem", "wrapped_rows"]
+__all__ = ["decoded_lines", "open_form", "read_json", "row_problem", "with_text"]
 
 _BLOCK = 4 << 20
+_BOM = b"\xef\xbb\xbf"
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_json(file: Path, reading: Reading) -> Part:
-    """A `.json` (array of objects, object keyed by path, or lines) or `.jsonl` file."""
-    with file.open("rb") as opened:
-        head = opened.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    """A `.json` file of any form (`json_forms.py`), or a `.jsonl` or `.ndjson` file."""
+    found = open_form(file, reading)
+    if found is None:
+        return _read_lines(file, reading)
+    _, form = found
+    return _from_objects(form.rows, file, lambda row: form.where(file, row), reading, form.given(reading))
+
+
+def open_form(file: Path, reading: Reading) -> tuple[Any, JsonForm] | None:
+    """The value of a file that is one value, and its form; None: it is one object a line.
+
+    Raises:
+        ManifestError: It is empty, or a value without rows.
+    """
+    data = file.read_bytes() if file.suffix.lower() == ".json" else _first_bytes(file)
+    head = data[:4096].removeprefix(_BOM).lstrip()
     if not head:
         raise ManifestError(f"{file}: the file is empty")
-    if file.suffix.lower() == ".json":
-        if head[:1] == b"[":
-            return _read_array(file, parse_json(file), reading)
+    if file.suffix.lower() != ".json":
+        if head[:1] != b"[":
+            return None
+        try:  # an array in a file that is named for lines
+            whole = loads(decode_text(file.read_bytes()))
+        except ValueError:
+            return None
+    elif head[:1] == b"[":
+        whole = _parse(file, data)
+    else:
         try:
-            whole = loads(file.read_text(encoding="utf-8-sig"))
-        except ValueError:  # more than one object: lines
-            whole = None
-        if isinstance(whole, dict) and not is_row(whole, reading.columns):
-            return _read_object(file, whole, reading)
-    return _read_lines(file, reading)
+            whole = loads(decode_text(data))
+        except json.JSONDecodeError:  # more than one object: lines
+            return None
+        except ValueError:
+            whole = _parse(file, data)
+        if isinstance(whole, dict) and is_row(whole, reading.columns):
+            return None
+    return whole, form_of(whole, file, reading)
 
 
-def parse_json(file: Path) -> Any:
+def _first_bytes(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(4096)
+
+
+def _parse(file: Path, data: bytes) -> Any:
     """The value of a whole file. Raises `ManifestError` with the line at fault."""
     try:
-        return loads(file.read_text(encoding="utf-8-sig"))
+        return loads(decode_text(data))
     except json.JSONDecodeError as error:
         raise ManifestError(
             f"{file}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno}); "
@@ -53,47 +86,8 @@ def parse_json(file: Path) -> Any:
         ) from None
     except UnicodeDecodeError as error:
         raise ManifestError(f"{file}: not UTF-8 text (byte {error.start})") from None
-
-
-def is_row(whole: Mapping[str, Any], given: Mapping[str, tuple[str, ...] | None]) -> bool:
-    """A file of one line is a row when it has an image column whose value names one picture."""
-    try:
-        columns = find_columns(list(whole), given, "")
-    except ManifestError:
-        return False
-    return isinstance(whole[columns.image], str)
-
-
-def _read_object(file: Path, whole: dict[str, Any], reading: Reading) -> Part:
-    wrapped = wrapped_rows(whole)
-    if wrapped is not None:
-        return _read_array(file, wrapped, reading)
-    keys = list(whole)
-    given = {**reading.columns, "image": ("image",)}
-    return _from_objects(keyed_rows(whole), file, lambda row: f"{file} at {keys[row]!r}", reading, given)
-
-
-def wrapped_rows(whole: Mapping[str, Any]) -> list[Any] | None:
-    """The rows of `{"data": [{…}, …]}`; None for another form of object."""
-    lists = [value for value in whole.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
-    return lists[0] if len(whole) == 1 and lists else None
-
-
-def keyed_rows(whole: Mapping[str, Any]) -> list[Any]:
-    """The rows of an object keyed by path, each with the path as its `image`."""
-    objects: list[Any] = []
-    for path, value in whole.items():
-        if isinstance(value, dict):
-            objects.append({"image": path, **{name: item for name, item in value.items() if name != "image"}})
-        elif value is None or isinstance(value, str | list):
-            objects.append({"image": path, "caption": value})
-        else:
-            objects.append(value)
-    return objects
-
-
-def _read_array(file: Path, whole: Sequence[Any], reading: Reading) -> Part:
-    return _from_objects(whole, file, lambda row: f"{file} item {row + 1}", reading, reading.columns)
+    except ValueError as error:
+        raise ManifestError(f"{file}: {error}; rename or remove one of them") from None
 
 
 def _read_lines(file: Path, reading: Reading) -> Part:
@@ -168,7 +162,7 @@ def _is_plain(table: pa.Table, columns: Columns) -> bool:
 def decoded_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
     """(line number, value or the error it gave) of each line that holds anything."""
     for number, line in enumerate(lines, 1):
-        line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        line = line.removeprefix(_BOM) if number == 1 else line
         if not line.strip():
             continue
         try:
@@ -181,11 +175,21 @@ def _read_patiently(file: Path, reading: Reading) -> Part:
     """Line by line with Python's own parser."""
     numbers: list[int] = []
     values: list[Any] = []
-    with file.open("rb") as lines:
+    with file.open("rb") as opened:
+        marked = opened.read(4)
+        opened.seek(0)
+        lines = io.BytesIO(_as_utf8(file)) if b"\0" in marked or marked[:2] in _UTF_16 else opened
         for number, value in decoded_lines(lines):
             numbers.append(number)
             values.append(value)
     return _from_objects(values, file, lambda row: f"{file}:{numbers[row]}", reading, reading.columns)
+
+
+def _as_utf8(file: Path) -> bytes:
+    try:
+        return decode_text(file.read_bytes()).encode("utf-8", "surrogatepass")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{file}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
 
 
 def _from_objects(
@@ -207,7 +211,8 @@ def _from_objects(
         if problem:
             reading.bad(where(row), problem)
         else:
-            good.append(value)
+            assert columns is not None
+            good.append(with_text(value, columns.image))
             places.append(row)
     if columns is None:
         raise ManifestError(f"{file}: no rows; expected JSON objects with an image and a caption")
@@ -221,6 +226,11 @@ def _from_objects(
     )
 
 
+def with_text(value: dict[str, Any], image: str) -> dict[str, Any]:
+    """The row with its image as text, where a number names it."""
+    return value if not isinstance(value[image], int) else {**value, image: str(value[image])}
+
+
 def row_problem(value: Any, columns: Columns | None) -> str | None:
     """What keeps one value from being a row."""
     if isinstance(value, json.JSONDecodeError):
@@ -228,13 +238,13 @@ def row_problem(value: Any, columns: Columns | None) -> str | None:
     if isinstance(value, UnicodeDecodeError):
         return f"not UTF-8 text (byte {value.start} of the line)"
     if isinstance(value, Exception):
-        return f"not valid JSON: {value}"
+        return str(value)
     if not isinstance(value, dict) or columns is None:
         return f"found {_kind(value)}; expected an object with an image and a caption"
     if columns.image not in value:
         return f"no {columns.image!r}; it has {', '.join(map(repr, value)) or 'nothing'}"
     image = value[columns.image]
-    if image is not None and not isinstance(image, str):
+    if image is not None and (not isinstance(image, str | int) or isinstance(image, bool)):
         return f"{columns.image} is {_kind(image)}; expected a path or URL"
     for name in columns.captions:
         caption = value.get(name)
@@ -244,7 +254,7 @@ def row_problem(value: Any, columns: Columns | None) -> str | None:
                 return f"{name} holds {_kind(text)}; expected a text or a list of texts"
             if text is not None and not encodable(text):
                 return f"{name} holds half a surrogate pair, which is no text"
-    return None if encodable(image or "") else f"{columns.image} holds half a surrogate pair, which is no text"
+    return None if encodable(str(image or "")) else f"{columns.image} holds half a surrogate pair, which is no text"
 
 
 def _kind(value: Any) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -17,14 +18,35 @@ import pyarrow.compute as pc
 
 from calotype.manifest.captions import as_texts
 from calotype.manifest.manifest import REMOTE
+from calotype.manifest.reading import IMAGE_SUFFIXES
 
-__all__ = ["normal_reference", "normal_references"]
+__all__ = ["References", "is_remote", "normal_reference", "normal_references"]
 
-# Everything that is not plainly `some/folder/a.jpg`.
-_UNUSUAL = r"^/|^\.{1,2}/|//|/\.{1,2}/|/\.{1,2}$|^\.{1,2}$|/$|\\|^(?i:file):|^\s|\s$"
-# Of these, what can't be cut into a folder and a name at its last slash.
-_AWKWARD = r"\\|^(?i:file):|^\s|\s$|/\.{0,2}$|^[^/]*$|^/[^/]*$"
-_REMOTE = r"^[A-Za-z][A-Za-z0-9+.-]*://"
+# What some programs put around a reference: white space of all kinds, marks of no width, quotes, brackets.
+_BLANK = "\\s\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200f}\\x{2028}\\x{2029}\\x{202f}\\x{205f}-\\x{2060}\\x{3000}\\x{feff}"
+_BLANKS = "".join(map(chr, (*range(0x21), 0x85, 0xA0, 0x1680, *range(0x2000, 0x2010), 0x2028, 0x2029, 0x202F))) + (
+    "\u205f\u2060\u3000\ufeff"
+)
+_PAIRS = (('"', '"'), ("'", "'"), ("<", ">"), ("\u201c", "\u201d"), ("`", "`"))
+_SUFFIXES = "|".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
+# `some/folder/a.jpg` and nothing else; all others are looked at more closely.
+_PLAIN = rf"^(?:[^./\\%:<\"'`{_BLANK}][^/\\%:]*/)*[^./\\%:<\"'`{_BLANK}][^/\\%:]*\.(?i:{_SUFFIXES})$"
+_REMOTE = rf"^[A-Za-z][A-Za-z0-9+.-]*://(?s:.*)[^\"'>`{_BLANK}]$"
+# An absolute path that can be cut into a folder and a name at its last slash.
+_ABSOLUTE = rf"^/[^/\\%](?s:[^\\%]*)/[^/\\%{_BLANK}]*[^./\\%{_BLANK}]$"
+_HOST = re.compile(r"//[\w-]+(\.[\w-]+)+(:\d+)?/")
+_SCHEME = re.compile(r"(https?):/+(?=[^/])", re.IGNORECASE)
+
+
+def written(text: str) -> str:
+    """A reference without what programs put around it; a URL in its usual form."""
+    text = text.strip(_BLANKS)
+    for first, last in _PAIRS:
+        if len(text) > 1 and text[0] == first and text[-1] == last:
+            text = text[1:-1].strip(_BLANKS)
+    if _HOST.match(text) and not os.path.lexists(text):
+        return "https:" + text
+    return _SCHEME.sub(r"\1://", text, count=1) if text[:4].lower() == "http" and "://" not in text[:9] else text
 
 
 def normal_reference(text: str, base: Path, root: Path, folder_of: Callable[[str], str] | None = None) -> str:
@@ -39,14 +61,29 @@ def normal_reference(text: str, base: Path, root: Path, folder_of: Callable[[str
     Returns:
         A posix path relative to `root` where the picture lies in or beside it, else an absolute one.
     """
-    text = text.strip()
-    if text[:7].lower() == "file://":
+    text = written(text)
+    if text[:5].lower() == "file:":
         text = unquote(urlsplit(text).path)
-    if "\\" in text and not (base / text).exists():
+        text = text[1:] if re.match(r"/[A-Za-z]:/", text) else text
+    if is_remote(text):
+        return text
+    if "\\" in text and not _exists(base / text):
         text = text.replace("\\", "/")  # written on Windows
+    if _DRIVE.match(text):
+        return text
     folder_of = folder_of or partial(_normal_folder, base=base, root=root)
     folder, name = posixpath.split(text)
     return folder_of(text) if name in ("", ".", "..") else _join(folder_of(folder), name)
+
+
+_DRIVE = re.compile(r"[A-Za-z]:/")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or a null byte
+        return False
 
 
 def _normal_folder(folder: str, base: Path, root: Path) -> str:
@@ -64,55 +101,61 @@ def _join(folder: str, name: str) -> str:
     return name if folder == "." else posixpath.join(folder, name)
 
 
-def normal_references(texts: Any, base: Path, root: Path) -> tuple[Any, npt.NDArray[np.bool_]]:
-    """A whole column of references at once.
+class References(NamedTuple):
+    """A column of references."""
 
-    Returns:
-        The normal references, and a mask of those that are empty (null or nothing but white space).
-    """
+    texts: Any
+    """Normal references, large_string."""
+    empty: npt.NDArray[np.bool_]
+    """Those that are null or nothing but white space."""
+    remote: npt.NDArray[np.bool_]
+    odd: npt.NDArray[np.bool_]
+    """Those that are not plainly `some/folder/a.jpg`."""
+
+
+def normal_references(texts: Any, base: Path, root: Path) -> References:
+    """A whole column of references at once."""
     texts = as_texts(texts)
     if texts.null_count:
         texts = pc.fill_null(texts, "")
-    prefix = root.as_posix().rstrip("/") + "/"
-    inside = pc.and_not(pc.starts_with(texts, prefix), pc.match_substring_regex(texts, "//|/$"))
-    if base == root and pc.any(inside).as_py():
-        texts = pc.if_else(inside, pc.utf8_slice_codeunits(texts, len(prefix)), texts)
-    empty = np.asarray(pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts)))
-    remote = np.asarray(pc.match_substring_regex(texts, _REMOTE))
-    unusual = np.asarray(pc.match_substring_regex(texts, _UNUSUAL)) & ~empty
-    remote &= ~np.asarray(pc.match_substring_regex(texts, r"^(?i:file)://"))
-    plain = ~(unusual | remote | empty)
+    plain = np.asarray(pc.match_substring_regex(texts, _PLAIN))
     if base != root and plain.any():
         lead = posixpath.normpath(Path(os.path.relpath(base, root)).as_posix()) + "/"
         lead_text, nothing = pa.scalar(lead, pa.large_string()), pa.scalar("", pa.large_string())
-        texts = pc.if_else(pa.array(plain), pc.binary_join_element_wise(lead_text, texts, nothing), texts)
-    unusual &= ~remote
-    texts = _by_folder(texts, unusual, base, root)
-    if remote.any():
-        texts = pc.if_else(pa.array(remote), pc.utf8_trim_whitespace(texts), texts)
-    return texts, empty
-
-
-def _by_folder(texts: Any, unusual: npt.NDArray[np.bool_], base: Path, root: Path) -> Any:
-    """Puts the unusual references right: folder by folder where that is possible, since pictures share folders."""
-    if not unusual.any():
-        return texts
-    awkward = unusual & np.asarray(pc.match_substring_regex(texts, _AWKWARD))
-    easy = unusual & ~awkward
+        joined = pc.binary_join_element_wise(lead_text, texts, nothing)
+        texts = joined if plain.all() else pc.if_else(pa.array(plain), joined, texts)
+    none = np.zeros(len(plain), dtype=bool)
+    if plain.all():
+        return References(texts, none, none, none)
+    empty, remote = none.copy(), none.copy()
+    rows = np.flatnonzero(~plain)
+    chosen = _whole(texts.filter(pa.array(~plain)))
+    url = np.asarray(pc.match_substring_regex(chosen, _REMOTE))
+    url &= ~np.asarray(pc.match_substring_regex(chosen, r"^(?i:file):"))
+    easy = np.asarray(pc.match_substring_regex(chosen, _ABSOLUTE))
+    easy &= ~np.asarray(pc.match_substring_regex(chosen, r"/\.{0,2}/|^//"))
+    hard = ~(url | easy)
     if easy.any():
-        chosen = _whole(texts.filter(pa.array(easy)))
-        names = pc.replace_substring_regex(chosen, r"^(?s:.*)/", "")
-        folders = pc.dictionary_encode(pc.replace_substring_regex(chosen, r"/[^/]*$", ""))
-        normal = [_join(_normal_folder(folder, base, root), "") for folder in folders.dictionary.to_pylist()]
-        leads = pa.array(normal, pa.large_string()).take(folders.indices)
-        joined = pc.binary_join_element_wise(leads, names, pa.scalar("", pa.large_string()))
-        texts = pc.replace_with_mask(texts, pa.array(easy), joined)
-    if awkward.any():
-        chosen = _whole(texts.filter(pa.array(awkward)))
+        chosen = pc.replace_with_mask(chosen, pa.array(easy), _by_folder(chosen.filter(pa.array(easy)), base, root))
+    if hard.any():
         folder_of = lru_cache(4096)(partial(_normal_folder, base=base, root=root))
-        fixed = [normal_reference(text, base, root, folder_of) for text in chosen.to_pylist()]
-        texts = pc.replace_with_mask(texts, pa.array(awkward), pa.array(fixed, pa.large_string()))
-    return texts
+        ours = chosen.filter(pa.array(hard)).to_pylist()
+        blank = np.array([not text.strip(_BLANKS) for text in ours])
+        fixed = ["" if not text.strip(_BLANKS) else normal_reference(text, base, root, folder_of) for text in ours]
+        chosen = pc.replace_with_mask(chosen, pa.array(hard), pa.array(fixed, pa.large_string()))
+        empty[rows[hard]] = blank
+        url[hard] = [is_remote(text) for text in fixed]
+    remote[rows] = url
+    return References(pc.replace_with_mask(_whole(texts), pa.array(~plain), chosen), empty, remote, ~plain & ~empty)
+
+
+def _by_folder(chosen: pa.Array, base: Path, root: Path) -> pa.Array:
+    """Absolute references, folder by folder, since images share folders."""
+    names = pc.replace_substring_regex(chosen, r"^(?s:.*)/", "")
+    folders = pc.dictionary_encode(pc.replace_substring_regex(chosen, r"/[^/]*$", ""))
+    normal = [_join(_normal_folder(folder, base, root), "") for folder in folders.dictionary.to_pylist()]
+    leads = pa.array(normal, pa.large_string()).take(folders.indices)
+    return pc.binary_join_element_wise(leads, names, pa.scalar("", pa.large_string()))
 
 
 def _whole(texts: Any) -> pa.Array:
@@ -120,4 +163,5 @@ def _whole(texts: Any) -> pa.Array:
 
 
 def is_remote(reference: str) -> bool:
+    """Whether a reference begins with a scheme, as URLs do."""
     return REMOTE.match(reference) is not None

@@ -16,6 +16,7 @@ from calotype.errors import ManifestError
 from calotype.manifest.archived import find_archived
 from calotype.manifest.captions import as_texts, caption_lists, is_text
 from calotype.manifest.columns import Columns, find_columns
+from calotype.manifest.images_on_disk import find_images
 from calotype.manifest.manifest import JSON_FIELD
 from calotype.manifest.reading import Part, Reading, as_extra, make_part
 from calotype.manifest.references import normal_references
@@ -54,6 +55,7 @@ def table_part(
     where: Callable[[int], str],
     embedded: Embedded | None = None,
     columns: Columns | None = None,
+    look: bool = True,
 ) -> Part:
     """The rows of one table.
 
@@ -65,6 +67,7 @@ def table_part(
         where: Row number → `file:line`.
         embedded: The bytes of the image column, if it has any.
         columns: Which column is what, when that is known already.
+        look: Whether images are to be looked for in `base` that are not there as they are called.
     """
     pa.default_memory_pool().release_unused()  # the parser's: keeps the peak down
     columns = columns or find_columns(raw.column_names, reading.columns, label)
@@ -76,14 +79,32 @@ def table_part(
     problems: dict[int, str] = {}
     count = raw.num_rows
     image = _dense(raw[columns.image])
-    if pa.types.is_null(image.type):
-        image = pc.cast(image, pa.large_string())
+    type_ = image.type
+    image = _names(image)
     if not is_text(image.type):
         raise ManifestError(
-            f"{label}: the image column {columns.image!r} holds {image.type}; expected paths or URLs as text, "
-            "or image bytes"
+            f"{label}: the image column {columns.image!r} holds {type_}; expected paths or URLs as text, or image bytes"
         )
-    refs, empty = normal_references(image, reading.image_root or base, reading.root)
+    folder = reading.image_root or base
+    refs, empty, remote, odd = normal_references(image, folder, reading.root)
+    if embedded is None and look:
+        local = ~(empty | remote)
+        refs = find_images(
+            refs,
+            local,
+            odd & local,
+            base=folder,
+            root=reading.root,
+            label=Path(label).name,
+            note=reading.note,
+            problems=problems,
+        )
+    if not is_text(type_) and not problems and len(refs) and not (reading.root / refs[0].as_py()).exists():
+        raise ManifestError(
+            f"{label}: the image column {columns.image!r} holds {type_}, and {folder} has no image called "
+            f"{refs[0].as_py()}; expected paths or URLs as text, image bytes, or numbers that name images (root= sets "
+            "their folder)"
+        )
     names = offset = size = key = None
     ids = refs
     if embedded is not None:
@@ -132,6 +153,18 @@ def _without(part: Part, problems: dict[int, str], reading: Reading) -> Part:
     keep = np.ones(part.table.num_rows, dtype=bool)
     keep[list(problems)] = False
     return Part(table=part.table.filter(pa.array(keep)), where=part.where, explicit_ids=part.explicit_ids)
+
+
+def _names(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Numbers that name images as text; other columns as they are."""
+    if pa.types.is_null(column.type) or pa.types.is_integer(column.type):
+        return pc.cast(column, pa.large_string())
+    if pa.types.is_floating(column.type):  # what pandas makes of whole numbers some of which are missing
+        try:
+            return pc.cast(pc.cast(column, pa.int64()), pa.large_string())
+        except pa.ArrowInvalid:
+            return column
+    return column
 
 
 def _dense(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -79,10 +79,10 @@ def test_a_column_at_once_agrees_with_one_by_one(put, base):
         f"{root}//i.jpg", f"{root}/x/../j.jpg", f"file://{root}/k.jpg", " l.jpg", "m.jpg\n", "..n.jpg", "x/..o.jpg",
         ".p", f"{root}er/q.jpg", f"{root}/", "x/..", "é/ü.jpg",
     ]  # fmt: skip
-    column, empty = normal_references(pa.chunked_array([texts[:7], texts[7:]]), folder, root)
+    column, empty, _, _ = normal_references(pa.chunked_array([texts[:7], texts[7:]]), folder, root)
     assert column.to_pylist() == [normal_reference(text, folder, root) for text in texts]
     assert not empty.any()
-    _, empty = normal_references(pa.array(["", None, " ", "a"]), folder, root)
+    _, empty, _, _ = normal_references(pa.array(["", None, " ", "a"]), folder, root)
     assert empty.tolist() == [True, True, True, False]
 
 
@@ -138,3 +138,138 @@ def test_references_into_archives_need_the_member(put, jpeg, read):
     for wrong, message in (("shards/s.tar!b.jpg", "no picture 'b.jpg'"), ("t.tar!a.jpg", "there is no such archive")):
         with pytest.raises(ManifestError, match=rf"data\.jsonl:2: .*{message}"):
             load_manifest(write(put, ["plain.jpg", wrong]))
+
+
+# ------------------------------------------------------------------------------------- what programs put around them
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", "\u00a0", "\ufeff", "\u200b", "\u2060", "\u3000", " \n"])
+@pytest.mark.parametrize("text", ["https://h.example/a.jpg?x=1", "photos/a.jpg", "/far/away/a.jpg"])
+def test_blanks_of_all_kinds_around_a_reference_are_not_part_of_it(put, blank, text):
+    for written in (blank + text, text + blank, blank + text + blank):
+        assert only(write(put, [written])).id == text
+
+
+@pytest.mark.parametrize(
+    ("written", "id"),
+    [
+        ('"https://h.example/a.jpg"', "https://h.example/a.jpg"),
+        ("<https://h.example/a.jpg>", "https://h.example/a.jpg"),
+        (" 'a.jpg' ", "a.jpg"),
+        ("“photos/a.jpg”", "photos/a.jpg"),
+        ("//h.example/a.jpg", "https://h.example/a.jpg"),
+        ("https:/h.example/a.jpg", "https://h.example/a.jpg"),
+        ("file://localhost/far/a.jpg", "/far/a.jpg"),
+        ("file:///C:/far/a.jpg", "C:/far/a.jpg"),
+        ("C:\\far\\a.jpg", "C:/far/a.jpg"),
+        ("file:/far/a%20b.jpg", "/far/a b.jpg"),
+    ],
+)
+def test_quotes_brackets_and_half_written_urls(put, written, id):
+    row = only(write(put, [written]))
+    assert row.id == id
+    assert (row.image.url == id) == id.startswith("https:")
+
+
+def test_a_file_that_has_a_percent_sign_in_its_name_is_that_file(put):
+    put("a%20b.jpg"), put("c d.jpg")
+    assert [row.id for row in load_manifest(write(put, ["a%20b.jpg", "c%20d.jpg"]))] == ["a%20b.jpg", "c d.jpg"]
+
+
+# ------------------------------------------------------------------------------------------ found though not as written
+
+
+def found(put, refs, **options):
+    manifest = load_manifest(write(put, refs), **options)
+    return [row.id for row in manifest], manifest.describe()["notes"]
+
+
+@pytest.mark.parametrize(
+    ("there", "written", "id"),
+    [
+        ("0.jpg", "0", "0.jpg"),
+        ("img/v1.5.png", "img/v1.5", "img/v1.5.png"),
+        ("A.JPG", "a.jpg", "A.JPG"),
+        ("Photos/A.jpg", "photos/a.jpg", "Photos/A.jpg"),
+        ("e\u0301.jpg", "\u00e9.jpg", "e\u0301.jpg"),
+        ("\u00e9.jpg", "e\u0301", "\u00e9.jpg"),
+        ("a b.jpg", "a%20b.jpg", "a b.jpg"),
+        ("a.jpg", "/home/me/data/a.jpg", "a.jpg"),
+        ("cats/a.jpg", "/home/me/data/cats/a.jpg", "cats/a.jpg"),
+        ("cats/a.jpg", "C:\\Users\\me\\cats\\a.jpg", "cats/a.jpg"),
+        ("cats/a.jpg", "data/cats/a.jpg", "cats/a.jpg"),
+        ("images/a.jpg", "a.jpg", "images/a.jpg"),
+        ("images/train/a.jpg", "a", "images/train/a.jpg"),
+    ],
+)
+def test_the_one_image_that_a_reference_can_mean_is_read(put, there, written, id):
+    put(there)
+    ids, (note,) = found(put, [written])
+    assert ids == [id]
+    assert note.startswith("data.jsonl: 1 reference leads to no file as it is written")
+    assert found(put, [there]) == ([id], [])
+
+
+def test_a_file_without_a_suffix_is_itself(put):
+    put("0"), put("0.jpg")
+    assert found(put, ["0"]) == (["0"], [])
+
+
+def test_two_images_that_a_reference_can_mean_are_an_error(put):
+    put("0.jpg"), put("0.png"), put("x/b.jpg"), put("y/b.jpg")
+    with pytest.raises(ManifestError, match=r"data\.jsonl:1: '0' can mean '0\.jpg' or '0\.png'; write out which"):
+        found(put, ["0"])
+    with pytest.raises(ManifestError, match=r"data\.jsonl:1: 'b\.jpg' can mean 'x/b\.jpg' or 'y/b\.jpg'"):
+        found(put, ["b.jpg"])
+
+
+@pytest.mark.parametrize(
+    "refs", [["/gone/cats/0.jpg", "/gone/dogs/0.jpg"], ["0.jpg", "/gone/0.jpg"], ["cats/0.jpg", "dogs/0.jpg"]]
+)
+def test_two_references_never_become_one_image(put, refs):
+    put("0.jpg")
+    ids, _ = found(put, refs)
+    assert len(set(ids)) == 2 and refs[1] in ids
+
+
+def test_what_is_here_and_lacks_the_image_is_not_another_folder(put):
+    put("0.jpg"), put("cats/1.jpg")
+    assert found(put, ["cats/0.jpg"]) == (["cats/0.jpg"], [])
+
+
+def test_a_path_of_another_machine_that_leads_nowhere_is_said(put):
+    ids, (note,) = found(put, ["/gone/cats/0.jpg"])
+    assert ids == ["/gone/cats/0.jpg"]
+    assert "'/gone/cats/0.jpg' is a path of another machine" in note and "root= sets the folder" in note
+
+
+def test_the_root_option_finds_images_of_another_machines_paths(put, tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        put(f"../elsewhere/cats/{name}")
+    ids, _ = found(put, ["/gone/cats/a.jpg", "/gone/cats/b.jpg"], root=tmp_path / "elsewhere")
+    assert ids == ["cats/a.jpg", "cats/b.jpg"]
+
+
+def test_numbers_name_images(put):
+    file = put("meta.parquet", "")
+    pq.write_table(pa.table({"id": [7, 1000], "cogvlm_caption": ["x", "y"]}), file)
+    columns = {"image": "id", "caption": "cogvlm_caption"}
+    with pytest.raises(ManifestError, match=r"'id' holds int64, and .* has no image called 7;"):
+        load_manifest(file, columns=columns)
+    put("photos/7.jpg"), put("photos/1000.png")
+    for options in ({}, {"root": put.root / "photos"}):
+        ids = load_manifest(file, columns=columns, **options).ids.to_pylist()
+        assert [os.path.basename(id) for id in ids] == ["7.jpg", "1000.png"]
+
+
+def test_coco_lies_beside_its_images(put):
+    put("train2017/0.jpg"), put("val2017/1.jpg")
+    whole = {"images": [{"id": 1, "file_name": "0.jpg"}], "annotations": [{"image_id": 1, "caption": "x"}]}
+    row = only(put("annotations/captions_train2017.json", json.dumps(whole)))
+    assert os.path.samefile(row.image.path, put.root / "train2017" / "0.jpg")
+
+
+def test_metadata_in_a_folder_names_images_in_another_form(put):
+    put("A.JPG"), put("B.JPG")
+    put("metadata.csv", "file_name;text\na.jpg;x\nb.jpg;y\n")
+    assert {row.id: row.captions for row in load_manifest(put.root)} == {"A.JPG": ("x",), "B.JPG": ("y",)}

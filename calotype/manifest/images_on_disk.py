@@ -1,0 +1,253 @@
+"""Finds the image that a reference means where its file is not called, or does not lie, as the data says."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from calotype.manifest.names_on_disk import NamesOnDisk
+from calotype.manifest.reading import IMAGE_SUFFIXES
+
+__all__ = ["find_images"]
+
+_PROBES: Final = 256
+"""References of each kind that are looked for; all others only where some of these are not there but can be found."""
+_DEPTH: Final = 2
+_FOLDERS: Final = 1000
+"""How deep, and in how many folders, an image is looked for by its name alone."""
+
+
+def find_images(
+    refs: Any,
+    local: npt.NDArray[np.bool_],
+    odd: npt.NDArray[np.bool_],
+    *,
+    base: Path,
+    root: Path,
+    label: str,
+    note: Callable[[str], None],
+    problems: dict[int, str],
+) -> Any:
+    """The references, with those that lead to no file replaced by the one image that they can mean.
+
+    That is the file whose name differs in Unicode form, case or percent-encoding only; the one image with this name and
+    a suffix; and, for a path of another machine or a bare name, the one image under `base` with the longest end of the
+    path in common. Two references never become one image.
+
+    Args:
+        refs: large_string array of normal references.
+        local: Which of them are paths.
+        odd: Which of them are not plainly `some/folder/a.jpg`.
+        base: Folder that the data's references are relative to.
+        root: Folder that `refs` are relative to.
+        label: The data file, for messages.
+        note: Takes what has been found out, for `Manifest.describe`.
+        problems: Row → what is wrong with it; ambiguous references are added.
+    """
+    disk = _Disk(base, root)
+    missing = [ref for ref in _probes(refs, local, odd) if not os.path.lexists(root / ref)]
+    if not missing:
+        return refs
+    answers = [disk.find(ref) for ref in missing]
+    if not any(answer.found or answer.several for answer in answers):
+        _note_unfound(missing, label, base, note)
+        return refs
+    texts = refs.to_pylist()
+    written = list(dict.fromkeys(texts[row] for row in np.flatnonzero(local)))
+    owners = {ref: ref for ref in written if disk.has(ref)}
+    found: dict[str, str] = {}
+    several: dict[str, str] = {}
+    for ref in written:
+        if ref in owners:
+            continue
+        answer = disk.find(ref)
+        if answer.several:
+            several[ref] = f"{_short(ref)} can mean {' or '.join(answer.several[:3])}; write out which"
+        elif answer.found is not None and owners.setdefault(answer.found, ref) == ref:
+            found[ref] = answer.found
+    for row in np.flatnonzero(local) if several else ():
+        if texts[row] in several:
+            problems.setdefault(int(row), several[texts[row]])
+    if not found:
+        return refs
+    first = next(iter(found))
+    one = f"1 reference leads to no file as it is written, {_short(first)}: it is read as"
+    many = f"{len(found):,} references lead to no file as they are written: {_short(first)} is read as"
+    note(f"{label}: {one if len(found) == 1 else many} {_short(found[first])}, the one image that it can mean")
+    return pa.array([found.get(text, text) for text in texts], pa.large_string())
+
+
+def _note_unfound(missing: list[str], label: str, base: Path, note: Callable[[str], None]) -> None:
+    elsewhere = [ref for ref in missing if _is_elsewhere(ref)]
+    if elsewhere:
+        note(
+            f"{label}: {_short(elsewhere[0])} is a path of another machine, and no image of that name is under {base}; "
+            "root= sets the folder that holds the images"
+        )
+
+
+def _short(ref: str) -> str:
+    return repr(ref if len(ref) <= 80 else f"{ref[:40]}…{ref[-39:]}")
+
+
+def _is_elsewhere(ref: str) -> bool:
+    """Whether an absolute path, of this system or of Windows, leads to no folder."""
+    if ref.startswith("/"):
+        return not os.path.isdir(posixpath.dirname(ref))  # noqa: PTH112 - a name that is too long is none
+    return ref[1:3] == ":/"
+
+
+def _probes(refs: Any, local: npt.NDArray[np.bool_], odd: npt.NDArray[np.bool_]) -> list[str]:
+    """Some references of each kind: any, odd ones, and those that are not ASCII."""
+    kinds = [local, local & odd]
+    if pc.sum(pc.binary_length(refs)).as_py() != pc.sum(pc.utf8_length(refs)).as_py():
+        wide = pc.not_equal(pc.cast(pc.binary_length(refs), pa.int64()), pc.cast(pc.utf8_length(refs), pa.int64()))
+        kinds.append(local & np.asarray(wide))
+    rows: set[int] = set()
+    for kind in kinds:
+        where = np.flatnonzero(kind)
+        if len(where):
+            rows.update(where[np.linspace(0, len(where) - 1, min(len(where), _PROBES)).astype(np.int64)].tolist())
+    return [refs[row].as_py() for row in sorted(rows)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    found: str | None = None
+    """The image, as references are written."""
+    several: tuple[str, ...] = ()
+    """Images that it can mean equally well."""
+
+
+class _Folder:
+    """The names in one folder, and its images by their names without suffix."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            names = frozenset(os.listdir(path))  # noqa: PTH208 - names are enough
+        except (OSError, ValueError):
+            names = frozenset()
+        self.all = names
+        self.names = NamesOnDisk(names)
+
+    @cached_property
+    def stems(self) -> tuple[NamesOnDisk, dict[str, list[str]]]:
+        by_stem: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(self.all):
+            stem, suffix = posixpath.splitext(name)
+            if suffix.lower() in IMAGE_SUFFIXES:
+                by_stem[stem].append(name)
+        return NamesOnDisk(by_stem), by_stem
+
+    def like(self, name: str) -> list[str]:
+        """The names that this one can mean: one in another form, else images with a suffix that it lacks."""
+        found = self.names.find(name)
+        if found is None and "%" in name:
+            found = self.names.find(unquote(name))
+        if found is not None:
+            return [found]
+        if posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES:
+            return []
+        stems, by_stem = self.stems
+        stem = stems.find(name)
+        return [] if stem is None else by_stem[stem]
+
+
+class _Disk:
+    """What lies under a folder of images, listed where it is asked for."""
+
+    def __init__(self, base: Path, root: Path) -> None:
+        self._root = root
+        # COCO keeps its annotations in a folder beside those of its images.
+        bases = [base, base.parent] if base.name.lower() == "annotations" else [base]
+        self._leads = list(map(self._ref, bases))
+        self._folders: dict[str, _Folder] = {}
+
+    def _folder(self, path: str) -> _Folder:
+        if path not in self._folders:
+            self._folders[path] = _Folder(self._root / path)
+        return self._folders[path]
+
+    def has(self, ref: str) -> bool:
+        folder, name = posixpath.split(ref)
+        return name in self._folder(folder).all
+
+    def find(self, ref: str) -> _Answer:
+        """The image that a reference to no file means."""
+        folder, name = posixpath.split(ref)
+        names = self._folder(folder).like(name)
+        if names:
+            return self._answer([posixpath.join(folder, each) for each in names])
+        if self._folder(folder).all:  # it is here, and does not hold the image
+            return self._answer(self._anywhere(name)) if folder in self._leads else _Answer()
+        parts = self._parts(folder)
+        for lead in self._leads:
+            for first in range(len(parts) + 1):
+                near = self._alike(lead, parts[first:])
+                names = [] if near is None else self._folder(near).like(name)
+                if near is not None and names:
+                    return self._answer([posixpath.join(near, each) for each in names])
+        return self._answer(self._anywhere(name)) if _is_elsewhere(ref) else _Answer()
+
+    def _parts(self, folder: str) -> list[str]:
+        """The folders that a reference names, without those that lead to the data's own."""
+        lead = self._leads[0]
+        own = posixpath.relpath(folder, lead) if lead and folder.startswith(f"{lead}/") else folder
+        return [part for part in own.split("/") if part]
+
+    def _answer(self, refs: list[str]) -> _Answer:
+        return _Answer(found=refs[0]) if len(refs) == 1 else _Answer(several=tuple(map(_short, refs)))
+
+    def _ref(self, path: Path) -> str:
+        relative = os.path.relpath(path, self._root)
+        return "" if relative == "." else Path(relative).as_posix()
+
+    def _alike(self, lead: str, parts: list[str]) -> str | None:
+        """A folder below another, its parts in whichever Unicode form or case they are there."""
+        folder = lead
+        for part in parts:
+            names = self._folder(folder).names
+            found = names.find(part) or names.find(unquote(part))
+            if found is None:
+                return None
+            folder = posixpath.join(folder, found)
+        return folder
+
+    def _anywhere(self, name: str) -> list[str]:
+        return [posixpath.join(folder, each) for folder in self._below for each in self._folder(folder).like(name)]
+
+    @cached_property
+    def _below(self) -> list[str]:
+        """The folders under that of the data, not too deep and not too many."""
+        found: list[str] = []
+        level = list(self._leads)
+        for _ in range(_DEPTH):
+            deeper: list[str] = []
+            for folder in level:
+                if len(found) + len(deeper) > _FOLDERS:
+                    break
+                deeper += _folders_in(self._root / folder, folder)
+            found += deeper
+            level = deeper
+        return list(dict.fromkeys(found))
+
+
+def _folders_in(path: Path, ref: str) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError:
+        return []
+    return [posixpath.join(ref, name) for name in sorted(names)]

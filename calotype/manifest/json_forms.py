@@ -1,0 +1,272 @@
+"""The forms that a whole JSON file of images and captions can have, each made into rows."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from calotype.errors import ManifestError
+from calotype.manifest.columns import find_columns
+from calotype.manifest.reading import IMAGE_SUFFIXES, Reading
+from calotype.manifest.references import is_remote
+
+__all__ = ["JsonForm", "form_of", "is_row"]
+
+_OWN: Final = ("image", "file_name", "filename", "file", "image_path", "img_path", "image_file", "img")
+"""Columns of a keyed row that name its image better than the key does; a `url` may be where it came from."""
+_KOHYA: Final = frozenset({"caption", "tags", "image_size", "train_resolution", "train_resolutions", "latent_size"})
+_SPLITS: Final = ("train", "training", "validation", "valid", "val", "dev", "test", "testing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonForm:
+    """Rows, and where they are in the file."""
+
+    rows: list[Any]
+    """Objects; what is no object is no row."""
+    keys: list[str] | None = None
+    """What messages call each row; None: by its number."""
+    image: str | None = None
+    """The image column, where the form says which it is."""
+    listed: list[Any] | None = None
+    """The list in the file whose items the rows are."""
+    keyed: dict[str, Any] | None = None
+    """The object in the file that has a row under each of `keys`."""
+    derived: frozenset[str] = frozenset()
+    """Columns that are not in the file under these names."""
+    name: str = "an array of objects"
+    """For messages."""
+
+    def where(self, file: Path, row: int) -> str:
+        """What messages call a row."""
+        return f"{file} item {row + 1}" if self.keys is None else f"{file} at {self.keys[row]!r}"
+
+    def given(self, reading: Reading) -> dict[str, tuple[str, ...] | None]:
+        """The user's mapping of columns, and the form's."""
+        return {**reading.columns, **({} if self.image is None else {"image": (self.image,)})}
+
+
+def is_row(whole: Mapping[str, Any], given: Mapping[str, tuple[str, ...] | None]) -> bool:
+    """A file of one line is a row when it has an image column whose value names one image."""
+    try:
+        columns = find_columns(list(whole), given, "")
+    except ManifestError:
+        return False
+    return isinstance(whole[columns.image], str)
+
+
+def form_of(whole: Any, file: Path, reading: Reading) -> JsonForm:
+    """The form of a file's value, and its rows.
+
+    Raises:
+        ManifestError: It has none that is read; the message names what was found.
+    """
+    if isinstance(whole, list):
+        return JsonForm(rows=whole, listed=whole)
+    if isinstance(whole, dict) and whole:
+        for form in (_coco, _karpathy, _records_of_lists, _columns, _wrapped, _keyed):
+            found = form(whole, file, reading)
+            if found is not None:
+                return found
+    raise ManifestError(
+        f"{file}: found {_described(whole)}, in which no rows of images are known; expected an array of objects with "
+        "an image and a caption, such an array inside an object, columns, an object keyed by path, COCO captions, or "
+        "one object a line"
+    )
+
+
+def _described(whole: Any) -> str:
+    if not isinstance(whole, dict):
+        return f"a value of type {type(whole).__name__}"
+    names = ", ".join(repr(name[:40]) for name in list(whole)[:5])
+    return f"an object with the keys {names}{', …' if len(whole) > 5 else ''}" if whole else "an empty object"
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(each, dict) for each in value)
+
+
+def _coco(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | None:
+    """`images` and `annotations` (or none, as in COCO's test sets), joined by `image_id`."""
+    images, notes = whole.get("images"), whole.get("annotations")
+    if not (_are_objects(images) and _are_objects(notes)):
+        return None
+    assert images is not None and notes is not None
+    if not any("caption" in note for note in notes):
+        raise ManifestError(
+            f"{file}: COCO annotations without captions (found {', '.join(map(repr, list(notes[0])[:6]))}); expected "
+            "annotations with a 'caption', as in captions_train2017.json"
+        )
+    captions: dict[Any, list[Any]] = {}
+    for image in images:
+        captions.setdefault(_hashable(image.get("id")), [])
+    for place, note in enumerate(notes):
+        texts = captions.get(_hashable(note.get("image_id")))
+        if texts is None:
+            reading.bad(f"{file} annotation {place + 1}", f"no image has the id {note.get('image_id')!r}")
+        elif note.get("caption") is not None:
+            texts.append(note["caption"])
+    rows = [{**image, "caption": captions[_hashable(image.get("id"))]} for image in images]
+    return JsonForm(rows=rows, name="COCO")
+
+
+def _karpathy(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | None:
+    """Karpathy's splits of COCO and Flickr: images with `sentences` and the name of a split."""
+    images = whole.get("images")
+    if not _are_objects(images) or not all(isinstance(image.get("sentences"), list) for image in images or ()):
+        return None
+    assert images is not None
+    splits = [str(image.get("split", "")) for image in images]
+    wanted = {"train", "restval"} if reading.split in (None, "train") else {reading.split}
+    if wanted & set(splits):
+        counts = {split: splits.count(split) for split in dict.fromkeys(splits)}
+        others = ", ".join(f"{count:,} of {split!r}" for split, count in counts.items() if split not in wanted)
+        if others:
+            reading.note(f"{file.name}: read its splits {' and '.join(sorted(wanted & set(splits)))}, not {others}")
+        images = [image for image, split in zip(images, splits, strict=True) if split in wanted]
+    rows = []
+    for image in images:
+        sentences = [each.get("raw") if isinstance(each, dict) else each for each in image["sentences"]]
+        rest = {name: value for name, value in image.items() if name not in ("sentences", "filepath", "filename")}
+        name = posixpath.join(str(image.get("filepath") or ""), str(image.get("filename") or ""))
+        rows.append({"image": name, "caption": sentences, **rest})
+    return JsonForm(rows=rows, image="image", name="Karpathy's splits")
+
+
+def _records_of_lists(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | None:
+    """What pandas writes with `orient="split"`: names of columns, and lists of values."""
+    names, data = whole.get("columns"), whole.get("data")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not isinstance(data, list):
+        return None
+    if not all(isinstance(row, list) for row in data):
+        return None
+    for place, row in enumerate(data):
+        if len(row) != len(names):
+            reading.bad(
+                f"{file} item {place + 1}", f"found {len(row)} values; expected {len(names)}: {', '.join(names)}"
+            )
+    rows = [dict(zip(names, row, strict=True)) for row in data if len(row) == len(names)]
+    return JsonForm(rows=rows, name="columns and lists of values")
+
+
+def _columns(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | None:
+    """Columns by their names: lists of equal length, or pandas' objects keyed by index."""
+    try:
+        image = find_columns(list(whole), reading.columns, "").image
+    except ManifestError:
+        return None
+    if all(isinstance(values, list) for values in whole.values()):
+        lengths = {name: len(values) for name, values in whole.items()}
+        if len(set(lengths.values())) > 1:
+            listed = ", ".join(f"{name!r} has {count}" for name, count in lengths.items())
+            raise ManifestError(f"{file}: columns of different lengths: {listed}; expected as many values in each")
+        names = list(whole)
+        rows = [dict(zip(names, values, strict=True)) for values in zip(*whole.values(), strict=True)]
+        return JsonForm(rows=rows, name="columns")
+    if all(isinstance(values, dict) for values in whole.values()) and all(
+        value is None or isinstance(value, str | int) for value in whole[image].values()
+    ):
+        keys = list(dict.fromkeys(key for values in whole.values() for key in values))
+        rows = [{name: values.get(key) for name, values in whole.items()} for key in keys]
+        return JsonForm(rows=rows, keys=keys, name="columns keyed by index")
+    return None
+
+
+def _wrapped(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | None:
+    """Rows inside an object: the only list of objects, or the only one that has images and captions."""
+    lists = {name: value for name, value in whole.items() if _are_objects(value)}
+    if not lists:
+        inner = [name for name, value in whole.items() if isinstance(value, dict | list)]
+        if len(inner) == 1 and isinstance(whole[inner[0]], dict) and whole[inner[0]] and not _may_be_image(inner[0]):
+            return _keyed(whole[inner[0]], file, reading)
+        return None
+    if any(_may_be_image(name) for name in lists):
+        return None
+    chosen = list(lists)
+    if len(chosen) > 1:
+        with_captions = [name for name in lists if _has(lists[name], reading, captions=True)]
+        chosen = with_captions or [name for name in lists if _has(lists[name], reading, captions=False)]
+    if len(chosen) > 1 and all(name.lower() in _SPLITS for name in chosen):
+        wanted = reading.split or "train"
+        chosen = [name for name in chosen if name.lower() == wanted]
+    if len(chosen) != 1:
+        raise ManifestError(
+            f"{file}: several lists of rows: {', '.join(map(repr, lists))}; expected one: put the others into files of "
+            "their own"
+        )
+    if len(lists) > 1:
+        others = ", ".join(repr(name) for name in lists if name != chosen[0])
+        reading.note(f"{file.name}: read the rows in {chosen[0]!r}, not those in {others}")
+    rows = lists[chosen[0]]
+    return JsonForm(rows=rows, listed=rows, name=f"rows in {chosen[0]!r}")
+
+
+def _has(rows: Sequence[dict[str, Any]], reading: Reading, *, captions: bool) -> bool:
+    try:
+        columns = find_columns(list(dict.fromkeys(name for row in rows for name in row)), reading.columns, "")
+    except ManifestError:
+        return False
+    return bool(columns.captions) or not captions
+
+
+def _keyed(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | None:
+    """An object keyed by path, with a caption or an object for each; or by anything, with the image in each row."""
+    own = _own_image([value for value in whole.values() if isinstance(value, dict)], reading)
+    if own is None and not any(map(_may_be_image, whole)) and not _are_there(whole, reading.image_root or file.parent):
+        return None
+    kohya = own is None and all(isinstance(value, dict) and value.keys() <= _KOHYA for value in whole.values())
+    image = own or "image"
+    rows: list[Any] = []
+    for key, value in whole.items():
+        if isinstance(value, dict):
+            row = (
+                value if own in value else {image: key, **{name: each for name, each in value.items() if name != image}}
+            )
+            rows.append(_of_kohya(row, file, reading) if kohya else row)
+        elif value is None or isinstance(value, str | list):
+            rows.append({image: key, "caption": value})
+        else:
+            rows.append(value)
+    derived = frozenset({"width", "height"}) if kohya else frozenset()
+    return JsonForm(
+        rows=rows, keys=list(whole), image=image, keyed=whole, derived=derived, name="an object keyed by path"
+    )
+
+
+def _own_image(rows: Sequence[dict[str, Any]], reading: Reading) -> str | None:
+    """The column in which rows under a key name their own image."""
+    wanted = [name.lower() for name in reading.columns.get("image") or _OWN]
+    found = {name.lower(): name for row in rows for name, value in row.items() if isinstance(value, str)}
+    return next((found[name] for name in wanted if name in found), None)
+
+
+def _may_be_image(key: str) -> bool:
+    return Path(key).suffix.lower() in IMAGE_SUFFIXES or is_remote(key) or "/" in key or "\\" in key
+
+
+def _are_there(keys: Mapping[str, Any], base: Path) -> bool:
+    """Whether a key is the name of an image's file without its suffix."""
+    try:
+        stems = {path.stem for path in base.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
+    except OSError:
+        return False
+    return not stems.isdisjoint(keys)
+
+
+def _of_kohya(row: dict[str, Any], file: Path, reading: Reading) -> dict[str, Any]:
+    """A row of kohya's `meta_cap.json`, `meta_lat.json` or metadata: tags where there is no caption; its size."""
+    row = dict(row)
+    if not row.get("caption") and row.get("tags"):
+        row["caption"] = row["tags"]
+        reading.note(f"{file.name}: where kohya's metadata has tags and no caption, the tags are the caption")
+    size = row.get("image_size")
+    if isinstance(size, list) and len(size) == 2:
+        row["width"], row["height"] = size
+    return row
+
+
+def _hashable(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | None) else repr(value)
