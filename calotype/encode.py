@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from calotype import __version__
@@ -48,7 +49,7 @@ def encode_config(
         StoreError: The store can't be written, or its disk is too small.
     """
     start = time.perf_counter()
-    key = report_key(config, version=__version__)
+    key = report_key(config, version=__version__, torch=metadata.version("torch"))  # which may resample otherwise
     if (known := _recalled(key)) is not None:
         return known.again(time.perf_counter() - start)
     import torch  # and all that: not needed where nothing has changed

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
-import re
 import struct
-from typing import Any, Final
+from typing import Final
 
 from calotype.draws import Variant
-from calotype.errors import ConfigError
+from calotype.encodings.step_identity import step_identity
 from calotype.images import ImageReader
 from calotype.transforms import ImageProgram
+from calotype.transforms.resample import resampler
 from calotype.types import Geometry
 
 __all__ = ["PictureKeys", "record_key", "scaling_key", "text_key", "unreadable_key"]
@@ -21,8 +20,6 @@ _FORMAT: Final = 1
 
 _PIXELS: Final = 1
 """Of the code from file to pixels (decode, colour management, resampling); raised when it gives other pixels."""
-
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def record_key(kind: str, *parts: str | bytes) -> bytes:
@@ -76,9 +73,9 @@ class PictureKeys:
     """
 
     def __init__(self, fingerprint: str, program: ImageProgram, reader: ImageReader) -> None:
-        recipe = [f"pixels {_PIXELS}", reader.decode, repr(tuple(reader.background)), program.interpolation]
+        recipe = [f"pixels {_PIXELS}", reader.decode, repr(tuple(reader.background)), resampler(program.interpolation)]
         recipe += [f"{name} {low!r} {high!r}" for name, (low, high) in sorted(program.color_jitter.ranges.items())]
-        recipe += [_identity(step.function) for step in program.custom]
+        recipe += [step_identity(step.function) for step in program.custom]
         recipe.append("whole" if program.whole else "")
         self._recipe = record_key("recipe", fingerprint, *recipe)
         self._drawn = bool(program.color_jitter.ranges or program.custom)
@@ -102,29 +99,3 @@ class PictureKeys:
         )
         number = b"" if variant is None or not self._drawn else variant.number.to_bytes(8, "little")
         return record_key("picture", self._recipe, content, numbers, number)
-
-
-def _identity(function: Any) -> str:
-    """What a custom step is, the same in every process: its name, its parameters and its source.
-
-    Raises:
-        ConfigError: It has no source to be told by.
-    """
-    known = getattr(function, "cache_key", None)
-    if known is not None:
-        return str(known)
-    kind = function if inspect.isroutine(function) else type(function)
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    try:
-        source = inspect.getsource(kind)
-    except (OSError, TypeError):
-        source = ""
-    if inspect.isroutine(function) and getattr(function, "__closure__", None):
-        source = ""  # what it closes over can't be seen in it
-    if not source:
-        raise ConfigError(
-            f"custom: {function!r} can't be told from another step (a closure, or code without a source), so what was "
-            "encoded with it could be met after it changed; give it an attribute `cache_key`, a text that changes "
-            "whenever its pictures do"
-        )
-    return f"{name}\n{_ADDRESS.sub('', repr(function))}\n{source}"

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from calotype.transforms.geometry import around_rotation
 from calotype.types import Geometry
 
-__all__ = ["INTERPOLATIONS", "crop_resize", "to_tensor"]
+__all__ = ["INTERPOLATIONS", "crop_resize", "resampler", "to_tensor"]
 
 INTERPOLATIONS = ("lanczos", "bicubic", "bilinear")
 """`lanczos` is Pillow's; a torch that has no uint8 Lanczos takes `bicubic` for it."""
@@ -57,11 +57,9 @@ def _scaled(start: int, length: int, original: int, decoded: int) -> tuple[int, 
 def _resize(part: npt.NDArray[np.uint8], size: tuple[int, int], interpolation: str) -> torch.Tensor:
     if part.shape[:2] == size:
         return to_tensor(part)
-    if interpolation == "lanczos" and not _torch_has_lanczos():
-        interpolation = "bicubic"
     # (1, 3, H, W) in channels-last memory: how decoders give it, and what torch's uint8 kernel is quickest with.
     source = _tensor(part).permute(2, 0, 1)[None]
-    resized = F.interpolate(source, size=size, mode=interpolation, antialias=True)
+    resized = F.interpolate(source, size=size, mode=resampler(interpolation), antialias=True)
     return resized[0].contiguous()
 
 
@@ -105,6 +103,11 @@ def _tensor(pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
     """uint8 (H, W, 3) tensor over the same memory where that is whole and ours to write to, else over a copy."""
     pixels = np.ascontiguousarray(pixels)
     return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
+
+
+def resampler(interpolation: str) -> str:
+    """What really resamples where an option says so: it differs from one torch to another, and so do the pixels."""
+    return "bicubic" if interpolation == "lanczos" and not _torch_has_lanczos() else interpolation
 
 
 @cache

@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from encoding_helpers import NAMES, copied_pipeline, frozen, make_dataset, make_folder, make_job, run
@@ -292,11 +293,12 @@ def test_custom_steps_are_told_apart(folder, tmp_path):
     other = make_job(folder, tmp_path / "store", variants=variants, img_transform=[{}, v2.GaussianBlur(3)])
     assert planned(same) == (0, 0) and planned(other) == (len(NAMES), 0)
     strength = 3
-    closure = make_job(
-        folder, tmp_path / "store", variants=variants, img_transform=[{}, lambda image: image // strength]
-    )
-    with pytest.raises(ConfigError, match="cache_key"):
-        planned(closure)
+    step = {"img_transform": [{}, lambda image: image // strength]}
+    assert planned(make_job(folder, tmp_path / "store", variants=variants, **step)) == (len(NAMES), 0)
+    drawn = np.random.default_rng()  # seeded by nobody knows what
+    step = {"img_transform": [{}, lambda image: image // int(1 + drawn.integers(3))]}
+    with pytest.raises(ConfigError, match=r"holds a Generator.*cache_key"):
+        planned(make_job(folder, tmp_path / "store", variants=variants, **step))
 
 
 def test_texts_that_are_cut_are_noted(folder, tmp_path):
