@@ -19,8 +19,9 @@ from calotype.manifest import Manifest, load_manifest
 from calotype.manifest.unused import require_captions
 from calotype.models import build_model_transform, check_model_transform, get_spec
 from calotype.pixel_cache import PixelCache
+from calotype.placeholders import PLACEHOLDER, TRIGGER_PLACEHOLDERS
 from calotype.sizing import choose_buckets, fixed_size
-from calotype.transforms import PLACEHOLDER, CaptionProgram, ImageProgram
+from calotype.transforms import CaptionProgram, ImageProgram
 from calotype.types import ModelTransform, Transform
 
 __all__ = ["is_option", "text_to_image_dataset"]
@@ -152,7 +153,7 @@ def _check_placeholders(manifest: Manifest, program: CaptionProgram, on_error: s
 
 
 def _has_placeholder(captions: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.match_substring(pc.list_flatten(captions), PLACEHOLDER)
+    return pc.match_substring_regex(pc.list_flatten(captions), TRIGGER_PLACEHOLDERS)
 
 
 def _downloads(option: str | Path | Mapping[str, Any] | None) -> Downloads | None:

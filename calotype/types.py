@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "PLACEHOLDER",
     "Batch",
     "Geometry",
     "ImageRef",
@@ -21,9 +20,6 @@ __all__ = [
     "SampleKey",
     "Transform",
 ]
-
-PLACEHOLDER = "{trigger}"
-"""What a caption or template has where the trigger belongs: so another trigger needs no new captions."""
 
 Batch = dict[str, Any]
 """What a training step gets: name → tensor with the batch in front, or (opt-in) a list of strings."""

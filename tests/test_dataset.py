@@ -69,6 +69,30 @@ def test_captions_that_wait_for_a_trigger_are_not_trained_on_without_one(tmp_pat
     assert [dataset.caption(SampleKey(i)).text for i in range(2)] == ["sks sits", "sks, a dog"]
 
 
+def test_a_trigger_hides_no_captions_that_were_not_recognised(tmp_path, photos):
+    for name in ("00.jpg", "01.jpg"):
+        (tmp_path / name).write_bytes((photos / name).read_bytes())
+    trigger = {"caption_transform": {"trigger": "sks"}}
+    assert load(tmp_path, **trigger).caption(SampleKey(0)).text == "sks", "nothing is there that was not read"
+    (tmp_path / "00.tags").write_text("1girl")
+    with pytest.raises(MissingCaptionError, match=r"none of the 2 images .* 00\.tags: .*caption_suffix=\.tags"):
+        load(tmp_path, **trigger)
+    with pytest.raises(MissingCaptionError, match="none of the 2"):
+        load(tmp_path, caption_transform={"template": "{caption}, film grain"}, on_error="skip")
+    assert load(tmp_path, missing_captions="empty", **trigger).caption(SampleKey(0)).text == "sks", "a decision"
+    assert load(tmp_path, caption_suffix=".tags", **trigger).caption(SampleKey(0)).text == "sks, 1girl"
+    (tmp_path / "01.txt").write_text("a cat")
+    assert load(tmp_path, **trigger).manifest.ledger.counts() == {"unused_captions": 1}, "some have captions: a warning"
+
+
+def test_placeholders_of_other_programs_wait_for_a_trigger_too(tmp_path, photos):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"image": str(photos / "00.jpg"), "caption": "a [Trigger] sits"}))
+    with pytest.raises(ConfigError, match=r"set caption_transform\.trigger"):
+        load(tmp_path / "rows.jsonl")
+    dataset = load(tmp_path / "rows.jsonl", caption_transform={"trigger": "sks"})
+    assert dataset.caption(SampleKey(0)).text == "a sks sits"
+
+
 def test_a_flux_sample(photos):
     dataset = load(
         photos,

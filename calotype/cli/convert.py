@@ -137,13 +137,17 @@ def _manifest(options: dict[str, Any], to: To) -> Any:
     """The source with all that it has: also pictures without captions, and (but for kohya, which could not leave
     them out when training) rejected ones."""
     from calotype.manifest import load_manifest
+    from calotype.manifest.unused import require_captions
 
     known = inspect.signature(load_manifest).parameters
     given = {name: value for name, value in options.items() if name in known}
     mapping = "column_map" if "column_map" in given else "columns"
     rejected = {} if to is To.kohya else {"rejected": None}
     given[mapping] = {**rejected, **(given.get(mapping) or {})}
-    return load_manifest(**{"missing_captions": "empty", **given})
+    manifest = load_manifest(**{"missing_captions": "empty", **given})
+    if "missing_captions" not in given:
+        require_captions(manifest)
+    return manifest
 
 
 def _reader(options: dict[str, Any]) -> ImageReader:

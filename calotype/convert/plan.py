@@ -19,8 +19,10 @@ from calotype.convert.names import is_whole_file, reference
 from calotype.errors import ConfigError
 from calotype.file_state import FileState, file_holding, file_state
 from calotype.manifest import Manifest
+from calotype.manifest.unused import unused_captions
+from calotype.placeholders import PLACEHOLDER, has_placeholder
 from calotype.progress import Show
-from calotype.types import PLACEHOLDER, ImageRef, Row, SampleKey
+from calotype.types import ImageRef, Row, SampleKey
 
 if TYPE_CHECKING:
     from calotype.transforms.caption import CaptionProgram
@@ -194,7 +196,7 @@ class _Facts:
         for number, row in enumerate(manifest, start=1):
             captions = [_baked(self._program, text) for text in row.captions]
             self.changed += sum(self._form.caption(text) != text for text in captions)
-            self.placed += sum(PLACEHOLDER in text for text in captions)
+            self.placed += sum(map(has_placeholder, captions))
             self.most = max(self.most, len(captions))
             self.sized |= row.width is not None or row.height is not None
             self.weighted |= row.weight != 1.0
@@ -228,13 +230,18 @@ def _columns(form: Form, images: Images, manifest: Manifest, facts: _Facts, name
 def _findings(
     form: Form, manifest: Manifest, names: Sequence[str], columns: Columns, facts: _Facts, images: Images
 ) -> Iterator[Finding]:
+    notes = manifest.describe()["notes"]
     if facts.changed:
+        lines = any("caption_lines=many" in note for note in notes)
         yield Finding(
             level="error",
             kind="captions_changed",
             count=facts.changed,
-            text=f"{facts.changed:,} captions hold line breaks, which {form.name} can't; they would become spaces",
+            text=f"{facts.changed:,} captions hold line breaks, which {form.name} can't; they would become spaces"
+            + ("; caption_lines=many makes each line a caption" if lines else ""),
         )
+    for sentence in (*(note for note in notes if note.startswith("split ")), *unused_captions(manifest)):
+        yield Finding(level="note", kind="not_converted", count=1, text=sentence)
     if facts.placed:
         yield Finding(
             level="note",

@@ -60,6 +60,8 @@ def verify_conversion(
     if not plan.destination.exists():
         raise MissingPathError(f"{plan.destination}: there is no such result to verify")
     options: dict[str, Any] = dict(plan.form.reading())
+    if plan.form.name != "hf":  # folders of the result may have the names of splits
+        options["split"] = "all"
     result = load_manifest(plan.destination, missing_captions="empty", columns={"rejected": None}, **options)
     places = {name: index for index, name in enumerate(result.ids.to_pylist())}
     ids = plan.manifest.ids.to_pylist()

@@ -137,7 +137,7 @@ def fill_missing_captions(table: pa.Table, where: _Where, missing: str, reading:
     if missing == "error":
         few = ", ".join(repr(ids[int(row)].as_py()) for row in lacking[:5])
         more = f" and {len(lacking) - 5:,} more" if len(lacking) > 5 else ""
-        seen = unused_captions(reading.ledger, reading.root)
+        seen = unused_captions(reading)
         reasons = {entry.reason for entry in reading.ledger}
         notes = [note for note in reading.notes if not any(reason in note for reason in reasons)]
         raise MissingCaptionError(

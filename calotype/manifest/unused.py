@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from calotype.errors import MissingCaptionError
-from calotype.ledger import Ledger
 from calotype.manifest.caption_files import CaptionFiles
 from calotype.manifest.captions import decode_text, is_text
 from calotype.manifest.listing import Listing, stem_of
@@ -115,17 +114,12 @@ def _is_text(file: Path) -> bool:
     return bool(text.strip()) and "\0" not in text
 
 
-def unused_captions(ledger: Ledger, root: Path) -> list[str]:
-    """One sentence for each reason for which something that may hold captions was not used.
-
-    Args:
-        ledger: What it was entered into.
-        root: Files in this folder are named relative to it.
-    """
+def unused_captions(found: Manifest | Reading) -> list[str]:
+    """One sentence for each reason for which something that may hold captions was not used."""
     by_reason: dict[str, list[str]] = {}
-    for entry in ledger:
+    for entry in found.ledger:
         if entry.kind in MAY_BE_CAPTIONS:
-            by_reason.setdefault(entry.reason, []).append(entry.id.removeprefix(f"{root}/"))
+            by_reason.setdefault(entry.reason, []).append(entry.id.removeprefix(f"{found.root}/"))
     return [f"{_few(where)}: {reason}" for reason, where in by_reason.items()]
 
 
@@ -168,10 +162,10 @@ def require_captions(manifest: Manifest) -> None:
     Raises:
         MissingCaptionError: Names what is there, and how to use it.
     """
-    found = unused_captions(manifest.ledger, manifest.root)
+    found = unused_captions(manifest)
     if found and not has_captions(manifest.captions):
         raise MissingCaptionError(
             f"none of the {len(manifest):,} images has a caption, and something that may hold captions is not used. "
             f"{'. '.join(found[:_FEW])}{' (more in the ledger)' if len(found) > _FEW else ''}. "
-            "missing_captions='empty' trains without them"
+            "missing_captions='empty' goes on without them"
         )

@@ -12,16 +12,33 @@ from torch import Tensor
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import text_key
 from calotype.encodings.store import EncodingStore
+from calotype.errors import ConfigError
+from calotype.placeholders import fill_placeholders, has_placeholder
 from calotype.recipes.networks import network_of, pipeline_class, pipeline_index, pipeline_source
 from calotype.recipes.options import TrainOptions
 
-__all__ = ["encode_prompts", "make_samples", "needs_empty_prompt"]
+__all__ = ["encode_prompts", "fill_prompts", "make_samples", "needs_empty_prompt"]
 
 
 def needs_empty_prompt(models: FrozenModels) -> bool:
     """Whether the pipeline guides by the difference from the empty prompt, and does not take zeros for it (SDXL)."""
     zeros = pipeline_index(models).get("force_zeros_for_empty_prompt", False)
     return network_of(models.spec).negative and not zeros
+
+
+def fill_prompts(prompts: Sequence[str], trigger: str | None) -> list[str]:
+    """The prompts with the trigger where they have `{trigger}`, as captions have it.
+
+    Raises:
+        ConfigError: A prompt has `{trigger}`, and the training has no trigger.
+    """
+    if trigger is not None:
+        return [fill_placeholders(prompt, trigger) for prompt in prompts]
+    for prompt in filter(has_placeholder, prompts):
+        raise ConfigError(
+            f"train.sample_prompts: found {prompt!r}, and there is no caption_transform.trigger to put there"
+        )
+    return list(prompts)
 
 
 def encode_prompts(

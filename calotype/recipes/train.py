@@ -32,7 +32,7 @@ from calotype.recipes.networks import load_network, load_objective, network_of
 from calotype.recipes.options import TrainOptions
 from calotype.recipes.report import Clock, Progress, TrainReport
 from calotype.recipes.run_ledger import count_notes
-from calotype.recipes.samples import encode_prompts, make_samples, needs_empty_prompt
+from calotype.recipes.samples import encode_prompts, fill_prompts, make_samples, needs_empty_prompt
 from calotype.recipes.schedule import is_due, make_schedule
 from calotype.recipes.skipped import report_skipped
 from calotype.recipes.validation import validation_loss
@@ -79,7 +79,9 @@ def train(
     # The texts of the samples come first: then the text encoders have left before the network comes.
     store = loader.dataset.store if isinstance(loader.dataset, EncodedDataset) else None
     empty = needs_empty_prompt(models)
-    wanted = [*options.sample_prompts, *([""] if empty else [])] if options.sample_prompts else []
+    dataset = loader.dataset.dataset if isinstance(loader.dataset, EncodedDataset) else loader.dataset
+    wanted = fill_prompts(options.sample_prompts, dataset.caption_program.trigger)
+    wanted += [""] if wanted and empty else []
     prompts = encode_prompts(models, wanted, store) if accelerator.is_main_process else []
     negative = prompts.pop() if prompts and empty else None
 

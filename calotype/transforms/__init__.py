@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from calotype.placeholders import PLACEHOLDER
 from calotype.transforms.buckets import Buckets
-from calotype.transforms.caption import PLACEHOLDER, CaptionDraw, CaptionProgram, Part
+from calotype.transforms.caption import CaptionDraw, CaptionProgram, Part
 from calotype.transforms.image import ImageOutcome, ImageProgram
 
 __all__ = ["PLACEHOLDER", "Buckets", "CaptionDraw", "CaptionProgram", "ImageOutcome", "ImageProgram", "Part"]

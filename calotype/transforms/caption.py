@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -14,10 +15,11 @@ import xxhash
 from calotype.components import COMPONENT, build
 from calotype.draws import Stream, Variant, generator
 from calotype.errors import ConfigError
+from calotype.placeholders import PLACEHOLDER, fill_placeholders, has_placeholder, has_trigger, other_placeholders
 from calotype.transforms.options import as_list, known_keys, plain, probability
-from calotype.types import PLACEHOLDER, SampleKey
+from calotype.types import SampleKey
 
-__all__ = ["PLACEHOLDER", "CaptionDraw", "CaptionProgram", "Part"]
+__all__ = ["CaptionDraw", "CaptionProgram", "Part"]
 
 _OPTIONS = (
     "choose",
@@ -25,6 +27,7 @@ _OPTIONS = (
     "drop",
     "drop_parts",
     "keep_parts",
+    "repeat_trigger",
     "separator",
     "shuffle_parts",
     "template",
@@ -76,10 +79,12 @@ class CaptionProgram:
         separator: Between parts. Parts are joined again with it and one space, when one was dropped or moved.
         choose: Which of several captions: `random`, `first`, `longest` (in characters, the first on a tie), or a list
             of weights by position; captions beyond the list have weight 0.
-        trigger: The word that the model is to learn. It stands wherever a caption has `{trigger}`; a caption that has
-            none gets it, without a template, in front: `trigger, caption`.
+        trigger: The word that the model is to learn. It stands wherever a caption has `{trigger}` (or `[trigger]`,
+            `<trigger>`, …); a caption that has none gets it, without a template, in front: `trigger, caption`.
         template: Text with `{caption}` and, if a trigger is set, `{trigger}` in it. Around an empty caption the spaces
             and separators that would dangle at its ends are left out.
+        repeat_trigger: Whether a caption that has the trigger already, as a whole word in whatever case, gets it once
+            more. By default it does not: the template is put around it without `{trigger}` and what separates it.
         custom: Callables str → str. One that has an argument named `rng` gets a `numpy.random.Generator` to draw from;
             one that draws from elsewhere can't be repeated.
 
@@ -98,6 +103,7 @@ class CaptionProgram:
         choose: str | Sequence[float] = "random",
         trigger: str | None = None,
         template: str | None = None,
+        repeat_trigger: bool = False,
         custom: Callable[..., str] | Sequence[Callable[..., str]] = (),
     ) -> None:
         self.drop = _rate(drop, key="drop")
@@ -112,7 +118,12 @@ class CaptionProgram:
         self.choose = _choose(choose)
         self.trigger = _text(trigger, key="trigger")
         self.template = _template(_text(template, key="template"), self.trigger)
-        self._own_template = template is not None
+        if not isinstance(repeat_trigger, bool):
+            raise ConfigError(f"repeat_trigger: found {repeat_trigger!r}; expected true or false")
+        if repeat_trigger and self.trigger is None:
+            raise ConfigError("repeat_trigger: found true and no trigger, without which it has no effect; set trigger")
+        self.repeat_trigger = repeat_trigger
+        self._bare_template = self.template if self.template is None else _without_trigger(self.template, separator)
         self.custom = _callables(custom)
 
     @classmethod
@@ -220,7 +231,7 @@ class CaptionProgram:
     ) -> CaptionDraw:
         raw = captions[choice] if captions else ""
         text, parts = self._parts(raw, rng, shuffled=shuffled)
-        placed = self.trigger is not None and PLACEHOLDER in text
+        placed = self.trigger is not None and has_placeholder(text)
         if placed:
             text = self._fill(text)
             parts = [replace(part, text=self._fill(part.text)) for part in parts]
@@ -228,12 +239,14 @@ class CaptionProgram:
             changed = _call(step, text, np.random.Generator(np.random.Philox([int(custom_draw * 2**53), position])))
             if changed != text:
                 text, parts = changed, [Part(changed, "added")]
-        if not placed or self._own_template:
-            text, parts = self._surround(text, parts)
+        template = self.template
+        if self.trigger is not None and not self.repeat_trigger and (placed or has_trigger(text, self.trigger)):
+            template = self._bare_template
+        text, parts = self._surround(template, text, parts)
         return CaptionDraw(text=text, raw=raw, choice=choice, parts=tuple(parts), dropped=False)
 
     def _fill(self, text: str) -> str:
-        return text.replace(PLACEHOLDER, self.trigger or "")
+        return text if self.trigger is None else fill_placeholders(text, self.trigger)
 
     def whole(self) -> CaptionProgram:
         """The same program with nothing dropped and nothing moved: what it makes of a caption at its longest."""
@@ -283,8 +296,7 @@ class CaptionProgram:
         glue = self.separator if self.separator[-1].isspace() else f"{self.separator} "
         return glue.join(part.text for part in shown if part.state != "dropped"), shown
 
-    def _surround(self, caption: str, parts: list[Part]) -> tuple[str, list[Part]]:
-        template = self.template
+    def _surround(self, template: str | None, caption: str, parts: list[Part]) -> tuple[str, list[Part]]:
         if template is None:
             return caption, parts
         # The pieces are joined, never formatted: captions and triggers may hold braces.
@@ -322,6 +334,12 @@ def _text(value: Any, *, key: str) -> str | None:
 def _template(template: str | None, trigger: str | None) -> str | None:
     if template is None:
         return None if trigger is None else f"{PLACEHOLDER}, {{caption}}"
+    template = fill_placeholders(template, PLACEHOLDER)
+    if others := [other for other in other_placeholders(template) if other != "{caption}"]:
+        raise ConfigError(
+            f"template: found {others[0]} of another program; expected {{caption}} where the caption stands, and "
+            "{trigger} where the trigger does"
+        )
     if template.count("{caption}") != 1:
         raise ConfigError(
             f"template: found {template!r}; expected {{caption}} in it once, such as "
@@ -332,6 +350,14 @@ def _template(template: str | None, trigger: str | None) -> str | None:
     if trigger is not None and PLACEHOLDER not in template:
         raise ConfigError(f"template: found {template!r}, without the trigger {trigger!r}; add {{trigger}} to it")
     return template
+
+
+def _without_trigger(template: str, separator: str) -> str:
+    """The template for captions that have the trigger: what would separate it from the rest goes with it."""
+    glue = re.escape(separator.strip() or separator)
+    bare = re.sub(rf"{re.escape(PLACEHOLDER)}(?:\s*(?:{glue}|[,;:]))?\s*", "", template)
+    dangling = f" \t\n{separator}"
+    return bare.strip(dangling)
 
 
 def _choose(choose: Any) -> str | tuple[float, ...]:

@@ -113,10 +113,23 @@ def test_the_configs_trigger(check):
 
 def test_the_configs_trigger_twice(check):
     captions = [*CAPTIONS[:3], *(f"Cpelletier, {text}" for text in CAPTIONS[3:])]
-    facts, found = check(captions, caption_transform={"trigger": "cpelletier", "drop": 0.5})
-    assert facts.trigger_in == 3
+    options = {"trigger": "cpelletier", "drop": 0.5}
+    facts, found = check(captions, caption_transform=options)
+    assert facts.trigger_in == 3 and not {"trigger_twice", "trigger_missing"} & set(found)
+    _, found = check(captions, caption_transform=options | {"repeat_trigger": True})
     (one,) = found["trigger_twice"]
     assert "3 of 6" in one.detail and names(one) == ["03.jpg", "04.jpg", "05.jpg"]
+
+
+def test_placeholders_of_other_programs(check):
+    captions = ["a photo of [trigger]", "<trigger> sits", "a dog, [filewords]", "[name] by the sea"]
+    _, found = check(captions, on_error="skip")
+    assert {one.level for one in found["placeholder"]} == {"error"}
+    assert [names(one) for one in found["placeholder"]] == [["02.jpg"], ["03.jpg"], ["00.jpg", "01.jpg"]]
+    facts, found = check(captions, caption_transform={"trigger": "sks"})
+    assert facts.trigger_in == 2
+    assert [names(one) for one in found["placeholder"]] == [["02.jpg"], ["03.jpg"]]
+    assert "[filewords]" in found["placeholder"][0].detail and "{trigger}" in found["placeholder"][0].advice
 
 
 def forget(text):

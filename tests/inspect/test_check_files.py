@@ -7,6 +7,7 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -34,11 +35,13 @@ def folder(photos, tmp_path) -> Path:
     return made
 
 
-def findings(path: Path, *, deep: bool = False, missing: str | None = None) -> tuple[list[Finding], set[int]]:
+def findings(
+    path: Path, *, deep: bool = False, missing: str | None = None, **options: Any
+) -> tuple[list[Finding], set[int]]:
     manifest = load_manifest(path, on_error="skip", missing_captions="empty")
     facts = scan_facts(manifest.refs(), ImageReader(), deep=deep, threads=2)
     folders = [path] if path.is_dir() else []
-    return file_findings(manifest, facts, folders=folders, missing_captions=missing)
+    return file_findings(manifest, facts, folders=folders, missing_captions=missing, **options)
 
 
 def named(found: list[Finding]) -> set[tuple[str, str, str]]:
@@ -250,3 +253,53 @@ def test_facts_of_a_url_are_not_judged_by_its_name(folder, tmp_path):
     failed = Facts(header=None, problem=("fetch_failed", "the server answered 404"))
     found, _ = file_findings(manifest, [failed], folders=[], missing_captions=None)
     assert named(found) == {("fetch_failed", "error", "https://example.com/a.png")}
+
+
+def without_captions(folder: Path) -> Path:
+    for file in folder.glob("*.txt"):
+        file.rename(file.with_suffix(".tags"))
+    return folder
+
+
+def test_captions_that_are_not_used_are_a_warning_whatever_the_config_says(folder):
+    (folder / "00.tags").write_text("1girl")
+    (folder / "captions.csv").write_text("image,text\n00.jpg,a\n")
+    for options in ({}, {"implied": True}, {"missing": "empty"}):
+        found, _ = findings(folder, **options)
+        warned = {("unused_captions", "warning", name) for name in ("00.tags", "captions.csv")}
+        assert named(found) == warned
+    assert "caption_suffix=.tags" in found[0].detail
+
+
+def test_captions_that_are_not_used_stop_training_where_no_image_has_one(folder):
+    without_captions(folder)
+    (folder / "no image.txt").write_text("x")
+    for missing, level in ((None, "error"), ("error", "error"), ("empty", "warning"), ("skip", "warning")):
+        found, _ = findings(folder, missing=missing, implied=True)
+        assert {one.level for one in found if one.kind in ("unused_captions", "caption_without_image")} == {level}
+
+
+def test_caption_files_of_several_lines_are_a_warning_until_it_is_said_what_they_are(folder):
+    (folder / "00.txt").write_text("1girl, sks\nsks by a window\n")
+    rows = [json.dumps({"file_name": "01.jpg", "text": "two\nlines"})]
+    (folder / "metadata.jsonl").write_text("\n".join(rows))
+    found, _ = findings(folder)
+    assert named(found) == {("several_lines", "warning", "00.jpg")} and "2 lines" in found[0].detail
+    assert findings(folder, caption_lines="one") == ([], set())
+
+
+def test_an_empty_caption_file_is_seen_in_upper_case_too(folder):
+    (folder / "00.txt").unlink()
+    (folder / "00.TXT").write_text(" ")
+    found, rows = findings(folder)
+    assert rows == {0} and only(found, "empty_caption").where == "00.jpg"
+
+
+def test_images_in_none_of_the_splits_are_named(folder):
+    for split, numbers in (("train", (0, 1)), ("test", (2,))):
+        (folder / split).mkdir()
+        for number in numbers:
+            for suffix in ("jpg", "txt"):
+                (folder / f"{number:02d}.{suffix}").rename(folder / split / f"{number:02d}.{suffix}")
+    found, _ = findings(folder)
+    assert ("no_split", "warning", "03.jpg") in named(found)

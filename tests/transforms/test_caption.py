@@ -181,7 +181,12 @@ def test_choose(choose, shares):
         ({"template": "{caption}, film grain"}, "", "film grain"),
         ({"template": "painting: {caption}."}, "{caption} {trigger}", "painting: {caption} {trigger}."),
         ({"trigger": "sks", "template": "{trigger} and {trigger}: {caption}"}, " x ", "sks and sks:  x "),
-        ({"trigger": "sks", "template": "art: {trigger}, {caption}"}, "{trigger} sits", "art: sks, sks sits"),
+        ({"trigger": "sks", "template": "art: {trigger}, {caption}"}, "{trigger} sits", "art: sks sits"),
+        (
+            {"trigger": "sks", "template": "art: {trigger}, {caption}", "repeat_trigger": True},
+            "{trigger} sits",
+            "art: sks, sks sits",
+        ),
     ],
 )
 def test_trigger_and_template(options, caption, expected):
@@ -189,6 +194,39 @@ def test_trigger_and_template(options, caption, expected):
     assert draw.text == expected
     assert draw.raw == caption
     assert any(part.state == "added" for part in draw.parts)
+
+
+@pytest.mark.parametrize(
+    ("caption", "options", "expected"),
+    [
+        ("ohwx man at a desk", {}, "ohwx man at a desk"),
+        ("a man, OHWX, at a desk", {}, "a man, OHWX, at a desk"),
+        ("ohwxy at a desk", {}, "ohwx, ohwxy at a desk"),
+        ("a man-ohwx", {"repeat_trigger": True}, "ohwx, a man-ohwx"),
+        ("ohwx at a desk", {"template": "a photo of {trigger}, {caption}"}, "a photo of ohwx at a desk"),
+        ("ohwx at a desk", {"template": "{trigger} photo, {caption}, 35mm"}, "photo, ohwx at a desk, 35mm"),
+        ("ohwx at a desk", {"template": "{caption}, {trigger}"}, "ohwx at a desk"),
+        ("ohwx. At a desk", {"separator": ".", "template": "{trigger}. {caption}"}, "ohwx. At a desk"),
+    ],
+)
+def test_a_caption_that_has_the_trigger_gets_it_once(caption, options, expected):
+    made = program(trigger="ohwx", **options)
+    assert made([caption], KEY, 0) == expected
+    assert set(made.outcomes([caption], variants=1)) == {expected}
+
+
+def test_a_part_that_held_the_trigger_may_be_dropped_and_the_trigger_is_there():
+    texts = {draw.text for draw in draws(program(trigger="ohwx", drop_parts=0.5), ["a man, ohwx, desk"])}
+    assert all(text.count("ohwx") == 1 for text in texts) and "ohwx, a man" in texts
+
+
+@pytest.mark.parametrize(
+    "written", ["[trigger]", "[Trigger]", "<trigger>", "{{trigger}}", "{TRIGGER}", "[trigger_word]", "{trigger word}"]
+)
+def test_other_programs_placeholders_for_the_trigger_are_ours(written):
+    assert program(trigger="ohwx")([f"a photo of {written} at a desk"], KEY, 0) == "a photo of ohwx at a desk"
+    assert program()([f"a photo of {written}"], KEY, 0) == f"a photo of {written}"
+    assert program(trigger="ohwx", template=f"{written}: {{caption}}")(["a"], KEY, 0) == "ohwx: a"
 
 
 def test_added_parts_stand_where_they_are_read():
@@ -283,6 +321,12 @@ def test_a_callable_must_give_a_text():
             r"template: found .*; expected \{caption\} in it once",
         ),
         ({"template": "{caption} {caption}"}, r"template: found .*; expected \{caption\} in it once"),
+        (
+            {"template": "a photo of [name], {caption}", "trigger": "sks"},
+            r"template: found \[name\] of another program",
+        ),
+        ({"repeat_trigger": True}, "repeat_trigger: found true and no trigger"),
+        ({"repeat_trigger": "yes", "trigger": "sks"}, "repeat_trigger: found 'yes'"),
         ({"template": "{trigger}, {caption}"}, r"template: found .* and no trigger; set trigger"),
         ({"template": "{caption}", "trigger": "sks"}, r"without the trigger 'sks'; add \{trigger\}"),
         ({"custom": ["upper"]}, r"custom: found 'upper'; expected a callable"),

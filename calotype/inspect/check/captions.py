@@ -13,7 +13,7 @@ from calotype.inspect.check.report import CaptionFacts, Finding, finding
 from calotype.inspect.check.tokens import longest_texts
 from calotype.inspect.check.wording import odd_characters, opener, refusal
 from calotype.models import Tokenizer, TokenTransform
-from calotype.transforms import PLACEHOLDER
+from calotype.placeholders import PLACEHOLDER, has_placeholder, has_trigger, other_placeholders, trigger_count
 
 __all__ = ["caption_findings", "likely_trigger"]
 
@@ -69,6 +69,7 @@ def caption_findings(
         )
     findings += _repeated(rows, ids)
     findings += _wording(rows, ids)
+    findings += _placeholders(rows, ids)
     trigger, count, about_trigger = _trigger(dataset, rows, ids)
     findings += about_trigger
     if not texts:
@@ -122,6 +123,22 @@ def _wording(rows: Sequence[Sequence[str]], ids: Sequence[str]) -> Iterator[Find
                 yield finding("odd_characters", ids[row], "; ".join(odd))
 
 
+def _placeholders(rows: Sequence[Sequence[str]], ids: Sequence[str]) -> Iterator[Finding]:
+    """Placeholders of other programs, which a model would learn as they stand."""
+    holders: dict[str, list[int]] = {}
+    for row, captions in enumerate(rows):
+        for placeholder in dict.fromkeys(found for text in captions for found in other_placeholders(text)):
+            holders.setdefault(placeholder, []).append(row)
+    for placeholder, owners in holders.items():
+        yield finding(
+            "placeholder",
+            "",
+            f"{len(owners):,} of {len(rows):,} images have captions with {placeholder}, another program's placeholder",
+            advice=f"write {PLACEHOLDER} where the trigger belongs, or what {placeholder} stands for",
+            others=tuple(ids[row] for row in owners),
+        )
+
+
 def _trigger(
     dataset: TextToImageDataset, rows: Sequence[Sequence[str]], ids: Sequence[str]
 ) -> tuple[str | None, int, list[Finding]]:
@@ -132,7 +149,7 @@ def _trigger(
         holders = [row for row, captions in enumerate(rows) if any(_holds(text, trigger) for text in captions)]
         found = list(_set_trigger(dataset, program.trigger, rows, ids))
         return program.trigger, len(holders), found
-    if waiting := [row for row, captions in enumerate(rows) if any(PLACEHOLDER in text for text in captions)]:
+    if waiting := [row for row, captions in enumerate(rows) if any(map(has_placeholder, captions))]:
         detail = f"{len(waiting):,} of {len(rows):,} images have captions with {PLACEHOLDER}, and no trigger is set"
         return None, 0, [finding("placeholder", "", detail, others=tuple(ids[row] for row in waiting))]
     word = likely_trigger(rows, _clip(dataset))
@@ -140,7 +157,7 @@ def _trigger(
         if len(rows) > _SMALL or program.template or program.custom:
             return None, 0, []
         return None, 0, [finding("no_trigger", "", "no rare word is in most of the captions")]
-    without = [row for row, captions in enumerate(rows) if not all(_has(text, word) for text in captions)]
+    without = [row for row, captions in enumerate(rows) if not all(has_trigger(text, word) for text in captions)]
     if not without:
         return word, len(rows), []
     detail = f"{word!r} is in the captions of {len(rows) - len(without):,} of {len(rows):,} images"
@@ -153,8 +170,8 @@ def _set_trigger(
 ) -> Iterator[Finding]:
     """A trigger that the config sets stands in every final text, unless something takes it out: once, not twice."""
     texts = longest_texts(dataset)
-    lost = sorted({row for text, owners in texts.items() if trigger not in text for row in owners})
-    twice = sorted({row for text, owners in texts.items() if _count(text, trigger) > 1 for row in owners})
+    lost = sorted({row for text, owners in texts.items() if not has_trigger(text, trigger) for row in owners})
+    twice = sorted({row for text, owners in texts.items() if trigger_count(text, trigger) > 1 for row in owners})
     if lost:
         yield finding(
             "trigger_missing",
@@ -167,7 +184,7 @@ def _set_trigger(
         yield finding(
             "trigger_twice",
             "",
-            f"the config puts {trigger!r} into every caption; {len(twice):,} of {len(rows):,} images have it already",
+            f"{trigger!r} comes more than once in the text of {len(twice):,} of {len(rows):,} images",
             others=tuple(ids[row] for row in twice),
         )
 
@@ -222,16 +239,7 @@ def _clip(dataset: TextToImageDataset) -> Tokenizer | None:
 
 
 def _holds(text: str, trigger: str) -> bool:
-    return PLACEHOLDER in text or _has(text, trigger)
-
-
-def _has(text: str, trigger: str) -> bool:
-    return _count(text, trigger) > 0
-
-
-def _count(text: str, trigger: str) -> int:
-    """As whole words, whatever the case."""
-    return len(re.findall(rf"(?<!\w){re.escape(trigger)}(?!\w)", text, re.IGNORECASE))
+    return has_placeholder(text) or has_trigger(text, trigger)
 
 
 def _short(text: str) -> str:
