@@ -146,7 +146,7 @@ class OnTheFlyDataset(EncodedDataset):
     def _encode(self, keys: Sequence[SampleKey], images: torch.Tensor) -> None:
         """Makes what is missing of a batch."""
         assert self._models is not None
-        if self._writer is None:
+        if self._writer is None or self._writer.forked:
             self._writer = self.store.writer()
         scaling = scaling_key(self.addresses.fingerprints.picture)
         if self.store.find([scaling])[0] < 0:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -75,6 +76,12 @@ class ShardWriter:
         self._shard: _OpenShard | None = None
         self._closed = False
         self._lock = threading.Lock()
+        self._owner = os.getpid()
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a fork of the one whose writer it is, and has to take one of its own."""
+        return os.getpid() != self._owner
 
     def put(
         self,
@@ -95,6 +102,11 @@ class ShardWriter:
             StoreError: The disk is full, the folder can't be written, or something here can't be a record. The store is
                 as it was before, and the writer goes on.
         """
+        if self.forked:
+            raise StoreError(
+                f"{self._folder}: this writer belongs to process {self._owner}, and process {os.getpid()} is a fork of "
+                "it: take another from the store"
+            )
         keys = as_keys(keys)
         batches = [_stacked(kind, keys, records)] if isinstance(records, Mapping) else _grouped(kind, keys, records)
         if not len(keys):
@@ -116,6 +128,8 @@ class ShardWriter:
         Raises:
             StoreError: It can't be flushed; what the disk did take is found by the store's next writer.
         """
+        if self.forked:  # the shard is the other process's to finish
+            return
         with self._lock:
             self._closed = True
             if self._shard is not None:
@@ -250,6 +264,11 @@ class _OpenShard:
             hidden.unlink(missing_ok=True)
             os.close(self._fd)
             raise
+        _open_shards.add(self)
+
+    def let_go(self) -> None:
+        """Closes the file in a fork of the process that writes it: the lock is to end with that process."""
+        os.close(self._fd)
 
     @property
     def room(self) -> int:
@@ -313,4 +332,17 @@ class _OpenShard:
             sync_folder(self.path.parent)
             return 1
         finally:
+            _open_shards.discard(self)
             os.close(self._fd)
+
+
+_open_shards: weakref.WeakSet[_OpenShard] = weakref.WeakSet()
+
+
+def _let_go_of_all() -> None:
+    for shard in list(_open_shards):
+        shard.let_go()
+    _open_shards.clear()
+
+
+os.register_at_fork(after_in_child=_let_go_of_all)

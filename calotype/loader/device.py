@@ -28,7 +28,7 @@ class DeviceCopier:
             delivered = source.next()
             if self._device.type != "cpu":
                 batch = {k: v.to(self._device) if _is_tensor(v) else v for k, v in delivered.batch.items()}
-                delivered = Delivered(batch, delivered.notes)
+                delivered = delivered._replace(batch=batch)
             return delivered
         delivered, done = self._staged or self._copy(source)
         self._staged = None
@@ -60,7 +60,7 @@ class DeviceCopier:
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(self._stream)
         done.synchronize()  # the slot may be written again once its views are gone, so the copy has to be over
-        return Delivered(batch, on_host.notes), done
+        return on_host._replace(batch=batch), done
 
 
 def _is_tensor(value: object) -> bool:

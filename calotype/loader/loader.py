@@ -190,6 +190,12 @@ class Loader:
                 if not isinstance(source, ThreadSource):
                     self.close()
                 raise
+            if delivered.at != (self._cursor.epoch, step):
+                self.close()
+                raise LoaderError(
+                    f"the batch of epoch {delivered.at[0]}, step {delivered.at[1]} came where that of epoch "
+                    f"{self._cursor.epoch}, step {step} was expected: another process takes this loader's batches"
+                )
             last = step + 1 == len(epoch)
             after = Cursor(epoch=self._cursor.epoch, step=step + 1, history=self._cursor.history)
             self.given = self._cursor

@@ -25,6 +25,8 @@ Remainder = Literal["short", "repeat", "drop"]
 _LEFT_OUT = -1
 _STAND_INS = 8
 """Tried for a sample before giving up: so many bad pictures in a row are no accident."""
+_STAND_IN_REPEAT = 1_000_000
+"""`SampleKey.repeat` of stand-ins, from here on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,34 +197,40 @@ class EpochPlan:
         mine = place + self._plan.rank * size + np.arange(size)
         return self._keys(bucket, mine)
 
-    def spare(self, step: int, attempt: int) -> SampleKey:
-        """What stands in for a sample of this step that can't be read: the next ones of its bucket, then of others.
-
-        Args:
-            step: The step the sample belongs to.
-            attempt: 0 for the first stand-in, 1 for the next one if that can't be read either, and so on.
-        """
-        bucket, place, size, _ = self._at(step)
-        count = int(self.counts[bucket])
-        repeat = 1_000_000 + attempt  # a draw of its own: this row may come in its own place as well
-        if attempt < count - size:
-            (key,) = self._keys(bucket, np.array([(place + self._world_size * size + attempt) % count]))
-        else:
-            total = len(self._entries.rows)
-            row = int(self._entries.rows[(int(self._entries.starts[bucket]) + count + attempt) % total])
-            key = SampleKey(row, self._epoch, self._plan.sizes[bucket], self._plan.seed)
-        return key._replace(repeat=repeat)
-
     def stand_ins(self, step: int, place: int) -> Iterator[SampleKey]:
-        """What is tried, one after the other, for a sample of this step that can't be read; no two places share any.
+        """What is tried, one after the other, for a sample of this step that can't be read.
+
+        The next samples of its bucket, then those of other buckets: none of a row that is in the step, and no two
+        places of the step's batches, of whatever rank, share any. Only where there are no more such rows, a row of the
+        step comes twice. All of it follows from the plan, so that a resumed run shows the same.
 
         Args:
             step: The step the sample belongs to.
             place: Its place in this rank's batch.
         """
-        _, _, size, _ = self._at(step)
+        bucket, _, size, _ = self._at(step)
+        together = self._world_size * size
+        mine = self._plan.rank * size + place
+        inside, outside = self._stand_ins(step)
         for attempt in range(_STAND_INS):
-            yield self.spare(step, attempt * size + place)
+            number = attempt * together + mine
+            row = outside[number] if number < len(outside) else inside[(mine + 1 + attempt) % len(inside)]
+            # A draw of its own: this row may come in its own place as well.
+            repeat = _STAND_IN_REPEAT + number
+            yield SampleKey(int(row), self._epoch, self._plan.sizes[bucket], self._plan.seed, repeat)
+
+    def _stand_ins(self, step: int) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
+        """The rows of a step, of all ranks; and the rows outside it in the order in which they are taken."""
+        bucket, place, size, count = self._at(step)
+        together, rows = self._world_size * size, self._entries.rows
+        most = _STAND_INS * together
+        inside = rows[self._entries_at(bucket, (place + np.arange(together)) % count)]
+        after = self._entries_at(bucket, (place + together + np.arange(min(most, max(0, count - together)))) % count)
+        others = (self._entries.starts[bucket + 1] + np.arange(min(most, len(rows) - count))) % len(rows)
+        found = rows[np.concatenate([after, others])]
+        _, first = np.unique(found, return_index=True)  # a row may have several entries
+        found = found[np.sort(first)]
+        return inside, found[~np.isin(found, inside)]
 
     def remainders(self) -> list[LedgerEntry]:
         """What is left out or comes twice because it does not fill a step, by row number."""

@@ -68,6 +68,8 @@ class Ready(NamedTuple):
     """A batch is in a slot."""
 
     generation: int
+    at: tuple[int, int]
+    """(epoch, step)"""
     slot: int
     fresh: int
     """Bytes of the slot's memory when it is new to the trainer, else 0."""
@@ -234,6 +236,7 @@ class _Server:
         small = {key: value.numpy() for key, value in made.rest.items() if isinstance(value, torch.Tensor)}
         ready = Ready(
             generation=generation,
+            at=made.at,
             slot=slot.number,
             fresh=slot.size if slot.fresh else 0,
             places=slot.places if slot.moved else None,

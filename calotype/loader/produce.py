@@ -23,6 +23,8 @@ OnError = Literal["replace", "raise"]
 
 _AT_ONCE = 64
 """Samples, at least, that are described one after the other."""
+_NOWHERE = (-1, -1)
+"""Where a step is that could not be begun."""
 
 
 class Preparable(Protocol):
@@ -48,6 +50,8 @@ class Preparable(Protocol):
 class Made(NamedTuple):
     """A finished batch, not yet on the device."""
 
+    at: tuple[int, int]
+    """(epoch, step)"""
     memory: Memory
     tensors: dict[str, torch.Tensor]
     rest: Batch
@@ -58,6 +62,7 @@ class _Step(NamedTuple):
     """A batch of the plan."""
 
     plan: EpochPlan
+    epoch: int
     number: int
     keys: list[SampleKey]
     dataset: Preparable
@@ -73,8 +78,15 @@ Share = Callable[[], None]
 class _Job:
     """A step that was begun."""
 
-    def __init__(self, memory: Memory, builder: BatchBuilder, shares: int, error: BaseException | None = None) -> None:
-        self.memory, self.builder = memory, builder
+    def __init__(
+        self,
+        at: tuple[int, int],
+        memory: Memory,
+        builder: BatchBuilder,
+        shares: int,
+        error: BaseException | None = None,
+    ) -> None:
+        self.at, self.memory, self.builder = at, memory, builder
         self.notes: list[list[LedgerEntry]] = [[] for _ in range(shares)]
         self.error = error
         self.left = shares
@@ -146,7 +158,7 @@ class Producer:
             if step.read is not None:
                 step.read[0].attach(memory)
         except Exception as error:
-            self._jobs.append(_Job(memory, BatchBuilder(0), 0, error))
+            self._jobs.append(_Job(_NOWHERE, memory, BatchBuilder(0), 0, error))
             if self._on_ready is not None:
                 self._on_ready()
             return []
@@ -160,7 +172,7 @@ class Producer:
             builder = BatchBuilder(len(step.keys), memory)
             places = list(enumerate(step.keys))
             works = [partial(self._make, builder, step, places[start : start + size]) for start in starts]
-        job = _Job(memory, builder, len(works))
+        job = _Job((step.epoch, step.number), memory, builder, len(works))
         self._jobs.append(job)
         return [partial(self._do, job, number, work) for number, work in enumerate(works)]
 
@@ -196,7 +208,7 @@ class Producer:
                     return  # those before come first; it comes again when its turn has come
                 raise
             read = None if self._finish else _only_read(dataset, keys)
-            self._described.append(_Step(plan, cursor.step, keys, dataset, read))
+            self._described.append(_Step(plan, cursor.epoch, cursor.step, keys, dataset, read))
             samples += len(keys)
             if cursor.step + 1 < len(plan):
                 self._cursor = Cursor(epoch=cursor.epoch, step=cursor.step + 1, history=cursor.history)
@@ -220,7 +232,7 @@ class Producer:
             raise job.error  # the step stays, for `seek` to give its memory back
         tensors, rest = job.builder.finish()
         self._jobs.popleft()
-        return Made(job.memory, tensors, rest, [note for notes in job.notes for note in notes])
+        return Made(job.at, job.memory, tensors, rest, [note for notes in job.notes for note in notes])
 
     def _plan_of(self, cursor: Cursor) -> EpochPlan:
         start = Cursor(epoch=cursor.epoch, history=cursor.history)

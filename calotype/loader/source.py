@@ -39,12 +39,14 @@ _SMALL = 1 << 16
 class Delivered(NamedTuple):
     """A batch in this process's memory."""
 
+    at: tuple[int, int]
+    """(epoch, step)"""
     batch: Batch
     notes: list[LedgerEntry]
 
 
 class Source(Protocol):
-    """A stream of batches that can be moved."""
+    """A stream of batches that can be moved. It belongs to one process: in a fork of that, what moves it raises."""
 
     def seek(self, cursor: Cursor) -> None:
         """The next batch is to be `cursor`'s."""
@@ -74,15 +76,18 @@ class ThreadSource:
         )
         self._threads = ThreadPoolExecutor(setup.threads, thread_name_prefix="calotype")
         self._ahead = setup.prefetch
+        self._owner = os.getpid()
 
     def seek(self, cursor: Cursor) -> None:
+        _check_owner(self._owner)
         self._producer.seek(cursor)
 
     def next(self) -> Delivered:
+        _check_owner(self._owner)
         self._fill()
         made = self._producer.take()
         self._fill()
-        return Delivered(made.tensors | made.rest, made.notes)
+        return Delivered(made.at, made.tensors | made.rest, made.notes)
 
     def ready(self) -> bool:
         return self._producer.ready()
@@ -91,7 +96,8 @@ class ThreadSource:
         pass
 
     def close(self) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        if os.getpid() == self._owner:  # a fork has none of the threads
+            self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _fill(self) -> None:
         while len(self._producer) < self._ahead:
@@ -123,6 +129,8 @@ class ProcessSource:
         self._places: dict[int, dict[str, Place]] = {}
         self._leased: dict[int, weakref.ref[object]] = {}
         self._generation = 0
+        self._owner = os.getpid()
+        _sources.add(self)
         try:
             payload = cloudpickle.dumps(setup)
         except Exception as error:
@@ -153,7 +161,7 @@ class ProcessSource:
             if message.places is not None:
                 self._places[message.slot] = message.places
             if message.generation == self._generation:
-                return Delivered(self._lease(message), message.notes)
+                return Delivered(message.at, self._lease(message), message.notes)
             self._released.append(message.slot)
 
     def ready(self) -> bool:
@@ -167,6 +175,12 @@ class ProcessSource:
 
     def close(self) -> None:
         self._close()
+
+    def disown(self) -> None:
+        """Lets go of the loader process in a fork of the trainer's: it stays the trainer's, and hears nothing of it."""
+        self._close.detach()
+        self._connection.close()
+        self._process.poll()  # no child of this process, so there is nothing to wait for
 
     def _map(self, message: Ready) -> None:
         fd = self._guard(lambda: recv_handle(self._connection))
@@ -197,6 +211,7 @@ class ProcessSource:
 
     def _guard(self, talk: Callable[[], _T]) -> _T:
         """Talks to the process; when it is gone, says so instead of hanging or raising something unheard of."""
+        _check_owner(self._owner)
         try:
             return talk()
         except (EOFError, ConnectionError, BrokenPipeError, OSError) as error:
@@ -211,6 +226,27 @@ class ProcessSource:
                 f"the loader process died ({how}){hint}. Its last words, if any, are on standard error. "
                 "state_dict() still holds the position: a new Loader resumes from there"
             ) from error
+
+
+_sources: weakref.WeakSet[ProcessSource] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    for source in list(_sources):
+        source.disown()
+    _sources.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_all)
+
+
+def _check_owner(owner: int) -> None:
+    if os.getpid() != owner:
+        raise LoaderError(
+            f"this loader gives its batches to process {owner}, and process {os.getpid()} is a fork of it: make a "
+            "Loader of its own in the forked process, or fork before the first batch"
+        )
 
 
 def _note(released: deque[int], slot: int, _: object) -> None:

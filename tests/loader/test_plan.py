@@ -138,9 +138,31 @@ def test_stand_ins_fit_the_step_and_never_end():
     epoch = plan.epoch(0)
     for step in range(len(epoch)):
         wanted = epoch[step]
-        spares = [epoch.spare(step, attempt) for attempt in range(6)]
-        assert {spare.size for spare in spares} == {wanted[0].size}
-        assert all((spare.index, spare.repeat) not in {(k.index, k.repeat) for k in wanted} for spare in spares)
+        for place, key in enumerate(wanted):
+            tried = list(epoch.stand_ins(step, place))
+            assert len(tried) == 8 and {one.size for one in tried} == {key.size}
+            assert len({one.repeat for one in tried} | {key.repeat for key in wanted}) == 8 + len(
+                {k.repeat for k in wanted}
+            )
+            assert {one.index for one in tried} - {key.index}  # not its own row alone, which can't be read
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("remainder", ["short", "repeat", "drop"])
+@pytest.mark.parametrize(("world_size", "batch_size"), [(1, 4), (2, 3), (4, 2)])
+def test_no_two_places_of_a_step_share_a_stand_in_on_any_rank(world_size, batch_size, remainder, weighted):
+    assigned = buckets(n=400)
+    options = {"remainder": remainder, "weights": np.where(np.arange(400) % 3, 1.0, 2.0) if weighted else None}
+    epochs = [plan.epoch(1) for plan in plans(world_size, batch_size, assigned=assigned, **options)]
+    for step in range(len(epochs[0])):
+        shown = {key.index for epoch in epochs for key in epoch[step]}
+        tried = [
+            one.index for epoch in epochs for place in range(len(epoch[step])) for one in epoch.stand_ins(step, place)
+        ]
+        assert len(set(tried)) == len(tried) and not shown & set(tried)
+        first = [next(epoch.stand_ins(step, 0)).index for epoch in epochs]
+        size = epochs[0][step][0].size  # of the bucket, as long as it has rows outside the step
+        assert all(SIZES[assigned[index]] == size for index in first)
 
 
 @pytest.mark.parametrize(
