@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 import importlib
+import re
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from calotype.encodings.files import sync_folder
 from calotype.encodings.frozen import FrozenModels
 from calotype.errors import ConfigError, MissingDependencyError
+from calotype.models.spec import ModelSpec
 from calotype.recipes.checkpoint import flush_files
-from calotype.recipes.networks import Network, network_of, pipeline_class
+from calotype.recipes.kohya import Adapter, places
+from calotype.recipes.lora_file import write_lora
+from calotype.recipes.networks import network_of
 from calotype.recipes.options import TrainOptions
 
-__all__ = ["LORA_FILE", "make_trainable", "publish_result", "save_result", "trained"]
+__all__ = ["LORA_FILE", "left_out", "make_trainable", "publish_result", "save_result", "trained"]
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """What `load_lora_weights(folder)` looks for."""
 
+_BLOCKS: Final = re.compile(r"(.*\.)?(attentions|transformer_blocks|single_transformer_blocks)\.\d+\.(?!norm)")
+"""The names of what is in a block, its modulation left out."""
 
-def make_trainable(weights: Any, network: Network, options: TrainOptions, *, seed: int) -> None:
+
+def make_trainable(weights: Any, spec: ModelSpec, options: TrainOptions, *, seed: int) -> None:
     """Freezes what is not trained, adds adapters where they are; what is trained is float32 from here on.
 
     Args:
         weights: The network as it was loaded.
-        network: Its row.
+        spec: The model.
         options: `method`, and the adapters'.
         seed: Of the adapters' beginning. No global generator is left changed.
 
     Raises:
-        ConfigError: No layer's name ends as `lora_targets` says.
+        ConfigError: No layer's name ends as `lora_targets` says, or one has no name in the file's layout.
         MissingDependencyError: peft is not installed.
     """
     if options.gradient_checkpointing:
@@ -42,7 +48,10 @@ def make_trainable(weights: Any, network: Network, options: TrainOptions, *, see
         weights.requires_grad_(True).float()
         return
     weights.requires_grad_(False)
+    network = network_of(spec)
     targets = list(options.lora_targets or network.lora_targets)
+    if options.lora_targets == "all":
+        targets = _of_blocks(weights)
     config = _peft().LoraConfig(
         r=options.lora_rank,
         lora_alpha=options.lora_rank if options.lora_alpha is None else options.lora_alpha,
@@ -60,6 +69,8 @@ def make_trainable(weights: Any, network: Network, options: TrainOptions, *, see
             ) from error
     for parameter in trained(weights).values():
         parameter.data = parameter.data.float()
+    if (options.lora_format or network.lora_format) == "kohya":
+        places(_adapted(weights), weights, family=spec.family)
 
 
 def trained(weights: Any) -> dict[str, torch.nn.Parameter]:
@@ -67,25 +78,44 @@ def trained(weights: Any) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in weights.named_parameters() if parameter.requires_grad}
 
 
-def save_result(weights: Any, models: FrozenModels, options: TrainOptions, folder: Path) -> Path:
-    """Writes what was trained as diffusers loads it; returns the file (LoRA) or the folder (`full`).
+def left_out(weights: Any) -> str | None:
+    """What is said of the linear layers in the network's blocks that have no adapter; None where all have one."""
+    adapted = _adapted(weights)
+    rest = [name for name in _of_blocks(weights) if name not in adapted]
+    if not rest:
+        return None
+    endings = sorted({re.sub(r"^.*\.\d+\.(?=[a-z])", "", name) for name in rest})
+    return (
+        f"note: the LoRA is on {len(adapted)} layers, as in diffusers' script; {len(rest)} more linear layers of the "
+        f"blocks are left out ({', '.join(endings)}): lora_targets: all has them"
+    )
 
-    A LoRA is `pytorch_lora_weights.safetensors`, for `pipe.load_lora_weights(folder)`; a whole network is the folder
-    `transformer` or `unet`, for `from_pretrained(…, subfolder="transformer")`.
+
+def save_result(weights: Any, models: FrozenModels, options: TrainOptions, folder: Path) -> Path:
+    """Writes what was trained; returns the file (LoRA) or the folder (`full`).
+
+    A LoRA is `pytorch_lora_weights.safetensors`, for `pipe.load_lora_weights(folder)` and, in the layout that most
+    programs read for the family, others (see `lora_file`); a whole network is the folder `transformer` or `unet`, for
+    `from_pretrained(…, subfolder="transformer")`.
     """
     component = network_of(models.spec).component
     if options.method == "full":
         weights.save_pretrained(folder / component)
         return folder / component
-    layers = _peft().get_peft_model_state_dict(weights)
-    if component == "unet":  # as diffusers' own scripts name them, and so what other programs read
-        layers = importlib.import_module("diffusers.utils").convert_state_dict_to_diffusers(layers)
+    config = weights.peft_config["default"]
+    layers = {name: value.detach().cpu() for name, value in _peft().get_peft_model_state_dict(weights).items()}
+    strength = config.lora_alpha / config.r
     adapters = {
-        f"{component}_lora_layers": layers,
-        f"{component}_lora_adapter_metadata": _metadata(weights.peft_config["default"].to_dict()),
+        name.removesuffix(".lora_A.weight"): Adapter(
+            down.contiguous(), (layers[name.replace("lora_A", "lora_B")] * strength).contiguous()
+        )
+        for name, down in layers.items()
+        if name.endswith(".lora_A.weight")
     }
-    pipeline_class(models).save_lora_weights(folder, weight_name=LORA_FILE, **adapters)
-    return folder / LORA_FILE
+    file = folder / LORA_FILE
+    described = config.to_dict() | {"lora_alpha": config.r}
+    write_lora(file, adapters, weights, models.spec, described, format=options.lora_format, title=_title(options))
+    return file
 
 
 def publish_result(weights: Any, models: FrozenModels, options: TrainOptions, folder: Path) -> Path:
@@ -102,13 +132,26 @@ def publish_result(weights: Any, models: FrozenModels, options: TrainOptions, fo
     return target
 
 
-def _metadata(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The description by peft of the adapters, without which a loader would take alpha for the rank."""
-    return {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+def _adapted(weights: Any) -> set[str]:
+    """The layers that have an adapter."""
+    return {name.partition(".lora_A.")[0] for name in trained(weights) if ".lora_A." in name}
+
+
+def _title(options: TrainOptions) -> str:
+    return Path(options.output_dir).expanduser().absolute().name
+
+
+def _of_blocks(weights: Any) -> list[str]:
+    """The linear layers (and convolutions of 1 × 1) of attention and feed-forward in the network's blocks."""
+    return [
+        name.removesuffix(".base_layer")
+        for name, layer in weights.named_modules()
+        if _BLOCKS.match(name) and ".lora_" not in name and _adaptable(layer)
+    ]
 
 
 def _adaptable(layer: torch.nn.Module) -> bool:
-    return isinstance(layer, torch.nn.Linear)
+    return isinstance(layer, torch.nn.Linear) or (isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (1, 1))
 
 
 def _peft() -> Any:

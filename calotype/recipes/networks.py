@@ -46,6 +46,8 @@ class Network:
     """Calls the network."""
     lora_targets: tuple[str, ...]
     """Endings of the names of the layers that diffusers' DreamBooth LoRA script for the family adapts."""
+    lora_format: str = "diffusers"
+    """The layout of a LoRA file that most programs read for the family; docs/train.md lists them."""
     component: str = "transformer"
     """What the pipeline calls it."""
     objective: type[Objective] = FlowMatching
@@ -142,12 +144,20 @@ _NETWORKS: Final = {
     "sdxl": Network(
         predict=predict_sdxl,
         lora_targets=_UNET,
+        lora_format="kohya",
         component="unet",
         objective=Denoising,
         conditioning=("original_size", "crop_top_left", "target_size"),
         negative=True,
     ),
-    "sd-1": Network(predict=predict_sd, lora_targets=_UNET, component="unet", objective=Denoising, negative=True),
+    "sd-1": Network(
+        predict=predict_sd,
+        lora_targets=_UNET,
+        lora_format="kohya",
+        component="unet",
+        objective=Denoising,
+        negative=True,
+    ),
 }
 
 

@@ -13,6 +13,7 @@ __all__ = ["TrainOptions"]
 Method = Literal["lora", "full"]
 Precision = Literal["bf16", "no"]
 Average = Literal["image", "batch"]
+Format = Literal["kohya", "diffusers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +35,12 @@ class TrainOptions:
     """Rank of the adapters."""
     lora_alpha: float | None = None
     """The adapters' output is scaled by alpha / rank; None is the rank, so by 1."""
-    lora_targets: Sequence[str] | None = None
-    """Endings of the layers' names that get adapters; None is what diffusers' training scripts adapt."""
+    lora_targets: Sequence[str] | Literal["all"] | None = None
+    """Endings of the layers' names that get adapters; `all` is every linear layer of the blocks' attention and
+    feed-forward; None is what diffusers' training scripts adapt."""
+    lora_format: Format | None = None
+    """How the LoRA file names its layers: `kohya` as sd-scripts, `diffusers` as diffusers; None is what most programs
+    read, `kohya` for SD 1.5 and SDXL, `diffusers` for FLUX.1 and SD3."""
 
     learning_rate: float = 1e-4
     """AdamW's. Full fine-tuning usually takes a tenth of it."""
@@ -86,7 +91,7 @@ class TrainOptions:
 
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
         {"output_dir", "max_steps", "log_every", "trackers", "checkpoint_every", "keep_checkpoints", "validation_every"}
-        | {"sample_prompts", "sample_every", "sample_steps", "sample_guidance", "sample_size"}
+        | {"lora_format", "sample_prompts", "sample_every", "sample_steps", "sample_guidance", "sample_size"}
     )
     """What a resumed run may have otherwise: it decides when the run ends and what is shown, not what is computed."""
     BEFORE: ClassVar[Mapping[str, Any]] = {"loss_average": "batch"}
@@ -111,6 +116,8 @@ class TrainOptions:
             raise _wrong("ema_decay", self.ema_decay, "a number between 0 and 1, such as 0.999")
         if self.method not in get_args(Method):
             raise _wrong("method", self.method, "lora or full")
+        if self.lora_format not in (None, *get_args(Format)):
+            raise _wrong("lora_format", self.lora_format, "kohya or diffusers")
         if self.loss_average not in get_args(Average):
             raise _wrong("loss_average", self.loss_average, "image or batch")
         if self.mixed_precision not in (None, *get_args(Precision)):
@@ -122,7 +129,7 @@ class TrainOptions:
                 raise _wrong(name, getattr(self, name), "a text")
         for name in ("sample_prompts", "trackers", "lora_targets"):
             value = getattr(self, name)
-            if value is None and name == "lora_targets":
+            if value in (None, "all") and name == "lora_targets":
                 continue
             if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
                 raise _wrong(name, value, "a list of texts")

@@ -27,7 +27,7 @@ from calotype.ledger import Ledger
 from calotype.loader import Loader
 from calotype.recipes import checkpoint, flow
 from calotype.recipes.guard import MOST_UNSETTLED, Guard, check_weights, guarded_adamw
-from calotype.recipes.lora import LORA_FILE, make_trainable, publish_result, save_result, trained
+from calotype.recipes.lora import LORA_FILE, left_out, make_trainable, publish_result, save_result, trained
 from calotype.recipes.networks import load_network, load_objective, network_of
 from calotype.recipes.options import TrainOptions
 from calotype.recipes.report import Clock, Progress, TrainReport
@@ -87,7 +87,9 @@ def train(
 
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     weights = load_network(models, dtype)
-    make_trainable(weights, network, options, seed=seed)
+    make_trainable(weights, models.spec, options, seed=seed)
+    if options.method == "lora" and options.lora_targets is None and (note := left_out(weights)):
+        say(note)
     taken = torch.float32 if options.method == "full" else dtype  # of the network's input: its weights' own
     objective = load_objective(models)
     guidance = options.guidance if getattr(weights.config, "guidance_embeds", False) else None
