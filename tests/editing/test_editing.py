@@ -323,3 +323,43 @@ def test_a_full_disk_leaves_the_file_as_it_was(folder, monkeypatch):
     monkeypatch.undo()
     shutil.rmtree(folder / ".calotype")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_caption_file_in_another_case_is_changed_and_none_is_put_beside_it(put):
+    put("IMG_1.JPG"), put("IMG_1.TXT", "one"), put("b.jpg"), put("B.Jpg.txt", "two")
+    captions = open_captions(put.root)
+    assert as_edited(put.root) == as_manifest(put.root) == {"IMG_1.JPG": ("one",), "b.jpg": ("two",)}
+    captions.write({"IMG_1.JPG": ["new"], "b.jpg": ["newer"]})
+    assert sorted(file.name for file in put.root.iterdir() if not file.name.startswith(".")) == [
+        "B.Jpg.txt", "IMG_1.JPG", "IMG_1.TXT", "b.jpg",
+    ]  # fmt: skip
+    assert as_edited(put.root) == as_manifest(put.root) == {"IMG_1.JPG": ("new",), "b.jpg": ("newer",)}
+
+
+def test_captions_of_a_json_file_are_seen_and_a_text_goes_before_them(put):
+    put("a.jpg"), put("a.json", '{"caption": "from json", "n": 1}'), put("b.jpg"), put("b.JSON", '{"tags": ["x", "y"]}')
+    captions = open_captions(put.root)
+    assert as_edited(put.root) == as_manifest(put.root) == {"a.jpg": ("from json",), "b.jpg": ("x, y",)}
+    captions.write({"a.jpg": ["by hand"]})
+    assert as_edited(put.root) == as_manifest(put.root) == {"a.jpg": ("by hand",), "b.jpg": ("x, y",)}
+    assert (put.root / "a.txt").read_text() == "by hand\n"
+    assert (put.root / "a.json").read_text() == '{"caption": "from json", "n": 1}'
+    with pytest.raises(EditError, match=r"b\.JSON: the caption is in this file, which is not changed; remove it there"):
+        captions.write({"b.jpg": []})
+
+
+def test_new_captions_go_to_files_of_the_suffix_that_is_read(put):
+    put("a.jpg"), put("a.tags", "x"), put("b.jpg"), put("c.jpg"), put("c.json", '{"caption": "not read"}')
+    options = {"caption_suffix": ".tags"}
+    open_captions(put.root, **options).write({"b.jpg": ["y"]})
+    assert as_edited(put.root, **options) == as_manifest(put.root, **options)
+    assert (put.root / "b.tags").read_text() == "y\n" and not (put.root / "b.txt").exists()
+
+
+def test_metadata_that_names_an_image_in_another_unicode_form_is_changed(put):
+    put("Cafe\u0301.jpg"), put("metadata.jsonl", lines({"file_name": "Caf\u00e9.jpg", "text": "one"}))
+    (id,) = as_manifest(put.root)
+    assert as_edited(put.root) == {id: ("one",)}
+    open_captions(put.root).write({id: ["two"]})
+    assert as_edited(put.root) == as_manifest(put.root) == {id: ("two",)}
+    assert not list(put.root.glob("*.txt")) and len((put.root / "metadata.jsonl").read_text().splitlines()) == 1

@@ -109,6 +109,18 @@ def test_one_caption_recomputes_one_text(folder, tmp_path):
     assert planned(make_job(folder, tmp_path / "store")) == (0, 1)
 
 
+def test_a_caption_in_another_case_is_another_text(folder, tmp_path):
+    """Encoders tell `Rose` from `rose`: a key that does not would give one the other's record."""
+    run(folder, tmp_path / "store")
+    before = (folder / "coffee.txt").read_text()
+    (folder / "coffee.txt").write_text(before.swapcase())
+    job = make_job(folder, tmp_path / "store")
+    assert planned(job) == (0, 1)
+    addresses, _ = job.plan()
+    assert addresses.text_key(before) != addresses.text_key(before.swapcase())
+    assert len({addresses.text_key(text) for text in ("a Rose", "a rose", "A ROSE")}) == 3
+
+
 def test_one_image_more_is_one_picture_and_one_text(folder, tmp_path):
     run(folder, tmp_path / "store")
     Image.new("RGB", (96, 72), "red").save(folder / "aaa.png")  # sorts before all others
