@@ -13,6 +13,7 @@ import torch
 from calotype.dataset import TextToImageDataset
 from calotype.draws import Stream, drawn_seed
 from calotype.encodings.addresses import Addresses, Fingerprints, Outcome, Picture, Variants
+from calotype.encodings.cuts import find_cuts
 from calotype.encodings.family import Family, sample_moments
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import scaling_key, unreadable_key
@@ -90,6 +91,7 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         self.buckets: Buckets | None = dataset.buckets
         self.seed = dataset.seed
         self.image_program = dataset.image_program
+        self._tokenizers: FrozenModels | None = models
         self._text_length: int | None = None
         self._scaling: dict[str, torch.Tensor] | None = None
         self._threads = threads
@@ -233,6 +235,10 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         """The bucket of every row and what is to be said of it, as `TextToImageDataset.scan` gives them."""
         return self.addresses.buckets, list(self.addresses.notes)
 
+    def cut_captions(self) -> list[LedgerEntry]:
+        """Names each row that has a caption which a tokenizer cuts. Loads the pipeline's tokenizers, and no model."""
+        return [] if self._tokenizers is None else list(find_cuts(self.addresses, self._tokenizers))
+
     @property
     def scaling(self) -> dict[str, torch.Tensor]:
         """What turns kept latents into the model's."""
@@ -260,7 +266,8 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         return row
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_known": _Known()}  # a store numbers its rows anew where it arrives
+        # A store numbers its rows anew where it arrives, and captions are measured here.
+        return self.__dict__ | {"_known": _Known(), "_tokenizers": None}
 
 
 class _Known:

@@ -26,7 +26,7 @@ class EncodeReport:
     seconds: float
     failures: tuple[LedgerEntry, ...] = ()
     notes: tuple[LedgerEntry, ...] = ()
-    """Captions that are cut, when they are encoded; pictures that are enlarged."""
+    """Captions that were cut when they were encoded; images that are enlarged."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"seconds": round(self.seconds, 3)}
@@ -39,6 +39,4 @@ class EncodeReport:
 
     def again(self, seconds: float) -> Self:
         """What the same job says next time, when nothing has changed."""
-        notes = tuple(note for note in self.notes if note.kind != "caption_cut")
-        reused = self.encoded + self.reused
-        return replace(self, encoded=0, reused=reused, bytes=0, seconds=seconds, notes=notes)
+        return replace(self, encoded=0, reused=self.encoded + self.reused, bytes=0, seconds=seconds)

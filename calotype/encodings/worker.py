@@ -16,6 +16,7 @@ import xxhash
 
 from calotype.dataset import TextToImageDataset
 from calotype.encodings.addresses import Picture
+from calotype.encodings.cuts import cut_note
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import scaling_key, unreadable_key
 from calotype.encodings.store import EncodingStore
@@ -273,12 +274,8 @@ class EncodeWorker:
             start += len(part)
 
     def _cut(self, batch: Sequence[Text]) -> list[LedgerEntry]:
-        notes = []
-        for one, cuts in zip(batch, self._models.cut_texts([one.text for one in batch]), strict=True):
-            for cut in cuts:
-                reason = f"{cut.tokenizer}: {cut.tokens} tokens where the model reads {cut.limit}"
-                notes.append(LedgerEntry(kind="caption_cut", id=self._dataset.manifest[one.index].id, reason=reason))
-        return notes
+        found = zip(batch, self._models.cut_texts([one.text for one in batch]), strict=True)
+        return [cut_note(self._dataset.manifest[one.index].id, cuts) for one, cuts in found if cuts]
 
 
 def picture_pixels(dataset: TextToImageDataset, pictures: Sequence[Picture]) -> list[torch.Tensor] | ImageError:

@@ -110,6 +110,7 @@ class Loader:
         self.ledger = ledger if ledger is not None else Ledger()
         self._told: set[tuple[str, str]] = set()
         self._heard: Counter[str] = Counter()
+        self._cut: set[LedgerEntry] = set()
         rank, world_size = _ranks(rank, world_size)
         buckets, notes = self._scan(on_upscale)
         if rank == 0:
@@ -146,6 +147,7 @@ class Loader:
         """The position of the batch that was given last; see `keys_of`."""
         self._midway = False
         self._runs = 0
+        self._measured = False
         self._source: Source | None = None
         self._at: Cursor | None = None
         if not any(len(self.plan.epoch(epoch)) for epoch in range(2)):
@@ -166,6 +168,10 @@ class Loader:
         if (begin_epoch := getattr(self.dataset, "begin_epoch", None)) is not None:
             whole = self._runs > 0 and not self._midway
             begin_epoch(whole=whole, rank=self.plan.rank, world_size=self.plan.world_size)
+        if not self._measured:
+            self._measured = True
+            if self.plan.rank == 0 and (cut_captions := getattr(self.dataset, "cut_captions", None)) is not None:
+                self._note(cut_captions())
         if self._midway:  # the loop before ended early
             self._cursor = Cursor(epoch=self._cursor.epoch + 1)
         self._runs += 1
@@ -314,6 +320,10 @@ class Loader:
     def _note(self, notes: list[LedgerEntry]) -> None:
         """Writes to the ledger; the log hears of each thing once, and of each kind at most a few times."""
         for note in notes:
+            if note in self._cut:  # by a loader process before this one
+                continue
+            if note.kind == "caption_cut":
+                self._cut.add(note)
             self.ledger.append(note)
             if note.kind in ("repeated", "remainder") or (note.kind, note.id) in self._told:
                 continue

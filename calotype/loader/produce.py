@@ -23,6 +23,8 @@ OnError = Literal["replace", "raise"]
 
 _AT_ONCE = 64
 """Samples, at least, that are described one after the other."""
+_MOST_FIT = 1 << 20
+"""Texts that are known not to be cut; some 60 MB. Others are measured each time."""
 _NOWHERE = (-1, -1)
 """Where a step is that could not be begun."""
 
@@ -127,7 +129,10 @@ class Producer:
         self._described: deque[_Step] = deque()
         self._cursor = Cursor()
         self._epoch: tuple[Cursor, EpochPlan] | None = None
-        self._measured: set[tuple[int, int]] = set()
+        self._cut: set[tuple[int, int]] = set()
+        """(row, caption) of those that were noted."""
+        self._fit: set[int] = set()
+        """Hashes of texts that are not cut."""
 
     def __len__(self) -> int:
         """Batches begun and not yet taken."""
@@ -269,20 +274,25 @@ class Producer:
         return notes
 
     def _cut_captions(self, key: SampleKey) -> list[LedgerEntry]:
-        """A note for a caption that a tokenizer cuts, the first time it comes."""
+        """A note for a caption that a tokenizer cuts, the first time that one of its draws is cut."""
         if not getattr(self._dataset, "tokenises", False):
             return []
         draw = self._dataset.caption(key)  # type: ignore[attr-defined]
-        if (mark := (key.index, draw.choice)) in self._measured:
+        caption, text = (key.index, draw.choice), hash(draw.text)
+        if caption in self._cut or text in self._fit:
             return []
-        self._measured.add(mark)
+        cuts = self._dataset.truncated(draw.text)  # type: ignore[attr-defined]
+        if not cuts and len(self._fit) < _MOST_FIT:  # the next draw may be longer: this one was dropped, or lost parts
+            self._fit.add(text)
+        if cuts:
+            self._cut.add(caption)
         return [
             LedgerEntry(
                 kind="caption_cut",
                 id=self._name(key.index),
                 reason=f"{name}: {cut.tokens} tokens where the model reads {cut.limit}; lost: {cut.lost!r}",
             )
-            for name, cut in self._dataset.truncated(draw.text).items()  # type: ignore[attr-defined]
+            for name, cut in cuts.items()
         ]
 
     def _name(self, index: int) -> str:

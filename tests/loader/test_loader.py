@@ -543,6 +543,31 @@ def test_cut_captions_are_counted_and_named(photos):
     assert "where the model reads 7; lost:" in cut["00.jpg"]
 
 
+def test_a_caption_whose_first_draws_fit_is_measured_until_one_does_not(photos):
+    """A dropped caption is short, and so is one that lost its parts: neither says that the caption fits."""
+    clip, t5 = flux_tokenizers()
+    dataset = calotype.text_to_image_dataset(
+        calotype.FluxTransform(clip, t5, t5_max_seq_len=7),
+        path=photos,
+        img_transform={"resize": 16, "center_crop": True},
+        caption_transform={"choose": "first", "drop": 0.7, "shuffle_parts": 0.5, "drop_parts": 0.3},
+    )
+    loader = calotype.Loader(dataset, 4, in_process=True)
+    list(loader)
+    first = {entry.id for entry in loader.ledger}
+    for _ in range(7):
+        list(loader)
+    named = [entry.id for entry in loader.ledger if entry.kind == "caption_cut"]
+    cut = {
+        dataset.manifest[key.index].id
+        for epoch in range(8)
+        for step in range(len(loader.plan.epoch(epoch)))
+        for key in loader.plan.epoch(epoch)[step]
+        if dataset.truncated(dataset.caption(key).text)
+    }
+    assert len(named) == len(set(named)) and set(named) == cut and first < cut
+
+
 def test_pictures_too_small_are_named_left_out_or_refused(photos):
     def load(**options):
         dataset = calotype.text_to_image_dataset(path=photos, resolution=320, include=("id",))

@@ -1,0 +1,56 @@
+"""Which captions the pipeline's tokenizers cut: each text is tokenised once, whether its record is there or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from calotype.encodings.addresses import Addresses
+from calotype.encodings.frozen import FrozenModels, TextCut
+from calotype.errors import CalotypeError
+from calotype.ledger import LedgerEntry
+
+__all__ = ["cut_note", "find_cuts"]
+
+_AT_ONCE = 1024
+"""Rows whose texts are tokenised together."""
+
+
+def find_cuts(addresses: Addresses, models: FrozenModels) -> Iterator[LedgerEntry]:
+    """Names each row that has a text which a tokenizer cuts, by the longest of its texts.
+
+    What a row's captions can become is looked at, not what is drawn: variants, triggers and templates included.
+
+    Args:
+        addresses: Of the dataset.
+        models: Their tokenizers alone are loaded. Where that fails, one entry says why nothing was measured.
+    """
+    rows = [int(row) for row in addresses.usable if addresses.buckets[row] >= 0]
+    fit: set[int] = set()  # by hash: a million of them take 60 MB
+    cut: dict[str, tuple[TextCut, ...]] = {}
+    for start in range(0, len(rows), _AT_ONCE):
+        texts = {row: list(addresses.texts(row)) for row in rows[start : start + _AT_ONCE]}
+        new = list(dict.fromkeys(t for some in texts.values() for t in some if t not in cut and hash(t) not in fit))
+        try:
+            found = models.cut_texts(new)
+        except (CalotypeError, ImportError, OSError, ValueError) as error:
+            reason = f"whether captions are cut was not measured: the tokenizers can't be loaded: {error}"
+            yield LedgerEntry(kind="captions_not_measured", id=str(models.folder), reason=reason)
+            return
+        for text, cuts in zip(new, found, strict=True):
+            if cuts:
+                cut[text] = cuts
+            else:
+                fit.add(hash(text))
+        for row, some in texts.items():
+            longest: dict[str, TextCut] = {}
+            for one in (one for text in some for one in cut.get(text, ())):
+                if one.tokenizer not in longest or one.tokens > longest[one.tokenizer].tokens:
+                    longest[one.tokenizer] = one
+            if longest:
+                yield cut_note(addresses.dataset.manifest[row].id, longest.values())
+
+
+def cut_note(id: str, cuts: Iterable[TextCut]) -> LedgerEntry:
+    """The entry for a row whose caption is cut."""
+    reasons = (f"{cut.tokenizer}: {cut.tokens} tokens where the model reads {cut.limit}" for cut in cuts)
+    return LedgerEntry(kind="caption_cut", id=id, reason="; ".join(reasons))
