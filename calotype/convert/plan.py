@@ -271,8 +271,11 @@ def _findings(
             )
     for sentence in manifest.describe()["notes"]:
         yield Finding(level="note", kind="source", count=1, text=f"of the source: {sentence}")
+    first = {entry.kind: entry for entry in reversed(list(manifest.ledger))}
     for kind, count in manifest.ledger.counts().items():
-        left_out = f"{count:,} of the source left out: {kind.replace('_', ' ')}"
+        left_out = (
+            f"{count:,} of the source left out: {kind.replace('_', ' ')} ({first[kind].id}: {first[kind].reason})"
+        )
         yield Finding(level="note", kind=kind, count=count, text=left_out)
 
 

@@ -16,6 +16,7 @@ from calotype.manifest.caption_files import parse_caption_suffix
 from calotype.manifest.columns import ColumnMap, parse_column_map
 from calotype.manifest.dialect import parse_delimiter
 from calotype.manifest.manifest import Manifest
+from calotype.manifest.member_keys import MemberKey, parse_member_key
 from calotype.manifest.reading import Reading
 from calotype.manifest.sources import PathLike, Sources, absolute, find_sources, read_sources
 from calotype.manifest.split import held_out
@@ -36,6 +37,7 @@ def load_manifest(
     caption_lines: Literal["one", "many"] | None = None,
     caption_suffix: str | Sequence[str] | None = None,
     delimiter: str | None = None,
+    member_key: MemberKey = "auto",
     validation: float = 0.0,
     validation_seed: int = 0,
     data_files: Any = None,
@@ -66,6 +68,9 @@ def load_manifest(
         caption_suffix: Suffix of the caption files beside images, or a list of suffixes in the order in which their
             captions come: `.tags`. By default `.txt`, `.caption` and `.json`.
         delimiter: What separates the fields of CSV and TSV files, such as `;` or `tab`; None finds it out.
+        member_key: What the members of a sample share in tar and LMDB: their names up to the `first_dot` of the base
+            name, as WebDataset has it, or up to the `last_dot`. `auto` takes the first, and the last where an image
+            has a text by it.
         validation: Share of the pictures to hold out, 0 up to 1. Without `split` the training side is given.
         validation_seed: Another seed holds out others.
         data_files: As in `datasets.load_dataset`: files of the dataset, a list, or a mapping split → files.
@@ -113,6 +118,7 @@ def load_manifest(
         many_lines=None if caption_lines is None else caption_lines == "many",
         caption_suffixes=parse_caption_suffix(caption_suffix),
         delimiter=parse_delimiter(delimiter),
+        member_key=parse_member_key(member_key),
         split=None if validation else split,
         skip=on_error == "skip",
         keep_rejected=keep_rejected,
@@ -121,6 +127,8 @@ def load_manifest(
     parts, formats = read_sources(sources, reading)
     if delimiter is not None and "delimiter" not in reading.used:
         raise ConfigError(f"delimiter: {sources} holds no CSV or TSV that it could have an effect on; remove it")
+    if member_key != "auto" and "member_key" not in reading.used:
+        raise ConfigError(f"member_key: {sources} holds no tar or LMDB that it could have an effect on; remove it")
     if not sum(part.table.num_rows for part in parts):
         raise ManifestError(_nothing(sources, reading))
     table, where = assemble(parts, reading)
@@ -152,6 +160,8 @@ def _nothing(sources: Sources, reading: Reading) -> str:
     if len(reading.ledger):
         return f"{sources}: no row is left: {reading.ledger.counts()}; see the ledger"
     deeper = "" if reading.recursive else " (recursive=False: folders inside it were not looked into)"
+    if reading.notes:
+        return f"{sources}: no images found: {'; '.join(reading.notes)}"
     return f"{sources}: no pictures found{deeper}; expected images, or a data file that lists them (docs/formats.md)"
 
 

@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
-from calotype.errors import ManifestError
 from calotype.manifest.captions import decode_text, split_captions
 from calotype.manifest.columns import find_columns
 from calotype.manifest.json_depth import loads
 from calotype.manifest.lmdb_index import lmdb_index
-from calotype.manifest.reading import IMAGE_SUFFIXES, Part, Reading
+from calotype.manifest.member_keys import ending, match_members
+from calotype.manifest.reading import IMAGE_SUFFIXES, Part, Reading, make_part
 from calotype.manifest.tables import Embedded, table_part
 from calotype.manifest.tar_index import tar_index
+from calotype.manifest.unused import UNUSED
 from calotype.manifest.values import table_of
 
 __all__ = ["read_lmdb", "read_tar"]
 
-_IMAGE = "\0image"
-"""No name that JSON beside a picture would use."""
-_CAPTION = "\0caption"
+_IMAGE: Final = "\0image"
+"""No name that JSON beside an image would use."""
+_CAPTION: Final = "\0caption"
+_TEXTS: Final = (".txt", ".caption", ".json")
 
 
-@dataclass(slots=True)
-class _Picture:
-    key: str
-    """What it shares with its texts."""
+@dataclass(frozen=True, slots=True)
+class _Image:
     name: str
+    """As the archive has it."""
     offset: int = 0
     size: int = 0
     lmdb_key: bytes | None = None
@@ -41,42 +43,56 @@ class _Picture:
 
 @dataclass(slots=True)
 class _Members:
-    pictures: list[_Picture] = field(default_factory=list)
-    texts: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    """key → suffix → content."""
+    """What an archive holds. Names are those by which members belong together."""
+
+    images: dict[str, _Image] = field(default_factory=dict)
+    texts: dict[str, bytes] = field(default_factory=dict)
+    left_out: dict[tuple[str, str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+    """(kind in the ledger, reason, what their names end in) → names."""
+
+    def leave_out(self, kind: str, reason: str, names: Iterable[str]) -> None:
+        """Members that are no part of a sample, so that one entry names all that are alike."""
+        for name in names:
+            self.left_out[kind, reason, ending(name)].append(name)
 
 
 def read_tar(file: Path, reading: Reading) -> Part:
-    """A WebDataset shard: members of one name up to the first dot are one sample."""
+    """A WebDataset shard; `match_members` says which members are one sample."""
     found = _Members()
-    names: set[str] = set()
     index = tar_index(file).to_pydict()
-    for name, offset, size, data in zip(index["name"], index["offset"], index["size"], index["data"], strict=True):
+    for name, offset, size, data, kind in zip(*(index[column] for column in index), strict=True):
         folder, base = posixpath.split(name)
         if base.startswith(".") or "__MACOSX" in folder:
             continue
-        stem, dot, suffix = base.partition(".")
-        key = posixpath.join(folder, stem)
-        suffix = (dot + suffix).lower()
-        if suffix in IMAGE_SUFFIXES:
-            if name in names:
-                reading.bad(f"{file}!{name}", "this picture is in the archive twice; its name must be unique")
+        suffix = posixpath.splitext(base)[1].lower()
+        if kind:
+            found.leave_out("unused_member", f"{kind}; only plain files are read", [name])
+        elif suffix in IMAGE_SUFFIXES:
+            if name in found.images:
+                reading.bad(f"{file}!{name}", "this image is in the archive twice; its name must be unique")
                 continue
-            names.add(name)
-            found.pictures.append(_Picture(key, name, offset, size))
+            found.images[name] = _Image(name, offset, size)
         elif data is not None:
-            found.texts.setdefault(key, {})[suffix] = data
+            if found.texts.setdefault(name, data) != data:
+                reading.bad(f"{file}!{name}", "this text is in the archive twice; its name must be unique")
+        elif suffix in _TEXTS:
+            found.leave_out(UNUSED, "a text of more than 1 MiB", [name])
+        else:
+            found.leave_out("unused_member", "members of this kind are not read", [name])
     return _part(file, found, reading)
 
 
-_PREFIXED = re.compile(r"(image|img|caption|text|label)s?([-_:/].+)")
+_PREFIXED: Final = re.compile(r"(image|img|caption|text|label)s?([-_:/].+)")
+_OTHER_PREFIX: Final = re.compile(r"[A-Za-z]+([-_:/].+)")
+_COUNTS: Final = frozenset({"num-samples", "num_samples", "length", "__len__", "__keys__"})
+"""Keys that say how many samples there are."""
 
 
 def read_lmdb(path: Path, reading: Reading) -> Part:
     """An LMDB environment (a folder with `data.mdb`, or one file) whose values are image files and texts.
 
-    They go together by key: `a.jpg` with `a.txt`, `a.caption` or `a.json`; `image-1` with `caption-1`, `text-1` or
-    `label-1`; or a bare `a` that is a picture with `a.txt`.
+    They go together by key as the members of a tar do, and `image-1` with `caption-1`, `text-1` or `label-1`; or a bare
+    `a` that is an image with `a.txt`.
     """
     found = _Members()
     index = lmdb_index(path)
@@ -85,42 +101,59 @@ def read_lmdb(path: Path, reading: Reading) -> Part:
             name = key.decode("utf-8")
         except UnicodeDecodeError:
             name = key.decode("latin-1")
-        stem, suffix = posixpath.splitext(name)
         prefixed = _PREFIXED.fullmatch(name)
         if image:
-            shared = prefixed[2] if prefixed else (stem if suffix.lower() in IMAGE_SUFFIXES else name)
-            found.pictures.append(_Picture(shared, name, lmdb_key=key))
+            found.images[prefixed[2] if prefixed else name] = _Image(name, lmdb_key=key)
         elif value is None:
-            continue
-        elif suffix.lower() in (".txt", ".caption", ".json"):
-            found.texts.setdefault(stem, {})[suffix.lower()] = value
+            found.leave_out("unused_member", "a value of more than 1 MiB that is no image", [name])
+        elif posixpath.splitext(name)[1].lower() in _TEXTS:
+            found.texts[name] = value
         elif prefixed:
-            found.texts.setdefault(prefixed[2], {})[".txt"] = value
+            found.texts[f"{prefixed[2]}.txt"] = value
+        elif name not in _COUNTS:
+            found.leave_out("unused_member", "neither an image nor a text by its key", [name])
+    prefixed_images = {name for name, image in found.images.items() if name != image.name}
+    others = [name for name in found.images if (match := _OTHER_PREFIX.fullmatch(name)) and match[1] in prefixed_images]
+    _leave_out_companions(found, [name for name in others if f"{name}.txt" not in found.texts])
     return _part(path, found, reading)
 
 
+def _leave_out_companions(found: _Members, names: Iterable[str]) -> None:
+    names = list(names)
+    reason = "not a sample: another image has its key (a mask, a control image, a further view)"
+    found.leave_out("companion", reason, [found.images.pop(name).name for name in names])
+
+
 def _part(file: Path, found: _Members, reading: Reading) -> Part:
-    """Rows from members; JSON beside a picture gives its other values as extras.
+    """Rows from members; JSON beside an image gives its other values as extras.
 
     It gives the captions too where no text does, or where the text is the first of them.
     """
-    if not found.pictures:
-        raise ManifestError(f"{file}: no pictures found in it; expected members such as a.jpg with a.txt beside it")
     label = reading.label(file)
+    if not found.images and not found.texts and not found.left_out:
+        reading.note(f"{label} is empty")
+        return make_part(0, id=[], captions=[], where=lambda row: str(file))
+    reading.used.add("member_key")
+    samples = _samples(file, found, reading)
+    if not samples:
+        names = [*found.texts, *(name for names in found.left_out.values() for name in names)]
+        endings = sorted({posixpath.splitext(name)[1] or name for name in names})
+        reading.bad(
+            str(file),
+            f"no images found in it; expected members such as a.jpg with a.txt beside it, found {_some(endings)}",
+        )
     rows: list[dict[str, Any]] = []
-    kept: list[_Picture] = []
-    for picture in found.pictures:
-        texts = found.texts.get(picture.key, {})
+    kept: list[_Image] = []
+    for image, texts in samples:
         try:
             rows.append(_row(texts, reading))
         except ValueError as error:
-            reading.bad(f"{file}!{picture.name}", f"its caption can't be read: {error}")
+            reading.bad(f"{file}!{image.name}", f"its caption can't be read: {error}")
         else:
-            kept.append(picture)
-    taken = {picture.key for picture in found.pictures}
-    for key in found.texts:
-        if key not in taken:
-            reading.ledger.add("no_picture", f"{label}!{key}", "a caption with no picture beside it")
+            kept.append(image)
+    for (kind, reason, _), names in found.left_out.items():
+        more = f" ({len(names):,} members like it)" if len(names) > 1 else ""
+        reading.ledger.add(kind, f"{label}!{names[0]}", reason + more)
     names = list(dict.fromkeys(name for row in rows for name in row if name != _CAPTION))
     columns = find_columns([_IMAGE, _CAPTION, *names], _given(reading), str(file))
     in_json = _json_captions(names, reading, str(file)) if names else ()
@@ -146,6 +179,37 @@ def _part(file: Path, found: _Members, reading: Reading) -> Part:
     )
 
 
+def _samples(file: Path, found: _Members, reading: Reading) -> list[tuple[_Image, dict[str, bytes]]]:
+    """The image of each sample, and its texts by suffix. What is left over goes into `found.left_out`."""
+    matched = match_members(list(found.images), list(found.texts), reading.member_key)
+    samples = []
+    for name, image in found.images.items():
+        if name in matched.texts:
+            texts: dict[str, str] = {}
+            for text in sorted(matched.texts[name], key=lambda text: not text.startswith(f"{name}.")):
+                suffix = posixpath.splitext(text)[1].lower()
+                if suffix in texts:  # `a.txt` where there is an `a.jpg.txt`
+                    matched.unused.append(text)
+                else:
+                    texts[suffix] = text
+            samples.append((image, {suffix: found.texts[text] for suffix, text in texts.items()}))
+    for key, parts in matched.unclear.items():
+        reading.bad(
+            f"{file}!{key}",
+            f"which of its images is the sample can't be told from its members {_some(parts)}; member_key='last_dot' "
+            "makes a sample of each image",
+        )
+    _leave_out_companions(found, matched.companions)
+    found.leave_out(UNUSED, "not used: the sample has another caption, or parts of its key in its name", matched.unused)
+    for name in matched.orphans:
+        reading.ledger.add("no_picture", f"{reading.label(file)}!{name}", "a caption with no image beside it")
+    return samples
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8:,} more" if len(names) > 8 else "")
+
+
 def _given(reading: Reading) -> dict[str, tuple[str, ...] | None]:
     others = {meaning: names for meaning, names in reading.columns.items() if meaning not in ("image", "caption")}
     return {**others, "image": (_IMAGE,), "caption": (_CAPTION,)}
@@ -156,7 +220,7 @@ def _json_captions(names: Sequence[str], reading: Reading, where: str) -> tuple[
     return find_columns([_IMAGE, *names], given, where).captions
 
 
-def _row(texts: dict[str, bytes], reading: Reading) -> dict[str, Any]:
+def _row(texts: Mapping[str, bytes], reading: Reading) -> dict[str, Any]:
     captions: list[str] = []
     for suffix in (".txt", ".caption"):
         if suffix in texts:
@@ -169,12 +233,12 @@ def _row(texts: dict[str, bytes], reading: Reading) -> dict[str, Any]:
     return {**row, _CAPTION: captions}
 
 
-def _embedded(file: Path, label: str, kept: Sequence[_Picture]) -> Embedded:
-    ids = pa.array([f"{label}!{picture.name}" for picture in kept], pa.large_string())
+def _embedded(file: Path, label: str, kept: Sequence[_Image]) -> Embedded:
+    ids = pa.array([f"{label}!{image.name}" for image in kept], pa.large_string())
     inside = np.ones(len(kept), dtype=bool)
     if kept and kept[0].lmdb_key is not None:
-        keys = pa.array([picture.lmdb_key for picture in kept], pa.binary())
+        keys = pa.array([image.lmdb_key for image in kept], pa.binary())
         return Embedded(file=file, inside=inside, ids=ids, keys=keys)
-    offsets = np.array([picture.offset for picture in kept], dtype=np.int64)
-    sizes = np.array([picture.size for picture in kept], dtype=np.int64)
+    offsets = np.array([image.offset for image in kept], dtype=np.int64)
+    sizes = np.array([image.size for image in kept], dtype=np.int64)
     return Embedded(file=file, inside=inside, ids=ids, offsets=offsets, sizes=sizes)

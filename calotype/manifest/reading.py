@@ -15,6 +15,7 @@ from calotype.errors import ManifestError
 from calotype.ledger import Ledger
 from calotype.manifest.captions import as_texts
 from calotype.manifest.manifest import EXTRA
+from calotype.manifest.member_keys import MemberKey
 
 __all__ = ["CAPTION_SUFFIXES", "IMAGE_SUFFIXES", "Part", "Reading", "as_extra", "make_part"]
 
@@ -54,6 +55,8 @@ class Reading:
     caption_suffixes: tuple[str, ...] = CAPTION_SUFFIXES
     """Of caption files beside images, in lower case."""
 
+    member_key: MemberKey = "auto"
+    """Which members of an archive are one sample."""
     delimiter: str | None = None
     """Of CSV and TSV; None: what the file's first lines show."""
     keep_rejected: bool = False

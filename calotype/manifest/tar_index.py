@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 
 from calotype.errors import ManifestError
 from calotype.manifest.cache import cached_table
+from calotype.manifest.tar_headers import DamagedTarError, tar_headers
 
 __all__ = ["tar_index"]
 
@@ -20,61 +20,58 @@ _SCHEMA = pa.schema(
         ("offset", pa.int64()),
         ("size", pa.int64()),
         ("data", pa.large_binary()),
+        ("kind", pa.large_string()),
     ]
 )
 _TEXTS = (".txt", ".caption", ".json")
 _MAX_TEXT = 1 << 20
-_BLOCK = 512
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 
 
 def tar_index(file: Path) -> pa.Table:
-    """Columns `name`, `offset`, `size` and, for texts of up to 1 MiB, `data`. Made once, kept in the cache.
+    """The members of an archive, folders left out. Made once, and cached.
 
-    Links and devices are not listed, so nothing of the archive is ever followed to another place.
+    Columns `name`, `offset`, `size`; `data` of texts of up to 1 MiB; and `kind`, empty for a plain file, else what it
+    is: nothing but a hard link to an earlier member is ever followed.
 
     Raises:
         ManifestError: Not a whole, uncompressed tar archive.
     """
     if not file.is_file():
         raise ManifestError(f"{file}: there is no such archive")
-    return cached_table("archives", [file], lambda: (_SCHEMA, [_scan(file)]))
+    return cached_table("archives", [file], lambda: (_SCHEMA, [_scan(file)]), note="2")
 
 
 def _scan(file: Path) -> pa.RecordBatch:
     members = list(_members(file))
-    columns = list(zip(*members, strict=True)) or [(), (), (), ()]
+    columns = list(zip(*members, strict=True)) or [()] * len(_SCHEMA)
     return pa.record_batch(
         [pa.array(values, field.type) for values, field in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA
     )
 
 
-def _members(file: Path) -> Iterator[tuple[str, int, int, bytes | None]]:
-    total = file.stat().st_size
-    with file.open("rb") as opened:
-        head = opened.read(6)
-        if head[:2] == b"\x1f\x8b" or head[:3] == b"BZh" or head == b"\xfd7zXZ\x00":
+def _members(file: Path) -> Iterator[tuple[str, int, int, bytes | None, str]]:
+    places: dict[str, tuple[int, int]] = {}
+    with file.open("rb") as opened, file.open("rb", buffering=0) as texts:
+        head = opened.read(8)
+        if not head:
+            raise ManifestError(f"{file}: the file is empty; copy the archive again")
+        if head.startswith(_COMPRESSED):
             raise ManifestError(
-                f"{file}: the archive is compressed; unpack it to a plain .tar, so that pictures can be read by offset"
+                f"{file}: the archive is compressed; unpack it to a plain .tar, so that images can be read by offset"
             )
         try:
-            with tarfile.open(file, mode="r:", errors="surrogateescape") as tar:
-                for member in tar:
-                    if not member.isreg() or member.issparse():
-                        continue
-                    end = member.offset_data + member.size
-                    if end > total:
-                        raise ManifestError(f"{file}: cut off in the middle of {member.name!r}; copy the archive again")
-                    name = posixpath.normpath(member.name)
-                    data = None
-                    if name.lower().endswith(_TEXTS) and member.size <= _MAX_TEXT:
-                        opened.seek(member.offset_data)
-                        data = opened.read(member.size)
-                    yield name.encode("utf-8", "replace").decode("utf-8"), member.offset_data, member.size, data
-                end = tar.offset
-        except tarfile.TarError as error:
-            raise ManifestError(f"{file}: not a whole tar archive: {error}") from None
-        # tarfile ends quietly at a damaged header; what follows the last member must be zeros, or nothing.
-        opened.seek(end)
-        rest = opened.read(_BLOCK)
-        if rest.strip(b"\0"):
-            raise ManifestError(f"{file}: damaged at byte {end}: no valid tar header; copy the archive again")
+            for member in tar_headers(opened):
+                name = posixpath.normpath(member.name).encode("utf-8", "replace").decode("utf-8")
+                offset, size, kind = member.offset, member.size, member.kind
+                if kind == "a hard link" and member.target in places:
+                    (offset, size), kind = places[member.target], ""
+                data = None
+                if name.lower().endswith(_TEXTS) and size <= _MAX_TEXT and not kind:
+                    texts.seek(offset)
+                    data = texts.read(size)
+                if not kind:
+                    places[member.name] = offset, size
+                yield name, offset, size, data, kind
+        except DamagedTarError as error:
+            raise ManifestError(f"{file}: {error}") from None

@@ -79,8 +79,12 @@ def test_two_pictures_of_one_key_and_things_that_are_none(put, jpeg):
         ("a.seg.png", jpeg(2, "PNG")), ("__MACOSX/a.jpg", b"x"), ("lonely.txt", b"x"),
     ]  # fmt: skip
     manifest = load_manifest(write_tar(put("s.tar", ""), members))
-    assert rows(manifest) == [("s.tar!a.jpg", ("both",)), ("s.tar!a.png", ("both",))]
-    assert [(entry.kind, entry.id) for entry in manifest.ledger] == [("no_picture", "s.tar!lonely")]
+    assert rows(manifest) == [("s.tar!a.jpg", ("both",))]
+    assert [(entry.kind, entry.id) for entry in manifest.ledger] == [
+        ("no_picture", "s.tar!lonely.txt"),
+        ("companion", "s.tar!a.png"),
+        ("companion", "s.tar!a.seg.png"),
+    ]
 
 
 def test_links_in_an_archive_lead_nowhere(put, jpeg):
@@ -103,24 +107,55 @@ def test_damaged_archives_are_errors_and_not_short(put, jpeg):
         third = tar.getmembers()[2]
     cases = {
         "cut off in the middle of '2.jpg'": whole[: third.offset_data + 100],
-        "not a whole tar archive|cut off|damaged": whole[: third.offset + 100],
+        "cut off at byte .* in the middle of a header": whole[: third.offset + 100],
         "damaged at byte": whole[: third.offset] + b"garbage!" * 64 + whole[third.offset + 512 :],
-        "not a whole tar archive": b"hello" * 300,
+        "not a tar archive": b"hello" * 300,
         "is compressed": gzip.compress(whole),
     }
     for message, content in cases.items():
         with pytest.raises(ManifestError, match=message):
             load_manifest(put("d.tar", content), missing_captions="empty")
-    # Some writers leave the end mark away; nothing is missing then.
+
+
+@pytest.mark.parametrize("kept", [1, 2, 4])
+def test_a_shard_cut_at_the_end_of_a_member_is_an_error(put, jpeg, kept):
+    """Every writer ends with blocks of zeros; the first of them says that nothing is missing."""
+    whole = write_tar(put("s.tar", ""), [(f"{number}.jpg", jpeg(number)) for number in range(4)]).read_bytes()
     with tarfile.open(put.root / "s.tar") as tar:
-        last = tar.getmembers()[-1]
+        last = tar.getmembers()[kept - 1]
     end = last.offset_data + (last.size + 511) // 512 * 512
-    assert len(load_manifest(put("e.tar", whole[:end]), missing_captions="empty")) == 4
+    for cut in (end, end - 100) if kept < 4 else (end, end + 511):
+        with pytest.raises(ManifestError, match=r"c\.tar: cut off"):
+            load_manifest(put("c.tar", whole[:cut]), missing_captions="empty")
+    if kept == 4:
+        assert len(load_manifest(put("one.tar", whole[: end + 512]), missing_captions="empty")) == 4
+
+
+def test_shards_put_one_behind_the_other_are_read_to_their_end(put, jpeg):
+    """`cat a.tar b.tar`: other readers stop at the first one's end."""
+    halves = [write_tar(put(f"{n}.tar", ""), [(f"{n}.jpg", jpeg(n)), (f"{n}.txt", b"x")]).read_bytes() for n in (1, 2)]
+    manifest = load_manifest(put("both.tar", halves[0] + halves[1]))
+    assert [row.id for row in manifest] == ["both.tar!1.jpg", "both.tar!2.jpg"]
+    with pytest.raises(ManifestError, match="damaged at byte"):
+        load_manifest(put("both.tar", halves[0] + b"rubbish!" * 64))
+
+
+def test_an_empty_shard_among_others_is_a_note(put, jpeg):
+    write_tar(put("s-0.tar", ""), [])
+    with pytest.raises(ManifestError, match=r"no images found: s-0\.tar is empty"):
+        load_manifest(put.root)
+    with webdataset.ShardWriter(f"{put.root}/s-%d.tar", start_shard=1, verbose=0) as sink:
+        sink.write({"__key__": "a", "jpg": jpeg(1), "json": {"text": "a cat", "n": 1}})
+    manifest = load_manifest(put.root)
+    assert rows(manifest) == [("s-1.tar!a.jpg", ("a cat",))]
+    assert manifest.describe()["notes"] == ["s-0.tar is empty"]
+    with pytest.raises(ManifestError, match=r"s-2\.tar: the file is empty; copy the archive again"):
+        load_manifest([put.root / "s-1.tar", put("s-2.tar", "")])
 
 
 def test_a_picture_twice_in_an_archive(put, jpeg):
     file = write_tar(put("s.tar", ""), [("a.jpg", jpeg(1)), ("a.txt", b"x"), ("a.jpg", jpeg(2))])
-    with pytest.raises(ManifestError, match=r"s\.tar!a\.jpg: this picture is in the archive twice"):
+    with pytest.raises(ManifestError, match=r"s\.tar!a\.jpg: this image is in the archive twice"):
         load_manifest(file)
     assert rows(load_manifest(file, on_error="skip")) == [("s.tar!a.jpg", ("x",))]
 
@@ -201,7 +236,7 @@ def test_lmdb_by_prefix_and_in_a_folder(put, jpeg):
 def test_lmdb_that_is_none_or_empty_or_not_installed(put, monkeypatch):
     with pytest.raises(ManifestError, match="not an LMDB environment"):
         load_manifest(put("a.lmdb", "not this"))
-    with pytest.raises(ManifestError, match="no pictures found in it"):
+    with pytest.raises(ManifestError, match=r"no images found in it; .* found a"):
         load_manifest(write_lmdb(put.root / "b.lmdb", {"a": b"text"}))
     monkeypatch.setitem(__import__("sys").modules, "lmdb", None)
     with pytest.raises(MissingDependencyError, match=r"calotype\[lmdb\]"):

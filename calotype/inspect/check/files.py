@@ -52,6 +52,8 @@ _LEDGER: Final = {
     "no_split": "no_split",
     "rejected": "rejected",
     UNUSED: "unused_captions",
+    "companion": "companion",
+    "unused_member": "unused_member",
 }
 """Kind in the manifest's ledger → kind of finding."""
 

@@ -39,6 +39,18 @@ KINDS: dict[str, Kind] = {
     "bad_row": Kind("files", "error", "Rows that can't be used", "mend the row in the data file"),
     "animated": Kind("files", "warning", "Animated or of several pages", "only the first frame is used: save that one"),
     "unsupported": Kind("files", "warning", "Kinds of file that are not read", "convert it to PNG or JPEG"),
+    "companion": Kind(
+        "files",
+        "warning",
+        "Images that are no samples",
+        "nothing, if that is right: exclude says that it is. Else rename it",
+    ),
+    "unused_member": Kind(
+        "files",
+        "warning",
+        "Members of archives that are not used",
+        "nothing, if training needs no more than images and text",
+    ),
     "wrong_suffix": Kind(
         "files", "note", "Names with another format's suffix", "it is read by its content; rename it for other programs"
     ),

@@ -1,0 +1,146 @@
+"""Which members of an archive are one sample, by their names."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from calotype.errors import ConfigError
+
+__all__ = ["MEMBER_KEYS", "Matched", "MemberKey", "ending", "match_members", "parse_member_key"]
+
+MemberKey = Literal["auto", "first_dot", "last_dot"]
+MEMBER_KEYS: Final = ("auto", "first_dot", "last_dot")
+_SUFFIXES: Final = ".jpg .jpeg .jpe .jfif .webp .avif .heic .heif .png .tiff .tif .bmp .gif".split()  # noqa: SIM905
+"""Of two images of one key, the sample is the one that comes first here: masks and maps are stored without loss."""
+_COMPANION: Final = re.compile(r"(.+)[-_](?:masklabel|condlabel|mask|depth|canny|seg|pose|normal)", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class Matched:
+    """What `match_members` found."""
+
+    texts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Image → the texts of its sample, in the order in which they came."""
+    companions: list[str] = field(default_factory=list)
+    """Images that belong to a sample and are none."""
+    unused: list[str] = field(default_factory=list)
+    """Texts of a sample that has other captions, or parts of its name."""
+    orphans: list[str] = field(default_factory=list)
+    """Texts without an image."""
+    unclear: dict[str, list[str]] = field(default_factory=dict)
+    """Key → the suffixes of its images, of which none can be told to be the sample."""
+
+
+@dataclass(slots=True)
+class _Group:
+    images: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+
+
+def parse_member_key(given: object) -> MemberKey:
+    """The option `member_key`.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if given not in MEMBER_KEYS:
+        raise ConfigError(f"member_key: found {given!r}; expected {', '.join(map(repr, MEMBER_KEYS))}")
+    return given
+
+
+def match_members(images: Sequence[str], texts: Sequence[str], rule: MemberKey) -> Matched:
+    """Bring together the images and texts of each sample.
+
+    Args:
+        images: Names of members; any image suffix, or none, as LMDB has it.
+        texts: Names of members that hold text.
+        rule: What two members of one sample share: their names up to the `first_dot` of the base name, as WebDataset
+            has it, or up to the `last_dot`. `auto` takes the first, and the last where an image has a text by it.
+    """
+    found = Matched()
+    groups: dict[str, _Group] = defaultdict(_Group)
+    of_images = set(images)
+    cut = _last_dot if rule == "last_dot" else _first_dot
+    for name in images:
+        groups[cut(name)[0]].images.append(name)
+    for name in texts:
+        # `a.jpg.txt` is that of `a.jpg`, whatever the rule.
+        stem, _ = _last_dot(name)
+        groups[cut(stem if stem in of_images else name)[0]].texts.append(name)
+    for key, group in groups.items():
+        if not group.images:
+            found.orphans += group.texts
+        elif len(group.images) == 1 and all(cut(text)[1].count(".") == 1 for text in group.texts):
+            found.texts[group.images[0]] = tuple(group.texts)
+        else:
+            _match_group(key, group, rule, found)
+    _leave_out_companions(found, groups)
+    return found
+
+
+def ending(name: str) -> str:
+    """What names of one kind share: `.mask.png`, `-masklabel.png`."""
+    match = _COMPANION.fullmatch(_last_dot(name)[0])
+    return name[len(match[1]) :] if match else _first_dot(name)[1]
+
+
+def _match_group(key: str, group: _Group, rule: MemberKey, found: Matched) -> None:
+    """A key with several images, or with parts of names behind it."""
+    plain = sorted((name for name in group.images if name.lower() in _plain_names(key)), key=_rank)
+    own = {name: tuple(_own(name, group.texts)) for name in group.images}
+    used: set[str] = set()
+    if plain:
+        main = plain[0]
+        others = [name for name in group.images if name not in plain]
+        captioned = [name for name in others if own[name]] if rule == "auto" else []
+        samples = {name: own[name] for name in [main, *captioned]}
+        found.companions += [name for name in group.images if name not in samples]
+    elif rule == "auto" and any(own.values()):
+        samples = own
+    elif len(group.images) == 1 and len({_last_dot(text)[1] for text in group.texts}) == len(group.texts):
+        samples = {group.images[0]: tuple(group.texts)}
+    else:
+        found.unclear[key] = [name[len(key) :] for name in (*group.images, *group.texts)]
+        return
+    found.texts |= samples
+    used.update(*samples.values())
+    found.unused += [name for name in group.texts if name not in used]
+
+
+def _plain_names(key: str) -> set[str]:
+    return {f"{key}{suffix}".lower() for suffix in ("", *_SUFFIXES)}
+
+
+def _own(image: str, texts: Sequence[str]) -> Iterator[str]:
+    """The texts that have the image's name, with its suffix or without."""
+    names = (image, _last_dot(image)[0])
+    return (text for text in texts if _last_dot(text)[0] in names)
+
+
+def _leave_out_companions(found: Matched, groups: dict[str, _Group]) -> None:
+    """`a-masklabel.png` beside `a.jpg`, without a text of its own."""
+    for name in [name for name, texts in found.texts.items() if not texts]:
+        match = _COMPANION.fullmatch(_last_dot(name)[0])
+        if match and any(sample in found.texts for sample in groups.get(match[1], _Group()).images):
+            del found.texts[name]
+            found.companions.append(name)
+
+
+def _rank(name: str) -> int:
+    suffix = _last_dot(name)[1].lower()
+    return _SUFFIXES.index(suffix) if suffix in _SUFFIXES else len(_SUFFIXES)
+
+
+def _first_dot(name: str) -> tuple[str, str]:
+    folder, slash, base = name.rpartition("/")
+    stem, dot, suffix = base.partition(".")
+    return f"{folder}{slash}{stem}", dot + suffix
+
+
+def _last_dot(name: str) -> tuple[str, str]:
+    return posixpath.splitext(name)
