@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["open_source", "read_source"]
 
-_FSSPEC: Final = {"ftp": "ftp", "ftps": "ftp", "s3": "s3", "gs": "gs", "gcs": "gs", "hf": "hf", "memory": "memory"}
+_FSSPEC: Final = {"ftp": "ftp", "ftps": "ftp", "s3": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
 """Scheme → fsspec's protocol. A short list on purpose: fsspec also knows protocols that reach elsewhere, and chains
 of them, and a data file is not trusted that far."""
 
@@ -182,7 +182,7 @@ def _read_url(ref: ImageRef, fetcher: Fetcher) -> bytes:
     if scheme in ("http", "https"):
         return fetcher.get(ref.url)
     if scheme not in _FSSPEC or "::" in ref.url:
-        known = ", ".join(sorted({"http", "https", "file", *_FSSPEC} - {"memory"}))
+        known = ", ".join(sorted({"http", "https", "file", *_FSSPEC}))
         raise FetchError(redact(ref.url), f"URLs of this kind are not read (known: {known})")
 
     def fetch(url: str) -> bytes:

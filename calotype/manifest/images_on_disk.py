@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ __all__ = ["find_images"]
 
 _PROBES: Final = 256
 """References of each kind that are looked for; all others only where some of these are not there but can be found."""
+_ARCHIVED: Final = re.compile(r"\.(tar|lmdb|mdb)!.")
 _DEPTH: Final = 2
 _FOLDERS: Final = 1000
 """How deep, and in how many folders, an image is looked for by its name alone."""
@@ -57,7 +59,7 @@ def find_images(
         problems: Row → what is wrong with it; ambiguous references are added.
     """
     disk = _Disk(base, root)
-    missing = [ref for ref in _probes(refs, local, odd) if not os.path.lexists(root / ref)]
+    missing = [ref for ref in _probes(refs, local, odd) if not (os.path.lexists(root / ref) or _ARCHIVED.search(ref))]
     if not missing:
         return refs
     answers = [disk.find(ref) for ref in missing]
@@ -70,7 +72,7 @@ def find_images(
     found: dict[str, str] = {}
     several: dict[str, str] = {}
     for ref in written:
-        if ref in owners:
+        if ref in owners or _ARCHIVED.search(ref):
             continue
         answer = disk.find(ref)
         if answer.several:

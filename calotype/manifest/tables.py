@@ -5,23 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
 from calotype.errors import ManifestError
 from calotype.manifest.archived import find_archived
 from calotype.manifest.captions import as_texts, caption_lists, is_text
 from calotype.manifest.columns import Columns, find_columns
 from calotype.manifest.images_on_disk import find_images
+from calotype.manifest.inline_images import inline_images
 from calotype.manifest.manifest import JSON_FIELD
 from calotype.manifest.reading import Part, Reading, as_extra, make_part
 from calotype.manifest.references import normal_references
 
 __all__ = ["Embedded", "holds_bytes", "table_part"]
+
+_LONGEST_PATH: Final = 4096
+_LONGEST_ID: Final = 512
+_KEPT_OF_ID: Final = 200
+_MOST_PIXELS: Final = 1_000_000
+"""Of one side of an image."""
+_MOST_WEIGHT: Final = 10_000
+_MOST_SHOWN: Final = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,26 +95,25 @@ def table_part(
         raise ManifestError(
             f"{label}: the image column {columns.image!r} holds {type_}; expected paths or URLs as text, or image bytes"
         )
-    folder = reading.image_root or base
-    refs, empty, remote, odd = normal_references(image, folder, reading.root)
-    if embedded is None and look:
-        local = ~(empty | remote)
+    if embedded is None:
+        found = inline_images(image, reading.label(Path(label)) if Path(label).is_absolute() else label, problems)
+        embedded, image = found if found is not None else (None, image)
+    refs, empty, remote, odd = normal_references(image, reading.image_root or base, reading.root)
+    local = ~(empty | remote) if embedded is None else ~(empty | remote | embedded.inside)
+    local &= ~_too_long(refs, columns.image, local, problems)
+    if look and local.any():
         refs = find_images(
             refs,
             local,
             odd & local,
-            base=folder,
+            base=reading.image_root or base,
             root=reading.root,
             label=Path(label).name,
             note=reading.note,
             problems=problems,
         )
-    if not is_text(type_) and not problems and len(refs) and not (reading.root / refs[0].as_py()).exists():
-        raise ManifestError(
-            f"{label}: the image column {columns.image!r} holds {type_}, and {folder} has no image called "
-            f"{refs[0].as_py()}; expected paths or URLs as text, image bytes, or numbers that name images (root= sets "
-            "their folder)"
-        )
+    if pa.types.is_integer(type_) or pa.types.is_floating(type_):
+        _require_named(refs, local, f"{label}: the image column {columns.image!r} holds {type_}", reading, base)
     names = offset = size = key = None
     ids = refs
     if embedded is not None:
@@ -116,19 +125,21 @@ def table_part(
         if archived is not None:
             refs, names, ids, offset, size, key = archived
     for row in np.flatnonzero(empty):
-        problems[int(row)] = f"empty image reference in column {columns.image!r}; expected a path or URL"
+        problems.setdefault(int(row), f"empty image reference in column {columns.image!r}; expected a path or URL")
     explicit = columns.id is not None
     if columns.id is not None:
         ids = _ids(_dense(raw[columns.id]), columns.id, label, problems)
-    width = _numbers(raw, columns.width, pa.int32(), problems)
-    height = _numbers(raw, columns.height, pa.int32(), problems)
-    weight = _numbers(raw, columns.weight, pa.float64(), problems)
+    named = _sane(ids)
+    width = _numbers(raw, columns.width, pa.int32(), _MOST_PIXELS, problems)
+    height = _numbers(raw, columns.height, pa.int32(), _MOST_PIXELS, problems)
+    weight = _numbers(raw, columns.weight, pa.float64(), _MOST_WEIGHT, problems)
+    _refuse_total(weight, columns.weight, label)
     rejected = _flags(raw, columns.rejected, problems)
     captions = _captions(raw, columns.captions, label)
     part = make_part(
         count,
-        id=ids,
-        ref=None if ids is refs else refs,
+        id=named,
+        ref=None if named is refs else refs,
         name=names,
         offset=offset,
         size=size,
@@ -211,8 +222,48 @@ def _captions(raw: pa.Table, names: Sequence[str], label: str) -> Any:
         ) from None
 
 
-def _numbers(raw: pa.Table, name: str | None, type_: pa.DataType, problems: dict[int, str]) -> Any:
-    """A numeric column, from numbers or their text; what is neither, or below zero, is a problem of its row."""
+def _require_named(refs: Any, local: npt.NDArray[np.bool_], found: str, reading: Reading, base: Path) -> None:
+    """Numbers name images only where there is one that is called so."""
+    some = [refs[int(row)].as_py() for row in np.flatnonzero(local)[:100]]
+    if some and not any((reading.root / ref).exists() for ref in some):
+        raise ManifestError(
+            f"{found}, and {reading.image_root or base} has no image called {some[0]}; expected paths or URLs as text, "
+            "image bytes, or numbers that name images (root= sets their folder)"
+        )
+
+
+def _too_long(refs: Any, name: str, local: npt.NDArray[np.bool_], problems: dict[int, str]) -> npt.NDArray[np.bool_]:
+    """Which references are longer than any path: each is a problem of its row."""
+    long: npt.NDArray[np.bool_] = local & np.asarray(pc.greater(pc.binary_length(refs), _LONGEST_PATH))
+    for row in np.flatnonzero(long):
+        text = refs[int(row)].as_py()
+        found = f"{name} is {text[:40] + '…'!r} of {len(text):,} characters"
+        problems.setdefault(int(row), f"{found}; expected a path, a URL, or an image as base64")
+    return long
+
+
+def _sane(ids: Any) -> Any:
+    """The ids, those that are too long to be shown cut and completed by a hash of the whole."""
+    long = np.asarray(pc.fill_null(pc.greater(pc.binary_length(ids), _LONGEST_ID), False))
+    if not long.any():
+        return ids
+    chosen = ids.filter(pa.array(long)).to_pylist()
+    short = [f"{text[:_KEPT_OF_ID]}…{xxhash.xxh3_64_hexdigest(text.encode('utf-8'))}" for text in chosen]
+    return pc.replace_with_mask(ids, pa.array(long), pa.array(short, pa.large_string()))
+
+
+def _refuse_total(weight: Any, name: str | None, label: str) -> None:
+    """An epoch has so many places, each of which a plan holds in memory."""
+    total = 0.0 if weight is None else pc.sum(weight).as_py() or 0.0
+    if total > _MOST_SHOWN:
+        raise ManifestError(
+            f"{label}: {name} adds up to {total:,.0f} images an epoch; expected {_MOST_SHOWN:,} at most: divide all by "
+            "the same number"
+        )
+
+
+def _numbers(raw: pa.Table, name: str | None, type_: pa.DataType, most: int, problems: dict[int, str]) -> Any:
+    """A numeric column, from numbers or their text; what is neither, below zero or beyond is a problem of its row."""
     if name is None:
         return None
     column = _dense(raw[name]).combine_chunks()
@@ -229,10 +280,14 @@ def _numbers(raw: pa.Table, name: str | None, type_: pa.DataType, problems: dict
     known = np.asarray(column.is_valid())
     whole = pa.types.is_integer(type_)
     with np.errstate(invalid="ignore"):
-        good = np.isfinite(numbers) & (numbers >= (1 if whole else 0)) & (numbers < 2**31)
+        good = np.isfinite(numbers) & (numbers >= (1 if whole else 0)) & (numbers <= most)
         if whole:
             good &= numbers == np.floor(numbers)
-    expected = "a whole number of pixels" if whole else "a number, 0 or more"
+    expected = (
+        f"a whole number of pixels, 1 to {most:,}"
+        if whole
+        else f"a number, 0 or more and {most:,} at most: how many times an epoch shows the image"
+    )
     for row in np.flatnonzero(known & ~good):
         problems.setdefault(int(row), f"{name} is {column[int(row)].as_py()!r}; expected {expected}")
     return pa.array(np.where(good, numbers, 0), mask=~(known & good)).cast(type_)

@@ -20,6 +20,7 @@ import pytest
 
 from calotype.errors import DecodeError, FetchError, ImageError, MissingDependencyError
 from calotype.images import Downloads, Fetcher, ImageReader
+from calotype.images.sources import _FSSPEC
 from calotype.types import ImageRef
 
 READER = ImageReader()
@@ -143,11 +144,13 @@ def test_what_lmdb_does_not_have(environment, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def memory(lossless) -> Iterator[str]:
+def memory(lossless, monkeypatch) -> Iterator[str]:
+    """A file system in memory, in the place of Google's."""
     fsspec = pytest.importorskip("fsspec")
+    monkeypatch.setitem(_FSSPEC, "gs", "memory")
     filesystem = fsspec.filesystem("memory")
     filesystem.pipe("/bucket/a b.png", lossless)
-    yield "memory://bucket/a b.png"
+    yield "gs://bucket/a b.png"
     filesystem.rm("/bucket", recursive=True)
 
 
@@ -156,7 +159,7 @@ def test_other_file_systems_through_fsspec(memory, lossless, tmp_path):
     assert READER.read_bytes(ref) == lossless
     assert READER.size(ref) == (149, 203)
     with pytest.raises(FetchError, match="no such file"):
-        READER.read(ImageRef(name="x", url="memory://bucket/gone.png"))
+        READER.read(ImageRef(name="x", url="gs://bucket/gone.png"))
     with pytest.raises(FetchError, match="longer than max_bytes = 100"):
         ImageReader(fetcher=Fetcher(max_bytes=100)).read(ref)
     kept = ImageReader(fetcher=Fetcher(downloads=Downloads(tmp_path / "kept")))
@@ -167,7 +170,11 @@ def test_other_file_systems_through_fsspec(memory, lossless, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "url", ["github://x/y", "local:///etc/passwd", "simplecache::memory://bucket/a b.png", "gopher://x/y", "nothing"]
+    "url",
+    [
+        *("github://x/y", "local:///etc/passwd", "memory://bucket/a b.png", "simplecache::gs://bucket/a b.png"),
+        *("gopher://x/y", "nothing"),
+    ],
 )
 def test_other_schemes_and_chains_are_refused(memory, url):
     with pytest.raises(FetchError, match=r"not read \(known: file, ftp, ftps, gcs, gs, hf, http, https, s3\)"):

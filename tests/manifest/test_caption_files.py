@@ -229,7 +229,7 @@ def test_metadata_names_an_image_in_another_unicode_form_or_case(put):
     put("metadata.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     manifest = load_manifest(put.root)
     assert captions(manifest) == {f"{_NFD}.jpg": ("one",), "IMG_2.JPG": ("two",)}
-    assert "2 image(s) have names in another case" in manifest.describe()["notes"][0]
+    assert "2 references lead to no file as they are written" in manifest.describe()["notes"][0]
 
 
 def test_metadata_that_names_both_cases_means_two_images(put):
