@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import threading
 import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from calotype.editing.files import HOUSE, locked
+from calotype.editing.house import HOUSE, house, locked, open_own
 from calotype.errors import EditError
+from calotype.manifest.json_depth import loads
+from calotype.terminal import get_logger, visible
 
 try:
     import fcntl
@@ -22,6 +26,8 @@ except ImportError:  # Windows has none: there, parts of killed runs stay apart,
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Answer", "CaptionLedger", "ledger_folder"]
+
+_log = get_logger(__name__)
 
 _WHOLE: Final = "ledger.jsonl"
 """What the parts of finished runs are merged into."""
@@ -55,7 +61,14 @@ class Answer:
     """Unix time."""
 
 
-_FIELDS: Final = frozenset(field.name for field in fields(Answer))
+_TYPES: Final[Mapping[str, type]] = {
+    **dict.fromkeys(("key", "picture", "recipe", "id", "backend", "model", "preset"), str),
+    "seed": int,
+    **dict.fromkeys(("text", "error", "kind", "finish_reason"), str),
+    "at": float,
+}
+"""Field of an answer → its type in the file."""
+_OPTIONAL: Final = frozenset({"text", "error", "kind", "finish_reason", "at"})
 
 
 def ledger_folder(root: Path) -> Path:
@@ -83,21 +96,41 @@ class CaptionLedger:
         self._part: Path | None = None
         self._answers: dict[str, Answer] = {}
         self._of_picture: dict[str, list[Answer]] = defaultdict(list)
+        self._named: set[tuple[Path, str]] = set()
         self.refresh()
 
     def refresh(self) -> None:
-        """Reads what others have written meanwhile."""
+        """Reads what others have written meanwhile. What is no answer is passed over, and named in the log."""
         try:
             # The parts first: what is merged between the two readings is then found in the whole.
             files = sorted(self.folder.glob("*.jsonl"), key=lambda file: file.name == _WHOLE)
             for file in files:
                 with contextlib.suppress(FileNotFoundError):
-                    for line in file.read_bytes().split(b"\n"):
-                        answer = _read(line)
-                        if answer is not None:
-                            self.learn(answer)
+                    self._learn_file(file)
         except OSError as error:
             raise EditError(f"{self.folder}: the ledger of captions can't be read: {error.strerror}") from error
+
+    def _learn_file(self, file: Path) -> None:
+        """Learns the answers of a file. One that a crash cut off at the end of the file is not worth a word."""
+        if file.is_symlink() or not file.is_file():
+            self._name(file, "it is a link, or no file, and is passed over; remove it")
+            return
+        *lines, last = file.read_bytes().split(b"\n")
+        bad: list[str] = []
+        for number, line in enumerate([*lines, last], 1):
+            try:
+                if line.strip():
+                    self.learn(_read(line))
+            except ValueError as error:
+                if number <= len(lines):
+                    bad.append(f"line {number}: {error}")
+        if bad:
+            self._name(file, f"{len(bad):,} of {len(lines):,} lines are no answers and are passed over ({bad[0]})")
+
+    def _name(self, file: Path, what: str) -> None:
+        if (file, what) not in self._named:
+            self._named.add((file, what))
+            _log.warning("%s: %s", file, what)
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -142,9 +175,9 @@ class CaptionLedger:
         self.learn(answer)
 
     def _open(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        house(self.root, self.folder.name)
         self._part = self.folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}_{secrets.token_hex(3)}.jsonl"
-        self._file = os.open(self._part, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY, 0o666)
+        self._file = open_own(self._part, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY)
         if fcntl is not None:
             with contextlib.suppress(OSError):  # held for as long as this run lives: nobody merges it before
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -157,21 +190,21 @@ class CaptionLedger:
                     os.fsync(self._file)
                 os.close(self._file)
                 self._file = None
-        if not self.folder.is_dir():
+        if not self.folder.is_dir() or self.folder.is_symlink() or self.folder.parent.is_symlink():
             return
         with locked(self.root), contextlib.suppress(OSError):  # unmerged parts are read as well as merged ones
             self._merge()
 
     def _merge(self) -> None:
         for part in sorted(self.folder.glob("*.jsonl")):
-            if part.name == _WHOLE:
+            if part.name == _WHOLE or part.is_symlink() or not part.is_file():
                 continue
             with part.open("rb") as opened:
                 if part != self._part and not _nobody_writes(opened.fileno()):
                     continue
-                lines = opened.read().split(b"\n")
-                good = b"".join(line + b"\n" for line in lines if _read(line) is not None)
-                with (self.folder / _WHOLE).open("ab") as whole:
+                good = b"".join(line + b"\n" for line in opened.read().split(b"\n") if _is_answer(line))
+                flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY
+                with os.fdopen(open_own(self.folder / _WHOLE, flags), "ab") as whole:
                     # A merge that was cut short may have left half a line: what follows begins one of its own.
                     whole.write((b"\n" if whole.tell() else b"") + good)
                     whole.flush()
@@ -189,10 +222,31 @@ def _nobody_writes(file: int) -> bool:
     return True
 
 
-def _read(line: bytes) -> Answer | None:
-    """The answer in a line; None for a torn one. What a newer version may have added is passed over."""
+def _is_answer(line: bytes) -> bool:
     try:
-        found: Any = json.loads(line)
-        return Answer(**{name: value for name, value in found.items() if name in _FIELDS})
-    except (ValueError, TypeError, AttributeError):
-        return None
+        _read(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _read(line: bytes) -> Answer:
+    """The answer in a line. What a newer version may have added is passed over.
+
+    Raises:
+        ValueError: It is none, as after a crash, or in a dataset from elsewhere.
+    """
+    found: Any = loads(line)
+    if not isinstance(found, dict):
+        raise ValueError("no JSON object")
+    values: dict[str, Any] = {}
+    for name, kind in _TYPES.items():
+        value = found.get(name)
+        if value is None and name in _OPTIONAL:
+            continue
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"{name}: found {visible(repr(value), 60)}, expected {kind.__name__}")
+        values[name] = value
+    return Answer(**values)

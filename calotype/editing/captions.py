@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +12,8 @@ import xxhash
 
 from calotype.editing.delimited_document import DelimitedDocument
 from calotype.editing.document import Document
-from calotype.editing.files import back_up, locked, replace_files
+from calotype.editing.files import digest_of, replacing
+from calotype.editing.house import back_up, locked
 from calotype.editing.json_document import open_json
 from calotype.editing.places import Place
 from calotype.errors import EditError, ManifestError
@@ -21,6 +22,9 @@ from calotype.manifest.reading import Reading
 from calotype.small_files import require_regular
 
 __all__ = ["CaptionState", "Captions", "Change", "Written"]
+
+_TRIES: Final = 8
+"""Times that a change is planned again because another program saves the same files meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +60,29 @@ class Written:
     """Rows that are on the disk as nobody expected them, and were left so; None: gone."""
     backup: Path | None
     """Folder with the files as they were."""
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What a change would write."""
+
+    conflicts: dict[str, CaptionState | None] = field(default_factory=dict)
+    moved: set[str] = field(default_factory=set)
+    """Rows that another program has changed while they were planned."""
+    own: dict[str, dict[Path, bytes]] = field(default_factory=dict)
+    """Row → the files beside its image, and what they are to hold."""
+    documents: dict[Path, tuple[Document, set[str]]] = field(default_factory=dict)
+    """Data file → its document, and the rows that change it."""
+    found: dict[Path, bytes | None] = field(default_factory=dict)
+    """File → hash of what it holds."""
+
+    def files(self) -> dict[Path, bytes]:
+        """Files and what they are to hold."""
+        files = {file: document.render() for file, (document, ids) in self.documents.items() if not ids & self.moved}
+        for id, own in self.own.items():
+            if id not in self.moved:
+                files |= own
+        return files
 
 
 class Captions(ABC):
@@ -119,31 +146,89 @@ class Captions(ABC):
     def _write(
         self, changes: Mapping[str, Sequence[str] | Change], expect: Mapping[str, str], *, backup: bool, sidecars: bool
     ) -> Written:
-        places = self._places()
+        """Plan and put, and again for the rows whose files another program has saved in between."""
         conflicts: dict[str, CaptionState | None] = {}
-        wanted: dict[str, Change] = {}
+        waiting, wanted, kept = dict(changes), set[str](), None
+        for _ in range(_TRIES):
+            places = self._places()
+            plan = self._plan(waiting, expect, places, sidecars=sidecars)
+            conflicts |= plan.conflicts
+            wanted |= plan.own.keys()
+            files = plan.files()
+            if backup and any(file.exists() for file in files):
+                kept = back_up(files, self.root, kept)
+            again = self._put(plan, files) if files else set()
+            waiting = {id: changes[id] for id in waiting if id in again | plan.moved}
+            if not waiting:
+                break
+        after = self._places() if wanted or waiting else {}
+        states = {id: self._state(after[id]) for id in {*wanted, *waiting} if id in after}
+        conflicts |= {id: states.get(id) for id in waiting}
+        return Written(
+            states={id: states[id] for id in changes if id in states and id not in conflicts},
+            conflicts=conflicts,
+            backup=kept,
+        )
+
+    def _plan(
+        self,
+        changes: Mapping[str, Sequence[str] | Change],
+        expect: Mapping[str, str],
+        places: Mapping[str, Place],
+        *,
+        sidecars: bool,
+    ) -> _Plan:
+        """What files must hold, and what they hold now."""
+        plan = _Plan()
+        wanted: dict[str, tuple[Change, str]] = {}
         for id, asked in changes.items():
             state = self._state(places[id]) if id in places else None
             if state is None or expect.get(id, state.version) != state.version:
-                conflicts[id] = state
+                plan.conflicts[id] = state
                 continue
             if state.problem is not None:
                 raise EditError(state.problem)
-            wanted[id] = _cleaned(asked)
-        files: dict[Path, bytes] = {}
-        touched: list[Document] = []
+            wanted[id] = _cleaned(asked), state.version
         try:
-            for id, change in wanted.items():
-                touched += self._change(places[id], change, files, sidecars=sidecars)
-            files |= {file: document.render() for file, document in {one.file: one for one in touched}.items()}
+            for id, (change, version) in wanted.items():
+                own: dict[Path, bytes] = {}
+                documents = self._change(places[id], change, own, sidecars=sidecars)
+                found = {file: digest_of(file) for file in own}
+                for document in documents:
+                    plan.documents.setdefault(document.file, (document, set()))[1].add(id)
+                if places[id].beside and self._state(places[id]).version != version:
+                    plan.moved.add(id)  # between two looks
+                    continue
+                plan.own[id] = own
+                plan.found |= found
+            for file, (_, ids) in plan.documents.items():
+                known = self._documents.get(file)
+                plan.found[file] = digest_of(file) if known is not None else None
+                if ids & plan.moved or (known is not None and known[0] != state_of(file.stat())):
+                    plan.moved |= ids  # what others change in a document is in memory only
         finally:
             self._documents.clear()  # some are changed in memory
-        kept = back_up(files, self.root) if backup and any(file.exists() for file in files) else None
-        replace_files(files)
-        after = self._places() if wanted else {}
-        return Written(
-            states={id: self._state(after[id]) for id in wanted if id in after}, conflicts=conflicts, backup=kept
-        )
+        return plan
+
+    def _put(self, plan: _Plan, files: Mapping[Path, bytes]) -> set[str]:
+        """Replace files, and name the rows of those that others have changed since they were read."""
+        left: set[str] = set()
+        in_documents = set[str]().union(*(ids for _, ids in plan.documents.values()))
+        with replacing(files, plan.found, self.root) as new:
+            for file, (_, ids) in plan.documents.items():
+                if file in files and not new.put([file]):
+                    left |= ids
+            for id, own in plan.own.items():
+                paths = [file for file in own if file in files]
+                # The text beside an image whose captions are in a document is a copy: if another program has changed
+                # it, it is that program's.
+                if id not in left and not new.put(paths) and id not in in_documents:
+                    left.add(id)
+            late = set(new.put_back_late())
+            for file, (_, ids) in plan.documents.items():
+                left |= ids if file in late else set()
+            left |= {id for id, own in plan.own.items() if late & own.keys() and id not in in_documents}
+        return left
 
     @abstractmethod
     def _places(self) -> dict[str, Place]:

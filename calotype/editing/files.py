@@ -1,126 +1,168 @@
-"""Files that are changed in place: replaced as a whole, kept before bulk changes, and by one process at a time."""
+"""Files that are changed in place: replaced as a whole, and only while they are as they were found.
+
+Another program may save a file at any moment, also between a last look at it and the rename that replaces it. So the
+new file and the old one are exchanged in one step where the system can (Linux), and what came out is compared with
+what was expected: if another program's text came out, it is put back.
+"""
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from datetime import datetime
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import xxhash
+
+from calotype.editing.house import umask, written_files
+from calotype.editing.renames import exchange, exchange_in_steps, rename_new
 from calotype.errors import EditError
 
-try:
-    import fcntl
-except ImportError:  # Windows has none: there, who edits with two programs at once has to see to it
-    fcntl = None  # type: ignore[assignment]
+__all__ = ["Replacement", "digest_of", "replace_file", "replacing"]
 
-__all__ = ["HOUSE", "back_up", "locked", "replace_file", "replace_files"]
-
-HOUSE: Final = ".calotype"
-"""Hidden folder beside the data for what belongs to it and is no data: backups, the ledger of captions, the lock."""
 _AT_ONCE: Final = 32
 """Files written at a time."""
+_BLOCK: Final = 1 << 20
+
+
+def digest_of(path: Path) -> bytes | None:
+    """Return a hash of a file's contents; None where there is no file."""
+    hasher = xxhash.xxh3_128()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                hasher.update(block)
+    except FileNotFoundError:
+        return None
+    return hasher.digest()
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Gives a file new contents, or makes it: whoever reads it meanwhile, or after a crash, gets the old or the new.
+    """Give a file new contents, or make it: whoever reads it meanwhile, or after a crash, gets the old or the new.
 
     A link stays a link, to a new file; rights stay as they were.
 
     Raises:
         EditError: The folder can't be written to, or the disk is full.
     """
-    replace_files({path: data})
+    with replacing({path: data}, {}, None) as new:
+        new.put([path])
 
 
-def replace_files(files: Mapping[Path, bytes]) -> None:
-    """The same for several. All are on the disk before the first takes its place.
+@contextmanager
+def replacing(
+    files: Mapping[Path, bytes], found: Mapping[Path, bytes | None], root: Path | None
+) -> Iterator[Replacement]:
+    """Write new contents of several files; inside, all are on the disk, and `Replacement.put` puts them in place.
+
+    Args:
+        files: Path → what it is to hold. A link stays a link, to a new file; rights stay as they were.
+        found: Path → `digest_of` what it is expected to hold; one that is not named may hold anything.
+        root: The dataset's folder, whose lock is held: there it is noted what is under way.
 
     Raises:
         EditError: A folder can't be written to, or the disk is full.
     """
     targets = [Path(os.path.realpath(path)) for path in files]
-    rights = 0o666 & ~_umask()
-    ready: list[Path] = []
+    rights = 0o666 & ~umask()
 
-    def write(target: Path, data: bytes) -> Path:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".calotype-")
-        ready.append(Path(name))
+    def write(name: Path, target: Path, data: bytes) -> None:
+        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(target.stat().st_mode & 0o7777 if target.exists() else rights)
-        return Path(name)
+        name.chmod(target.stat().st_mode & 0o7777 if target.exists() else rights)
 
     try:
-        # The disk makes what many wait for at once lasting in one go: 20,000 files in a quarter of the time.
-        with ThreadPoolExecutor(min(_AT_ONCE, len(targets) or 1)) as pool:
-            written = list(pool.map(write, targets, files.values()))
-        for name, target in zip(written, targets, strict=True):
-            name.replace(target)
+        with written_files(root, targets) as names:
+            # The disk makes what many wait for at once lasting in one go: 20,000 files in a quarter of the time.
+            with ThreadPoolExecutor(min(_AT_ONCE, len(targets) or 1)) as pool:
+                list(pool.map(write, names, targets, files.values()))
+            yield Replacement(dict(zip(files, zip(names, targets, strict=True), strict=True)), files, found)
     except OSError as error:
         place = error.filename2 or Path(error.filename or targets[0]).parent
         raise EditError(f"{place}: can't be written: {error.strerror}; nothing of it was changed") from error
-    finally:
-        for name in ready:
-            name.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+@dataclass(slots=True)
+class Replacement:
+    """Files that wait to take the places of others. Made by `replacing`."""
+
+    _places: Mapping[Path, tuple[Path, Path]]
+    """Path → (the new file, the file that it replaces)."""
+    _data: Mapping[Path, bytes]
+    _found: Mapping[Path, bytes | None]
+    _old: dict[Path, os.stat_result] = field(default_factory=dict)
+    """Path → the file that it was, which now has the new file's name, as it was compared."""
+
+    def put(self, paths: Iterable[Path]) -> bool:
+        """Let files take their places: all of these, or none.
+
+        Returns:
+            False: another program has changed one of them, and all are as that program left them.
+        """
+        put: list[Path] = []
+        for path in paths:
+            if not self._put(path):
+                for one in put:
+                    self._give_back(one)
+                return False
+            put.append(path)
+        return True
+
+    def put_back_late(self) -> list[Path]:
+        """Put back the files that a program has written to after they were replaced, as it had them open already."""
+        late = [path for path, known in self._old.items() if _changed(self._places[path][0], known)]
+        for path in late:
+            self._give_back(path)
+        return late
+
+    def _put(self, path: Path) -> bool:
+        name, target = self._places[path]
+        if path not in self._found:
+            name.replace(target)
+            return True
+        expected = self._found[path]
+        if expected is None:
+            return rename_new(name, target)
+        try:
+            if not exchange(name, target):
+                if digest_of(target) != expected:
+                    return False
+                exchange_in_steps(name, target)
+        except FileNotFoundError:
+            return False
+        self._old[path] = name.stat()
+        if digest_of(name) == expected:
+            return True
+        self._give_back(path)
+        return False
+
+    def _give_back(self, path: Path) -> None:
+        """Put what came out of a place into it again, and what another program saves there meanwhile last of all."""
+        name, target = self._places[path]
+        standing: bytes | None = xxhash.xxh3_128_digest(self._data[path])
+        if self._old.pop(path, None) is None:  # there was none before
+            if digest_of(target) == standing:
+                target.unlink()
+            return
+        while True:
+            held = digest_of(name)
+            try:
+                if not exchange(name, target):
+                    exchange_in_steps(name, target)
+            except FileNotFoundError:
+                rename_new(name, target)
+                return
+            if digest_of(name) == standing:
+                return
+            standing = held
 
 
-def back_up(files: Iterable[Path], root: Path) -> Path:
-    """Copies files as they are to a new folder `root/.calotype/backups/<time>`, under their places below `root`.
-
-    Files that are not there yet are passed over; those outside `root` go to its folder `outside`.
-
-    Returns:
-        The new folder.
-
-    Raises:
-        EditError: They can't be copied, so the change that they are copied for must not begin.
-    """
-    backups = root / HOUSE / "backups"
-    try:
-        backups.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=backups, prefix=datetime.now().strftime("%Y-%m-%d_%H-%M-%S_")))
-        folder.chmod(0o777 & ~_umask())
-        for file in files:
-            if not file.is_file():
-                continue
-            inside = file.is_relative_to(root)
-            place = folder / (file.relative_to(root) if inside else Path("outside", *file.parts[1:]))
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(file, place)
-    except OSError as error:
-        raise EditError(f"{backups}: no backup can be made: {error.strerror}; nothing was changed") from error
-    return folder
-
-
-@contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Only one process or thread at a time is inside, for one `root`.
-
-    Raises:
-        EditError: Nothing can be written there.
-    """
-    place = root / HOUSE / "lock"
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        file = place.open("ab")
-    except OSError as error:
-        raise EditError(f"{root}: captions can't be changed here: {error.strerror}") from error
-    with file:
-        if fcntl is not None:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _changed(path: Path, known: os.stat_result) -> bool:
+    found = path.stat()
+    return (found.st_ino, found.st_size, found.st_mtime_ns) != (known.st_ino, known.st_size, known.st_mtime_ns)

@@ -2,13 +2,16 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 
 from calotype.captioning.ledger import Answer, CaptionLedger, ledger_folder
+from calotype.errors import EditError
 
 
 def answer(key, text="a cat", **others):
@@ -122,5 +125,75 @@ def test_two_that_write_at_once_and_are_killed_lose_nothing(tmp_path):
 
 def test_a_folder_that_can_t_be_written(tmp_path):
     (tmp_path / ".calotype").write_text("in the way")
-    with pytest.raises(Exception, match="the ledger of captions can't be"):
+    with pytest.raises(Exception, match=r"\.calotype: the folder can't be made"):
         CaptionLedger(tmp_path).append(answer("1"))
+
+
+POISON = {
+    "key is [1]": {"key": [1]},
+    "picture is {}": {"picture": {}},
+    "text is a number": {"text": 7},
+    "seed is true": {"seed": True},
+    "at is a text": {"at": "now"},
+    "at is not a number": {"at": float("nan")},
+    "at is endless": {"at": float("inf")},
+    "id is missing": {"id": None},
+}
+
+
+@pytest.mark.parametrize("poison", [*POISON, "deep", "a number", "odd bytes", "control characters"])
+def test_a_line_that_is_no_answer_is_passed_over_and_named(tmp_path, poison, caplog):
+    good = {name: value for name, value in asdict(answer("1")).items() if value is not None}
+    bad = {
+        "deep": b"[" * 100_000,
+        "a number": b"7",
+        "odd bytes": b"\xff\xfe{",
+        "control characters": json.dumps(good | {"key": 5, "id": "\x1b]0;"}).encode(),
+    }.get(poison) or json.dumps(good | POISON[poison]).encode()
+    folder = ledger_folder(tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "ledger.jsonl").write_bytes(json.dumps(good).encode() + b"\n" + bad + b"\n")
+    ledger = CaptionLedger(tmp_path)
+    ledger.refresh()
+    assert len(ledger) == 1 and ledger.get("1") == answer("1")
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith(f"{folder / 'ledger.jsonl'}: 1 of 2 lines are no answers and are passed over (line 2: ")
+    assert len(said) < 400 and said.isprintable()
+    ledger.append(answer("2"))
+    ledger.close()
+    assert CaptionLedger(tmp_path).get("2") == answer("2")
+
+
+@pytest.mark.parametrize("link", [".calotype", ".calotype/captions", ".calotype/captions/ledger.jsonl"])
+def test_answers_are_not_written_through_a_link(tmp_path, tmp_path_factory, link, caplog):
+    outside = tmp_path_factory.mktemp("outside")
+    victim = outside / "victim"
+    victim.write_text("mine\n")
+    place = tmp_path / link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(victim if link.endswith(".jsonl") else outside)
+    ledger = CaptionLedger(tmp_path)
+    if link.endswith(".jsonl"):
+        ledger.append(answer("1"))
+        ledger.close()
+        assert CaptionLedger(tmp_path).get("1") == answer("1")  # it stays in a part
+        assert "ledger.jsonl: it is a link" in caplog.text
+    else:
+        with pytest.raises(EditError, match="it is a link"):
+            ledger.append(answer("1"))
+        (outside / "captions").mkdir()
+        (outside / "captions" / "part.jsonl").write_text("{}\n")
+        (outside / "part.jsonl").write_text("{}\n")
+        ledger.close()  # merges nothing there
+        shutil.rmtree(outside / "captions")
+        (outside / "part.jsonl").unlink()
+    assert victim.read_text() == "mine\n" and [path.name for path in outside.iterdir()] == ["victim"]
+
+
+def test_a_pipe_among_the_parts_makes_nobody_wait(tmp_path):
+    ledger_folder(tmp_path).mkdir(parents=True)
+    os.mkfifo(ledger_folder(tmp_path) / "part.jsonl")
+    ledger = CaptionLedger(tmp_path)
+    ledger.append(answer("1"))
+    ledger.close()
+    assert CaptionLedger(tmp_path).get("1") == answer("1")

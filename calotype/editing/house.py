@@ -1,0 +1,208 @@
+"""`.calotype`, the hidden folder beside data: its lock, its backups, and what killed changes have left.
+
+A dataset comes from anywhere, its hidden folder too. So nothing is written through a link in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from calotype.errors import EditError
+
+try:
+    import fcntl
+except ImportError:  # Windows has none: there, who edits with two programs at once has to see to it
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["HOUSE", "back_up", "house", "locked", "open_own", "umask", "written_files"]
+
+HOUSE: Final = ".calotype"
+"""Its name. It holds what belongs to the data and is no data: backups, the ledger of captions, the lock."""
+_WRITING: Final = "writing"
+"""Folder in it with a file for each change that is under way, locked for as long as that lives."""
+_TOKEN: Final = re.compile(r"[0-9a-f]{16}")
+
+
+def house(root: Path, *names: str) -> Path:
+    """Return `root/.calotype/<names>`, made where it is not there.
+
+    Raises:
+        EditError: It can't be made, or it or a folder on the way is a link.
+    """
+    place = root
+    for name in (HOUSE, *names):
+        place = place / name
+        try:
+            place.mkdir(exist_ok=True)
+        except OSError as error:
+            raise EditError(f"{place}: the folder can't be made: {error.strerror}; nothing was changed") from error
+        if place.is_symlink():
+            raise EditError(f"{place}: it is a link, and nothing is written through it; remove the link")
+    return place
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open a file of the hidden folder to write to it, never through a link and never waiting for a pipe.
+
+    Raises:
+        OSError: It can't be opened, or is a link.
+    """
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | os.O_CLOEXEC, 0o666)
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Let only one process or thread at a time be inside, for one `root`; what killed ones left is swept up first.
+
+    Raises:
+        EditError: Nothing can be written there.
+    """
+    lock = house(root) / "lock"
+    try:
+        file = open_own(lock, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        what = "it is a link; remove it" if lock.is_symlink() else error.strerror
+        raise EditError(f"{lock}: captions can't be changed here: {what}") from error
+    try:
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(OSError, EditError):
+            _sweep(root)
+        yield
+    finally:
+        os.close(file)
+
+
+def back_up(files: Iterable[Path], root: Path, folder: Path | None = None) -> Path:
+    """Copy files as they are to a folder `root/.calotype/backups/<time>`, under their places below `root`.
+
+    Files that are not there yet are passed over; those outside `root` go to its folder `outside`.
+
+    Args:
+        files: What to copy.
+        root: The dataset's folder.
+        folder: What an earlier call returned; by default a new one, whose name nothing else has.
+
+    Returns:
+        The folder.
+
+    Raises:
+        EditError: They can't be copied, so the change that they are copied for must not begin.
+    """
+    try:
+        folder = folder or _new_backup(root, "")
+        for file in files:
+            if file.is_file():
+                place = _place_in(folder, file, root)
+                shutil.copy2(file, place)
+    except OSError as error:
+        raise EditError(f"{root / HOUSE}: no backup can be made: {error.strerror}; nothing was changed") from error
+    return folder
+
+
+@contextmanager
+def written_files(root: Path | None, targets: Sequence[Path]) -> Iterator[list[Path]]:
+    """Name a temporary file beside each target, and remove what is left of them at the end.
+
+    While a change is under way, a locked file in the hidden folder says where its temporary files are. Where it is
+    there and not locked, its writer was killed, and `locked` sweeps them up.
+
+    Args:
+        root: The dataset's folder; None says nowhere where they are.
+        targets: Files, links resolved.
+
+    Raises:
+        OSError: Nothing can be written in the hidden folder.
+    """
+    token = os.urandom(8).hex()
+    names = _names(token, targets)
+    journal = None if root is None else house(root, _WRITING) / token
+    file = None if journal is None else open_own(journal, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    try:
+        if file is not None:
+            if fcntl is not None:
+                with suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            with os.fdopen(file, "wb", closefd=False) as opened:
+                opened.write(json.dumps([str(target) for target in targets]).encode())
+        yield names
+    finally:
+        for name in names:
+            with suppress(OSError):
+                name.unlink(missing_ok=True)
+        if journal is not None and file is not None:
+            journal.unlink(missing_ok=True)
+            os.close(file)
+
+
+def umask() -> int:
+    """Return the rights that new files lack."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _names(token: str, targets: Sequence[Path]) -> list[Path]:
+    return [target.with_name(f".calotype-{token}-{number}") for number, target in enumerate(targets)]
+
+
+def _sweep(root: Path) -> None:
+    """Move the temporary files of killed changes to a backup: some may hold the only copy of what was replaced."""
+    if fcntl is None:
+        return
+    folder = root / HOUSE / _WRITING
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for journal in folder.iterdir():
+        if not _TOKEN.fullmatch(journal.name):
+            continue
+        with suppress(OSError):
+            file = open_own(journal, os.O_RDWR)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _keep_left(root, journal, file)
+                journal.unlink()
+            finally:
+                os.close(file)
+
+
+def _keep_left(root: Path, journal: Path, file: int) -> None:
+    with os.fdopen(file, "rb", closefd=False) as opened:
+        try:
+            found: Any = json.load(opened)
+        except (ValueError, RecursionError):
+            return  # killed before it had written any
+    targets = [Path(one) for one in found if isinstance(one, str)] if isinstance(found, list) else []
+    left = [
+        (name, target)
+        for name, target in zip(_names(journal.name, targets), targets, strict=True)
+        if name.is_file() and not name.is_symlink()
+    ]
+    if left:
+        backup = _new_backup(root, "interrupted_")
+        for name, target in left:
+            shutil.move(name, _place_in(backup, target, root))
+
+
+def _new_backup(root: Path, kind: str) -> Path:
+    prefix = datetime.now().strftime("%Y-%m-%d_%H-%M-%S_") + kind
+    folder = Path(tempfile.mkdtemp(dir=house(root, "backups"), prefix=prefix))
+    folder.chmod(0o777 & ~umask())
+    return folder
+
+
+def _place_in(folder: Path, file: Path, root: Path) -> Path:
+    inside = file.is_relative_to(root)
+    place = folder / (file.relative_to(root) if inside else Path("outside", *file.parts[1:]))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place
