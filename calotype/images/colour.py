@@ -74,7 +74,7 @@ def _compile(icc: bytes) -> Conversion:
         if takes != "CMYK" and _changes_nothing(transform, takes):
             return Conversion(name=SRGB, transform=None, takes=takes, description=name)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError, SyntaxError, MemoryError) as error:
-        return _unusable(name, takes, f"it can't be read ({error})" if takes else _wrong_space(icc))
+        return _unusable(name, takes, f"it can't be read ({error})")
     return Conversion(name=name, transform=transform, takes=takes, description=name)
 
 

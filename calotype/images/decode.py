@@ -91,7 +91,7 @@ def decode(
                 return _decode_plain_jpeg(data, header, need)
             except OddJpegError as warning:
                 odd = (f"jpeg: {warning}",)
-    with quiet_pillow(), open_pillow(io.BytesIO(data), format) as image:
+    with quiet_pillow(), open_pillow(io.BytesIO(data), format, pixels=True) as image:
         decoded = _decode_pillow(image, data, background=background, max_pixels=max_pixels)
     return replace(decoded, notes=odd + decoded.notes) if odd else decoded
 
@@ -162,8 +162,11 @@ def _decode_pillow(image: ImageFile, data: bytes, *, background: tuple[int, int,
 
 def pillow_orientation(image: Image.Image) -> int:
     """The orientation that an opened Pillow image names, 1 to 8; damaged metadata counts as 1."""
-    # The base class's: that of PNG would decode all pixels to look for metadata behind them.
-    value = Image.Image.getexif(image).get(_ORIENTATION)
+    try:
+        # The base class's: that of PNG would decode all pixels to look for metadata behind them.
+        value = Image.Image.getexif(image).get(_ORIENTATION)
+    except Exception:  # of every kind, on damaged EXIF
+        value = None
     if value is None:
         xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
         value = xmp_orientation(xmp) if isinstance(xmp, bytes | str) else None

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from calotype.errors import MissingDependencyError
+from calotype.images.png import open_chunks
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -110,8 +111,13 @@ def _what_instead(head: bytes) -> str:
     return f"not a supported image ({', '.join(FORMATS)}); it begins with {head[:12].hex(' ')}"
 
 
-def open_pillow(file: BinaryIO, format: str) -> ImageFile:
+def open_pillow(file: BinaryIO, format: str, *, pixels: bool) -> ImageFile:
     """Opens by the plugin's own class: reads the header, no pixels.
+
+    Args:
+        file: At its beginning; seekable.
+        format: What `sniff` says.
+        pixels: Whether they will be loaded; without, no more of a file is read than its header needs.
 
     `PIL.Image.open` would warn of, or refuse, a size by a process-wide limit; ours is an argument, so its check is
     passed by.
@@ -127,5 +133,12 @@ def open_pillow(file: BinaryIO, format: str) -> ImageFile:
         heif: ImageFile = HeifImageFile(file)  # type: ignore[no-untyped-call]
         return heif
     module, name = _PLUGINS[format]
-    opened: ImageFile = getattr(import_module(module), name)(file)
+    plugin = getattr(import_module(module), name)
+    if format != "PNG":
+        opened: ImageFile = plugin(file)
+        return opened
+    without, metadata = open_chunks(file, pixels=pixels)
+    opened = plugin(without)
+    for name, value in metadata.items():
+        opened.info[name] = value
     return opened

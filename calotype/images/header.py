@@ -20,7 +20,6 @@ from calotype.images.tail import TAIL, missing_end
 __all__ = ["Header", "Look", "look", "read_header"]
 
 _FIRST: Final = 16 * 1024
-_METADATA_CHUNKS = frozenset((b"eXIf", b"tEXt", b"zTXt", b"iTXt"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,13 +119,10 @@ def _read(file: BinaryIO, length: int, head: bytes, format: str, max_pixels: int
             bytes=length,
         )
         return header, jpeg.scan
-    late = format == "PNG" and _has_late_metadata(file)
     file.seek(0)
-    with quiet_pillow(), open_pillow(file, format) as image:
+    with quiet_pillow(), open_pillow(file, format, pixels=False) as image:
         check_pixels((image.height, image.width), max_pixels)
         bits = bits_of(image, head)
-        if late:
-            image.load()
         orientation = pillow_orientation(image)
         stored = (image.height, image.width)
         icc = image.info.get("icc_profile")
@@ -155,17 +151,3 @@ def _scan_growing(file: BinaryIO, data: bytes) -> JpegHeader:
             if not more:
                 raise ValueError("truncated: the JPEG ends inside its header") from None
             data += more
-
-
-def _has_late_metadata(file: BinaryIO) -> bool:
-    """True when a PNG names its orientation after the pixels, where only reading all of it finds it: rare."""
-    position, seen_pixels = 8, False
-    while True:
-        file.seek(position)
-        chunk = file.read(8)
-        if len(chunk) < 8 or chunk[4:] == b"IEND":
-            return False
-        seen_pixels = seen_pixels or chunk[4:] == b"IDAT"
-        if seen_pixels and chunk[4:] in _METADATA_CHUNKS:
-            return True
-        position += 12 + int.from_bytes(chunk[:4])

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Iterable
 from typing import BinaryIO, Final
 
+from calotype.images.png import chunks
+
 __all__ = ["TAIL", "missing_end"]
 
 TAIL: Final = 4096
@@ -72,18 +74,12 @@ def _jpeg(file: BinaryIO, length: int, tail: bytes, scan: int) -> str | None:
 
 
 def _png(file: BinaryIO, length: int) -> str | None:
-    position = 8
-    while True:
-        file.seek(position)
-        chunk = file.read(8)
-        if not chunk:
-            return "it has no IEND chunk"
-        size, name = struct.unpack(">I4s", chunk)
-        if name == b"IEND":
+    for chunk in chunks(file):
+        if chunk.name == b"IEND":
             return None
-        position += 12 + size
-        if position > length:
-            return f"its chunk {name.decode('ascii', 'replace')} would end at byte {position:,} of {length:,}"
+        if chunk.end > length:
+            return f"its chunk {chunk.name.decode('ascii', 'replace')} would end at byte {chunk.end:,} of {length:,}"
+    return "it has no IEND chunk"
 
 
 def _gif(file: BinaryIO, length: int, head: bytes) -> str | None:
