@@ -113,7 +113,8 @@ def _dry_run(config: dict[str, Any], device: str, *, json: bool) -> None:
     say(
         f"To encode  {expected.pictures:,} pictures and {expected.texts:,} texts; {expected.reused:,} records are there"
     )
-    say(f"Disk       {expected.bytes / 1e6:,.1f} MB at most, {free_bytes(store) / 1e9:,.1f} GB are free: {store}")
+    parts = f"images {expected.picture_bytes / 1e6:,.1f} MB, texts {expected.text_bytes / 1e6:,.1f} MB"
+    say(f"Disk       {expected.bytes / 1e6:,.1f} MB ({parts}), {free_bytes(store) / 1e9:,.1f} GB are free: {store}")
     say(f"Time       about {expected.seconds:,.0f} s on this {expected.device}, right within a factor of 3")
 
 

@@ -144,6 +144,13 @@ class FrozenModels:
                         cuts.append(TextCut(tokenizer=count.tokenizer, tokens=tokens, limit=count.limit))
         return [tuple(cuts) for cuts in found]
 
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens that each text has for the model, of the tokenizer that finds the most; needs no model."""
+        most = [0] * len(texts)
+        for count in self.family.token_counts(self._tokenizers(), texts, max_sequence_length=self.max_sequence_length):
+            most = [max(other, min(tokens, count.limit)) for other, tokens in zip(most, count.tokens, strict=True)]
+        return most
+
     def encode_pictures(self, img: Tensor) -> dict[str, Tensor]:
         """Records of pictures, stacked, on the models' device.
 

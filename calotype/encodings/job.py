@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Final
 
 from calotype.dataset import TextToImageDataset
 from calotype.encodings.addresses import Addresses, Fingerprints, Variants
-from calotype.encodings.estimate import Estimate, estimate, free_bytes
+from calotype.encodings.estimate import Estimate, check_room, estimate, free_bytes
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.report import EncodeReport
 from calotype.encodings.store import EncodingStore
 from calotype.encodings.work import Work, find_work
 from calotype.encodings.worker import Done, EncodeWorker
-from calotype.errors import StoreError
 from calotype.progress import Track, silent
 
 __all__ = ["EncodeJob"]
-
-_SPARE: Final = 64 << 20
-"""Bytes of the disk that are left alone."""
 
 
 @dataclass(kw_only=True)
@@ -51,7 +46,7 @@ class EncodeJob:
 
     def expect(self, work: Work) -> Estimate:
         """What the work takes."""
-        return estimate(work, self.models.spec, device=self.models.device, dtype=self.models.dtype)
+        return estimate(work, self.models)
 
     def check_room(self, work: Work) -> None:
         """Refuses to begin what can't be finished.
@@ -59,16 +54,7 @@ class EncodeJob:
         Raises:
             StoreError: The disk has not that much free.
         """
-        free = free_bytes(self.store.path)
-        facts = self.models.spec.encodings
-        wanted = sum(facts.picture_bytes(*one.geometry.target_size) for one in work.pictures)
-        wanted = wanted * self.models.dtype.itemsize // (2 if self.models.latents == "moments" else 4)
-        if wanted + _SPARE > free:
-            raise StoreError(
-                f"{self.store.path}: encoding {len(work.pictures):,} pictures takes {wanted / 1e9:.1f} GB, and "
-                f"{free / 1e9:.1f} GB are free; choose a --store on another disk, a lower resolution, fewer variants, "
-                "or latents: mean, which takes half"
-            )
+        check_room(work, self.models, self.store.path, free=free_bytes(self.store.path))
 
     def worker(self) -> EncodeWorker:
         """A worker for this machine, with shards of its own."""

@@ -10,6 +10,7 @@ import torch
 from calotype.collate import collate
 from calotype.encodings.addresses import Picture
 from calotype.encodings.dataset import EncodedDataset
+from calotype.encodings.estimate import check_room, free_bytes
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import scaling_key
 from calotype.encodings.work import Text, find_work
@@ -66,6 +67,8 @@ class OnTheFlyDataset(EncodedDataset):
         self._rounds = 0
         """Times that what was left of an epoch has been encoded."""
         self._text_length = models.max_sequence_length
+        missing = find_work(self.addresses, self.store)
+        check_room(missing, models, self.store.path, free=free_bytes(self.store.path))
         self.begin_epoch()
 
     def begin_epoch(self, *, whole: bool = False, rank: int = 0, world_size: int = 1) -> None:

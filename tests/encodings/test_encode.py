@@ -1,12 +1,13 @@
 """The encode job: what is kept is what the models give, each thing once, and only what changed is made again."""
 
+import dataclasses
 import os
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from encoding_helpers import NAMES, copied_pipeline, frozen, make_dataset, make_folder, make_job, run
+from encoding_helpers import NAMES, copied_pipeline, encoded, frozen, make_dataset, make_folder, make_job, run
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_pipelines import tiny_pipeline
@@ -14,7 +15,9 @@ from tiny_pipelines import tiny_pipeline
 import calotype
 from calotype.encodings.addresses import Variants
 from calotype.encodings.frozen import FrozenModels
+from calotype.encodings.on_the_fly import OnTheFlyDataset
 from calotype.encodings.store import EncodingStore
+from calotype.encodings.summary import summarise_store
 from calotype.encodings.work import find_work
 from calotype.encodings.worker import picture_pixels
 from calotype.engine.local import encode
@@ -294,6 +297,39 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_done(folder, tmp
     with pytest.raises(CalotypeError, match=r"encoding 4 pictures takes .* are free; choose a --store"):
         run(folder, tmp_path / "store")
     assert len(EncodingStore(tmp_path / "store")) == 0
+    # FLUX.1's texts, 8.4 MB each in float32, are what is too much here; and 64 MiB are left alone.
+    monkeypatch.setattr("calotype.encodings.job.free_bytes", lambda path: 100_000_000)
+    with pytest.raises(CalotypeError, match=r"5 texts 42.0 MB; with 67.1 MB left alone, .* the 100.0 MB that are free"):
+        run(folder, tmp_path / "store")
+    job = make_job(folder, tmp_path / "store")
+    monkeypatch.setattr("calotype.encodings.on_the_fly.free_bytes", lambda path: 100_000_000)
+    with pytest.raises(CalotypeError, match=r"5 texts 42\.0 MB"):
+        encoded(job, OnTheFlyDataset)
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [("flux.1-dev", {"latents": "mean"}), ("sd3-medium", {"max_sequence_length": 48}), ("chroma", {})],
+)
+def test_the_bytes_that_are_said_are_those_that_a_store_then_has(folder, tmp_path, model, options):
+    """The facts are the full models'; here those of the tiny ones stand in their place, measured on one record."""
+    models = frozen(model, **options)
+    (text,) = models.encode_texts(["a"])
+    (picture,) = models.encode_pictures(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).values()
+    whole = models.spec.encodings
+    texts = tuple(dataclasses.replace(output, width=text[output.key].shape[-1]) for output in whole.texts)
+    channels = picture.shape[1] // (1 if options.get("latents") == "mean" else 2)
+    facts = dataclasses.replace(whole, texts=texts, latent_channels=channels)
+    (folder / "rocket.txt").write_text("a much longer caption than those of the others, with more in it to be read")
+    job = make_job(folder, tmp_path / "store", models=models)
+    models.spec, before = dataclasses.replace(models.spec, encodings=facts), models.spec
+    try:
+        expected = job.expect(job.plan()[1])
+    finally:
+        models.spec = before
+    assert expected.texts == len(NAMES) + 1 and expected.picture_bytes + expected.text_bytes == expected.bytes
+    assert expected.bytes == pytest.approx(encode(job).bytes, rel=0.05)
+    assert expected.bytes == pytest.approx(summarise_store(job.store).bytes, rel=0.05)
 
 
 def test_custom_steps_are_told_apart(folder, tmp_path):
