@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,20 +61,27 @@ class Columns:
 def parse_column_map(given: ColumnMap | None, option: str = "columns") -> dict[str, tuple[str, ...] | None]:
     """Checks the user's mapping; values become tuples."""
     parsed: dict[str, tuple[str, ...] | None] = {}
+    if not isinstance(given, Mapping | None):
+        raise ConfigError(f"{option}: found {given!r}; expected a mapping such as image: photo, caption: [long, short]")
     for meaning, names in (given or {}).items():
         if meaning not in _MEANINGS:
             raise unknown_key(option, meaning, _MEANINGS)
         if names is None:
             parsed[meaning] = None
             continue
-        several = (names,) if isinstance(names, str) else tuple(names)
+        several = (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Sequence) else ()
         if not several or not all(isinstance(name, str) for name in several):
             raise ConfigError(f"{option}: {meaning!r} must name a column, not {names!r}")
+        if len(set(several)) < len(several):
+            raise ConfigError(f"{option}: {meaning!r} names a column twice: {', '.join(several)}")
         if meaning != "caption" and len(several) > 1:
             raise ConfigError(f"{option}: {meaning!r} takes one column, not {len(several)}: {', '.join(several)}")
         parsed[meaning] = several
     if "image" in parsed and parsed["image"] is None:
         raise ConfigError(f"{option}: 'image' must name a column, not None")
+    both = set(parsed.get("image") or ()) & set(parsed.get("caption") or ())
+    if both:
+        raise ConfigError(f"{option}: {both.pop()!r} can't be both the image and a caption")
     return parsed
 
 
@@ -119,6 +127,9 @@ def find_columns(names: Sequence[str], given: Mapping[str, tuple[str, ...] | Non
     Raises:
         ManifestError: No image column, or a column of the mapping is not in the file.
     """
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise ManifestError(f"{where}: several columns are called {', '.join(map(repr, twice))}; rename all but one")
     lower: dict[str, str] = {}
     for name in names:
         lower.setdefault(name.strip().lower(), name)
@@ -127,13 +138,18 @@ def find_columns(names: Sequence[str], given: Mapping[str, tuple[str, ...] | Non
         single[meaning] = next((lower[name] for name in candidates if name in lower), None)
     captions = _captions(lower)
     for meaning, several in given.items():
-        for name in several or ():
-            if name not in names:
-                raise ManifestError(f"{where}: no column {name!r} (columns[{meaning!r}]); it has {_listed(names)}")
+        found = tuple(_column(name, names, meaning, where) for name in several or ())
         if meaning == "caption":
-            captions = several or ()
+            captions = found
         else:
-            single[meaning] = several[0] if several else None
+            single[meaning] = found[0] if found else None
+    for name in {*captions, *filter(None, single.values())}.difference(*(several or () for several in given.values())):
+        alike = [other for other in names if other.strip().lower() == name.strip().lower()]
+        if len(alike) > 1:
+            raise ManifestError(
+                f"{where}: columns whose names differ in case only: {', '.join(map(repr, alike))}; say which is meant "
+                "with columns={'image': …, 'caption': …}"
+            )
     image = single.pop("image")
     if image is None:
         raise ManifestError(
@@ -145,8 +161,20 @@ def find_columns(names: Sequence[str], given: Mapping[str, tuple[str, ...] | Non
     return Columns(
         image=image,
         captions=tuple(name for name in captions if name != image),
-        **{meaning: (None if name in taken else name) for meaning, name in single.items()},
+        **{meaning: (None if name in taken and meaning not in given else name) for meaning, name in single.items()},
     )
+
+
+def _column(name: str, names: Sequence[str], meaning: str, where: str) -> str:
+    """The column that the user's mapping names: as it is written, else the only one in another case."""
+    if name in names:
+        return name
+    alike = [other for other in names if other.strip().lower() == name.strip().lower()]
+    if len(alike) == 1:
+        return alike[0]
+    near = alike or difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    raise ManifestError(f"{where}: no column {name!r} (columns[{meaning!r}]){hint} (it has {_listed(names)})")
 
 
 def _listed(names: Sequence[str]) -> str:

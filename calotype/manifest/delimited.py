@@ -109,7 +109,9 @@ def heading_of(text: str, file: Path, reading: Reading) -> Heading:
         header = [field.strip() for field in records[0]]
         if _is_header(header, reading):
             return 100.0 + recognised(header, reading.columns)
-        return sum(_likeness(fields) for fields in records) / len(records)
+        if all(len(fields) == 1 for fields in records):  # it separates nothing
+            return 0.0
+        return sum(map(_likeness, records)) / len(records)
 
     dialect = sniff(text[:_HEAD], _usual(file), score, reading.delimiter)
     first, *others = (record for record in dialect.records(text[:_HEAD], None) if record.text.strip())

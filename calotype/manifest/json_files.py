@@ -227,8 +227,19 @@ def _from_objects(
 
 
 def with_text(value: dict[str, Any], image: str) -> dict[str, Any]:
-    """The row with its image as text, where a number names it."""
-    return value if not isinstance(value[image], int) else {**value, image: str(value[image])}
+    """The row with its image as text."""
+    return value if isinstance(value[image], str | None) else {**value, image: _as_text(value[image])}
+
+
+def _as_text(image: Any) -> str | None:
+    """The reference that a value is: a text, a number, a list of one, or what `datasets` writes of an image."""
+    if isinstance(image, list) and len(image) == 1:
+        return _as_text(image[0])
+    if isinstance(image, dict) and image.keys() <= {"bytes", "path"}:
+        image = image.get("bytes") or image.get("path")
+    if isinstance(image, int) and not isinstance(image, bool):
+        return str(image)
+    return image if isinstance(image, str) else None
 
 
 def row_problem(value: Any, columns: Columns | None) -> str | None:
@@ -244,7 +255,7 @@ def row_problem(value: Any, columns: Columns | None) -> str | None:
     if columns.image not in value:
         return f"no {columns.image!r}; it has {', '.join(map(repr, value)) or 'nothing'}"
     image = value[columns.image]
-    if image is not None and (not isinstance(image, str | int) or isinstance(image, bool)):
+    if image is not None and _as_text(image) is None:
         return f"{columns.image} is {_kind(image)}; expected a path or URL"
     for name in columns.captions:
         caption = value.get(name)
@@ -254,7 +265,9 @@ def row_problem(value: Any, columns: Columns | None) -> str | None:
                 return f"{name} holds {_kind(text)}; expected a text or a list of texts"
             if text is not None and not encodable(text):
                 return f"{name} holds half a surrogate pair, which is no text"
-    return None if encodable(str(image or "")) else f"{columns.image} holds half a surrogate pair, which is no text"
+    return (
+        None if encodable(_as_text(image) or "") else f"{columns.image} holds half a surrogate pair, which is no text"
+    )
 
 
 def _kind(value: Any) -> str:

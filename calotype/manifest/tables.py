@@ -15,7 +15,7 @@ import xxhash
 
 from calotype.errors import ManifestError
 from calotype.manifest.archived import find_archived
-from calotype.manifest.captions import as_texts, caption_lists, is_text
+from calotype.manifest.captions import as_texts, caption_lists, is_text, is_text_list
 from calotype.manifest.columns import Columns, find_columns
 from calotype.manifest.images_on_disk import find_images
 from calotype.manifest.inline_images import inline_images
@@ -86,6 +86,8 @@ def table_part(
             f"{label}: no caption column found among {', '.join(map(repr, raw.column_names))}; name it with "
             "columns={'caption': …}, or say what captions to use instead with missing_captions='empty' or a text"
         )
+    for name in columns.used.difference(raw.column_names):
+        raise ManifestError(f"{label}: the column {name!r} holds binary data; expected text or numbers")
     problems: dict[int, str] = {}
     count = raw.num_rows
     image = _dense(raw[columns.image])
@@ -167,7 +169,14 @@ def _without(part: Part, problems: dict[int, str], reading: Reading) -> Part:
 
 
 def _names(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Numbers that name images as text; other columns as they are."""
+    """Numbers that name images, and lists of one image, as text; other columns as they are."""
+    if is_text_list(column.type) and pc.max(pc.list_value_length(column)).as_py() in (0, 1, None):
+        has_one = pc.equal(pc.list_value_length(column), 1)
+        return pc.replace_with_mask(
+            pa.chunked_array([pa.nulls(len(column), pa.large_string())]),
+            pc.fill_null(has_one, False).combine_chunks(),
+            as_texts(pc.list_flatten(column)).combine_chunks(),
+        )
     if pa.types.is_null(column.type) or pa.types.is_integer(column.type):
         return pc.cast(column, pa.large_string())
     if pa.types.is_floating(column.type):  # what pandas makes of whole numbers some of which are missing

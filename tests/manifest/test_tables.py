@@ -546,3 +546,68 @@ def test_a_parquet_that_datasets_wrote(put, read, jpeg):
     data.to_parquet(str(put.root / "a.parquet"))
     row = load_manifest(put.root / "a.parquet")[0]
     assert (row.captions, read(row.image)) == (("x",), jpeg(5))
+
+
+# ------------------------------------------------------------------------------------------------ columns, given or not
+
+
+def test_columns_of_one_name_are_an_error(put):
+    table = pa.table([pa.array(["a.jpg"]), *(pa.array([text]) for text in "xyz")], names=["image", "text", "n", "n"])
+    pq.write_table(table, put("a.parquet", ""))
+    with pa.ipc.new_file(put("a.arrow", ""), table.schema) as writer:
+        writer.write_table(table)
+    for name in ("a.parquet", "a.arrow"):
+        with pytest.raises(ManifestError, match=rf"{name}: several columns are called 'n'; rename all but one"):
+            load_manifest(put.root / name)
+
+
+def test_columns_that_differ_in_case_only_need_a_choice(put):
+    file = put("a.csv", "image,Text,text\na.jpg,x,y\n")
+    with pytest.raises(ManifestError, match=r"a\.csv: columns whose names differ in case only: 'Text', 'text'"):
+        load_manifest(file)
+    assert captions(load_manifest(file, columns={"caption": "text"})) == {"a.jpg": ("y",)}
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_column_that_is_not_there_is_named_with_the_one_that_is(put, kind):
+    file = write_rows(put, kind, [{"image": "a.jpg", "Caption_EN": "x"}])
+    with pytest.raises(ManifestError, match=r"no column 'captions_EN' .*; did you mean 'Caption_EN'\?"):
+        load_manifest(file, columns={"caption": "captions_EN"})
+    assert captions(load_manifest(file, columns={"caption": "caption_en"})) == {"a.jpg": ("x",)}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("image", "found 'image'; expected a mapping"),
+        ({"caption": 3}, "'caption' must name a column, not 3"),
+        ({"caption": ["x", "x"]}, "'caption' names a column twice: x, x"),
+        ({"image": "x", "caption": ["y", "x"]}, "'x' can't be both the image and a caption"),
+        ({"image": ["x", "y"]}, "'image' takes one column, not 2"),
+    ],
+)
+def test_mistakes_in_the_mapping_of_columns(put, columns, message):
+    with pytest.raises(ConfigError, match=f"columns: {message}"):
+        load_manifest(put("a.csv", "image,x,y\na.jpg,x,y\n"), columns=columns)
+
+
+@pytest.mark.parametrize("name", ["label", "vector", "object", "mask", "flag"])
+def test_a_caption_column_that_holds_no_text_is_named(put, name):
+    rows = [{"image": "a.jpg", "label": 3, "vector": [1.0], "object": {"a": "x"}, "mask": b"abc", "flag": True}]
+    with pytest.raises(ManifestError, match=rf"a\.parquet: the (caption )?column.*{name}.* holds? .*; expected text"):
+        pq.write_table(pa.Table.from_pylist(rows), put("a.parquet", ""))
+        load_manifest(put.root / "a.parquet", columns={"caption": name})
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_lists_of_one_image(put, kind):
+    rows = [{"images": ["a.jpg"], "text": "x"}, {"images": ["b.jpg"], "text": "y"}]
+    assert captions(load_manifest(write_rows(put, kind, rows))) == {"a.jpg": ("x",), "b.jpg": ("y",)}
+    rows[1]["images"].append("c.jpg")
+    with pytest.raises(ManifestError, match=r"images' holds list|images is a list"):
+        load_manifest(write_rows(put, kind, rows))
+
+
+def test_images_as_datasets_writes_them_into_json(put):
+    rows = [{"image": {"bytes": None, "path": "a.jpg"}, "text": "x"}]
+    assert captions(load_manifest(write_rows(put, "jsonl", rows))) == {"a.jpg": ("x",)}
