@@ -14,6 +14,7 @@ from calotype.errors import ConfigError, ManifestError, MissingPathError, Missin
 from calotype.inputs import input_files, input_folders, picture_folders, source_name
 from calotype.inspect.check.report import VERSION, Report, finding
 from calotype.ledger import Ledger
+from calotype.manifest.named_splits import SPLIT_TAKEN
 from calotype.remembered import files_state, folders_state, recall, remember, report_key
 from calotype.terminal import get_logger
 
@@ -68,7 +69,7 @@ def check_config(
         raise
     except ManifestError as error:
         return _nothing(source_name(config), error, ledger)
-    held_out = _other_side(lenient)
+    held_out = _other_side(lenient, dataset.manifest)
     files = _files(config, dataset, held_out, folders) if whole and folders is not None else None
     files_were = files_state(files or ())
     report = check(
@@ -169,13 +170,14 @@ def _dataset(config: Mapping[str, Any]) -> tuple[TextToImageDataset, bool]:
         return build_dataset({**config, "tokenizer": {COMPONENT: "calotype.PixelsTransform"}}), False
 
 
-def _other_side(config: Mapping[str, Any]) -> Manifest | None:
-    """The pictures of the validation set, where the config has one: a share held out, or a split of its own."""
+def _other_side(config: Mapping[str, Any], read: Manifest) -> Manifest | None:
+    """The pictures of the validation set, where there is one: a share held out, or a split of its own."""
     from calotype.config import build_dataset
 
     options = dict(config["dataset"])
     split = options.get("split")
-    if not options.get("validation") and split is None:
+    taken = any(note.startswith(SPLIT_TAKEN) for note in read.describe()["notes"])
+    if not options.get("validation") and split is None and not taken:
         return None
     options |= {"missing_captions": "empty", "model": None}
     options["split"] = "train" if split in ("validation", "valid", "val") else "validation"

@@ -11,16 +11,11 @@ from pathlib import Path
 from calotype.errors import EditError
 from calotype.manifest.caption_files import CaptionFiles
 from calotype.manifest.captions import decode_text, split_captions
+from calotype.manifest.json_captions import captions_in_json, join_captions, parse_json_object
 from calotype.manifest.listing import Listing, stem_of
 from calotype.manifest.names_on_disk import folded
 from calotype.manifest.reading import Reading
-from calotype.manifest.sidecars import (
-    caption_files_of,
-    captions_of_object,
-    is_json,
-    join_captions,
-    parse_json_object,
-)
+from calotype.manifest.sidecars import caption_files_of, is_json
 from calotype.small_files import read_small_file
 
 __all__ = ["Sidecars", "mirror"]
@@ -64,7 +59,8 @@ class Sidecars:
         """What the JSON file beside it says."""
         for name in filter(is_json, self.of(picture)):
             try:
-                return captions_of_object(parse_json_object(self._data(name)), self.reading)
+                listed, _ = captions_in_json(parse_json_object(self._data(name)), self.reading)
+                return [text for text in listed if text.strip()]
             except TypeError:
                 continue
             except ValueError as error:

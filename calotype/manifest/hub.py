@@ -13,7 +13,7 @@ from calotype.errors import ManifestError, MissingDependencyError
 from calotype.manifest.arrow_files import NotMappedError, embedded_in, unpack
 from calotype.manifest.cache import cached
 from calotype.manifest.columns import find_columns
-from calotype.manifest.named_splits import ALL
+from calotype.manifest.named_splits import ALL, SPLIT_TAKEN
 from calotype.manifest.reading import Part, Reading
 from calotype.manifest.tables import Embedded, holds_bytes, table_part
 from calotype.manifest.unused import note_other_columns
@@ -120,7 +120,7 @@ def _choose(splits: Any, name: str, reading: Reading) -> tuple[str, Any]:
         )
     others = [each for each in splits if each != wanted]
     if others and reading.split is None:
-        reading.note(f"split 'train' was taken; {', '.join(others)} not")
+        reading.note(f"{SPLIT_TAKEN}; {', '.join(others)} not")
     return wanted, splits[wanted]
 
 

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from calotype.manifest.captions import decode_text, split_captions
 from calotype.manifest.columns import caption_columns
+from calotype.manifest.json_depth import loads
+from calotype.manifest.reading import Reading
 
-__all__ = ["captions_in_json"]
+__all__ = ["captions_in_json", "join_captions", "parse_json_object"]
 
 _TAGS = ("tags", "tag_string", "tag_list", "keywords")
 _TAGS_OF_A_KIND = re.compile(r"(?:tags?(?:_string)?)_(?!meta)[a-z]+")
 """Danbooru's `tag_string_general`, gallery-dl's `tags_character`, …"""
 
 
-def captions_in_json(value: Mapping[str, Any], given: Sequence[str] | None) -> tuple[list[str], tuple[str, ...]]:
+def captions_in_json(value: Mapping[str, Any], reading: Reading) -> tuple[list[str], tuple[str, ...]]:
     """The captions of an image, and the keys they come from.
+
+    They are the keys that `columns.caption` names, else those that captions usually have, else tags, which become one
+    caption. None in `columns.caption` says that no key is meant.
 
     Args:
         value: What a JSON file beside the image holds.
-        given: The keys that `columns.caption` names. None looks for those that captions usually have, then for tags,
-            which become one caption.
+        reading: The options.
     """
     names = tuple(name for name in value if value[name] is not None)
-    if given is not None:
+    given = reading.columns.get("caption", ())
+    if given is None:
+        return [], ()
+    if given:
         keys = tuple(name for name in given if name in value)
         return [text for key in keys for text in _texts(value[key])], keys
     if keys := tuple(key for key in caption_columns(names) if any(True for _ in _texts(value[key]))):
@@ -63,3 +71,23 @@ def _tags(value: Any) -> Iterator[str]:
         yield from (tag.strip() for tag in (value.split() if spaced else value.split(",")) if tag.strip())
     else:
         yield from (text.strip() for text in _texts(value) if text.strip())
+
+
+def join_captions(texts: list[str], listed: list[str], reading: Reading) -> list[str]:
+    """The captions of text files, and those of JSON where no text has any or the text is the first of them."""
+    if listed and (not texts or texts == split_captions(listed[0], bool(reading.many_lines))):
+        return listed
+    return texts
+
+
+def parse_json_object(data: bytes) -> dict[str, Any]:
+    """The object in a JSON file that describes one image.
+
+    Raises:
+        ValueError: It is not valid JSON.
+        TypeError: It holds something else.
+    """
+    value = loads(decode_text(data))
+    if not isinstance(value, dict):
+        raise TypeError("its .json is not an object")
+    return value

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from calotype.manifest.captions import decode_text, split_captions
 from calotype.manifest.columns import find_columns
-from calotype.manifest.json_depth import loads
+from calotype.manifest.json_captions import captions_in_json, join_captions, parse_json_object
 from calotype.manifest.lmdb_index import lmdb_index
 from calotype.manifest.member_keys import ending, match_members
 from calotype.manifest.reading import IMAGE_SUFFIXES, Part, Reading, make_part
@@ -147,7 +147,7 @@ def _part(file: Path, found: _Members, reading: Reading) -> Part:
     for image, texts in samples:
         try:
             rows.append(_row(texts, reading))
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             reading.bad(f"{file}!{image.name}", f"its caption can't be read: {error}")
         else:
             kept.append(image)
@@ -156,17 +156,17 @@ def _part(file: Path, found: _Members, reading: Reading) -> Part:
         reading.ledger.add(kind, f"{label}!{names[0]}", reason + more)
     names = list(dict.fromkeys(name for row in rows for name in row if name != _CAPTION))
     columns = find_columns([_IMAGE, _CAPTION, *names], _given(reading), str(file))
-    in_json = _json_captions(names, reading, str(file)) if names else ()
-    told_apart = False
+    if names:
+        _require_keys(names, reading, str(file))
+    joined: set[str] = set()  # keys of which all that they hold became captions
+    own: set[str] = set()
     for row in rows:
-        own = [row.get(name) for name in in_json]
-        listed = [text for one in own for text in (one if isinstance(one, list) else [one]) if isinstance(text, str)]
-        if not row[_CAPTION] or (listed and row[_CAPTION] == split_captions(listed[0], bool(reading.many_lines))):
-            row[_CAPTION] = listed
-        elif listed:
-            told_apart = True
-    if not told_apart:  # they are the captions, and nothing of their own
-        names = [name for name in names if name not in in_json]
+        listed, keys = captions_in_json(row, reading)
+        texts = row[_CAPTION]
+        row[_CAPTION] = join_captions(texts, listed, reading)
+        joined.update(keys)
+        own.update(name for name in row if row[name] is not None and (name not in keys or row[_CAPTION] is texts))
+    names = [name for name in names if name in own or name not in joined]
     table = table_of(rows, [_IMAGE, _CAPTION, *names], [_CAPTION])
     return table_part(
         table,
@@ -215,9 +215,10 @@ def _given(reading: Reading) -> dict[str, tuple[str, ...] | None]:
     return {**others, "image": (_IMAGE,), "caption": (_CAPTION,)}
 
 
-def _json_captions(names: Sequence[str], reading: Reading, where: str) -> tuple[str, ...]:
-    given = {"image": (_IMAGE,)} | ({"caption": reading.columns["caption"]} if "caption" in reading.columns else {})
-    return find_columns([_IMAGE, *names], given, where).captions
+def _require_keys(names: Sequence[str], reading: Reading, where: str) -> None:
+    """Checks that the keys which the user names for captions are there."""
+    if given := reading.columns.get("caption"):
+        find_columns([_IMAGE, *names], {"image": (_IMAGE,), "caption": given}, where)
 
 
 def _row(texts: Mapping[str, bytes], reading: Reading) -> dict[str, Any]:
@@ -227,9 +228,7 @@ def _row(texts: Mapping[str, bytes], reading: Reading) -> dict[str, Any]:
             captions += split_captions(decode_text(texts[suffix]), bool(reading.many_lines))
     row: dict[str, Any] = {}
     if ".json" in texts:
-        row = loads(decode_text(texts[".json"]))
-        if not isinstance(row, dict):
-            raise ValueError("its .json is not an object")
+        row = parse_json_object(texts[".json"])
     return {**row, _CAPTION: captions}
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from calotype.errors import ManifestError
 from calotype.manifest.caption_files import CaptionFiles
 from calotype.manifest.captions import decode_text, split_captions
-from calotype.manifest.json_captions import captions_in_json
-from calotype.manifest.json_depth import loads
+from calotype.manifest.json_captions import captions_in_json, join_captions, parse_json_object
 from calotype.manifest.listing import Listing
 from calotype.manifest.reading import Reading
 from calotype.manifest.unused import add_unused
@@ -18,10 +16,7 @@ from calotype.small_files import read_small_file
 
 __all__ = [
     "caption_files_of",
-    "captions_of_object",
     "is_json",
-    "join_captions",
-    "parse_json_object",
     "sidecar_captions",
 ]
 
@@ -72,35 +67,6 @@ def sidecar_captions(
     return captions
 
 
-def join_captions(texts: list[str], listed: list[str], reading: Reading) -> list[str]:
-    """The captions of text files, and those of JSON where no text has any or the text is the first of them."""
-    if listed and (not texts or texts == split_captions(listed[0], bool(reading.many_lines))):
-        return listed
-    return texts
-
-
-def parse_json_object(data: bytes) -> dict[str, Any]:
-    """The object in a JSON file that describes one image.
-
-    Raises:
-        ValueError: It is not valid JSON.
-        TypeError: It holds something else.
-    """
-    value = loads(decode_text(data))
-    if not isinstance(value, dict):
-        raise TypeError("its .json is not an object")
-    return value
-
-
-def captions_of_object(value: dict[str, Any], reading: Reading) -> list[str]:
-    """The captions in a JSON file that describes one image; none where `columns.caption` is None."""
-    given = reading.columns.get("caption", ())
-    if given is None:
-        return []
-    captions, _ = captions_in_json(value, given or None)
-    return [text for text in captions if text.strip()]
-
-
 def is_json(name: str) -> bool:
     """Whether a caption file is JSON, and not text."""
     return name[-5:].lower() == ".json"
@@ -118,7 +84,7 @@ def _read_json(file: Path, texts: list[str], reading: Reading) -> list[str]:
         else:
             reading.bad(str(file), f"the caption can't be read: {error}")
         return []
-    captions = captions_of_object(value, reading)
+    captions = [text for text in captions_in_json(value, reading)[0] if text.strip()]
     if not captions and not texts and reading.columns.get("caption", ()) is not None:
         keys = ", ".join(map(repr, list(value)[:8])) + (", …" if len(value) > 8 else "")
         add_unused(reading, str(file), f"no caption among its keys: {keys or 'none'}; name one with columns.caption")

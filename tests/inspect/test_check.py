@@ -262,6 +262,18 @@ def test_held_out_pictures_that_are_trained_on(good, tmp_path):
     assert document["held_out"] == 8
 
 
+def test_a_validation_split_that_nobody_chose_is_compared_too(good, tmp_path):
+    for split in ("train", "validation"):
+        (tmp_path / split).mkdir()
+        name = sorted(path.name for path in good.glob("*.jpg"))[0]
+        for file in (name, f"{name.removesuffix('.jpg')}.txt"):
+            shutil.copy(good / file, tmp_path / split)
+    document = report(tmp_path, "resolution=256", code=1)
+    found = {one["kind"]: one for one in document["findings"]}
+    assert document["images"] == document["held_out"] == 1
+    assert found["leak"]["level"] == "error" and "split='all'" in found["other_splits"]["detail"]
+
+
 def test_a_data_file_that_cannot_be_read_is_a_problem(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"file_name": "a.jpg", "text": "x"}\n{broken\n')
     document = report(tmp_path / "rows.jsonl", code=1)

@@ -216,7 +216,7 @@ def test_members_of_an_archive(folder, tmp_path):
     assert {(one.kind, one.where.partition("!")[2]) for one in found} == {
         ("no_caption", "01.jpg"),
         ("wrong_suffix", "02.jpg"),
-        ("caption_without_image", "alone"),
+        ("caption_without_image", "alone.txt"),
     }
     assert without == {1}
 
@@ -284,7 +284,8 @@ def test_caption_files_of_several_lines_are_a_warning_until_it_is_said_what_they
     rows = [json.dumps({"file_name": "01.jpg", "text": "two\nlines"})]
     (folder / "metadata.jsonl").write_text("\n".join(rows))
     found, _ = findings(folder)
-    assert named(found) == {("several_lines", "warning", "00.jpg")} and "2 lines" in found[0].detail
+    assert named(found) == {("several_lines", "warning", "")} and found[0].others == ("00.jpg",)
+    assert "1 of 4 images" in found[0].detail and "up to 2" in found[0].detail
     assert findings(folder, caption_lines="one") == ([], set())
 
 
@@ -302,4 +303,4 @@ def test_images_in_none_of_the_splits_are_named(folder):
             for suffix in ("jpg", "txt"):
                 (folder / f"{number:02d}.{suffix}").rename(folder / split / f"{number:02d}.{suffix}")
     found, _ = findings(folder)
-    assert ("no_split", "warning", "03.jpg") in named(found)
+    assert named(found) == {("no_split", "warning", "03.jpg"), ("other_splits", "note", "")}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import tarfile
 
 import pytest
 
 from calotype.errors import ConfigError, MissingCaptionError
 from calotype.manifest import load_manifest
 from calotype.manifest.caption_files import CaptionFiles
-from calotype.manifest.json_captions import captions_in_json
 
 _NFC, _NFD = "Caf\u00e9", "Cafe\u0301"
 
@@ -76,21 +76,27 @@ def test_single_images_by_a_glob_find_theirs(put):
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        ({"caption": "a lake", "url": "http://h/x", "key": "0", "status": "success"}, ["a lake"]),  # img2dataset
-        ({"captions": ["a", "b"], "tags": ["c"]}, ["a", "b"]),
-        ({"Caption": None, "tags": ["1girl", "long hair"]}, ["1girl, long hair"]),
-        ({"tags": "1girl solo long_hair", "rating": "s", "id": 7}, ["1girl, solo, long_hair"]),  # gelbooru
-        ({"tag_string": "1girl long_hair", "tag_string_general": "long_hair"}, ["1girl, long_hair"]),  # danbooru
+        ({"caption": "a lake", "url": "http://h/x", "key": "0", "status": "success"}, ("a lake",)),  # img2dataset
+        ({"captions": ["a", "b"], "tags": ["c"]}, ("a", "b")),
+        ({"Caption": None, "tags": ["1girl", "long hair"]}, ("1girl, long hair",)),
+        ({"tags": "1girl solo long_hair", "rating": "s", "id": 7}, ("1girl, solo, long_hair",)),  # gelbooru
+        ({"tag_string": "1girl long_hair", "tag_string_general": "long_hair"}, ("1girl, long_hair",)),  # danbooru
         ({"tag_string_artist": "ann", "tag_string_general": "sea_side sun", "tag_string_meta": "highres_x"},
-         ["ann, sea_side, sun"]),
-        ({"tags": {"general": ["sea", "sun"], "artist": ["ann"]}}, ["sea, sun, ann"]),  # e621
-        ({"tags": "red car, street"}, ["red car, street"]),
-        ({"caption": "", "tags": ["x"]}, [""]),
-        ({"prompt": {"3": {"inputs": {}}}, "shapes": []}, []),  # ComfyUI, labelme
+         ("ann, sea_side, sun",)),
+        ({"tags": {"general": ["sea", "sun"], "artist": ["ann"]}}, ("sea, sun, ann",)),  # e621
+        ({"tags": "red car, street"}, ("red car, street",)),
+        ({"caption": "", "tags": ["x"]}, ("",)),
+        ({"prompt": {"3": {"inputs": {}}}, "shapes": []}, ()),  # ComfyUI, labelme
     ],
 )  # fmt: skip
-def test_captions_in_json(value, expected):
-    assert captions_in_json(value, None)[0] == expected
+def test_captions_in_json_of_a_folder_as_of_a_shard(put, jpeg, value, expected):
+    put("set/a.jpg"), put("set/a.json", json.dumps(value))
+    with tarfile.open(put.root / "s.tar", "w") as tar:
+        for name in ("a.jpg", "a.json"):
+            tar.add(put.root / "set" / name, name)
+    for path in (put.root / "set", put.root / "s.tar"):
+        (row,) = load_manifest(path, missing_captions="empty")
+        assert row.captions == (expected or ("",)), path
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jpg.json", "A.JSON"])

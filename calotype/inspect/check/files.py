@@ -20,6 +20,7 @@ from calotype.inspect.check.strays import strays
 from calotype.manifest import Manifest
 from calotype.manifest.caption_files import CaptionFiles, parse_caption_suffix
 from calotype.manifest.captions import decode_text, split_captions
+from calotype.manifest.named_splits import SPLIT_TAKEN
 from calotype.manifest.reading import IMAGE_SUFFIXES
 from calotype.manifest.sidecars import is_json
 from calotype.manifest.sources import absolute
@@ -86,10 +87,19 @@ def file_findings(
     found = list(_pictures(manifest, ids, facts))
     # Training stops where there may be captions and no image has one, unless the config says that it is meant.
     stops = missing_captions in (None, "error") and not has_captions(manifest.captions)
+    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
     for entry in manifest.ledger:
         if entry.kind in _LEDGER:
-            level: Level | None = "error" if stops and entry.kind in MAY_BE_CAPTIONS else None
-            found.append(finding(_LEDGER[entry.kind], _relative(entry.id, manifest.root), entry.reason, level=level))
+            alike[entry.kind, entry.reason].append(_relative(entry.id, manifest.root))
+    for (kind, reason), (first, *others) in alike.items():
+        level: Level | None = "error" if stops and kind in MAY_BE_CAPTIONS else None
+        if kind == UNUSED:
+            found.append(finding(_LEDGER[kind], first, reason, level=level, others=tuple(others)))
+        else:
+            found += [finding(_LEDGER[kind], where, reason, level=level) for where in (first, *others)]
+    found += [
+        finding("other_splits", "", note) for note in manifest.describe()["notes"] if note.startswith(SPLIT_TAKEN)
+    ]
     for folder in map(absolute, folders):
         for stray in strays(folder):
             name = os.fsencode(stray.name).decode("utf-8", "backslashreplace")  # not every file's name is text
@@ -220,11 +230,18 @@ def _several_lines(manifest: Manifest, ids: Sequence[str], beside: _Beside) -> I
     owners = pc.list_parent_indices(captions)
     broken = pc.match_substring(pc.utf8_trim_whitespace(pc.list_flatten(captions)), "\n")
     rows = pc.unique(owners.filter(broken)).to_pylist()
+    several, most = [], 0
     for row, ref in zip(rows, manifest.refs(rows), strict=True):
         texts = {text for file in beside.texts_of(ref) for text in _texts(file)}
-        if any("\n" in text.strip() and text in texts for text in manifest.captions_of(row)):
-            lines = max(len([line for line in text.split("\n") if line.strip()]) for text in manifest.captions_of(row))
-            yield finding("several_lines", ids[row], f"{lines} lines of its caption file are one caption")
+        whole = [text for text in manifest.captions_of(row) if text in texts]
+        counts = [sum(bool(line.strip()) for line in text.split("\n")) for text in whole]
+        if max(counts, default=0) > 1:
+            several.append(ids[row])
+            most = max(most, *counts)
+    if several:
+        share = f"{len(several):,} of {len(ids):,} images"
+        detail = f"{share} have a caption file of several lines, up to {most}, which is one caption"
+        yield finding("several_lines", "", detail, others=tuple(several))
 
 
 def _texts(file: str) -> list[str]:

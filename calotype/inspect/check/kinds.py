@@ -60,6 +60,9 @@ KINDS: dict[str, Kind] = {
     "unused_captions": Kind(
         "files", "warning", "Captions that are not used", "use them as is said there, or move them away"
     ),
+    "other_splits": Kind(
+        "files", "note", "Splits that are not read", "nothing, if that is meant; else choose with split="
+    ),
     "no_split": Kind(
         "files", "warning", "In none of the folder's splits", "move it into one, or take all with split=all"
     ),
