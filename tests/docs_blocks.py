@@ -84,9 +84,6 @@ def blocks(page: Path, *languages: str) -> list[Block]:
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory):
-    if real_tokenizers.offline():
-        pytest.skip(f"{real_tokenizers.OFFLINE} is set, and the docs need the real tokenizers")
-
     home = tmp_path_factory.mktemp("docs")
     for name, listing in (("photos", "metadata.jsonl"), ("my_dataset", "data.tsv")):
         folder = home / name

@@ -39,8 +39,6 @@ loader: {{batch_size: 4, seed: 7}}
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A folder with the demo's photos, `photos.yaml` over them, and their encodings."""
-    if real_tokenizers.offline():
-        pytest.skip(f"{real_tokenizers.OFFLINE} is set, and this needs the real tokenizers")
     home = tmp_path_factory.mktemp("examples")
     write_demo(home)
     (home / "photos.yaml").write_text(CONFIG.format(model=tiny_pipeline("flux.1-dev")))

@@ -1,7 +1,6 @@
 """The tiny captioner, trained once for all of these tests."""
 
 import pytest
-import real_tokenizers
 import tiny_captioners
 
 from calotype.captioning.backend import CaptionRequest
@@ -11,8 +10,6 @@ from calotype.captioning.pictures import prepare_picture
 @pytest.fixture(scope="session")
 def captioner(tmp_path_factory):
     """The folder of a tiny Qwen2-VL that knows six photos."""
-    if real_tokenizers.offline():
-        pytest.skip("its tokenizer has to be fetched")
     return tiny_captioners.qwen2_vl(tmp_path_factory.mktemp("models") / "tiny-qwen2-vl")
 
 

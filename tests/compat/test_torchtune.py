@@ -59,8 +59,6 @@ CAPTIONS = {
 
 @pytest.fixture(scope="module")
 def tokenizers():
-    if real_tokenizers.offline():
-        pytest.skip(f"{real_tokenizers.OFFLINE} is set, and this needs the real tokenizers")
     return real_tokenizers.flux_tokenizers()
 
 
