@@ -267,6 +267,10 @@ def _read(path: Path) -> DictConfig:
         raise ConfigError(f"{path}: can't be read: {error.strerror or error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: can't be read as YAML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: its values are nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigError(f"{path}: can't be read as YAML: {error}") from None
     if not isinstance(config, DictConfig):
         raise ConfigError(f"{path}: expected a mapping (key: value) at the top, found a list")
     return config

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from calotype.errors import ManifestError
+from calotype.manifest.lmdb_index import lmdb_index
 from calotype.manifest.tar_index import tar_index
 
 __all__ = ["find_archived"]
@@ -34,6 +35,7 @@ def find_archived(refs: Any, root: Path, problems: dict[int, str]) -> tuple[Any,
     sizes: list[int | None] = [None] * len(texts)
     keys: list[bytes | None] = [None] * len(texts)
     tars: dict[str, dict[str, tuple[int, int]]] = {}
+    environments: dict[str, set[bytes] | None] = {}
     for row in map(int, inside):
         match = _SPLIT.fullmatch(texts[row])
         if match is None or "://" in match[1]:
@@ -42,6 +44,15 @@ def find_archived(refs: Any, root: Path, problems: dict[int, str]) -> tuple[Any,
         archives[row], names[row] = archive, texts[row]
         if kind != "tar":
             keys[row] = member.encode("utf-8")
+            if archive not in environments:
+                try:
+                    environments[archive] = set(lmdb_index(root / archive)["key"].to_pylist())
+                except ManifestError as error:
+                    environments[archive] = None
+                    problems[row] = str(error)
+            known = environments[archive]
+            if known is None or keys[row] not in known:
+                problems.setdefault(row, f"no image {member!r} in {archive}")
             continue
         if archive not in tars:
             try:

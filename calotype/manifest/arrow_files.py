@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from calotype.errors import ManifestError
+from calotype.errors import CalotypeError, ManifestError
 from calotype.manifest.cache import cached
 from calotype.manifest.columns import Columns, find_columns
 from calotype.manifest.reading import Part, Reading
 from calotype.manifest.tables import Embedded, holds_bytes, table_part
 
-__all__ = ["NotMappedError", "embedded_in", "read_arrow", "read_parquet", "unpack"]
+__all__ = ["NotMappedError", "embedded_in", "naming_damage", "read_arrow", "read_parquet", "unpack"]
 
 
 def read_parquet(file: Path, reading: Reading) -> Part:
     """A `.parquet` file. Image bytes are unpacked once into the cache; the other columns are read as they are."""
-    try:
-        opened = pq.ParquetFile(file, memory_map=True)
-    except pa.ArrowInvalid as error:
-        raise ManifestError(f"{file}: not a Parquet file: {error}") from None
-    with opened:
+    with naming_damage(file, "a Parquet file"), pq.ParquetFile(file, memory_map=True) as opened:
         schema = opened.schema_arrow
         columns = find_columns(schema.names, reading.columns, str(file))
         image = columns.image
@@ -39,6 +36,7 @@ def read_parquet(file: Path, reading: Reading) -> Part:
             holder = cached("images", [file], lambda: _image_batches(opened, image), note=image)
             embedded, paths = embedded_in(holder, "image", reading.label(file))
             raw = rest.append_column(image, paths)
+        raw.validate(full=True)
         for name in schema.names:
             if name not in wanted and name != image:
                 reading.note(f"column {name!r} holds binary data and is not kept")
@@ -62,33 +60,49 @@ def read_arrow(file: Path, reading: Reading) -> Part:
     raw = map_any(file)
     columns = find_columns(raw.column_names, reading.columns, str(file))
     embedded = None
-    type_ = raw.schema.field(columns.image).type
-    if holds_bytes(type_):
-        try:
-            embedded, paths = embedded_in(file, columns.image, reading.label(file))
-        except NotMappedError:  # compressed: its bytes are nowhere in the file as they are
-            chunks = raw[columns.image].chunks
-            holder = cached("images", [file], lambda: unpack(type_, chunks), note=columns.image)
-            embedded, paths = embedded_in(holder, "image", reading.label(file))
-        raw = raw.set_column(raw.column_names.index(columns.image), columns.image, paths)
+    with naming_damage(file, "an Arrow file or stream"):
+        type_ = raw.schema.field(columns.image).type
+        if holds_bytes(type_):
+            try:
+                embedded, paths = embedded_in(file, columns.image, reading.label(file))
+            except NotMappedError:  # compressed: its bytes are nowhere in the file as they are
+                chunks = raw[columns.image].chunks
+                holder = cached("images", [file], lambda: unpack(type_, chunks), note=columns.image)
+                embedded, paths = embedded_in(holder, "image", reading.label(file))
+            raw = raw.set_column(raw.column_names.index(columns.image), columns.image, paths)
     return _part(raw, file, reading, columns, embedded)
 
 
 def map_any(file: Path) -> pa.Table:
-    """The table of an Arrow file or stream, mapped."""
-    with pa.memory_map(str(file)) as mapped:
-        return _open(mapped, file)
+    """The table of an Arrow file or stream, mapped. Its offsets, lengths and texts are right: Arrow trusts them."""
+    with naming_damage(file, "an Arrow file or stream"), pa.memory_map(str(file)) as mapped:
+        table = _open(mapped)
+        table.validate(full=True)
+        return table
 
 
-def _open(mapped: pa.MemoryMappedFile, file: Path) -> pa.Table:
+def _open(mapped: pa.MemoryMappedFile) -> pa.Table:
+    magic = mapped.read(6)
+    mapped.seek(0)
+    return (pa.ipc.open_file if magic == b"ARROW1" else pa.ipc.open_stream)(mapped).read_all()
+
+
+@contextmanager
+def naming_damage(place: Path, what: str) -> Iterator[None]:
+    """Errors of whatever parses a file, as ours.
+
+    Raises:
+        ManifestError: Names the place.
+    """
     try:
-        try:
-            return pa.ipc.open_file(mapped).read_all()
-        except pa.ArrowInvalid:
-            mapped.seek(0)
-            return pa.ipc.open_stream(mapped).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ManifestError(f"{file}: not an Arrow file or stream: {error}") from None
+        yield
+    except CalotypeError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise ManifestError(f"{place}: can't be read: {error.strerror}") from None
+        said = " ".join(str(error).split())[:200]
+        raise ManifestError(f"{place}: damaged, or not {what}: {said}; copy or write it again") from None
 
 
 _HASH = pa.scalar("#", pa.large_string())
@@ -109,7 +123,7 @@ def embedded_in(file: Path, column: str, label: str, first: int = 0) -> tuple[Em
     with pa.memory_map(str(file)) as mapped:
         whole = mapped.read_buffer()
         mapped.seek(0)
-        chunks = _open(mapped, file)[column].chunks
+        chunks = _open(mapped)[column].chunks
         paths = [_bytes_and_paths(chunk)[1] for chunk in chunks]
         ranges = [_ranges(_bytes_and_paths(chunk)[0], whole.address, whole.size) for chunk in chunks]
     offsets = np.concatenate([np.zeros(0, dtype=np.int64), *(offset for offset, _ in ranges)])

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from calotype.errors import ManifestError, MissingDependencyError
-from calotype.manifest.arrow_files import NotMappedError, embedded_in, unpack
+from calotype.manifest.arrow_files import NotMappedError, embedded_in, naming_damage, unpack
 from calotype.manifest.cache import cached
 from calotype.manifest.columns import find_columns
 from calotype.manifest.named_splits import ALL, SPLIT_TAKEN
@@ -39,7 +39,13 @@ def _datasets(purpose: str) -> Any:
 def read_saved(folder: Path, reading: Reading) -> list[Part]:
     """A dataset saved to disk."""
     datasets = _datasets(f"to read the saved dataset {folder}")
-    return _parts(datasets.load_from_disk(str(folder)), str(folder), folder, reading)
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except Exception as error:  # of its JSON and Arrow files, of fields that are missing, …
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+        raise ManifestError(f"{folder}: the saved dataset is damaged: {said}; copy or save it again") from None
+    with naming_damage(folder, "a saved dataset"):
+        return _parts(loaded, str(folder), folder, reading)
 
 
 def read_hub(name: str, data_files: Any, reading: Reading) -> list[Part]:
@@ -71,6 +77,7 @@ def _parts(loaded: Any, name: str, folder: Path | None, reading: Reading) -> lis
     label = (split or "row") if folder is not None else "/".join(filter(None, (name, split)))
     columns = find_columns(loaded.column_names, reading.columns, name)
     reading.note(f"split {split!r} of the dataset {name}" if split else f"the dataset {name}")
+    loaded.data.table.validate(full=True)
     schema: pa.Schema = loaded.data.table.schema
     type_ = schema.field(columns.image).type
     placed: list[tuple[Embedded | None, pa.ChunkedArray]]

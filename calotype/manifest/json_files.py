@@ -119,7 +119,7 @@ def _read_fast(file: Path) -> pa.Table | None:
             parse = pyarrow.json.ParseOptions(explicit_schema=schema)
             table = pyarrow.json.read_json(file, read_options=options, parse_options=parse)
         table.validate(full=True)  # the parser lets text through that is not UTF-8
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError):  # the last: names of columns
         return None
     return None if any(_loses_digits(chunk) for column in table.columns for chunk in column.chunks) else table
 

@@ -1,15 +1,18 @@
-"""The index of an LMDB environment, made once: an environment that is open already can't be opened again."""
+"""The index of an LMDB environment, made once by a process of its own, which a damaged one may end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from calotype.errors import ManifestError, MissingDependencyError
+from calotype.file_state import file_holding
+from calotype.manifest import lmdb_walk
 from calotype.manifest.cache import cached_table
 from calotype.manifest.fingerprint import of_bytes
 
@@ -17,68 +20,71 @@ __all__ = ["lmdb_fingerprints", "lmdb_index"]
 
 _INDEX = pa.schema([("key", pa.binary()), ("image", pa.bool_()), ("data", pa.large_binary())])
 _FINGERPRINTS = pa.schema([("key", pa.binary()), ("fingerprint", pa.binary())])
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
-_MAX_TEXT = 1 << 20
 
 
 def lmdb_index(path: Path) -> pa.Table:
-    """Columns `key`, `image` (whether the value looks like a picture) and, for texts of up to 1 MiB, `data`.
+    """Columns `key`, `image` (whether the value looks like an image) and, for texts of up to 1 MiB, `data`.
+
+    Every page that leads to a value has been read then, so that the environment may be read in this process.
 
     Raises:
-        ManifestError: Not an LMDB environment, or one that this process has open.
+        ManifestError: Not a whole LMDB environment.
     """
-
-    def scan() -> Iterator[tuple[bytes, bool, bytes | None]]:
-        with _items(path) as items:
-            for key, value in items:
-                image = _looks_like_image(bytes(value[:16]))
-                yield bytes(key), image, None if image or len(value) > _MAX_TEXT else bytes(value)
-
-    return _cached(path, _INDEX, scan)
+    lmdb = _lmdb(path)
+    if not Path(file_holding(str(path), b"")).is_file():
+        raise ManifestError(f"{path}: there is no such LMDB environment")
+    return _cached(path, _INDEX, lambda: _walk(path, Path(lmdb.__file__).parents[1]))
 
 
 def lmdb_fingerprints(path: Path) -> dict[bytes, bytes]:
     """Key → fingerprint of its value."""
+    lmdb_index(path)
+    lmdb = _lmdb(path)
 
-    def scan() -> Iterator[tuple[bytes, bytes]]:
-        with _items(path) as items:
-            for key, value in items:
-                yield bytes(key), of_bytes(value)
+    def scan() -> list[tuple[bytes, bytes]]:
+        try:
+            environment = lmdb.open(
+                str(path), subdir=path.is_dir(), readonly=True, lock=False, create=False, readahead=False
+            )
+            with environment, environment.begin(buffers=True) as transaction:
+                return [(bytes(key), of_bytes(value)) for key, value in transaction.cursor()]
+        except lmdb.Error as error:
+            raise ManifestError(f"{path}: the LMDB environment can't be read: {error}") from None
 
     table = _cached(path, _FINGERPRINTS, scan)
     return dict(zip(table["key"].to_pylist(), table["fingerprint"].to_pylist(), strict=True))
 
 
 def _cached(path: Path, schema: pa.Schema, scan: Any) -> pa.Table:
-    def make() -> tuple[pa.Schema, list[pa.RecordBatch]]:
+    def make() -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
         columns = list(zip(*scan(), strict=True)) or [()] * len(schema)
         arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
         return schema, [pa.record_batch(arrays, schema=schema)]
 
-    data = path / "data.mdb" if path.is_dir() else path
-    if not data.is_file():
-        raise ManifestError(f"{path}: there is no such LMDB environment")
-    return cached_table("archives", [data], make, note=schema.names[-1])
+    return cached_table("archives", [Path(file_holding(str(path), b""))], make, note=schema.names[-1])
 
 
-@contextmanager
-def _items(path: Path) -> Iterator[Iterator[tuple[memoryview, memoryview]]]:
+def _walk(path: Path, packages: Path) -> list[tuple[bytes, bool, bytes | None]]:
+    # Without `site`: it is started once for each environment, and imports nothing but lmdb.
+    code = (
+        f"import sys, runpy; sys.path.append({str(packages)!r}); sys.argv[1:] = [{str(path)!r}]; "
+        f"runpy.run_path({lmdb_walk.__file__!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], stdin=subprocess.DEVNULL, capture_output=True)
+    if done.returncode < 0:
+        raise ManifestError(
+            f"{path}: the LMDB environment is cut off or damaged (reading it ended a process with signal "
+            f"{-done.returncode}); copy it again"
+        )
+    if done.returncode:
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise ManifestError(f"{path}: {lines[-1] if lines else 'the LMDB environment can not be read'}")
+    return list(lmdb_walk.read_records(done.stdout))
+
+
+def _lmdb(path: Path) -> Any:
     try:
         import lmdb
     except ImportError:
         raise MissingDependencyError("lmdb", extra="lmdb", purpose=f"to read {path.name}") from None
-    try:
-        environment = lmdb.open(
-            str(path), subdir=path.is_dir(), readonly=True, lock=False, create=False, readahead=False
-        )
-    except lmdb.Error as error:
-        what = "it is open" if "already open" in str(error) else "not an LMDB environment"
-        raise ManifestError(f"{path}: {what}: {error}") from None
-    with environment, environment.begin(buffers=True) as transaction:
-        yield iter(transaction.cursor())
-
-
-def _looks_like_image(head: bytes) -> bool:
-    if head.startswith(_SIGNATURES):
-        return True
-    return (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or head[4:8] == b"ftyp"
+    return lmdb

@@ -218,8 +218,8 @@ def test_lmdb_that_someone_reads_from_can_be_loaded_again(put, jpeg):
         held = load_manifest(path, validation=0.4, split="validation")
         assert len(held) + len(train) == 30
     changed = write_lmdb(path, {"new.jpg": jpeg(31), "new.txt": b"y"})
-    with lmdb.open(str(path), readonly=True, lock=False), pytest.raises(ManifestError, match="it is open"):
-        load_manifest(changed)
+    with lmdb.open(str(path), readonly=True, lock=False):
+        assert len(load_manifest(changed)) == 31
 
 
 def test_lmdb_by_prefix_and_in_a_folder(put, jpeg):

@@ -228,10 +228,10 @@ def test_bad_rows_of_parquet_have_row_numbers(put):
     manifest = load_manifest(file, on_error="skip")
     assert (list(captions(manifest)), manifest.ledger.counts()) == (["a.jpg", "c.jpg"], {"bad_row": 1})
     put("b.parquet", "no parquet")
-    with pytest.raises(ManifestError, match=r"b\.parquet: not a Parquet file"):
+    with pytest.raises(ManifestError, match=r"b\.parquet: damaged, or not a Parquet file"):
         load_manifest(put.root / "b.parquet")
     put("c.arrow", "no arrow")
-    with pytest.raises(ManifestError, match=r"c\.arrow: not an Arrow file"):
+    with pytest.raises(ManifestError, match=r"c\.arrow: damaged, or not an Arrow file"):
         load_manifest(put.root / "c.arrow")
 
 

@@ -1,0 +1,74 @@
+"""Walks an LMDB environment as a process of its own: LMDB trusts its pages, and a damaged one ends the process.
+
+Run as a file, `python lmdb_walk.py PATH`, with nothing of calotype imported, so that it starts in milliseconds. Writes
+a record for each key to its standard output; `read_records` reads them again.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+MAX_TEXT: Final = 1 << 20
+"""Bytes of the longest value that is given as a text."""
+_HEAD: Final = struct.Struct("<IiB")
+"""Length of the key, of the text (-1: none), and whether the value is an image."""
+_SMALLEST: Final = 8
+"""Bytes that an entry takes at least."""
+_SIGNATURES: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+
+
+def read_records(data: bytes) -> Iterator[tuple[bytes, bool, bytes | None]]:
+    """(key, whether the value looks like an image, the text if it is none)."""
+    at = 0
+    while at < len(data):
+        key_length, length, image = _HEAD.unpack_from(data, at)
+        start = at + _HEAD.size + key_length
+        at = start + max(length, 0)
+        yield data[start - key_length : start], bool(image), None if length < 0 else data[start:at]
+
+
+def _walk(path: str, out: BinaryIO) -> str | None:
+    """Write the records; say what is wrong."""
+    import lmdb
+
+    place = Path(path)
+    is_folder = place.is_dir()
+    try:
+        environment = lmdb.open(path, subdir=is_folder, readonly=True, lock=False, create=False, readahead=False)
+    except lmdb.Error as error:
+        return f"not an LMDB environment: {error}"
+    try:
+        entries = environment.stat()["entries"]
+        most = (place / "data.mdb" if is_folder else place).stat().st_size // _SMALLEST
+        count = 0
+        with environment.begin(buffers=True) as transaction:
+            for key, value in transaction.cursor():
+                count += 1
+                if count > min(entries, most):  # its pages lead in a circle
+                    break
+                image = _looks_like_image(bytes(value[:16]))
+                bytes(value[-1:])  # a file that is cut off lacks it
+                is_text = not image and len(value) <= MAX_TEXT
+                out.write(_HEAD.pack(len(key), len(value) if is_text else -1, image) + bytes(key))
+                if is_text:
+                    out.write(value)
+    except lmdb.Error as error:
+        return f"damaged: {error}; copy it again"
+    return None if count == entries else f"damaged: it has {entries:,} keys, and {count:,} are found; copy it again"
+
+
+def _looks_like_image(head: bytes) -> bool:
+    if head.startswith(_SIGNATURES):
+        return True
+    return (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or head[4:8] == b"ftyp"
+
+
+if __name__ == "__main__":
+    problem = _walk(sys.argv[1], sys.stdout.buffer)
+    sys.stdout.buffer.flush()
+    if problem is not None:
+        sys.exit(problem)
