@@ -62,7 +62,7 @@ def verify(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Hold every byte against its checksum. Exit status 0: whole, 1: damaged."""
+    """Compare every byte with its checksum, and look for NaN and inf. Exit status 0: whole, 1: damaged."""
     from calotype.encodings.store import EncodingStore
     from calotype.encodings.verify import verify_store
     from calotype.progress import track

@@ -124,7 +124,7 @@ def _show(report: EncodeReport, store: str) -> None:
         return
     say(
         f"Encoded {report.encoded:,} records ({report.bytes / 1e6:,.1f} MB) in {report.seconds:,.1f} s, "
-        f"{report.reused:,} were there, {report.failed:,} pictures failed. Store: {store}"
+        f"{report.reused:,} were there, {report.failed:,} failed. Store: {store}"
     )
     for title, entries in (("Failed", report.failures), ("Noted", report.notes)):
         for entry in entries[:_SHOWN]:

@@ -115,12 +115,12 @@ class Addresses:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def leave_out(self, index: int, reason: str) -> None:
-        """Takes a row out whose picture turned out to be unreadable."""
+    def leave_out(self, index: int, reason: str, *, kind: str = "unreadable") -> None:
+        """Takes a row out whose picture turned out to be unreadable, or which has no finite record."""
         row = self.dataset.manifest[index]
         error = DecodeError(row.image.name, reason)
         self.contents[index], self.unreadable[index], self.buckets[index] = None, error, -1
-        self.notes.append(LedgerEntry(kind="unreadable", id=row.id, reason=str(error)))
+        self.notes.append(LedgerEntry(kind=kind, id=row.id, reason=str(error)))
 
     @property
     def usable(self) -> npt.NDArray[np.int64]:

@@ -15,12 +15,13 @@ from calotype.draws import Stream, drawn_seed
 from calotype.encodings.addresses import Addresses, Fingerprints, Outcome, Picture, Variants
 from calotype.encodings.cuts import find_cuts
 from calotype.encodings.family import Family, sample_moments
+from calotype.encodings.finite import MARK, reason_of
 from calotype.encodings.frozen import FrozenModels
-from calotype.encodings.keys import scaling_key, unreadable_key
+from calotype.encodings.keys import not_finite_key, scaling_key, unreadable_key
 from calotype.encodings.records import RecordCache, StoredTensor
 from calotype.encodings.store import EncodingStore
 from calotype.encodings.work import Work, find_work
-from calotype.errors import StoreError
+from calotype.errors import NotFiniteError, StoreError
 from calotype.ledger import LedgerEntry
 from calotype.transforms import Buckets
 from calotype.types import Batch, SampleKey
@@ -102,6 +103,7 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
 
     def _begin(self, models: FrozenModels) -> None:
         work = find_work(self.addresses, self.store)
+        self._leave_out_marked(work)
         if work.pictures or work.texts:
             raise StoreError(
                 f"{self.store.path}: {len(work.pictures):,} pictures and {len(work.texts):,} texts of "
@@ -126,6 +128,23 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         for index, row in zip(contents, found.tolist(), strict=True):
             if row >= 0 and self._lacks(self.addresses.pictures(index)):
                 self.addresses.leave_out(index, bytes(self.store.get(row)["reason"].tolist()).decode())
+
+    def _leave_out_marked(self, work: Work) -> None:
+        """Does without the rows of which a picture or a text has no finite record."""
+        marked = {one.key for one in work.marked}
+        if not marked:
+            return
+        if (empty := self.addresses.text_key("")) in marked:
+            raise NotFiniteError(f"the empty caption: {self._why(empty)}; are the text encoders' files whole?")
+        for index in self.addresses.usable.tolist():
+            keys = [one.key for one in self.addresses.pictures(index)]
+            keys += [self.addresses.text_key(text) for text in self.addresses.texts(index)]
+            if (bad := next((key for key in keys if key in marked), None)) is not None:
+                self.addresses.leave_out(index, self._why(bad), kind=MARK)
+
+    def _why(self, key: bytes) -> str:
+        """What the mark in a record's place says."""
+        return reason_of(self.store.get(self.store.find_one(not_finite_key(key))))
 
     def _lacks(self, pictures: Sequence[Picture]) -> bool:
         return bool((self.store.find([one.key for one in pictures]) < 0).any())

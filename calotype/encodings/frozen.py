@@ -81,6 +81,7 @@ class FrozenModels:
         self.model, self._variant = model, variant
         self.folder, index = find_pipeline(model, spec=spec, variant=variant)
         self.spec, self.family = which_model(index, self.folder, asked_for=model, spec=spec)
+        self._asked_length = max_sequence_length
         self.max_sequence_length = _sequence_length(self.spec, max_sequence_length)
         self._all_components = [name for name, value in index.items() if isinstance(value, list)]
         self.text_components = [name for name in frozen_components(index) if name != "vae"]
@@ -181,6 +182,18 @@ class FrozenModels:
     def scaling(self) -> dict[str, Tensor]:
         """The small float32 tensors (on the CPU) with which `family.latents` turns records into the model's latents."""
         return {name: value.detach().float().cpu() for name, value in self.family.scaling(self._pictures()).items()}
+
+    def in_float32(self) -> FrozenModels:
+        """The same models in float32, not loaded yet: for what overflows in this object's dtype."""
+        return FrozenModels(
+            self.model,
+            spec=self.spec.name,
+            device=self.device,
+            dtype=torch.float32,
+            max_sequence_length=self._asked_length,
+            latents=self.latents,
+            variant=self._variant,
+        )
 
     def release_texts(self) -> None:
         """Drops the text encoders from memory; asked again, they are loaded again."""

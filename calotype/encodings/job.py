@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from calotype.dataset import TextToImageDataset
 from calotype.encodings.addresses import Addresses, Fingerprints, Variants
 from calotype.encodings.estimate import Estimate, check_room, estimate, free_bytes
+from calotype.encodings.finite import MARK, reason_of
 from calotype.encodings.frozen import FrozenModels
+from calotype.encodings.keys import not_finite_key
 from calotype.encodings.report import EncodeReport
 from calotype.encodings.store import EncodingStore
 from calotype.encodings.work import Work, find_work
 from calotype.encodings.worker import Done, EncodeWorker
+from calotype.ledger import LedgerEntry
 from calotype.progress import Track, silent
 
 __all__ = ["EncodeJob"]
@@ -63,7 +66,7 @@ class EncodeJob:
     def report(self, addresses: Addresses, work: Work, done: Done, seconds: float) -> EncodeReport:
         """Puts together what came of it."""
         unreadable = tuple(note for note in addresses.notes if note.kind == "unreadable")
-        failures = (*unreadable, *done.failures)
+        failures = (*unreadable, *self._marked(work), *done.failures)
         return EncodeReport(
             encoded=done.encoded,
             reused=work.reused,
@@ -73,3 +76,12 @@ class EncodeJob:
             failures=failures,
             notes=(*(note for note in addresses.notes if note.kind != "unreadable"), *done.notes),
         )
+
+    def _marked(self, work: Work) -> list[LedgerEntry]:
+        """What an earlier job found to have no finite record."""
+        ids = self.dataset.manifest
+        rows = self.store.find([not_finite_key(one.key) for one in work.marked]).tolist()
+        return [
+            LedgerEntry(kind=MARK, id=ids[one.index].id, reason=reason_of(self.store.get(row)))
+            for one, row in zip(work.marked, rows, strict=True)
+        ]

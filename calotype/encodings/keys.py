@@ -13,7 +13,7 @@ from calotype.transforms import ImageProgram
 from calotype.transforms.resample import resampler
 from calotype.types import Geometry
 
-__all__ = ["PictureKeys", "record_key", "scaling_key", "text_key", "unreadable_key"]
+__all__ = ["PictureKeys", "not_finite_key", "record_key", "scaling_key", "text_key", "unreadable_key"]
 
 _FORMAT: Final = 1
 """Of keys and records; raised when either changes, so that no older record is met."""
@@ -49,6 +49,15 @@ def scaling_key(fingerprint: str) -> bytes:
         fingerprint: Of the autoencoder, as for its pictures.
     """
     return record_key("scaling", fingerprint)
+
+
+def not_finite_key(record: bytes) -> bytes:
+    """Of the mark that a record would hold NaN or inf.
+
+    Args:
+        record: Its key.
+    """
+    return record_key("not_finite", record)
 
 
 def unreadable_key(content: bytes) -> bytes:

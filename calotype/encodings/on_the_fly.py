@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 
@@ -11,17 +11,21 @@ from calotype.collate import collate
 from calotype.encodings.addresses import Picture
 from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.estimate import check_room, free_bytes
+from calotype.encodings.finite import MARK, encode_images_again, encode_texts_again, finite_records, mark
 from calotype.encodings.frozen import FrozenModels
-from calotype.encodings.keys import scaling_key
+from calotype.encodings.keys import not_finite_key, scaling_key
 from calotype.encodings.work import Text, find_work
 from calotype.encodings.worker import EncodeWorker, picture_pixels
-from calotype.errors import ImageError
+from calotype.errors import ImageError, NotFiniteError
+from calotype.ledger import LedgerEntry
 from calotype.progress import counter, track
 from calotype.types import Batch, SampleKey
 
 __all__ = ["OnTheFlyDataset"]
 
 _KEYS = "sample_keys"
+
+_T = TypeVar("_T")
 
 
 class _Pixels:
@@ -66,8 +70,11 @@ class OnTheFlyDataset(EncodedDataset):
         self._complete = False
         self._rounds = 0
         """Times that what was left of an epoch has been encoded."""
+        self.stand_in_notes: list[LedgerEntry] = []
+        """What the loader's ledger is to hear: samples of a batch that another stands in for."""
         self._text_length = models.max_sequence_length
         missing = find_work(self.addresses, self.store)
+        self._leave_out_marked(missing)
         check_room(missing, models, self.store.path, free=free_bytes(self.store.path))
         self.begin_epoch()
 
@@ -135,6 +142,7 @@ class OnTheFlyDataset(EncodedDataset):
             return super().finish(batch)
         keys = [SampleKey(*key) for key in batch[_KEYS]]
         self._encode(keys, batch["img"])
+        keys = self._with_stand_ins(keys)
         samples = [{name: _loaded(value) for name, value in self.prepare(key).items()} for key in keys]
         device = batch["img"].device
         made = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in collate(samples).items()}
@@ -156,15 +164,67 @@ class OnTheFlyDataset(EncodedDataset):
             self._writer.put([scaling], [self._models.scaling], kind="scaling")
         pictures = {self.addresses.picture(key).key: place for place, key in enumerate(keys)}
         texts = {self.addresses.text_key(text): text for text in {self.addresses.caption(key).text for key in keys}}
-        todo = [key for key, row in zip(pictures, self.store.find(pictures).tolist(), strict=True) if row < 0]
-        if todo:
+        if todo := self._to_make(pictures):
             encoded = self._models.encode_pictures(images[[pictures[key] for key in todo]])
-            self._writer.put(todo, {name: tensor.to("cpu") for name, tensor in encoded.items()}, kind="picture")
-        todo = [key for key, row in zip(texts, self.store.find(texts).tolist(), strict=True) if row < 0]
-        if todo:
-            records = self._models.encode_texts([texts[key] for key in todo])
-            kept = [{name: tensor.to("cpu") for name, tensor in record.items()} for record in records]
-            self._writer.put(todo, kept, kind="text")
+            records = [{name: value[row] for name, value in encoded.items()} for row in range(len(todo))]
+            again = self._put(todo, records, kind="picture")
+            self._put_again(again, encode_images_again, [images[pictures[key]] for key in again], kind="picture")
+        if todo := self._to_make(texts):
+            again = self._put(todo, self._models.encode_texts([texts[key] for key in todo]), kind="text")
+            self._put_again(again, encode_texts_again, [texts[key] for key in again], kind="text")
+
+    def _to_make(self, keys: Iterable[bytes]) -> list[bytes]:
+        """The records that are missing, but those that can't be made."""
+        missing = [key for key in keys if self.store.find_one(key) < 0]
+        return [key for key in missing if self.store.find_one(not_finite_key(key)) < 0]
+
+    def _put(self, keys: Sequence[bytes], records: Sequence[Mapping[str, torch.Tensor]], *, kind: str) -> list[bytes]:
+        """Writes the finite records; returns the keys of the others."""
+        finite = finite_records(records).tolist()
+        good = [(key, record) for key, record, ok in zip(keys, records, finite, strict=True) if ok]
+        made = [{name: value.to("cpu") for name, value in record.items()} for _, record in good]
+        self._writer.put([key for key, _ in good], made, kind=kind)
+        return [key for key, ok in zip(keys, finite, strict=True) if not ok]
+
+    def _put_again(
+        self,
+        keys: Sequence[bytes],
+        encode: Callable[[FrozenModels, list[_T]], list[dict[str, torch.Tensor] | str]],
+        items: list[_T],
+        *,
+        kind: str,
+    ) -> None:
+        """Makes records once more in float32, and marks those that are not finite there either."""
+        if not keys:
+            return
+        assert self._models is not None
+        for key, made in zip(keys, encode(self._models, items), strict=True):
+            if isinstance(made, str):
+                mark(self._writer, key, made)
+            else:
+                self._writer.put([key], [made], kind=kind)
+
+    def _with_stand_ins(self, keys: list[SampleKey]) -> list[SampleKey]:
+        """A batch's samples, another of the batch in the place of each that has no finite record.
+
+        Raises:
+            NotFiniteError: None has.
+        """
+        bad: dict[SampleKey, bytes] = {}
+        for key in keys:
+            records = [self.addresses.picture(key).key, self.addresses.text_key(self.addresses.caption(key).text)]
+            missing = [record for record in records if self.store.find_one(record) < 0]
+            if missing:
+                bad[key] = missing[0]
+        good = [key for key in keys if key not in bad]
+        for key, record in bad.items():
+            id, why = self.manifest[key.index].id, self._why(record)
+            if not good:
+                raise NotFiniteError(f"{id}: {why}; no image of its batch has encodings without NaN or inf")
+            self.stand_in_notes.append(
+                LedgerEntry(kind=MARK, id=id, reason=f"{why}; another of its batch stands in for it")
+            )
+        return [key if key not in bad else good[place % len(good)] for place, key in enumerate(keys)]
 
     def __getstate__(self) -> dict[str, Any]:
         """The loader process reads and decodes; models and writer stay with the trainer."""

@@ -20,7 +20,7 @@ class EncodeReport:
     reused: int
     """Records that were there."""
     failed: int
-    """Pictures that could not be read."""
+    """Images that could not be read, images and texts whose encodings are not finite."""
     bytes: int
     """Written: tensors, without headers."""
     seconds: float

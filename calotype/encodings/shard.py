@@ -42,6 +42,7 @@ __all__ = [
     "damaged_records",
     "describe",
     "list_shards",
+    "not_finite_records",
     "pread_all",
     "read_header",
     "read_keys",
@@ -52,6 +53,13 @@ FORMAT: Final = 1
 ALIGN: Final = 64
 OPEN: Final = ".open.safetensors"
 FINISHED: Final = ".safetensors"
+_EXPONENTS: Final = {
+    "BF16": ("<u2", 0x7F80),
+    "F16": ("<u2", 0x7C00),
+    "F32": ("<u4", 0x7F80_0000),
+    "F64": ("<u8", 0x7FF0_0000_0000_0000),
+}
+"""The bits of each float dtype's exponent, in an integer of its width."""
 _MARK: Final = "calotype.encodings"
 EMPTY: Final = json.dumps({"__metadata__": {_MARK: str(FORMAT)}}, separators=(",", ":")).encode()
 """The JSON of a shard without groups."""
@@ -223,6 +231,20 @@ def read_keys(fd: int, group: Group) -> NDArray[np.uint8]:
     """The keys (count, 16) of a group whose bytes are all there."""
     table = pread_all(fd, group.count * group.layout.table_width, group.table_offset)
     return np.frombuffer(table, np.uint8).reshape(group.count, group.layout.table_width)[:, :KEY_BYTES]
+
+
+def not_finite_records(fd: int, group: Group) -> NDArray[np.bool_]:
+    """(count,): whether a record holds NaN or inf, which earlier versions wrote where an encoder gave it."""
+    found = np.zeros(group.count, np.bool_)
+    at = group.offset
+    for field in group.layout.fields:
+        if field.dtype_name in _EXPONENTS and field.nbytes:
+            kind, exponent = _EXPONENTS[field.dtype_name]
+            for slot in range(group.count):
+                bits = np.frombuffer(pread_all(fd, field.nbytes, at + slot * field.nbytes), kind)
+                found[slot] |= bool(((bits & exponent) == exponent).any())  # all ones: NaN or inf (IEEE 754)
+        at += group.count * field.nbytes
+    return found
 
 
 def damaged_records(fd: int, group: Group) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Every byte of a store held against its checksums."""
+"""Every byte of a store compared with its checksums, and every number looked at for NaN and inf."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from calotype.encodings.layout import as_keys
 from calotype.encodings.open_files import OpenFile
-from calotype.encodings.shard import ShardFile, damaged_records, list_shards, read_header, read_keys
+from calotype.encodings.shard import ShardFile, damaged_records, list_shards, not_finite_records, read_header, read_keys
 from calotype.encodings.store import EncodingStore
 from calotype.errors import StoreError
 
@@ -84,10 +84,15 @@ def _verify_shard(store: EncodingStore, name: str, shard: ShardFile, damage: lis
         if group.data_end > header.size:
             continue
         records += group.count
-        for key in read_keys(file.fd, group)[damaged_records(file.fd, group)]:
-            if key.tobytes() not in dropped:
-                reason = f"{shard.path}: record {key.tobytes().hex()} is not what was written: a checksum differs"
-                damage.append(Damage(shard=name, key=key.tobytes(), reason=reason))
+        damaged = damaged_records(file.fd, group)
+        for found, what in (
+            (damaged, "is not what was written: a checksum differs"),
+            (not_finite_records(file.fd, group) & ~damaged, f"({group.layout.kind}) holds NaN or inf"),
+        ):
+            for key in read_keys(file.fd, group)[found]:
+                if key.tobytes() not in dropped:
+                    reason = f"{shard.path}: record {key.tobytes().hex()} {what}"
+                    damage.append(Damage(shard=name, key=key.tobytes(), reason=reason))
     if lost := sum(group.count for group in header.groups if group.data_end > header.size):
         damage.append(Damage(shard=name, key=None, reason=f"{shard.path}: truncated, {lost} of its records are lost"))
     elif header.size != header.end and not shard.open:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from calotype.encodings.addresses import Addresses, Picture
+from calotype.encodings.keys import not_finite_key
 from calotype.encodings.store import EncodingStore
 
 __all__ = ["Text", "Work", "find_work"]
@@ -33,6 +34,8 @@ class Work:
     """Records that the dataset needs and the store has."""
     needed: frozenset[bytes]
     """The keys of all of them, made or not."""
+    marked: tuple[Picture | Text, ...] = ()
+    """Those that can't be made: the store has a mark in their place, which says why."""
 
 
 def find_work(
@@ -53,15 +56,21 @@ def find_work(
                 texts[key] = Text(text=text, key=key, index=index)
         if progress is not None and index % 1000 == 0:
             progress(index, total)
-    missing_pictures = [pictures[key] for key in _missing(store, list(pictures))]
-    missing_texts = [texts[key] for key in _missing(store, list(texts))]
+    missing = _missing(store, [*pictures, *texts])
+    marks = set(missing) - set(_missing(store, missing, of=not_finite_key))
+    todo = [key for key in missing if key not in marks]
+    missing_pictures = [pictures[key] for key in todo if key in pictures]
     return Work(
         pictures=tuple(sorted(missing_pictures, key=lambda one: (one.geometry.target_size, one.index))),
-        texts=tuple(sorted(missing_texts, key=lambda one: len(one.text))),
-        reused=len(pictures) + len(texts) - len(missing_pictures) - len(missing_texts),
+        texts=tuple(sorted((texts[key] for key in todo if key in texts), key=lambda one: len(one.text))),
+        reused=len(pictures) + len(texts) - len(missing),
         needed=frozenset(pictures) | frozenset(texts),
+        marked=tuple(pictures[key] if key in pictures else texts[key] for key in missing if key in marks),
     )
 
 
-def _missing(store: EncodingStore, keys: Sequence[bytes]) -> list[bytes]:
-    return [key for key, row in zip(keys, store.find(keys).tolist(), strict=True) if row < 0]
+def _missing(
+    store: EncodingStore, keys: Sequence[bytes], *, of: Callable[[bytes], bytes] = lambda key: key
+) -> list[bytes]:
+    rows = store.find([of(key) for key in keys]).tolist()
+    return [key for key, row in zip(keys, rows, strict=True) if row < 0]

@@ -17,6 +17,14 @@ import xxhash
 from calotype.dataset import TextToImageDataset
 from calotype.encodings.addresses import Picture
 from calotype.encodings.cuts import cut_note
+from calotype.encodings.finite import (
+    MARK,
+    encode_images_again,
+    encode_texts_again,
+    finite_records,
+    finite_stacked,
+    mark,
+)
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import scaling_key, unreadable_key
 from calotype.encodings.store import EncodingStore
@@ -55,6 +63,11 @@ class Done:
     failures: list[LedgerEntry] = field(default_factory=list)
     notes: list[LedgerEntry] = field(default_factory=list)
     """Texts that a tokenizer cuts."""
+
+    def count(self, records: Sequence[Mapping[str, torch.Tensor]]) -> None:
+        """Adds records that were written."""
+        self.encoded += len(records)
+        self.bytes += sum(tensor.nbytes for record in records for tensor in record.values())
 
     def add(self, other: Done) -> None:
         self.encoded += other.encoded
@@ -98,14 +111,19 @@ class EncodeWorker:
         """Encodes captions: neighbours together, so give them by length."""
         done = Done()
         size = self._batch_size or _TEXTS.get(self._models.device.type, 8)
+        again: list[Text] = []
         self._models.release_pictures()
         with self._writing() as later:
             for number in range(0, len(texts), size):
                 for some, records in self._halving("texts", texts[number : number + size], self._encode_texts):
-                    later(partial(self._write_texts, some, records, done))
+                    later(partial(self._write_texts, some, records, finite_records(records), done, again))
                     done.notes += self._cut(some)  # here: no two threads may use a tokenizer
                     if progress is not None:
                         progress(len(some))
+        if again:
+            made = encode_texts_again(self._models, [one.text for one in again])
+            for text, record in zip(again, made, strict=True):
+                self._write_again(text, record, done, kind="text")
         return done
 
     def pictures(self, pictures: Sequence[Picture], *, progress: Progress | None = None, scaling: bool = True) -> Done:
@@ -122,14 +140,25 @@ class EncodeWorker:
         self._models.release_texts()
         if scaling:
             self._keep_scaling()
+        again: list[Picture] = []
         with self._writing() as later:
             for items in self._batches(pictures, done, progress):
                 images = torch.stack([image for _, image in items])
                 for some, encoded in self._halving("pictures", range(len(items)), partial(self._encode, images)):
-                    later(partial(self._write_pictures, [items[place][0].key for place in some], encoded, done))
+                    these = [items[place][0] for place in some]
+                    later(partial(self._write_pictures, these, encoded, finite_stacked(encoded), done, again))
                     if progress is not None:
                         progress(len(some))
                 del images
+        if again:
+            pixels = [(one, picture_pixels(self._dataset, [one])) for one in again]
+            readable = {one.key: found[0] for one, found in pixels if not isinstance(found, ImageError)}
+            made = dict(zip(readable, encode_images_again(self._models, readable.values()), strict=True))
+            for picture, found in pixels:
+                if isinstance(found, ImageError):
+                    self._give_up(picture, found, done)
+                else:
+                    self._write_again(picture, made[picture.key], done, kind="picture")
         return done
 
     def remainder(self, items: Sequence[_Item]) -> tuple[list[_Item], Done]:
@@ -181,17 +210,48 @@ class EncodeWorker:
             for write in writes:
                 write.result()
 
-    def _write_texts(self, texts: Sequence[Text], encoded: Sequence[Mapping[str, torch.Tensor]], done: Done) -> None:
-        records = [{name: tensor.to("cpu") for name, tensor in record.items()} for record in encoded]
-        self._writer.put([one.key for one in texts], records, kind="text")
-        done.encoded += len(texts)
-        done.bytes += sum(tensor.nbytes for record in records for tensor in record.values())
+    def _write_texts(
+        self,
+        texts: Sequence[Text],
+        encoded: Sequence[Mapping[str, torch.Tensor]],
+        finite: torch.Tensor,
+        done: Done,
+        again: list[Text],
+    ) -> None:
+        good = finite.tolist()  # waits for the device
+        again += [one for one, ok in zip(texts, good, strict=True) if not ok]
+        kept = [(one.key, record) for one, record, ok in zip(texts, encoded, good, strict=True) if ok]
+        records = [{name: tensor.to("cpu") for name, tensor in record.items()} for _, record in kept]
+        self._writer.put([key for key, _ in kept], records, kind="text")
+        done.count(records)
 
-    def _write_pictures(self, keys: list[bytes], encoded: Mapping[str, torch.Tensor], done: Done) -> None:
-        records = {name: tensor.to("cpu") for name, tensor in encoded.items()}  # waits for the device
-        self._writer.put(keys, records, kind="picture")
-        done.encoded += len(keys)
+    def _write_pictures(
+        self,
+        pictures: Sequence[Picture],
+        encoded: Mapping[str, torch.Tensor],
+        finite: torch.Tensor,
+        done: Done,
+        again: list[Picture],
+    ) -> None:
+        good = finite.tolist()  # waits for the device
+        again += [one for one, ok in zip(pictures, good, strict=True) if not ok]
+        records = {name: tensor.to("cpu") for name, tensor in encoded.items()}
+        if not all(good):
+            records = {name: tensor[torch.tensor(good)] for name, tensor in records.items()}
+        self._writer.put([one.key for one, ok in zip(pictures, good, strict=True) if ok], records, kind="picture")
+        done.encoded += sum(good)
         done.bytes += sum(tensor.nbytes for tensor in records.values())
+
+    def _write_again(
+        self, item: Text | Picture, record: dict[str, torch.Tensor] | str, done: Done, *, kind: str
+    ) -> None:
+        """Writes what float32 gave, or names what has no finite record and marks its place."""
+        if isinstance(record, str):
+            done.failures.append(LedgerEntry(kind=MARK, id=self._dataset.manifest[item.index].id, reason=record))
+            mark(self._writer, item.key, record)
+            return
+        self._writer.put([item.key], [record], kind=kind)
+        done.count([record])
 
     def _keep_scaling(self) -> None:
         """What turns stored latents into the model's, so that training needs no autoencoder."""

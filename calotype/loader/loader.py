@@ -209,6 +209,9 @@ class Loader:
             self._midway = not last
             self._note(delivered.notes)
             batch = delivered.batch if self._setup.finish else self.dataset.finish(delivered.batch)
+            if notes := getattr(self.dataset, "stand_in_notes", None):  # of what was encoded just now
+                self._note(notes)
+                notes.clear()
             del delivered
             source.release()
             yield batch

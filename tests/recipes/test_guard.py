@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from encoding_helpers import frozen, make_job
+from safetensors.torch import save_file
 from train_helpers import checkpoints, make_folder, run, trained_weights
 
 from calotype.encodings.store import EncodingStore
@@ -111,12 +112,20 @@ def test_nothing_but_nan_ends_a_run_and_keeps_its_checkpoint(folder, tmp_path, v
     assert all(torch.equal(weights[name], kept[name]) for name in kept)
 
 
-def test_a_checkpoint_with_nan_is_not_resumed_from(folder, tmp_path):
-    from safetensors.torch import save_file
+def change_state(checkpoint, change):
+    """Makes a checkpoint one of an earlier version, which had no checksums."""
+    state = json.loads((checkpoint / "state.json").read_text())
+    del state["files"]
+    change(state)
+    (checkpoint / "state.json").write_text(json.dumps(state))
 
+
+def test_a_checkpoint_with_nan_is_not_resumed_from(folder, tmp_path):
     weights = trained_weights(tmp_path / "first", 2)
     next(iter(weights.values())).fill_(torch.nan)
-    save_file(weights, tmp_path / "first" / "checkpoints" / "step-00000002" / "trained.safetensors")
+    checkpoint = tmp_path / "first" / "checkpoints" / "step-00000002"
+    save_file(weights, checkpoint / "trained.safetensors")
+    change_state(checkpoint, lambda state: None)
     with pytest.raises(NotFiniteError, match=r"step-00000002: 1 of \d+ trained tensors hold NaN or inf.*delete it"):
         run(folder, tmp_path / "first", max_steps=4, resume=True)
 
@@ -142,10 +151,8 @@ def test_an_image_of_a_short_batch_pulls_as_the_others_or_more_as_is_said(folder
 
 
 def test_a_run_from_before_the_average_was_an_option_is_told_of_it(folder, tmp_path):
-    state = tmp_path / "first" / "checkpoints" / "step-00000002" / "state.json"
-    document = json.loads(state.read_text())
-    del document["options"]["loss_average"]
-    state.write_text(json.dumps(document))
+    checkpoint = tmp_path / "first" / "checkpoints" / "step-00000002"
+    change_state(checkpoint, lambda state: state["options"].pop("loss_average"))
     with pytest.raises(ConfigError, match="loss_average was 'batch', is 'image'"):
         run(folder, tmp_path / "first", max_steps=3, resume=True)
     assert run(folder, tmp_path / "first", max_steps=3, resume=True, loss_average="batch").steps == 3
