@@ -244,7 +244,7 @@ def _read(line: bytes) -> Answer:
         value = found.get(name)
         if value is None and name in _OPTIONAL:
             continue
-        if kind is float and type(value) is int:
+        if kind is float and type(value) is int and abs(value) < 1 << 53:
             value = float(value)
         if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
             raise ValueError(f"{name}: found {visible(repr(value), 60)}, expected {kind.__name__}")

@@ -61,3 +61,7 @@ def main() -> None:
     except CalotypeError as error:
         say(f"calotype: {error}", error=True)
         raise SystemExit(1) from None
+    except OSError as error:  # a disk that is full, a folder that may not be read
+        where = f"{error.filename}: " if error.filename else ""
+        say(f"calotype: {where}{error.strerror or error}", error=True)
+        raise SystemExit(1) from None

@@ -41,7 +41,6 @@ def check(
 ) -> None:
     """Look for everything that would spoil a training run. Exit status 0: clean, 1: problems, 2: wrong use."""
     from calotype.check import check_config
-    from calotype.errors import ConfigError
     from calotype.inspect.check.fix_list import write_fix_list
     from calotype.progress import track
 
@@ -50,10 +49,7 @@ def check(
     if not json:
         _show(report)
     if fix_list is not None:
-        try:
-            written = write_fix_list(report, fix_list)
-        except OSError as error:
-            raise ConfigError(f"--fix-list: {fix_list} can't be written: {error}") from error
+        written = write_fix_list(report, fix_list)
         if not json:
             say(f"{written} lines to mend: {fix_list}")
     if json:

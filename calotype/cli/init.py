@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from calotype.cli.common import Json
-from calotype.terminal import emit, say
+from calotype.output_files import write_output
+from calotype.terminal import emit, json_line, say, visible
 
 if TYPE_CHECKING:
     from calotype.models.spec import ModelSpec
@@ -83,8 +83,8 @@ def init(
         raise ConfigError(f"{file}: is there already; --force writes over it, -o names another")
     text = _CONFIG.format(
         model=spec.name,
-        name=source.resolve().name,
-        file=file,
+        name=visible(source.resolve().name),
+        file=visible(file),
         model_value=_quoted(Path(model).expanduser().absolute()) if local else model,
         path=_quoted(source.absolute()),
         resolution=f"{_resolution(source, spec, trigger):<8}",
@@ -92,10 +92,7 @@ def init(
         output=_quoted(f"{file.stem}-lora"),
         prompt=_quoted(f"a photo of {trigger}"),
     )
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"-o: {file} can't be written: {error}") from error
+    write_output(file, text)
     if json:
         emit({"output": str(file), "model": spec.name})
     else:
@@ -124,4 +121,4 @@ def _resolution(source: Path, spec: ModelSpec, trigger: str) -> int:
 
 def _quoted(value: str | Path) -> str:
     """As YAML takes any text: JSON's strings are YAML's."""
-    return json_module.dumps(str(value), ensure_ascii=False)
+    return json_line(str(value))

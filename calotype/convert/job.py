@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -78,7 +79,7 @@ def run_conversion(
     if not lossy and (lost := [found.text for found in plan.findings if found.level == "error"]):
         raise ConfigError(f"{'; '.join(lost)}. lossy=True (--lossy) writes it all the same")
     start = time.monotonic()
-    with Work.open(plan) as work:
+    with _disk_errors(plan), Work.open(plan) as work:
         if not work.moved:
             work.result.mkdir(exist_ok=True)
             _check_done(plan, work, progress)
@@ -102,6 +103,18 @@ def run_conversion(
         failed=failed,
         findings=plan.findings,
     )
+
+
+@contextmanager
+def _disk_errors(plan: ConvertPlan) -> Iterator[None]:
+    """Whatever wrote, a disk that is full or fails is one error."""
+    try:
+        yield
+    except OSError as error:
+        raise ConvertError(
+            f"{plan.destination}: can't be written: {error.strerror or error}. What is done is kept: make room "
+            "there, and run the same conversion again"
+        ) from error
 
 
 def _records(plan: ConvertPlan, parts: list[Part]) -> Iterator[Record]:

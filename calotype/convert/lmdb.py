@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -38,16 +39,23 @@ class Lmdb(ArchiveForm):
             items.append((f"{key}.json".encode(), description(target, record)))
         lmdb = _lmdb()
         size = _MAP_BYTES
-        while True:
-            # `lock=False`: nobody else has this folder, and a reader should not find a lock of ours in it.
-            with lmdb.open(str(folder), map_size=max(size, _size(folder)), lock=False) as environment:
-                try:
-                    with environment.begin(write=True) as transaction:
-                        for name, data in items:
-                            transaction.put(name, data)
-                    return
-                except lmdb.MapFullError:
-                    size = 2 * max(size, _size(folder))
+        try:
+            while not self._put(lmdb, folder, items, size):
+                size = 2 * max(size, _size(folder))
+        except lmdb.Error as error:
+            raise OSError(errno.EIO, str(error), str(folder)) from error
+
+    def _put(self, lmdb: Any, folder: Path, items: Sequence[tuple[bytes, bytes]], size: int) -> bool:
+        """Writes all in one transaction, and says whether the map was large enough."""
+        # `lock=False`: nobody else has this folder, and a reader should not find a lock of ours in it.
+        with lmdb.open(str(folder), map_size=max(size, _size(folder)), lock=False) as environment:
+            try:
+                with environment.begin(write=True) as transaction:
+                    for name, data in items:
+                        transaction.put(name, data)
+            except lmdb.MapFullError:
+                return False
+        return True
 
     def files(self, target: Target, part: int, names: Sequence[str]) -> Iterable[str]:
         return ("data.mdb",)

@@ -75,7 +75,13 @@ class Work:
             except BlockingIOError:
                 raise ConfigError(f"destination: another process is converting to {destination} right now") from None
             state.seek(0)
-            begun = _Begun.parse(state.read())
+            try:
+                begun = _Begun.parse(state.read())
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                raise ConfigError(
+                    f"destination: {folder / _STATE}: its notes of an unfinished conversion can't be read ({error}); "
+                    "delete that folder to begin anew"
+                ) from None
             if begun.key not in (None, plan.key):
                 raise ConfigError(
                     f"destination: {folder} holds an unfinished conversion of another source, an older state of this "

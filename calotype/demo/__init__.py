@@ -13,6 +13,8 @@ import shutil
 from pathlib import Path
 
 from calotype.errors import MissingDependencyError
+from calotype.output_files import write_output
+from calotype.terminal import json_line, visible
 
 __all__ = ["write_demo", "write_lora"]
 
@@ -73,7 +75,8 @@ def write_lora(folder: Path, pipeline: Path) -> Path:
     """
     config = folder / "lora.yaml"
     places = {"photos": folder / "photos", "store": folder / "encodings", "output": folder / "lora"}
-    config.write_text(_LORA.format(name=config, pipeline=pipeline.absolute(), **places), encoding="utf-8")
+    values = {name: json_line(str(place)) for name, place in {**places, "pipeline": pipeline.absolute()}.items()}
+    write_output(config, _LORA.format(name=visible(config), **values))
     return config
 
 
@@ -89,7 +92,8 @@ def write_demo(folder: Path) -> Path:
         name = json.loads(line)["file_name"]
         with importlib.resources.as_file(source.joinpath(name)) as photo:
             shutil.copyfile(photo, photos / name)
-    (photos / "metadata.jsonl").write_text(captions, encoding="utf-8")
+    write_output(photos / "metadata.jsonl", captions)
     config = folder / "demo.yaml"
-    config.write_text(_CONFIG.format(name=config).replace("path: photos", f"path: {photos}"), encoding="utf-8")
+    text = _CONFIG.format(name=visible(config))
+    write_output(config, text.replace("path: photos", f"path: {json_line(str(photos))}"))
     return config

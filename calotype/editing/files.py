@@ -21,35 +21,25 @@ from calotype.editing.house import umask, written_files
 from calotype.editing.renames import exchange, exchange_in_steps, rename_new
 from calotype.errors import EditError
 
-__all__ = ["Replacement", "digest_of", "replace_file", "replacing"]
+__all__ = ["Replacement", "digest_of", "replacing"]
 
 _AT_ONCE: Final = 32
 """Files written at a time."""
 _BLOCK: Final = 1 << 20
 
 
-def digest_of(path: Path) -> bytes | None:
-    """Return a hash of a file's contents; None where there is no file."""
+def digest_of(contents: Path | bytes) -> bytes | None:
+    """Return a hash of contents, or of a file's; None where there is no file."""
+    if isinstance(contents, bytes):
+        return xxhash.xxh3_128_digest(contents)
     hasher = xxhash.xxh3_128()
     try:
-        with path.open("rb") as file:
+        with contents.open("rb") as file:
             while block := file.read(_BLOCK):
                 hasher.update(block)
     except FileNotFoundError:
         return None
     return hasher.digest()
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Give a file new contents, or make it: whoever reads it meanwhile, or after a crash, gets the old or the new.
-
-    A link stays a link, to a new file; rights stay as they were.
-
-    Raises:
-        EditError: The folder can't be written to, or the disk is full.
-    """
-    with replacing({path: data}, {}, None) as new:
-        new.put([path])
 
 
 @contextmanager
@@ -145,7 +135,7 @@ class Replacement:
     def _give_back(self, path: Path) -> None:
         """Put what came out of a place into it again, and what another program saves there meanwhile last of all."""
         name, target = self._places[path]
-        standing: bytes | None = xxhash.xxh3_128_digest(self._data[path])
+        standing = digest_of(self._data[path])
         if self._old.pop(path, None) is None:  # there was none before
             if digest_of(target) == standing:
                 target.unlink()

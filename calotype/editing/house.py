@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ try:
 except ImportError:  # Windows has none: there, who edits with two programs at once has to see to it
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["HOUSE", "back_up", "house", "locked", "open_own", "umask", "written_files"]
+__all__ = ["HOUSE", "back_up", "copy_beside", "house", "locked", "open_own", "umask", "written_files"]
 
 HOUSE: Final = ".calotype"
 """Its name. It holds what belongs to the data and is no data: backups, the ledger of captions, the lock."""
@@ -108,6 +109,25 @@ def back_up(files: Iterable[Path], root: Path, folder: Path | None = None) -> Pa
     except OSError as error:
         raise EditError(f"{root / HOUSE}: no backup can be made: {error.strerror}; nothing was changed") from error
     return folder
+
+
+def copy_beside(file: Path) -> Path:
+    """Copy a file to a new one beside it, `<name>.bak-<time>`, whose name nothing else has.
+
+    Raises:
+        EditError: It can't be copied.
+    """
+    name = f"{file.name}.bak-{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    try:
+        for number in count(1):
+            copy = file.with_name(name if number == 1 else f"{name}-{number}")
+            with suppress(FileExistsError), copy.open("xb") as opened:  # neither a file nor a link of this name
+                opened.write(file.read_bytes())
+                shutil.copystat(file, copy)
+                return copy
+    except OSError as error:
+        raise EditError(f"{file}: no backup can be made: {error.strerror}; nothing was changed") from error
+    raise AssertionError
 
 
 @contextmanager

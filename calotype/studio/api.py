@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from calotype.errors import CalotypeError, CaptionError, ConfigError, EditError, ImageError
 from calotype.studio.augment import SECTIONS, ConfigChangedError
-from calotype.studio.bodies import BadRequestError, field, is_whole, texts_of
+from calotype.studio.bodies import BadRequestError, field, is_whole, parse_body, texts_of
 from calotype.studio.edits import Edit, Outcome
 from calotype.studio.guard import MOST_BYTES, error
 from calotype.studio.query import QueryError
@@ -88,13 +88,7 @@ def _post(handler: Callable[[Json], Json]) -> Callable[[Request], Awaitable[Resp
             body += chunk
             if len(body) > MOST_BYTES:
                 return error(413, "too_large", f"the body is larger than {MOST_BYTES:,} bytes: send it in parts")
-        try:
-            data = json.loads(body)
-        except (ValueError, RecursionError) as problem:
-            return error(422, "bad_request", f"the body is not JSON: {problem}")
-        if not isinstance(data, dict):
-            return error(422, "bad_request", "the body is JSON, and no object")
-        return _answer(await run_in_threadpool(handler, data))
+        return _answer(await run_in_threadpool(handler, parse_body(bytes(body))))
 
     return endpoint
 

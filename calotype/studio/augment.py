@@ -7,7 +7,6 @@ import difflib
 import io
 import json
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +19,8 @@ from PIL import Image
 from calotype.components import COMPONENT
 from calotype.config import load_config
 from calotype.dataset import TextToImageDataset
-from calotype.editing.files import replace_file
+from calotype.editing.files import digest_of, replacing
+from calotype.editing.house import copy_beside
 from calotype.errors import CalotypeError, ConfigError
 from calotype.file_state import FileState
 from calotype.inspect.preview.gather import draw_sample
@@ -147,17 +147,19 @@ class Augmentations:
         with self._lock:
             target = self._target()
             if self._version() != version:
-                raise ConfigChangedError(f"{target} has been changed meanwhile, or is new: look at it, then try again")
+                raise _changed(target)
             merged = {name: self._merged(name, given) for name, given in options.items()}
             self._dataset(merged)
-            before = target.read_bytes().decode() if version is not None else ""
+            data = target.read_bytes() if version is not None else None
+            before = data.decode() if data is not None else ""
             after = self._edited(before, merged) if before else self._new(merged)
             backup = None
             if not dry_run and after != before:
-                if before:
-                    backup = target.with_name(f"{target.name}.bak-{time.strftime('%Y-%m-%d_%H-%M-%S')}")
-                    backup.write_bytes(target.read_bytes())
-                replace_file(target, after.encode())
+                backup = copy_beside(target) if before else None
+                found = {target: None if data is None else digest_of(data)}
+                with replacing({target: after.encode()}, found, None) as new:
+                    if not new.put([target]):
+                        raise _changed(target)
             diff = difflib.unified_diff(
                 before.splitlines(keepends=True), after.splitlines(keepends=True), f"{target} (now)", str(target)
             )
@@ -239,6 +241,10 @@ class Augmentations:
             return key
         place = int(twin.buckets.assign(np.array([reader.any.original_size]))[0])
         return key._replace(size=twin.buckets.sizes[place])
+
+
+def _changed(target: Path) -> ConfigChangedError:
+    return ConfigChangedError(f"{target} has been changed meanwhile, or is new: look at it, then try again")
 
 
 def _code(options: Mapping[str, Any], path: str = "") -> str | None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["BadRequestError", "field", "is_whole", "texts_of"]
+from calotype.manifest.json_depth import loads
+
+__all__ = ["BadRequestError", "field", "is_whole", "parse_body", "texts_of"]
 
 _LONGEST: Final = 20_000
 """Characters of a caption."""
+_LARGEST: Final = 1 << 63
 _NEEDED: Final = object()
 _NAMES: Final = {
     str: "a text",
@@ -22,6 +25,32 @@ _NAMES: Final = {
 
 class BadRequestError(Exception):
     """The page asks in a form that is not the one agreed on."""
+
+
+def parse_body(body: bytes) -> dict[str, Any]:
+    """The object that a request sends, nested no deeper than a page's are, with numbers that any code can take.
+
+    Raises:
+        BadRequestError: It is none.
+    """
+    try:
+        data = loads(body)
+    except (ValueError, RecursionError) as problem:
+        raise BadRequestError(f"the body is not JSON: {problem}") from None
+    if not isinstance(data, dict):
+        raise BadRequestError("the body is JSON, and no object")
+    _check_numbers(data)
+    return data
+
+
+def _check_numbers(value: Any) -> None:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            _check_numbers(one)
+    elif isinstance(value, int | float) and not abs(value) < _LARGEST:
+        raise BadRequestError("the body holds NaN, or a number beyond 2^63")
 
 
 def field(data: Mapping[str, Any], name: str, type_: Any, default: Any = _NEEDED) -> Any:

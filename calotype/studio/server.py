@@ -68,8 +68,8 @@ def create_app(studio: Studio, *, token: str, port: int) -> ASGIApp:
         routes=[
             Route("/", _file(_PAGE / "index.html")),
             *(Route(f"/static/{file.name}", _file(file)) for file in _static_files()),
-            Route("/thumb/{number:int}", shown.thumbnail),
-            Route("/picture/{number:int}", shown.view),
+            Route("/thumb/{number}", shown.thumbnail),
+            Route("/picture/{number}", shown.view),
             *api_routes(studio),
         ],
         exception_handlers=ERROR_HANDLERS,
@@ -146,7 +146,8 @@ class _Shown:
         return await self._answer(request, self._studio.pictures.view)
 
     async def _answer(self, request: Request, make: Callable[[ImageRef], bytes]) -> Response:
-        number = request.path_params["number"]
+        digits = request.path_params["number"]
+        number = int(digits) if digits.isdecimal() and len(digits) < 12 else len(self._studio.rows)
         if number >= len(self._studio.rows):
             raise HTTPException(404)
         ref = self._studio.rows.refs[number]

@@ -33,13 +33,16 @@ def edit_yaml(text: str, changes: Mapping[Path, tuple[Any, Any]]) -> str:
     Raises:
         ConfigError: The text can't be changed so; says what to write by hand.
     """
-    expected = _apart(yaml.safe_load(text)) or {}
-    made = text
-    for place, (before, after) in changes.items():
-        for path, value in _differences(before, after, place):
-            made = _removed(made, path) if value is _GONE else _set(made, path, value)
-            _apply(expected, path, value)
     try:
+        expected = _apart(yaml.safe_load(text)) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the file is not valid YAML: {' '.join(str(error).split())}") from None
+    made = text
+    try:
+        for place, (before, after) in changes.items():
+            for path, value in _differences(before, after, place):
+                made = _removed(made, path) if value is _GONE else _set(made, path, value)
+                _apply(expected, path, value)
         same = (yaml.safe_load(made) or {}) == expected
     except yaml.YAMLError:
         same = False
@@ -94,23 +97,27 @@ def _apply(document: Any, path: Path, value: Any) -> None:
             document[key] = {}
         document = document[key]
     if value is _GONE:
-        del document[path[-1]]
+        document.pop(path[-1], None)
     else:
         document[path[-1]] = value
 
 
 def _set(text: str, path: Path, value: Any) -> str:
-    node = _compose(text)
+    node, name = _compose(text), None
     for depth, key in enumerate(path):
         pair = _pair(node, key)
         if pair is None:
             for inner in reversed(path[depth + 1 :]):
                 value = {inner: value}
             return _inserted(text, node, key, value)
-        node = pair[1]
+        name, node = pair
     start, end = node.start_mark.index, _end(text, node)
     if start == end:  # `key:` with nothing behind it
         return f"{text[:start].rstrip(' ')} {_flow(value)}{text[end:]}"
+    if name is not None and isinstance(node, yaml.CollectionNode) and not node.flow_style:
+        # A list may begin where its key does, where no other value can: so the new one stands behind the colon.
+        colon = text.index(":", name.end_mark.index) + 1
+        return f"{text[:colon]} {_flow(value)}{text[colon:start].rstrip()}{text[end:]}"
     return text[:start] + _flow(value) + text[end:]
 
 
@@ -118,17 +125,15 @@ def _inserted(text: str, node: yaml.Node, key: str, value: Any) -> str:
     entry = f"{_flow(key)}: {_flow(value)}"
     if not isinstance(node, yaml.MappingNode):  # null, where a mapping is to be
         return _over(text, node, f" {{{entry}}}" if node.start_mark.index == _end(text, node) else f"{{{entry}}}")
-    end = _end(text, node)
     if node.flow_style:
-        inside = text[node.start_mark.index + 1 : end - 1].rstrip()
-        comma = ", " if node.value and not inside.endswith(",") else ""
-        return f"{text[: node.start_mark.index + 1]}{inside}{comma}{entry}{text[end - 1 :]}"
-    line_end = text.find("\n", end)
+        behind = _end(text, node.value[-1][1]) if node.value else text.index("{", node.start_mark.index) + 1
+        return f"{text[:behind]}{', ' if node.value else ''}{entry}{text[behind:]}"
+    line_end = text.find("\n", _end(text, node))
     line_end = len(text) if line_end < 0 else line_end
     if line_end and text[line_end - 1 : line_end] == "\r":
         line_end -= 1
     newline = "\r\n" if "\r\n" in text else "\n"
-    return f"{text[:line_end]}{newline}{' ' * node.start_mark.column}{entry}{text[line_end:]}"
+    return f"{text[:line_end]}{newline}{' ' * node.value[0][0].start_mark.column}{entry}{text[line_end:]}"
 
 
 def _removed(text: str, path: Path) -> str:
@@ -146,8 +151,10 @@ def _removed(text: str, path: Path) -> str:
     if len(node.value) == 1:
         return _over(text, node, "{}")
     if node.flow_style:
-        kept = {name.value: yaml.safe_load(yaml.serialize(one)) for name, one in node.value if name is not pair[0]}
-        return _over(text, node, _flow(kept))
+        place = node.value.index(pair)
+        if place + 1 < len(node.value):
+            return text[:start] + text[node.value[place + 1][0].start_mark.index :]
+        return text[: _end(text, node.value[place - 1][1])] + text[end:]
     line_start = text.rfind("\n", 0, start) + 1
     line_end = text.find("\n", end)
     return text[:line_start] + (text[line_end + 1 :] if line_end >= 0 else "")
@@ -157,8 +164,18 @@ def _over(text: str, node: yaml.Node, new: str) -> str:
     return text[: node.start_mark.index] + new + text[_end(text, node) :]
 
 
+class _Places(yaml.SafeLoader):
+    """Reads where things stand. An alias stands where it is written, not where its anchor is."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()  # type: ignore[no-untyped-call]
+            return yaml.ScalarNode("alias", event.anchor, event.start_mark, event.end_mark)
+        return super().compose_node(parent, index)
+
+
 def _compose(text: str) -> yaml.Node:
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    node = yaml.compose(text, Loader=_Places)
     if node is None:
         raise ConfigError("the file is empty, or nothing but comments")
     return node

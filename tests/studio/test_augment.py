@@ -2,6 +2,7 @@
 
 import base64
 import io
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from studio_client import reviewing
 
 from calotype.config import build_dataset, load_config
+from calotype.editing import files
 from calotype.types import SampleKey
 
 YAML = """\
@@ -159,3 +161,70 @@ def test_a_bare_folder_gets_a_config(folder, monkeypatch, tmp_path):
         config = load_config(tmp_path / "photos.yaml")
         assert config["dataset"] == {"path": str(folder), "img_transform": {"horizontal_flip": 0.5}}
         assert client.do("augment/save", 409, version=None, img_transform={"rotate": 2})["error"]["kind"] == "conflict"
+
+
+def test_two_saves_in_one_second_keep_both_backups(client, config):
+    before = config.read_text()
+    given, _ = options(client)
+    backups = []
+    for rotate in (1, 2, 3):
+        given["img_transform"]["rotate"] = rotate
+        backups.append(client.do("augment/save", version=client.read("augment")["version"], **given)["backup"])
+    assert len(set(backups)) == 3
+    with open(backups[0]) as first, open(backups[2]) as last:
+        assert first.read() == before and "rotate: 2" in last.read()
+
+
+def test_a_backup_goes_nowhere_through_a_planted_link(client, config, tmp_path, monkeypatch):
+    (tmp_path / "victim").write_text("mine")
+
+    class Then(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2026, 1, 2)
+
+    monkeypatch.setattr("calotype.editing.house.datetime", Then)
+    config.with_name("cats.yaml.bak-2026-01-02_00-00-00").symlink_to(tmp_path / "victim")
+    given, about = options(client)
+    given["img_transform"]["rotate"] = 1
+    saved = client.do("augment/save", version=about["version"], **given)
+    assert saved["backup"].endswith("00-00-00-2") and (tmp_path / "victim").read_text() == "mine"
+
+
+def test_a_config_that_an_editor_saves_just_before_the_rename_is_a_conflict(client, config, monkeypatch):
+    real, saves = files.exchange, iter([1])
+
+    def exchange(name, target):
+        if next(saves, None):
+            config.write_text("# a person's\n" + config.read_text())
+        return real(name, target)
+
+    monkeypatch.setattr(files, "exchange", exchange)
+    given, about = options(client)
+    given["img_transform"]["rotate"] = 1
+    assert client.do("augment/save", 409, version=about["version"], **given)["error"]["kind"] == "conflict"
+    assert config.read_text().startswith("# a person's\n# cats\n") and "rotate" not in config.read_text()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"img_transform": ' + '{"a": ' * 900 + "1" + "}" * 900 + "}",
+        '{"img_transform": ' + "[" * 5000 + "]" * 5000 + "}",
+        '{"img_transform": {"rotate": NaN}}',
+        '{"img_transform": {"rotate": 1' + "0" * 400 + "}}",
+        '{"n": 0, "epochs": [0], "caption_transform": {"drop": 1' + "0" * 400 + "}}",
+        '{"img_transform": {"rotate": -Infinity}}',
+    ],
+    ids=["deep", "deep list", "nan", "large", "large", "infinite"],
+)
+@pytest.mark.parametrize("path", ["augment/draw", "augment/save"])
+def test_bodies_that_no_page_sends_are_refused(client, path, body):
+    answer = client.post(f"/api/{path}", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422 and answer.json()["error"]["kind"] == "bad_request"
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-1", "1.5", "\u0669", "x", "99999999999"])
+def test_numbers_of_no_picture_are_not_there(client, number):
+    assert client.get(f"/thumb/{number}").status_code == 404
+    assert client.get(f"/picture/{number}").status_code == 404

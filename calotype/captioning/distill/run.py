@@ -25,6 +25,7 @@ from calotype.captioning.distill.scores import HeldOut, score
 from calotype.captioning.distill.train import train
 from calotype.errors import ConfigError
 from calotype.ledger import Ledger
+from calotype.output_files import write_output
 from calotype.progress import Track, silent
 from calotype.recipes import checkpoint
 from calotype.recipes.ranks import decided_once
@@ -109,7 +110,6 @@ def distill(
         options=asdict(options),
     )
     if accelerator.is_main_process:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "report.json").write_text(json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n", "utf-8")
+        write_output(output / "report.json", json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n")
     accelerator.end_training()
     return report

@@ -25,6 +25,7 @@ from calotype.captioning.pictures import prepare_picture
 from calotype.errors import ImageError, MissingDependencyError
 from calotype.images import ImageReader
 from calotype.ledger import Ledger
+from calotype.output_files import write_output
 from calotype.progress import Show, Track, counter
 
 __all__ = ["HeldOut", "Scores", "held_out_loss", "score"]
@@ -62,8 +63,7 @@ class HeldOut:
 
     def save(self, path: Path) -> None:
         """Writes JSON."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        write_output(path, json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Self | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from calotype.inspect.check.report import Finding, Report
+from calotype.output_files import write_output
 from calotype.terminal import json_line, visible
 
 __all__ = ["write_fix_list"]
@@ -28,16 +29,16 @@ def write_fix_list(report: Report, file: Path) -> int:
 
     Returns:
         The number of lines.
+
+    Raises:
+        ConfigError: It can't be written.
     """
     rows = list(_rows(report))
     if file.suffix == ".jsonl":
         text = "".join(json_line(row) + "\n" for row in rows)
     else:
         text = "".join("\t".join(visible(value) for value in row.values()) + "\n" for row in rows)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
+    write_output(file, text)
     return len(rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from calotype.inspect.preview.round_trip import Autoencoder
 from calotype.inspect.preview.sheet import contact_sheet
 from calotype.inspect.preview.views import BatchView
 from calotype.loader import Loader
+from calotype.output_files import write_output
 
 __all__ = ["Preview", "check_ending", "preview", "preview_dataset"]
 
@@ -36,15 +38,16 @@ class Preview:
         """Writes one file: `.html` is the page, `.png` the contact sheet. Folders on the way are made.
 
         Raises:
-            ConfigError: The name ends otherwise.
+            ConfigError: The name ends otherwise, or the file can't be written; what was there is as before.
         """
         path = Path(path).expanduser()
         check_ending(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".png":
-            contact_sheet(self.batches, title=self.title).save(path)
+            buffer = io.BytesIO()
+            contact_sheet(self.batches, title=self.title).save(buffer, "PNG")
+            write_output(path, buffer.getvalue())
         else:
-            path.write_text(self.to_html(), encoding="utf-8")
+            write_output(path, self.to_html())
         return path
 
     def to_html(self) -> str:

@@ -1,0 +1,53 @@
+"""Files that a person asks for by name: a page, a config, a report. Written whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from calotype.errors import ConfigError
+
+__all__ = ["write_output"]
+
+
+def write_output(path: Path, data: bytes | str) -> None:
+    """Write a file, or give it new contents; folders on the way are made.
+
+    The new contents take the old one's place when all of them are on the disk. A link stays a link, rights stay as they
+    were, and what is no regular file, such as `/dev/stdout`, is written to as it is.
+
+    Args:
+        path: Its name.
+        data: Its contents; text as UTF-8.
+
+    Raises:
+        ConfigError: It can't be written; what was there is as before.
+    """
+    data = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                file.write(data)
+        else:
+            _replace(Path(os.path.realpath(path)), data)
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be written: {error.strerror or error}") from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    new = path.with_name(f".calotype-{secrets.token_hex(8)}")
+    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileNotFoundError):
+            new.chmod(path.stat().st_mode & 0o7777)
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
