@@ -63,7 +63,7 @@ def test_pixart_sigma_s_tokenizer_needs_nothing_besides_the_extra(tmp_path):
     modules = metadata.packages_distributions()
     hidden = [m for m, names in modules.items() if not {n.lower().replace("_", "-") for n in names} & there]
     assert {"pytest", "accelerate"} <= set(hidden) and not {"sentencepiece", "transformers"} & set(hidden)
-    hidden.remove("calotype")
+    hidden = [module for module in hidden if module != "calotype"]
     command = [sys.executable, "-c", CODE, json.dumps(hidden), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.stdout.split() == ["tokenizer", "300"], done.stderr

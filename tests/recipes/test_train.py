@@ -1,6 +1,7 @@
 """Training on the CPU with tiny pipelines: what comes out, what a resume gives, what is refused."""
 
 import json
+import math
 import os
 import shutil
 
@@ -8,6 +9,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from encoding_helpers import frozen
 from PIL import Image
 from safetensors.torch import load_file
@@ -15,6 +17,8 @@ from tiny_pipelines import tiny_pipeline
 from train_helpers import checkpoints, config, make_folder, run, trained_weights
 
 from calotype.errors import ConfigError, MissingDependencyError, StoreError
+from calotype.recipes import flow
+from calotype.recipes.objectives import FlowMatching
 from calotype.train import train_config
 
 CAPTIONS = {"caption_transform": {"trigger": "sks", "drop": 0.2}, "img_transform": {"horizontal_flip": 0.5}}
@@ -173,6 +177,42 @@ def test_accumulated_batches_are_one_step(folder, tmp_path):
     assert [progress.step for progress in seen] == [1, 2] and report.steps == 2
     assert len(trained_weights(tmp_path, 2)) > 0
     assert "loss" in str(seen[0]) and "waiting for data" in str(seen[0]) and "left" in str(seen[0])
+
+
+def test_accumulated_batches_have_the_gradient_of_one_that_is_as_large_short_ones_too(tmp_path, monkeypatch):
+    """Five images: batches of 2, 2 and 1 in a step, against one batch of 6 that is one short."""
+    photos = make_folder(
+        tmp_path / "photos", names=("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "ihc.png")
+    )
+    gradients, clip = [], Accelerator.clip_grad_norm_
+
+    def clip_grad_norm(self, parameters, *args):
+        parameters = list(parameters)
+        gradients.append([parameter.grad.clone() for parameter in parameters])
+        return clip(self, parameters, *args)
+
+    def same_noise(shape, key, *, device):  # whatever batch a sample is in
+        return torch.linspace(-1, 1, math.prod(shape[1:])).view(1, *shape[1:]).expand(shape), None
+
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", clip_grad_norm)
+    monkeypatch.setattr(flow, "draw_noise", same_noise)
+    monkeypatch.setattr(FlowMatching, "draw_times", lambda self, count, tokens, *, rng: torch.full((count,), 0.4))
+    reports = [
+        run(
+            photos,
+            tmp_path / f"{size}",
+            max_steps=1,
+            gradient_accumulation_steps=together,
+            method="full",
+            loader={"batch_size": size},
+        )
+        for size, together in ((2, 3), (6, 1))
+    ]
+    accumulated, whole = gradients
+    assert len(whole) > 10 and max(gradient.abs().max() for gradient in whole) > 1e-4
+    for one, other in zip(accumulated, whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+    assert reports[0].first_loss == pytest.approx(reports[1].first_loss, rel=1e-5)
 
 
 def test_activations_computed_again_change_no_bit(folder, tmp_path):
