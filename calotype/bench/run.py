@@ -6,12 +6,13 @@ import importlib.util
 import math
 import os
 import platform
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -20,14 +21,18 @@ from calotype.bench.report import BenchReport, BenchRow, break_even, recommend
 from calotype.bench.strategies import Strategy, choose, settings
 from calotype.bench.task import Encoded, Measured, Refused, Task, perform
 from calotype.config import build_encode_job, instantiate
-from calotype.errors import MissingDependencyError
+from calotype.errors import ConfigError, MissingDependencyError
 from calotype.home import cache_folder
 from calotype.loader import Loader
 from calotype.progress import Track, silent
 from calotype.recipes.networks import network_of
 from calotype.recipes.options import TrainOptions
+from calotype.recipes.sole_run import sole_run
 
 __all__ = ["bench_config"]
+
+_SCRATCH: Final = "calotype-bench-"
+_LOCK: Final = ".lock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,12 +201,18 @@ def _row(
 
 @contextmanager
 def _scratch(config: Mapping[str, Any]) -> Iterator[Path]:
-    """A folder for what is written, on the disk where the encodings would be."""
+    """A folder for what is written, on the disk where the encodings would be; sweeps those of killed benches."""
     store = (config.get("encodings") or {}).get("store")
     parent = Path(store).expanduser().parent if store else cache_folder("bench")
     parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix="calotype-bench-") as folder:
-        yield Path(folder).absolute()
+    for lock in parent.glob(f"{_SCRATCH}*/{_LOCK}"):
+        with suppress(ConfigError), sole_run(lock, lock.parent) as held:  # refused while its bench lives
+            if held:
+                shutil.rmtree(lock.parent, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=_SCRATCH, ignore_cleanup_errors=True) as folder:
+        scratch = Path(folder).absolute()
+        with sole_run(scratch / _LOCK, scratch):
+            yield scratch
 
 
 def _folder_bytes(folder: Path) -> int:

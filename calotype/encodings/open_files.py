@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import resource
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from calotype.encodings.layout import Field
 from calotype.encodings.shard import FINISHED, OPEN
+from calotype.images.locks import ForkSafeLock
 
 __all__ = ["OpenFile", "OpenFiles", "Place", "Spot"]
 
 _FEWEST: Final = 64
+_lock: Final = ForkSafeLock()  # one for all folders: it is held for next to no time
 
 
 class OpenFile:
@@ -55,7 +56,6 @@ class OpenFiles:
         self._folder = folder
         self._most = max(_FEWEST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._files: dict[str, OpenFile] = {}
-        self._lock = threading.Lock()
 
     def get(self, shard: str) -> OpenFile:
         """The shard of this name, finished or still open.
@@ -66,7 +66,7 @@ class OpenFiles:
         file = self._files.get(shard)
         if file is None:
             file = self.open(shard)
-            with self._lock:
+            with _lock:
                 # Who is thrown out matters little: a loader's order is random, and then no rule beats another.
                 while len(self._files) >= self._most:
                     self._files.pop(next(iter(self._files)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -65,6 +66,7 @@ class EncodingStore:
             create_folder(self.path)
         check_format(self.path)
         self._lock = threading.RLock()
+        _stores.add(self)
         self._files = OpenFiles(self._shards)
         self._disk = KnownShards(self.path, self._shards, self._files)
         self.dropped: dict[str, NDArray[np.uint8]] = {}
@@ -381,3 +383,15 @@ class EncodingStore:
 
 def _reopen(kind: type[EncodingStore], path: Path, verify: Verify) -> EncodingStore:
     return kind(path, verify=verify)
+
+
+_stores: weakref.WeakSet[EncodingStore] = weakref.WeakSet()
+
+
+def _unlock_all() -> None:
+    """A lock that a thread held when its process forked would stay shut in the fork for ever."""
+    for store in list(_stores):
+        store._lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_unlock_all)

@@ -13,11 +13,12 @@ import yaml
 from train_helpers import config, make_folder
 
 from calotype.bench.report import BenchReport, BenchRow, Recommendation
-from calotype.bench.run import bench_config
+from calotype.bench.run import _scratch, bench_config
 from calotype.bench.strategies import STRATEGIES
 from calotype.bench.task import Refused, Task, perform
 from calotype.bench.worker import measure
 from calotype.errors import ConfigError
+from calotype.recipes.sole_run import sole_run
 
 BIN = Path(sys.executable).parent
 
@@ -26,6 +27,18 @@ BIN = Path(sys.executable).parent
 def photos(tmp_path_factory):
     folder = make_folder(tmp_path_factory.mktemp("data") / "photos")
     return make_folder(folder, names=("motorcycle_left.png", "retina.jpg", "ihc.png"), size=(72, 96))
+
+
+def test_what_a_killed_bench_left_is_swept_and_a_living_one_s_is_not(tmp_path):
+    for name in ("calotype-bench-killed", "calotype-bench-living", "mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".lock").touch()
+    living = tmp_path / "calotype-bench-living"
+    with sole_run(living / ".lock", living), _scratch({"encodings": {"store": str(tmp_path / "store")}}) as scratch:
+        assert {path.name for path in tmp_path.iterdir()} == {"calotype-bench-living", "mine", scratch.name}
+        with _scratch({"encodings": {"store": str(tmp_path / "store")}}) as other:
+            assert scratch.is_dir() and other != scratch
+    assert {path.name for path in tmp_path.iterdir()} == {"calotype-bench-living", "mine"}
 
 
 def test_all_rows_that_apply_are_filled(photos, monkeypatch):

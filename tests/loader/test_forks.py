@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import traceback
 from contextlib import suppress
 
@@ -10,6 +11,7 @@ import torch
 from loader_helpers import digest
 
 import calotype
+from calotype.encodings import open_files
 from calotype.encodings.store import EncodingStore
 from calotype.errors import LoaderError, StoreError
 
@@ -131,3 +133,30 @@ def test_a_store_s_writer_stays_with_its_process(tmp_path):
     found = EncodingStore(tmp_path / "store")
     assert not found.damaged and [found.has(key * 16) for key in (b"a", b"b", b"c", b"d")] == [True, False, True, True]
     assert found.get(int(found.find([b"d" * 16])[0]))["x"].tolist() == [4.0] * 3
+
+
+def test_a_fork_reads_a_store_whose_locks_were_held(tmp_path):
+    store = EncodingStore(tmp_path / "store", create=True)
+    with store.writer() as writer:
+        writer.put([b"a" * 16], [{"x": torch.ones(3)}], kind="text")
+    again = EncodingStore(tmp_path / "store")  # which has no shard open yet
+    held, release = threading.Event(), threading.Event()
+
+    def hold():
+        with open_files._lock, again._lock:
+            held.set()
+            release.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(60)
+
+    def read():
+        again.refresh()
+        return again.get(int(again.find([b"a" * 16])[0]))["x"].tolist()
+
+    try:
+        assert in_a_fork(read, seconds=10) == "[1.0, 1.0, 1.0]"
+    finally:
+        release.set()
+        thread.join()
