@@ -35,7 +35,7 @@ _WAITING: Final[dict[str, Any]] = {"level": "note", "advice": "train with captio
 _LIVELY: Final = 0.7
 """The temperature at which a model is asked for several captions by one prompt, unless told otherwise."""
 
-_WHERE: Final = ("columns", "root", "recursive", "caption_lines", "caption_suffix", "delimiter")
+_WHERE: Final = ("columns", "root", "recursive", "exclude", "caption_lines", "caption_suffix", "delimiter")
 """Options of the dataset that say where its captions are."""
 _ELSEWHERE: Final = ("split", "data_files", "validation")
 """Those that choose rows; captions are made for all there are."""

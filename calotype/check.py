@@ -12,8 +12,10 @@ from calotype import __version__
 from calotype.components import COMPONENT, check_options
 from calotype.errors import ConfigError, ManifestError, MissingPathError, MissingTokenizerError
 from calotype.inputs import input_files, input_folders, picture_folders, source_name
+from calotype.inspect.check.kinds import KINDS
 from calotype.inspect.check.report import VERSION, Report, finding
 from calotype.ledger import Ledger
+from calotype.manifest.exclude import parse_exclude
 from calotype.manifest.named_splits import SPLIT_TAKEN
 from calotype.remembered import files_state, folders_state, recall, remember, report_key
 from calotype.terminal import get_logger
@@ -80,6 +82,7 @@ def check_config(
         missing_captions=missing_captions,
         caption_lines=lenient["dataset"].get("caption_lines"),
         caption_suffix=lenient["dataset"].get("caption_suffix"),
+        exclude=parse_exclude(config["dataset"].get("exclude")),
         deep=deep,
         track=track,
         **options,
@@ -104,7 +107,7 @@ def _loader_options(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _nothing(source: str, error: ManifestError, ledger: Ledger) -> Report:
     """The report on data of which no row can be used."""
-    rows = [finding("bad_row", entry.id, entry.reason) for entry in ledger]
+    rows = [finding(entry.kind if entry.kind in KINDS else "bad_row", entry.id, entry.reason) for entry in ledger]
     return Report(
         source=source,
         root=str(Path(source).expanduser().absolute().parent),

@@ -14,7 +14,7 @@ from calotype.convert.files import read_files, write_files
 from calotype.convert.form import Finding, Images, Record, Target
 from calotype.convert.jsonl import JsonForm, to_json
 from calotype.convert.names import Names, split_suffix, tidy, wish
-from calotype.manifest.kohya import KOHYA_FOLDER
+from calotype.manifest.kohya import kohya_folder
 from calotype.manifest.manifest import Manifest
 from calotype.types import Row
 
@@ -45,8 +45,8 @@ class Kohya(JsonForm):
         for row in rows:
             wanted = wish(row.image)
             repeats = _repeats(row.weight)
-            match = KOHYA_FOLDER.fullmatch(wanted.partition("/")[0]) if "/" in wanted else None
-            name = tidy(match[2]) if match and int(match[1]) == repeats else own
+            home = kohya_folder(posixpath.dirname(wanted))
+            name = tidy(home[2]) if home and home[1] == repeats else own
             yield names.take(f"{repeats}_{name}/{posixpath.basename(tidy(wanted))}")
 
     def caption(self, text: str) -> str:

@@ -42,8 +42,9 @@ class FolderCaptions(Captions):
         self._places()  # what can't be read or changed is said at once
 
     def _places(self) -> dict[str, Place]:
+        reading = self._reading
         listing = list_folder(
-            self.root, self._reading.recursive, lambda where, what: None, self._reading.caption_suffixes
+            self.root, reading.recursive, lambda where, what: None, reading.caption_suffixes, reading.exclude
         )
         metadata = [name for name in listing.data if PurePosixPath(name).name.lower() in METADATA]
         self._metadata = {PurePosixPath(name).parent: self._document(self.root / name) for name in metadata}
@@ -72,8 +73,8 @@ class FolderCaptions(Captions):
             if name not in captioned:
                 place = places.setdefault(ids.get(name, name), Place())
                 place.picture, place.beside = name, True
-                top = name.partition("/")[0]
-                place.usual = (kohya[top][1],) if top in kohya and not self._sidecars.of(name) else ()
+                home = name.rpartition("/")[0]
+                place.usual = (kohya[home][1],) if home in kohya and not self._sidecars.of(name) else ()
         in_files = bool(listing.captions) or any(map(self._sidecars.of, listing.images))
         self._in_files = in_files and not captioned
         return places

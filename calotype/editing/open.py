@@ -13,6 +13,7 @@ from calotype.ledger import Ledger
 from calotype.manifest.caption_files import parse_caption_suffix
 from calotype.manifest.columns import ColumnMap, parse_column_map
 from calotype.manifest.dialect import parse_delimiter
+from calotype.manifest.exclude import parse_exclude
 from calotype.manifest.hub import is_saved_dataset
 from calotype.manifest.listing import list_folder
 from calotype.manifest.reading import Reading
@@ -27,6 +28,7 @@ def open_captions(
     columns: ColumnMap | None = None,
     root: PathLike | None = None,
     recursive: bool = True,
+    exclude: str | Sequence[str] | None = None,
     caption_lines: Literal["one", "many"] | None = None,
     caption_suffix: str | Sequence[str] | None = None,
     delimiter: str | None = None,
@@ -42,6 +44,7 @@ def open_captions(
         recursive: As for `load_manifest`.
         caption_lines: As for `load_manifest`.
         caption_suffix: As for `load_manifest`.
+        exclude: As for `load_manifest`.
         delimiter: As for `load_manifest`.
 
     Raises:
@@ -68,12 +71,13 @@ def open_captions(
         split=None,
         skip=True,
         ledger=Ledger(),
+        exclude=parse_exclude(exclude),
     )
     if folder is None:
         return DataFileCaptions(sources.files, reading)
     if is_saved_dataset(folder):
         raise _only_read(str(folder), "captions of a saved dataset")
-    listing = list_folder(folder, recursive, reading.bad, reading.caption_suffixes)
+    listing = list_folder(folder, recursive, reading.bad, reading.caption_suffixes, reading.exclude)
     if listing.images:
         return FolderCaptions(folder, reading)
     files = data_files_of(folder, listing)

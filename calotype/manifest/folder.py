@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,9 @@ def read_folder(
     present = {lead + name for name in listing.images}
     lenient = replace(reading, need_captions=False)
     elsewhere = {lead + name for name in listing.other_splits}
-    parts = [_only_present(read_metadata(folder / name, lenient), present, elsewhere, reading) for name in metadata]
+    parts = [
+        _only_present(read_metadata(folder / name, lenient), present, elsewhere, lead, reading) for name in metadata
+    ]
     ids: dict[str, str] = {}  # picture → the id that the metadata gives it
     captioned: set[str] = set()
     for part in parts:
@@ -66,14 +69,17 @@ def read_folder(
             )
         )
     if kohya:
-        tops = ((lead + name, name.partition("/")[0]) for name in listing.images)
-        weights = {path: kohya[top][0] for path, top in tops if top in kohya}
+        inside = ((lead + name, name.rpartition("/")[0]) for name in listing.images)
+        weights = {path: kohya[home][0] for path, home in inside if home in kohya}
         parts = [weighted(part, weights) for part in parts]
     return parts
 
 
-def _only_present(part: Part, present: set[str], elsewhere: set[str], reading: Reading) -> Part:
-    """Without the metadata's rows about images that are not in the folder; those of another split go without a word."""
+def _only_present(part: Part, present: set[str], elsewhere: set[str], lead: str, reading: Reading) -> Part:
+    """Without the metadata's rows about images that are not in the folder.
+
+    Those of another split, and those that `exclude` leaves out, go without a word.
+    """
     names = part.paths().to_pylist()
     rows = part.table["_row"].to_numpy()
     keep = np.ones(len(names), dtype=bool)
@@ -82,9 +88,9 @@ def _only_present(part: Part, present: set[str], elsewhere: set[str], reading: R
     for place, name in enumerate(names):
         if name in present or name.startswith(("/", "../")) or "://" in name:
             continue
-        if name in elsewhere:
+        if name in elsewhere or (reading.exclude and reading.exclude.match_within(name.removeprefix(lead))):
             keep[place] = False
-        elif (reading.root / name).is_file():
+        elif os.path.isfile(reading.root / name):  # noqa: PTH113 - False for a name that is too long, too
             continue
         elif (found := on_disk.find(name)) is not None and found not in listed:
             renamed[place] = found

@@ -9,21 +9,43 @@ import pyarrow as pa
 from calotype.manifest.listing import Listing
 from calotype.manifest.reading import Part, Reading
 
-__all__ = ["KOHYA_FOLDER", "kohya_folders", "weighted"]
+__all__ = ["kohya_folder", "kohya_folders", "weighted"]
 
 KOHYA_FOLDER = re.compile(r"([1-9]\d{0,2})_(.+)")
 """kohya's `10_name`: repeats and class; no year (2024_holiday) and no counter (01_beach) looks like this."""
+_NOTED = 20
+"""Folders that are noted one by one."""
 
 
 def kohya_folders(listing: Listing, reading: Reading) -> dict[str, tuple[float, str]]:
-    """Name of each top folder that is a kohya repeat folder → repeats, class name."""
+    """Find the folders with images that are in a kohya repeat folder, at any depth; the innermost counts.
+
+    Returns:
+        Folder of the images, relative to the listing's and without a slash at its end → repeats, class name.
+    """
     found: dict[str, tuple[float, str]] = {}
-    for top in sorted({name.partition("/")[0] for name in listing.images if "/" in name}):
-        match = KOHYA_FOLDER.fullmatch(top)
-        if match:
-            found[top] = float(match[1]), match[2]
-            reading.note(f"{top}: kohya repeat folder, each picture is shown {match[1]} times an epoch")
+    noted: list[str] = []
+    for folder in sorted({name.rpartition("/")[0] for name in listing.images}):
+        inner = kohya_folder(folder)
+        if inner is not None:
+            home, repeats, class_name = inner
+            found[folder] = float(repeats), class_name
+            if home not in noted:
+                noted.append(home)
+                if len(noted) <= _NOTED:
+                    reading.note(f"{home}: kohya repeat folder, each image is shown {repeats} times an epoch")
+    if len(noted) > _NOTED:
+        reading.note(f"{len(noted) - _NOTED} more kohya repeat folders")
     return found
+
+
+def kohya_folder(folder: str) -> tuple[str, int, str] | None:
+    """The innermost kohya repeat folder that a path is or lies in: its path, repeats and class name."""
+    parts = folder.split("/")
+    for depth in range(len(parts), 0, -1):
+        if match := KOHYA_FOLDER.fullmatch(parts[depth - 1]):
+            return "/".join(parts[:depth]), int(match[1]), match[2]
+    return None
 
 
 def weighted(part: Part, weights: dict[str, float]) -> Part:

@@ -15,6 +15,7 @@ from calotype.manifest.assemble import assemble, fill_missing_captions
 from calotype.manifest.caption_files import parse_caption_suffix
 from calotype.manifest.columns import ColumnMap, parse_column_map
 from calotype.manifest.dialect import parse_delimiter
+from calotype.manifest.exclude import parse_exclude
 from calotype.manifest.manifest import Manifest
 from calotype.manifest.member_keys import MemberKey, parse_member_key
 from calotype.manifest.reading import Reading
@@ -34,6 +35,7 @@ def load_manifest(
     root: PathLike | None = None,
     missing_captions: str = "error",
     recursive: bool = True,
+    exclude: str | Sequence[str] | None = None,
     caption_lines: Literal["one", "many"] | None = None,
     caption_suffix: str | Sequence[str] | None = None,
     delimiter: str | None = None,
@@ -63,6 +65,8 @@ def load_manifest(
         missing_captions: What to do with pictures without a caption: `error`, `skip` (into the ledger), `empty`
             (an empty caption, as a trigger or template wants it), or any other text, which becomes their caption.
         recursive: Whether folders inside the folder are read too.
+        exclude: Files and folders of the folder to leave out, as patterns of a `.gitignore`: `masks/`, `*.gif`,
+            `a/**/b.jpg`, or a list of these. One that matches nothing is an error.
         caption_lines: Whether a caption file is `one` caption, or holds `many`, one a line. Unset, it is one, and files
             of several lines are named.
         caption_suffix: Suffix of the caption files beside images, or a list of suffixes in the order in which their
@@ -115,6 +119,7 @@ def load_manifest(
         columns=parse_column_map(columns, option),
         need_captions=missing_captions == "error",
         recursive=recursive,
+        exclude=parse_exclude(exclude),
         many_lines=None if caption_lines is None else caption_lines == "many",
         caption_suffixes=parse_caption_suffix(caption_suffix),
         delimiter=parse_delimiter(delimiter),
@@ -124,7 +129,13 @@ def load_manifest(
         keep_rejected=keep_rejected,
         ledger=ledger if ledger is not None else Ledger(),
     )
+    if reading.exclude and not (sources.folders or sources.images):
+        raise ConfigError(
+            f"exclude: is for folders and lists of files, and {sources} is neither; a column `rejected` leaves out rows"
+        )
     parts, formats = read_sources(sources, reading)
+    for pattern in reading.exclude.unmatched():
+        reading.bad(f"exclude={pattern!r}", f"nothing in {sources} matches this pattern; mend or remove it")
     if delimiter is not None and "delimiter" not in reading.used:
         raise ConfigError(f"delimiter: {sources} holds no CSV or TSV that it could have an effect on; remove it")
     if member_key != "auto" and "member_key" not in reading.used:
@@ -158,7 +169,8 @@ def _choice(name: str, value: object, choices: Sequence[str]) -> None:
 
 def _nothing(sources: Sources, reading: Reading) -> str:
     if len(reading.ledger):
-        return f"{sources}: no row is left: {reading.ledger.counts()}; see the ledger"
+        first = next(iter(reading.ledger))
+        return f"{sources}: no row is left: {reading.ledger.counts()}. The first is {first.id}: {first.reason}"
     deeper = "" if reading.recursive else " (recursive=False: folders inside it were not looked into)"
     if reading.notes:
         return f"{sources}: no images found: {'; '.join(reading.notes)}"

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from calotype.errors import ManifestError
 from calotype.ledger import Ledger
 from calotype.manifest.captions import as_texts
+from calotype.manifest.exclude import NOTHING, Exclude
 from calotype.manifest.manifest import EXTRA
 from calotype.manifest.member_keys import MemberKey
 
@@ -59,6 +60,9 @@ class Reading:
     """Which members of an archive are one sample."""
     delimiter: str | None = None
     """Of CSV and TSV; None: what the file's first lines show."""
+    exclude: Exclude = NOTHING
+    """What a folder's listing leaves out."""
+
     keep_rejected: bool = False
     """Rows that somebody left out come all the same."""
 

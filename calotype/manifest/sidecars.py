@@ -51,7 +51,7 @@ def sidecar_captions(
                 several.append(sidecar)
             own += texts
         own = join_captions(own, listed, reading)
-        repeats, class_name = kohya.get(name.partition("/")[0], (None, ""))
+        repeats, class_name = kohya.get(name.rpartition("/")[0], (None, ""))
         if repeats is not None and not sidecars:  # an empty file is an empty caption, to kohya too
             own = [class_name]
             from_folder += 1

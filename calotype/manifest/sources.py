@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 import re
@@ -13,14 +12,18 @@ from typing import Any
 
 from calotype.errors import ConfigError, ManifestError, MissingPathError
 from calotype.manifest.arrow_files import read_arrow, read_parquet
+from calotype.manifest.braces import expand_braces
 from calotype.manifest.caption_files import CaptionFiles
 from calotype.manifest.delimited import read_delimited
+from calotype.manifest.file_kinds import archive_suffix, unpacking
 from calotype.manifest.folder import read_folder
 from calotype.manifest.hub import is_saved_dataset, read_hub, read_saved
 from calotype.manifest.json_files import read_json
-from calotype.manifest.listing import Listing, list_folder
+from calotype.manifest.left_out import name_left_out
+from calotype.manifest.listing import Listing, leave_out, list_folder
 from calotype.manifest.manifest import REMOTE
 from calotype.manifest.members import read_lmdb, read_tar
+from calotype.manifest.misspelt import exists, near, near_folder
 from calotype.manifest.named_splits import ALL, of_split
 from calotype.manifest.reading import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Part, Reading
 from calotype.manifest.unused import note_other_columns
@@ -47,6 +50,10 @@ _READERS: dict[str, Callable[[Path, Reading], Part]] = {
 
 _BUILDERS = frozenset({"json", "csv", "parquet", "arrow", "webdataset", "imagefolder"})
 """Names of `datasets`' builders: with `data_files` they mean files that we read ourselves."""
+
+
+_SHOWN = 200
+"""Characters that an error shows of a path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +84,12 @@ def find_sources(path: PathLike | Sequence[PathLike], data_files: Any, split: st
         if data_files is None:
             raise ConfigError(f"path: {path!r} is a kind of file; say which with data_files=, or give their path")
         return _local(_patterns(data_files, split))
-    if isinstance(path, str) and not glob.has_magic(path) and not absolute(path).exists() and _may_be_hub(path):
+    if isinstance(path, str) and not glob.has_magic(path) and _may_be_hub(path) and not _exists(absolute(path)):
+        if folder := near_folder(path):
+            raise MissingPathError(
+                f"{path}: there is no such file or folder; did you mean {folder!r}? (As that is so near, no dataset "
+                "of this name was looked for on the Hugging Face hub)"
+            )
         return Sources(root=Path.cwd(), hub=path, data_files=data_files)
     paths: list[PathLike] = [path] if isinstance(path, str | os.PathLike) else list(path)
     if data_files is not None:
@@ -119,21 +131,14 @@ def _may_be_hub(path: str) -> bool:
 def _local(paths: Sequence[PathLike]) -> Sources:
     found: list[Path] = []
     for each in paths:
+        if not isinstance(each, str | os.PathLike):
+            raise ConfigError(f"path: found {each!r}, expected a folder, a file, a pattern, or a list of these")
         if REMOTE.match(os.fspath(each)):
             raise ManifestError(
                 f"{each}: data files and folders are read from this machine's disks; copy it here first. (The pictures "
                 "that a data file names may be remote.)"
             )
-        place = absolute(each)
-        if place.exists():
-            found.append(place)
-        elif glob.has_magic(str(place)):
-            matches = sorted(glob.glob(str(place), recursive=True))  # noqa: PTH207 - patterns may be absolute
-            if not matches:
-                raise MissingPathError(f"{each}: no file matches this pattern")
-            found += [Path(name) for name in matches]
-        else:
-            raise MissingPathError(f"{place}: there is no such file or folder{_near(place)}")
+        found += _places(absolute(each))
     found = list(dict.fromkeys(found))
     if not found:
         raise ManifestError("the list of paths is empty")
@@ -145,23 +150,54 @@ def _local(paths: Sequence[PathLike]) -> Sources:
     if len(found) > 1:  # a glob such as photos/* brings the caption files along
         other = [file for file in other if file.suffix.lower() not in CAPTION_SUFFIXES]
     if other:
-        hint = "; unpack the archive first" if other[0].suffix.lower() in (".zip", ".gz", ".tgz", ".7z") else ""
+        if archive_suffix(other[0].name):
+            raise ManifestError(f"{other[0]}: packed files are not read. Unpack it: {unpacking(str(other[0]))}")
         raise ManifestError(
-            f"{other[0]}: a file of this kind is not read{hint}; expected a folder, or one of {' '.join(_READERS)}"
+            f"{other[0]}: a file of this kind is not read; expected a folder, or one of {' '.join(_READERS)}"
         )
     root = Path(os.path.commonpath([place if place in set(folders) else place.parent for place in found]))
     return Sources(root=root, files=data, folders=folders, images=images)
 
 
+def _places(place: Path) -> list[Path]:
+    """What a path stands for: itself, or the files that its braces and wildcards name."""
+    if _exists(place):
+        return [place]
+    names = expand_braces(str(place))
+    found: list[str] = []
+    missing: list[str] = []
+    for name in names:
+        here = glob.glob(name, recursive=True) if glob.has_magic(name) else [name] * _exists(Path(name))  # noqa: PTH207
+        found += sorted(here)
+        missing += [name] * (not here)
+    if len(names) > 1 and missing:
+        few = ", ".join(missing[:3])
+        raise MissingPathError(
+            f"{place}: {len(missing):,} of the {len(names):,} files that it stands for are not there: {few}"
+            f"{', …' if len(missing) > 3 else ''}"
+        )
+    if missing:
+        said = (
+            "no file matches this pattern"
+            if glob.has_magic(names[0])
+            else f"there is no such file or folder{near(place)}"
+        )
+        raise MissingPathError(f"{place}: {said}")
+    return [Path(name) for name in found]
+
+
+def _exists(place: Path) -> bool:
+    try:
+        return exists(place)
+    except OSError as error:
+        name = str(place)
+        raise ManifestError(
+            f"{name if len(name) < _SHOWN else f'{name[:_SHOWN]}…'}: can't be looked up: {error.strerror}"
+        ) from None
+
+
 def _is_lmdb(place: Path) -> bool:
     return (place / "data.mdb").is_file()
-
-
-def _near(place: Path) -> str:
-    if not place.parent.is_dir():
-        return ""
-    close = difflib.get_close_matches(place.name, os.listdir(place.parent), n=1)  # noqa: PTH208 - names are enough
-    return f"; did you mean {str(place.parent / close[0])!r}?" if close else ""
 
 
 def read_sources(sources: Sources, reading: Reading) -> tuple[list[Part], list[str]]:
@@ -181,7 +217,10 @@ def read_sources(sources: Sources, reading: Reading) -> tuple[list[Part], list[s
             formats.append(_format(file))
     if sources.images:
         listing = Listing(images=sorted(map(reading.relative, sources.images)), captions=sorted(beside))
-        parts += read_folder(reading.root, listing, reading, _read_file)
+        leave_out(listing, reading.root, reading.exclude)
+        found = read_folder(reading.root, listing, reading, _read_file)
+        name_left_out(reading.root, listing, found, reading)
+        parts += found
         formats.append("images")
     return parts, formats
 
@@ -224,7 +263,13 @@ def _read_data_file(file: Path, reading: Reading) -> Part:
 def _read_folder(folder: Path, reading: Reading) -> tuple[list[Part], list[str]]:
     if is_saved_dataset(folder):
         return read_saved(folder, reading), ["saved dataset"]
-    listing = list_folder(folder, reading.recursive, reading.bad, reading.caption_suffixes)
+    whole = list_folder(folder, reading.recursive, reading.bad, reading.caption_suffixes, reading.exclude)
+    parts, kinds = _read_listing(folder, whole, reading)
+    name_left_out(folder, whole, parts, reading)
+    return parts, kinds
+
+
+def _read_listing(folder: Path, listing: Listing, reading: Reading) -> tuple[list[Part], list[str]]:
     listing = of_split(folder, listing, reading)
     if listing.images:
         if reading.image_root is not None:

@@ -22,7 +22,7 @@ __all__ = ["Source", "open_source", "pixels_dataset"]
 _BUILDER: Final = "calotype.text_to_image_dataset"
 _MANIFEST_OPTIONS: Final = frozenset(inspect.signature(load_manifest).parameters)
 _EDITED: Final = {"columns": "columns", "column_map": "columns", "root": "root", "image_dir": "root"} | {
-    name: name for name in ("recursive", "caption_lines", "caption_suffix", "delimiter")
+    name: name for name in ("recursive", "exclude", "caption_lines", "caption_suffix", "delimiter")
 }
 """Options of `load_manifest` that `open_captions` has too, by their other name."""
 _OTHER_SIDES: Final = frozenset({"validation", "validation_seed"})

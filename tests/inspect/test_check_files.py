@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from calotype.inspect.check.facts import Facts, scan_facts
 from calotype.inspect.check.files import file_findings
 from calotype.inspect.check.report import Finding
 from calotype.manifest import load_manifest
+from calotype.manifest.exclude import Exclude
 
 
 @pytest.fixture(autouse=True)
@@ -142,15 +144,76 @@ def test_what_is_not_read_is_named(folder):
     for name in (".hidden.psd", "readme", "notes.md", "00.npz", "metadata.xml", "Thumbs.db"):
         (folder / name).write_text("nothing to see")
     found, _ = findings(folder)
-    assert {one.kind for one in found} == {"unsupported"}
-    assert {one.level for one in found} == {"warning"}
+    assert {(one.kind, one.level) for one in found} == {("unsupported", "warning"), ("archive", "warning")}
     said = {one.where: (one.detail, one.advice) for one in found}
     assert set(said) == {"deep/photo.jp2", "deep/saved as", "photo.jpg_large", "clip.MP4", "draft.psd", "all.zip"}
-    assert "PNG picture" in said["deep/saved as"][0]
+    assert "PNG image" in said["deep/saved as"][0]
     assert ".jpg_large" in said["photo.jpg_large"][0]
     assert said["photo.jpg_large"][1] == "give it its suffix"
     assert "frames" in said["clip.MP4"][1]
-    assert said["draft.psd"][1] == "convert it to PNG or JPEG"
+    assert said["draft.psd"][1] == "export it as PNG or JPEG, or move it away"
+    assert said["deep/photo.jp2"][1] == "convert it to PNG or JPEG"
+    assert "unzip" in said["all.zip"][0]
+
+
+def test_files_that_fall_between_kinds(folder):
+    photo = Image.open(folder / "00.jpg")
+    photo.save(folder / "half.jpg.part", "JPEG")
+    photo.save(folder / "no suffix", "JPEG")
+    (folder / "captions.xlsx").write_bytes(b"PK\3\4")
+    (folder / "photo.dng").write_bytes(b"II*\0")
+    for name in ("a.xyz", "b.xyz", "README", "LICENSE", "config.yaml"):
+        (folder / name).write_text("nothing to see")
+    (folder / "_latent_cache").mkdir()
+    (folder / "_latent_cache" / "00.safetensors").write_bytes(b"x")
+    os.mkfifo(folder / "pipe")
+    found, _ = findings(folder)
+    assert named(found) == {
+        ("unsupported", "warning", "half.jpg.part"),
+        ("unsupported", "warning", "no suffix"),
+        ("unsupported", "warning", "captions.xlsx"),
+        ("unsupported", "warning", "photo.dng"),
+        ("unsupported", "warning", "pipe"),
+        ("unsupported", "note", "_latent_cache/00.safetensors"),
+        ("unsupported", "note", "a.xyz"),
+    }
+    said = {one.where: one for one in found}
+    assert "unfinished" in said["half.jpg.part"].detail and ".csv" in said["captions.xlsx"].advice
+    assert "develop" in said["photo.dng"].advice and "pipe" in said["pipe"].detail
+    assert said["a.xyz"].others == ("b.xyz",)
+
+
+def test_companions_links_and_what_is_excluded_are_named(folder):
+    for name in ("00-masklabel.png", "masks/01.png", "reg/1_dog/a.jpg", "old/b.jpg", "clip.mp4"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "00.jpg", folder / name)
+    (folder / "gone").symlink_to(folder / "nowhere")
+    (folder / "masks" / "loop").symlink_to(folder)
+    (folder / "more.tgz").write_bytes(b"packed")
+    manifest = load_manifest(folder, on_error="skip", exclude=["old", "*.mp4"])
+    facts = scan_facts(manifest.refs(), ImageReader(), deep=False, threads=2)
+    exclude = Exclude(["old", "*.mp4"])
+    found, _ = file_findings(manifest, facts, folders=[folder], missing_captions="empty", exclude=exclude)
+    assert named(found) == {
+        ("companion", "warning", "00-masklabel.png"),
+        ("companion", "warning", "masks/01.png"),
+        ("regularisation", "warning", "reg/1_dog/a.jpg"),
+        ("broken_link", "error", "gone"),
+        ("link_loop", "note", "masks/loop/"),
+        ("archive", "warning", "more.tgz"),
+        ("excluded", "note", "old/"),
+        ("excluded", "note", "clip.mp4"),
+    }
+
+
+def test_what_is_read_though_it_looks_like_companions_is_a_note(folder):
+    (folder / "masks").mkdir()
+    for number in range(2):
+        shutil.copy(folder / f"0{number}.jpg", folder / "masks")
+        (folder / "masks" / f"0{number}.txt").write_text("a photo of a mask")
+    found, _ = findings(folder)
+    assert [(one.kind, one.level) for one in found] == [("doubtful", "note")]
+    assert "2 of 2 images of masks/" in found[0].detail and "exclude" in found[0].detail
 
 
 # --------------------------------------------------------------------------------------------- captions and pictures

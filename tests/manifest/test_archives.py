@@ -244,8 +244,8 @@ def test_lmdb_that_is_none_or_empty_or_not_installed(put, monkeypatch):
 
 
 def test_other_archives_say_what_to_do(put):
-    for name in ("a.zip", "a.tar.gz"):
-        with pytest.raises(ManifestError, match="unpack the archive first"):
+    for name, command in {"a.zip": "unzip .*/a.zip -d .*/a$", "a.tar.gz": "gunzip .*/a.tar.gz"}.items():
+        with pytest.raises(ManifestError, match=f"packed files are not read. Unpack it: {command}"):
             load_manifest(put(name, "x"))
     with pytest.raises(ManifestError, match="a file of this kind is not read"):
         load_manifest(put("list.txt", "a.jpg\tx"))

@@ -25,6 +25,7 @@ from calotype.inspect.check.report import Finding, Report
 from calotype.inspect.check.tokens import token_facts
 from calotype.loader.plan import Remainder
 from calotype.manifest import Manifest
+from calotype.manifest.exclude import NOTHING, Exclude
 from calotype.types import ImageRef
 
 __all__ = ["check"]
@@ -48,6 +49,7 @@ def check(
     missing_captions: str | None = None,
     caption_lines: str | None = None,
     caption_suffix: str | Sequence[str] | None = None,
+    exclude: Exclude = NOTHING,
     batch_size: int = 1,
     world_size: int = 1,
     remainder: Remainder = "short",
@@ -71,6 +73,7 @@ def check(
             training would stop at them, unless a trigger or template makes each text.
         caption_lines: What the config says about caption files of several lines; None when it says nothing.
         caption_suffix: The config's suffixes of caption files.
+        exclude: What the config leaves out of the folders.
         batch_size: As the Loader's.
         world_size: Ranks to plan for.
         remainder: As the Loader's.
@@ -103,6 +106,7 @@ def check(
         implied=bool(program.trigger or program.template),
         caption_lines=caption_lines,
         caption_suffix=caption_suffix,
+        exclude=exclude,
     )
     findings = [*in_files, *pixel_findings(dataset, facts, sizes)]
     with track("looking for duplicates"):

@@ -20,6 +20,8 @@ from calotype.inspect.check.strays import strays
 from calotype.manifest import Manifest
 from calotype.manifest.caption_files import CaptionFiles, parse_caption_suffix
 from calotype.manifest.captions import decode_text, split_captions
+from calotype.manifest.companions import READ_ALL_THE_SAME
+from calotype.manifest.exclude import NOTHING, Exclude
 from calotype.manifest.named_splits import SPLIT_TAKEN
 from calotype.manifest.reading import IMAGE_SUFFIXES
 from calotype.manifest.sidecars import is_json
@@ -53,9 +55,8 @@ _LEDGER: Final = {
     "no_split": "no_split",
     "rejected": "rejected",
     UNUSED: "unused_captions",
-    "companion": "companion",
     "unused_member": "unused_member",
-}
+} | {kind: kind for kind in ("companion", "regularisation", "archive", "broken_link", "link_loop", "excluded")}
 """Kind in the manifest's ledger → kind of finding."""
 
 
@@ -68,6 +69,7 @@ def file_findings(
     implied: bool = False,
     caption_lines: str | None = None,
     caption_suffix: str | Sequence[str] | None = None,
+    exclude: Exclude = NOTHING,
 ) -> tuple[list[Finding], set[int]]:
     """Findings of the section `files`, and blank caption files.
 
@@ -79,6 +81,7 @@ def file_findings(
         implied: A trigger or template makes each text, and so says that images without a caption are as meant.
         caption_lines: What the config says about caption files of several lines; None when it says nothing.
         caption_suffix: The config's.
+        exclude: What the config leaves out of them.
 
     Returns:
         The findings; and the rows without a caption, whose empty captions need no further word.
@@ -97,14 +100,16 @@ def file_findings(
             found.append(finding(_LEDGER[kind], first, reason, level=level, others=tuple(others)))
         else:
             found += [finding(_LEDGER[kind], where, reason, level=level) for where in (first, *others)]
-    found += [
-        finding("other_splits", "", note) for note in manifest.describe()["notes"] if note.startswith(SPLIT_TAKEN)
-    ]
+    for note in manifest.describe()["notes"]:
+        if note.startswith(SPLIT_TAKEN) or READ_ALL_THE_SAME in note:
+            found.append(finding("other_splits" if note.startswith(SPLIT_TAKEN) else "doubtful", "", note))
+    already = {entry.id for entry in manifest.ledger}
     for folder in map(absolute, folders):
-        for stray in strays(folder):
-            name = os.fsencode(stray.name).decode("utf-8", "backslashreplace")  # not every file's name is text
-            where = _relative(f"{folder}/{name}", manifest.root)
-            found.append(finding("unsupported", where, stray.what, advice=stray.advice))
+        for stray in strays(folder, parse_caption_suffix(caption_suffix), exclude, already):
+            where, *others = (_place(folder, name, manifest.root) for name in (stray.name, *stray.others))
+            found.append(
+                finding("unsupported", where, stray.what, advice=stray.advice, level=stray.level, others=tuple(others))
+            )
     without = _without_caption(manifest)
     beside = _Beside(parse_caption_suffix(caption_suffix))
     then = "empty" if implied and missing_captions is None else missing_captions
@@ -146,6 +151,11 @@ def _suffix(name: str) -> str:
 def _relative(path: str, root: Path) -> str:
     """As ids have it: relative to the root where it lies there. Also of `file:line`."""
     return path.removeprefix(f"{root}/")
+
+
+def _place(folder: Path, name: str, root: Path) -> str:
+    """A file of a folder, whose name may be no text, as ids have it."""
+    return _relative(f"{folder}/{os.fsencode(name).decode('utf-8', 'backslashreplace')}", root)
 
 
 def _without_caption(manifest: Manifest) -> list[int]:

@@ -51,6 +51,19 @@ KINDS: dict[str, Kind] = {
         "Members of archives that are not used",
         "nothing, if training needs no more than images and text",
     ),
+    "regularisation": Kind(
+        "files",
+        "warning",
+        "Regularisation images",
+        "they are not trained on: exclude says that this is meant, a path of its own trains on them",
+    ),
+    "archive": Kind("files", "warning", "Packed files", "unpack it, or move it away"),
+    "broken_link": Kind("files", "error", "Links that lead nowhere", "mend or remove the link"),
+    "link_loop": Kind("files", "note", "Links to folders above them", "nothing: what is there is read once"),
+    "excluded": Kind("files", "note", "Excluded", "nothing: the config says so"),
+    "doubtful": Kind(
+        "files", "note", "Read as samples, though their names say otherwise", "nothing, if they are: else exclude them"
+    ),
     "wrong_suffix": Kind(
         "files", "note", "Names with another format's suffix", "it is read by its content; rename it for other programs"
     ),

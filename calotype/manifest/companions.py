@@ -1,0 +1,237 @@
+"""Images that are no samples: masks, control images, regularisation sets, and what training runs and caches leave.
+
+Names alone say little (`pose.jpg` may be a photo), so each is looked at beside the others: a mask has the name of an
+image beside it, a folder of control images has the names of the images around it, samples of a training run are called
+as their trainer calls them or lie beside its checkpoints.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
+
+from calotype.manifest.file_kinds import WEIGHTS
+
+__all__ = ["READ_ALL_THE_SAME", "Companions", "find_companions"]
+
+READ_ALL_THE_SAME: Final = "is read as samples"
+"""Words that are in each of the doubts."""
+
+_ONETRAINERS: Final = "masklabel|condlabel"
+"""Suffixes of OneTrainer's, which mean nothing else."""
+_CERTAIN: Final = "masks?|control|conditioning|cond|canny|openpose|depth_?map|lineart|trimap|matte"
+"""One such file beside its image is enough."""
+_LIKELY: Final = (
+    "depth|normals?|normal_?map|pose|seg|segmentation|alpha|edges?|scribble|softedge|hed|mlsd|inpaint|thumb|thumbnail"
+)
+"""These are words of photos, too: half of the images of the folder must have one."""
+_NUMBER: Final = r"(?:[-_ ]?\d{1,3})?"
+_NAMED: Final = re.compile(
+    rf"(.+?)[-_. ](?:(?P<onetrainer>{_ONETRAINERS})|(?P<certain>{_CERTAIN})|(?P<likely>{_LIKELY})){_NUMBER}",
+    re.IGNORECASE,
+)
+_ENDING: Final = re.compile(rf"[-_. ](?:{_ONETRAINERS}|{_CERTAIN}|{_LIKELY}){_NUMBER}\.\w+$", re.IGNORECASE)
+_ANY_ENDING: Final = re.compile(rf"[-_. ](?:{_ONETRAINERS}|{_CERTAIN}|{_LIKELY})")
+_BEGINNING: Final = re.compile(r"(?:mask|control|cond|depth|pose|canny)[-_. ](?=.)", re.IGNORECASE)
+
+_MIRRORS: Final = re.compile(
+    r"_?(?:(?:image|train(?:ing)?)[-_ ]?)?"
+    rf"(?:(?P<certain>{_ONETRAINERS}|masks?|controls?|controlnet|conditioning|cond|canny|openpose|lineart|trimaps?|"
+    r"mattes?)|(?P<likely>depth|normals?|poses?|seg|segmentation|alphas?|edges?|scribbles?|softedge|hed|mlsd|thumbs?|thumbnails?|"
+    r"previews?|references?|refs?|sources?|inputs?|before))"
+    r"(?:[-_ ]?(?:images?|data|dir|maps?|files|labels?))?",
+    re.IGNORECASE,
+)
+_REGULARISATION: Final = re.compile(
+    r"(?:reg|regs|regulari[sz]ation)(?:[-_ ]?(?:images?|imgs?|data|set|dir))?|class[-_ ](?:images?|data|dir)",
+    re.IGNORECASE,
+)
+_SAMPLES: Final = re.compile(
+    r"samples?|(?:training|validation|output|test)[-_ ]?(?:samples?|images)|sample[-_ ]images|outputs?", re.IGNORECASE
+)
+_RUN_FOLDERS: Final = re.compile(r"checkpoint-\d+|checkpoints?|step-\d{8}|tensorboard", re.IGNORECASE)
+_RUN_FILES: Final = frozenset({".safetensors", ".ckpt", ".pt", ".pth"})
+_OF_A_RUN: Final = {
+    "calotype": re.compile(r"(?:.*/)?samples/step-\d{8}-\d+"),
+    "kohya's scripts": re.compile(r".*_(?:e\d{6}|\d{6})_\d{2}_\d{14}(?:_\d+)?"),
+    "ai-toolkit": re.compile(r"(?:.*/)?\d{13}__\d{9}_\d+"),
+    "OneTrainer": re.compile(r".*\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-training-sample-\d+-\d+-\d+"),
+    "SimpleTuner": re.compile(r"(?:.*/)?validation_images/step_\d+_.+"),
+}
+"""Trainer → what it calls its samples, without the suffix."""
+_ANY_RUN: Final = ("-training-sample-", "__0", "/step-", "/step_", "_00_20", "_01_20")
+"""Parts of such names, one of which is in those of every run."""
+_CACHE: Final = re.compile(r"[._]?(?:.*[-_ ])?cached?s?", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class Companions:
+    """What `find_companions` found."""
+
+    images: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Image that is no sample → kind in the ledger, reason."""
+    doubts: list[str] = field(default_factory=list)
+    """Sentences on images that are read as samples though their names are those of companions."""
+
+
+def find_companions(images: Sequence[str], captions: Iterable[str], others: Sequence[str]) -> Companions:
+    """Find the images of a folder that are no samples.
+
+    Args:
+        images: Paths relative to the folder, with forward slashes.
+        captions: Caption files there: an image with one of its own is a sample, unless its name leaves no doubt.
+        others: Files there that are neither image, caption nor data.
+    """
+    search = _Search(images, captions, others)
+    search.regularisation()
+    search.runs()
+    search.caches()
+    search.beside()
+    search.mirrors()
+    return search.found
+
+
+class _Search:
+    """Each method names one kind among the images that are still samples."""
+
+    def __init__(self, images: Sequence[str], captions: Iterable[str], others: Sequence[str]) -> None:
+        self._images, self._captions, self._others = images, captions, others
+        self._text = "\n".join(images).lower()  # one search in it tells whether names need be looked at one by one
+        self._by_folder: dict[str, list[str]] = defaultdict(list)
+        for name in images:
+            self._by_folder[name.rpartition("/")[0]].append(name)
+        self.found = Companions()
+
+    def regularisation(self) -> None:
+        for folder in self._folders(_REGULARISATION):
+            self._leave_out(
+                self._below(folder),
+                f"in {folder}/, a folder of regularisation images, which show the class and not the subject; give it "
+                "as a path of its own to train on it all the same",
+                kind="regularisation",
+            )
+
+    def runs(self) -> None:
+        """Samples of training runs: by their names, or in a folder for them beside what else a run writes."""
+        for name in self._images if any(part in self._text for part in _ANY_RUN) else ():
+            trainer = next((trainer for trainer, regex in _OF_A_RUN.items() if regex.fullmatch(_stem(name))), None)
+            if trainer is not None:
+                self._judge([name], f"{name} has the name of a sample of a training run by {trainer}")
+        for folder in self._folders(_SAMPLES):
+            if evidence := self._of_a_run(posixpath.dirname(folder)):
+                self._judge(self._below(folder), f"{folder}/ lies beside {evidence}: samples of a training run")
+
+    def caches(self) -> None:
+        """Images in folders that are caches by their names and by the other files in them."""
+        for folder in self._folders(_CACHE):
+            if any(name.startswith(f"{folder}/") and _suffix(name) in WEIGHTS for name in self._others):
+                self._judge(self._below(folder), f"{folder}/ is a cache of another program")
+
+    def beside(self) -> None:
+        """`a-masklabel.png`, `a.mask.png` and the like beside `a.jpg`."""
+        likely: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for name in filter(_ENDING.search, self._images) if _ANY_ENDING.search(self._text) else ():
+            match = _NAMED.fullmatch(_stem(name))
+            if match is None or name in self.found.images:
+                continue
+            if match["onetrainer"]:
+                self._leave_out([name], "a mask or a condition of OneTrainer's")
+            elif match[1] in self._stems and match["certain"]:
+                self._judge([name], f"{name} has the name of a {match['certain'].lower()} of {match[1]}")
+            elif match[1] in self._stems:
+                likely[name.rpartition("/")[0], match["likely"].lower()].append(name)
+        for (folder, what), names in likely.items():
+            if len(names) > 1 and 2 * len(names) >= len(self._by_folder[folder]) - len(names):
+                self._judge(names, f"{folder}/*{what}* have the names of {what} images of those beside them")
+
+    def mirrors(self) -> None:
+        """Folders such as `masks/` and `control/` whose images have the names of those around them."""
+        folders = self._folders(_MIRRORS)
+        inside = {name for folder in folders for name in self._below(folder)}
+        for folder, match in folders.items():
+            names = self._below(folder)
+            around = {_bare(name) for name in self._below(posixpath.dirname(folder)) if name not in inside}
+            mirrored = sum(_bare(name) in around for name in names)
+            if names and mirrored >= len(names) * (0.5 if match["certain"] else 0.8):
+                self._judge(names, f"{mirrored} of {len(names)} images of {folder}/ have names of images around it")
+            elif names and match["certain"]:
+                self.found.doubts.append(
+                    f"{folder}/ has the name of a folder of masks or control images, and {READ_ALL_THE_SAME}, "
+                    f"because the names of its {len(names)} images are not those around it; exclude='/{folder}/' "
+                    "leaves it out"
+                )
+
+    def _judge(self, names: list[str], what: str) -> None:
+        """Leave images out, unless most of them have captions of their own."""
+        if 2 * sum(map(self._is_captioned, names)) <= len(names):
+            self._leave_out(names, f"{what}; rename it to have it read as samples")
+        else:
+            self.found.doubts.append(f"{what}, and {READ_ALL_THE_SAME}, because it has captions; exclude leaves it out")
+
+    def _leave_out(self, names: Iterable[str], reason: str, *, kind: str = "companion") -> None:
+        for name in names:
+            self.found.images.setdefault(name, (kind, reason))
+
+    def _folders(self, pattern: re.Pattern[str]) -> dict[str, re.Match[str]]:
+        """The outermost folders with images whose names match → the match."""
+        found: dict[str, re.Match[str]] = {}
+        for folder in self._by_folder:
+            parts = folder.split("/") if folder else []
+            for depth, part in enumerate(parts):
+                if match := pattern.fullmatch(part):
+                    found["/".join(parts[: depth + 1])] = match
+                    break
+        return found
+
+    def _below(self, folder: str) -> list[str]:
+        """Images in a folder and below it that are still samples."""
+        lead = f"{folder}/" if folder else ""
+        inside = [names for each, names in self._by_folder.items() if f"{each}/".startswith(lead)]
+        return [name for names in inside for name in names if name not in self.found.images]
+
+    def _of_a_run(self, home: str) -> str | None:
+        """What in a folder says that a training run writes into it."""
+        lead = f"{home}/" if home else ""
+        stems = {_stem(name)[len(lead) :] for name in self._by_folder.get(home, ())}
+        for name in self._others:
+            if not name.startswith(lead):
+                continue
+            first, slash, _ = name[len(lead) :].partition("/")
+            if slash and _RUN_FOLDERS.fullmatch(first):
+                return f"{first}/"
+            # A cache of an image begins with its name: a_1024x1024_flux.safetensors.
+            is_cache = any(first[:at] in stems for at, letter in enumerate(first) if letter in "_-. ")
+            if not slash and _suffix(first) in _RUN_FILES and not is_cache:
+                return first
+        return None
+
+    @cached_property
+    def _stems(self) -> set[str]:
+        return {_stem(name) for name in self._images} | set(self._images)
+
+    @cached_property
+    def _captioned(self) -> set[str]:
+        return {_stem(name) for name in self._captions}
+
+    def _is_captioned(self, image: str) -> bool:
+        return image in self._captioned or _stem(image) in self._captioned
+
+
+def _stem(name: str) -> str:
+    return posixpath.splitext(name)[0]
+
+
+def _suffix(name: str) -> str:
+    return posixpath.splitext(name)[1].lower()
+
+
+def _bare(name: str) -> str:
+    """What a companion has in common with its image: the name without folder, suffix and the word for what it is."""
+    stem = _stem(posixpath.basename(name)).lower()
+    match = _NAMED.fullmatch(stem)
+    return _BEGINNING.sub("", match[1] if match else stem, count=1)

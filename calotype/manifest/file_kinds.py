@@ -1,0 +1,64 @@
+"""Files of other kinds than images, captions and data: which are archives, and which are known to be no part of it."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Final
+
+__all__ = ["ARCHIVES", "HARMLESS", "HARMLESS_NAMES", "WEIGHTS", "archive_suffix", "unpacking"]
+
+ARCHIVES: Final = (
+    ".tar.gz .tar.bz2 .tar.xz .tar.zst .tar.lz4 .tgz .tbz2 .tbz .txz .tzst .zip .rar .7z .cbz .cbr .gz .bz2 .xz .zst "  # noqa: SIM905
+    ".lz4".split()
+)
+"""Suffixes of packed files, the longer ones first."""
+
+WEIGHTS: Final = frozenset({".safetensors", ".ckpt", ".pt", ".pth", ".npz", ".npy", ".bin", ".pkl"})
+"""Of what trainers and their caches write."""
+
+HARMLESS: Final = WEIGHTS | frozenset(
+    ".toml .yaml .yml .ini .cfg .md .rst .log .py .sh .bat .ps1 .html .htm .xml .xmp .aae .thm .lock .db .sqlite "  # noqa: SIM905
+    ".sqlite3 .idx .url .webloc .md5 .sha1 .sha256 .onnx .gguf .ipynb .css .js .c2pa".split()
+)
+"""Of what lies beside images and is neither image nor caption, so that nobody needs to hear of it."""
+
+HARMLESS_NAMES: Final = frozenset(
+    "readme license licence copying authors makefile dockerfile checksums sha256sums md5sums".split()  # noqa: SIM905
+)
+"""Names without a suffix, in lower case, of which the same holds."""
+
+_COMMANDS: Final = {
+    ".tar.gz": "gunzip {}",
+    ".tgz": "gunzip {}",
+    ".tar.bz2": "bunzip2 {}",
+    ".tbz2": "bunzip2 {}",
+    ".tbz": "bunzip2 {}",
+    ".tar.xz": "unxz {}",
+    ".txz": "unxz {}",
+    ".tar.zst": "unzstd --rm {}",
+    ".tzst": "unzstd --rm {}",
+    ".tar.lz4": "unlz4 --rm -m {}",
+    ".zip": "unzip {} -d {home}",
+    ".cbz": "unzip {} -d {home}",
+    ".rar": "unrar x {} {home}/",
+    ".cbr": "unrar x {} {home}/",
+    ".7z": "7z x {} -o{home}",
+    ".gz": "gunzip {}",
+    ".bz2": "bunzip2 {}",
+    ".xz": "unxz {}",
+    ".zst": "unzstd --rm {}",
+    ".lz4": "unlz4 --rm -m {}",
+}
+"""Suffix → what unpacks such a file: tar shards stay shards, and are read as they are."""
+
+
+def archive_suffix(name: str) -> str | None:
+    """The suffix of a packed file, in lower case; None for any other."""
+    lower = name.lower()
+    return next((suffix for suffix in ARCHIVES if lower.endswith(suffix)), None)
+
+
+def unpacking(path: str) -> str:
+    """The command that unpacks a file: into a folder beside it, or, of one file or tar, into that."""
+    suffix = archive_suffix(path) or ".zip"
+    return _COMMANDS[suffix].format(shlex.quote(path), home=shlex.quote(path[: -len(suffix)]))
