@@ -19,8 +19,6 @@ from calotype.convert.names import is_whole_file, reference
 from calotype.errors import ConfigError
 from calotype.file_state import FileState, file_holding, file_state
 from calotype.manifest import Manifest
-from calotype.manifest.named_splits import SPLIT_TAKEN
-from calotype.manifest.unused import unused_captions
 from calotype.placeholders import PLACEHOLDER, has_placeholder
 from calotype.progress import Show
 from calotype.types import ImageRef, Row, SampleKey
@@ -241,8 +239,6 @@ def _findings(
             text=f"{facts.changed:,} captions hold line breaks, which {form.name} can't; they would become spaces"
             + ("; caption_lines=many makes each line a caption" if lines else ""),
         )
-    for sentence in (*(note for note in notes if note.startswith(SPLIT_TAKEN)), *unused_captions(manifest)):
-        yield Finding(level="note", kind="not_converted", count=1, text=sentence)
     if facts.placed:
         yield Finding(
             level="note",

@@ -29,31 +29,37 @@ class CaptionFiles:
         self, images: Collection[str], files: Iterable[str], suffixes: Sequence[str] = CAPTION_SUFFIXES
     ) -> None:
         self._images = images
-        self._suffixes = suffixes
-        self._files: dict[str, str] = {}  # the name with its suffix in lower case → the file
-        self._spare: dict[str, str] = {}  # file → the one that goes before it
+        self._files: dict[str, dict[str, str]] = {suffix: {} for suffix in suffixes}
+        """Suffix → the file's name without it → the file."""
+        self._spare: dict[str, str] = {}
+        """File → the one that goes before it: `a.TXT` where there is an `a.txt`."""
+        self._found: dict[str, list[str]] = {}
         for file in files:
-            if (key := self._key(file)) is None:
-                continue
-            known = self._files.setdefault(key, file)
-            if known != file:  # a.txt and a.TXT
-                first = self._files[key] = file if file == key else known
-                self._spare[known if first == file else file] = first
+            if (parts := self._split(file)) is not None:
+                base, suffix = parts
+                known = self._files[suffix].setdefault(base, file)
+                if known != file:
+                    first = self._files[suffix][base] = file if file.endswith(suffix) else known
+                    self._spare[known if first == file else file] = first
         self._match_alike()
 
     def of(self, image: str) -> list[str]:
         """The caption files of an image, in their order."""
-        found = []
-        for suffix in self._suffixes:
-            file = self._files.get(image + suffix) or self._files.get(stem_of(image) + suffix)
-            if file is not None:
-                found.append(file)
+        found = self._found.get(image)
+        if found is None:
+            stem = stem_of(image)
+            both = (files.get(image) or files.get(stem) for files in self._files.values())
+            found = self._found[image] = [file for file in both if file is not None]
         return found
+
+    def used(self) -> set[str]:
+        """The caption files of all images."""
+        return {file for image in self._images for file in self.of(image)}
 
     def unused(self) -> Iterator[tuple[str, str]]:
         """The caption files of no image, and why each of them is none's."""
-        used = {file for image in self._images for file in self.of(image)}
-        for file in sorted({*self._files.values(), *self._spare} - used):
+        every = {file for files in self._files.values() for file in files.values()} | self._spare.keys()
+        for file in sorted(every - self.used()):
             yield file, self._why(file)
 
     def image_of(self, file: str) -> str | None:
@@ -61,12 +67,12 @@ class CaptionFiles:
         base = self._bases.find(stem_of(file))
         return self._by_base[base] if base is not None else None
 
-    def _key(self, file: str) -> str | None:
-        for suffix in self._suffixes:
-            if file.endswith(suffix):
-                return file
-            if file[-len(suffix) :].lower() == suffix:
-                return file[: -len(suffix)] + suffix
+    def _split(self, file: str) -> tuple[str, str] | None:
+        """The name without its suffix, and the suffix in lower case."""
+        for suffix in self._files:
+            base = file[: -len(suffix)]
+            if file.endswith(suffix) or file[len(base) :].lower() == suffix:
+                return base, suffix
         return None
 
     @cached_property
@@ -81,31 +87,25 @@ class CaptionFiles:
 
     def _match_alike(self) -> None:
         """Gives files whose names are no image's to the only image that they differ from in form or case."""
-        alike: dict[str, list[str]] = {}
-        for key, file in self._files.items():
-            suffix = next(suffix for suffix in self._suffixes if key.endswith(suffix))
-            base = key.removesuffix(suffix)
-            if base not in self._by_base and (other := self._bases.find(base)) is not None:
-                alike.setdefault(other + suffix, []).append(file)
-        for key, files in alike.items():
-            if key not in self._files and len(files) == 1:
-                self._files[key] = files[0]
+        for files in self._files.values():
+            alike: dict[str, list[str]] = {}
+            for base in files.keys() - self._by_base.keys():
+                if (other := self._bases.find(base)) is not None:
+                    alike.setdefault(other, []).append(files[base])
+            files.update({base: found[0] for base, found in alike.items() if base not in files and len(found) == 1})
 
     def _why(self, file: str) -> str:
         if file in self._spare:
             return f"not read: {self._spare[file]} goes before it"
-        base = (self._key(file) or file)[: -len(self._suffix(file))]
-        image = self._by_base.get(base) or (self.image_of(file))
-        if image is not None and (own := self.of(image)):
+        parts = self._split(file)
+        assert parts is not None
+        base = self._bases.find(parts[0])
+        if base is not None and (own := self.of(self._by_base[base])):
             return f"not read: {own[0]} goes before it"
-        alike = self._bases.alike(base)
-        if alike:
+        if alike := self._bases.alike(parts[0]):
             others = ", ".join(sorted({self._by_base[name] for name in alike})[:3])
             return f"a caption file with no image beside it; more than one is meant in another form or case: {others}"
         return "a caption file with no image beside it"
-
-    def _suffix(self, file: str) -> str:
-        return next(suffix for suffix in self._suffixes if file.lower().endswith(suffix))
 
 
 def parse_caption_suffix(given: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -48,6 +48,7 @@ def read_folder(
         captioned.update(path for path, count in zip(paths, counts, strict=True) if count)
     rows = [name for name in listing.images if lead + name not in captioned]
     kohya = kohya_folders(listing, reading)
+    reading.used.add("caption_suffix")
     files = caption_files_of(listing, reading.caption_suffixes)
     captions = sidecar_captions(folder, files, rows, kohya, reading)
     unread = [name for name in listing.data if name not in metadata]

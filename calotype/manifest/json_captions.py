@@ -38,7 +38,7 @@ def captions_in_json(value: Mapping[str, Any], reading: Reading) -> tuple[list[s
         return [text for key in keys for text in _texts(value[key])], keys
     if keys := tuple(key for key in caption_columns(names) if any(True for _ in _texts(value[key]))):
         return [text for key in keys for text in _texts(value[key])], keys
-    keys = () if _blank_caption(names, value) else _tag_keys(names)
+    keys = () if _says_none(value) else _tag_keys(names)
     tags = [tag for key in keys for tag in _tags(value[key])]
     return ([", ".join(tags)], keys) if tags else ([], ())
 
@@ -49,9 +49,9 @@ def _texts(value: Any) -> Iterator[str]:
             yield each
 
 
-def _blank_caption(names: tuple[str, ...], value: Mapping[str, Any]) -> bool:
-    """Whether there is a caption that says nothing, which tags do not stand in for."""
-    return any(value[key] == "" for key in caption_columns(names))
+def _says_none(value: Mapping[str, Any]) -> bool:
+    """Whether there is a key of captions that has none, for which tags do not stand in."""
+    return any(value[key] in (None, "", []) for key in caption_columns(tuple(value)))
 
 
 @lru_cache(1024)

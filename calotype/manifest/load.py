@@ -138,6 +138,8 @@ def load_manifest(
         reading.bad(f"exclude={pattern!r}", f"nothing in {sources} matches this pattern; mend or remove it")
     if delimiter is not None and "delimiter" not in reading.used:
         raise ConfigError(f"delimiter: {sources} holds no CSV or TSV that it could have an effect on; remove it")
+    if caption_suffix is not None and "caption_suffix" not in reading.used:
+        raise ConfigError(f"caption_suffix: {sources} is no folder of images, so the option has no effect")
     if member_key != "auto" and "member_key" not in reading.used:
         raise ConfigError(f"member_key: {sources} holds no tar or LMDB that it could have an effect on; remove it")
     if not sum(part.table.num_rows for part in parts):

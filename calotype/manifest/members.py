@@ -165,7 +165,8 @@ def _part(file: Path, found: _Members, reading: Reading) -> Part:
         texts = row[_CAPTION]
         row[_CAPTION] = join_captions(texts, listed, reading)
         joined.update(keys)
-        own.update(name for name in row if row[name] is not None and (name not in keys or row[_CAPTION] is texts))
+        told_apart = bool(listed) and row[_CAPTION] is texts
+        own.update(name for name in row if row[name] not in (None, "", []) and (name not in keys or told_apart))
     names = [name for name in names if name in own or name not in joined]
     table = table_of(rows, [_IMAGE, _CAPTION, *names], [_CAPTION])
     return table_part(

@@ -234,8 +234,7 @@ def _beside(images: Sequence[Path], reading: Reading) -> set[str]:
         for name in os.listdir(folder)  # noqa: PTH208 - names are enough
         if name.lower().endswith(reading.caption_suffixes)
     ]
-    files = CaptionFiles(chosen, there, reading.caption_suffixes)
-    return {file for image in chosen for file in files.of(image)}
+    return CaptionFiles(chosen, there, reading.caption_suffixes).used()
 
 
 def _format(file: Path) -> str:

@@ -78,7 +78,7 @@ def note_unused_files(folder: Path, listing: Listing, files: CaptionFiles, unrea
             reading.note(f"{reason}: {', '.join(names[:_FEW])}{', …' if len(names) > _FEW else ''}")
             for name in names:
                 add_unused(reading, str(folder / name), reason)
-    used = {file for image in listing.images for file in files.of(image)}
+    used = files.used()
     lists = [name for name in unread if name not in used and name not in by_suffix.get(".json", ())]
     if lists:
         reason = "not read, because the folder has images; give such a file as path to use it"

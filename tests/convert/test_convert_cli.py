@@ -1,6 +1,7 @@
 """`calotype convert` as people and programs run it."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -138,3 +139,31 @@ def test_pictures_that_are_not_there(run, tmp_path):
     out, _ = run(tmp_path / "rows.jsonl", tmp_path / "out", "--to", "imagefolder", "--skip", code=1)
     assert "Left out: gone.jpg" in out
     assert [row.id for row in load(tmp_path / "out")] == ["x.jpg"]
+
+
+def test_captions_that_are_not_read_are_not_lost_without_a_word(run, skimage_data, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a", "b"):
+        shutil.copy(next(skimage_data.glob("coffee.*")), folder / f"{name}.png")
+    (folder / "a.tags").write_text("a cup")
+    _, err = run(folder, tmp_path / "out", "--to", "kohya", "--bake-trigger", "ohwx", code=1)
+    assert "none of the 2 images has a caption" in err and "caption_suffix=.tags" in err
+    (folder / "b.txt").write_text("1girl\nby a window\n")
+    _, err = run(folder, tmp_path / "out", "--to", "kohya", code=2)
+    assert "a.tags: files of the suffix .tags" in err and "caption_lines=many makes each line a caption" in err
+    run(folder, tmp_path / "out", "--to", "jsonl", "caption_suffix=[.tags,.txt]", "caption_lines=many")
+    found = {row.id: row.captions for row in load(tmp_path / "out")}
+    assert found == {"a.png": ("a cup",), "b.png": ("1girl", "by a window")}
+
+
+def test_splits_that_are_not_converted_are_named(run, skimage_data, tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / "set" / split).mkdir(parents=True)
+        shutil.copy(next(skimage_data.glob("coffee.*")), tmp_path / "set" / split / "a.png")
+        (tmp_path / "set" / split / "a.txt").write_text(split)
+    _, err = run(tmp_path / "set", tmp_path / "out", "--to", "jsonl", "--images", "copy")
+    assert "split 'train' was taken of train (1 images), test (1 images)" in err
+    run(tmp_path / "set", tmp_path / "all", "--to", "jsonl", "--images", "copy", "split=all")
+    out, _ = run(tmp_path / "set", tmp_path / "all", "--to", "jsonl", "--images", "copy", "split=all", "--verify")
+    assert out.startswith("2 ") and out.endswith("all as in the source\n")

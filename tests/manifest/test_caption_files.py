@@ -78,7 +78,9 @@ def test_single_images_by_a_glob_find_theirs(put):
     [
         ({"caption": "a lake", "url": "http://h/x", "key": "0", "status": "success"}, ("a lake",)),  # img2dataset
         ({"captions": ["a", "b"], "tags": ["c"]}, ("a", "b")),
-        ({"Caption": None, "tags": ["1girl", "long hair"]}, ("1girl, long hair",)),
+        ({"Caption": None, "tags": ["1girl", "long hair"]}, ()),
+        ({"text": [], "tags": ["1girl", "long hair"]}, ()),
+        ({"Tags": ["1girl", "long hair"], "caption_source": None}, ("1girl, long hair",)),
         ({"tags": "1girl solo long_hair", "rating": "s", "id": 7}, ("1girl, solo, long_hair",)),  # gelbooru
         ({"tag_string": "1girl long_hair", "tag_string_general": "long_hair"}, ("1girl, long_hair",)),  # danbooru
         ({"tag_string_artist": "ann", "tag_string_general": "sea_side sun", "tag_string_meta": "highres_x"},
@@ -155,6 +157,12 @@ def test_caption_suffix_that_is_none(put, given):
     put("a.jpg")
     with pytest.raises(ConfigError, match="caption_suffix"):
         load_manifest(put.root, caption_suffix=given)
+
+
+def test_caption_suffix_of_a_data_file_has_no_effect(put):
+    put("rows.jsonl", '{"image": "a.jpg", "text": "x"}\n')
+    with pytest.raises(ConfigError, match=r"caption_suffix: .* no folder of images"):
+        load_manifest(put.root / "rows.jsonl", caption_suffix=".tags")
 
 
 @pytest.mark.parametrize("suffix", [".captions", ".cap", ".wd14", ".md", ""])
