@@ -48,9 +48,11 @@ class Server:
         while found is None:
             line = self._process.stdout.readline()
             assert line, "the server ended"
-            found = re.search(r"http://[^/]+/\?token=(\S+)", line)
-        self._pool = urllib3.PoolManager(maxsize=8, headers={"Authorization": f"Bearer {found[1]}"})
+            found = re.search(r"http://[^/]+/\?code=\S+", line)
+        self._pool = urllib3.PoolManager(maxsize=8)
         self._root = found[0].partition("/?")[0]
+        cookie = self._pool.request("GET", found[0], redirect=False).headers["Set-Cookie"].partition(";")[0]
+        self._pool.headers = {"Cookie": cookie}
         self.get("/")
         self.rows = json.loads(self.get("/api/rows"))["numbers"]
         self.details(range(60))

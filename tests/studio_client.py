@@ -10,6 +10,7 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from calotype.config import load_config
+from calotype.studio.guard import Codes
 from calotype.studio.server import create_app
 from calotype.studio.studio import Studio
 
@@ -22,6 +23,7 @@ class Client(TestClient):
     """Asks as the page does."""
 
     studio: Studio
+    codes: Codes
 
     def read(self, path: str, status: int = 200) -> dict[str, Any]:
         answer = self.get(f"/api/{path}")
@@ -64,12 +66,13 @@ class Client(TestClient):
 def reviewing(source: Any, *overrides: str) -> Iterator[Client]:
     """A studio that runs."""
     file = source if str(source).endswith(".yaml") else None
+    codes = Codes()
     studio = Studio(load_config(str(source), list(overrides)), file=file)
     with Client(
-        create_app(studio, token=TOKEN, port=PORT),
+        create_app(studio, token=TOKEN, codes=codes, port=PORT),
         base_url=ADDRESS,
         headers={"Authorization": f"Bearer {TOKEN}"},
         raise_server_exceptions=False,
     ) as client:
-        client.studio = studio
+        client.studio, client.codes = studio, codes
         yield client

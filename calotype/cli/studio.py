@@ -42,8 +42,11 @@ def studio(
     made = Studio(config, file=file)
 
     def ready(address: str) -> None:
-        say(f"{len(made.rows)} pictures of {made.source.name}. Open {address}", "Ctrl-C ends it.")
+        say(
+            f"{len(made.rows)} pictures of {made.source.name}. Open {address}",
+            "That address lets one browser in, once. Ctrl-C ends it.",
+        )
         if open_browser:
             webbrowser.open(address)
 
-    serve(made, port=port, ready=ready)
+    serve(made, port=port, ready=ready, again=lambda address: say(f"For another browser, once: {address}"))

@@ -1,16 +1,20 @@
 """Who may ask: the token, the Host and Origin of every request, the size of its body, and the headers of every answer.
 
 A server on the loopback address can be reached by every page that the person's browser has open and by every user of
-the machine. What keeps them out: a random token, that only the printed address has; a `Host` that is ours, so that a
+the machine. What keeps them out: a random token, that only the browser's cookie has; a `Host` that is ours, so that a
 name which was made to point here (DNS rebinding) is refused; an `Origin` and a `Sec-Fetch-Site` that are ours, so that
 another page's requests are refused although the browser adds our cookie to them (a page on another port of this
 machine is the same "site", SameSite alone does not keep it out).
+
+An address is read by others too: in the list of processes while a browser is started with it, in its history. So the
+printed one holds a code that is good for one visit, which sets the cookie.
 """
 
 from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
 from urllib.parse import parse_qs
@@ -19,7 +23,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["MOST_BYTES", "Guard", "error", "new_token"]
+__all__ = ["MOST_BYTES", "Codes", "Guard", "error", "new_token"]
 
 MOST_BYTES: Final = 1 << 20
 """Of a request's body; who reads one counts them too, for a header can be missing."""
@@ -40,7 +44,8 @@ _READS: Final = ("GET", "HEAD")
 _NO_TOKEN: Final = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>calotype studio</title>
 <h1>calotype studio</h1>
-<p>This page needs the whole address that <code>calotype studio</code> printed, with its <code>?token=…</code>.</p>
+<p>This page needs the newest address that <code>calotype studio</code> printed, with its <code>?code=…</code>: each
+lets one browser in, once.</p>
 </html>
 """
 
@@ -55,17 +60,38 @@ def error(status: int, kind: str, message: str, **more: object) -> JSONResponse:
     return JSONResponse({"error": {"kind": kind, "message": message, **more}}, status_code=status)
 
 
+class Codes:
+    """Codes that are each good for one visit; one at a time.
+
+    Args:
+        used: Called with the next code when one has been used.
+    """
+
+    def __init__(self, used: Callable[[str], None] = lambda code: None) -> None:
+        self.current = new_token()
+        self._used = used
+
+    def use(self, code: str) -> bool:
+        """Whether this is the code; from now on another is."""
+        if not hmac.compare_digest(code.encode(), self.current.encode()):
+            return False
+        self.current = new_token()
+        self._used(self.current)
+        return True
+
+
 class Guard:
     """ASGI middleware around the whole app.
 
     Args:
         app: Answers what is let through.
         token: Of this run of the server.
+        codes: Let a browser in, which gets the token as a cookie.
         port: Where it listens.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str, port: int) -> None:
-        self._app, self._token = app, token
+    def __init__(self, app: ASGIApp, *, token: str, codes: Codes, port: int) -> None:
+        self._app, self._token, self._codes = app, token, codes
         self._hosts = frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost"))
         self._cookie = f"calotype-studio-{port}"  # cookies don't tell ports apart
 
@@ -84,9 +110,9 @@ class Guard:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or hosts[0] not in self._hosts:
             return error(403, "host", "this address is not the one that calotype studio listens at")
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token")
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("code")
         if scope["path"] == "/" and given and scope["method"] == "GET":
-            return self._enter(given[0], hosts[0])
+            return self._enter(given[0], hosts[0], headers)
         if any(origin != f"http://{hosts[0]}" for origin in headers.getlist("origin")):
             return error(403, "origin", "the request comes from another page")
         # `none`: typed or opened from outside the browser, which only ever reads.
@@ -106,10 +132,12 @@ class Guard:
             return error(413, "too_large", f"the body is larger than {MOST_BYTES:,} bytes: send it in parts")
         return None
 
-    def _enter(self, token: str, host: str) -> Response:
-        if not hmac.compare_digest(token.encode(), self._token.encode()):
-            return HTMLResponse(_NO_TOKEN, status_code=401)
+    def _enter(self, code: str, host: str, headers: Headers) -> Response:
         answer = RedirectResponse(f"http://{host}/", status_code=303)
+        if self._knows_token(headers):  # the same address again, in the same browser
+            return answer
+        if not self._codes.use(code):
+            return HTMLResponse(_NO_TOKEN, status_code=401)
         answer.set_cookie(self._cookie, self._token, path="/", httponly=True, samesite="strict")
         return answer
 

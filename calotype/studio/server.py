@@ -13,7 +13,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -23,7 +22,8 @@ from starlette.types import ASGIApp
 
 from calotype.errors import ConfigError
 from calotype.studio.api import ERROR_HANDLERS, api_routes
-from calotype.studio.guard import Guard, new_token
+from calotype.studio.connections import new_server
+from calotype.studio.guard import Codes, Guard, new_token
 from calotype.studio.pictures import picture_version, stamp
 from calotype.studio.studio import Studio
 from calotype.types import ImageRef
@@ -45,12 +45,13 @@ _FOR_EVER: Final = "private, max-age=31536000, immutable"
 _ASK_AGAIN: Final = "private, no-cache"
 
 
-def create_app(studio: Studio, *, token: str, port: int) -> ASGIApp:
+def create_app(studio: Studio, *, token: str, codes: Codes, port: int) -> ASGIApp:
     """The whole thing as an ASGI app.
 
     Args:
         studio: Is started and stopped with the app.
         token: Whoever has it may ask.
+        codes: Whoever has one gets the token.
         port: Where the app will listen.
     """
 
@@ -75,28 +76,33 @@ def create_app(studio: Studio, *, token: str, port: int) -> ASGIApp:
         exception_handlers=ERROR_HANDLERS,
         lifespan=lifespan,
     )
-    return Guard(app, token=token, port=port)
+    return Guard(app, token=token, codes=codes, port=port)
 
 
-def serve(studio: Studio, *, port: int = 0, ready: Callable[[str], None]) -> None:
+def serve(
+    studio: Studio, *, port: int = 0, ready: Callable[[str], None], again: Callable[[str], None] = lambda address: None
+) -> None:
     """Serves until Ctrl-C.
 
     Args:
         studio: What to serve.
         port: On 127.0.0.1; 0 takes a free one.
-        ready: Called with the address to open, once the port is ours.
+        ready: Called with the address to open, once the port is ours. It lets one browser in.
+        again: Called with the address for the next one, when an address has been used.
 
     Raises:
         ConfigError: The port is taken, or not to be had.
     """
-    token = new_token()
     with _listen(port) as listening:
         port = listening.getsockname()[1]
-        app = create_app(studio, token=token, port=port)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, ws="none")
-        server = uvicorn.Server(config)
+
+        def address(code: str) -> str:
+            return f"http://127.0.0.1:{port}/?code={code}"
+
+        codes = Codes(lambda code: again(address(code)))
+        server = new_server(create_app(studio, token=new_token(), codes=codes, port=port))
         listening.listen(128)  # whoever opens the address before the server runs waits for it
-        ready(f"http://127.0.0.1:{port}/?token={token}")
+        ready(address(codes.current))
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn ends well, and then raises what ended it
             server.run(sockets=[listening])
 

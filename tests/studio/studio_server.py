@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import uvicorn
-
 from calotype.config import load_config
+from calotype.studio.connections import new_server
+from calotype.studio.guard import Codes
 from calotype.studio.server import create_app
 from calotype.studio.studio import Studio
 
@@ -37,15 +37,16 @@ class Served:
     @property
     def address(self) -> str:
         """What the command would print."""
-        return f"{self.origin}/?token={TOKEN}"
+        return f"{self.origin}/?code={self._codes.current}"
 
     def start(self) -> None:
         """Reads the dataset anew, and serves it where it was before."""
         studio = Studio(self._config, file=self.source if self.source.suffix == ".yaml" else None)
         listening = socket.create_server(("127.0.0.1", self._port), backlog=128)
         self._port = listening.getsockname()[1]
-        app = create_app(studio, token=TOKEN, port=self._port)
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, ws="none"))
+        self._codes = Codes()
+        app = create_app(studio, token=TOKEN, codes=self._codes, port=self._port)
+        self._server = new_server(app)
         self._thread = threading.Thread(target=self._run, args=(listening,), daemon=True)
         self._thread.start()
 

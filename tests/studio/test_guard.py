@@ -27,15 +27,24 @@ def bearer(token=TOKEN):
     return {"Authorization": f"Bearer {token}"}
 
 
-def test_the_address_with_the_token_is_the_way_in(guarded):
-    answer = guarded.get(f"/?token={TOKEN}", follow_redirects=False)
+def test_the_address_with_a_code_is_the_way_in_once(guarded):
+    code = guarded.codes.current
+    guarded.cookies.clear()
+    answer = guarded.get(f"/?code={code}", follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (303, f"{ADDRESS}/")
     cookie = answer.headers["set-cookie"].lower()
     assert cookie.startswith(f"{COOKIE}={TOKEN}".lower())
     assert "httponly" in cookie and "samesite=strict" in cookie
+    assert guarded.codes.current != code
+    cookies = {"Cookie": f"{COOKIE}={TOKEN}"}
     guarded.cookies.clear()
-    assert guarded.get("/", headers={"Cookie": f"{COOKIE}={TOKEN}"}).status_code == 200
-    assert guarded.get("/api/dataset", headers={"Cookie": f"{COOKIE}={TOKEN}"}).status_code == 200
+    assert guarded.get(f"/?code={code}").status_code == 401  # another browser
+    again = guarded.get(f"/?code={code}", headers=cookies, follow_redirects=False)
+    assert again.status_code == 303 and "set-cookie" not in again.headers  # the same one
+    assert guarded.get("/", headers=cookies).status_code == 200
+    assert guarded.get("/api/dataset", headers=cookies).status_code == 200
+    assert guarded.get(f"/?code={TOKEN}").status_code == 401
+    assert guarded.get(f"/?token={TOKEN}").status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/", "/api/dataset", "/thumb/0", "/picture/0", "/static/main.js", "/none"])
@@ -49,15 +58,16 @@ def test_nothing_without_the_token(guarded, path):
     ):
         guarded.cookies.clear()
         assert guarded.get(path, headers=headers).status_code == 401
-    assert guarded.get("/?token=wrong").status_code == 401
-    assert guarded.get("/?token=").status_code == 401
+    for query in ("code=wrong", "code=", "code=\u00e4", "&".join(["code=x"] * 500)):
+        assert guarded.get(f"/?{query}").status_code in (400, 401)
 
 
 @pytest.mark.parametrize("host", ["evil.example", f"evil.example:{PORT}", "127.0.0.1", f"127.0.0.1:{PORT + 1}", ""])
 def test_another_host_is_refused(guarded, host):
     answer = guarded.get("/api/dataset", headers={**bearer(), "Host": host})
     assert (answer.status_code, answer.json()["error"]["kind"]) == (403, "host")
-    assert guarded.get(f"/?token={TOKEN}", headers={"Host": host}).status_code == 403
+    code = guarded.codes.current
+    assert guarded.get(f"/?code={code}", headers={"Host": host}).status_code == 403 and guarded.codes.current == code
 
 
 def test_localhost_is_ours_too(guarded):
