@@ -77,3 +77,10 @@ def test_an_endless_caption_file_is_named(tmp_path):
         file.truncate(1 << 40)
     with pytest.raises(ManifestError, match=r"a\.txt: the caption file can't be read: longer than 1,048,576 bytes"):
         load_manifest(tmp_path)
+
+
+def test_a_list_of_captions_that_is_a_pipe_is_not_looked_into(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    os.mkfifo(tmp_path / "annotations.json")
+    os.mkfifo(tmp_path / "a.tags")
+    assert len(load_manifest(tmp_path, missing_captions="empty")) == 1

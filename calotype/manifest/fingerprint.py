@@ -6,6 +6,8 @@ import os
 
 import xxhash
 
+from calotype.small_files import require_regular
+
 __all__ = ["of_bytes", "of_file"]
 
 _WINDOW = 16 << 10
@@ -17,8 +19,10 @@ def of_file(path: str, offset: int = 0, size: int | None = None) -> bytes:
     Raises:
         OSError: The file can't be read.
     """
-    handle = os.open(path, os.O_RDONLY)
+    # Non-blocking: a pipe that is called as an image must not hang the reader.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
+        require_regular(path)
         size = os.fstat(handle).st_size if size is None else size
         return _hash(size, [os.pread(handle, length, offset + at) for at, length in _windows(size)])
     finally:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from calotype.manifest.listing import LeftOut, Listing
+from calotype.manifest.listing import LeftOut, Listing, readable
 from calotype.manifest.reading import Part, Reading
 
 __all__ = ["name_left_out"]
@@ -31,16 +30,11 @@ def name_left_out(folder: Path, listing: Listing, parts: Sequence[Part], reading
     by_kind: dict[str, list[LeftOut]] = defaultdict(list)
     for each in listing.left_out:
         if lead + each.name not in rows:
-            reading.ledger.add(each.kind, f"{folder}/{_text(each.name)}", each.reason)
+            reading.ledger.add(each.kind, f"{folder}/{readable(each.name)}", each.reason)
             by_kind[each.kind].append(each)
     for kind, several in by_kind.items():
         if kind in _KINDS:
             first, more = several[0], f" and {len(several) - 1:,} more" if len(several) > 1 else ""
-            reading.note(f"{_KINDS[kind]} are left out: {_text(lead + first.name)}{more} ({first.reason})")
+            reading.note(f"{_KINDS[kind]} are left out: {readable(lead + first.name)}{more} ({first.reason})")
     for doubt in listing.doubts:
         reading.note(doubt)
-
-
-def _text(name: str) -> str:
-    """A name that may not be text."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -15,7 +15,7 @@ from calotype.manifest.exclude import NOTHING, Exclude
 from calotype.manifest.file_kinds import archive_suffix, unpacking
 from calotype.manifest.reading import CAPTION_SUFFIXES, IMAGE_SUFFIXES
 
-__all__ = ["DATA_SUFFIXES", "METADATA", "LeftOut", "Listing", "leave_out", "list_folder", "stem_of"]
+__all__ = ["DATA_SUFFIXES", "METADATA", "LeftOut", "Listing", "leave_out", "list_folder", "readable", "stem_of"]
 
 DATA_SUFFIXES = frozenset(".json .jsonl .ndjson .csv .tsv .parquet .arrow .feather .tar .mdb".split())  # noqa: SIM905
 _SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "lock.mdb", "@eadir", "$recycle.bin"})
@@ -86,7 +86,7 @@ def list_folder(
             name.encode("utf-8")
         except UnicodeEncodeError:
             if names is not found.others:
-                on_bad(f"{folder}/{name!a}", "the file's name is not UTF-8; rename it")
+                on_bad(f"{folder}/{readable(name)}", "the file's name is not UTF-8; rename it")
                 continue
         names.append(name)
     for names in (found.images, found.captions, found.data, found.others):
@@ -126,6 +126,11 @@ def leave_out(found: Listing, folder: Path, exclude: Exclude = NOTHING) -> None:
         found.captions = [name for name in found.captions if stem_of(name) not in gone]
 
 
+def readable(name: str) -> str:
+    """A name whose bytes may be no text, as text."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def stem_of(name: str) -> str:
     """The name without its suffix."""
     return os.path.splitext(name)[0]  # noqa: PTH122 - a Path for each of 100,000 names costs a second
@@ -147,7 +152,7 @@ def _walk(
         except OSError as error:
             if not inside:
                 raise ManifestError(f"{folder}: the folder can't be read: {error.strerror}") from None
-            on_bad(place.removesuffix("/"), f"the folder can't be read: {error.strerror}")
+            on_bad(readable(place).removesuffix("/"), f"the folder can't be read: {error.strerror}")
             continue
         this = stat.st_dev, stat.st_ino
         ways[this] += 1

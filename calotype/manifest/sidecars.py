@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from calotype.errors import ManifestError
 from calotype.manifest.caption_files import CaptionFiles
 from calotype.manifest.captions import decode_text, split_captions
 from calotype.manifest.json_captions import captions_in_json, join_captions, parse_json_object
@@ -98,5 +97,5 @@ def _read_text(file: Path, reading: Reading) -> list[str]:
         reason = f"not UTF-8 text (byte {error.start}); save the caption file as UTF-8"
         reading.bad(str(file), reason)
     except OSError as error:
-        raise ManifestError(f"{file}: the caption file can't be read: {error.strerror}") from None
+        reading.bad(str(file), f"the caption file can't be read: {error.strerror}")
     return []

@@ -16,6 +16,7 @@ from calotype.manifest.captions import decode_text, is_text
 from calotype.manifest.listing import Listing, stem_of
 from calotype.manifest.manifest import EXTRA, Manifest
 from calotype.manifest.reading import Part, Reading
+from calotype.small_files import require_regular
 
 __all__ = [
     "MAY_BE_CAPTIONS",
@@ -93,6 +94,7 @@ def note_unused_files(folder: Path, listing: Listing, files: CaptionFiles, unrea
 def _mentions(file: Path, bases: set[str]) -> bool:
     """Whether a JSON file names one of these images early on: then it is likely about them."""
     try:
+        require_regular(file)
         with file.open("rb") as opened:
             head = opened.read(_HEAD)
     except OSError:

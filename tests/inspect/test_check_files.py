@@ -226,6 +226,28 @@ def test_captions_without_a_picture_and_bad_rows(folder):
     assert named(found) == {("caption_without_image", "warning", "lost.txt"), ("bad_row", "error", "03.txt")}
     assert without == {3}
     assert "UTF-8" in only(found, "bad_row").detail
+    assert only(found, "bad_row").advice == "mend the caption file, or remove it"
+
+
+def test_advice_fits_what_is_bad(folder, monkeypatch):
+    shutil.copy(folder / "00.jpg", os.fsencode(folder) + b"/caf\xe9.jpg")
+    (folder / "03.txt").unlink()
+    (folder / "03.txt").symlink_to("/dev/zero")
+    (folder / "locked").mkdir()
+    scandir = os.scandir
+
+    def scan(place):
+        if place.endswith("/locked/"):
+            raise PermissionError(13, "Permission denied", place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    found, _ = findings(folder)
+    assert {(one.where, one.advice) for one in found} == {
+        ("03.txt", "mend the caption file, or remove it"),
+        ("locked", "check the folder's rights, or exclude it"),
+        ("caf\\xe9.jpg", "rename it"),
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The validation split: deterministic, stable under additions, and without leakage."""
 
 import json
+import os
 import shutil
 
 import lmdb
@@ -102,3 +103,11 @@ def test_a_side_with_nothing_in_it_is_an_error(put):
     assert sorted(counts) == [0, 1]
     with pytest.raises(ConfigError, match="'test'; expected 'train' or 'validation'"):
         load_manifest(put.root, validation=0.5, split="test")
+
+
+def test_a_pipe_called_as_an_image_keeps_no_reader_waiting(put):
+    for number in range(8):
+        put(f"{number}.jpg")
+    os.mkfifo(put.root / "pipe.jpg")
+    manifest = load_manifest(put.root, missing_captions="empty", validation=0.5)
+    assert sum(manifest.describe()["validation"][side] for side in ("train", "validation")) == 9

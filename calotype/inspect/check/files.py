@@ -22,6 +22,7 @@ from calotype.manifest.caption_files import CaptionFiles, parse_caption_suffix
 from calotype.manifest.captions import decode_text, split_captions
 from calotype.manifest.companions import READ_ALL_THE_SAME
 from calotype.manifest.exclude import NOTHING, Exclude
+from calotype.manifest.listing import DATA_SUFFIXES, readable
 from calotype.manifest.named_splits import SPLIT_TAKEN
 from calotype.manifest.reading import IMAGE_SUFFIXES
 from calotype.manifest.sidecars import is_json
@@ -99,7 +100,10 @@ def file_findings(
         if kind == UNUSED:
             found.append(finding(_LEDGER[kind], first, reason, level=level, others=tuple(others)))
         else:
-            found += [finding(_LEDGER[kind], where, reason, level=level) for where in (first, *others)]
+            found += [
+                finding(_LEDGER[kind], where, reason, level=level, advice=_advice(kind, where, caption_suffix))
+                for where in (first, *others)
+            ]
     for note in manifest.describe()["notes"]:
         if note.startswith(SPLIT_TAKEN) or READ_ALL_THE_SAME in note:
             found.append(finding("other_splits" if note.startswith(SPLIT_TAKEN) else "doubtful", "", note))
@@ -153,9 +157,24 @@ def _relative(path: str, root: Path) -> str:
     return path.removeprefix(f"{root}/")
 
 
+def _advice(kind: str, where: str, caption_suffix: str | Sequence[str] | None) -> str | None:
+    """What to do about what is bad and no row of a data file, by what it is; None: as with all of its kind."""
+    if kind != "bad_row":
+        return None
+    suffix = _suffix(where)
+    if where.startswith("exclude="):
+        return "mend the pattern in the config, or remove it"
+    if suffix in parse_caption_suffix(caption_suffix):
+        return "mend the caption file, or remove it"
+    if suffix in IMAGE_SUFFIXES:
+        return "rename it"
+    # Members have their archive before them, and rows a number behind their file.
+    return None if set(where) & set("!:#") or suffix in DATA_SUFFIXES else "check the folder's rights, or exclude it"
+
+
 def _place(folder: Path, name: str, root: Path) -> str:
     """A file of a folder, whose name may be no text, as ids have it."""
-    return _relative(f"{folder}/{os.fsencode(name).decode('utf-8', 'backslashreplace')}", root)
+    return _relative(f"{folder}/{readable(name)}", root)
 
 
 def _without_caption(manifest: Manifest) -> list[int]:
