@@ -92,6 +92,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     assert isinstance(plain, dict)
     result = {str(key): value for key, value in plain.items()}
     _check_keys(result, where)
+    _check_seeds(result, where)
     return result
 
 
@@ -187,6 +188,10 @@ def build_training(
     from calotype.encodings.build import open_encoded
     from calotype.progress import track
 
+    if "seed" in config:
+        raise ConfigError(
+            "config: 'seed' at the top is another trainer's; write dataset.seed: every draw follows from it"
+        )
     options = _encodings({**config, "encodings": {"on_the_fly": True} | _options(config, "encodings", "store: …")})
     models = options.models(device)
     loader_options = _options(config, "loader", "batch_size: 4") | {"device": device}
@@ -314,6 +319,10 @@ def _override(config: DictConfig, override: str) -> None:
             break
         if not OmegaConf.is_config(found):
             raise ConfigError(f"override {override!r}: {above} is {found!r}, which has no {parts[length]!r} in it")
+    if key == "seed" and len(parts) == 2:  # one thing: it goes wherever the file has one
+        for section in ("dataset", "loader"):
+            if OmegaConf.select(config, f"{section}.seed") is not None:
+                OmegaConf.update(config, f"{section}.seed", value)
     key = ".".join(parts)
     found = OmegaConf.select(config, key)
     if isinstance(value, str) and OmegaConf.is_dict(found) and COMPONENT in found:
@@ -341,6 +350,17 @@ def _check_keys(config: Mapping[str, Any], where: str) -> None:
     for key in config:
         if key not in (*KEYS, *_THEIRS) and difflib.get_close_matches(str(key), absent, n=1, cutoff=_LOOKS_LIKE):
             raise unknown_key(where, key, KEYS)
+
+
+def _check_seeds(config: Mapping[str, Any], where: str) -> None:
+    """Refuses two seeds of one run: a loader draws everything by its own, and its dataset's would be ignored."""
+    sections = [config.get(name) for name in ("dataset", "loader")]
+    seeds = [one.get("seed") if isinstance(one, Mapping) and COMPONENT not in one else None for one in sections]
+    if None not in seeds and seeds[0] != seeds[1]:
+        raise ConfigError(
+            f"{where}: dataset.seed is {seeds[0]!r} and loader.seed is {seeds[1]!r}; every draw follows from the "
+            "loader's, so keep one of them (seed=… sets both)"
+        )
 
 
 def _section(key: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calotype.errors import ConfigError, MissingDependencyError
+from calotype.recipes.effects import check_guidance, check_validation
 from calotype.recipes.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -41,8 +42,10 @@ def train_config(
     if not isinstance(section, Mapping):
         raise ConfigError(f"config: 'train' must be a mapping such as {{max_steps: 1000}}, and is {section!r}")
     options = TrainOptions.of(section)
+    check_validation(section, config.get("dataset") or {})
     try:
         from calotype.recipes.checkpoint import Checkpoint, to_resume
+        from calotype.recipes.networks import embeds_guidance, network_of
         from calotype.recipes.ranks import decided_once
         from calotype.recipes.run_ledger import LEDGER_FILE, RunLedger
         from calotype.recipes.sole_run import sole_run
@@ -53,7 +56,13 @@ def train_config(
         raise MissingDependencyError(error.name, extra="train", purpose="to train") from error
     from calotype.config import build_training
 
-    accelerator = make_accelerator(options, device=(config.get("loader") or {}).get("device"))
+    device = (config.get("loader") or {}).get("device")
+    accelerator = make_accelerator(options, device=device)
+    if device is not None and str(device) not in (accelerator.device.type, str(accelerator.device)):
+        raise ConfigError(
+            f"loader.device: found {device}, and accelerate trains on {accelerator.device}; leave it out "
+            "(CUDA_VISIBLE_DEVICES chooses a GPU)"
+        )
     output = Path(options.output_dir).expanduser()
     with ExitStack() as until_done:
 
@@ -70,6 +79,8 @@ def train_config(
         until_done.callback(loader.close)
         if validation is not None:
             until_done.callback(validation.close)
+        row = network_of(models.spec)
+        check_guidance(section, models.spec.name, embeds=embeds_guidance(models), guides=row.negative)
         return train(
             accelerator,
             loader,

@@ -19,7 +19,7 @@ def config(folder, *, model="flux.1-dev", dataset=None, encodings=None, loader=N
         "encodings": {"store": str(folder.parent / f"store-{model}"), "dtype": "float32", **(encodings or {})}
         | ({"max_sequence_length": 32} if "max_sequence_length" not in (encodings or {}) else {}),
         "loader": {"batch_size": 2, "in_process": True, "threads": 1, "device": "cpu", **(loader or {})},
-        "train": TRAIN | train,
+        "train": {k: v for k, v in TRAIN.items() if k != "lora_rank" or train.get("method") != "full"} | train,
     }
 
 

@@ -61,7 +61,7 @@ train:
   checkpoint_every: 0
   gradient_checkpointing: false
   sample_prompts: ["calotypist photo, a cat"]
-  sample_every: 0
+  sample_every: 120          # once, at the end
   sample_steps: 8
 """
 

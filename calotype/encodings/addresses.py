@@ -200,6 +200,13 @@ class Addresses:
 
     def _check_variants(self) -> None:
         program, captions, spec = self.dataset.image_program, self.dataset.caption_program, self.dataset.spec
+        for option, count, endless in (
+            ("image_variants", self.variants.image, program.endless),
+            ("caption_variants", self.variants.caption, captions.endless),
+        ):
+            if count is not None and not endless:
+                reason = "has no effect: nothing is drawn without end, and what can be listed is kept whole"
+                self.notes.append(LedgerEntry(kind="no_effect", id=f"encodings.{option}", reason=reason))
         if program.endless and self.variants.image is None:
             cost = ""
             if spec is not None and len(rows := self.usable):

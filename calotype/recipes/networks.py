@@ -19,6 +19,7 @@ from calotype.recipes.objectives import Denoising, FlowMatching, Objective
 
 __all__ = [
     "Network",
+    "embeds_guidance",
     "load_network",
     "load_objective",
     "network_of",
@@ -173,6 +174,16 @@ def network_of(spec: ModelSpec) -> Network:
             f"{', '.join(_NETWORKS)}. Its encodings work under any trainer: docs/encodings.md"
         )
     return _NETWORKS[spec.family]
+
+
+def embeds_guidance(models: FrozenModels) -> bool:
+    """Whether the network is told a guidance: of FLUX.1, all but schnell."""
+    if models.spec.family != "flux.1":
+        return False
+    file = models.folder / "transformer" / "config.json"
+    if not file.is_file():  # the hub's copy may lack it yet
+        return models.spec.name != "flux.1-schnell"
+    return bool(json.loads(file.read_bytes()).get("guidance_embeds", False))
 
 
 def load_network(models: FrozenModels, dtype: torch.dtype) -> Any:

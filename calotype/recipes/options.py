@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Final, Literal, Self, get_args
 
 from calotype.errors import ConfigError, unknown_key
+from calotype.recipes.effects import check_effects, recipe_rules, sample_rules
 
-__all__ = ["TrainOptions"]
+__all__ = ["LORA_OPTIONS", "TrainOptions", "is_alpha"]
 
 Method = Literal["lora", "full"]
 Precision = Literal["bf16", "no"]
 Average = Literal["image", "batch"]
 Format = Literal["kohya", "diffusers"]
+
+_SCHEDULE: Final = "constant"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,7 @@ class TrainOptions:
     """AdamW's. Full fine-tuning usually takes a tenth of it."""
     weight_decay: float = 1e-4
     """AdamW's."""
-    lr_scheduler: str = "constant"
+    lr_scheduler: str = _SCHEDULE
     """A name of diffusers' `get_scheduler`: `constant`, `constant_with_warmup`, `linear`, `cosine`, …"""
     lr_warmup_steps: int = 0
     """Steps in which the learning rate rises from zero, for a schedule that warms up."""
@@ -81,7 +84,7 @@ class TrainOptions:
     sample_prompts: Sequence[str] = ()
     """Pictures are made of these while training: the trigger goes in here too, nothing is added."""
     sample_every: int = 250
-    """Steps between them; 0 is at the end alone."""
+    """Steps between them; there are some at the end too."""
     sample_steps: int = 28
     """Denoising steps of a picture."""
     sample_guidance: float = 3.5
@@ -106,12 +109,12 @@ class TrainOptions:
                 value = getattr(self, name)
                 if isinstance(value, bool) or not isinstance(value, int) or value < low:
                     raise _wrong(name, value, f"a whole number, {low} or more")
-        for name in ("learning_rate", "max_grad_norm", "weight_decay", "guidance", "sample_guidance", "lora_alpha"):
+        for name in ("learning_rate", "max_grad_norm", "weight_decay", "guidance", "sample_guidance"):
             value = getattr(self, name)
-            if name == "lora_alpha" and value is None:
-                continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
                 raise _wrong(name, value, "a number, 0 or more (YAML reads 1e-4 as text: write 1.0e-4)")
+        if not (self.lora_alpha is None or is_alpha(self.lora_alpha)):
+            raise _wrong("lora_alpha", self.lora_alpha, "a number above 0: adapters scaled by 0 learn nothing")
         if self.ema_decay is not None and not (isinstance(self.ema_decay, float) and 0 < self.ema_decay < 1):
             raise _wrong("ema_decay", self.ema_decay, "a number between 0 and 1, such as 0.999")
         if self.method not in get_args(Method):
@@ -132,7 +135,7 @@ class TrainOptions:
             if value in (None, "all") and name == "lora_targets":
                 continue
             if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
-                raise _wrong(name, value, "a list of texts")
+                raise _wrong(name, value, "a list of texts" + (", or all" if name == "lora_targets" else ""))
         size = self.sample_size
         if size is not None and not (
             isinstance(size, list | tuple) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
@@ -144,19 +147,32 @@ class TrainOptions:
         """The options of a config's section.
 
         Raises:
-            ConfigError: One is unknown; names the nearest.
+            ConfigError: One is unknown (names the nearest), or has no effect beside the others.
         """
         known = cls.names()
         for key in section:
             if key not in known:
                 raise unknown_key("train", key, known)
-        return cls(**section)
+        options = cls(**{k: value for k, value in section.items() if not (value is None and k in LORA_OPTIONS)})
+        rules = [*recipe_rules(section, lora=LORA_OPTIONS, schedule=_SCHEDULE), *sample_rules(section)]
+        check_effects("train", section, rules)
+        if options.sample_prompts and options.sample_every == 0:
+            raise _wrong(
+                "sample_every",
+                0,
+                "a whole number of steps: sample_prompts: [] makes no images, and a sample_every of max_steps or more "
+                "those at the end alone",
+            )
+        return options
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """What the options are called."""
         return tuple(field.name for field in fields(cls))
 
+
+LORA_OPTIONS: Final = ("lora_rank", "lora_alpha", "lora_targets", "lora_format")
+"""Those that are about adapters; null leaves one out."""
 
 _POSITIVE = (
     "max_steps",
@@ -167,6 +183,11 @@ _POSITIVE = (
     "validation_every",
     "sample_steps",
 )
+
+
+def is_alpha(value: Any) -> bool:
+    """Whether adapters can be scaled by it."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
 def _wrong(name: str, value: Any, expected: str) -> ConfigError:

@@ -273,7 +273,7 @@ def test_a_model_without_a_recipe_is_refused(folder, tmp_path):
 def test_a_unet_s_lora_loads_into_its_pipeline(folder, tmp_path, model):
     """Trained from noise to noise, sampled on the way, and read by diffusers and by what knows its names."""
     options = {"model": model, "encodings": {"max_sequence_length": None}, "dataset": CAPTIONS}
-    report = run(folder, tmp_path, max_steps=4, sample_prompts=["a cup"], sample_steps=3, sample_every=0, **options)
+    report = run(folder, tmp_path, max_steps=4, sample_prompts=["a cup"], sample_steps=3, **options)
     assert np.asarray(Image.open(report.samples[0])).std() > 0
     pipe = diffusers.DiffusionPipeline.from_pretrained(tiny_pipeline(model), safety_checker=None)
     pipe.set_progress_bar_config(disable=True)

@@ -7,11 +7,16 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Final, Literal, Self, get_args
 
 from calotype.errors import ConfigError, unknown_key
+from calotype.recipes.effects import check_effects, recipe_rules
+from calotype.recipes.options import is_alpha
 
 __all__ = ["DistillOptions"]
 
 Method = Literal["lora", "full"]
 Precision = Literal["bf16", "no"]
+
+_SCHEDULE: Final = "cosine"
+_LORA_OPTIONS: Final = ("lora_rank", "lora_alpha", "lora_targets")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +67,12 @@ class DistillOptions:
     """AdamW's. Full fine-tuning usually takes a tenth of it."""
     weight_decay: float = 0.0
     """AdamW's."""
-    lr_scheduler: str = "cosine"
+    lr_scheduler: str = _SCHEDULE
     """A name of transformers' `get_scheduler`: `constant`, `linear`, `cosine`, …"""
     lr_warmup_steps: int = 0
     """Steps in which the learning rate rises from zero, for a schedule that warms up."""
     max_grad_norm: float = 1.0
-    """Longer gradients are cut to this norm."""
+    """Longer gradients are cut to this norm; 0 cuts none."""
     mixed_precision: Precision | None = None
     """`bf16`, or `no` for float32; None is `bf16` on a GPU. What is trained is kept in float32 either way."""
     gradient_checkpointing: bool = True
@@ -102,10 +107,10 @@ class DistillOptions:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise _wrong(name, value, f"a whole number, {low} or more")
-        for name in ("learning_rate", "weight_decay", "max_grad_norm", "lora_alpha"):
+        if not (self.lora_alpha is None or is_alpha(self.lora_alpha)):
+            raise _wrong("lora_alpha", self.lora_alpha, "a number above 0: adapters scaled by 0 learn nothing")
+        for name in ("learning_rate", "weight_decay", "max_grad_norm"):
             value = getattr(self, name)
-            if name == "lora_alpha" and value is None:
-                continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
                 raise _wrong(name, value, "a number, 0 or more (YAML reads 1e-4 as text: write 1.0e-4)")
         if self.method not in get_args(Method):
@@ -140,7 +145,7 @@ class DistillOptions:
         """The options of a config's section.
 
         Raises:
-            ConfigError: One is unknown (names the nearest), or there is no student.
+            ConfigError: One is unknown (names the nearest) or has no effect beside the others, or there is no student.
         """
         known = cls.names()
         for key in section:
@@ -151,7 +156,12 @@ class DistillOptions:
                 "distill.student: the model that is to learn was expected: a folder, or a name on the hub such as "
                 "HuggingFaceTB/SmolVLM-500M-Instruct"
             )
-        return cls(**section)
+        options = cls(**{k: value for k, value in section.items() if not (value is None and k in _LORA_OPTIONS)})
+        rules = recipe_rules(section, lora=_LORA_OPTIONS, schedule=_SCHEDULE)
+        teacher = section.get("teacher") or "dataset"
+        rules.append((("n",), teacher == "dataset", "with teacher: dataset, which has the captions that are there"))
+        check_effects("distill", section, rules)
+        return options
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ the uninterrupted one would have.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -131,7 +132,7 @@ def train(
                     loss = loss_sum(model, batch) / tokens
                     accelerator.backward(loss * world)  # the ranks' gradients are averaged, and are to be summed
                 summed += loss.detach()
-            accelerator.clip_grad_norm_(parameters.values(), options.max_grad_norm)
+            accelerator.clip_grad_norm_(parameters.values(), options.max_grad_norm or math.inf)
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
