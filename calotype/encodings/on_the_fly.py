@@ -85,11 +85,15 @@ class OnTheFlyDataset(EncodedDataset):
             whole: The epoch before went to its end, so that what is missing yet was not drawn in it: encode it.
             rank: Which share of that is this process's.
             world_size: In how many it is divided.
+
+        Raises:
+            StoreError: The disk has no room for what is missing.
         """
         if self._complete or self._models is None:
             return
         self.store.refresh()
         work = find_work(self.addresses, self.store)
+        check_room(work, self._models, self.store.path, free=free_bytes(self.store.path))
         if whole and (work.pictures or work.texts):
             # What others did not do the first time (nobody waits for them), or could not, each does for itself.
             # Divided by key: the list itself may differ between the ranks, as others write meanwhile.
