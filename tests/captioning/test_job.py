@@ -19,6 +19,7 @@ from calotype.captioning.backend import CaptionAnswer
 from calotype.captioning.ledger import CaptionLedger
 from calotype.captioning.questions import tidy
 from calotype.editing import open_captions
+from calotype.editing.folder import FolderCaptions
 from calotype.errors import CaptionError, ConfigError, EditError
 from calotype.manifest import load_manifest
 
@@ -162,6 +163,45 @@ def test_a_caption_that_is_edited_while_the_run_is_on_is_left_alone(folder, run)
     with serving(edits_meanwhile) as server:
         run(server)
     assert captions(folder) == {**named(), "coffee.png": ["mine"], "rocket.jpg": ["mine too"]}
+
+
+@pytest.fixture
+def between(monkeypatch):
+    """Has a person save a caption at the last moment: after a run has looked at the row, before it writes."""
+    real = FolderCaptions.write
+
+    def between(id, text, when=lambda changes, sidecars: True):
+        def write(self, changes, *, sidecars=False, **more):
+            if when(changes, sidecars):
+                monkeypatch.setattr(FolderCaptions, "write", real)
+                real(open_captions(self.root), {id: [text]})
+            return real(self, changes, sidecars=sidecars, **more)
+
+        monkeypatch.setattr(FolderCaptions, "write", write)
+
+    return between
+
+
+@pytest.mark.parametrize(
+    ("mode", "kept"),
+    [("fill", ["mine"]), ("replace", ["mine"]), ("add", ["mine", "see coffee"])],
+)
+def test_a_caption_that_is_saved_just_before_the_run_writes_is_looked_at_anew(folder, run, between, mode, kept):
+    between("coffee.png", "mine")
+    with serving(echo) as server:
+        report = run(server, mode=mode)
+    assert captions(folder) == {**named(), "coffee.png": kept}
+    assert report.written == len(PHOTOS) - (mode != "add")
+
+
+def test_a_copy_beside_an_image_is_never_older_than_the_caption(folder, run, between):
+    with serving(echo) as server:
+        run(server)
+        between("coffee.png", "mine", when=lambda changes, sidecars: sidecars and len(changes) == len(PHOTOS))
+        run(server, sidecars=True)
+    assert captions(folder) == {**named(), "coffee.png": ["mine"]}
+    assert (folder / "rocket.txt").read_text() == "see rocket\n"
+    assert not (folder / "coffee.txt").exists() or (folder / "coffee.txt").read_text() == "mine\n"
 
 
 def test_a_moved_or_renamed_picture_is_not_asked_about_again(folder, run, tmp_path):
