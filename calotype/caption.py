@@ -21,13 +21,17 @@ from calotype.components import COMPONENT
 from calotype.editing import open_captions
 from calotype.errors import ConfigError, ManifestError
 from calotype.manifest.named_splits import ALL
+from calotype.manifest.unused import unused_captions
 from calotype.progress import Track, silent
+from calotype.terminal import get_logger
 
 if TYPE_CHECKING:
     from calotype.dataset import TextToImageDataset
     from calotype.inspect.check.report import Finding
 
 __all__ = ["caption_config", "caption_lints"]
+
+logger = get_logger("calotype")
 
 _WAITING: Final[dict[str, Any]] = {"level": "note", "advice": "train with caption_transform.trigger=WORD"}
 """Captions that wait for a trigger are an error to train on, and just what was asked for here."""
@@ -102,6 +106,8 @@ def caption_config(
     if sidecars and not captions.takes_sidecars:
         raise ConfigError("sidecars: .txt files are written beside the pictures of a folder, and this is a data file")
     dataset = _plain_dataset(config)
+    for sentence in unused_captions(dataset.manifest):
+        logger.warning("%s", sentence)
     job = CaptionJob(
         captions=captions,
         manifest=dataset.manifest,

@@ -21,6 +21,7 @@ from calotype.manifest.member_keys import MemberKey, parse_member_key
 from calotype.manifest.reading import Reading
 from calotype.manifest.sources import PathLike, Sources, absolute, find_sources, read_sources
 from calotype.manifest.split import held_out
+from calotype.manifest.unused import unused_captions
 
 __all__ = ["load_manifest"]
 
@@ -151,7 +152,8 @@ def load_manifest(
     if validation:
         table = _side(table, reading.root, validation, validation_seed, split or "train", about)
     if not len(table):
-        raise ManifestError(f"{sources}: every row was left out: {reading.ledger.counts()}; see the ledger")
+        unused = "".join(f". {sentence}" for sentence in unused_captions(reading)[:3])
+        raise ManifestError(f"{sources}: every row was left out: {reading.ledger.counts()}; see the ledger{unused}")
     manifest = Manifest(table, root=reading.root, about=about, ledger=reading.ledger)
     del table
     pa.default_memory_pool().release_unused()  # what parsing took, and would keep for the life of a training run

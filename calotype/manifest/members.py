@@ -19,6 +19,7 @@ from calotype.manifest.json_captions import captions_in_json, join_captions, par
 from calotype.manifest.lmdb_index import lmdb_index
 from calotype.manifest.member_keys import ending, match_members
 from calotype.manifest.reading import IMAGE_SUFFIXES, Part, Reading, make_part
+from calotype.manifest.sidecars import has_several_lines, note_several_lines
 from calotype.manifest.tables import Embedded, table_part
 from calotype.manifest.tar_index import tar_index
 from calotype.manifest.unused import UNUSED
@@ -30,6 +31,9 @@ _IMAGE: Final = "\0image"
 """No name that JSON beside an image would use."""
 _CAPTION: Final = "\0caption"
 _TEXTS: Final = (".txt", ".caption", ".json")
+_LIKE_CAPTIONS: Final = frozenset(
+    ".tags .tag .captions .cap .text .prompt .prompts .desc .description .wd14 .blip".split()  # noqa: SIM905
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ def read_tar(file: Path, reading: Reading) -> Part:
                 reading.bad(f"{file}!{name}", "this text is in the archive twice; its name must be unique")
         elif suffix in _TEXTS:
             found.leave_out(UNUSED, "a text of more than 1 MiB", [name])
+        elif suffix in _LIKE_CAPTIONS:
+            found.leave_out(UNUSED, "members of this kind are not read; call them .txt to have them read", [name])
         else:
             found.leave_out("unused_member", "members of this kind are not read", [name])
     return _part(file, found, reading)
@@ -144,13 +150,17 @@ def _part(file: Path, found: _Members, reading: Reading) -> Part:
         )
     rows: list[dict[str, Any]] = []
     kept: list[_Image] = []
+    several: list[str] = []
     for image, texts in samples:
         try:
             rows.append(_row(texts, reading))
+            if has_several_lines(rows[-1][_CAPTION]):
+                several.append(f"{label}!{image.name}")
         except (ValueError, TypeError) as error:
             reading.bad(f"{file}!{image.name}", f"its caption can't be read: {error}")
         else:
             kept.append(image)
+    note_several_lines(several, reading)
     for (kind, reason, _), names in found.left_out.items():
         more = f" ({len(names):,} members like it)" if len(names) > 1 else ""
         reading.ledger.add(kind, f"{label}!{names[0]}", reason + more)

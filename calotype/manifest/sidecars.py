@@ -15,7 +15,9 @@ from calotype.small_files import read_small_file
 
 __all__ = [
     "caption_files_of",
+    "has_several_lines",
     "is_json",
+    "note_several_lines",
     "sidecar_captions",
 ]
 
@@ -46,7 +48,7 @@ def sidecar_captions(
                 listed = _read_json(folder / sidecar, own, reading)
                 continue
             texts = _read_text(folder / sidecar, reading)
-            if reading.many_lines is None and any("\n" in text.strip() for text in texts):
+            if has_several_lines(texts):
                 several.append(sidecar)
             own += texts
         own = join_captions(own, listed, reading)
@@ -57,13 +59,23 @@ def sidecar_captions(
         captions.append(own)
     if from_folder:
         reading.note(f"{from_folder} picture(s) without a caption file are captioned by kohya's folder name")
-    if several:
-        count = "1 caption file has" if len(several) == 1 else f"{len(several):,} caption files have"
+    note_several_lines(several, reading)
+    return captions
+
+
+def has_several_lines(texts: list[str]) -> bool:
+    """Whether the text of a caption file has several lines, each of which may be meant as a caption."""
+    return any("\n" in text.strip() for text in texts)
+
+
+def note_several_lines(files: list[str], reading: Reading) -> None:
+    """Names caption files of several lines, unless somebody said what they are."""
+    if files and reading.many_lines is None:
+        count = "1 caption file has" if len(files) == 1 else f"{len(files):,} caption files have"
         reading.note(
-            f"{count} several lines ({several[0]}), and each is one caption: caption_lines=many makes each line a "
+            f"{count} several lines ({files[0]}), and each is one caption: caption_lines=many makes each line a "
             "caption, caption_lines=one says that this is meant"
         )
-    return captions
 
 
 def is_json(name: str) -> bool:

@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from calotype.errors import ConfigError, MissingCaptionError
+from calotype.errors import ConfigError, ManifestError, MissingCaptionError
 from calotype.manifest import load_manifest
 from calotype.manifest.caption_files import CaptionFiles
 
@@ -259,3 +259,22 @@ def test_several_lines_are_noted_until_somebody_says_which_they_are(put):
     assert note.startswith("1 caption file has several lines (a.txt)") and "caption_lines=many" in note
     assert not load_manifest(put.root, caption_lines="one").describe()["notes"]
     assert load_manifest(put.root, caption_lines="many")[0].captions == ("1girl, sks", "sks by a window")
+
+
+def test_several_lines_and_other_kinds_of_text_in_a_shard_are_named(put, jpeg):
+    put("s/a.jpg"), put("s/a.txt", "1girl, sks\nsks by a window\n"), put("s/b.jpg"), put("s/b.tags", "x")
+    with tarfile.open(put.root / "s.tar", "w") as tar:
+        for file in sorted((put.root / "s").iterdir()):
+            tar.add(file, file.name)
+    manifest = load_manifest(put.root / "s.tar", missing_captions="empty")
+    assert manifest.describe()["notes"][0].startswith("1 caption file has several lines (s.tar!a.jpg)")
+    assert unused(manifest) == {"s.tar!b.tags": "members of this kind are not read; call them .txt to have them read"}
+    assert load_manifest(put.root / "s.tar", missing_captions="empty", caption_lines="many")[0].captions == (
+        "1girl, sks", "sks by a window",
+    )  # fmt: skip
+
+
+def test_what_is_not_used_is_named_where_every_image_is_skipped(put):
+    put("a.jpg"), put("a.tags", "x")
+    with pytest.raises(ManifestError, match=r"every row was left out: .*a\.tags: .*caption_suffix=\.tags"):
+        load_manifest(put.root, missing_captions="skip")

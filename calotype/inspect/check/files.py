@@ -267,6 +267,9 @@ def _several_lines(manifest: Manifest, ids: Sequence[str], beside: _Beside) -> I
         if max(counts, default=0) > 1:
             several.append(ids[row])
             most = max(most, *counts)
+    notes = [note for note in manifest.describe()["notes"] if "caption_lines=many" in note]
+    if notes and not several:  # of archives, whose texts are not looked into here
+        yield finding("several_lines", "", notes[0])
     if several:
         share = f"{len(several):,} of {len(ids):,} images"
         detail = f"{share} have a caption file of several lines, up to {most}, which is one caption"
