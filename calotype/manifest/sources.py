@@ -20,7 +20,7 @@ from calotype.manifest.folder import read_folder
 from calotype.manifest.hub import is_saved_dataset, read_hub, read_saved
 from calotype.manifest.json_files import read_json
 from calotype.manifest.left_out import name_left_out
-from calotype.manifest.listing import Listing, leave_out, list_folder
+from calotype.manifest.listing import Listing, leave_out, list_folder, stem_of
 from calotype.manifest.manifest import REMOTE
 from calotype.manifest.members import read_lmdb, read_tar
 from calotype.manifest.misspelt import exists, near, near_folder
@@ -52,6 +52,8 @@ _BUILDERS = frozenset({"json", "csv", "parquet", "arrow", "webdataset", "imagefo
 """Names of `datasets`' builders: with `data_files` they mean files that we read ourselves."""
 
 
+_ABOUT_DATA = frozenset({"dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json", "index.json"})
+"""Files in which other programs say what a folder of shards holds."""
 _SHOWN = 200
 """Characters that an error shows of a path."""
 
@@ -288,6 +290,13 @@ def _read_data_folder(folder: Path, listing: Listing, reading: Reading) -> tuple
     if len(places) < len(listing.data):
         others = sorted({Path(name).suffix for name in listing.data} - {kind})
         reading.note(f"read the {kind} files of the folder, not its {', '.join(others)} files")
+        stems = {stem_of(name) for name in listing.data if Path(name).suffix.lower() == kind}
+        for name in listing.data:
+            # img2dataset's 00000.parquet and 00000_stats.json are about 00000.tar.
+            about = stem_of(name).removesuffix("_stats") in stems or Path(name).name in _ABOUT_DATA
+            if not about and Path(name).suffix.lower() != kind:
+                reason = f"not read, because the folder's {kind} files are; give it as path to use it"
+                reading.ledger.add("unread_data", str(folder / name), reason)
     return [_read_data_file(place, reading) for place in places], [kind[1:]]
 
 

@@ -79,6 +79,20 @@ def test_a_caption_edited_in_kohyas_file_is_the_caption(source, tmp_path):
     assert load(tmp_path / "out", "kohya")[1].captions == ("edited by hand",)
 
 
+def test_kohyas_project_root_goes_round(skimage_data, tmp_path):
+    for name in ("img/10_ohwx dog/a.png", "img/2_cat/b.png", "reg/1_dog/c.png"):
+        (tmp_path / "project" / name).parent.mkdir(parents=True)
+        shutil.copy(skimage_data / "color.png", tmp_path / "project" / name)
+        (tmp_path / "project" / name).with_suffix(".txt").write_text(f"caption of {name}")
+    convert(tmp_path / "project", tmp_path / "out", "kohya")
+    result = load(tmp_path / "out", "kohya")
+    assert [(row.image.path.removeprefix(f"{tmp_path}/out/"), row.weight) for row in result] == [
+        ("10_ohwx dog/a.png", 10),
+        ("2_cat/b.png", 2),
+    ]
+    assert facts(result) == facts(load(tmp_path / "project"))
+
+
 @pytest.mark.parametrize("to", ["imagefolder", "jsonl", "csv", "parquet", "kohya"])
 def test_links_take_no_space(source, tmp_path, monkeypatch, to):
     plan = convert(source, tmp_path / "hard", to, images="link")

@@ -5,10 +5,26 @@ import os
 
 import pytest
 
+from calotype.caption import caption_config
+from calotype.captioning.backend import CaptionAnswer
+from calotype.check import check_config
 from calotype.editing import open_captions
 from calotype.errors import ConfigError, ManifestError
 from calotype.manifest import load_manifest
 from calotype.manifest.exclude import Exclude, parse_exclude
+from calotype.studio.source import open_source
+
+
+class Backend:
+    """Says the same of each image."""
+
+    name, model, batch_size, concurrency, parameters = "same", "m", 4, 1, {"temperature": 0}
+
+    def caption(self, requests):
+        return [CaptionAnswer(text="an image") for _ in requests]
+
+    def close(self):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -58,6 +74,17 @@ def test_rows_of_metadata_files_and_globs_too(put):
     assert load_manifest(put.root, exclude="x/*").ids.to_pylist() == ["a.jpg"]
     manifest = load_manifest(str(put.root / "**/*.jpg"), exclude="/x/", missing_captions="empty")
     assert manifest.ids.to_pylist() == ["a.jpg"]
+
+
+def test_whatever_lists_the_folder_leaves_out_the_same(put):
+    put("a.jpg"), put("a.txt", "a"), put("old/b.jpg"), put("old/b.txt", "b"), put("old/clip.mp4", "")
+    config = {"dataset": {"path": str(put.root), "exclude": "old"}}
+    source = open_source(config, file=None)
+    assert list(source.captions.read()) == source.manifest().ids.to_pylist() == ["a.jpg"]
+    report = caption_config(config, backend=Backend(), presets=["short"], mode="add", dry_run=5)
+    assert [example.id for example in report.examples] == ["a.jpg"]
+    found = {found.where for found in check_config(config | {"model": None}).findings}
+    assert "old/" in found and not found & {"old/b.jpg", "old/b.txt", "old/clip.mp4"}
 
 
 def test_a_pattern_without_effect_is_an_error(put):

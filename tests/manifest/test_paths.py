@@ -183,3 +183,17 @@ def test_names_that_are_no_text_are_named(put):
             pass
     assert left_out(load_manifest(put.root), put.root) == {("archive", "caf\\xe9.zip")}
     assert list_folder(put.root, True, lambda where, reason: None).others == [os.fsdecode(b"caf\xe9.xyz")]
+
+
+def test_data_files_beside_the_shards_that_are_read_are_named(put):
+    put("a.jpg"), put("a.txt", "x")
+    with tarfile.open(put.root / "00000.tar", "w") as tar:
+        tar.add(put.root / "a.jpg", "a.jpg"), tar.add(put.root / "a.txt", "a.txt")
+    (put.root / "a.jpg").unlink(), (put.root / "a.txt").unlink()
+    (
+        put("00000_stats.json", "{}"),
+        put("00000.parquet", ""),
+        put("better captions.csv", "image,caption"),
+        put("b.tgz", ""),
+    )
+    assert left_out(load_manifest(put.root), put.root) == {("unread_data", "better captions.csv"), ("archive", "b.tgz")}

@@ -57,7 +57,10 @@ _LEDGER: Final = {
     "rejected": "rejected",
     UNUSED: "unused_captions",
     "unused_member": "unused_member",
-} | {kind: kind for kind in ("companion", "regularisation", "archive", "broken_link", "link_loop", "excluded")}
+} | {
+    kind: kind
+    for kind in ("companion", "regularisation", "archive", "unread_data", "broken_link", "link_loop", "excluded")
+}
 """Kind in the manifest's ledger → kind of finding."""
 
 

@@ -58,6 +58,7 @@ KINDS: dict[str, Kind] = {
         "they are not trained on: exclude says that this is meant, a path of its own trains on them",
     ),
     "archive": Kind("files", "warning", "Packed files", "unpack it, or move it away"),
+    "unread_data": Kind("files", "warning", "Data files that are not read", "give it as path, or exclude it"),
     "broken_link": Kind("files", "error", "Links that lead nowhere", "mend or remove the link"),
     "link_loop": Kind("files", "note", "Links to folders above them", "nothing: what is there is read once"),
     "excluded": Kind("files", "note", "Excluded", "nothing: the config says so"),
