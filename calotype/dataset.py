@@ -13,6 +13,7 @@ import torch
 
 from calotype.errors import ConfigError
 from calotype.images import ImageReader, scan_sizes
+from calotype.images.budget import DECODING
 from calotype.ledger import LedgerEntry
 from calotype.manifest import Manifest
 from calotype.models import ModelSpec, PixelsTransform, TokenTransform, Truncation
@@ -133,7 +134,8 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
         return Sample(image=image, text=text, id=row.id, geometry=geometry)
 
     def _image(self, row: Row, key: SampleKey) -> tuple[torch.Tensor, Geometry]:
-        image, geometry = self._resampled(row, key)
+        with DECODING.held():  # until the whole image is not needed any more
+            image, geometry = self._resampled(row, key)
         image = self.image_program.finish(image, geometry, key, self._seed(key))
         size = (image.shape[1], image.shape[2])
         if size != geometry.target_size:  # a program of callables alone decides the size itself

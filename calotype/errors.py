@@ -88,7 +88,7 @@ class ImageError(CalotypeError, ValueError):
 
     kind = "unreadable"
     """`missing_file`, `unreadable`, `empty_file`, `not_an_image`, `unsupported`, `truncated`, `damaged`,
-    `too_many_pixels` or `fetch_failed`."""
+    `too_many_pixels`, `too_costly` or `fetch_failed`."""
 
     def __init__(self, ref: str, reason: str, *, kind: str | None = None) -> None:
         super().__init__(ref, reason)
@@ -108,7 +108,7 @@ class DecodeError(ImageError):
 
 
 class DecompressionBombError(ImageError):
-    """The header announces more pixels than `max_pixels`."""
+    """The header announces more pixels than `max_pixels`; or it would take more time or memory than pixels do."""
 
     kind = "too_many_pixels"
 

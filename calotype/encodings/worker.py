@@ -30,6 +30,7 @@ from calotype.encodings.keys import scaling_key, unreadable_key
 from calotype.encodings.store import EncodingStore
 from calotype.encodings.work import Text
 from calotype.errors import CalotypeError, ImageError
+from calotype.images.budget import DECODING
 from calotype.ledger import LedgerEntry
 from calotype.terminal import get_logger
 from calotype.transforms import ImageProgram
@@ -45,7 +46,7 @@ _TEXTS: Final = {"cuda": 32, "cpu": 8}
 _AHEAD: Final = 2
 """Batches decoded, or waiting to be written, beside the one that is encoded."""
 
-_LASTING: Final = frozenset(("truncated", "damaged", "unsupported", "not_an_image", "too_many_pixels"))
+_LASTING: Final = frozenset(("truncated", "damaged", "unsupported", "not_an_image", "too_many_pixels", "too_costly"))
 """Kinds of errors that will be met again for as long as the file's bytes are the same."""
 
 _T = TypeVar("_T")
@@ -353,9 +354,10 @@ def picture_pixels(dataset: TextToImageDataset, pictures: Sequence[Picture]) -> 
         decoded = None
         for one in pictures:
             # How far a `fast` decode scales depends on the outcome; an exact one serves them all.
-            if decoded is None or reader.decode == "fast":
-                decoded = reader.read(ref, data=data, need=_need(program, one.geometry))
-            resampled = program.resample(decoded.pixels, one.geometry)
+            with DECODING.held():
+                if decoded is None or reader.decode == "fast":
+                    decoded = reader.read(ref, data=data, need=_need(program, one.geometry))
+                resampled = program.resample(decoded.pixels, one.geometry)
             key = SampleKey(one.index, size=one.geometry.target_size if dataset.buckets is not None else None)
             images.append(program.finish(resampled, one.geometry, key, dataset.seed, variant=one.variant))
     except ImageError as error:

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
+from calotype.images.budget import DECODING
 from calotype.images.colour import to_srgb
 from calotype.images.depth import bits_of
 from calotype.images.formats import HEAD, NotAnImageError, open_pillow, sniff
-from calotype.images.jpeg import IncompleteJpegError, JpegHeader, OddJpegError, decode_jpeg, scale_for, scan_jpeg
+from calotype.images.jpeg import (
+    IncompleteJpegError,
+    JpegHeader,
+    OddJpegError,
+    count_scans,
+    decode_jpeg,
+    scale_for,
+    scan_jpeg,
+)
+from calotype.images.limits import bytes_to_decode, check_pixels, check_scans
 from calotype.images.orientation import upright, upright_size, xmp_orientation
 from calotype.images.quiet import quiet_pillow
 
-__all__ = ["MAX_PIXELS", "Decoded", "Need", "TooManyPixelsError", "check_pixels", "decode", "pillow_orientation"]
+__all__ = ["Decoded", "Need", "decode", "pillow_orientation"]
 
 Need = Callable[[tuple[int, int]], tuple[int, int]]
 """From a picture's upright (H, W) to the (H, W) that its whole will be resampled to."""
 
-MAX_PIXELS = 178_956_970
-"""Where Pillow itself draws the line by default: twice `PIL.Image.MAX_IMAGE_PIXELS`, which is what fits a quarter of a
-GiB at 3 bytes a pixel. About 13,377 pixels square."""
+_STRIP = 1 << 20
+"""Pixels that are converted at a time, so that an image is in memory once as it is stored and once as it comes out."""
 
 _WHITE_IS_ZERO = 0
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274
@@ -41,20 +50,6 @@ class Decoded:
     """(H, W), upright, before any scaled decode."""
     notes: tuple[str, ...] = ()
     """What was not plain about it: `animated: first of 12 frames`, `alpha on (255, 255, 255)`, `cmyk`, `16-bit`, …"""
-
-
-class TooManyPixelsError(Exception):
-    """The header announces more pixels than allowed."""
-
-
-def check_pixels(size: tuple[int, int], max_pixels: int) -> None:
-    """Refuses a header's (H, W) that comes to more than `max_pixels`."""
-    height, width = size
-    if height * width > max_pixels:
-        raise TooManyPixelsError(
-            f"its header announces {width} x {height} = {height * width:,} pixels, more than max_pixels = "
-            f"{max_pixels:,}; if you trust it, raise max_pixels"
-        )
 
 
 def decode(
@@ -75,6 +70,7 @@ def decode(
 
     Raises:
         TooManyPixelsError: More than `max_pixels`.
+        TooCostlyError: A JPEG of too many scans, or a side that is too long.
         MissingDependencyError: A HEIC without pillow-heif.
         Exception: Whatever the decoders raise on damaged bytes.
     """
@@ -86,52 +82,89 @@ def decode(
         except IncompleteJpegError:
             raise ValueError("truncated: the JPEG ends inside its header") from None
         check_pixels(header.size, max_pixels)
+        check_scans(count_scans(data, header), header.size)
         if header.plain:
             try:
                 return _decode_plain_jpeg(data, header, need)
             except OddJpegError as warning:
                 odd = (f"jpeg: {warning}",)
-    with quiet_pillow(), open_pillow(io.BytesIO(data), format, pixels=True) as image:
-        decoded = _decode_pillow(image, data, background=background, max_pixels=max_pixels)
-    return replace(decoded, notes=odd + decoded.notes) if odd else decoded
+    pixels, orientation, notes = _decode_pillow(data, format, background=background, max_pixels=max_pixels)
+    pixels = upright(pixels, orientation)
+    return Decoded(pixels=pixels, original_size=(pixels.shape[0], pixels.shape[1]), notes=odd + notes)
 
 
 def _decode_plain_jpeg(data: bytes, header: JpegHeader, need: Need | None) -> Decoded:
     size = upright_size(header.size, header.orientation)
     factor = scale_for(size, need(size)) if need else 1
-    pixels = decode_jpeg(data, header, factor=factor)
-    note = None
-    if header.icc:
-        image, note = to_srgb(Image.fromarray(pixels), header.icc)
-        if note or pixels.ndim == 2:
-            pixels = np.array(image)
-    elif pixels.ndim == 2:
-        pixels = np.repeat(pixels[..., None], 3, axis=2)
-    return Decoded(
-        pixels=upright(pixels, header.orientation),
-        original_size=size,
-        notes=(note,) if note else (),
-    )
+    peak = bytes_to_decode("JPEG", header.size, progressive=header.frame == 0xC2)
+    with DECODING.take(peak, kept=3 * size[0] * size[1] // factor**2):
+        pixels = decode_jpeg(data, header, factor=factor)
+        notes: tuple[str, ...] = ()
+        if header.icc or pixels.ndim == 2:
+            pixels, notes = _coloured(pixels, header.icc)
+        return Decoded(pixels=upright(pixels, header.orientation), original_size=size, notes=notes)
 
 
-def _decode_pillow(image: ImageFile, data: bytes, *, background: tuple[int, int, int], max_pixels: int) -> Decoded:
-    check_pixels((image.height, image.width), max_pixels)
+def _coloured(stored: npt.NDArray[np.uint8], icc: bytes | None) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
+    """uint8 (H, W) or (H, W, 3) → (H, W, 3) in sRGB, the latter where it is; and what is to be noted."""
+    pixels = stored if stored.ndim == 3 else np.empty((*stored.shape, 3), np.uint8)
+    if icc is None:
+        np.copyto(pixels, stored[..., None])
+        return pixels, ()
+    notes = set()
+    for rows in _strips(stored.shape[0], stored.shape[1]):
+        strip, note = to_srgb(Image.fromarray(stored[rows]), icc)
+        notes.add(note)
+        if note or stored.ndim == 2:
+            pixels[rows] = np.asarray(strip)
+    return pixels, tuple(note for note in notes if note)
+
+
+def _strips(height: int, width: int) -> Iterator[slice]:
+    """Rows of an image, some at a time."""
+    step = max(1, _STRIP // width)
+    return (slice(top, min(top + step, height)) for top in range(0, height, step))
+
+
+def _decode_pillow(
+    data: bytes, format: str, *, background: tuple[int, int, int], max_pixels: int
+) -> tuple[npt.NDArray[np.uint8], int, tuple[str, ...]]:
+    """uint8 (H, W, 3), not yet upright; its orientation; and notes. What Pillow held is let go."""
+    with quiet_pillow(), open_pillow(io.BytesIO(data), format, pixels=True) as image:
+        size = (image.height, image.width)
+        check_pixels(size, max_pixels)
+        peak = bytes_to_decode(format, size, progressive=format == "JPEG")
+        with DECODING.take(peak, kept=3 * size[0] * size[1]):
+            notes = []
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                several = f"pages: first of {frames}" if format == "TIFF" else f"animated: first of {frames} frames"
+                notes.append(several)
+                image.seek(0)
+            image.load()
+            orientation = pillow_orientation(image)
+            if bits_of(image, data) == 16:
+                notes.append("16-bit")
+            pixels = np.empty((image.height, image.width, 3), np.uint8)  # a TIFF is upright only now
+            for rows in _strips(image.height, image.width):
+                whole = rows.stop - rows.start == image.height
+                strip = image if whole else image.crop((0, rows.start, image.width, rows.stop))
+                strip, found = _to_rgb(strip, image, background)
+                pixels[rows] = np.asarray(strip)
+                notes += [note for note in found if note not in notes]
+    return pixels, orientation, tuple(notes)
+
+
+def _to_rgb(part: Image.Image, image: ImageFile, background: tuple[int, int, int]) -> tuple[Image.Image, list[str]]:
+    """Some rows of a loaded image → RGB in sRGB on the background, and what is to be noted. Each pixel by itself."""
     notes = []
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        notes.append(f"pages: first of {frames}" if image.format == "TIFF" else f"animated: first of {frames} frames")
-        image.seek(0)
-    image.load()
-    orientation = pillow_orientation(image)
-    plain: Image.Image = image
-    if bits_of(image, data) == 16:
-        notes.append("16-bit")
-    if image.mode.startswith("I;16"):
-        plain = _eight_bits(image)
-    elif image.mode in ("P", "PA", "La", "RGBa") or "transparency" in image.info:
-        plain = _expand(image)
-    elif image.mode in ("1", "RGBX", "YCbCr"):
-        plain = image.convert("RGB")
+    plain = part
+    if part.mode.startswith("I;16"):
+        plain = _eight_bits(part, image)
+    elif part.mode in ("P", "PA", "La", "RGBa") or "transparency" in image.info:
+        plain = _expand(part)
+    elif part.mode in ("1", "RGBX", "YCbCr"):
+        plain = part.convert("RGB")
     if plain.mode not in ("L", "LA", "RGB", "RGBA", "CMYK"):
         raise NotAnImageError(
             f"its pixels are of Pillow's mode {image.mode!r}, whose black and white points the file does not fix; "
@@ -156,8 +189,7 @@ def _decode_pillow(image: ImageFile, data: bytes, *, background: tuple[int, int,
         canvas.paste(plain, mask=alpha)
         plain = canvas
         notes.append(f"alpha on {background}")
-    pixels = upright(np.array(plain), orientation)
-    return Decoded(pixels=pixels, original_size=(pixels.shape[0], pixels.shape[1]), notes=tuple(notes))
+    return plain, notes
 
 
 def pillow_orientation(image: Image.Image) -> int:
@@ -173,9 +205,9 @@ def pillow_orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _eight_bits(image: ImageFile) -> Image.Image:
+def _eight_bits(part: Image.Image, image: ImageFile) -> Image.Image:
     """16-bit grey → L, or LA where one grey is transparent: 65535 becomes 255 (Pillow's own convert clips)."""
-    wide = np.asarray(image).astype(np.uint32)
+    wide = np.asarray(part).astype(np.uint32)
     most = 65535
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
@@ -189,7 +221,7 @@ def _eight_bits(image: ImageFile) -> Image.Image:
     return narrow
 
 
-def _expand(image: ImageFile) -> Image.Image:
+def _expand(image: Image.Image) -> Image.Image:
     """Palettes, one transparent colour, premultiplied alpha → RGB or RGBA."""
     if image.mode == "La":
         return image.convert("LA")

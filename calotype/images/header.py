@@ -9,10 +9,11 @@ from typing import BinaryIO, Final, NamedTuple
 import xxhash
 
 from calotype.images.colour import colour_space, profile_name
-from calotype.images.decode import TooManyPixelsError, check_pixels, pillow_orientation
+from calotype.images.decode import pillow_orientation
 from calotype.images.depth import bits_of
 from calotype.images.formats import HEAD, open_pillow, sniff
 from calotype.images.jpeg import IncompleteJpegError, JpegHeader, scan_jpeg
+from calotype.images.limits import TooCostlyError, TooManyPixelsError, check_pixels
 from calotype.images.orientation import upright_size
 from calotype.images.quiet import quiet_pillow
 from calotype.images.tail import TAIL, missing_end
@@ -68,6 +69,7 @@ def read_header(file: BinaryIO, length: int, *, max_pixels: int) -> Header:
 
     Raises:
         TooManyPixelsError: More than `max_pixels`.
+        TooCostlyError: A side that is too long.
         MissingDependencyError: A HEIC without pillow-heif.
         Exception: Whatever the parsers raise on damaged bytes.
     """
@@ -90,7 +92,7 @@ def look(file: BinaryIO, length: int, *, max_pixels: int) -> Look:
     file.seek(len(head))
     try:
         header, scan = _read(file, length, head, format, max_pixels)
-    except (TooManyPixelsError, ImportError):
+    except (TooCostlyError, TooManyPixelsError, ImportError):
         raise
     except Exception as error:
         reason = None if format == "JPEG" else missing_end(file, length, format, head=head, tail=tail)

@@ -10,10 +10,14 @@ import numpy.typing as npt
 
 from calotype.images.orientation import exif_orientation, xmp_orientation
 
-__all__ = ["IncompleteJpegError", "JpegHeader", "OddJpegError", "decode_jpeg", "scale_for", "scan_jpeg"]
+__all__ = ["IncompleteJpegError", "JpegHeader", "OddJpegError", "count_scans", "decode_jpeg", "scale_for", "scan_jpeg"]
 
 _SOF = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
-_BARE = frozenset((0x01, 0xD8, *range(0xD0, 0xD8)))  # TEM, SOI, RSTn: markers without a length
+# A marker with a length, or the end. Passed over: fill bytes, stray data between segments, which libjpeg skips too, and
+# TEM, SOI and RSTn, which have no length.
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
+_MOST_SEGMENTS = 4096
+"""Before the pixels: 256 MB of metadata at the length that segments have as a rule."""
 _EXIF = b"Exif\x00\x00"
 _XMP = b"http://ns.adobe.com/xap/1.0/\x00"
 _ICC = b"ICC_PROFILE\x00"
@@ -74,17 +78,11 @@ def scan_jpeg(data: bytes) -> JpegHeader:
     icc: dict[int, bytes] = {}
     position = 2
     end = len(data)
-    while True:
-        position = data.find(b"\xff", position)
-        if position < 0 or position + 1 >= end:
+    for _ in range(_MOST_SEGMENTS):
+        found = _MARKER.search(data, position)
+        if found is None:
             raise IncompleteJpegError
-        marker = data[position + 1]
-        if marker in (0x00, 0xFF):  # fill bytes, or stray data between segments, which libjpeg skips too
-            position += 1
-            continue
-        position += 2
-        if marker in _BARE:
-            continue
+        marker, position = found[1][0], found.end()
         if marker == 0xD9:
             raise ValueError("the JPEG ends before any pixels")
         if position + 2 > end:
@@ -110,6 +108,8 @@ def scan_jpeg(data: bytes) -> JpegHeader:
         elif marker == 0xE2 and data.startswith(_ICC, body) and length >= 16:
             icc[data[body + 12]] = data[body + 14 : position + length]
         position += length
+    else:
+        raise ValueError(f"the JPEG has more than {_MOST_SEGMENTS:,} segments before its pixels")
     if not frame or not height or not width:
         raise ValueError("the JPEG has no frame header with a size")
     orientation = exif_orientation(exif) if exif else None
@@ -124,6 +124,18 @@ def scan_jpeg(data: bytes) -> JpegHeader:
         icc=b"".join(icc[part] for part in sorted(icc)) or None,
         scan=position,
     )
+
+
+def count_scans(data: bytes, header: JpegHeader) -> int:
+    """How often the pixels are gone over: once, or as often as a progressive file has scans; at least that."""
+    few = data.count(b"\xff\xda", header.scan - 2)  # also those in a second image or a video behind this one
+    if few <= 16:
+        return few
+    scans, position = 0, header.scan - 2
+    while (found := _MARKER.search(data, position)) and found[1] != b"\xd9":
+        scans += found[1] == b"\xda"
+        position = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2]))
+    return scans
 
 
 def scale_for(size: tuple[int, int], need: tuple[int, int], *, margin: float = 1.5) -> int:

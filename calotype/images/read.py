@@ -10,10 +10,11 @@ from typing import Literal
 from PIL import Image
 
 from calotype.errors import CalotypeError, ConfigError, DecodeError, DecompressionBombError, ImageError
-from calotype.images.decode import MAX_PIXELS, Decoded, Need, TooManyPixelsError, decode
+from calotype.images.decode import Decoded, Need, decode
 from calotype.images.fetch import Fetcher
 from calotype.images.formats import NotAnImageError
 from calotype.images.header import Header, Look, look, read_header
+from calotype.images.limits import MAX_PIXELS, TooCostlyError, TooManyPixelsError, check_bytes
 from calotype.images.sources import open_source, read_source
 from calotype.types import ImageRef
 
@@ -29,8 +30,9 @@ class ImageReader:
             twice as fast for large photos. After resampling the pixels are 42 to 53 dB away from the exact ones; where
             a side is no multiple of 8 the picture is also stretched by up to half a scaled pixel.
         background: The sRGB colour that transparent pixels are composited on, 0 to 255 each.
-        max_pixels: Pictures whose header announces more are refused before they are decoded. The default is Pillow's:
-            178,956,970, twice what fits a quarter of a GiB at 3 bytes a pixel.
+        max_pixels: Images whose header announces more are refused before they are decoded. The default is Pillow's:
+            178,956,970, twice what fits a quarter of a GiB at 3 bytes a pixel. Files on disk may have 8 bytes for each
+            of so many pixels, and 64 MiB.
         fetcher: Fetches URLs; None makes one with the default limits.
 
     Raises:
@@ -76,7 +78,7 @@ class ImageReader:
         """
         with _as_image_errors(ref):
             return decode(
-                read_source(ref, self.fetcher) if data is None else data,
+                self._source(ref) if data is None else data,
                 background=self.background,
                 max_pixels=self.max_pixels,
                 need=need if self.decode == "fast" else None,
@@ -85,14 +87,14 @@ class ImageReader:
     def read_bytes(self, ref: ImageRef) -> bytes:
         """The encoded file, byte for byte. Raises as `read` does."""
         with _as_image_errors(ref):
-            return read_source(ref, self.fetcher)
+            return self._source(ref)
 
     def header(self, ref: ImageRef) -> Header:
         """What the header says; decodes no pixels, and of a local file reads no more than it must.
 
         A URL's file is fetched whole (and kept, where downloads are). Raises as `read` does.
         """
-        with _as_image_errors(ref), open_source(ref, self.fetcher) as (file, length):
+        with _as_image_errors(ref), open_source(ref, self.fetcher, self._check_bytes) as (file, length):
             return read_header(file, length, max_pixels=self.max_pixels)
 
     def examine(self, ref: ImageRef, *, data: bytes | None = None) -> Look | ImageError:
@@ -109,7 +111,7 @@ class ImageReader:
             with _as_image_errors(ref):
                 if data is not None:
                     return look(io.BytesIO(data), len(data), max_pixels=self.max_pixels)
-                with open_source(ref, self.fetcher) as (file, length):
+                with open_source(ref, self.fetcher, self._check_bytes) as (file, length):
                     return look(file, length, max_pixels=self.max_pixels)
         except ImageError as error:
             return error
@@ -117,6 +119,12 @@ class ImageReader:
     def size(self, ref: ImageRef) -> tuple[int, int]:
         """(H, W) upright, from the header. Raises as `read` does."""
         return self.header(ref).size
+
+    def _source(self, ref: ImageRef) -> bytes:
+        return read_source(ref, self.fetcher, self._check_bytes)
+
+    def _check_bytes(self, length: int) -> None:
+        check_bytes(length, self.max_pixels)
 
     @property
     def options(self) -> tuple[Hashable, ...]:
@@ -136,6 +144,8 @@ def _as_image_errors(ref: ImageRef) -> Iterator[None]:
         raise
     except (TooManyPixelsError, Image.DecompressionBombError) as error:
         raise DecompressionBombError(ref.name, str(error)) from error
+    except TooCostlyError as error:
+        raise DecompressionBombError(ref.name, str(error), kind="too_costly") from error
     except MemoryError as error:
         raise DecodeError(ref.name, "there is not enough memory to decode it", kind="unreadable") from error
     except NotAnImageError as error:

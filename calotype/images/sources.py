@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -27,8 +27,13 @@ _FSSPEC: Final = {"ftp": "ftp", "ftps": "ftp", "s3": "s3", "gs": "gs", "gcs": "g
 of them, and a data file is not trusted that far."""
 
 
-def read_source(ref: ImageRef, fetcher: Fetcher) -> bytes:
-    """All the bytes of a picture as they are stored.
+def read_source(ref: ImageRef, fetcher: Fetcher, check: Callable[[int], None]) -> bytes:
+    """All the bytes of an image as they are stored.
+
+    Args:
+        ref: Where they are.
+        fetcher: Fetches a URL, within limits of its own.
+        check: Called with the number of bytes before a local file is read; raises where they are too many.
 
     Raises:
         ImageError: The file, range or key is not there; a FetchError when it is a URL that did not give it.
@@ -38,9 +43,10 @@ def read_source(ref: ImageRef, fetcher: Fetcher) -> bytes:
     if path is None:
         return _read_url(ref, fetcher)
     if ref.key is not None:
-        return _read_lmdb(ref, path, ref.key)
+        return _read_lmdb(ref, path, ref.key, check)
     with _open_file(ref, path) as descriptor:
         start, length = _extent(ref, path, descriptor)
+        check(length)
         data = _pread(descriptor, length, start)
     if len(data) < length:
         raise ImageError(
@@ -50,15 +56,16 @@ def read_source(ref: ImageRef, fetcher: Fetcher) -> bytes:
 
 
 @contextmanager
-def open_source(ref: ImageRef, fetcher: Fetcher) -> Iterator[tuple[BinaryIO, int]]:
-    """A seekable file of the picture's bytes, and their number; reads no more of a local file than is asked for."""
+def open_source(ref: ImageRef, fetcher: Fetcher, check: Callable[[int], None]) -> Iterator[tuple[BinaryIO, int]]:
+    """A seekable file of the image's bytes, and their number; reads no more of a local file than is asked for."""
     path = _local_path(ref)
     if path is None or ref.key is not None:
-        data = read_source(ref, fetcher)
+        data = read_source(ref, fetcher, check)
         yield io.BytesIO(data), len(data)
         return
     with _open_file(ref, path) as descriptor:
         start, length = _extent(ref, path, descriptor)
+        check(length)
         yield io.BufferedReader(_Range(descriptor, start, length)), length
 
 
@@ -151,7 +158,7 @@ _environments: dict[str, tuple[int, Any]] = {}
 _environments_lock = ForkSafeLock()
 
 
-def _read_lmdb(ref: ImageRef, path: str, key: bytes) -> bytes:
+def _read_lmdb(ref: ImageRef, path: str, key: bytes, check: Callable[[int], None]) -> bytes:
     try:
         import lmdb
     except ImportError:
@@ -167,13 +174,17 @@ def _read_lmdb(ref: ImageRef, path: str, key: bytes) -> bytes:
                     path, subdir=Path(path).is_dir(), readonly=True, lock=False, create=False, readahead=False
                 )
                 _environments[path] = os.getpid(), environment
-        with environment.begin() as transaction:
+        with environment.begin(buffers=True) as transaction:
             value = transaction.get(key)
+            if value is not None:
+                check(len(value))
+                value = bytes(value)
     except lmdb.Error as error:
         raise ImageError(ref.name, f"the LMDB environment {path} can't be read: {error}") from error
     if value is None:
         raise ImageError(ref.name, f"the LMDB environment {path} has no key {key!r}", kind="missing_file")
-    return bytes(value)
+    found: bytes = value
+    return found
 
 
 def _read_url(ref: ImageRef, fetcher: Fetcher) -> bytes:

@@ -34,6 +34,12 @@ KINDS: dict[str, Kind] = {
     "too_many_pixels": Kind(
         "files", "error", "Over the limit of pixels", "make it smaller; only if you trust it, raise max_pixels"
     ),
+    "too_costly": Kind(
+        "files",
+        "error",
+        "Made to take far too long or too much memory",
+        "save it again as a usual PNG or JPEG, in pieces if a side is very long; or remove it",
+    ),
     "fetch_failed": Kind("files", "error", "URLs that gave no picture", "mend the URL, or remove the row"),
     "bad_data": Kind("files", "error", "Data that can't be read", "mend it; nothing else could be looked at"),
     "bad_row": Kind("files", "error", "Rows that can't be used", "mend the row in the data file"),
