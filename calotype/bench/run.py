@@ -204,7 +204,12 @@ def _scratch(config: Mapping[str, Any]) -> Iterator[Path]:
     """A folder for what is written, on the disk where the encodings would be; sweeps those of killed benches."""
     store = (config.get("encodings") or {}).get("store")
     parent = Path(store).expanduser().parent if store else cache_folder("bench")
-    parent.mkdir(parents=True, exist_ok=True)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"bench: {parent} can't be made ({error.strerror}); set encodings.store to a place on a disk with room"
+        ) from None
     for lock in parent.glob(f"{_SCRATCH}*/{_LOCK}"):
         with suppress(ConfigError), sole_run(lock, lock.parent) as held:  # refused while its bench lives
             if held:

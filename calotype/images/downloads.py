@@ -126,7 +126,7 @@ class Downloads:
     def _read(self, name: str) -> bytes | None:
         try:
             data = self._path(name).read_bytes()
-        except FileNotFoundError:
+        except OSError:
             return None
         try:
             with self._index() as index:

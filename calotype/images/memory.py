@@ -50,6 +50,10 @@ def _file_key(ref: ImageRef, states: dict[str, FileState | None]) -> Key | None:
     return path, part, *state
 
 
+_said: set[tuple[str, str]] = set()
+"""What this process has said that it does not cache, and where."""
+
+
 class Memory:
     """A table from keys to values. Shared by every process and thread; without it everything still works.
 
@@ -160,7 +164,10 @@ class Memory:
         try:
             yield
         except (OSError, sqlite3.Error, UnicodeEncodeError) as error:
-            _log.warning("%s are not remembered: %s", self._what, error)
+            place = str(cache_folder(self._room))
+            if (self._what, place) not in _said:  # once, and not for each scan
+                _said.add((self._what, place))
+                _log.warning("%s are not cached in %s: %s", self._what, place, error)
             if self._database is not None:
                 self._database.close()
                 self._database = None

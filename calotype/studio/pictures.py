@@ -103,7 +103,8 @@ class Pictures:
         for _, size, path in sorted(files):
             if total <= _MOST_BYTES:
                 break
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
             total -= size
 
     def _make(self, ref: ImageRef, side: int, *, quality: int) -> bytes:

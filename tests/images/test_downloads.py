@@ -314,3 +314,12 @@ def test_killed_writers_leave_no_half_file_and_no_wrong_count(tmp_path):
             downloads.get(f"u{n}", body)
         check(downloads)
         assert len(downloads) == 15
+
+
+def test_a_folder_in_a_file_s_place_costs_the_copy(tmp_path):
+    source, downloads = Source(), Downloads(tmp_path, max_images=2)
+    downloads.get("a", source)
+    (kept,) = files(tmp_path)
+    kept.unlink()
+    (kept / "inside").mkdir(parents=True)
+    assert [downloads.get("a", source) for _ in range(2)] == [body("a")] * 2

@@ -135,7 +135,16 @@ def test_several_processes_share_the_memory(refs, tmp_path):
     for process in running:
         _, complaints = process.communicate(timeout=60)
         assert process.returncode == 0, complaints
-        assert b"not remembered" not in complaints
+        assert b"not cached" not in complaints
     reader = Counting()
     scan_sizes(refs, reader)
     assert reader.asked == 0
+
+
+def test_a_cache_that_cannot_be_written_is_said_once(refs, tmp_path, monkeypatch, caplog):
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    monkeypatch.setenv("CALOTYPE_CACHE", str(tmp_path / "taken"))
+    for _ in range(2):
+        assert scan_sizes(refs, ImageReader())[0].tolist() == EXPECTED
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"image sizes are not cached in {tmp_path}/taken/sizes: ")

@@ -425,7 +425,7 @@ def test_several_processes_share_the_memory(folder):
     for process in running:
         out, complaints = process.communicate(timeout=60)
         assert process.returncode == 0, complaints
-        assert b"not remembered" not in complaints
+        assert b"not cached" not in complaints
         said.append(json.loads(out))
     reader = Counting()
     assert said == [[one.phash for one in scan(refs, reader, deep=True)]] * 2
