@@ -99,6 +99,20 @@ def test_a_person_s_captions_are_kept_and_it_says_so(folder, caption):
     assert (folder / "coffee.txt").read_text().startswith("This image shows")
 
 
+def test_captions_are_seen_whatever_their_files_are_called_and_what_is_not_read_is_named(folder, caption, caplog):
+    (folder / "coffee.TXT").write_text("a cup")
+    (folder / "rocket.jpg.json").write_text('{"caption": "a rocket"}')
+    (folder / "chelsea.tags").write_text("cat")
+    with serving(numbered) as server:
+        status, said, _ = caption(folder, "--url", server.url, "--preset", "short")
+        assert status == 0 and said.startswith("Captioned 1 of 3 images in ")
+        assert "chelsea.tags: files of the suffix .tags beside images are not read; caption_suffix=.tags" in caplog.text
+        caption(folder, "--url", server.url, "--preset", "short", "--mode", "replace", "--force")
+    assert (folder / "coffee.TXT").read_text().startswith("This image shows") and not (folder / "coffee.txt").exists()
+    assert (folder / "rocket.jpg.json").read_text() == '{"caption": "a rocket"}'
+    assert (folder / "rocket.txt").read_text().startswith("This image shows")
+
+
 def test_wrong_use(folder, caption, tmp_path):
     with serving() as server:
         url = server.url
