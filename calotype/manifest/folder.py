@@ -84,7 +84,8 @@ def _only_present(part: Part, present: set[str], elsewhere: set[str], lead: str,
     names = part.paths().to_pylist()
     rows = part.table["_row"].to_numpy()
     keep = np.ones(len(names), dtype=bool)
-    on_disk, listed = NamesOnDisk(present), set(names)
+    on_disk = NamesOnDisk(present)
+    listed: set[str] = set()
     renamed: dict[int, str] = {}
     for place, name in enumerate(names):
         if name in present or name.startswith(("/", "../")) or "://" in name:
@@ -93,7 +94,7 @@ def _only_present(part: Part, present: set[str], elsewhere: set[str], lead: str,
             keep[place] = False
         elif os.path.isfile(reading.root / name):  # noqa: PTH113 - False for a name that is too long, too
             continue
-        elif (found := on_disk.find(name)) is not None and found not in listed:
+        elif (found := on_disk.find(name)) is not None and found not in (listed := listed or set(names)):
             renamed[place] = found
         else:
             alike = on_disk.alike(name)
