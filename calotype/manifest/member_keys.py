@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from calotype.errors import ConfigError
+from calotype.manifest.companions import find_companions
 
 __all__ = ["MEMBER_KEYS", "Matched", "MemberKey", "ending", "match_members", "parse_member_key"]
 
@@ -17,7 +18,7 @@ MemberKey = Literal["auto", "first_dot", "last_dot"]
 MEMBER_KEYS: Final = ("auto", "first_dot", "last_dot")
 _SUFFIXES: Final = ".jpg .jpeg .jpe .jfif .webp .avif .heic .heif .png .tiff .tif .bmp .gif".split()  # noqa: SIM905
 """Of two images of one key, the sample is the one that comes first here: masks and maps are stored without loss."""
-_COMPANION: Final = re.compile(r"(.+)[-_](?:masklabel|condlabel|mask|depth|canny|seg|pose|normal)", re.IGNORECASE)
+_LAST_WORD: Final = re.compile(r"[-_ ][A-Za-z_]+\.\w+$")
 
 
 @dataclass(slots=True)
@@ -28,6 +29,10 @@ class Matched:
     """Image → the texts of its sample, in the order in which they came."""
     companions: list[str] = field(default_factory=list)
     """Images that belong to a sample and are none."""
+    others: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Further images that are no samples → kind in the ledger, reason."""
+    doubts: list[str] = field(default_factory=list)
+    """Sentences on images that are read as samples though their names are those of companions."""
     unused: list[str] = field(default_factory=list)
     """Texts of a sample that has other captions, or parts of its name."""
     orphans: list[str] = field(default_factory=list)
@@ -79,14 +84,14 @@ def match_members(images: Sequence[str], texts: Sequence[str], rule: MemberKey) 
             found.texts[group.images[0]] = tuple(group.texts)
         else:
             _match_group(key, group, rule, found)
-    _leave_out_companions(found, groups)
+    _leave_out_companions(found)
     return found
 
 
 def ending(name: str) -> str:
     """What names of one kind share: `.mask.png`, `-masklabel.png`."""
-    match = _COMPANION.fullmatch(_last_dot(name)[0])
-    return name[len(match[1]) :] if match else _first_dot(name)[1]
+    match = _LAST_WORD.search(name)
+    return match[0] if match else _first_dot(name)[1]
 
 
 def _match_group(key: str, group: _Group, rule: MemberKey, found: Matched) -> None:
@@ -122,13 +127,17 @@ def _own(image: str, texts: Sequence[str]) -> Iterator[str]:
     return (text for text in texts if _last_dot(text)[0] in names)
 
 
-def _leave_out_companions(found: Matched, groups: dict[str, _Group]) -> None:
-    """`a-masklabel.png` beside `a.jpg`, without a text of its own."""
-    for name in [name for name, texts in found.texts.items() if not texts]:
-        match = _COMPANION.fullmatch(_last_dot(name)[0])
-        if match and any(sample in found.texts for sample in groups.get(match[1], _Group()).images):
-            del found.texts[name]
+def _leave_out_companions(found: Matched) -> None:
+    """`a-masklabel.png` beside `a.jpg`, and what else is no sample in a folder."""
+    captions = [text for texts in found.texts.values() for text in texts]
+    named = find_companions(list(found.texts), captions, [])
+    found.doubts = named.doubts
+    for name, (kind, reason) in named.images.items():
+        del found.texts[name]
+        if kind == "companion":
             found.companions.append(name)
+        else:
+            found.others[name] = kind, reason
 
 
 def _rank(name: str) -> int:

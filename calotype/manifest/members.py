@@ -211,6 +211,10 @@ def _samples(file: Path, found: _Members, reading: Reading) -> list[tuple[_Image
             "makes a sample of each image",
         )
     _leave_out_companions(found, matched.companions)
+    for name, (kind, reason) in matched.others.items():
+        found.leave_out(kind, reason, [found.images[name].name])
+    for doubt in matched.doubts:
+        reading.note(doubt)
     found.leave_out(UNUSED, "not used: the sample has another caption, or parts of its key in its name", matched.unused)
     for name in matched.orphans:
         reading.ledger.add("no_picture", f"{reading.label(file)}!{name}", "a caption with no image beside it")

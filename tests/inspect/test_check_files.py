@@ -389,3 +389,17 @@ def test_images_in_none_of_the_splits_are_named(folder):
                 (folder / f"{number:02d}.{suffix}").rename(folder / split / f"{number:02d}.{suffix}")
     found, _ = findings(folder)
     assert named(found) == {("no_split", "warning", "03.jpg"), ("other_splits", "note", "")}
+
+
+def test_members_of_a_shard_that_are_not_used_are_named(folder):
+    shard = folder.parent / "s.tar"
+    with tarfile.open(shard, "w") as tar:
+        for name in ("00.jpg", "00.txt", "01.jpg", "01.txt"):
+            tar.add(folder / name, name)
+        tar.add(folder / "02.jpg", "00.left.jpg")
+        tar.add(folder / "02.txt", "01.cls")
+    found, _ = findings(shard)
+    assert named(found) == {
+        ("companion", "warning", "s.tar!00.left.jpg"),
+        ("unused_member", "warning", "s.tar!01.cls"),
+    }

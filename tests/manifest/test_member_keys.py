@@ -73,6 +73,12 @@ def named(manifest):
             },
             id="texts and other kinds",
         ),
+        pytest.param(
+            "a.jpg a.txt masks/a.png reg/1.jpg reg/1.txt",
+            {"a.jpg": "a.txt"},
+            {"masks/a.png": "companion", "reg/1.jpg": "regularisation"},
+            id="folders in it",
+        ),
         pytest.param("i_mask.jpg i_mask.txt", {"i_mask.jpg": "i_mask.txt"}, {}, id="none"),
     ],
 )  # fmt: skip
@@ -106,7 +112,7 @@ def test_the_key_can_be_set(shard, put):
     assert named(first) == {"a.x.jpg": "companion", "a.x.txt": "unused_captions"}
     frames = shard("v.01.jpg", "v.02.jpg", "v.01.mask.jpg", name="t.tar")
     last = load_manifest(frames, member_key="last_dot", missing_captions="empty")
-    assert set(samples(last)) == {"v.01.jpg", "v.02.jpg", "v.01.mask.jpg"}
+    assert set(samples(last)) == {"v.01.jpg", "v.02.jpg"} and named(last) == {"v.01.mask.jpg": "companion"}
     with pytest.raises(ConfigError, match=r"member_key: found 'dot'; expected 'auto', 'first_dot', 'last_dot'"):
         load_manifest(file, member_key="dot")
     with pytest.raises(ConfigError, match=r"member_key: .* holds no tar or LMDB that it could have an effect on"):
