@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from calotype.errors import ConfigError
 
@@ -14,6 +14,8 @@ __all__ = ["DELIMITERS", "Dialect", "Record", "parse_delimiter", "sniff", "with_
 
 DELIMITERS: Final = (",", "\t", ";", "|")
 _SAMPLE: Final = 100  # records
+_OPENING: Final = ('"', " ")
+"""What a quoted field begins with."""
 
 
 def parse_delimiter(given: str | None) -> str | None:
@@ -27,8 +29,7 @@ def parse_delimiter(given: str | None) -> str | None:
     raise ConfigError(f"delimiter: found {given!r}; expected one character such as ',', ';' or '|', or 'tab'")
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A line, or several where a quoted field spans them."""
 
     line: int
@@ -76,7 +77,7 @@ class Dialect:
             return stop
         quoted, place = _quoted(self.delimiter, self.backslash), 1
         while True:
-            match = quoted.match(text, at)
+            match = quoted.match(text, at) if text.startswith(_OPENING, at) else None
             if match:
                 at = match.end()
                 if not text.startswith(self.delimiter, at):
@@ -104,7 +105,7 @@ class Dialect:
         fields: list[str] = []
         at = 0
         while at <= len(record):
-            match = quoted.match(record, at)
+            match = quoted.match(record, at) if record.startswith(_OPENING, at) else None
             if match:
                 stop = match.end()
             elif len(fields) + 1 == limit:
@@ -121,6 +122,10 @@ class Dialect:
     def value(self, field: str) -> str:
         """What a written field means."""
         if '"' in field:
+            if field[0] == field[-1] == '"' and self.delimiter != "\t" and not self.backslash:
+                inner = field[1:-1]
+                if '"' not in inner:
+                    return inner
             match = _quoted(self.delimiter, self.backslash).fullmatch(field)
             if match:
                 inner = match[1]

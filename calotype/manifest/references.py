@@ -32,8 +32,8 @@ _SUFFIXES = "|".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
 # `some/folder/a.jpg` and nothing else; all others are looked at more closely.
 _PLAIN = rf"^(?:[^./\\%:<\"'`{_BLANK}][^/\\%:]*/)*[^./\\%:<\"'`{_BLANK}][^/\\%:]*\.(?i:{_SUFFIXES})$"
 _REMOTE = rf"^[A-Za-z][A-Za-z0-9+.-]*://(?s:.*)[^\"'>`{_BLANK}]$"
-# An absolute path that can be cut into a folder and a name at its last slash.
-_ABSOLUTE = rf"^/[^/\\%](?s:[^\\%]*)/[^/\\%{_BLANK}]*[^./\\%{_BLANK}]$"
+# Of the others, those that are not a folder, a slash and a name.
+_AWKWARD = rf"""^[<"'`\x{{201c}}{_BLANK}]|[\\:]|[>"'`\x{{201d}}{_BLANK}]$|/\.{{0,2}}$|^//|^/[^/]*$|^\.{{0,2}}$"""
 _HOST = re.compile(r"//[\w-]+(\.[\w-]+)+(:\d+)?/")
 _SCHEME = re.compile(r"(https?):/+(?=[^/])", re.IGNORECASE)
 
@@ -129,30 +129,36 @@ def normal_references(texts: Any, base: Path, root: Path) -> References:
         return References(texts, none, none, none)
     empty, remote = none.copy(), none.copy()
     rows = np.flatnonzero(~plain)
-    chosen = _whole(texts.filter(pa.array(~plain)))
+    chosen = _whole(texts if len(rows) == len(plain) else texts.filter(pa.array(~plain)))
     url = np.asarray(pc.match_substring_regex(chosen, _REMOTE))
     url &= ~np.asarray(pc.match_substring_regex(chosen, r"^(?i:file):"))
-    easy = np.asarray(pc.match_substring_regex(chosen, _ABSOLUTE))
-    easy &= ~np.asarray(pc.match_substring_regex(chosen, r"/\.{0,2}/|^//"))
-    hard = ~(url | easy)
+    if url.all():
+        remote[rows] = True
+        return References(texts, empty, remote, ~plain)
+    hard = ~url & np.asarray(pc.match_substring_regex(chosen, _AWKWARD))
+    easy = ~(url | hard)
     if easy.any():
-        chosen = pc.replace_with_mask(chosen, pa.array(easy), _by_folder(chosen.filter(pa.array(easy)), base, root))
+        fixed = _by_folder(chosen if easy.all() else chosen.filter(pa.array(easy)), base, root)
+        chosen = fixed if easy.all() else pc.replace_with_mask(chosen, pa.array(easy), fixed)
     if hard.any():
         folder_of = lru_cache(4096)(partial(_normal_folder, base=base, root=root))
         ours = chosen.filter(pa.array(hard)).to_pylist()
         blank = np.array([not text.strip(_BLANKS) for text in ours])
-        fixed = ["" if not text.strip(_BLANKS) else normal_reference(text, base, root, folder_of) for text in ours]
-        chosen = pc.replace_with_mask(chosen, pa.array(hard), pa.array(fixed, pa.large_string()))
+        normal = ["" if not text.strip(_BLANKS) else normal_reference(text, base, root, folder_of) for text in ours]
+        chosen = pc.replace_with_mask(chosen, pa.array(hard), pa.array(normal, pa.large_string()))
         empty[rows[hard]] = blank
-        url[hard] = [is_remote(text) for text in fixed]
+        url[hard] = [is_remote(text) for text in normal]
     remote[rows] = url
-    return References(pc.replace_with_mask(_whole(texts), pa.array(~plain), chosen), empty, remote, ~plain & ~empty)
+    if len(rows) < len(plain):
+        chosen = pc.replace_with_mask(_whole(texts), pa.array(~plain), chosen)
+    return References(chosen, empty, remote, ~plain & ~empty)
 
 
 def _by_folder(chosen: pa.Array, base: Path, root: Path) -> pa.Array:
-    """Absolute references, folder by folder, since images share folders."""
+    """Paths, folder by folder, since images share folders."""
     names = pc.replace_substring_regex(chosen, r"^(?s:.*)/", "")
-    folders = pc.dictionary_encode(pc.replace_substring_regex(chosen, r"/[^/]*$", ""))
+    # A name alone lies in the folder "".
+    folders = pc.dictionary_encode(pc.replace_substring_regex(chosen, r"(^|/)[^/]*$", ""))
     normal = [_join(_normal_folder(folder, base, root), "") for folder in folders.dictionary.to_pylist()]
     leads = pa.array(normal, pa.large_string()).take(folders.indices)
     return pc.binary_join_element_wise(leads, names, pa.scalar("", pa.large_string()))
