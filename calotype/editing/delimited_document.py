@@ -69,7 +69,7 @@ class DelimitedDocument(Document):
             if not record.text.strip():
                 yield _Record([record.text], record.end, is_row=False)
                 continue
-            fields = self._dialect.raw_fields(record.text, self._limit)
+            fields = list(record.fields)
             if len(fields) == 1 and not self._headed:
                 fields.append("")
             fits = len(fields) == len(self._names)

@@ -241,7 +241,7 @@ def _read_patiently(file: Path, reading: Reading) -> Part:
     numbers: list[int] = []
     values: list[list[str]] = []
     for record in _rows(heading, text, limit):
-        fields = dialect.fields(record.text, limit)
+        fields = dialect.values(record.fields)
         if len(fields) == 1 and not heading.there and not reading.need_captions:
             fields.append("")
         problem = _problem(record, fields, heading)

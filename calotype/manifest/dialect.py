@@ -38,6 +38,8 @@ class Record(NamedTuple):
     """Without its line end."""
     end: str
     """Its line end; empty for a last line without one."""
+    fields: list[str]
+    """As they are written between the delimiters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,66 +60,82 @@ class Dialect:
     """What ends a line: a line feed, with a carriage return before it or not, or a lone carriage return."""
 
     def records(self, text: str, limit: int | None) -> Iterator[Record]:
-        """The records of a text, blank ones too. Joined again with their line ends they are the text."""
+        """The records of a text, blank ones too. Joined again with their line ends they are the text.
+
+        With a `limit` the last field takes the rest of the record, delimiters included, unless it starts with a quoted
+        field: a record of quoted fields may not hold more of them than there are columns.
+        """
         at, line = 0, 1
         while at < len(text):
-            stop = self.record_end(text, at, limit)
+            stop = self._line_end(text, at)
+            fields = None
+            if self.delimiter != "\t" and text.find('"', at, stop) >= 0:
+                fields, stop = self._scan(text, at, limit)
             record = text[at:stop]
             after = stop + len(self.line_end)
-            if self.line_end == "\n":
-                record = record.removesuffix("\r")
-            yield Record(line, record, text[at + len(record) : after])
+            if self.line_end == "\n" and record.endswith("\r"):
+                record = record[:-1]
+                if fields is not None:
+                    fields[-1] = fields[-1].removesuffix("\r")
+            if fields is None:
+                fields = self._unquoted(record, limit)
+            yield Record(line, record, text[at + len(record) : after], fields)
             line += record.count(self.line_end) + 1
             at = after
 
     def record_end(self, text: str, at: int, limit: int | None) -> int:
         """Where the record that starts at `at` ends: the first line end outside a quoted field."""
-        stop = self._line_end(text, at)
-        if self.delimiter == "\t" or text.find('"', at, stop) < 0:
-            return stop
-        quoted, place = _quoted(self.delimiter, self.backslash), 1
-        while True:
-            match = quoted.match(text, at) if text.startswith(_OPENING, at) else None
-            if match:
-                at = match.end()
-                if not text.startswith(self.delimiter, at):
-                    return self._line_end(text, at)
-            else:
-                stop = self._line_end(text, at)
-                at = -1 if place == limit else text.find(self.delimiter, at, stop)
-                if at < 0:
-                    return stop
-            at, place = at + 1, place + 1
+        return self._line_end(text, at) if self.delimiter == "\t" else self._scan(text, at, limit)[1]
+
+    def raw_fields(self, record: str, limit: int | None) -> list[str]:
+        """The fields of a record as they are written."""
+        if self.delimiter == "\t" or '"' not in record:
+            return self._unquoted(record, limit)
+        return self._scan(record, 0, limit)[0]
 
     def _line_end(self, text: str, at: int) -> int:
         stop = text.find(self.line_end, at)
         return len(text) if stop < 0 else stop
 
-    def raw_fields(self, record: str, limit: int | None) -> list[str]:
-        """The fields of a record as they are written.
-
-        With a `limit` the last field takes the rest of the record, delimiters included, unless it starts with a quoted
-        field: a record of quoted fields may not hold more of them than there are columns.
-        """
+    def _unquoted(self, record: str, limit: int | None) -> list[str]:
+        """The fields of a record in which quotes are text first of all."""
         if '"' not in record:
             return record.split(self.delimiter, -1 if limit is None else limit - 1)
         quoted = _quoted(self.delimiter, self.backslash)
         fields: list[str] = []
         at = 0
         while at <= len(record):
-            match = quoted.match(record, at) if record.startswith(_OPENING, at) else None
-            if match:
-                stop = match.end()
-            elif len(fields) + 1 == limit:
+            match = quoted.match(record, at)
+            stop = match.end() if match else record.find(self.delimiter, at)
+            if len(fields) + 1 == limit or stop < 0:
                 stop = len(record)
-            else:
-                stop = record.find(self.delimiter, at)
-                stop = len(record) if stop < 0 else stop
-            if match and self.delimiter == "\t" and len(fields) + 1 == limit:
-                stop = len(record)  # quotes between tabs are text first of all
             fields.append(record[at:stop])
             at = stop + 1
         return fields
+
+    def _scan(self, text: str, at: int, limit: int | None) -> tuple[list[str], int]:
+        """The fields, as they are written, of the record that starts at `at`, and where it ends."""
+        quoted, delimiter = _quoted(self.delimiter, self.backslash), self.delimiter
+        fields: list[str] = []
+        while True:
+            match = quoted.match(text, at) if text.startswith(_OPENING, at) else None
+            if match:
+                end = match.end()
+                fields.append(text[at:end])
+                if text.startswith(delimiter, end):
+                    at = end + 1
+                    continue
+                stop = self._line_end(text, end)
+                rest = text[end:stop].removesuffix("\r")
+                return ([*fields, rest] if rest else fields), stop
+            stop = self._line_end(text, at)
+            end = -1 if len(fields) + 1 == limit else text.find(delimiter, at, stop)
+            if end < 0:
+                rest = text[at:stop]
+                fields.append(rest)
+                return fields, stop
+            fields.append(text[at:end])
+            at = end + 1
 
     def value(self, field: str) -> str:
         """What a written field means."""
@@ -135,9 +153,15 @@ class Dialect:
                     return inner.replace('""', '"')
         return field.lstrip(" ") if self.initial_space else field
 
+    def values(self, fields: Sequence[str]) -> list[str]:
+        """What written fields mean."""
+        if not self.initial_space and not any('"' in field for field in fields):
+            return list(fields)
+        return [self.value(field) for field in fields]
+
     def fields(self, record: str, limit: int | None) -> list[str]:
         """The values of a record's fields."""
-        return [self.value(field) for field in self.raw_fields(record, limit)]
+        return self.values(self.raw_fields(record, limit))
 
 
 _ESCAPED = re.compile(r'\\["\\]|""')
@@ -210,7 +234,7 @@ def _faults(dialect: Dialect, text: str, columns: int, limit: int | None) -> int
     faults = 0
     for record in dialect.records(text, limit):
         if '"' in record.text:
-            fields = dialect.raw_fields(record.text, limit)
+            fields = record.fields
             faults += len(fields) != columns
             faults += sum(field.lstrip(" ").startswith('"') and not quoted.fullmatch(field) for field in fields)
     return faults

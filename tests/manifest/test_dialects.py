@@ -110,6 +110,12 @@ def test_quotes_written_with_a_backslash(put, written, caption, header):
     assert captions(load_manifest(file)) == {"x.jpg": (caption,), "y.jpg": ("plain, or; not",)}
 
 
+def test_a_last_line_that_ends_in_a_carriage_return(put):
+    for end in ("\r\n", "\r", ""):
+        text = f'image,text\r\na.jpg,a "b" c\r\nb.jpg,a 5" tv{end}'
+        assert captions(load_manifest(put("data.csv", text))) == {"a.jpg": ('a "b" c',), "b.jpg": ('a 5" tv',)}
+
+
 def test_lone_carriage_returns_end_lines(put):
     file = put("data.csv", 'image,text\ra.jpg,"x, y"\r\rb.jpg,z\r')
     assert captions(load_manifest(file)) == {"a.jpg": ("x, y",), "b.jpg": ("z",)}
