@@ -74,6 +74,12 @@ def test_a_trigger_hides_no_captions_that_were_not_recognised(tmp_path, photos):
         (tmp_path / name).write_bytes((photos / name).read_bytes())
     trigger = {"caption_transform": {"trigger": "sks"}}
     assert load(tmp_path, **trigger).caption(SampleKey(0)).text == "sks", "nothing is there that was not read"
+    (tmp_path / "README.txt").write_text("about these photos")
+    assert load(tmp_path, **trigger).manifest.ledger.counts() == {"no_picture": 1}, "it is no caption"
+    (tmp_path / "README.txt").rename(tmp_path / "captions.txt")
+    with pytest.raises(MissingCaptionError, match=r"captions\.txt: a caption file with no image beside it"):
+        load(tmp_path, **trigger)
+    (tmp_path / "captions.txt").unlink()
     (tmp_path / "00.tags").write_text("1girl")
     with pytest.raises(MissingCaptionError, match=r"none of the 2 images .* 00\.tags: .*caption_suffix=\.tags"):
         load(tmp_path, **trigger)

@@ -19,10 +19,10 @@ from calotype.manifest.reading import Part, Reading
 from calotype.small_files import require_regular
 
 __all__ = [
-    "MAY_BE_CAPTIONS",
     "UNUSED",
     "add_unused",
     "has_captions",
+    "may_be_captions",
     "note_other_columns",
     "note_unused_files",
     "require_captions",
@@ -31,8 +31,8 @@ __all__ = [
 
 UNUSED: Final = "unused_captions"
 """Kind in the ledger."""
-MAY_BE_CAPTIONS: Final = (UNUSED, "no_picture")
-"""Kinds of what may hold captions."""
+_OF_OTHER_THINGS: Final = re.compile(r"(?i)(?:readme|licen[cs]e|copying|requirements|changelog|install)\b")
+"""Texts that lie in many folders, and are about something else than an image."""
 
 _NOT_CAPTIONS: Final = frozenset(
     ".xmp .aae .thm .xml .html .htm .svg .log .lock .url .webloc .ini .cfg .py .sh .bat .md5 .sha1 .sha256 .tmp .part "  # noqa: SIM905
@@ -116,11 +116,16 @@ def _is_text(file: Path) -> bool:
     return bool(text.strip()) and "\0" not in text
 
 
+def may_be_captions(kind: str, where: str) -> bool:
+    """Whether a ledger entry is about something that may hold captions and was not used."""
+    return kind == UNUSED or (kind == "no_picture" and not _OF_OTHER_THINGS.match(posixpath.basename(where)))
+
+
 def unused_captions(found: Manifest | Reading) -> list[str]:
     """One sentence for each reason for which something that may hold captions was not used."""
     by_reason: dict[str, list[str]] = {}
     for entry in found.ledger:
-        if entry.kind in MAY_BE_CAPTIONS:
+        if may_be_captions(entry.kind, entry.id):
             by_reason.setdefault(entry.reason, []).append(entry.id.removeprefix(f"{found.root}/"))
     return [f"{_few(where)}: {reason}" for reason, where in by_reason.items()]
 

@@ -27,7 +27,7 @@ from calotype.manifest.named_splits import SPLIT_TAKEN
 from calotype.manifest.reading import IMAGE_SUFFIXES
 from calotype.manifest.sidecars import is_json
 from calotype.manifest.sources import absolute
-from calotype.manifest.unused import MAY_BE_CAPTIONS, UNUSED, has_captions
+from calotype.manifest.unused import UNUSED, has_captions, may_be_captions
 from calotype.small_files import read_small_file
 from calotype.types import ImageRef
 
@@ -99,17 +99,17 @@ def file_findings(
         if entry.kind in _LEDGER:
             alike[entry.kind, entry.reason].append(_relative(entry.id, manifest.root))
     for (kind, reason), (first, *others) in alike.items():
-        level: Level | None = "error" if stops and kind in MAY_BE_CAPTIONS else None
         if kind == UNUSED:
+            level: Level | None = "error" if stops else None
             found.append(finding(_LEDGER[kind], first, reason, level=level, others=tuple(others)))
-        else:
-            found += [
-                finding(_LEDGER[kind], where, reason, level=level, advice=_advice(kind, where, caption_suffix))
-                for where in (first, *others)
-            ]
-    for note in manifest.describe()["notes"]:
-        if note.startswith(SPLIT_TAKEN) or READ_ALL_THE_SAME in note:
-            found.append(finding("other_splits" if note.startswith(SPLIT_TAKEN) else "doubtful", "", note))
+            continue
+        for where in (first, *others):
+            level = "error" if stops and may_be_captions(kind, where) else None
+            advice = _advice(kind, where, caption_suffix)
+            found.append(finding(_LEDGER[kind], where, reason, level=level, advice=advice))
+    notes = manifest.describe()["notes"]
+    found += [finding("other_splits", "", note) for note in notes if note.startswith(SPLIT_TAKEN)]
+    found += [finding("doubtful", "", note) for note in notes if READ_ALL_THE_SAME in note]
     already = {entry.id for entry in manifest.ledger}
     for folder in map(absolute, folders):
         for stray in strays(folder, parse_caption_suffix(caption_suffix), exclude, already):
