@@ -70,7 +70,7 @@ def train_config(
             until_done.enter_context(sole_run(output / ".run.lock", output))
             found = to_resume(output / "checkpoints", options, resume=resume)
             if found is None:
-                (output / LEDGER_FILE).write_bytes(b"")  # another run's would not be true of this one
+                RunLedger.begin(output / LEDGER_FILE)
             return found
 
         found = decided_once(accelerator, begin)

@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from calotype.errors import CalotypeError
-
 __all__ = ["decided_once"]
 
 _T = TypeVar("_T")
@@ -19,13 +17,13 @@ def decided_once(accelerator: Accelerator, decide: Callable[[], _T]) -> _T:
     """Calls a function on the main process, and gives what it returns to every rank.
 
     Raises:
-        CalotypeError: What it raised, on every rank: none of them waits for one that has ended.
+        Exception: What it raised, on every rank: none of them waits for one that has ended.
     """
     box: list[Any] = [None, None]
     if accelerator.is_main_process:
         try:
             box[0] = decide()
-        except CalotypeError as error:
+        except Exception as error:
             box[1] = error
     broadcast_object_list(box)
     if box[1] is not None:

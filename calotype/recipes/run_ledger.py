@@ -10,6 +10,7 @@ from typing import Final
 
 from accelerate.utils import gather_object
 
+from calotype.errors import ConfigError
 from calotype.ledger import Ledger, LedgerEntry
 from calotype.terminal import get_logger
 
@@ -33,6 +34,18 @@ class RunLedger(Ledger):
                 super().append(LedgerEntry(**json.loads(line)))
         self.path = path
         self._known = set(self)
+
+    @staticmethod
+    def begin(path: Path) -> None:
+        """Empties the file: what another run noted is not true of one that begins.
+
+        Raises:
+            ConfigError: It can't be written.
+        """
+        try:
+            path.write_bytes(b"")
+        except OSError as error:
+            raise ConfigError(f"{path}: can't be written: {error.strerror}; name another output_dir") from error
 
     def append(self, entry: LedgerEntry) -> None:
         if entry in self._known:

@@ -50,8 +50,9 @@ def sole_run(lock: Path, folder: Path) -> Iterator[bool]:
     try:
         if held:
             known = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, json.dumps(known).encode() + b"\n", 0)
+            with suppress(OSError):  # a full disk: the lock holds without that
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, json.dumps(known).encode() + b"\n", 0)
         yield held
     finally:
         if fd in _held:
@@ -70,9 +71,10 @@ def _lock(lock: Path, folder: Path) -> tuple[int, bool]:
             raise ConfigError(f"{folder}: can't be written: {error.strerror}; name another folder") from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(fd).st_nlink:
-                return fd, True
-            os.close(fd)  # its holder has ended and deleted it
+            with suppress(FileNotFoundError):
+                if lock.stat().st_ino == os.fstat(fd).st_ino:
+                    return fd, True
+            os.close(fd)  # its holder has just ended and deleted it
         except BlockingIOError:
             holder = _holder(fd)
             os.close(fd)
