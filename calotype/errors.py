@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 __all__ = [
     "CalotypeError",
@@ -99,6 +99,11 @@ class ImageError(CalotypeError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.ref}: {self.reason}"
+
+    def without_traceback(self) -> Self:
+        """The same error as a value to keep: frames and causes hold some 14 kB, and there may be 200,000 of them."""
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+        return self
 
 
 class DecodeError(ImageError):

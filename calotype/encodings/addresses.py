@@ -151,7 +151,7 @@ class Addresses:
         """
         content = self.contents[key.index]
         if content is None:
-            raise self.unreadable[key.index]
+            raise self.unreadable[key.index].with_traceback(None)  # else it grows each time it is raised
         program, seed = self.dataset.image_program, self._seed(key)
         variant = None
         if program.endless:

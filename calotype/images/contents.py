@@ -100,7 +100,7 @@ def _read(reader: ImageReader, ref: ImageRef) -> Content | ImageError:
         data = reader.read_bytes(ref)
         look = reader.examine(ref, data=data)
     except ImageError as error:
-        return error
+        return error.without_traceback()
     if isinstance(look, ImageError):
         return look
     return Content(xxhash.xxh3_128_digest(data), *look.header.size)

@@ -1,7 +1,9 @@
-"""Pillow's warnings kept off the user's terminal, from any number of threads at once."""
+"""Pillow's warnings and log lines kept off the user's terminal, from any number of threads at once."""
 
 from __future__ import annotations
 
+import logging
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +17,30 @@ _lock = ForkSafeLock()
 _inside = 0
 _filter: Any = None
 
+_PLUGINS = ("Avif", "Bmp", "Gif", "Jpeg", "Png", "Tiff", "WebP")
+_LOGGERS = ("PIL.Image", "PIL.ImageFile", *(f"PIL.{name}ImagePlugin" for name in _PLUGINS))
+"""A filter of a logger does not hold for those below it."""
+
+
+class _Mine(threading.local):
+    depth = 0
+
+
+_mine = _Mine()
+
+
+def _not_ours(record: logging.LogRecord) -> bool:
+    """False for what Pillow logs while this very thread is inside; what a user does with Pillow is the user's."""
+    return not _mine.depth
+
+
+for _name in _LOGGERS:
+    logging.getLogger(_name).addFilter(_not_ours)  # noqa: TID251 - Pillow's, and nothing is logged here
+
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Ignores the warnings that Pillow's own modules raise, while any thread is inside.
+    """Ignores the warnings that Pillow's own modules raise, while any thread is inside, and what they log in this one.
 
     `warnings.catch_warnings` swaps the process-wide list of filters, so two threads in it at once can leave the wrong
     list behind. This puts one filter in front of the list when the first thread comes in and takes that very one out
@@ -30,9 +52,11 @@ def quiet_pillow() -> Iterator[None]:
         if _filter is None or _filter not in warnings.filters:
             warnings.filterwarnings("ignore", module=r"PIL\.")
             _filter = warnings.filters[0]
+    _mine.depth += 1
     try:
         yield
     finally:
+        _mine.depth -= 1
         with _lock:
             _inside -= 1
             if not _inside:

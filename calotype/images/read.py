@@ -114,7 +114,7 @@ class ImageReader:
                 with open_source(ref, self.fetcher, self._check_bytes) as (file, length):
                     return look(file, length, max_pixels=self.max_pixels)
         except ImageError as error:
-            return error
+            return error.without_traceback()
 
     def size(self, ref: ImageRef) -> tuple[int, int]:
         """(H, W) upright, from the header. Raises as `read` does."""

@@ -85,4 +85,4 @@ def _size(reader: ImageReader, ref: ImageRef) -> tuple[int, int] | ImageError:
     try:
         return reader.size(ref)
     except ImageError as error:
-        return error
+        return error.without_traceback()

@@ -20,14 +20,14 @@ _CHECKED_CALLS = 8
 
 
 class Step:
-    """Calls `function` with a uint8 (3, H, W) tensor or, if it can't take one, with a Pillow image.
+    """Calls `function` with a uint8 (3, H, W) tensor or, where it can't take that one, with a Pillow image.
 
+    Which, is found out anew in each call: so what comes of an image never depends on another one or on the order.
     Its torch draws follow from the seed. Its first calls are made twice, to notice one that draws from elsewhere.
     """
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.function = function
-        self._takes_pillow = False
         self._unchecked = _CHECKED_CALLS
 
     def __repr__(self) -> str:
@@ -49,11 +49,11 @@ class Step:
         return result
 
     def _run(self, image: torch.Tensor, seed: int) -> torch.Tensor:
-        if self._takes_pillow:
-            return self._checked(self._call(_pillow(image), seed), image)
         try:
             result = self._call(image.clone(), seed)
-        except Exception:
+        except Exception as error:
+            if _of_the_machine(error):
+                raise  # it says nothing of what the step takes, and a Pillow image would give other pixels
             # What a callable takes can't be told from outside; if it is neither, this error is the true one.
             try:
                 result = self._call(_pillow(image), seed)
@@ -61,7 +61,6 @@ class Step:
                 result = None
             if result is None:
                 raise
-            self._takes_pillow = True
         return self._checked(result, image)
 
     def _call(self, image: torch.Tensor | Image.Image, seed: int) -> Any:
@@ -91,6 +90,12 @@ def as_steps(custom: Any) -> tuple[Step, ...]:
         if not callable(function):
             raise ConfigError(f"custom: found {function!r}; expected a callable on pictures or a _component_ mapping")
     return tuple(function if isinstance(function, Step) else Step(function) for function in functions)
+
+
+def _of_the_machine(error: Exception) -> bool:
+    """Whether memory or a disk failed; Pillow's own OSErrors, of what it can't take, have no number."""
+    no_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return no_memory or (isinstance(error, OSError) and error.errno is not None)
 
 
 def _pillow(image: torch.Tensor) -> Image.Image:

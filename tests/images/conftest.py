@@ -107,21 +107,29 @@ def grey_profile(gamma: float) -> bytes:
     return _icc(b"GRAY", b"XYZ ", tags, 2)
 
 
-def colourless_cmyk_profile() -> bytes:
-    """A CMYK profile (lut8, two grid points a side) of inks that are all shades of grey: L* falls with the ink."""
-    table = bytearray()
-    for corner in range(16):  # the first channel (cyan) changes slowest
-        ink = sum(corner >> bit & 1 for bit in range(4))
-        table += bytes((255 - min(255, 85 * ink), 128, 128))
-    lut = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + _s15([1, 0, 0, 0, 1, 0, 0, 0, 1])
-    ramp = bytes(range(256))
-    lut += ramp * 4 + bytes(table) + ramp * 3
+def colourless_cmyk_profile(*, colorimetric: bool = False) -> bytes:
+    """A CMYK profile (lut8, two grid points a side) of inks that are all shades of grey: L* falls with the ink.
+
+    With `colorimetric` it has a second table, for the intents that are not perceptual: there, all inks are black.
+    """
+
+    def lut(lightness: Callable[[int], int]) -> bytes:
+        table = bytearray()
+        for corner in range(16):  # the first channel (cyan) changes slowest
+            ink = sum(corner >> bit & 1 for bit in range(4))
+            table += bytes((lightness(ink), 128, 128))
+        head = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + _s15([1, 0, 0, 0, 1, 0, 0, 0, 1])
+        ramp = bytes(range(256))
+        return head + ramp * 4 + bytes(table) + ramp * 3
+
     tags = {
         b"desc": _text_v2("Grey inks"),
         b"cprt": b"text\0\0\0\0none\0",
         b"wtpt": b"XYZ \0\0\0\0" + _s15(_D50),
-        b"A2B0": lut,
+        b"A2B0": lut(lambda ink: 255 - min(255, 85 * ink)),
     }
+    if colorimetric:
+        tags |= {b"A2B1": lut(lambda ink: 0), b"A2B2": lut(lambda ink: 0)}
     return _icc(b"CMYK", b"Lab ", tags, 2, kind=b"prtr")
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from calotype.errors import DecodeError, DecompressionBombError, ImageError
 from calotype.images import Decoded, Header, ImageReader
@@ -235,3 +235,14 @@ def test_damage_of_any_kind_gives_pixels_or_an_image_error(photo, encode, ref, i
                 if isinstance(result, Decoded):
                     assert result.pixels.shape[2:] == (3,)
     assert outcomes == {"error", "result"}
+
+
+def test_what_pillow_logs_reaches_nobody_but_those_who_use_pillow_themselves(ref, tiff, caplog):
+    data = tiff(np.zeros((4, 4, 9), np.uint8), photometric=2)  # "More samples per pixel than can be decoded"
+    with pytest.raises(ImageError):
+        ImageReader().read(ref(data))
+    assert ImageReader().examine(ref(data)).kind
+    assert not caplog.records
+    with pytest.raises(UnidentifiedImageError), Image.open(io.BytesIO(data)):
+        pass
+    assert [record.name for record in caplog.records] == ["PIL.TiffImagePlugin"]

@@ -562,3 +562,13 @@ def test_the_package_needs_no_torch():
 
     code = "import sys, calotype.images; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+def test_a_profile_with_several_tables_is_used_by_its_perceptual_one(photo, encode, ref, icc):
+    inks = photo.resize((40, 30)).convert("CMYK")
+    one, several = (
+        READER.read(ref(encode(inks, "JPEG", quality=95, icc_profile=icc.colourless_cmyk(colorimetric=tables))))
+        for tables in (False, True)
+    )
+    assert one.notes == several.notes == ("cmyk", "icc: Grey inks to sRGB")
+    assert np.array_equal(one.pixels, several.pixels) and np.ptp(several.pixels) > 30

@@ -459,3 +459,34 @@ def test_no_thread_is_left_behind(server):
     with pytest.raises(FetchError):
         local(timeout=0.3).fetch(f"{server.url}/slowbody")
     assert threading.active_count() <= before + 1  # the server's own for this connection
+
+
+def test_of_public_and_private_addresses_only_the_public_ones_are_connected_to(server, monkeypatch):
+    """A name may have both; the private ones are passed over, wherever they stand."""
+    port = int(server.url.rsplit(":", 1)[1])
+    public = ["93.184.215.14", "2606:4700:4700::1111"]
+    private = ["127.0.0.1", "10.0.0.1", "::1", "169.254.169.254", "::ffff:127.0.0.1"]
+
+    def found(*addresses):
+        family = {True: socket.AF_INET6, False: socket.AF_INET}
+        return [(family[":" in each], socket.SOCK_STREAM, 6, "", (each, port)) for each in addresses]
+
+    for order in (public + private, private + public, [private[0], public[0], *private[1:], public[1]]):
+        monkeypatch.setattr(connect_module.socket, "getaddrinfo", lambda *_, order=order, **__: found(*order))
+        assert [
+            where[0] for _, where in connect_module.public_addresses("both.test", port, allow_private=False)
+        ] == public
+        assert len(connect_module.public_addresses("both.test", port, allow_private=True)) == len(order)
+    tried = []
+
+    class Socket(socket.socket):
+        def settimeout(self, value): ...
+
+        def connect(self, where):
+            tried.append(where[0])
+            raise ConnectionRefusedError("nobody there")
+
+    monkeypatch.setattr(connect_module, "_Socket", Socket)
+    with pytest.raises(FetchError):
+        Fetcher(retries=0, timeout=5).get(f"http://both.test:{port}/picture")
+    assert tried == public and not server.requests

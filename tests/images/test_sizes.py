@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from calotype.errors import DecompressionBombError, ImageError
-from calotype.images import ImageReader, scan_sizes
+from calotype.images import ImageReader, scan_contents, scan_sizes
 from calotype.types import ImageRef
 
 
@@ -148,3 +148,15 @@ def test_a_cache_that_cannot_be_written_is_said_once(refs, tmp_path, monkeypatch
         assert scan_sizes(refs, ImageReader())[0].tolist() == EXPECTED
     (record,) = caplog.records
     assert record.getMessage().startswith(f"image sizes are not cached in {tmp_path}/taken/sizes: ")
+
+
+def test_remembered_errors_hold_no_frames(tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff" + bytes(9))
+    ref = ImageRef(name="bad.jpg", path=str(tmp_path / "bad.jpg"))
+    reader = ImageReader()
+    _, [(_, of_sizes)] = scan_sizes([ref], reader)
+    [of_contents] = scan_contents([ref], reader)
+    for error in (of_sizes, of_contents, reader.examine(ref)):
+        assert isinstance(error, ImageError)
+        assert str(error).startswith("bad.jpg: ")
+        assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)

@@ -156,6 +156,38 @@ def test_a_step_may_work_on_pillow_images(function):
         assert np.array_equal(result.permute(1, 2, 0).numpy(), expected)
 
 
+def test_what_a_step_takes_is_found_out_anew_for_each_image():
+    """One image that it can't take as a tensor changes nothing for the others, whichever comes first."""
+    bright = torch.full_like(PICTURE, 255)
+
+    def step(picture):
+        if isinstance(picture, Image.Image):
+            return ImageOps.invert(picture)
+        if picture.min() == 255:
+            raise ValueError("as a tensor, it is too bright for me")
+        return picture // 2
+
+    def run(*pictures):
+        image = ImageProgram(custom=step)
+        geometry = image.draw(tuple(PICTURE.shape[1:]), SampleKey(0), 0)
+        return [image.finish(picture, geometry, SampleKey(0), 0) for picture in pictures]
+
+    for pictures in ([PICTURE, bright, PICTURE], [bright, PICTURE, bright]):
+        for picture, result in zip(pictures, run(*pictures), strict=True):
+            assert torch.equal(result, 255 - picture if picture is bright else picture // 2)
+
+
+@pytest.mark.parametrize("error", [MemoryError("full"), torch.OutOfMemoryError("full"), OSError(28, "full")])
+def test_a_failure_of_the_machine_is_not_taken_for_a_step_s_taste(error):
+    def step(picture):
+        if isinstance(picture, torch.Tensor):
+            raise error
+        return picture
+
+    with pytest.raises(type(error), match="full"):
+        results(step)
+
+
 def test_a_step_that_writes_into_its_input_does_not_change_what_is_kept():
     image = ImageProgram(custom=lambda picture: picture.zero_())
     geometry = image.draw(tuple(PICTURE.shape[1:]), SampleKey(0), 0)
