@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONTROLS",
+    "about",
     "console",
     "emit",
     "encode_all",
@@ -59,6 +60,11 @@ def visible(value: object, limit: int | None = None) -> str:
     """
     text = _CONTROL.sub(lambda found: _escape(found[0]), str(value))
     return text if limit is None else _shortened(text, limit)
+
+
+def about(name: str, reason: str) -> str:
+    """Return `name: reason`, the name once: many a reason begins with it."""
+    return reason if reason.startswith(f"{name}: ") else f"{name}: {reason}"
 
 
 def say(*lines: object, error: bool = False) -> None:

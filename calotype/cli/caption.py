@@ -12,7 +12,7 @@ import typer
 
 from calotype.cli.common import Json, Overrides, Source, read_config
 from calotype.cli.encode import Engine
-from calotype.terminal import emit, say
+from calotype.terminal import about, emit, say
 
 if TYPE_CHECKING:
     from calotype.captioning.report import CaptionReport
@@ -184,7 +184,7 @@ def _show(report: CaptionReport, lints: tuple[Finding, ...], *, dry: bool) -> No
         say(f"As it was before: {report.backup}")
     for failure in report.failures[:_SHOWN]:
         again = " (in an earlier run; --retry-failed asks again)" if failure.again else ""
-        say(f"Failed: {failure.id}: {failure.reason}{again}")
+        say(f"Failed: {about(failure.id, failure.reason)}{again}")
     if len(report.failures) > _SHOWN:
         say(f"Failed: {len(report.failures) - _SHOWN:,} more; --json names them all")
     for _, group in groupby(lints, key=lambda lint: lint.kind):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calotype.cli.common import Json, Source, read_config
-from calotype.terminal import emit, say
+from calotype.terminal import about, emit, say
 
 if TYPE_CHECKING:
     from calotype.convert import ConvertPlan, ConvertReport, VerifyReport
@@ -207,7 +207,7 @@ def _show(report: ConvertReport) -> None:
         if number == _SHOWN:
             say(f"Left out: {len(report.failed) - _SHOWN:,} more; --json names them all")
             break
-        say(f"Left out: {name}: {reason}")
+        say(f"Left out: {about(name, reason)}")
 
 
 def _show_differences(report: VerifyReport) -> None:

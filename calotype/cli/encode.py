@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calotype.cli.common import Json, Overrides, Source, read_config
-from calotype.terminal import emit, say
+from calotype.terminal import about, emit, say
 
 if TYPE_CHECKING:
     from calotype.encodings.report import EncodeReport
@@ -128,6 +128,6 @@ def _show(report: EncodeReport, store: str) -> None:
     )
     for title, entries in (("Failed", report.failures), ("Noted", report.notes)):
         for entry in entries[:_SHOWN]:
-            say(f"{title}: {entry.id}: {entry.reason}")
+            say(f"{title}: {about(entry.id, entry.reason)}")
         if len(entries) > _SHOWN:
             say(f"{title}: {len(entries) - _SHOWN:,} more; --json names them all")

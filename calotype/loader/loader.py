@@ -25,7 +25,7 @@ from calotype.loader.produce import OnError
 from calotype.loader.source import ProcessSource, Source, ThreadSource
 from calotype.pixel_cache import PixelCache
 from calotype.progress import track
-from calotype.terminal import get_logger, visible
+from calotype.terminal import about, get_logger
 from calotype.types import Batch, SampleKey
 
 __all__ = ["Loader"]
@@ -333,7 +333,7 @@ class Loader:
             self._told.add((note.kind, note.id))
             self._heard[note.kind] += 1
             if self._heard[note.kind] <= _TELL:
-                logger.warning("%s: %s: %s", note.kind, visible(note.id, 120), visible(note.reason, 400))
+                logger.warning("%s: %s", note.kind, about(note.id, note.reason))
             elif self._heard[note.kind] == _TELL + 1:
                 logger.warning("%s: further ones are noted in the loader's ledger only", note.kind)
 
