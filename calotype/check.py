@@ -8,16 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from calotype import __version__
 from calotype.components import COMPONENT, check_options
 from calotype.errors import ConfigError, ManifestError, MissingPathError, MissingTokenizerError
 from calotype.inputs import input_files, input_folders, picture_folders, source_name
 from calotype.inspect.check.kinds import KINDS
-from calotype.inspect.check.report import VERSION, Report, finding
+from calotype.inspect.check.report import Report, finding
 from calotype.ledger import Ledger
-from calotype.manifest.exclude import parse_exclude
-from calotype.manifest.named_splits import SPLIT_TAKEN
-from calotype.remembered import files_state, folders_state, recall, remember, report_key
+from calotype.remembered import code_state, files_state, folders_state, recall, remember, report_key
 from calotype.terminal import get_logger
 
 if TYPE_CHECKING:
@@ -55,10 +52,12 @@ def check_config(
         ConfigError: The config is wrong, or its dataset is another `_component_` than ours.
         MissingPathError: There is no such path.
     """
-    key = report_key(config, version=(__version__, VERSION), deep=deep, world_size=world_size)
+    key = report_key(config, code=code_state(), deep=deep, world_size=world_size)
     if not fresh and (known := _recalled(key)) is not None:
         return known
-    from calotype.inspect.check.check import check  # torch and all that: not needed for a report that is remembered
+    # Torch and all that: not needed for a report that is remembered.
+    from calotype.inspect.check.check import check
+    from calotype.manifest.exclude import parse_exclude
 
     options = _loader_options(config) | ({} if world_size is None else {"world_size": world_size})
     folders = input_folders(config)
@@ -176,6 +175,7 @@ def _dataset(config: Mapping[str, Any]) -> tuple[TextToImageDataset, bool]:
 def _other_side(config: Mapping[str, Any], read: Manifest) -> Manifest | None:
     """The pictures of the validation set, where there is one: a share held out, or a split of its own."""
     from calotype.config import build_dataset
+    from calotype.manifest.named_splits import SPLIT_TAKEN
 
     options = dict(config["dataset"])
     split = options.get("split")

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from calotype import __version__
 from calotype.encodings.report import EncodeReport
 from calotype.inputs import input_files, input_folders
 from calotype.progress import Track, silent
-from calotype.remembered import files_state, folders_state, recall, remember, report_key
+from calotype.remembered import code_state, files_state, folders_state, recall, remember, report_key
 
 if TYPE_CHECKING:
     from calotype.encodings.job import EncodeJob
@@ -49,7 +48,7 @@ def encode_config(
         StoreError: The store can't be written, or its disk is too small.
     """
     start = time.perf_counter()
-    key = report_key(config, version=__version__, torch=metadata.version("torch"))  # which may resample otherwise
+    key = report_key(config, code=code_state(), torch=metadata.version("torch"))  # which may resample otherwise
     if (known := _recalled(key)) is not None:
         return known.again(time.perf_counter() - start)
     import torch  # and all that: not needed where nothing has changed

@@ -20,7 +20,7 @@ import xxhash
 from calotype.file_state import file_state, state_of
 from calotype.home import cache_folder
 
-__all__ = ["files_state", "folders_state", "outside", "recall", "remember", "report_key"]
+__all__ = ["code_state", "files_state", "folders_state", "outside", "recall", "remember", "report_key"]
 
 _MOST: Final = 50
 """Reports kept in a room, the newest ones."""
@@ -32,6 +32,11 @@ def report_key(config: Any, **options: Any) -> str:
     """The name of a report: a hash of everything it depends on that is no file."""
     plain = json.dumps([config, options, str(Path.cwd())], sort_keys=True, default=repr)
     return xxhash.xxh3_128_hexdigest(plain.encode("utf-8", "surrogatepass"))
+
+
+def code_state() -> str:
+    """A hash of the state of this package's own code: another one may find what this one could not."""
+    return files_state(sorted(map(str, Path(__file__).parent.rglob("*.py"))))
 
 
 def folders_state(folders: Sequence[str]) -> str:

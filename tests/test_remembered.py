@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from calotype.remembered import files_state, folders_state, outside, recall, remember, report_key
+from calotype.remembered import code_state, files_state, folders_state, outside, recall, remember, report_key
 
 EXAMPLE = {"images": 10, "findings": [{"kind": "truncated", "where": "a.jpg"}], "made": None}
 
@@ -139,6 +139,18 @@ def test_the_key_follows_config_and_options():
         report_key(config, deep=None, world_size=2),
     ]
     assert len({report_key(config, deep=None), *others}) == 4
+
+
+def test_other_code_is_another_key(monkeypatch, tmp_path):
+    was = code_state()
+    assert code_state() == was
+    code = tmp_path / "calotype"
+    code.mkdir()
+    (code / "check.py").write_text("one")
+    monkeypatch.setattr("calotype.remembered.__file__", str(code / "remembered.py"))
+    other = code_state()
+    (code / "check.py").write_text("other")
+    assert len({was, other, code_state()}) == 3
 
 
 def test_outside():

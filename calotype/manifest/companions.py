@@ -125,6 +125,8 @@ class _Search:
         for folder in self._folders(_SAMPLES):
             if evidence := self._of_a_run(posixpath.dirname(folder)):
                 self._judge(self._below(folder), f"{folder}/ lies beside {evidence}: samples of a training run")
+            elif evidence := self._of_a_run(folder):
+                self._judge(self._below(folder), f"{folder}/ holds {evidence}: samples of a training run")
 
     def caches(self) -> None:
         """Images in folders that are caches by their names and by the other files in them."""

@@ -122,6 +122,7 @@ def _karpathy(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm |
     splits = [str(image.get("split", "")) for image in images]
     wanted = {"train", "restval"} if reading.split in (None, "train") else {reading.split}
     if wanted & set(splits):
+        reading.used.add("split")
         counts = {split: splits.count(split) for split in dict.fromkeys(splits)}
         others = ", ".join(f"{count:,} of {split!r}" for split, count in counts.items() if split not in wanted)
         if others:
@@ -191,6 +192,7 @@ def _wrapped(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | 
         chosen = with_captions or [name for name in lists if _has(lists[name], reading, captions=False)]
     if len(chosen) > 1 and all(name.lower() in _SPLITS for name in chosen):
         wanted = reading.split or "train"
+        reading.used.add("split")
         chosen = [name for name in chosen if name.lower() == wanted]
     if len(chosen) != 1:
         raise ManifestError(

@@ -18,9 +18,11 @@ from calotype.manifest.dialect import parse_delimiter
 from calotype.manifest.exclude import parse_exclude
 from calotype.manifest.manifest import Manifest
 from calotype.manifest.member_keys import MemberKey, parse_member_key
+from calotype.manifest.named_splits import ALL
 from calotype.manifest.reading import Reading
 from calotype.manifest.sources import PathLike, Sources, absolute, find_sources, read_sources
 from calotype.manifest.split import held_out
+from calotype.manifest.split_column import of_split_column
 from calotype.manifest.unused import unused_captions
 
 __all__ = ["load_manifest"]
@@ -147,6 +149,11 @@ def load_manifest(
         raise ManifestError(_nothing(sources, reading))
     table, where = assemble(parts, reading)
     del parts
+    table, where = of_split_column(table, where, reading)
+    if reading.split not in (None, "train", ALL) and sources.files and not data_files and "split" not in reading.used:
+        raise ConfigError(
+            f"split: {sources} has no split {split!r}; for a held-out part use validation=0.05 and split='validation'"
+        )
     table = fill_missing_captions(table, where, missing_captions, reading)
     about: dict[str, Any] = {"format": ", ".join(dict.fromkeys(formats)), "notes": reading.notes}
     if validation:

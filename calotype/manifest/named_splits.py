@@ -11,7 +11,7 @@ from calotype.errors import ManifestError
 from calotype.manifest.listing import METADATA, Listing
 from calotype.manifest.reading import Reading
 
-__all__ = ["ALL", "SPLIT_TAKEN", "of_split"]
+__all__ = ["ALL", "SPLIT_TAKEN", "of_split", "split_named"]
 
 ALL = "all"
 """The split that is everything, as `datasets` has it."""
@@ -27,6 +27,11 @@ _SPLITS = {
 _WORDS = "|".join(f"(?P<{split}>{'|'.join(words)})" for split, words in _SPLITS.items())
 _FOLDER = re.compile(rf"(?:^|.*?/)(?:{_WORDS})/", re.IGNORECASE)
 _FILE = re.compile(rf"(?:^|.*?[/._-])(?:{_WORDS})(?=[/._-])", re.IGNORECASE)
+
+
+def split_named(word: str) -> str | None:
+    """The split that a word stands for: `train`, `validation` or `test`."""
+    return next((split for split, words in _SPLITS.items() if word.strip().lower() in words), None)
 
 
 def of_split(folder: Path, listing: Listing, reading: Reading) -> Listing:

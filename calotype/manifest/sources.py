@@ -48,6 +48,8 @@ _READERS: dict[str, Callable[[Path, Reading], Part]] = {
 }
 """In the order in which one kind is chosen when a folder without pictures holds several."""
 
+_TEXTS = frozenset({".jsonl", ".ndjson", ".csv", ".tsv"})
+
 _BUILDERS = frozenset({"json", "csv", "parquet", "arrow", "webdataset", "imagefolder"})
 """Names of `datasets`' builders: with `data_files` they mean files that we read ourselves."""
 
@@ -98,12 +100,7 @@ def find_sources(path: PathLike | Sequence[PathLike], data_files: Any, split: st
         if len(paths) != 1 or not absolute(paths[0]).is_dir():
             raise ConfigError(f"data_files: needs a dataset's name or one folder as path, not {path!r}")
         paths = [absolute(paths[0]) / pattern for pattern in _patterns(data_files, split)]
-    sources = _local(paths)
-    if data_files is None and sources.files and split not in (None, "train", ALL):
-        raise ConfigError(
-            f"split: {sources} has no split {split!r}; for a held-out part use validation=0.05 and split='validation'"
-        )
-    return sources
+    return _local(paths)
 
 
 def _patterns(data_files: Any, split: str | None) -> list[str]:
@@ -213,10 +210,9 @@ def read_sources(sources: Sources, reading: Reading) -> tuple[list[Part], list[s
         parts += more
         formats += kinds
     beside = _beside(sources.images, reading)
-    for file in sources.files:
-        if reading.relative(file) not in beside:
-            parts.append(_read_data_file(file, reading))
-            formats.append(_format(file))
+    for file in _with_rows([file for file in sources.files if reading.relative(file) not in beside], reading):
+        parts.append(_read_data_file(file, reading))
+        formats.append(_format(file))
     if sources.images:
         listing = Listing(images=sorted(map(reading.relative, sources.images)), captions=sorted(beside))
         leave_out(listing, reading.root, reading.exclude)
@@ -297,7 +293,24 @@ def _read_data_folder(folder: Path, listing: Listing, reading: Reading) -> tuple
             if not about and Path(name).suffix.lower() != kind:
                 reason = f"not read, because the folder's {kind} files are; give it as path to use it"
                 reading.ledger.add("unread_data", str(folder / name), reason)
-    return [_read_data_file(place, reading) for place in places], [kind[1:]]
+    return [_read_data_file(place, reading) for place in _with_rows(places, reading)], [kind[1:]]
+
+
+def _with_rows(files: Sequence[Path], reading: Reading) -> list[Path]:
+    """Without the files of text that hold nothing, as a writer of shards leaves them, where others hold something."""
+    empty = {file for file in files if file.suffix.lower() in _TEXTS and _is_empty(file)}
+    if len(empty) == len(files):
+        return list(files)
+    for file in sorted(empty):
+        reading.note(f"{reading.label(file)} is empty")
+    return [file for file in files if file not in empty]
+
+
+def _is_empty(file: Path) -> bool:
+    try:
+        return file.is_file() and not file.stat().st_size
+    except OSError:
+        return False
 
 
 def data_files_of(folder: Path, listing: Listing) -> list[Path]:

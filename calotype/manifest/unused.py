@@ -84,7 +84,13 @@ def note_unused_files(folder: Path, listing: Listing, files: CaptionFiles, unrea
     if lists:
         reason = "not read, because the folder has images; give such a file as path to use it"
         bases = {posixpath.basename(name) for image in listing.images for name in (image, stem_of(image))}
-        plain = [name for name in lists if name[-5:].lower() == ".json" and not _mentions(folder / name, bases)]
+        plain = [
+            name
+            for name in lists
+            if name[-5:].lower() == ".json"
+            and posixpath.basename(stem_of(name)) not in bases
+            and not _mentions(folder / name, bases)
+        ]
         reading.note(f"{reason}: {', '.join(lists[:_FEW])}{', …' if len(lists) > _FEW else ''}")
         for name in lists:
             if name not in plain:
@@ -140,11 +146,12 @@ def note_other_columns(file: str, part: Part, reading: Reading) -> None:
         for field in own
         if is_text(field.type) and not field.metadata
     }
-    if texts and max(texts.values()):
-        likely = max(texts, key=lambda name: texts[name])
+    likely = max(texts, key=lambda name: texts[name]) if texts and max(texts.values()) else None
+    if likely or any(field.metadata or pa.types.is_nested(field.type) for field in own):
         names = [field.name.removeprefix(EXTRA) for field in own]
         more = ", …" if len(names) > _MANY else ""
-        reason = f"no caption column. Found columns: {', '.join(names[:_MANY])}{more}. Set columns.caption={likely}"
+        how = f"Set columns.caption={likely}" if likely else "Put the captions into a column of text, such as caption"
+        reason = f"no caption column. Found columns: {', '.join(names[:_MANY])}{more}. {how}"
         reading.note(f"{file.removeprefix(f'{reading.root}/')}: {reason}")
         add_unused(reading, file, reason)
 

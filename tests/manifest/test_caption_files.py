@@ -278,3 +278,19 @@ def test_what_is_not_used_is_named_where_every_image_is_skipped(put):
     put("a.jpg"), put("a.tags", "x")
     with pytest.raises(ManifestError, match=r"every row was left out: .*a\.tags: .*caption_suffix=\.tags"):
         load_manifest(put.root, missing_captions="skip")
+
+
+def test_a_data_file_whose_captions_are_nested_is_named(tmp_path):
+    turns = [{"from": "human", "value": "Describe"}, {"from": "gpt", "value": "a dog"}]
+    (tmp_path / "rows.json").write_text(json.dumps([{"image": "a.jpg", "conversations": turns}]))
+    manifest = load_manifest(tmp_path / "rows.json", missing_captions="empty")
+    assert [entry.reason for entry in manifest.ledger if entry.kind == "unused_captions"] == [
+        "no caption column. Found columns: conversations. Put the captions into a column of text, such as caption"
+    ]
+
+
+def test_json_with_the_name_of_an_image_elsewhere_is_named(put):
+    put("images/a.jpg")
+    folder = put("labels/a.json", json.dumps({"caption": "a dog"})).parents[1]
+    manifest = load_manifest(folder, missing_captions="empty")
+    assert [entry.id.rsplit("/", 2)[-1] for entry in manifest.ledger if entry.kind == "unused_captions"] == ["a.json"]

@@ -40,10 +40,11 @@ def companions(images, captions=(), others=()):
         "run/samples/0 - hi/2024-01-01_12-00-00-training-sample-500-5-0.png",
         "output/samples/step-00000250-0.png",
         "output/validation_images/step_500_a_1024x1024.png",
+        "output/samples/000250_0.png",
     ],
 )
 def test_what_belongs_to_an_image_or_a_run_is_no_sample(name):
-    others = ["cache/a.npz", "model/x-000010.safetensors", "out/checkpoint-500/model.bin"]
+    others = ["cache/a.npz", "model/x-000010.safetensors", "out/checkpoint-500/model.bin", "output/checkpoint-9/a.bin"]
     images = ["a.jpg", "b.jpg", "A.jpg"]
     assert companions([*images, name], ["a.txt", "b.txt"], others) == [name]
 
