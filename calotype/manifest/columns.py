@@ -89,7 +89,7 @@ def _captions(lower: Mapping[str, str]) -> tuple[str, ...]:
     for family in _CAPTIONS:
         numbered = []
         for name in lower:
-            match = re.fullmatch(rf"{family}s?[_-]?(\d{1, 9})", name)
+            match = re.fullmatch(rf"{family}s?[_-]?(\d{{1,9}})", name)
             if match:
                 numbered.append((int(match[1]), name))
         found = [name for name in (family, f"{family}s") if name in lower] + [name for _, name in sorted(numbered)]
