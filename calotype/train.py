@@ -81,7 +81,7 @@ def train_config(
             until_done.callback(validation.close)
         row = network_of(models.spec)
         check_guidance(section, models.spec.name, embeds=embeds_guidance(models), guides=row.negative)
-        return train(
+        report = train(
             accelerator,
             loader,
             models,
@@ -92,3 +92,6 @@ def train_config(
             show=show,
             tell=tell,
         )
+        if accelerator.is_main_process:  # all ranks have counted what they noted, so they note no more
+            ledger.settle()
+        return report

@@ -10,6 +10,7 @@ from typing import Final
 
 from accelerate.utils import gather_object
 
+from calotype.encodings.files import replace_file
 from calotype.errors import ConfigError
 from calotype.ledger import Ledger, LedgerEntry
 from calotype.terminal import get_logger
@@ -21,7 +22,7 @@ LEDGER_FILE: Final = "ledger.jsonl"
 
 
 class RunLedger(Ledger):
-    """A ledger that notes nothing twice. The ranks of a run append to one file, a line at a time.
+    """A ledger that notes nothing twice. The ranks of a run append to one file, a line at a time, and `settle` it.
 
     Args:
         path: The file. What is in it is read: the run that is resumed has noted it.
@@ -29,9 +30,13 @@ class RunLedger(Ledger):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        for line in path.read_bytes().splitlines() if path.exists() else ():
+        data = path.read_bytes() if path.exists() else b""
+        for line in data.splitlines():
             with suppress(ValueError, TypeError):  # cut off by a kill
                 super().append(LedgerEntry(**json.loads(line)))
+        if data and not data.endswith(b"\n"):  # what follows begins a line of its own
+            with suppress(OSError), path.open("ab") as file:
+                file.write(b"\n")
         self.path = path
         self._known = set(self)
 
@@ -56,6 +61,15 @@ class RunLedger(Ledger):
         except OSError as error:  # a full disk: no reason to end a training, and the counts are kept
             _log.warning("%s: can't be written (%s): what comes now is counted only", self.path, error.strerror)
             self.path = None
+
+    def settle(self) -> None:
+        """Leaves in the file what two ranks have noted once; for one of them, when none will note any more."""
+        if self.path is not None and self.path.exists():
+            lines = dict.fromkeys(self.path.read_bytes().splitlines(keepends=True))
+            try:
+                replace_file(self.path, lines)
+            except OSError:  # a full disk: the file stays as it was
+                return
 
 
 def count_notes(ledger: Ledger) -> dict[str, int]:

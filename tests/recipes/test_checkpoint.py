@@ -16,7 +16,9 @@ import torch
 from train_helpers import checkpoints
 
 from calotype.errors import ConfigError
+from calotype.ledger import LedgerEntry
 from calotype.recipes import checkpoint
+from calotype.recipes.run_ledger import RunLedger
 from calotype.recipes.sole_run import sole_run
 
 
@@ -202,3 +204,23 @@ def test_without_a_whole_one_an_error_says_what_to_do(tmp_path):
     state.write_text(state.read_text().replace('"format": 1', '"format": 2'))
     with pytest.raises(ConfigError, match="step-00000001: has format 2, this calotype knows 1: update calotype"):
         resume(tmp_path)
+
+
+def test_two_ranks_note_into_one_file_and_what_both_met_is_there_once(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    RunLedger.begin(path)
+    ranks = [RunLedger(path) for _ in range(2)]
+    both = LedgerEntry(kind="unreadable", id="n\udce9.png", reason="truncated")  # a name that is no UTF-8
+    for number, ledger in enumerate(ranks):
+        for _ in range(2):  # epochs
+            ledger.append(both)
+            ledger.append(LedgerEntry(kind="replaced", id=f"{number}.png", reason="by another"))
+    assert len(path.read_text().splitlines()) == 4
+    ranks[0].settle()
+    assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == [both.id, "0.png", "1.png"]
+    with path.open("a") as file:
+        file.write('{"kind": "unreadable", "id": "cut off by a k')
+    resumed = RunLedger(path)
+    resumed.append(both)
+    resumed.append(LedgerEntry(kind="replaced", id="2.png", reason="by another"))
+    assert resumed.counts() == RunLedger(path).counts() == {"unreadable": 1, "replaced": 3}
