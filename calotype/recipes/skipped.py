@@ -15,7 +15,7 @@ from calotype.ledger import LedgerEntry
 from calotype.loader import Loader
 from calotype.recipes.guard import PATIENCE, Guard, Suspect
 
-__all__ = ["report_skipped"]
+__all__ = ["end_after_several", "report_skipped"]
 
 _NAMED: Final = 4
 """Samples that a message names; the ledger has all."""
@@ -48,12 +48,28 @@ def report_skipped(
         names = [entry.id for entry in entries]
         why = f"{names[0]}: {entries[0].reason}" if len(names) == 1 else f"one of {_named(names)}"
         say(f"note: step {one.step} was skipped, no weight changed: NaN or inf: {why}")
-    if len(guard.in_a_row) >= PATIENCE:
-        raise NotFiniteError(
-            f"train: loss or gradient was NaN or inf in each of the steps {guard.in_a_row[0]} to {guard.in_a_row[-1]} "
-            f"(samples of the last: {_named(names)}); no weight changed. {_kept(checkpoints)}. `calotype cache verify` "
-            "finds damaged encodings; a lower learning_rate or mixed_precision: no may help"
-        )
+    end_after_several(guard, checkpoints=checkpoints, samples=names)
+
+
+def end_after_several(guard: Guard, *, checkpoints: Path, samples: list[str]) -> None:
+    """Ends a run whose last `PATIENCE` steps were skipped.
+
+    Args:
+        guard: Which steps; it is settled.
+        checkpoints: The folder of the run's.
+        samples: The names of the last step's, where they are known.
+
+    Raises:
+        NotFiniteError: The run ends.
+    """
+    if len(guard.in_a_row) < PATIENCE:
+        return
+    last = f" (samples of the last: {_named(samples)})" if samples else ""
+    raise NotFiniteError(
+        f"loss or gradient was NaN or inf in each of the steps {guard.in_a_row[0]} to {guard.in_a_row[-1]}{last}; no "
+        f"weight changed. {_kept(checkpoints)}. A lower learning_rate or mixed_precision: no may help; `calotype cache "
+        "verify` finds damaged encodings"
+    )
 
 
 def _entry(loader: Loader, sample: Suspect, step: int) -> LedgerEntry:

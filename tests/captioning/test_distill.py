@@ -15,7 +15,7 @@ from calotype.captioning.distill.options import DistillOptions
 from calotype.captioning.local import TransformersBackend
 from calotype.captioning.pictures import prepare_picture
 from calotype.distill import distill_config
-from calotype.errors import ConfigError
+from calotype.errors import ConfigError, NotFiniteError
 from calotype.manifest import load_manifest
 
 
@@ -100,6 +100,17 @@ def test_the_report_says_who_learnt_what_from_whom(distilled, captioner):
     assert found["teacher"] == {"backend": "dataset"} and found["student"].startswith(f"{captioner.name}@")
     assert found["options"]["lora_rank"] == 32 and found["steps"] == 40 and found["left_out"] == {}
     assert "BLEU" in str(report) and "→" in str(report)
+
+
+def test_weights_that_blow_up_end_the_run_with_what_was_good_before(few, captioner, tmp_path):
+    said = []
+    with pytest.raises(
+        NotFiniteError, match=r"in each of the steps \d to \d; no weight changed. There is no checkpoint"
+    ):
+        run(
+            few, captioner, tmp_path, max_steps=8, learning_rate=1e37, log_every=1, checkpoint_every=0, tell=said.append
+        )
+    assert sum("was skipped, no weight changed" in line for line in said) == 5
 
 
 class Interrupted(Exception):

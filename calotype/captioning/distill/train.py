@@ -29,8 +29,10 @@ from calotype.captioning.local import captioner_identity
 from calotype.errors import ConfigError
 from calotype.ledger import Ledger
 from calotype.recipes import checkpoint
+from calotype.recipes.guard import MOST_UNSETTLED, Guard, check_weights, guarded_adamw
 from calotype.recipes.report import Clock, Progress
 from calotype.recipes.schedule import is_due, make_schedule
+from calotype.recipes.skipped import end_after_several
 
 __all__ = ["Trained", "make_accelerator", "train"]
 
@@ -96,7 +98,8 @@ def train(
         raise ConfigError(f"distill.max_tokens: every caption has more than {options.max_tokens} tokens; allow more")
     student = make_trainable(student, options, device=device)
     parameters = trained(student)
-    optimizer: Any = torch.optim.AdamW(parameters.values(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    adamw = guarded_adamw(parameters.values(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    optimizer: Any = adamw
     schedule = make_schedule("transformers", options, optimizer, section="distill")
     model = accelerator.prepare_model(student)
     optimizer = accelerator.prepare_optimizer(optimizer)
@@ -106,12 +109,15 @@ def train(
         batches.load_state_dict(found.loader)
         found.restore(parameters, **parts)
         step = found.step
+        check_weights(parameters, where=found.folder, advice="delete it to go on from the one before")
         tell(f"Goes on from step {step}: {found.folder}")
 
     losses: list[tuple[int, float]] = []
     validations: list[tuple[int, float]] = []
     clock = Clock()
-    summed = torch.zeros((), device=device)
+    guard = Guard(adamw, step=step)
+    checkpoints = Path(options.output_dir).expanduser() / "checkpoints"
+    summed = torch.zeros(2, device=device)  # loss and number of the steps since `shown` that were not skipped
     shown = step
     together = options.gradient_accumulation_steps
     model.train()
@@ -121,6 +127,7 @@ def train(
             asked = time.perf_counter()
             parts_of_step = [next(coming) for _ in range(together)]
             clock.got_batch(asked, together * options.batch_size * world)
+            of_step = torch.zeros((), device=device)
             # The mean is over all tokens of the step, wherever they are: no token counts for more because its batch
             # has short captions.
             count = torch.tensor(sum(int((batch["labels"] != IGNORED).sum()) for batch in parts_of_step), device=device)
@@ -129,27 +136,37 @@ def train(
                 torch.manual_seed(_seed(options.seed, step * together + number, accelerator.process_index))  # dropout's
                 batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
                 with nullcontext() if number == together - 1 else accelerator.no_sync(model):
-                    loss = loss_sum(model, batch) / tokens
+                    loss = guard.loss(loss_sum(model, batch).view(1), number) / tokens
                     accelerator.backward(loss * world)  # the ranks' gradients are averaged, and are to be summed
-                summed += loss.detach()
-            accelerator.clip_grad_norm_(parameters.values(), options.max_grad_norm or math.inf)
+                of_step += loss.detach()
+            norm = accelerator.clip_grad_norm_(parameters.values(), options.max_grad_norm or math.inf)
+            skip = guard.decide(norm)
+            summed += torch.where(skip > 0, 0.0, torch.stack([of_step, torch.ones_like(of_step)]))
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
             step += 1
             last = step == options.max_steps
             if step % options.log_every == 0 or last:
-                mean = accelerator.reduce(summed / (step - shown), reduction="sum").item()  # waits for the device
+                mean = accelerator.reduce(summed[0] / summed[1], reduction="sum").item()  # waits for the device
                 losses.append((step, mean))
                 summed.zero_()
                 shown = step
+            due = last or is_due(step, options.checkpoint_every)
+            if shown == step or due or guard.unsettled >= MOST_UNSETTLED:
+                for one in guard.settle():
+                    tell(f"note: step {one.step} was skipped, no weight changed: loss or gradient is NaN or inf")
+                end_after_several(guard, checkpoints=checkpoints, samples=[])
             clock.end()
             if shown == step and accelerator.is_main_process:
                 progress = clock.progress(step, options.max_steps, loss=losses[-1][1], lr=schedule.get_last_lr()[0])
                 show(progress)
-            if (last or is_due(step, options.checkpoint_every)) and accelerator.is_main_process:
+            if due:
+                advice = "it was not saved; older checkpoints are kept"
+                check_weights(parameters, where=f"distill: step {step}", advice=advice)
+            if due and accelerator.is_main_process:
                 checkpoint.save(
-                    Path(options.output_dir).expanduser() / "checkpoints",
+                    checkpoints,
                     step=step,
                     trained=parameters,
                     parts=parts,
