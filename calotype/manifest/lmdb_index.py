@@ -66,11 +66,8 @@ def _cached(path: Path, schema: pa.Schema, scan: Any) -> pa.Table:
 
 def _walk(path: Path, packages: Path) -> list[tuple[bytes, bool, bytes | None]]:
     # Without `site`: it is started once for each environment, and imports nothing but lmdb.
-    code = (
-        f"import sys, runpy; sys.path.append({str(packages)!r}); sys.argv[1:] = [{str(path)!r}]; "
-        f"runpy.run_path({lmdb_walk.__file__!r}, run_name='__main__')"
-    )
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], stdin=subprocess.DEVNULL, capture_output=True)
+    command = [sys.executable, "-I", "-S", lmdb_walk.__file__, str(packages), str(path)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
     if done.returncode < 0:
         raise ManifestError(
             f"{path}: the LMDB environment is cut off or damaged (reading it ended a process with signal "

@@ -1,16 +1,19 @@
 """Walks an LMDB environment as a process of its own: LMDB trusts its pages, and a damaged one ends the process.
 
-Run as a file, `python lmdb_walk.py PATH`, with nothing of calotype imported, so that it starts in milliseconds. Writes
-a record for each key to its standard output; `read_records` reads them again.
+Run as a file, `python lmdb_walk.py PACKAGES PATH`, with nothing of calotype imported, so that it starts fast.
+Writes a record for each key to its standard output; `read_records` reads them again.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import BinaryIO, Final
+
+TYPE_CHECKING = False  # as typing's, which takes longer to import than all else
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO, Final
 
 MAX_TEXT: Final = 1 << 20
 """Bytes of the longest value that is given as a text."""
@@ -35,15 +38,14 @@ def _walk(path: str, out: BinaryIO) -> str | None:
     """Write the records; say what is wrong."""
     import lmdb
 
-    place = Path(path)
-    is_folder = place.is_dir()
+    is_folder = os.path.isdir(path)  # noqa: PTH112 - pathlib takes long to import, too
     try:
         environment = lmdb.open(path, subdir=is_folder, readonly=True, lock=False, create=False, readahead=False)
     except lmdb.Error as error:
         return f"not an LMDB environment: {error}"
     try:
         entries = environment.stat()["entries"]
-        most = (place / "data.mdb" if is_folder else place).stat().st_size // _SMALLEST
+        most = os.stat(f"{path}/data.mdb" if is_folder else path).st_size // _SMALLEST  # noqa: PTH116
         count = 0
         with environment.begin(buffers=True) as transaction:
             for key, value in transaction.cursor():
@@ -68,7 +70,8 @@ def _looks_like_image(head: bytes) -> bool:
 
 
 if __name__ == "__main__":
-    problem = _walk(sys.argv[1], sys.stdout.buffer)
+    sys.path.append(sys.argv[1])
+    problem = _walk(sys.argv[2], sys.stdout.buffer)
     sys.stdout.buffer.flush()
     if problem is not None:
         sys.exit(problem)
