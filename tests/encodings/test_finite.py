@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from calotype.cli import app
+from calotype.encodings.addresses import Variants
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import not_finite_key
 from calotype.encodings.on_the_fly import OnTheFlyDataset
@@ -132,3 +133,8 @@ def test_verify_finds_what_an_earlier_version_stored(folder, tmp_path):
 
 def test_a_mark_is_of_one_record():
     assert not_finite_key(b"a" * 16) != not_finite_key(b"b" * 16)
+
+
+def test_variants_where_nothing_is_drawn_without_end_are_noted(folder, tmp_path):
+    _, report = run(folder, tmp_path / "store", variants=Variants(image=2))
+    assert [(one.kind, one.id) for one in report.notes] == [("no_effect", "encodings.image_variants")]

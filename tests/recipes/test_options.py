@@ -7,6 +7,7 @@ from calotype.config import build_training, load_config
 from calotype.errors import ConfigError
 from calotype.recipes.effects import check_guidance, check_validation
 from calotype.recipes.options import TrainOptions
+from calotype.train import train_config
 
 
 @pytest.mark.parametrize(
@@ -100,3 +101,9 @@ def test_a_seed_at_the_top_is_no_seed_of_a_training(file):
     config = load_config(file("seed: 3\ndataset: {path: p}\ntrain: {}\n"), ["seed=2"])
     with pytest.raises(ConfigError, match=r"'seed' at the top is another trainer's; write dataset.seed"):
         build_training(config, device="cpu")
+
+
+def test_a_device_that_the_run_is_not_on_is_refused(tmp_path):
+    config = {"train": {"trackers": [], "output_dir": str(tmp_path)}, "loader": {"device": "mps:7"}}
+    with pytest.raises(ConfigError, match=r"loader.device: found mps:7, and accelerate trains on"):
+        train_config(config)
