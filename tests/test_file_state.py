@@ -119,6 +119,14 @@ def test_another_file_of_the_same_name_is_another(tmp_path: Path) -> None:
     assert file_state(tmp_path / "b") is None and file_state("a\0b") is None
 
 
+def test_each_part_of_a_state_counts_and_the_device_does_not() -> None:
+    def state(size: int = 1, mtime: int = 2, ctime: int = 3, inode: int = 4, device: int = 5) -> FileState:
+        return state_of(os.stat_result((0, inode, device, 1, 0, 0, size, 0, 0, 0, 0.0, 0.0, 0.0, 0, mtime, ctime)))
+
+    assert len({state(), state(size=9), state(mtime=9), state(ctime=9), state(inode=9)}) == 5
+    assert state(device=9) == state()
+
+
 def test_numbers_that_sqlite_has_no_room_for(tmp_path: Path) -> None:
     """Some file systems make inode numbers of 64 bits, and times that lie centuries ahead."""
     values = list(tmp_path.stat()[:10])

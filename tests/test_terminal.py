@@ -35,6 +35,11 @@ def test_every_control_character_is_an_escape():
     assert terminal.visible("a\x1b[2J\r\n\t\x9b\x7f\u202e\u2028\ufeff\udcff\U000e0041") == (
         r"a\x1b[2J\r\n\t\x9b\x7f\u202e\u2028\ufeff\udcff\U000e0041"
     )
+    others = (
+        "\x00\x1f\x80\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2029\u202a\u2060\u2066\u2069\u206f"
+        "\ufff9\ufffb\ud800\U000e0000\U000e007f"
+    )
+    assert terminal.visible(others) == others.encode("unicode_escape").decode()
     plain = "Ünï – “日本語” 👩\u200d🚀 می\u200cخواهم [red] C:\\new"
     assert terminal.visible(plain) == plain
     assert terminal.visible(terminal.visible("\x1b\n")) == terminal.visible("\x1b\n")

@@ -97,6 +97,7 @@ def test_the_key_names_the_resampler_that_is_really_used(monkeypatch):
         (("a", "bc"), ("ab", "c")),
         (("a",), ("a", "")),
         (("A photo",), ("a photo",)),
+        (("a photo ",), ("a photo",)),
         (("é",), ("e\u0301",)),
         ((), ("",)),
     ],

@@ -16,11 +16,12 @@ import types
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image, ImageFilter
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
-from calotype.encodings.step_identity import step_identity
+from calotype.encodings.step_identity import _version, step_identity
 from calotype.errors import ConfigError
 
 TABLE = np.arange(256, dtype=np.uint8)
@@ -166,8 +167,27 @@ def test_state_that_no_repr_shows_tells_steps_apart(make):
 def test_classes_and_functions_are_told_apart_by_their_code():
     all_different([Plain(1), Slotted(1), Derived(1), Constant(1), Data(1), Module(1.0), helper, reads_a_global])
     all_different([lambda image: image // 2, lambda image: image // 3, lambda image, k=2: image // k])  # one line
+    all_different([lambda image: image.abs(), lambda image: image.neg()])  # only a name is another
     one, two = (v2.Grayscale(3), v2.RandomInvert(1.0))
     all_different([one, two, v2.Compose([one, two]), v2.Compose([two, one]), v2.RandomChoice([one, two])])
+
+
+def test_arrays_are_told_apart_by_shape_and_dtype_too():
+    zeros = [torch.zeros(4), torch.zeros(2, 2), torch.zeros(4, dtype=torch.int32)]
+    all_different([Plain(each) for each in (*zeros, *(zero.numpy() for zero in zeros))])
+
+
+def test_a_library_s_step_is_told_by_its_version_and_its_own_code(monkeypatch):
+    def identity(version):
+        monkeypatch.setattr(torchvision, "__version__", version)
+        _version.cache_clear()
+        return step_identity(v2.Grayscale(3))
+
+    before = identity("1.2+cpu")
+    assert identity("1.2+cu128") == before != identity("1.3+cpu")
+    monkeypatch.setattr(v2.Grayscale, "transform", lambda self, image, params: image)
+    assert identity("1.2+cpu") != before
+    _version.cache_clear()
 
 
 @pytest.mark.parametrize(
