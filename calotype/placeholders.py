@@ -23,8 +23,13 @@ _WORD: Final = r" *trigger(?:[ _-]?word)? *"
 TRIGGER_PLACEHOLDERS: Final = rf"(?i:\{{\{{{_WORD}\}}\}}|\{{{_WORD}\}}|\[{_WORD}\]|<{_WORD}>)"
 """A regular expression (of Python, and of RE2) of it and of what other programs have: `[trigger]` of ai-toolkit, …"""
 
-_NAMES: Final = "name|filewords|caption|embedding|placeholder|instance|concept|identifier|token|class_word|id_token"
-OTHER_PLACEHOLDERS: Final = rf"(?i:\[(?:{_NAMES})\]|\{{(?:{_NAMES})\}}|<(?:embedding|placeholder|token|id_token)>)"
+_NAMES: Final = (
+    "name|filewords|caption|embedding|placeholder|instance|concept|identifier|token|id_token|subject|keyword|activation|"
+    "class|class[-_ ](?:word|name|token)|instance[-_ ](?:word|name|token|prompt)|trigger[-_ ](?:token|phrase)"
+)
+OTHER_PLACEHOLDERS: Final = (
+    rf"(?i:\[(?:{_NAMES})\]|\{{(?:{_NAMES})\}}|<(?:embedding|placeholder|token|id_token)>|%{_WORD}%|\$\{{?{_WORD}\}}?)"
+)
 """Of other programs, with a meaning that only they know: `[name]` and `[filewords]` of stable-diffusion-webui, …"""
 
 _TRIGGERS: Final = re.compile(TRIGGER_PLACEHOLDERS)

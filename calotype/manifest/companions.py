@@ -38,13 +38,14 @@ _NAMED: Final = re.compile(
 _ENDING: Final = re.compile(rf"[-_. ](?:{_ONETRAINERS}|{_CERTAIN}|{_LIKELY}){_NUMBER}\.\w+$", re.IGNORECASE)
 _ANY_ENDING: Final = re.compile(rf"[-_. ](?:{_ONETRAINERS}|{_CERTAIN}|{_LIKELY})")
 _BEGINNING: Final = re.compile(r"(?:mask|control|cond|depth|pose|canny)[-_. ](?=.)", re.IGNORECASE)
+_ANY_BEGINNING: Final = re.compile(r"(?m)(?:^|/)(?:mask|control|cond|depth|pose|canny)[-_. ]")
 
 _MIRRORS: Final = re.compile(
-    r"_?(?:(?:image|train(?:ing)?)[-_ ]?)?"
+    r"_?(?:(?:images?|imgs?|train(?:ing)?)[-_ ]?)?"
     rf"(?:(?P<certain>{_ONETRAINERS}|masks?|controls?|controlnet|conditioning|cond|canny|openpose|lineart|trimaps?|"
     r"mattes?)|(?P<likely>depth|normals?|poses?|seg|segmentation|alphas?|edges?|scribbles?|softedge|hed|mlsd|thumbs?|thumbnails?|"
     r"previews?|references?|refs?|sources?|inputs?|before))"
-    r"(?:[-_ ]?(?:images?|data|dir|maps?|files|labels?))?",
+    rf"(?:[-_ ]?(?:images?|data|dir|maps?|files|labels?))?{_NUMBER}",
     re.IGNORECASE,
 )
 _REGULARISATION: Final = re.compile(
@@ -122,7 +123,7 @@ class _Search:
             trainer = next((trainer for trainer, regex in _OF_A_RUN.items() if regex.fullmatch(_stem(name))), None)
             if trainer is not None:
                 self._judge([name], f"{name} has the name of a sample of a training run by {trainer}")
-        for folder in self._folders(_SAMPLES):
+        for folder in self._folders(_SAMPLES, inner=True):
             if evidence := self._of_a_run(posixpath.dirname(folder)):
                 self._judge(self._below(folder), f"{folder}/ lies beside {evidence}: samples of a training run")
             elif evidence := self._of_a_run(folder):
@@ -147,6 +148,10 @@ class _Search:
                 self._judge([name], f"{name} has the name of a {match['certain'].lower()} of {match[1]}")
             elif match[1] in self._stems:
                 likely[name.rpartition("/")[0], match["likely"].lower()].append(name)
+        for name in self._images if _ANY_BEGINNING.search(self._text) else ():
+            folder, slash, base = name.rpartition("/")
+            if (match := _BEGINNING.match(base)) and folder + slash + _stem(base[match.end() :]) in self._stems:
+                likely[folder, match[0][:-1].lower()].append(name)
         for (folder, what), names in likely.items():
             if len(names) > 1 and 2 * len(names) >= len(self._by_folder[folder]) - len(names):
                 self._judge(names, f"{folder}/*{what}* have the names of {what} images of those beside them")
@@ -179,15 +184,16 @@ class _Search:
         for name in names:
             self.found.images.setdefault(name, (kind, reason))
 
-    def _folders(self, pattern: re.Pattern[str]) -> dict[str, re.Match[str]]:
-        """The outermost folders with images whose names match → the match."""
+    def _folders(self, pattern: re.Pattern[str], *, inner: bool = False) -> dict[str, re.Match[str]]:
+        """The outermost folders with images whose names match → the match; with `inner` those inside them, too."""
         found: dict[str, re.Match[str]] = {}
         for folder in self._by_folder:
             parts = folder.split("/") if folder else []
             for depth, part in enumerate(parts):
                 if match := pattern.fullmatch(part):
                     found["/".join(parts[: depth + 1])] = match
-                    break
+                    if not inner:
+                        break
         return found
 
     def _below(self, folder: str) -> list[str]:

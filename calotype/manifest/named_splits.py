@@ -25,7 +25,9 @@ _SPLITS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 _WORDS = "|".join(f"(?P<{split}>{'|'.join(words)})" for split, words in _SPLITS.items())
-_FOLDER = re.compile(rf"(?:^|.*?/)(?:{_WORDS})/", re.IGNORECASE)
+_MORE = r"(?:[-_ ]?(?:set|split|data|images?|imgs?|(?:19|20)\d\d))?"
+"""What folders have behind it: `train2017/`, `test_set/`."""
+_FOLDER = re.compile(rf"(?:^|.*?/)(?:{_WORDS}){_MORE}/", re.IGNORECASE)
 _FILE = re.compile(rf"(?:^|.*?[/._-])(?:{_WORDS})(?=[/._-])", re.IGNORECASE)
 
 
@@ -78,7 +80,7 @@ def _named(match: re.Match[str] | None) -> str | None:
 def _chosen(folder: Path, listing: Listing, split: str) -> Listing:
     words = next((names for names in _SPLITS.values() if split in names), (split,))
     pattern = re.compile(rf"(?:^|[/._-])(?:{'|'.join(map(re.escape, words))})(?=[/._-])", re.IGNORECASE)
-    below = re.compile(rf"(?:^|.*/)(?:{'|'.join(map(re.escape, words))})/", re.IGNORECASE)
+    below = re.compile(rf"(?:^|.*/)(?:{'|'.join(map(re.escape, words))}){_MORE}/", re.IGNORECASE)
     images = _those(listing.images, below.match)
     chosen = Listing(
         images=images,

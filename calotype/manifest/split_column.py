@@ -18,7 +18,7 @@ from calotype.manifest.reading import Reading
 
 __all__ = ["of_split_column"]
 
-_NAMES: Final = ("split", "subset", "partition")
+_NAMES: Final = ("split", "subset", "partition", "set", "phase", "fold", "data_split", "dataset_split", "split_name")
 
 
 def of_split_column(

@@ -84,12 +84,17 @@ def note_unused_files(folder: Path, listing: Listing, files: CaptionFiles, unrea
     if lists:
         reason = "not read, because the folder has images; give such a file as path to use it"
         bases = {posixpath.basename(name) for image in listing.images for name in (image, stem_of(image))}
+        # img2dataset writes 00000.parquet and 00000_stats.json for what lies in 00000/, captions and all.
+        about = {posixpath.dirname(name) for name in used}
         plain = [
             name
             for name in lists
-            if name[-5:].lower() == ".json"
-            and posixpath.basename(stem_of(name)) not in bases
-            and not _mentions(folder / name, bases)
+            if stem_of(name).removesuffix("_stats") in about
+            or (
+                name[-5:].lower() == ".json"
+                and posixpath.basename(stem_of(name)) not in bases
+                and not _mentions(folder / name, bases)
+            )
         ]
         reading.note(f"{reason}: {', '.join(lists[:_FEW])}{', …' if len(lists) > _FEW else ''}")
         for name in lists:

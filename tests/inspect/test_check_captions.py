@@ -8,6 +8,7 @@ from real_tokenizers import flux_tokenizers
 import calotype
 from calotype.inspect.check.captions import caption_findings, likely_trigger
 from calotype.models import load_tokenizer
+from calotype.placeholders import other_placeholders
 
 
 @pytest.fixture
@@ -123,6 +124,7 @@ def test_the_configs_trigger_twice(check):
 
 def test_placeholders_of_other_programs(check):
     captions = ["a photo of [trigger]", "<trigger> sits", "a dog, [filewords]", "[name] by the sea"]
+    assert {"{subject}", "%trigger%"} == set(other_placeholders("a {subject} and %trigger%"))
     _, found = check(captions, on_error="skip")
     assert {one.level for one in found["placeholder"]} == {"error"}
     assert [names(one) for one in found["placeholder"]] == [["02.jpg"], ["03.jpg"], ["00.jpg", "01.jpg"]]

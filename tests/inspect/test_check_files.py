@@ -274,6 +274,25 @@ def test_missing_and_blank_captions_are_told_apart(folder, missing, levels, then
         assert "missing_captions" in only(found, "no_caption").advice
 
 
+def test_some_images_without_a_caption_are_a_warning_until_it_is_said_that_they_are_meant(folder):
+    (folder / "01.txt").unlink()
+    found, _ = findings(folder, implied=True)
+    assert only(found, "no_caption").level == "warning"
+    assert only(found, "no_caption").advice.startswith("missing_captions=empty")
+    found, _ = findings(folder, missing="empty", implied=True)
+    assert only(found, "no_caption").level == "note"
+
+
+def test_what_lies_beside_every_dataset_is_no_warning(folder):
+    """A readme, and the tables that img2dataset writes beside its folders."""
+    (folder / "00000").mkdir()
+    Image.open(folder / "00.jpg").rotate(90).save(folder / "00000" / "x.jpg")
+    for name in ("readme.txt", "00000.parquet", "00000_stats.json", "00000/x.txt"):
+        (folder / name).write_text("see here")
+    found, _ = findings(folder)
+    assert named(found) == {("caption_without_image", "note", "readme.txt")}
+
+
 def test_rows_of_a_data_file_without_a_caption(folder):
     rows = [{"image": "00.jpg", "text": "x"}, {"image": "01.jpg", "text": " "}, {"image": "02.jpg"}]
     rows += [{"image": "missing.jpg", "text": "y"}, {"text": "no picture"}]

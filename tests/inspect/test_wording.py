@@ -117,6 +117,12 @@ def test_no_openers(caption):
         ("tree, tree, tree, tree, tree", ("phrase over and over",)),
         ('"a cat on a mat"', ("quotation marks around the whole",)),
         ("a cat ", ("white space",)),
+        ("nan", ("missing value",)),
+        ("None", ("missing value",)),
+        ("0 0.5 0.5 0.21 0.3", ("numbers and nothing else",)),
+        ("0 0.5 0.5 0.2 0.3\n1 0.1 0.2 0.3 0.4", ("numbers and nothing else",)),
+        ('["a cat", "a tabby"]', ("a list written as one text",)),
+        ("['a cat', 'a tabby']", ("a list written as one text",)),
     ],
 )
 def test_odd_characters(caption, words):
@@ -139,6 +145,9 @@ def test_odd_characters(caption, words):
         "line one\nline two",
         "100000000 dollars",
         "a * b",
+        "1984",
+        "none of them smiles",
+        "[a cat:0.5], 'a', [b]",
         "",
     ],
 )

@@ -41,10 +41,14 @@ def companions(images, captions=(), others=()):
         "output/samples/step-00000250-0.png",
         "output/validation_images/step_500_a_1024x1024.png",
         "output/samples/000250_0.png",
+        "output/lora/samples/x.png",
+        "control_1/a.jpg",
+        "images_mask/a.png",
     ],
 )
 def test_what_belongs_to_an_image_or_a_run_is_no_sample(name):
     others = ["cache/a.npz", "model/x-000010.safetensors", "out/checkpoint-500/model.bin", "output/checkpoint-9/a.bin"]
+    others.append("output/lora/lora_000001000.safetensors")
     images = ["a.jpg", "b.jpg", "A.jpg"]
     assert companions([*images, name], ["a.txt", "b.txt"], others) == [name]
 
@@ -70,6 +74,12 @@ def test_depth_maps_of_half_the_images_are_no_accident():
     images = ["a.jpg", "b.jpg", "c.jpg"]
     assert companions([*images, "a_depth.png", "b_depth.png"]) == ["a_depth.png", "b_depth.png"]
     assert companions([*images, "a_depth.png"]) == []
+
+
+def test_words_before_a_name_tell_as_much_where_half_of_the_images_have_them():
+    images = ["1.jpg", "2.jpg", "mask_1.png", "mask_2.png"]
+    assert companions(images) == ["mask_1.png", "mask_2.png"]
+    assert companions(["1.jpg", "mask_1.jpg", "boat.jpg", "tree.jpg"]) == []
 
 
 def test_a_cache_of_an_image_beside_it_is_no_checkpoint():

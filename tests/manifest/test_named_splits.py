@@ -25,7 +25,14 @@ def rows(put, name, *images):
 
 
 @pytest.mark.parametrize(
-    "splits", [("train", "test"), ("Training", "val"), ("data/train", "data/validation", "data/test")]
+    "splits",
+    [
+        ("train", "test"),
+        ("Training", "val"),
+        ("data/train", "data/validation", "data/test"),
+        ("train2017", "val2017"),
+        ("train_set", "Test-Images"),
+    ],
 )
 def test_folders_of_splits_without_a_word_are_train(put, splits):
     photos(put, *(f"{split}/{number}" for split in splits for number in (0, 1)))

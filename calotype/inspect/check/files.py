@@ -104,7 +104,10 @@ def file_findings(
             found.append(finding(_LEDGER[kind], first, reason, level=level, others=tuple(others)))
             continue
         for where in (first, *others):
-            level = "error" if stops and may_be_captions(kind, where) else None
+            if not may_be_captions(kind, where):
+                level = "note" if kind == "no_picture" else None
+            else:
+                level = "error" if stops else None
             advice = _advice(kind, where, caption_suffix)
             found.append(finding(_LEDGER[kind], where, reason, level=level, advice=advice))
     notes = manifest.describe()["notes"]
@@ -120,7 +123,9 @@ def file_findings(
     without = _without_caption(manifest)
     beside = _Beside(parse_caption_suffix(caption_suffix))
     then = "empty" if implied and missing_captions is None else missing_captions
-    found += _missing_captions(manifest, ids, without, then, beside)
+    # Between images with captions, one without is hardly meant, unless the config says so.
+    mixed = implied and missing_captions is None and has_captions(manifest.captions)
+    found += _missing_captions(manifest, ids, without, then, beside, "warning" if mixed else "note")
     found += _shared_captions(manifest, ids, beside)
     if caption_lines is None:
         found += _several_lines(manifest, ids, beside)
@@ -225,7 +230,12 @@ class _Beside:
 
 
 def _missing_captions(
-    manifest: Manifest, ids: Sequence[str], rows: Sequence[int], missing_captions: str | None, beside: _Beside
+    manifest: Manifest,
+    ids: Sequence[str],
+    rows: Sequence[int],
+    missing_captions: str | None,
+    beside: _Beside,
+    level: Level,
 ) -> Iterator[Finding]:
     unsaid = missing_captions in (None, "error")
     then = {
@@ -245,8 +255,9 @@ def _missing_captions(
         elif unsaid:
             yield finding("no_caption", ids[row], f"nothing says what it shows; {then}")
         else:
-            advice = "nothing, if that is meant; else write one"
-            yield finding("no_caption", ids[row], f"nothing says what it shows; {then}", advice=advice, level="note")
+            meant = "nothing" if level == "note" else "missing_captions=empty"
+            advice = f"{meant}, if that is meant; else write one"
+            yield finding("no_caption", ids[row], f"nothing says what it shows; {then}", advice=advice, level=level)
 
 
 def _is_blank(file: str) -> bool:

@@ -70,6 +70,9 @@ _MOJIBAKE: Final = re.compile(
     r"|\u00e2\u20ac[\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u2122]?"
     r"|\u00f0\u0178[\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u2122]"
 )
+_MISSING: Final = re.compile(r"\s*(?:nan|none|null|undefined|<na>|n/a)\s*\Z", re.IGNORECASE)
+_NUMBERS: Final = re.compile(r"(?:\s*-?\d+(?:\.\d+)?[\s,;]+){3,}-?\d+(?:\.\d+)?\s*\Z")
+_LIST: Final = re.compile(r"\s*\[\s*(?:\"[^\"]*\"|'[^']*')(?:\s*,\s*(?:\"[^\"]*\"|'[^']*'))*\s*\]\s*\Z")
 _ENTITY: Final = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,7}|#x[0-9a-fA-F]{1,6});")
 _ESCAPE: Final = re.compile(r"\\[nrt]|\\u[0-9a-fA-F]{4}")
 _TAG: Final = re.compile(
@@ -112,6 +115,9 @@ def odd_characters(caption: str) -> Iterator[str]:
     elif not unicodedata.is_normalized("NFC", caption):
         yield "letters and their accents as separate characters (not in Unicode's normal form C)"
     for pattern, what in (
+        (_MISSING, "what programs write for a missing value"),
+        (_NUMBERS, "numbers and nothing else, as of bounding boxes"),
+        (_LIST, "a list written as one text"),
         (_ENTITY, "an HTML entity"),
         (_ESCAPE, "an escape sequence as text"),
         (_TAG, "a tag"),
