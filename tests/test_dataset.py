@@ -15,7 +15,9 @@ from calotype.errors import (
     MissingTokenizerError,
 )
 from calotype.images import ImageReader
+from calotype.images.budget import DECODING
 from calotype.pixel_cache import PixelCache
+from calotype.transforms import ImageProgram
 from calotype.types import SampleKey
 
 
@@ -277,3 +279,10 @@ def test_datasets_of_other_sizes_or_resampling_may_share_one_pixel_cache(photos)
         plain = load(photos, **options)
         cached = plain.with_cache(cache)
         assert all(torch.equal(cached[i]["img"], plain[i]["img"]) for i in range(2) for _ in range(2))
+
+
+def test_a_decoded_image_counts_until_it_is_resampled(photos, monkeypatch):
+    used, resample = [], ImageProgram.resample
+    monkeypatch.setattr(ImageProgram, "resample", lambda *args: (used.append(DECODING.used), resample(*args))[1])
+    height, width = load(photos, resolution=64).image(0)[1].original_size
+    assert used == [3 * height * width] and DECODING.used == 0

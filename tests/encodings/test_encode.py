@@ -22,6 +22,8 @@ from calotype.encodings.work import find_work
 from calotype.encodings.worker import picture_pixels
 from calotype.engine.local import encode
 from calotype.errors import CalotypeError, ConfigError
+from calotype.images.budget import DECODING
+from calotype.transforms import ImageProgram
 from calotype.types import SampleKey
 
 
@@ -40,6 +42,15 @@ def planned(job):
     """(pictures, texts) that are still to be made."""
     _, work = job.plan()
     return len(work.pictures), len(work.texts)
+
+
+def test_a_decoded_image_counts_until_its_outcomes_are_resampled(folder, tmp_path, monkeypatch):
+    job, used, resample = make_job(folder, tmp_path / "store"), [], ImageProgram.resample
+    monkeypatch.setattr(ImageProgram, "resample", lambda *args: (used.append(DECODING.used), resample(*args))[1])
+    (picture,) = job.plan()[0].pictures(0)
+    picture_pixels(job.dataset, [picture])
+    height, width = picture.geometry.original_size
+    assert used == [3 * height * width] and DECODING.used == 0
 
 
 def test_each_picture_flip_and_text_once(folder, tmp_path):

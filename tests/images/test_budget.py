@@ -120,3 +120,19 @@ def test_decoding_takes_from_it_and_gives_back(photo, encode, ref, monkeypatch):
     assert sum(one is None for one in alone) >= 3 and budget.used == 0
     assert len(taken) >= 4 * 8 and all(size <= used <= budget.limit for size, used in taken)
     assert DECODING.used == 0
+
+
+def test_each_kind_of_image_takes_what_it_needs_and_keeps_its_pixels(photo, encode, ref, monkeypatch):
+    budget, taken = Budget(1 << 40), []
+    acquire = budget._acquire
+    monkeypatch.setattr(decode, "DECODING", budget)
+    monkeypatch.setattr(budget, "_acquire", lambda size: (taken.append(size), acquire(size)))
+    several = {"progressive": True}
+    images = [(photo, "JPEG", {}), (photo, "JPEG", several), (photo.convert("CMYK"), "JPEG", {}), (photo, "PNG", {})]
+    area = photo.width * photo.height
+    for image, format, options in images:
+        with budget.held():
+            ImageReader().read(ref(encode(image, format, **options)))
+            assert budget.used == 3 * area
+        assert budget.used == 0
+    assert taken == [7 * area, 13 * area, 13 * area, 9 * area]

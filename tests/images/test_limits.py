@@ -15,6 +15,14 @@ from calotype.errors import DecompressionBombError, ImageError
 from calotype.images import ImageReader
 from calotype.images import sources as sources_module
 from calotype.images.jpeg import count_scans, scan_jpeg
+from calotype.images.limits import (
+    MAX_PIXELS,
+    TooCostlyError,
+    TooManyPixelsError,
+    check_bytes,
+    check_pixels,
+    check_scans,
+)
 from calotype.types import ImageRef
 
 READER = ImageReader()
@@ -58,10 +66,31 @@ def test_scans_are_counted_where_a_decoder_finds_them(photo, encode):
     assert count(hidden) == count(many)
     end, comment = many.rindex(b"\xff\xda"), b"\xff\xfe\x00\x04\xff\xd9"
     assert count(many[:end] + comment + many[end:]) == count(many)  # the end marker in a comment is none
-    assert count(plain + b"\xff\xda" * 1_000) == 10  # a video behind it
+    assert count(plain + b"\xff\xda\x00\x02" * 30_000) == 10  # a video behind it
+    baseline = bytearray(jpeg(50, progressive=False))
+    assert count(baseline) == 1
+    baseline[scan_jpeg(baseline).scan + 2] = 1  # the first scan has one colour of three, so others are read
+    assert count(baseline) == 51
     noise = b"\xff\xfe" + struct.pack(">H", 2 + 2_000) + b"\xff\xda" * 1_000
     start = plain.index(b"\xff\xda", 700)
     assert count(plain[:start] + noise + plain[start:]) == 10
+
+
+@pytest.mark.parametrize(
+    ("check", "most", "error"),
+    [
+        (lambda scans: check_scans(scans, (13_000, 13_000)), 16, TooCostlyError),
+        (lambda scans: check_scans(scans, (6_000, 6_000)), 79, TooCostlyError),
+        (lambda scans: check_scans(scans, (64, 64)), 100, TooCostlyError),
+        (lambda side: check_pixels((1, side), MAX_PIXELS), 1_000_000, TooCostlyError),
+        (lambda side: check_pixels((10, side), 1_000), 100, TooManyPixelsError),
+        (lambda length: check_bytes(length, 100), (64 << 20) + 800, TooCostlyError),
+    ],
+)
+def test_limits_hold_to_the_last_one(check, most, error):
+    check(most)
+    with pytest.raises(error):
+        check(most + 1)
 
 
 class Counting(bytes):

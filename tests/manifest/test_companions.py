@@ -82,6 +82,23 @@ def test_words_before_a_name_tell_as_much_where_half_of_the_images_have_them():
     assert companions(["1.jpg", "mask_1.jpg", "boat.jpg", "tree.jpg"]) == []
 
 
+def test_how_many_names_make_a_kind_of_companion():
+    def left_out(folder, names, mirrored, captions=()):
+        inside = [f"{folder}/{number}.png" for number in range(names)]
+        found = companions([*inside, *(f"{number}.jpg" for number in range(mirrored))], captions)
+        assert found in ([], inside)
+        return bool(found)
+
+    plain = [f"{letter}.jpg" for letter in "abcde"]
+    depths = ["a_depth.png", "b_depth.png"]
+    assert companions([*plain[:4], *depths]) == depths and companions([*plain, *depths]) == []
+    assert companions(["a.jpg", "a_depth.png"]) == []
+    assert left_out("masks", 4, 2) and not left_out("masks", 9, 4)
+    assert left_out("depth", 5, 4) and not left_out("depth", 4, 3)
+    half = ["masks/0.txt", "masks/1.txt"]
+    assert left_out("masks", 4, 4, half) and not left_out("masks", 4, 4, [*half, "masks/2.txt"])
+
+
 def test_a_cache_of_an_image_beside_it_is_no_checkpoint():
     assert companions(["a.jpg", "samples/b.jpg"], others=["a_1024x1024_flux.safetensors"]) == []
     assert companions(["a.jpg", "samples/b.jpg"], others=["my_lora.safetensors"]) == ["samples/b.jpg"]
