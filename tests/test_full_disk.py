@@ -6,6 +6,7 @@ import resource
 import stat
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +51,14 @@ def test_a_file_is_there_whole_or_as_it_was(tmp_path):
     assert file.read_text() == "old" and [one.name for one in file.parent.iterdir()] == ["page.html"]
     write_output(file, b"new")
     assert file.read_text() == "new" and stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+def test_it_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    events, fsync, replace = [], os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (events.append("flushed"), fsync(file)))
+    monkeypatch.setattr(Path, "replace", lambda path, to: (events.append("renamed"), replace(path, to)))
+    write_output(tmp_path / "page.html", "new")
+    assert events == ["flushed", "renamed"]
 
 
 def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path):

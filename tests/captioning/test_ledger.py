@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -78,6 +79,18 @@ def test_an_unfinished_merge_costs_nothing(tmp_path):
     whole.write_text('{"key": "0", "pict')
     ledger.close()
     assert CaptionLedger(tmp_path).get("1") == answer("1")
+
+
+def test_a_part_is_deleted_when_what_it_held_is_on_the_disk(tmp_path, monkeypatch):
+    events, fsync, unlink = [], os.fsync, Path.unlink
+    name = lambda file: Path(os.readlink(f"/proc/self/fd/{file}")).name  # noqa: E731
+    monkeypatch.setattr(os, "fsync", lambda file: (events.append(name(file)), fsync(file)))
+    monkeypatch.setattr(Path, "unlink", lambda path: (events.append(path.name), unlink(path)))
+    ledger = CaptionLedger(tmp_path)
+    ledger.append(answer("1"))
+    (part,) = ledger_folder(tmp_path).iterdir()
+    ledger.close()
+    assert events == [part.name, "ledger.jsonl", part.name]
 
 
 def test_what_a_newer_version_adds_is_passed_over(tmp_path):

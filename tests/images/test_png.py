@@ -12,6 +12,7 @@ from PIL import Image, ImageFile, PngImagePlugin
 
 from calotype.errors import DecodeError, ImageError
 from calotype.images import ImageReader
+from calotype.images.png import open_chunks
 
 READER = ImageReader()
 MEGABYTE = 1 << 20
@@ -147,6 +148,20 @@ def test_damage_is_found_where_it_matters(png, ref, profile):
         decoded = READER.read(ref(with_chunks(png, chunk(b"iCCP", unusable))))
         assert np.array_equal(decoded.pixels, plain.pixels)
         assert decoded.notes[0].startswith("icc: profile ignored, it can't be read")
+
+
+def test_metadata_is_read_and_inflated_up_to_a_limit(png):
+    long = zlib.compress(bytes(17 * MEGABYTE))
+    for extra, name, length in [
+        (chunk(b"zTXt", b"Raw profile type exif\0\0" + long), "Raw profile type exif", 16 * MEGABYTE),
+        (chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + long), "xmp", 16 * MEGABYTE),
+        (chunk(b"iCCP", b"x\0\0" + long), "icc_profile", 16 * MEGABYTE),
+        (chunk(b"iCCP", bytes(17 * MEGABYTE)), "icc_profile", 1),
+    ]:
+        info = open_chunks(io.BytesIO(with_chunks(png, extra)), pixels=False)[1]
+        assert {key: len(value) for key, value in info.items()} == {name: length}
+    unread = chunk(b"eXIf", bytes(17 * MEGABYTE), checksum=1)
+    assert open_chunks(io.BytesIO(with_chunks(png, unread)), pixels=False)[1] == {}
 
 
 def test_an_animation_keeps_its_frames_and_loses_its_texts(photo, encode, ref):

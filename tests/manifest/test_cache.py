@@ -19,6 +19,7 @@ from calotype.errors import ManifestError
 from calotype.home import cache_folder
 from calotype.manifest import load_manifest
 from calotype.manifest import manifest as manifest_module
+from calotype.manifest.cache import write_arrow
 
 
 def write_tar(path, jpeg):
@@ -133,3 +134,14 @@ def test_a_user_without_a_home(monkeypatch):
 
     monkeypatch.setattr(Path, "home", unknown)
     assert cache_folder("sizes") == Path("/.cache/calotype/sizes")
+
+
+def test_what_is_to_be_found_later_is_on_the_disk_before_it_has_its_name(monkeypatch, tmp_path):
+    monkeypatch.setenv("CALOTYPE_CACHE", str(tmp_path))
+    events, fsync, replace = [], os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (events.append("flushed"), fsync(file)))
+    monkeypatch.setattr(Path, "replace", lambda path, to: (events.append("renamed"), replace(path, to)))
+    batch = pa.record_batch({"a": [1]})
+    write_arrow("archives", lambda: (batch.schema, [batch]), "name")
+    write_arrow("archives", lambda: (batch.schema, [batch]))
+    assert events == ["flushed", "renamed", "renamed"]

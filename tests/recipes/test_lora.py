@@ -1,6 +1,8 @@
 """The LoRA file: the same strength and the same layers for diffusers, ComfyUI, A1111/Forge and sd-scripts."""
 
+import os
 import re
+from pathlib import Path
 
 import diffusers
 import pytest
@@ -12,7 +14,7 @@ from tiny_pipelines import tiny_pipeline
 
 from calotype.errors import ConfigError
 from calotype.recipes.kohya import Adapter, to_kohya
-from calotype.recipes.lora import left_out, make_trainable, save_result, trained
+from calotype.recipes.lora import LORA_FILE, left_out, make_trainable, publish_result, save_result, trained
 from calotype.recipes.networks import load_network, network_of
 from calotype.recipes.options import TrainOptions
 
@@ -193,6 +195,18 @@ def test_the_file_says_what_it_is_to_programs_that_sort_by_it(tmp_path):
     for one in said.values():
         assert one["ss_output_name"] == "my-lora" and one["ss_network_dim"] == one["ss_network_alpha"] == str(RANK)
         assert ("lora_adapter_metadata" in one) is ("ss_network_module" not in one)
+
+
+def test_a_result_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    weights, models, options = adapted("sd-1.5")
+    events, fsync, rename = [], os.fsync, Path.rename
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (events.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name), fsync(fd))
+    )
+    monkeypatch.setattr(Path, "rename", lambda path, to: (events.append("renamed"), rename(path, to)))
+    publish_result(weights, models, options, tmp_path)
+    named = events.index("renamed")
+    assert LORA_FILE in events[:named] and events[named + 1 :] == [tmp_path.name]
 
 
 def test_what_flux_s_default_leaves_out_is_said_and_offered_by_name():
