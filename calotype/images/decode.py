@@ -15,6 +15,7 @@ from calotype.images.budget import DECODING
 from calotype.images.colour import to_srgb
 from calotype.images.depth import bits_of
 from calotype.images.formats import HEAD, NotAnImageError, open_pillow, sniff
+from calotype.images.frames import count_frames
 from calotype.images.jpeg import (
     IncompleteJpegError,
     JpegHeader,
@@ -70,7 +71,7 @@ def decode(
 
     Raises:
         TooManyPixelsError: More than `max_pixels`.
-        TooCostlyError: A JPEG of too many scans, or a side that is too long.
+        TooCostlyError: A JPEG of too many scans, a side that is too long, or a GIF or TIFF of too many parts.
         MissingDependencyError: A HEIC without pillow-heif.
         Exception: Whatever the decoders raise on damaged bytes.
     """
@@ -136,7 +137,7 @@ def _decode_pillow(
         peak = bytes_to_decode(format, size, progressive=format == "JPEG")
         with DECODING.take(peak, kept=3 * size[0] * size[1]):
             notes = []
-            frames = getattr(image, "n_frames", 1)
+            frames = count_frames(image, format)
             if frames > 1:
                 several = f"pages: first of {frames}" if format == "TIFF" else f"animated: first of {frames} frames"
                 notes.append(several)

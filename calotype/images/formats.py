@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from calotype.errors import MissingDependencyError
+from calotype.images.frames import bound_reads
 from calotype.images.png import open_chunks
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def open_pillow(file: BinaryIO, format: str, *, pixels: bool) -> ImageFile:
 
     Raises:
         MissingDependencyError: `format` is HEIF and pillow-heif is not installed.
+        TooCostlyError: A GIF or TIFF of too many parts; also raised later, when more of the image is read.
     """
     if format == "HEIF":
         try:
@@ -135,7 +137,7 @@ def open_pillow(file: BinaryIO, format: str, *, pixels: bool) -> ImageFile:
     module, name = _PLUGINS[format]
     plugin = getattr(import_module(module), name)
     if format != "PNG":
-        opened: ImageFile = plugin(file)
+        opened: ImageFile = plugin(bound_reads(file, format))
         return opened
     without, metadata = open_chunks(file, pixels=pixels)
     opened = plugin(without)

@@ -12,6 +12,7 @@ from calotype.images.colour import colour_space, profile_name
 from calotype.images.decode import pillow_orientation
 from calotype.images.depth import bits_of
 from calotype.images.formats import HEAD, open_pillow, sniff
+from calotype.images.frames import count_frames
 from calotype.images.jpeg import IncompleteJpegError, JpegHeader, scan_jpeg
 from calotype.images.limits import TooCostlyError, TooManyPixelsError, check_pixels
 from calotype.images.orientation import upright_size
@@ -69,7 +70,7 @@ def read_header(file: BinaryIO, length: int, *, max_pixels: int) -> Header:
 
     Raises:
         TooManyPixelsError: More than `max_pixels`.
-        TooCostlyError: A side that is too long.
+        TooCostlyError: A side that is too long, or a GIF or TIFF of too many parts.
         MissingDependencyError: A HEIC without pillow-heif.
         Exception: Whatever the parsers raise on damaged bytes.
     """
@@ -136,7 +137,7 @@ def _read(file: BinaryIO, length: int, head: bytes, format: str, max_pixels: int
             orientation=orientation,
             icc=profile_name(icc) if icc else None,
             colour_space=colour_space(icc, image.mode) if icc else None,
-            frames=getattr(image, "n_frames", 1),
+            frames=count_frames(image, format),
             has_alpha=image.mode in ("LA", "RGBA", "PA", "La", "RGBa") or "transparency" in image.info,
             bytes=length,
         )

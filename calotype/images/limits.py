@@ -1,4 +1,4 @@
-"""What one image may ask for: pixels, the length of a side, scans, bytes. All told before a pixel is decoded.
+"""What one image may ask for: pixels, a side, scans, pages, reads, bytes. All told before a pixel is decoded.
 
 None is a limit of time: what a timer cuts off depends on the machine's load, and so would the dataset; and no decoder
 can be interrupted. These bound the time by what decides it.
@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "MAX_PAGES",
     "MAX_PIXELS",
+    "MAX_READS",
     "TooCostlyError",
     "TooManyPixelsError",
     "bytes_to_decode",
@@ -30,6 +32,13 @@ _USUAL_SCANS: Final = 16
 _MAX_SCANS: Final = 100
 _MAX_SCANNED: Final = _USUAL_SCANS * MAX_PIXELS
 """Scans times pixels: each scan goes over all of them."""
+
+MAX_PAGES: Final = 10_000
+"""Of a TIFF. Each costs Pillow a third of a millisecond."""
+
+MAX_READS: Final = {"GIF": 8_000_000, "TIFF": 2_000_000}
+"""Pillow's, until the frames are counted and the pixels loaded. Two for each block of a GIF, whose usual ones have 255
+bytes: 1 GB. Two for each entry of a TIFF's directories, which cost some µs each: `MAX_PAGES` of 100 entries."""
 
 _MOST_BYTES_A_PIXEL: Final = 8
 """Of an encoded file: 16-bit RGBA without compression."""

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterable
 from typing import BinaryIO, Final
 
+from calotype.images.frames import bound_reads
 from calotype.images.png import chunks
 
 __all__ = ["TAIL", "missing_end"]
@@ -42,7 +43,7 @@ def missing_end(file: BinaryIO, length: int, format: str, *, head: bytes, tail: 
             case "PNG":
                 return None if _IEND in tail else _png(file, length)
             case "GIF":
-                return None if tail.rstrip(b"\x00").endswith(b"\x3b") else _gif(file, length, head)
+                return None if tail.rstrip(b"\x00").endswith(b"\x3b") else _gif(file, head)
             case "WEBP":
                 return _beyond("it says", 8 + int.from_bytes(head[4:8], "little"), length)
             case "BMP":
@@ -82,34 +83,26 @@ def _png(file: BinaryIO, length: int) -> str | None:
     return "it has no IEND chunk"
 
 
-def _gif(file: BinaryIO, length: int, head: bytes) -> str | None:
+def _gif(file: BinaryIO, head: bytes) -> str | None:
     """Walks the blocks, as a trailer may have stray data behind it."""
-    position = 13 + (3 << (head[10] & 7) + 1 if head[10] & 0x80 else 0)
-    while position < length:
-        file.seek(position)
-        block = file.read(10)
-        if block[0] == 0x3B:
-            return None
-        if block[0] == 0x21:
-            position += 2
-        elif block[0] == 0x2C:
-            position += 11 + (3 << (block[9] & 7) + 1 if block[9] & 0x80 else 0)
+    file.seek(0)
+    file = bound_reads(file, "GIF")
+    file.seek(13 + _palette(head[10]))
+    while kind := file.read(1):
+        if kind == b"!":
+            file.read(1)
+        elif kind == b",":
+            file.read(_palette(file.read(9)[8]) + 1)  # and the size of its codes
         else:
-            return None  # stray data, which decoders stop at too
-        position = _past_sub_blocks(file, position)
+            return None  # the trailer; or stray data, which decoders stop at too
+        size = file.read(1)
+        while size > b"\x00":
+            size = file.read(size[0] + 1)[size[0] :]  # with the next one's size
     return "it has no trailer"
 
 
-def _past_sub_blocks(file: BinaryIO, position: int) -> int:
-    file.seek(position)
-    while size := file.read(1):
-        position += 1 + size[0]
-        if not size[0]:
-            break
-        file.seek(position)
-    else:
-        return position + 1  # past the end of the file: there was no terminator
-    return position
+def _palette(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _bmp(length: int, head: bytes) -> str | None:

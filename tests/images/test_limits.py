@@ -13,6 +13,7 @@ from PIL import Image
 
 from calotype.errors import DecompressionBombError, ImageError
 from calotype.images import ImageReader
+from calotype.images import frames as frames_module
 from calotype.images import sources as sources_module
 from calotype.images.jpeg import count_scans, scan_jpeg
 from calotype.images.limits import (
@@ -185,3 +186,100 @@ def test_a_file_that_grows_while_it_is_read_is_read_as_it_began(photo, encode, t
 
     monkeypatch.setattr(sources_module.os, "pread", growing)
     assert len(READER.read_bytes(ImageRef(name="grows", path=str(path)))) == whole
+
+
+FRAME = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
+"""One pixel of a GIF."""
+
+
+def gif(*parts: bytes) -> bytes:
+    return b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes((9, 9, 9, 255, 255, 255)) + b"".join(parts)
+
+
+def pages(count: int, *, order: str = "<", big: bool = False, filling: int = 0, back_to: int | None = None) -> bytes:
+    """A TIFF of so many pages of the same pixel; `filling` more entries in each, the last leads back to one of them."""
+    number = "Q" if big else "I"
+    head = {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "H", 43 if big else 42)
+    head += struct.pack(order + "HHQ", 8, 0, 16) if big else struct.pack(order + "I", 8)
+    tags = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 0, 277: 1, 278: 1, 279: 1}
+    tags |= {40_000 + place: 1 for place in range(filling)}
+    table = struct.pack(order + ("Q" if big else "H"), len(tags))
+    for tag, value in tags.items():
+        table += struct.pack(f"{order}HH{number}{number}", tag, 16 if big else 4, 1, value)
+    step = len(table) + struct.calcsize(order + number)
+    following = [len(head) + page * step for page in range(1, count)]
+    following.append(0 if back_to is None else len(head) + back_to * step)
+    return head + b"".join(table + struct.pack(order + number, place) for place in following)
+
+
+def is_too_costly(ref: ImageRef, reason: str) -> None:
+    for ask in (READER.read, READER.header):
+        with pytest.raises(DecompressionBombError, match=reason) as caught:
+            ask(ref)
+        assert caught.value.kind == "too_costly"
+    assert READER.examine(ref).kind == "too_costly"
+
+
+@pytest.mark.parametrize("options", [{}, {"order": ">"}, {"big": True}, {"back_to": 0}, {"back_to": 8}])
+def test_pages_are_counted_as_pillow_counts_them(ref, options):
+    for count in (1, 2, 9):
+        several = pages(count, **options | ({"back_to": count - 1} if options.get("back_to") else {}))
+        with Image.open(io.BytesIO(several)) as image:
+            assert image.n_frames == count
+        assert READER.header(ref(several)).frames == count
+        assert READER.read(ref(several)).notes == ((f"pages: first of {count}",) if count > 1 else ())
+        assert READER.examine(ref(several)).cut is None
+
+
+def test_frames_are_counted_as_pillow_counts_them(encode, ref, monkeypatch):
+    frames = [Image.new("RGB", (32, 24), colour) for colour in ("red", "green", "blue")]
+    usual = encode(frames[0], "GIF", save_all=True, append_images=frames[1:], loop=0, comment=b"a" * 1_000)
+    extension = b"!\xfe\x02ab\x00"
+    cases = [usual, usual[:-20], usual + b"behind", gif(FRAME, b";"), gif(extension, FRAME, extension, FRAME)]
+    for limit in (8_000_000, 200):  # the reads of short files are not counted
+        monkeypatch.setitem(frames_module.MAX_READS, "GIF", limit)
+        for data in cases:
+            with Image.open(io.BytesIO(data)) as image:
+                count = image.n_frames
+            assert READER.header(ref(data)).frames == count
+            assert READER.read(ref(data)).notes == ((f"animated: first of {count} frames",) if count > 1 else ())
+
+
+def test_tiffs_of_too_many_pages_are_refused(ref):
+    reason = "it is a TIFF of more than 10,000 pages, .* save its first page by itself"
+    with pytest.raises(DecompressionBombError, match=reason) as caught:
+        READER.header(ref(pages(200_000)))
+    assert caught.value.kind == "too_costly"
+
+
+def test_tiffs_of_too_many_pages_are_refused_whoever_asks(ref, monkeypatch):
+    monkeypatch.setattr(frames_module, "MAX_PAGES", 20)
+    for options in ({}, {"order": ">"}, {"big": True}):
+        assert READER.header(ref(pages(20, **options))).frames == 20
+        is_too_costly(ref(pages(21, **options)), "TIFF of more than 20 pages")
+
+
+def test_directories_of_too_many_entries_are_refused(ref, monkeypatch):
+    monkeypatch.setitem(frames_module.MAX_READS, "TIFF", 7_000)
+    reason = "TIFF of too many entries in its directories: .* more than 7,000 steps; save its first frame"
+    assert READER.header(ref(pages(5, filling=400))).frames == 5
+    is_too_costly(ref(pages(50, filling=400)), reason)
+    is_too_costly(ref(pages(1, filling=6_000)), reason)  # before any page is counted
+    is_too_costly(ref(pages(1, filling=6_000, big=True)), reason)
+
+
+@pytest.mark.parametrize(
+    ("data", "frames"),
+    [
+        (gif(FRAME * 200_000), 200_000),
+        (gif(FRAME[:-1], b"\x01\x00" * 2_000_000, b"\x00", FRAME), 2),
+        (gif(b"!\xfe", b"\x01a" * 2_000_000, b"\x00", FRAME), 1),
+    ],
+    ids=["frames", "pixels", "comment"],
+)
+def test_gifs_of_many_blocks_are_read_or_refused(ref, monkeypatch, data, frames):
+    seen = READER.examine(ref(data))
+    assert (seen.header.frames, seen.cut) == (frames, "it has no trailer")
+    monkeypatch.setitem(frames_module.MAX_READS, "GIF", 100_000)
+    is_too_costly(ref(data), "GIF of too many blocks: .* more than 100,000 steps; save its first frame")
+    is_too_costly(ref(gif(FRAME, bytes(200_000))), "GIF of too many blocks")  # stray bytes, one by one
