@@ -86,7 +86,9 @@ def test_single_images_by_a_glob_find_theirs(put):
         ({"tag_string_artist": "ann", "tag_string_general": "sea_side sun", "tag_string_meta": "highres_x"},
          ("ann, sea_side, sun",)),
         ({"tags": {"general": ["sea", "sun"], "artist": ["ann"]}}, ("sea, sun, ann",)),  # e621
+        ({"tag_string_general": "sun", "tag_string_artist": "ann"}, ("sun, ann",)),  # in the order of the file
         ({"tags": "red car, street"}, ("red car, street",)),
+        ({"tags": "red car"}, ("red car",)),
         ({"caption": "", "tags": ["x"]}, ("",)),
         ({"prompt": {"3": {"inputs": {}}}, "shapes": []}, ()),  # ComfyUI, labelme
     ],
@@ -119,6 +121,8 @@ def test_text_goes_before_json_unless_it_is_its_first_caption(put):
 def test_columns_name_the_key_of_json_files(put):
     put("a.jpg"), put("a.json", '{"caption": "short", "long": "a long one"}')
     assert captions(load_manifest(put.root, columns={"caption": "long"})) == {"a.jpg": ("a long one",)}
+    both = load_manifest(put.root, columns={"caption": ["long", "caption"]})
+    assert captions(both) == {"a.jpg": ("a long one", "short")}
     put("a.txt", "text")
     assert captions(load_manifest(put.root, columns={"caption": None})) == {"a.jpg": ("text",)}
 

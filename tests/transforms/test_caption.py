@@ -202,6 +202,7 @@ def test_trigger_and_template(options, caption, expected):
         ("ohwx man at a desk", {}, "ohwx man at a desk"),
         ("a man, OHWX, at a desk", {}, "a man, OHWX, at a desk"),
         ("ohwxy at a desk", {}, "ohwx, ohwxy at a desk"),
+        ("the yohwx at a desk", {}, "ohwx, the yohwx at a desk"),
         ("a man-ohwx", {"repeat_trigger": True}, "ohwx, a man-ohwx"),
         ("ohwx at a desk", {"template": "a photo of {trigger}, {caption}"}, "a photo of ohwx at a desk"),
         ("ohwx at a desk", {"template": "{trigger} photo, {caption}, 35mm"}, "photo, ohwx at a desk, 35mm"),
@@ -213,6 +214,13 @@ def test_a_caption_that_has_the_trigger_gets_it_once(caption, options, expected)
     made = program(trigger="ohwx", **options)
     assert made([caption], KEY, 0) == expected
     assert set(made.outcomes([caption], variants=1)) == {expected}
+
+
+@pytest.mark.parametrize("trigger", ["o.wx", r"o\wx", r"\1 \g<0>", "(ohwx", "c++"])
+def test_a_trigger_is_a_text_and_no_pattern(trigger):
+    made = program(trigger=trigger)
+    assert made(["ohwx at a desk"], KEY, 0) == f"{trigger}, ohwx at a desk"
+    assert made(["{trigger} at a desk"], KEY, 0) == made([f"{trigger} at a desk"], KEY, 0) == f"{trigger} at a desk"
 
 
 def test_a_part_that_held_the_trigger_may_be_dropped_and_the_trigger_is_there():
