@@ -1,7 +1,9 @@
 """Checkpoints and the folder of a run: whole or not there, flushed before they are named, one run at a time."""
 
+import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -92,9 +94,23 @@ def test_a_fork_of_the_run_does_not_hold_its_lock(tmp_path):
     os.close(go_on)
 
 
-def test_a_folder_without_locks_is_said_and_no_reason_to_stop(tmp_path, monkeypatch, caplog):
-    import fcntl
+def test_a_lock_whose_holder_deletes_it_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    lock, calls, flock = tmp_path / ".run.lock", [], fcntl.flock
 
+    def just_after_the_holder_has_ended(fd, how):
+        if not calls:
+            lock.unlink()
+        calls.append(fd)
+        flock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", just_after_the_holder_has_ended)
+    with sole_run(lock, tmp_path) as held:
+        assert held and lock.exists() and len(calls) == 2
+        with pytest.raises(ConfigError, match="another run"), sole_run(lock, tmp_path):
+            pass
+
+
+def test_a_folder_without_locks_is_said_and_no_reason_to_stop(tmp_path, monkeypatch, caplog):
     def none(*_):
         raise OSError(37, "No locks available")
 
@@ -224,3 +240,22 @@ def test_two_ranks_note_into_one_file_and_what_both_met_is_there_once(tmp_path):
     resumed.append(both)
     resumed.append(LedgerEntry(kind="replaced", id="2.png", reason="by another"))
     assert resumed.counts() == RunLedger(path).counts() == {"unreadable": 1, "replaced": 3}
+
+
+def test_a_full_disk_ends_no_run_and_what_it_notes_is_counted_all_the_same(tmp_path, caplog):
+    path = tmp_path / "ledger.jsonl"
+    RunLedger.begin(path)
+    ledger = RunLedger(path)
+    ledger.append(LedgerEntry(kind="unreadable", id="a.png", reason="truncated"))
+    before, limit = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) - 1, limit[1]))  # as the kernel answers on a full disk
+    try:
+        ledger.settle()
+        for name in "bc":
+            ledger.append(LedgerEntry(kind="unreadable", id=f"{name}.png", reason="truncated"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    ledger.settle()
+    assert path.read_bytes() == before and ledger.counts() == {"unreadable": 3}
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said == f"{path}: can't be written (File too large): what comes now is counted only"

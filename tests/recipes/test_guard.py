@@ -12,6 +12,7 @@ from train_helpers import checkpoints, make_folder, run, trained_weights
 from calotype.encodings.store import EncodingStore
 from calotype.errors import ConfigError, NotFiniteError
 from calotype.recipes.guard import Guard, guarded_adamw
+from calotype.recipes.skipped import end_after_several
 from calotype.terminal import emit
 
 
@@ -110,6 +111,21 @@ def test_nothing_but_nan_ends_a_run_and_keeps_its_checkpoint(folder, tmp_path, v
     last = checkpoints(tmp_path / "first")[-1]
     weights = trained_weights(tmp_path / "first", int(last[-8:]))
     assert all(torch.equal(weights[name], kept[name]) for name in kept)
+
+
+def test_five_in_a_row_end_a_run(tmp_path):
+    guard = Guard(guarded_adamw([torch.nn.Parameter(torch.ones(1))], lr=0.1, weight_decay=0.0))
+    guard.in_a_row = [1, 2, 3, 4]
+    end_after_several(guard, checkpoints=tmp_path, samples=[])
+    guard.in_a_row.append(5)
+    with pytest.raises(NotFiniteError, match="steps 1 to 5; no weight changed. There is no checkpoint yet"):
+        end_after_several(guard, checkpoints=tmp_path, samples=[])
+
+
+def test_they_do_so_in_time_where_little_is_logged(folder, tmp_path):
+    poison(folder, torch.nan, [0, 1, 2])
+    with pytest.raises(NotFiniteError, match="in each of the steps 1 to 25 "):
+        run(folder, tmp_path / "run", max_steps=30, log_every=30)
 
 
 def change_state(checkpoint, change):
