@@ -140,6 +140,20 @@ def test_shards_put_one_behind_the_other_are_read_to_their_end(put, jpeg):
         load_manifest(put("both.tar", halves[0] + b"rubbish!" * 64))
 
 
+def test_a_checksum_of_signed_bytes_is_one_too(put, jpeg):
+    """As some old writers have it."""
+    with tarfile.open(put("s.tar", ""), "w", format=tarfile.GNU_FORMAT) as tar:
+        info = tarfile.TarInfo("Zoë.jpg")
+        info.size = len(jpeg(1))
+        tar.addfile(info, io.BytesIO(jpeg(1)))
+    data = bytearray((put.root / "s.tar").read_bytes())
+    unsigned, signed = tarfile.calc_chksums(bytes(data[:512]))
+    assert unsigned == signed + 2 * 256
+    data[148:156] = b"%06o\0 " % signed
+    (row,) = load_manifest(put("old.tar", bytes(data)), missing_captions="empty")
+    assert row.id == "old.tar!Zoë.jpg"
+
+
 def test_an_empty_shard_among_others_is_a_note(put, jpeg):
     write_tar(put("s-0.tar", ""), [])
     with pytest.raises(ManifestError, match=r"no images found: s-0\.tar is empty"):

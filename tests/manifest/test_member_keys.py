@@ -59,7 +59,7 @@ def named(manifest):
             id="views",
         ),
         pytest.param(
-            "a.mask.png a.png a.jpg a.txt b-masklabel.png b.webp b.txt c_mask.jpg c.jpg c.txt",
+            "a.mask.png a.png a.jpg a.txt b-masklabel.png b.png b.webp b.txt c_mask.jpg c.jpg c.txt",
             {"a.jpg": "a.txt", "b.webp": "b.txt", "c.jpg": "c.txt"},
             dict.fromkeys(("a.png", "a.mask.png", "b-masklabel.png", "c_mask.jpg"), "companion"),
             id="masks",

@@ -118,7 +118,7 @@ def test_five_in_a_row_end_a_run(tmp_path):
     guard.in_a_row = [1, 2, 3, 4]
     end_after_several(guard, checkpoints=tmp_path, samples=[])
     guard.in_a_row.append(5)
-    with pytest.raises(NotFiniteError, match="steps 1 to 5; no weight changed. There is no checkpoint yet"):
+    with pytest.raises(NotFiniteError, match=r"steps 1 to 5; no weight changed\. There is no checkpoint yet"):
         end_after_several(guard, checkpoints=tmp_path, samples=[])
 
 
