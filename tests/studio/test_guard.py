@@ -70,6 +70,23 @@ def test_another_host_is_refused(guarded, host):
     assert guarded.get(f"/?code={code}", headers={"Host": host}).status_code == 403 and guarded.codes.current == code
 
 
+def test_one_of_two_hosts_or_origins_that_is_ours_does_not_do(guarded):
+    ours, token = ("Host", f"127.0.0.1:{PORT}"), ("Authorization", f"Bearer {TOKEN}")
+    assert guarded.get("/api/dataset", headers=[ours, token]).status_code == 200
+    for other in (("Host", "evil.example"), ("Host", f"localhost:{PORT}"), ("Origin", "https://evil.example")):
+        for first, second in ((ours, other), (other, ours)):
+            headers = [first, second, token, *([("Origin", ADDRESS)] if other[0] == "Origin" else [])]
+            assert guarded.get("/api/dataset", headers=headers).status_code == 403
+
+
+def test_a_code_is_for_a_visit_alone(guarded):
+    code = guarded.codes.current
+    guarded.cookies.clear()
+    for method, path in (("POST", "/"), ("HEAD", "/"), ("GET", "/api/dataset")):
+        assert guarded.request(method, f"{path}?code={code}").status_code == 401
+    assert guarded.codes.current == code
+
+
 def test_localhost_is_ours_too(guarded):
     assert guarded.get("/api/dataset", headers={**bearer(), "Host": f"localhost:{PORT}"}).status_code == 200
 
