@@ -168,7 +168,8 @@ def _dataset(config: Mapping[str, Any]) -> tuple[TextToImageDataset, bool]:
     except MissingTokenizerError as error:
         if config.get("tokenizers") or config["dataset"].get("tokenizers"):
             raise  # a place was named, and is wrong
-        logger.warning("%s; going on without them: captions are not counted in tokens.", error)
+        said = str(error).rstrip(".")
+        logger.warning("%s. Going on without them: captions are not counted in tokens.", said)
         return build_dataset({**config, "tokenizer": {COMPONENT: "calotype.PixelsTransform"}}), False
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, read_config
+from calotype.errors import ConfigError
 from calotype.terminal import console, emit, say
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ def check(
     if not json:
         _show(report)
     if fix_list is not None:
-        written = write_fix_list(report, fix_list)
+        try:
+            written = write_fix_list(report, fix_list)
+        except ConfigError as error:
+            raise ConfigError(f"--fix-list: {error}") from error
         if not json:
             say(f"{written} lines to mend: {fix_list}")
     if json:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 
 from calotype.encodings.addresses import Addresses
 from calotype.encodings.frozen import FrozenModels, TextCut
 from calotype.errors import CalotypeError
+from calotype.images.memory import Memory
 from calotype.ledger import LedgerEntry
 
-__all__ = ["cut_note", "find_cuts"]
+__all__ = ["cut_note", "cuts_of", "find_cuts"]
 
 _AT_ONCE = 1024
 """Rows whose texts are tokenised together."""
@@ -22,7 +25,8 @@ def find_cuts(addresses: Addresses, models: FrozenModels) -> Iterator[LedgerEntr
 
     Args:
         addresses: Of the dataset.
-        models: Their tokenizers alone are loaded. Where that fails, one entry says why nothing was measured.
+        models: Their tokenizers alone are loaded, and only for texts that no run has measured. Where that fails, one
+            entry says why nothing was measured.
     """
     rows = [int(row) for row in addresses.usable if addresses.buckets[row] >= 0]
     fit: set[int] = set()  # by hash: a million of them take 60 MB
@@ -31,7 +35,7 @@ def find_cuts(addresses: Addresses, models: FrozenModels) -> Iterator[LedgerEntr
         texts = {row: list(addresses.texts(row)) for row in rows[start : start + _AT_ONCE]}
         new = list(dict.fromkeys(t for some in texts.values() for t in some if t not in cut and hash(t) not in fit))
         try:
-            found = models.cut_texts(new)
+            found = cuts_of(models, [addresses.text_key(text) for text in new], new)
         except (CalotypeError, ImportError, OSError, ValueError) as error:
             reason = f"whether captions are cut was not measured: the tokenizers can't be loaded: {error}"
             yield LedgerEntry(kind="captions_not_measured", id=str(models.folder), reason=reason)
@@ -48,6 +52,26 @@ def find_cuts(addresses: Addresses, models: FrozenModels) -> Iterator[LedgerEntr
                     longest[one.tokenizer] = one
             if longest:
                 yield cut_note(addresses.dataset.manifest[row].id, longest.values())
+
+
+def cuts_of(models: FrozenModels, keys: Sequence[bytes], texts: Sequence[str]) -> list[tuple[TextCut, ...]]:
+    """Which tokenizers cut each text: cached on disk, so that a run over encodings need not load the tokenizers.
+
+    Args:
+        models: Whose tokenizers count.
+        keys: Of the texts' records: they hash the text, the tokenizers and the limit.
+        texts: As the models get them.
+    """
+    names = [(key.hex(), "") for key in keys]
+    with Memory("cuts", "cuts_1", key=("record", "part"), state=(), values=("cuts",), what="cut captions") as memory:
+        known = memory.recall(names)
+        new = [place for place, values in enumerate(known) if values is None]
+        measured = dict(zip(new, models.cut_texts([texts[place] for place in new]), strict=True)) if new else {}
+        memory.learn([(*names[place], json.dumps([asdict(cut) for cut in cuts])) for place, cuts in measured.items()])
+    return [
+        measured[place] if values is None else tuple(TextCut(**cut) for cut in json.loads(values[0]))
+        for place, values in enumerate(known)
+    ]
 
 
 def cut_note(id: str, cuts: Iterable[TextCut]) -> LedgerEntry:

@@ -16,7 +16,7 @@ import xxhash
 
 from calotype.dataset import TextToImageDataset
 from calotype.encodings.addresses import Picture
-from calotype.encodings.cuts import cut_note
+from calotype.encodings.cuts import cut_note, cuts_of
 from calotype.encodings.finite import (
     MARK,
     encode_images_again,
@@ -335,7 +335,8 @@ class EncodeWorker:
             start += len(part)
 
     def _cut(self, batch: Sequence[Text]) -> list[LedgerEntry]:
-        found = zip(batch, self._models.cut_texts([one.text for one in batch]), strict=True)
+        cuts = cuts_of(self._models, [one.key for one in batch], [one.text for one in batch])
+        found = zip(batch, cuts, strict=True)
         return [cut_note(self._dataset.manifest[one.index].id, cuts) for one, cuts in found if cuts]
 
 

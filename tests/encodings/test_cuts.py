@@ -55,16 +55,20 @@ def test_each_text_is_tokenised_once_and_a_caption_is_named_by_its_longest_varia
     seen = []
     job, _ = run(folder, tmp_path / "store", resolution=32, caption_transform={"drop": 0.5})
     dataset = encoded(job)
+    monkeypatch.setenv("CALOTYPE_CACHE", str(tmp_path / "cache"))  # nothing is known of what the store was made of
     measure = FrozenModels.cut_texts
     monkeypatch.setattr(FrozenModels, "cut_texts", lambda self, texts: (seen.extend(texts), measure(self, texts))[1])
     cut, _ = named(dataset)
     assert len(seen) == len(set(seen)) == 4  # two captions that differ, one that two images share, the dropped one
     assert cut["coffee.png"].count("tokenizer_2: ") == 1
+    monkeypatch.setattr(FrozenModels, "cut_texts", None)  # what was measured once needs no tokenizers any more
+    assert named(encoded(job))[0] == cut
 
 
 def test_without_tokenizers_the_ledger_says_that_nothing_was_measured(folder, tmp_path, monkeypatch):
     job, _ = run(folder, tmp_path / "store", resolution=32)
     dataset = encoded(job)
+    monkeypatch.setenv("CALOTYPE_CACHE", str(tmp_path / "cache"))
 
     def absent(*_):
         raise MissingDependencyError("diffusers", extra="diffusers", purpose="to load the tokenizers")

@@ -396,7 +396,7 @@ def test_after_ctrl_c_what_was_seen_is_known(good, tmp_path):
         (["GOOD", "loader.on_upscale=wran"], "on_upscale: found 'wran'"),
         (["GOOD", "--model", "flux.1-dev", "--tokenizers", "no/such/folder"], "no such folder: no/such/folder"),
         (["GOOD", "--depe"], "No such option"),
-        (["GOOD", "--fix-list", "/dev/null/fix.tsv"], "--fix-list: /dev/null/fix.tsv can't be written"),
+        (["GOOD", "--fix-list", "/dev/null/fix.tsv"], "--fix-list: /dev/null/fix.tsv: can't be written: "),
     ],
 )
 def test_wrong_use_is_status_2(good, arguments, message):

@@ -31,8 +31,12 @@ class Online:
 
     def __init__(self, dataset, models, **options):
         self.models, self.loader = models, Loader(dataset, **options)
-        self.plan, self.dataset, self.state_dict = self.loader.plan, dataset, self.loader.state_dict
+        self.plan, self.keys_of = self.loader.plan, self.loader.keys_of
+        self.dataset, self.state_dict = dataset, self.loader.state_dict
         self.rng = torch.Generator().manual_seed(12345)
+
+    epoch = property(lambda self: self.loader.epoch)
+    given = property(lambda self: self.loader.given)
 
     def __iter__(self):
         for batch in self.loader:
