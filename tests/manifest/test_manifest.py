@@ -150,14 +150,14 @@ def test_no_temporary_files_stay(big, cache):
 
 
 def test_a_million_rows_open_in_bounds():
-    """The benchmark's own figures. The aim is 3 s; a neighbour on the machine makes even processor seconds longer."""
+    """The benchmark's own figures of memory; those of time are for a machine that does nothing else."""
     script = Path(__file__).parents[2] / "benchmarks" / "manifest.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "1000000", "--json"], capture_output=True, text=True, check=True
-    )
-    for figures in json.loads(done.stdout.splitlines()[-1]):
+    command = [sys.executable, str(script), "--rows", "1000000", "--images", "1001", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    of_files = [figures for figures in json.loads(done.stdout.splitlines()[-1]) if figures["file"] != "folder"]
+    assert [figures["file"] for figures in of_files] == ["parquet", "jsonl", "csv", "tsv"]
+    for figures in of_files:
         assert figures["rows"] == 1_000_000
-        if figures["file"] in ("parquet", "jsonl"):
-            assert figures["peak_mb"] < 600, figures
-            assert figures["open_cpu_s"] < 4, figures
+        assert figures["peak_mb"] < 600, figures
         assert figures["pickle_bytes"] < 1000
