@@ -17,7 +17,7 @@ from PIL import Image
 from calotype.file_state import FileState, file_holding, file_state, state_of
 from calotype.images import ImageReader, scan_sizes
 from calotype.images.contents import scan_contents
-from calotype.images.memory import Memory
+from calotype.images.memory import Memory, file_keys
 from calotype.inspect.check.facts import scan_facts
 from calotype.manifest import load_manifest
 from calotype.remembered import files_state, folders_state
@@ -137,6 +137,18 @@ def test_numbers_that_sqlite_has_no_room_for(tmp_path: Path) -> None:
     with Memory("t", "t", key=("a", "b"), state=FileState._fields, values=("x",), what="trials") as memory:
         memory.learn([("a", "b", *state, 1)])
         assert memory.recall([("a", "b", *state)]) == [(1,)]
+
+
+def test_images_in_one_file_have_keys_of_their_own_and_its_state(tmp_path: Path) -> None:
+    file = tmp_path / "a.tar"
+    file.write_bytes(b"x" * 9)
+    parts = [ImageRef(name="a", path=str(file), offset=offset, size=3) for offset in (0, 3)]
+    (tmp_path / "data.mdb").write_bytes(b"y")
+    values = [ImageRef(name="a", path=str(tmp_path), key=key) for key in (b"1", b"2")]
+    keys = file_keys([*parts, *values])
+    assert len(set(keys)) == 4
+    for key, holder in zip(keys, [file, file, *[tmp_path / "data.mdb"] * 2], strict=True):
+        assert key is not None and key[2:] == file_state(holder)
 
 
 def test_the_file_that_holds_an_image(tmp_path: Path) -> None:

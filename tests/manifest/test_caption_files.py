@@ -118,6 +118,11 @@ def test_text_goes_before_json_unless_it_is_its_first_caption(put):
     assert captions(load_manifest(put.root)) == {"a.jpg": ("text",), "b.jpg": ("one", "two"), "c.jpg": ("json",)}
 
 
+def test_a_text_of_several_captions_is_compared_line_by_line(put):
+    put("a.jpg"), put("a.txt", "one\ntwo\n"), put("a.json", '{"captions": ["one\\ntwo", "three"]}')
+    assert captions(load_manifest(put.root, caption_lines="many")) == {"a.jpg": ("one\ntwo", "three")}
+
+
 def test_columns_name_the_key_of_json_files(put):
     put("a.jpg"), put("a.json", '{"caption": "short", "long": "a long one"}')
     assert captions(load_manifest(put.root, columns={"caption": "long"})) == {"a.jpg": ("a long one",)}

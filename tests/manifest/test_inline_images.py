@@ -54,6 +54,15 @@ def test_images_written_as_text_are_images(put, read, jpeg, form, kind):
     assert [read(row.image) for row in manifest] == [jpeg(0), (put.root / "b.jpg").read_bytes(), jpeg(2)]
 
 
+def test_the_same_images_in_other_rows_are_found_there(put, read, jpeg):
+    put("b.jpg")
+    images = [encoded(jpeg, 0, "plain"), "b.jpg"]
+    for order in (images, images[::-1]):
+        manifest = load_manifest(put("t.json", json.dumps([{"image": image, "text": "x"} for image in order])))
+        whole = [jpeg(0) if image is images[0] else (put.root / "b.jpg").read_bytes() for image in order]
+        assert [read(row.image) for row in manifest] == whole
+
+
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 def test_every_format_is_known_by_its_first_letters(put, read, jpeg, format):
     text = base64.b64encode(jpeg(1, format)).decode()

@@ -18,6 +18,7 @@ DEEPEST = '{"a":' * MAX_DEPTH + "1" + "}" * MAX_DEPTH
     "text",
     [
         DEEPEST,
+        f"[{'[' * (MAX_DEPTH - 1)}{']' * (MAX_DEPTH - 1)}, []]",
         json.dumps({"text": "[" * 90}),
         json.dumps({"text": '\\"' + "{" * 90}),
         json.dumps({"text": "\\" * 5, "b": ["["] * 90}),

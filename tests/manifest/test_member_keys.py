@@ -96,6 +96,11 @@ def test_one_entry_names_all_members_that_are_alike(shard):
     ]
 
 
+def test_what_is_read_though_its_name_is_that_of_a_companion_is_noted(shard):
+    manifest = load_manifest(shard("a.jpg", "a.txt", "masks/b.jpg", "masks/b.txt"))
+    assert len(manifest) == 2 and "masks/ has the name of a folder of masks" in " ".join(manifest.describe()["notes"])
+
+
 def test_images_that_cannot_be_told_apart(shard):
     file = shard("a.input.jpg", "a.target.jpg", "a.txt", "b.jpg", "b.txt")
     with pytest.raises(ManifestError, match=r"s\.tar!a: .* members \.input\.jpg, \.target\.jpg, \.txt; member_key"):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from calotype import load_manifest
-from calotype.errors import ConfigError, ManifestError
+from calotype.errors import ConfigError, ManifestError, MissingCaptionError
 
 ROWS = [("0.jpg", "a", "train"), ("1.jpg", "b", "Test"), ("2.jpg", "c", "training"), ("3.jpg", "d", "val")]
 
@@ -44,6 +44,12 @@ def test_a_row_without_a_split_is_named(tmp_path):
     manifest = load_manifest(written(tmp_path, [*ROWS[:2], ("4.jpg", "e", "")]))
     assert manifest.ids.to_pylist() == ["0.jpg"]
     assert [(entry.kind, entry.id) for entry in manifest.ledger] == [("no_split", f"{tmp_path / 'd.csv'}:4")]
+
+
+def test_a_bad_row_is_named_by_its_line_in_the_file(tmp_path):
+    file = written(tmp_path, [ROWS[1], ROWS[0], ("2.jpg", "", "train")])
+    with pytest.raises(MissingCaptionError, match=r"d\.csv:4"):
+        load_manifest(file)
 
 
 def test_a_column_with_other_words_or_one_split_is_a_column_like_others(tmp_path):

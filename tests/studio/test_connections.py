@@ -49,12 +49,22 @@ def closed(link):
         return True
 
 
+def ended(link):
+    try:
+        return link.recv(1) == b""
+    except BlockingIOError:
+        return False
+
+
 @pytest.mark.parametrize("say", [b"", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "], ids=["silent", "slow"])
 def test_two_hundred_that_wait_do_not_keep_a_browser_out(server, say, caplog):
     with opened(server, 200, say=say) as links:
         assert loads(server)
         assert len(server._server.server_state.connections) <= connections._MOST
         assert all(map(closed, links[:60]))  # those that have waited longest made room
+        for link in links[100:]:
+            link.settimeout(0)
+        assert not any(map(ended, links[100:]))
     assert len(caplog.records) <= connections._LINES
 
 

@@ -203,6 +203,7 @@ def test_trigger_and_template(options, caption, expected):
         ("a man, OHWX, at a desk", {}, "a man, OHWX, at a desk"),
         ("ohwxy at a desk", {}, "ohwx, ohwxy at a desk"),
         ("the yohwx at a desk", {}, "ohwx, the yohwx at a desk"),
+        ("two {trigger}s at a desk", {}, "two ohwxs at a desk"),
         ("a man-ohwx", {"repeat_trigger": True}, "ohwx, a man-ohwx"),
         ("ohwx at a desk", {"template": "a photo of {trigger}, {caption}"}, "a photo of ohwx at a desk"),
         ("ohwx at a desk", {"template": "{trigger} photo, {caption}, 35mm"}, "photo, ohwx at a desk, 35mm"),
