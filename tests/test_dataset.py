@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from real_tokenizers import flux_tokenizers, sdxl_tokenizers
 
 import calotype
@@ -286,3 +287,12 @@ def test_a_decoded_image_counts_until_it_is_resampled(photos, monkeypatch):
     monkeypatch.setattr(ImageProgram, "resample", lambda *args: (used.append(DECODING.used), resample(*args))[1])
     height, width = load(photos, resolution=64).image(0)[1].original_size
     assert used == [3 * height * width] and DECODING.used == 0
+
+
+def test_folders_with_images_of_the_same_names_may_share_one_pixel_cache(tmp_path):
+    cache = PixelCache()
+    for level in (10, 200):
+        (folder := tmp_path / f"{level}").mkdir()
+        Image.new("RGB", (64, 64), (level, level, level)).save(folder / "a.png")
+        dataset = load(folder, resolution=64, missing_captions="empty").with_cache(cache)
+        assert dataset.image(0)[0].unique().tolist() == [level]

@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-from calotype.editing import files, house, open_captions
+from calotype.editing import files, house, open_captions, renames
 from calotype.editing.files import digest_of, replacing
 from calotype.errors import EditError
 
@@ -108,6 +108,17 @@ def test_a_caption_file_that_another_program_makes_meanwhile_is_left(folder, bef
     written = change(folder, "07.jpg")
     assert written.conflicts["07.jpg"].captions == ("by a person",)
     assert (folder / "07.txt").read_text() == "by a person\n" and not leftovers(folder)
+
+
+@pytest.mark.parametrize("can", [True, False], ids=["one step", "two steps"])
+def test_a_name_that_is_taken_is_never_replaced(tmp_path, monkeypatch, can):
+    if not can:
+        monkeypatch.setattr(renames, "_renameat2", lambda: None)
+    new, taken, link = (tmp_path / name for name in ("new", "taken", "link"))
+    new.write_text("new"), taken.write_text("mine"), link.symlink_to("nowhere")
+    assert not renames.rename_new(new, taken) and not renames.rename_new(new, link)
+    assert (new.read_text(), taken.read_text(), link.is_symlink()) == ("new", "mine", True)
+    assert renames.rename_new(new, tmp_path / "free") and not new.exists()
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])

@@ -266,7 +266,14 @@ def test_one_bad_picture_never_costs_the_others(photos, tmp_path, in_process, ca
     assert [len(batch["id"]) for batch in batches] == [3, 3, 3, 3]
     assert set(seen) == set(map(str, dataset.manifest.ids)) - {"03.jpg", "07.jpg"}
     replaced = {entry.id: entry.reason for entry in loader.ledger if entry.kind == "replaced"}
-    assert set(replaced) == {"03.jpg", "07.jpg"}
+    step_of = {
+        str(dataset.manifest[key.index].id): step
+        for step, keys in enumerate(map(loader.plan.epoch(0).__getitem__, range(4)))
+        for key in keys
+    }
+    assert {id: reason.partition("in epoch ")[2] for id, reason in replaced.items()} == {
+        id: f"0, step {step_of[id]}" for id in ("03.jpg", "07.jpg")
+    }
     for reason in replaced.values():  # the ledger names who came in its place
         seen[reason.split()[0]] -= 1
     assert set(seen.values()) == {1}
