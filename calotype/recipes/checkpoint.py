@@ -46,6 +46,9 @@ class Options(Protocol):
     @property
     def keep_checkpoints(self) -> int: ...
 
+    @property
+    def max_steps(self) -> int: ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
@@ -62,7 +65,7 @@ class Checkpoint:
     """A sentence for each newer one that can't be read."""
 
     def check(self, options: Options) -> None:
-        """Refuses to go on under options that would have computed something else.
+        """Refuses to resume under options that would have computed something else, or whose steps are done already.
 
         Raises:
             ConfigError: Names those that differ.
@@ -74,6 +77,11 @@ class Checkpoint:
             raise ConfigError(
                 f"{self.folder}: was written with other options: {differences}. Go on with what they were, or begin "
                 "anew in another output_dir"
+            )
+        if options.max_steps < self.step:
+            raise ConfigError(
+                f"{self.folder}: {self.step} steps are done, and max_steps is {options.max_steps}, which counts them "
+                f"too. Set max_steps={self.step} or more, or begin anew in another output_dir"
             )
 
     def restore(self, trained: Mapping[str, torch.nn.Parameter], **parts: Any) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any, Protocol
+
+from torch.optim.lr_scheduler import LambdaLR
 
 from calotype.errors import ConfigError
 
-__all__ = ["ScheduleOptions", "is_due", "make_schedule"]
+__all__ = ["ScheduleOptions", "adopt_schedule", "is_due", "make_schedule"]
 
 
 class ScheduleOptions(Protocol):
@@ -50,6 +53,34 @@ def make_schedule(library: str, options: ScheduleOptions, optimizer: Any, *, sec
         raise ConfigError(
             f"{section}.lr_scheduler: {options.lr_scheduler} takes more than can be said here: {error}"
         ) from error
+
+
+def adopt_schedule(schedule: Any, options: ScheduleOptions, before: Mapping[str, Any]) -> str | None:
+    """Continues with the learning rate that a resumed run's own schedule has at its step, whose `max_steps` may differ.
+
+    Args:
+        schedule: From `make_schedule`, with the state of the checkpoint.
+        options: Of this run.
+        before: The options of the run that wrote the checkpoint.
+
+    Returns:
+        What to report where that changes the learning rate; None where it does not.
+    """
+    if not isinstance(schedule, LambdaLR):
+        return None
+    was = schedule.get_last_lr()
+    rates = [
+        base * factor(schedule.last_epoch) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    ]
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    schedule._last_lr = rates  # as `step` leaves it: what `get_last_lr` returns
+    if rates == was:
+        return None
+    return (
+        f"note: max_steps was {before.get('max_steps')}, is {options.max_steps}: {options.lr_scheduler} continues as "
+        f"in a run of {options.max_steps} steps, with a learning rate of {rates[0]:.3g} instead of {was[0]:.3g}"
+    )
 
 
 def is_due(step: int, every: int) -> bool:

@@ -33,7 +33,7 @@ from calotype.recipes.options import TrainOptions
 from calotype.recipes.report import Clock, Progress, TrainReport
 from calotype.recipes.run_ledger import count_notes
 from calotype.recipes.samples import encode_prompts, fill_prompts, make_samples, needs_empty_prompt
-from calotype.recipes.schedule import is_due, make_schedule
+from calotype.recipes.schedule import adopt_schedule, is_due, make_schedule
 from calotype.recipes.skipped import report_skipped
 from calotype.recipes.validation import validation_loss
 from calotype.types import Batch
@@ -105,12 +105,14 @@ def train(
     step = 0
     if found is not None:
         found.restore(parameters, **parts)
+        if note := adopt_schedule(schedule, options, found.options):
+            say(note)
         loader.load_state_dict(found.loader)
         step = found.step
         check_weights(parameters, where=found.folder, advice="delete it to go on from the one before")
         for sentence in found.damaged:
             say(sentence)
-        say(f"Goes on from step {step}: {found.folder}")
+        say(f"Resuming from step {step}: {found.folder}")
 
     def batch_loss(batch: Mapping[str, Any], noise: Tensor, times: Tensor) -> Tensor:
         """The loss of each picture (B,)."""

@@ -132,7 +132,7 @@ def test_an_interrupted_and_resumed_run_ends_with_the_very_same_weights(few, cap
     said = []
     rest = run(few, captioner, tmp_path / "resumed", resume=True, tell=said.append, **options)
     whole = run(few, captioner, tmp_path / "whole", **options)
-    assert said[0].startswith("Goes on from step 2")
+    assert said[0].startswith("Resuming from step 2")
     assert rest.losses == whole.losses[2:]
     resumed, uninterrupted = (trained_weights(tmp_path / name, 4) for name in ("resumed", "whole"))
     assert resumed.keys() == uninterrupted.keys() and len(resumed) > 20

@@ -26,9 +26,10 @@ from calotype.recipes.sole_run import sole_run
 
 @dataclass
 class Options:
-    MAY_CHANGE: ClassVar = frozenset()
+    MAY_CHANGE: ClassVar = frozenset({"max_steps"})
     BEFORE: ClassVar = {}
     keep_checkpoints: int = 3
+    max_steps: int = 100
 
 
 def save(output, step, result=lambda folder: None):
@@ -259,3 +260,13 @@ def test_a_full_disk_ends_no_run_and_what_it_notes_is_counted_all_the_same(tmp_p
     assert path.read_bytes() == before and ledger.counts() == {"unreadable": 3}
     (said,) = (record.getMessage() for record in caplog.records)
     assert said == f"{path}: can't be written (File too large): what comes now is counted only"
+
+
+def test_fewer_steps_than_were_done_are_refused_as_many_are_not(tmp_path):
+    save(tmp_path, 3)
+    fewer = Options(max_steps=2)
+    with pytest.raises(
+        ConfigError, match=r"step-00000003: 3 steps are done, and max_steps is 2, .* Set max_steps=3 or"
+    ):
+        checkpoint.to_resume(tmp_path / "checkpoints", fewer, resume=True)
+    assert checkpoint.to_resume(tmp_path / "checkpoints", Options(max_steps=3), resume=True).step == 3

@@ -125,7 +125,7 @@ def test_an_interrupted_and_resumed_run_ends_with_the_very_same_weights(folder, 
     said = []
     rest = run(folder, tmp_path / "resumed", resume=True, tell=said.append, **options)
     whole = run(folder, tmp_path / "whole", **options)
-    assert any(line.startswith("Goes on from step 3") for line in said)
+    assert any(line.startswith("Resuming from step 3") for line in said)
     assert rest.losses == whole.losses[3:]
     resumed, uninterrupted = (trained_weights(tmp_path / name, 7) for name in ("resumed", "whole"))
     assert resumed.keys() == uninterrupted.keys()
@@ -314,7 +314,7 @@ def test_an_output_folder_is_not_trained_over(folder, tmp_path):
     said = []
     again = run(folder, tmp_path, max_steps=2, resume=True, tell=said.append)
     damaged, resumed = (line for line in said if not line.startswith("note: "))
-    assert "step-00000002: is damaged" in damaged and resumed.startswith("Goes on from step 1") and again.steps == 2
+    assert "step-00000002: is damaged" in damaged and resumed.startswith("Resuming from step 1") and again.steps == 2
 
 
 def test_a_second_run_into_the_same_folder_is_refused_while_the_first_lives(folder, tmp_path):

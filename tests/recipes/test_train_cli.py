@@ -58,7 +58,7 @@ def test_two_commands_from_photos_to_a_lora(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert here(monkeypatch, *train, *small, "max_steps=5", "sample_prompts=[]", "--resume") == 0
     out = capsys.readouterr().out
-    assert "Goes on from step 4" in out and out.splitlines()[-1].startswith("Done: out")
+    assert "Resuming from step 4" in out and out.splitlines()[-1].startswith("Done: out")
 
 
 def here(monkeypatch, *arguments):

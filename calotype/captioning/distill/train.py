@@ -31,7 +31,7 @@ from calotype.ledger import Ledger
 from calotype.recipes import checkpoint
 from calotype.recipes.guard import MOST_UNSETTLED, Guard, check_weights, guarded_adamw
 from calotype.recipes.report import Clock, Progress
-from calotype.recipes.schedule import is_due, make_schedule
+from calotype.recipes.schedule import adopt_schedule, is_due, make_schedule
 from calotype.recipes.skipped import end_after_several
 
 __all__ = ["Trained", "make_accelerator", "train"]
@@ -108,9 +108,11 @@ def train(
     if found is not None:
         batches.load_state_dict(found.loader)
         found.restore(parameters, **parts)
+        if note := adopt_schedule(schedule, options, found.options):
+            tell(note)
         step = found.step
         check_weights(parameters, where=found.folder, advice="delete it to go on from the one before")
-        tell(f"Goes on from step {step}: {found.folder}")
+        tell(f"Resuming from step {step}: {found.folder}")
 
     losses: list[tuple[int, float]] = []
     validations: list[tuple[int, float]] = []
