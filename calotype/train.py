@@ -21,6 +21,7 @@ def train_config(
     config: Mapping[str, Any],
     *,
     resume: bool = False,
+    changed_dataset: bool = False,
     show: Callable[[Progress], None] = lambda progress: None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> TrainReport:
@@ -29,6 +30,8 @@ def train_config(
     Args:
         config: What `load_config` gave.
         resume: Go on from the last checkpoint, if there is one.
+        changed_dataset: Resume with the dataset as it is now, from the beginning of an epoch, where images or captions
+            were added, removed or changed.
         show: Called every `log_every` steps, on the main process.
         tell: Likewise with what else there is to say.
 
@@ -42,9 +45,12 @@ def train_config(
     if not isinstance(section, Mapping):
         raise ConfigError(f"config: 'train' must be a mapping such as {{max_steps: 1000}}, and is {section!r}")
     options = TrainOptions.of(section)
+    if changed_dataset and not resume:
+        raise ConfigError("changed_dataset: has no effect without resume; leave it out, or resume")
     check_validation(section, config.get("dataset") or {})
     try:
         from calotype.recipes.checkpoint import Checkpoint, to_resume
+        from calotype.recipes.identity import Identity, resume_as
         from calotype.recipes.networks import embeds_guidance, network_of
         from calotype.recipes.ranks import decided_once
         from calotype.recipes.run_ledger import LEDGER_FILE, RunLedger
@@ -81,12 +87,24 @@ def train_config(
             until_done.callback(validation.close)
         row = network_of(models.spec)
         check_guidance(section, models.spec.name, embeds=embeds_guidance(models), guides=row.negative)
+        identity = Identity.of(loader, models) if accelerator.is_main_process else None
+        if found is not None:
+            before = found
+
+            def compared() -> tuple[Checkpoint, list[str]]:
+                assert identity is not None  # the main process decides
+                return resume_as(before, identity, loader, changed_dataset=changed_dataset)
+
+            found, notes = decided_once(accelerator, compared)
+            for note in notes if accelerator.is_main_process else ():
+                tell(note)
         report = train(
             accelerator,
             loader,
             models,
             options,
             found=found,
+            identity=identity,
             validation=validation,
             ledger=ledger,
             show=show,

@@ -22,6 +22,10 @@ def train(
         str | None, typer.Option(help="A model's name, its name on the hub, or a local pipeline folder.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")] = False,
+    changed_dataset: Annotated[
+        bool,
+        typer.Option("--changed-dataset", help="With --resume: continue though images or captions were changed."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train a LoRA, or the whole transformer. Several GPUs: torchrun --nproc-per-node 4 --no-python calotype train …"""
@@ -30,7 +34,7 @@ def train(
     config = read_config(source, overrides, model=model, tokenizers=None)
     quiet()
     try:
-        report = train_config(config, resume=resume, show=say, tell=say)
+        report = train_config(config, resume=resume, changed_dataset=changed_dataset, show=say, tell=say)
     except KeyboardInterrupt:
         say("Interrupted. The same command with --resume goes on from the last checkpoint.", error=True)
         raise typer.Exit(130) from None

@@ -78,7 +78,7 @@ class FrozenModels:
         if latents not in ("moments", "mean"):
             raise ConfigError(f"latents: 'moments' or 'mean' was expected, found {latents!r}")
         self.device, self.dtype, self.latents = torch.device(device), dtype, latents
-        self.model, self._variant = model, variant
+        self.model, self.variant = model, variant
         self.folder, index = find_pipeline(model, spec=spec, variant=variant)
         self.spec, self.family = which_model(index, self.folder, asked_for=model, spec=spec)
         self._asked_length = max_sequence_length
@@ -105,14 +105,14 @@ class FrozenModels:
         """32 hex digits that change with whatever could change a text's record. Loads nothing."""
         parts: list[str | bytes] = ["text", *self._made_by, str(self.max_sequence_length)]
         for name in self.text_components:
-            parts += [name, component_fingerprint(self._component(name), variant=self._variant)]
+            parts += [name, component_fingerprint(self._component(name), variant=self.variant)]
         return combine(parts).hex()
 
     @cached_property
     def picture_fingerprint(self) -> str:
         """32 hex digits that change with whatever could change a picture's record, its pixels aside. Loads nothing."""
         kept = self.latents if self.spec.encodings.posterior else "latents"
-        vae = component_fingerprint(self._component("vae"), variant=self._variant)
+        vae = component_fingerprint(self._component("vae"), variant=self.variant)
         return combine(["picture", *self._made_by, kept, vae]).hex()
 
     @property
@@ -192,7 +192,7 @@ class FrozenModels:
             dtype=torch.float32,
             max_sequence_length=self._asked_length,
             latents=self.latents,
-            variant=self._variant,
+            variant=self.variant,
         )
 
     def release_texts(self) -> None:
@@ -238,7 +238,7 @@ class FrozenModels:
             return getattr(diffusers, self.family.pipelines[0]).from_pretrained(
                 str(self.folder),
                 dtype=dtype,
-                variant=self._variant,
+                variant=self.variant,
                 **(absent | dict(self.family.load_options)),
             )
 

@@ -27,6 +27,7 @@ from calotype.ledger import Ledger
 from calotype.loader import Loader
 from calotype.recipes import checkpoint, flow
 from calotype.recipes.guard import MOST_UNSETTLED, Guard, check_weights, guarded_adamw
+from calotype.recipes.identity import Identity
 from calotype.recipes.lora import LORA_FILE, left_out, make_trainable, publish_result, save_result, trained
 from calotype.recipes.networks import load_network, load_objective, network_of
 from calotype.recipes.options import TrainOptions
@@ -48,6 +49,7 @@ def train(
     options: TrainOptions,
     *,
     found: checkpoint.Checkpoint | None = None,
+    identity: Identity | None = None,
     validation: Loader | None = None,
     ledger: Ledger | None = None,
     show: Callable[[Progress], None] = lambda progress: None,
@@ -61,6 +63,7 @@ def train(
         models: The frozen models: they say which pipeline it is, and make the samples' prompts and pictures.
         options: How to train.
         found: The checkpoint to go on from.
+        identity: What the run is computed from beside its options, for its checkpoints; the main process's.
         validation: Of the held-out side.
         ledger: The loaders', which the report counts.
         show: Called every `log_every` steps, on the main process.
@@ -140,6 +143,8 @@ def train(
 
     def save() -> None:
         def result(folder: Path) -> None:
+            if identity is not None:
+                identity.write(folder, models)
             if options.method == "lora":  # a whole network is in the checkpoint already
                 with averaged():
                     save_result(weights, models, options, folder)
