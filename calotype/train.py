@@ -55,6 +55,7 @@ def train_config(
         from calotype.recipes.ranks import decided_once
         from calotype.recipes.run_ledger import LEDGER_FILE, RunLedger
         from calotype.recipes.sole_run import sole_run
+        from calotype.recipes.start import take_rank
         from calotype.recipes.train import make_accelerator, train
     except ModuleNotFoundError as error:
         if error.name not in ("accelerate", "safetensors"):
@@ -62,6 +63,7 @@ def train_config(
         raise MissingDependencyError(error.name, extra="train", purpose="to train") from error
     from calotype.config import build_training
 
+    options = take_rank(options, given=section.get("lora_rank") is not None)
     device = (config.get("loader") or {}).get("device")
     accelerator = make_accelerator(options, device=device)
     if device is not None and str(device) not in (accelerator.device.type, str(accelerator.device)):

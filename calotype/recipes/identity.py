@@ -121,7 +121,7 @@ def resume_as(
         differences = "; ".join(_difference(name, facts[name], now.facts[name]) for name in other)
         raise ConfigError(
             f"{found.folder}: was written with other data or weights: {differences}. Resume with what they were, or "
-            "begin anew in another output_dir"
+            "begin anew in another output_dir (lora_weights starts from a LoRA)"
         )
     notes = []
     if was is None:

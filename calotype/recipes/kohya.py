@@ -16,7 +16,7 @@ from torch import Tensor
 
 from calotype.errors import ConfigError
 
-__all__ = ["Adapter", "places", "to_kohya"]
+__all__ = ["Adapter", "layers_by_name", "places", "to_kohya"]
 
 
 class Adapter(NamedTuple):
@@ -50,6 +50,20 @@ def places(layers: Iterable[str], network: Any, *, family: str) -> dict[str, tup
                 f"train.lora_targets: kohya's layout has no name for {layer}; lora_format: diffusers has one"
             )
         found[place.path] = place.layers
+    return found
+
+
+def layers_by_name(layers: Iterable[str], network: Any, *, family: str) -> dict[str, tuple[str, ...]]:
+    """What a LoRA file may call layers, dots as `_`: diffusers' path, or that in the original code.
+
+    Returns:
+        Each name with the layers that are one there, in the order of its output.
+    """
+    layers = list(layers)
+    found: dict[str, tuple[str, ...]] = {layer.replace(".", "_"): (layer,) for layer in layers}
+    for layer in layers:
+        if (place := _PLACES[family](layer, network.config)) is not None:
+            found.setdefault(place.path.replace(".", "_"), place.layers)
     return found
 
 

@@ -19,6 +19,7 @@ from calotype.recipes.kohya import Adapter, places
 from calotype.recipes.lora_file import write_lora
 from calotype.recipes.networks import network_of
 from calotype.recipes.options import TrainOptions
+from calotype.recipes.start import Start
 
 __all__ = ["LORA_FILE", "left_out", "make_trainable", "publish_result", "save_result", "trained"]
 
@@ -29,7 +30,9 @@ _BLOCKS: Final = re.compile(r"(.*\.)?(attentions|transformer_blocks|single_trans
 """The names of what is in a block, its modulation left out."""
 
 
-def make_trainable(weights: Any, spec: ModelSpec, options: TrainOptions, *, seed: int) -> None:
+def make_trainable(
+    weights: Any, spec: ModelSpec, options: TrainOptions, *, seed: int, start: Start | None = None
+) -> None:
     """Freezes what is not trained, adds adapters where they are; what is trained is float32 from here on.
 
     Args:
@@ -37,6 +40,7 @@ def make_trainable(weights: Any, spec: ModelSpec, options: TrainOptions, *, seed
         spec: The model.
         options: `method`, and the adapters'.
         seed: Of the adapters' beginning. No global generator is left changed.
+        start: What the adapters begin with; without `lora_targets` they are on its layers.
 
     Raises:
         ConfigError: No layer's name ends as `lora_targets` says, or one has no name in the file's layout.
@@ -49,7 +53,7 @@ def make_trainable(weights: Any, spec: ModelSpec, options: TrainOptions, *, seed
         return
     weights.requires_grad_(False)
     network = network_of(spec)
-    targets = list(options.lora_targets or network.lora_targets)
+    targets = list(options.lora_targets or (network.lora_targets if start is None else start.adapters))
     if options.lora_targets == "all":
         targets = _of_blocks(weights)
     config = _peft().LoraConfig(
@@ -69,6 +73,8 @@ def make_trainable(weights: Any, spec: ModelSpec, options: TrainOptions, *, seed
             ) from error
     for parameter in trained(weights).values():
         parameter.data = parameter.data.float()
+    if start is not None:
+        start.put(weights, strength=config.lora_alpha / config.r)
     if (options.lora_format or network.lora_format) == "kohya":
         places(_adapted(weights), weights, family=spec.family)
 

@@ -45,6 +45,9 @@ class TrainOptions:
     """How the LoRA file names its layers: `kohya` as sd-scripts, `diffusers` as diffusers; None is what most programs
     read, `kohya` for SD 1.5 and SDXL, `diffusers` for FLUX.1 and SD3."""
 
+    lora_weights: str | None = None
+    """A LoRA file to start from, or its folder; then the rank and the layers are its own."""
+
     learning_rate: float = 1e-4
     """AdamW's. Full fine-tuning usually takes a tenth of it."""
     weight_decay: float = 1e-4
@@ -127,7 +130,9 @@ class TrainOptions:
             raise _wrong("mixed_precision", self.mixed_precision, "bf16 or no")
         if not isinstance(self.gradient_checkpointing, bool):
             raise _wrong("gradient_checkpointing", self.gradient_checkpointing, "true or false")
-        for name in ("output_dir", "lr_scheduler"):
+        for name in ("output_dir", "lr_scheduler", "lora_weights"):
+            if name == "lora_weights" and self.lora_weights is None:
+                continue
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise _wrong(name, getattr(self, name), "a text")
         for name in ("sample_prompts", "trackers", "lora_targets"):
@@ -171,7 +176,7 @@ class TrainOptions:
         return tuple(field.name for field in fields(cls))
 
 
-LORA_OPTIONS: Final = ("lora_rank", "lora_alpha", "lora_targets", "lora_format")
+LORA_OPTIONS: Final = ("lora_rank", "lora_alpha", "lora_targets", "lora_format", "lora_weights")
 """Those that are about adapters; null leaves one out."""
 
 _POSITIVE = (

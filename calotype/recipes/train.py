@@ -36,6 +36,7 @@ from calotype.recipes.run_ledger import count_notes
 from calotype.recipes.samples import encode_prompts, fill_prompts, make_samples, needs_empty_prompt
 from calotype.recipes.schedule import adopt_schedule, is_due, make_schedule
 from calotype.recipes.skipped import report_skipped
+from calotype.recipes.start import read_start
 from calotype.recipes.validation import validation_loss
 from calotype.types import Batch
 
@@ -90,8 +91,11 @@ def train(
 
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     weights = load_network(models, dtype)
-    make_trainable(weights, models.spec, options, seed=seed)
-    if options.method == "lora" and options.lora_targets is None and (note := left_out(weights)):
+    start = read_start(options, weights, models.spec)
+    make_trainable(weights, models.spec, options, seed=seed, start=start)
+    if start is not None and found is None:
+        say(start.note)
+    if options.method == "lora" and options.lora_targets is None and start is None and (note := left_out(weights)):
         say(note)
     taken = torch.float32 if options.method == "full" else dtype  # of the network's input: its weights' own
     objective = load_objective(models)

@@ -68,7 +68,7 @@ def test_what_would_compute_something_else_is_refused_with_what_was_and_is(photo
         ConfigError, match=f"step-00000003: was written with other data or weights: .*{message}"
     ) as error:
         resumed(photos, **options)
-    assert str(error.value).endswith("Resume with what they were, or begin anew in another output_dir")
+    assert str(error.value).endswith("begin anew in another output_dir (lora_weights starts from a LoRA)")
 
 
 @pytest.mark.parametrize("component", ["transformer", "vae", "scheduler"])
