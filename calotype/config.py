@@ -17,28 +17,38 @@ OmegaConf reads the file, so `${…}` refers to other values of it. It is import
 from __future__ import annotations
 
 import difflib
-import io
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calotype.captioning.distill.options import DistillOptions
-from calotype.components import COMPONENT, build
+from calotype.components import COMPONENT, build, check_options
+from calotype.config_file import read_yaml
 from calotype.errors import ConfigError, unknown_key
 from calotype.recipes.options import TrainOptions
-from calotype.small_files import read_small_file
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from calotype.dataset import TextToImageDataset
     from calotype.encodings.frozen import FrozenModels
     from calotype.encodings.job import EncodeJob
     from calotype.encodings.options import EncodingOptions
     from calotype.ledger import Ledger
     from calotype.loader import Loader
 
-__all__ = ["build_dataset", "build_encode_job", "build_loader", "build_training", "instantiate", "load_config"]
+__all__ = [
+    "TrainingData",
+    "build_dataset",
+    "build_encode_job",
+    "build_loader",
+    "build_training",
+    "instantiate",
+    "load_config",
+    "open_training",
+]
 
 KEYS = ("dataset", "distill", "encodings", "loader", "model", "tokenizer", "tokenizers", "train")
 
@@ -47,9 +57,6 @@ _LOOKS_LIKE = 0.8
 
 _THEIRS = ("trainer",)
 """What looks like one of ours and is none: Lightning's."""
-
-_LONGEST = 16 << 20
-"""Bytes of the longest config: one may list a hundred thousand files."""
 
 Config = dict[str, Any]
 
@@ -79,7 +86,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     is_yaml = Path(source).suffix.lower() in {".yaml", ".yml"}
     where = str(source) if is_yaml else "config"
     try:
-        config = _read(Path(source)) if is_yaml else OmegaConf.create({"dataset": {"path": str(source)}})
+        config = read_yaml(Path(source)) if is_yaml else OmegaConf.create({"dataset": {"path": str(source)}})
         for override in overrides:
             _override(config, override)
         missing = sorted(key for key in OmegaConf.missing_keys(config) if _section(key) in KEYS)
@@ -169,50 +176,82 @@ def build_encode_job(config: Mapping[str, Any], *, device: str = "cpu", create: 
     return EncodeJob(dataset=dataset, models=models, store=options.open_store(create=create), variants=options.variants)
 
 
-def build_training(
-    config: Mapping[str, Any], *, device: str, ledger: Ledger | None = None
-) -> tuple[FrozenModels, Loader, Loader | None]:
-    """What a training run gets its batches from: the frozen models, the loader, and one of the held-out side.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """What a training run is of, opened: nothing is hashed, loaded or encoded yet."""
 
-    What is not encoded yet is encoded on the fly, unless the config says `on_the_fly: false`.
+    options: EncodingOptions
+    models: FrozenModels
+    training: TextToImageDataset
+    validation: TextToImageDataset | None
+    """The held-out side; None where the config holds nothing out."""
+
+
+def open_training(config: Mapping[str, Any], *, device: str) -> TrainingData:
+    """The frozen models and the datasets of a training run. What is not encoded yet is encoded on the fly, unless the
+    config says `on_the_fly: false`.
 
     Args:
         config: What `load_config` gave.
-        device: Where batches go and the frozen models run.
+        device: Where the frozen models run.
+
+    Raises:
+        ConfigError: As for `build_dataset`; or the model can't be had.
+        ManifestError: The dataset can't be read.
+    """
+    if "seed" in config:
+        raise ConfigError(
+            "config: 'seed' at the top is another trainer's; write dataset.seed: every draw follows from it"
+        )
+    from calotype.loader import Loader
+
+    options = _encodings({**config, "encodings": {"on_the_fly": True} | _options(config, "encodings", "store: …")})
+    models = options.models(device)
+    options.check_store()
+    check_options(Loader, (models,), _options(config, "loader", "batch_size: 4"), where="loader")
+    section = _options(config, "dataset", "path: photos")
+
+    def side(**more: Any) -> Any:
+        return _pixels_dataset({**config, "dataset": section | more}, models.spec.name)
+
+    held_out = side(split="validation") if section.get("validation") else None
+    return TrainingData(options=options, models=models, training=side(), validation=held_out)
+
+
+def build_training(
+    config: Mapping[str, Any], data: TrainingData, *, ledger: Ledger | None = None
+) -> tuple[Loader, Loader | None]:
+    """The loader of a training run, and one of the held-out side.
+
+    Args:
+        config: What `load_config` gave.
+        data: What `open_training` gave.
         ledger: Where both loaders note what is left out, replaced, repeated or cut, after what the dataset noted.
 
     Raises:
-        ConfigError: As for `build_dataset`.
+        ConfigError: `loader` has an option that `calotype.Loader` does not take.
         StoreError: Something is not encoded yet, and not to be encoded on the fly.
     """
     from calotype.encodings.build import open_encoded
     from calotype.progress import track
 
-    if "seed" in config:
-        raise ConfigError(
-            "config: 'seed' at the top is another trainer's; write dataset.seed: every draw follows from it"
-        )
-    options = _encodings({**config, "encodings": {"on_the_fly": True} | _options(config, "encodings", "store: …")})
-    models = options.models(device)
-    loader_options = _options(config, "loader", "batch_size: 4") | {"device": device}
+    options = _options(config, "loader", "batch_size: 4") | {"device": str(data.models.device)}
 
-    def loader(section: Config, **more: Any) -> Loader:
-        dataset = _pixels_dataset({**config, "dataset": section}, models.spec.name)
+    def loader(dataset: TextToImageDataset, **more: Any) -> Loader:
         with track("reading files") as show:
-            encoded = open_encoded(dataset, models, options, progress=show)
+            encoded = open_encoded(dataset, data.models, data.options, progress=show)
         made: Loader = _instantiate(
-            {COMPONENT: "calotype.Loader"} | loader_options | more, (encoded,), {"ledger": ledger}, where="loader"
+            {COMPONENT: "calotype.Loader"} | options | more, (encoded,), {"ledger": ledger}, where="loader"
         )
         return made
 
-    section = _options(config, "dataset", "path: photos")
-    training = loader(section)
+    training = loader(data.training)
     if ledger is not None and training.plan.rank == 0:
         for entry in training.dataset.manifest.ledger:
             ledger.append(entry)
-    if not section.get("validation"):
-        return models, training, None
-    return models, training, loader(section | {"split": "validation"}, in_process=True, shuffle=False)
+    if data.validation is None:
+        return training, None
+    return training, loader(data.validation, in_process=True, shuffle=False)
 
 
 def _encoded_dataset(config: Mapping[str, Any], loader: Config) -> Any:
@@ -253,44 +292,6 @@ def _instantiate(config: Mapping[str, Any], args: tuple[Any, ...], kwargs: Confi
     if here not in sys.path:
         sys.path.append(here)  # as torchtune does: a file beside the config may hold the user's own components
     return build({**plain, **kwargs}, *args, where=where)
-
-
-def _read(path: Path) -> DictConfig:
-    import yaml
-    from omegaconf import DictConfig, OmegaConf
-
-    path = path.expanduser()
-    try:
-        config = OmegaConf.load(io.StringIO(read_small_file(path, _LONGEST).decode("utf-8")))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such config file (looked in {Path.cwd()})") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text: {error}") from error
-    except yaml.MarkedYAMLError as error:
-        raise ConfigError(f"{path}{_position(error.problem_mark)}: {_problem(error)}") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: can't be read as YAML: {error}") from error
-    except RecursionError:
-        raise ConfigError(f"{path}: its values are nested too deeply") from None
-    except ValueError as error:  # a number of thousands of digits
-        raise ConfigError(f"{path}: can't be read as YAML: {error}") from None
-    if not isinstance(config, DictConfig):
-        raise ConfigError(f"{path}: expected a mapping (key: value) at the top, found a list")
-    return config
-
-
-def _position(mark: Any) -> str:
-    return "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
-
-
-def _problem(error: Any) -> str:
-    """What PyYAML has to say, with the place where the unfinished thing began."""
-    problem = f"not valid YAML: {error.problem}"
-    return (
-        f"{problem} ({error.context} that begins at{_position(error.context_mark)[1:]})" if error.context else problem
-    )
 
 
 def _override(config: DictConfig, override: str) -> None:

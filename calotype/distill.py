@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from calotype.captioning.distill.options import DistillOptions
 from calotype.components import COMPONENT
 from calotype.errors import ConfigError, MissingDependencyError
+from calotype.inputs import check_outside
 from calotype.ledger import Ledger
 from calotype.progress import Track, silent
 
@@ -58,6 +59,8 @@ def distill_config(
     if not isinstance(section, Mapping):
         raise ConfigError(f"config: 'distill' must be a mapping such as {{student: …}}, and is {section!r}")
     options = DistillOptions.of(section)
+    output = Path(options.output_dir).expanduser()
+    check_outside(config, output, option="distill.output_dir", writes="the student", own=("checkpoints", "scores"))
     try:
         from calotype.captioning.distill.run import distill
         from calotype.captioning.distill.train import make_accelerator
@@ -71,7 +74,6 @@ def distill_config(
     ledger = Ledger()
     if not accelerator.is_main_process:
         track = silent
-    output = Path(options.output_dir).expanduser()
     with ExitStack() as until_done:
         decided_once(accelerator, lambda: until_done.enter_context(sole_run(output / ".run.lock", output)))
         lessons = _lessons(accelerator, config, options, retry_failed=retry_failed, track=track, ledger=ledger)

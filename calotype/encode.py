@@ -57,6 +57,7 @@ def encode_config(
     from calotype.engine.encode import encode_job
 
     job = build_encode_job(config, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    job.models.check_files()
     job.batch_size = batch_size
     job.threads = threads or job.threads
     watched = _Watched(config, job)

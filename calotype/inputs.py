@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from calotype.components import COMPONENT
+from calotype.errors import ConfigError
 from calotype.file_state import file_holding
 from calotype.remembered import outside
 from calotype.types import ImageRef
 
-__all__ = ["input_files", "input_folders", "picture_folders", "source_name"]
+__all__ = ["check_outside", "data_folder_around", "input_files", "input_folders", "picture_folders", "source_name"]
 
 _OURS: Final = "calotype."
 
@@ -51,6 +55,101 @@ def input_files(
         paths.add(file_holding(ref.path, ref.key))
     paths |= {each for each in _paths(config) or [] if Path(each).is_file()}
     return outside(paths, folders)
+
+
+def check_outside(
+    config: Mapping[str, Any], output: Path, *, option: str, writes: str, own: Sequence[str] = ()
+) -> None:
+    """Refuses to write into the data, where what is written would be read as images or captions the next time.
+
+    Args:
+        config: What `load_config` gave.
+        output: The folder to write in.
+        option: Which names it, for the error.
+        writes: What would lie among the data, for the error.
+        own: Names of folders in it that are the program's alone.
+
+    Raises:
+        ConfigError: It is one of the data's folders, or lies in one; or the data lies in one of `own`.
+    """
+    if (folder := data_folder_around(config, output)) is not None:
+        raise ConfigError(
+            f"{option}: {output} is in the data folder {folder}, where {writes} would be read as data the next time; "
+            "name a folder outside it"
+        )
+    section = config.get("dataset")
+    for given in _given(_path(config)) if isinstance(section, Mapping) else ():
+        for name in own:
+            if (output / name).expanduser().resolve() in _and_above(Path(given)):
+                raise ConfigError(
+                    f"dataset.path: {given} is in {output / name}, where {option} has {writes} written; name another "
+                    "folder to write to"
+                )
+
+
+def data_folder_around(config: Mapping[str, Any], path: Path) -> str | None:
+    """The folder that the dataset is read from, and that a path (there or not) is or lies in; None where it does not.
+
+    Links are followed on both sides, those inside the data too; letter case matters where it does to the disk.
+    """
+    options = config.get("dataset")
+    if not isinstance(options, Mapping):
+        return None
+    around = _and_above(path)
+    if options.get("recursive") is False:
+        around = around[:1]
+    for given in _given(_path(config)):
+        for folder in _folders(given, around):
+            if _holds(folder, around):
+                return given
+    return None
+
+
+def _given(value: Any) -> Iterator[str]:
+    if isinstance(value, str | os.PathLike):
+        yield os.fspath(value)
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _given(one)
+    elif isinstance(value, Sequence):
+        for one in value:
+            yield from _given(one)
+
+
+def _folders(given: str, around: Sequence[Path]) -> list[Path]:
+    """What is read whole of one path: a folder, or those that a pattern finds."""
+    path = Path(given).expanduser()
+    if not glob.has_magic(given) or path.exists():
+        return [path] if path.is_dir() else []
+    fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
+    if "**" in path.parts:
+        return [fixed]
+    pattern = str(fixed.resolve() / path.relative_to(fixed))
+    found = [one for one in fixed.glob(str(path.relative_to(fixed))) if one.is_dir()]
+    same_depth = [one for one in around if len(one.parts) == len(Path(pattern).parts)]
+    return found + [one for one in same_depth if fnmatch.fnmatchcase(str(one), pattern)]
+
+
+def _holds(folder: Path, around: Sequence[Path]) -> bool:
+    """Whether one of the paths is the folder, or one that a link in it leads to."""
+    states = {(one.stat().st_dev, one.stat().st_ino) for one in around if one.exists()}
+    waiting, seen = [folder], set[str]()
+    while waiting:
+        here = waiting.pop()
+        if here in around or (here.exists() and (here.stat().st_dev, here.stat().st_ino) in states):
+            return True
+        for inside, folders, _ in os.walk(here):
+            for link in filter(Path.is_symlink, (Path(inside, name) for name in folders)):
+                if (real := str(link.resolve())) not in seen:
+                    seen.add(real)
+                    waiting.append(link)
+    return False
+
+
+def _and_above(path: Path) -> list[Path]:
+    """A path without links, and the folders around it."""
+    real = path.expanduser().resolve()
+    return [real, *real.parents]
 
 
 def _path(config: Mapping[str, Any]) -> Any:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calotype.errors import ConfigError, MissingDependencyError
-from calotype.recipes.effects import check_guidance, check_validation
+from calotype.inputs import check_outside
+from calotype.recipes.effects import check_validation
 from calotype.recipes.options import TrainOptions
+from calotype.recipes.run_folder import RUN_FOLDERS, check_old_default, default_output
 
 if TYPE_CHECKING:
     from calotype.recipes.report import Progress, TrainReport
@@ -20,6 +22,7 @@ __all__ = ["train_config"]
 def train_config(
     config: Mapping[str, Any],
     *,
+    name: str | None = None,
     resume: bool = False,
     changed_dataset: bool = False,
     show: Callable[[Progress], None] = lambda progress: None,
@@ -29,6 +32,8 @@ def train_config(
 
     Args:
         config: What `load_config` gave.
+        name: Of the config's file, without its ending: `output_dir` is by default called after it, else after the
+            dataset.
         resume: Go on from the last checkpoint, if there is one.
         changed_dataset: Resume with the dataset as it is now, from the beginning of an epoch, where images or captions
             were added, removed or changed.
@@ -44,14 +49,21 @@ def train_config(
     section = config.get("train") or {}
     if not isinstance(section, Mapping):
         raise ConfigError(f"config: 'train' must be a mapping such as {{max_steps: 1000}}, and is {section!r}")
+    chosen = section.get("output_dir") is not None
+    if not chosen:
+        section = {**section, "output_dir": default_output(config, name, method=section.get("method"))}
     options = TrainOptions.of(section)
     if changed_dataset and not resume:
         raise ConfigError("changed_dataset: has no effect without resume; leave it out, or resume")
+    output = Path(options.output_dir).expanduser()
     check_validation(section, config.get("dataset") or {})
+    check_outside(config, output, option="train.output_dir", writes="samples and checkpoints", own=RUN_FOLDERS)
+    if resume and not chosen:
+        check_old_default(output)
     try:
         from calotype.recipes.checkpoint import Checkpoint, to_resume
         from calotype.recipes.identity import Identity, resume_as
-        from calotype.recipes.networks import embeds_guidance, network_of
+        from calotype.recipes.preflight import check_data, check_model
         from calotype.recipes.ranks import decided_once
         from calotype.recipes.run_ledger import LEDGER_FILE, RunLedger
         from calotype.recipes.sole_run import sole_run
@@ -61,7 +73,7 @@ def train_config(
         if error.name not in ("accelerate", "safetensors"):
             raise
         raise MissingDependencyError(error.name, extra="train", purpose="to train") from error
-    from calotype.config import build_training
+    from calotype.config import build_training, open_training
 
     options = take_rank(options, given=section.get("lora_rank") is not None)
     device = (config.get("loader") or {}).get("device")
@@ -71,7 +83,11 @@ def train_config(
             f"loader.device: found {device}, and accelerate trains on {accelerator.device}; leave it out "
             "(CUDA_VISIBLE_DEVICES chooses a GPU)"
         )
-    output = Path(options.output_dir).expanduser()
+    # All that can be known is checked before anything is hashed, loaded or written.
+    data = open_training(config, device=str(accelerator.device))
+    models = data.models
+    network = check_model(models, options, section)
+    check_data(data.training, network, options, models.spec)
     with ExitStack() as until_done:
 
         def begin() -> Checkpoint | None:
@@ -83,12 +99,10 @@ def train_config(
 
         found = decided_once(accelerator, begin)
         ledger = RunLedger(output / LEDGER_FILE)
-        models, loader, validation = build_training(config, device=str(accelerator.device), ledger=ledger)
+        loader, validation = build_training(config, data, ledger=ledger)
         until_done.callback(loader.close)
         if validation is not None:
             until_done.callback(validation.close)
-        row = network_of(models.spec)
-        check_guidance(section, models.spec.name, embeds=embeds_guidance(models), guides=row.negative)
         identity = Identity.of(loader, models) if accelerator.is_main_process else None
         if found is not None:
             before = found

@@ -23,9 +23,9 @@ from calotype.bench.task import Encoded, Measured, Refused, Task, perform
 from calotype.config import build_encode_job, instantiate
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.home import cache_folder
+from calotype.inputs import data_folder_around
 from calotype.loader import Loader
 from calotype.progress import Track, silent
-from calotype.recipes.networks import network_of
 from calotype.recipes.options import TrainOptions
 from calotype.recipes.sole_run import sole_run
 
@@ -80,7 +80,7 @@ def bench_config(
     options = TrainOptions.of(config.get("train") or {})
     device = (config.get("loader") or {}).get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
     with _scratch(config) as scratch:
-        plan = _plan(settings(config, choose(["none"])[0], str(scratch)), steps)
+        plan = _plan(settings(config, choose(["none"])[0], str(scratch)), options, steps)
         encoded = any(one.encoded_before for one in chosen)
         total, done = len(chosen) + encoded, 0
         outcomes: dict[str, Measured | str] = {}
@@ -123,11 +123,14 @@ def bench_config(
     )
 
 
-def _plan(config: Mapping[str, Any], steps: int) -> _Plan:
+def _plan(config: Mapping[str, Any], options: TrainOptions, steps: int) -> _Plan:
+    from calotype.recipes.preflight import check_data, check_model  # which needs accelerate
+
     job = build_encode_job(config)
-    network_of(job.models.spec)  # a model that is not trained here is an error before anything runs
-    options = {"_component_": "calotype.Loader"} | dict(config.get("loader") or {}) | {"device": "cpu"}
-    loader: Loader = instantiate(options, job.dataset)
+    network = check_model(job.models, options, config.get("train") or {})
+    check_data(job.dataset, network, options, job.models.spec)
+    of_loader = {"_component_": "calotype.Loader"} | dict(config.get("loader") or {}) | {"device": "cpu"}
+    loader: Loader = instantiate(of_loader, job.dataset)
     epoch = loader.plan.epoch(0)
     batches = range(min(len(epoch), WARM_UP + steps))
     rows = tuple(sorted({key.index for step in batches for key in epoch[step]}))
@@ -201,9 +204,11 @@ def _row(
 
 @contextmanager
 def _scratch(config: Mapping[str, Any]) -> Iterator[Path]:
-    """A folder for what is written, on the disk where the encodings would be; sweeps those of killed benches."""
+    """A folder for what is written, on the encodings' disk but outside the data; sweeps those of killed benches."""
     store = (config.get("encodings") or {}).get("store")
     parent = Path(store).expanduser().parent if store else cache_folder("bench")
+    if data_folder_around(config, parent) is not None:
+        parent = cache_folder("bench")
     try:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

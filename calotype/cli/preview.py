@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, make_loader
+from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, make_loader, read_config
 from calotype.terminal import emit, say
 
 if TYPE_CHECKING:
@@ -35,11 +35,15 @@ def preview(
     json: Json = False,
 ) -> None:
     """Show the batches that training will get, and how each sample came about."""
+    from calotype.inputs import check_outside
     from calotype.inspect.preview import preview as look
     from calotype.inspect.preview.document import check_ending
     from calotype.progress import track
 
     check_ending(output)
+    if output.suffix.lower() != ".html":
+        config = read_config(source, overrides, model=model, tokenizers=tokenizers)
+        check_outside(config, output.parent, option="-o", writes="the contact sheet")
     # The same bits without the start of another process, and with the pixels where they can be looked at.
     options: dict[str, Any] = {"in_process": True, "device": "cpu", "device_cache": False}
     if seed is not None:

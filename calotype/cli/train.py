@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,7 +35,8 @@ def train(
     config = read_config(source, overrides, model=model, tokenizers=None)
     quiet()
     try:
-        report = train_config(config, resume=resume, changed_dataset=changed_dataset, show=say, tell=say)
+        name = Path(source).stem if Path(source).suffix.lower() in (".yaml", ".yml") else None
+        report = train_config(config, name=name, resume=resume, changed_dataset=changed_dataset, show=say, tell=say)
     except KeyboardInterrupt:
         say("Interrupted. The same command with --resume goes on from the last checkpoint.", error=True)
         raise typer.Exit(130) from None

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from calotype.encodings.fingerprint import combine, component_fingerprint
 from calotype.encodings.pipeline import find_pipeline, frozen_components, import_diffusers, ways_to_get, which_model
+from calotype.encodings.whole_files import check_component
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.models.spec import ModelSpec, check_image_size
 
@@ -194,6 +195,16 @@ class FrozenModels:
             latents=self.latents,
             variant=self.variant,
         )
+
+    def check_files(self) -> None:
+        """Looks whether all files are there and whole, without reading weights.
+
+        Raises:
+            ConfigError: A component's folder or file is missing, or a file is cut short.
+        """
+        for name in (*self.text_components, "vae"):
+            models = name == "vae" or name.startswith("text_encoder")
+            check_component(self._component(name), variant=self.variant, weights=models)
 
     def release_texts(self) -> None:
         """Drops the text encoders from memory; asked again, they are loaded again."""

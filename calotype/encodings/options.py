@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -12,7 +13,7 @@ from calotype.components import check_options
 from calotype.encodings.addresses import Variants
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.store import EncodingStore
-from calotype.errors import ConfigError, unknown_key
+from calotype.errors import ConfigError, StoreError, unknown_key
 from calotype.home import cache_folder
 
 __all__ = ["EncodingOptions"]
@@ -93,12 +94,27 @@ class EncodingOptions:
             variant=self.weights,
         )
 
+    def check_store(self) -> None:
+        """Looks whether the store can be read, and written to where encodings are made on the fly; makes none.
+
+        Raises:
+            StoreError: It can't.
+        """
+        folder = self._folder
+        if folder.exists() or not self.on_the_fly:
+            EncodingStore(folder)
+        there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        if self.on_the_fly and not (there.is_dir() and os.access(there, os.W_OK)):
+            raise StoreError(f"{folder}: can't be written, and on_the_fly keeps encodings there; set encodings.store")
+
+    @property
+    def _folder(self) -> Path:
+        return cache_folder("encodings") if self.store is None else Path(self.store).expanduser()
+
     def open_store(self, *, create: bool = False) -> EncodingStore:
         """The store.
 
         Raises:
             StoreError: There is none, and it is not to be made.
         """
-        return EncodingStore(
-            cache_folder("encodings") if self.store is None else Path(self.store).expanduser(), create=create
-        )
+        return EncodingStore(self._folder, create=create)

@@ -11,6 +11,7 @@ from calotype.components import locate
 from calotype.encodings.family import Family
 from calotype.encodings.fingerprint import files_that_count
 from calotype.errors import ConfigError, MissingDependencyError
+from calotype.models.model_path import refuse_folder, refuse_weights_file
 from calotype.models.spec import ModelSpec, get_spec, list_specs
 from calotype.models.tokenizer_files import is_hub_name
 
@@ -21,16 +22,13 @@ def find_pipeline(model: str | Path, *, spec: str | None, variant: str | None) -
     """The local folder of a pipeline, fetched if need be, and its `model_index.json`."""
     folder = Path(model).expanduser()
     if not folder.is_dir():
+        refuse_weights_file(model)
         folder = _fetched(model, spec, variant)
     file = folder / "model_index.json"
     try:
         index = json.loads(file.read_bytes())
     except FileNotFoundError:
-        there = sorted(path.name for path in folder.iterdir())
-        raise ConfigError(
-            f"model: {folder} has no model_index.json (it holds {', '.join(there[:8]) or 'nothing'}); a pipeline's "
-            "folder was expected, as diffusers' save_pretrained or `hf download NAME --local-dir FOLDER` makes it"
-        ) from None
+        raise refuse_folder(folder) from None
     except ValueError as error:
         raise ConfigError(f"{file}: not JSON ({error}); copy or download it again") from error
     if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):

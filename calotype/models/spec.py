@@ -29,6 +29,7 @@ from calotype.models.encoding_spec import (
     flux_encodings,
     sd3_encodings,
 )
+from calotype.models.model_path import refuse_weights_file
 
 __all__ = ["ModelSpec", "TokenizerSpec", "check_image_size", "check_max_seq_len", "get_spec", "list_specs"]
 
@@ -299,6 +300,7 @@ def get_spec(name: str) -> ModelSpec:
     known |= {hub.lower(): spec for spec in _SPECS.values() for hub in spec.hub}
     spec = known.get(str(name).lower())
     if spec is None:
+        refuse_weights_file(name)
         near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.0)
         raise ConfigError(
             f"model: no model {name!r}; did you mean {known[near[0]].name!r}? "

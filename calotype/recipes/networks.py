@@ -20,6 +20,7 @@ from calotype.recipes.objectives import Denoising, FlowMatching, Objective
 __all__ = [
     "Network",
     "embeds_guidance",
+    "empty_network",
     "load_network",
     "load_objective",
     "network_of",
@@ -195,6 +196,17 @@ def load_network(models: FrozenModels, dtype: torch.dtype) -> Any:
     component = network_of(models.spec).component
     kind = getattr(import_diffusers(), pipeline_index(models)[component][1])
     return _loaded(models, component, lambda source: kind.from_pretrained(source, subfolder=component, dtype=dtype))
+
+
+def empty_network(models: FrozenModels) -> Any:
+    """The same from its configuration alone, with fresh weights: to be called where these take no memory.
+
+    Raises:
+        ConfigError: diffusers can't read the configuration.
+    """
+    component = network_of(models.spec).component
+    kind = getattr(import_diffusers(), pipeline_index(models)[component][1])
+    return _loaded(models, component, lambda source: kind.from_config(kind.load_config(source, subfolder=component)))
 
 
 def load_objective(models: FrozenModels) -> Objective:

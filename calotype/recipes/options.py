@@ -28,7 +28,8 @@ class TrainOptions:
     """
 
     output_dir: str = "output"
-    """Where the LoRA or the whole network, `checkpoints/`, `samples/` and the trackers' `logs/` go."""
+    """Where the LoRA or the whole network, `checkpoints/`, `samples/` and the trackers' `logs/` go; by default
+    `train_config` calls it after the config, as `photos-lora`."""
     max_steps: int = 1000
     """Steps of the whole run, those before a resume included."""
 

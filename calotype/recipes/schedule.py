@@ -49,7 +49,7 @@ def make_schedule(library: str, options: ScheduleOptions, optimizer: Any, *, sec
             num_warmup_steps=options.lr_warmup_steps,
             num_training_steps=options.max_steps,
         )
-    except (TypeError, ValueError) as error:  # some, as piecewise_constant, have rules of their own
+    except (AttributeError, TypeError, ValueError) as error:  # some, as piecewise_constant, have rules of their own
         raise ConfigError(
             f"{section}.lr_scheduler: {options.lr_scheduler} takes more than can be said here: {error}"
         ) from error

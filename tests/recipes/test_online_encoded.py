@@ -11,7 +11,7 @@ import torch
 from encoding_helpers import frozen
 from train_helpers import config, make_folder, run
 
-from calotype.config import build_training
+from calotype.config import build_training, open_training
 from calotype.encodings.family import sample_moments
 from calotype.loader import Loader
 from calotype.recipes.options import TrainOptions
@@ -47,6 +47,10 @@ class Online:
             yield {"latents": latents, **texts, "id": batch["id"], "text": batch["text"]}
 
 
+def loader(made):
+    return build_training(made, open_training(made, device="cpu"))[0]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return make_folder(tmp_path_factory.mktemp("data") / "photos")
@@ -56,7 +60,7 @@ def folder(tmp_path_factory):
 def online(folder):
     """Makes such a loader: with the options of `config`."""
     models = frozen("flux.1-dev", max_sequence_length=32)
-    encoded = build_training(config(folder, dataset=DATASET), device="cpu")[1]
+    encoded = loader(config(folder, dataset=DATASET))
     return lambda: Online(encoded.dataset.dataset, models, batch_size=2, in_process=True, threads=1)
 
 
@@ -73,8 +77,8 @@ def seen(loader, epochs):
 
 def test_the_batches_are_the_same_and_their_latents_alike_in_distribution(folder, online):
     epochs = 60
-    kept = build_training(config(folder, dataset=DATASET), device="cpu")[1]
-    mean = build_training(config(folder, dataset=DATASET, encodings={"latents": "mean"}), device="cpu")[1]
+    kept = loader(config(folder, dataset=DATASET))
+    mean = loader(config(folder, dataset=DATASET, encodings={"latents": "mean"}))
     ours, order = seen(kept, epochs)
     theirs, same_order = seen(online(), epochs)
     means, _ = seen(mean, epochs)
@@ -111,6 +115,6 @@ def test_the_loss_curves_agree(folder, online, tmp_path):
     assert ours.mean().item() == pytest.approx(theirs.mean().item(), rel=0.01)
     torch.testing.assert_close(ours, theirs, rtol=0.1, atol=0)
     assert ours[-12:].mean() < 0.95 * ours[:12].mean() and theirs[-12:].mean() < 0.95 * theirs[:12].mean()
-    kept = build_training(config(folder, dataset=DATASET), device="cpu")[1].dataset
+    kept = loader(config(folder, dataset=DATASET)).dataset
     missing = posterior_variance(kept)
     assert (ours.mean() - less.mean()).item() == pytest.approx(missing, rel=0.2)

@@ -3,7 +3,7 @@
 import pytest
 
 from calotype.captioning.distill.options import DistillOptions
-from calotype.config import build_training, load_config
+from calotype.config import load_config, open_training
 from calotype.errors import ConfigError
 from calotype.recipes.effects import check_guidance, check_validation
 from calotype.recipes.options import TrainOptions
@@ -100,7 +100,7 @@ def test_a_seed_on_the_command_line_is_that_of_the_run_whatever_the_file_says(fi
 def test_a_seed_at_the_top_is_no_seed_of_a_training(file):
     config = load_config(file("seed: 3\ndataset: {path: p}\ntrain: {}\n"), ["seed=2"])
     with pytest.raises(ConfigError, match=r"'seed' at the top is another trainer's; write dataset.seed"):
-        build_training(config, device="cpu")
+        open_training(config, device="cpu")
 
 
 def test_a_device_that_the_run_is_not_on_is_refused(tmp_path):

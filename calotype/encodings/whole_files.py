@@ -1,0 +1,65 @@
+"""Whether a component's files are all there and whole, by their names, headers and sizes: no weight is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+from calotype.encodings.fingerprint import files_that_count
+from calotype.errors import ConfigError
+
+__all__ = ["check_component"]
+
+_WEIGHTS: Final = (".safetensors", ".bin")
+_POINTER: Final = b"version https://git-lfs"
+_LONGEST_HEADER: Final = 64 << 20
+
+
+def check_component(folder: Path, *, variant: str | None = None, weights: bool = True) -> None:
+    """Refuses a component's folder that could not be loaded.
+
+    Args:
+        folder: Of one component: `…/vae`.
+        variant: Of the weights (`fp16`), where the component has it.
+        weights: Whether it is a model; a tokenizer or scheduler has none.
+
+    Raises:
+        ConfigError: It has no files or no weights, a shard is missing, or a file is cut short.
+    """
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    if not names:
+        raise ConfigError(f"{folder}: the files of a model or tokenizer were expected there, and it has none")
+    loads = [name for name in files_that_count(names, variant=variant) if name.endswith(_WEIGHTS)]
+    if weights and not loads:
+        raise ConfigError(
+            f"{folder}: has no weights that diffusers loads; expected a .safetensors file, found {', '.join(names[:8])}"
+        )
+    indices = [name for name in names if name.endswith(".safetensors.index.json")] if len(loads) > 1 else []
+    if (usual := [name for name in indices if name.count(".") == 3]) and not variant:
+        listed = json.loads((folder / usual[0]).read_bytes()).get("weight_map", {}).values()
+        if absent := sorted(set(listed) - set(names)):
+            raise ConfigError(f"{folder}: {', '.join(absent)} of {usual[0]} is missing; copy or download it again")
+    for name in loads:
+        _check_file(folder / name)
+
+
+def _check_file(path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(len(_POINTER))
+        if start == _POINTER:
+            raise ConfigError(f"{path}: is a Git LFS pointer and not the file itself; `git lfs pull` gets it")
+        if path.suffix != ".safetensors":
+            return
+        file.seek(0)
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(length)) if 0 < length <= min(size, _LONGEST_HEADER) else None
+            end = max(one["data_offsets"][1] for key, one in header.items() if key != "__metadata__") if header else -1
+        except (ValueError, TypeError, KeyError, AttributeError):
+            end = -1
+    if end < 0:
+        raise ConfigError(f"{path}: is not a whole safetensors file; copy or download it again")
+    if size != 8 + length + end:
+        raise ConfigError(f"{path}: has {size:,} bytes and should have {8 + length + end:,}; copy or download it again")

@@ -1,0 +1,150 @@
+"""What a `model` is that is no pipeline: a single-file checkpoint, a LoRA, one network; and what to do about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from calotype.errors import ConfigError
+
+__all__ = ["refuse_folder", "refuse_weights_file"]
+
+_WEIGHTS: Final = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
+_LONGEST_HEADER: Final = 64 << 20
+"""Bytes of a safetensors header; that of the largest checkpoints has a few hundred kilobytes."""
+_EXPECTED: Final = "a diffusers pipeline's folder or a hub name was expected"
+
+_WHOLE: Final = (
+    ("conditioner.embedders.1.", "SDXL", "StableDiffusionXLPipeline"),
+    ("cond_stage_model.", "Stable Diffusion", "StableDiffusionPipeline"),
+    ("text_encoders.", "SD3", "StableDiffusion3Pipeline"),
+)
+"""Beginnings of the names of a text encoder's weights, the model's name and diffusers' class."""
+_ALONE: Final = (
+    ("double_blocks.", "FLUX.1", "FluxPipeline", "FluxTransformer2DModel", "black-forest-labs/FLUX.1-dev"),
+    (
+        "joint_blocks.",
+        "SD3",
+        "StableDiffusion3Pipeline",
+        "SD3Transformer2DModel",
+        "stabilityai/stable-diffusion-3.5-large",
+    ),
+)
+"""The same of a transformer's blocks, with diffusers' class of the transformer and a pipeline that has the rest."""
+
+
+def refuse_weights_file(model: str | Path) -> None:
+    """Refuses a file of weights, there or not, and says what it is and how it becomes a pipeline's folder.
+
+    Only a safetensors file's header is read.
+
+    Raises:
+        ConfigError: The path is a file, or is named as weights are.
+    """
+    path = Path(model).expanduser()
+    if path.suffix.lower() not in _WEIGHTS:
+        if path.is_file():
+            raise ConfigError(f"model: {model} is a file; {_EXPECTED}")
+        return
+    if not path.exists():
+        raise ConfigError(f"model: there is no file {model} (looked in {Path.cwd()}); {_EXPECTED}")
+    if path.is_file():
+        raise ConfigError(f"model: {model} {_file(path)}")
+
+
+def refuse_folder(folder: Path) -> ConfigError:
+    """Returns the error for a folder that has no `model_index.json`."""
+    return ConfigError(f"model: {folder} has no model_index.json{_folder(folder)}")
+
+
+def _file(path: Path) -> str:
+    if path.suffix.lower() == ".gguf":
+        return f"is a GGUF file: quantised weights of one network, for inference alone; {_EXPECTED}"
+    names = _tensor_names(path) if path.suffix.lower() in (".safetensors", ".sft") else ()
+    if _is_lora(names):
+        return f"is a LoRA, not a model; name the base model that it was trained on ({_EXPECTED})"
+    start = {name.removeprefix("model.diffusion_model.") for name in names}
+    for prefix, name, pipeline in _WHOLE:
+        if _any(names, prefix):
+            return _single(path, f" ({name})", pipeline)
+    for prefix, name, pipeline, network, hub in _ALONE:
+        if _any(start, prefix):
+            return (
+                f"is the transformer of {name} alone, without text encoders and autoencoder; {_EXPECTED}. Convert it "
+                f"once, in Python: network = diffusers.{network}.from_single_file({str(path)!r}); "
+                f"diffusers.{pipeline}.from_pretrained({hub!r}, transformer=network).save_pretrained("
+                f"{str(path.with_suffix(''))!r}); then model: {path.with_suffix('')}"
+            )
+    return _single(path, "", "StableDiffusionXLPipeline")
+
+
+def _single(path: Path, kind: str, pipeline: str) -> str:
+    folder = path.with_suffix("")
+    others = "" if kind else " (or the class of its model's pipeline)"
+    return (
+        f"is a single-file checkpoint{kind}; {_EXPECTED}. Convert it once, in Python: "
+        f"diffusers.{pipeline}.from_single_file({str(path)!r}).save_pretrained({str(folder)!r}){others}; "
+        f"then model: {folder}"
+    )
+
+
+def _folder(folder: Path) -> str:
+    there = sorted(path.name for path in folder.iterdir())
+    if "adapter_config.json" in there or "pytorch_lora_weights.safetensors" in there:
+        return f": it holds a LoRA, not a model; name the base model that it was trained on ({_EXPECTED})"
+    if (folder.parent / "model_index.json").is_file():
+        return f": it is one part of the pipeline in {folder.parent}; then model: {folder.parent}"
+    config = _config(folder)
+    if (kind := config.get("_class_name")) is not None:
+        return (
+            f": it holds one network alone ({kind}); a whole pipeline was expected. In Python: "
+            f"network = diffusers.{kind}.from_pretrained({str(folder)!r}); diffusers.DiffusionPipeline.from_pretrained("
+            f"BASE, {_part(str(kind))}=network).save_pretrained(FOLDER); then model: FOLDER"
+        )
+    if config.get("architectures") or config.get("model_type"):
+        return f": it holds a model of transformers ({config.get('model_type')}); {_EXPECTED}"
+    for part in ("transformer", "unet"):
+        if (kind := _config(folder / part).get("_class_name")) is not None:
+            return f": its {part} folder{_folder(folder / part)}"
+    files = [name for name in there if name.lower().endswith(_WEIGHTS) and (folder / name).is_file()]
+    if len(files) == 1:
+        return f": it holds {files[0]}, which {_file(folder / files[0])}"
+    return (
+        f" (it holds {', '.join(there[:8]) or 'nothing'}); a pipeline's folder was expected, as diffusers' "
+        "save_pretrained or `hf download NAME --local-dir FOLDER` makes it"
+    )
+
+
+def _part(kind: str) -> str:
+    if kind.startswith("Autoencoder"):
+        return "vae"
+    return "unet" if kind.startswith("UNet") else "transformer"
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    try:
+        found = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, Mapping) else {}
+
+
+def _tensor_names(path: Path) -> tuple[str, ...]:
+    """The names in a safetensors file's header; none where it is not one."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if 0 < length <= _LONGEST_HEADER else {}
+    except (OSError, ValueError):
+        return ()
+    return tuple(header) if isinstance(header, Mapping) else ()
+
+
+def _is_lora(names: Iterable[str]) -> bool:
+    return any(".lora_" in name or "lora_unet_" in name or "lora_te" in name for name in names)
+
+
+def _any(names: Iterable[str], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in names)
