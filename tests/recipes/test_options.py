@@ -107,3 +107,30 @@ def test_a_device_that_the_run_is_not_on_is_refused(tmp_path):
     config = {"train": {"trackers": [], "output_dir": str(tmp_path)}, "loader": {"device": "mps:7"}}
     with pytest.raises(ConfigError, match=r"loader.device: found mps:7, and accelerate trains on"):
         train_config(config)
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    {
+        "lora_rank": (-1, 1.5, "4", True),
+        "max_steps": (0, "many"),
+        "gradient_accumulation_steps": (0,),
+        "keep_checkpoints": (-1, None),
+        "checkpoint_every": (-1, None),
+        "ema_decay": (0, 1, 1.0, 0.0, -0.5, "0.9", float("nan")),
+        "learning_rate": (-1e-4, "fast", float("nan"), float("inf")),
+        "lora_alpha": (-1, "8", float("nan")),
+        "sample_size": ([64], 64, [64, -64], [64.0, 64]),
+    }.items(),
+)
+def test_numbers_that_can_not_be_are_refused(option, values):
+    section = {"sample_prompts": ["a"]} if option == "sample_size" else {}
+    for value in values:
+        with pytest.raises(ConfigError, match=f"train.{option}: found .*, expected "):
+            TrainOptions.of({**section, option: value})
+
+
+def test_exponents_are_numbers_in_the_file_and_on_the_command_line(file):
+    written = file("dataset: {path: p}\ntrain: {learning_rate: 1e-4}\n")
+    assert load_config(written)["train"]["learning_rate"] == 1e-4
+    assert load_config(written, ["learning_rate=2e-5"])["train"]["learning_rate"] == 2e-5
