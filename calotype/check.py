@@ -14,6 +14,7 @@ from calotype.inputs import input_files, input_folders, picture_folders, source_
 from calotype.inspect.check.kinds import KINDS
 from calotype.inspect.check.report import Report, finding
 from calotype.ledger import Ledger
+from calotype.models import TokenTransform
 from calotype.remembered import code_state, files_state, folders_state, recall, remember, report_key
 from calotype.terminal import get_logger
 
@@ -134,7 +135,8 @@ def _files(
     """What else the report depends on: data files, pictures elsewhere, the tokenizers. None when some are remote."""
     refs = [*dataset.manifest.refs(), *(held_out.refs() if held_out is not None else ())]
     tokenizers: list[Path] = []
-    for field in getattr(dataset.model_transform, "fields", ()):
+    transform = dataset.model_transform
+    for field in transform.fields if isinstance(transform, TokenTransform) else ():
         home = Path(field.tokenizer.name)
         tokenizers += home.iterdir() if home.is_dir() else [home]
     return input_files(config, refs, folders, more=tokenizers)

@@ -18,13 +18,13 @@ from calotype.config import build_encode_job
 from calotype.dataset import TextToImageDataset
 from calotype.encodings.build import open_encoded
 from calotype.encodings.dataset import EncodedDataset
-from calotype.encodings.family import sample_moments
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.job import EncodeJob
 from calotype.encodings.on_the_fly import OnTheFlyDataset
 from calotype.encodings.options import EncodingOptions
 from calotype.engine.encode import encode_job
 from calotype.errors import CalotypeError
+from calotype.models.family import sample_moments
 from calotype.pixel_cache import PixelCache
 from calotype.progress import silent
 from calotype.recipes.options import TrainOptions

@@ -65,7 +65,7 @@ def init(
     """Write a short config for these pictures, which `calotype train` takes as it stands."""
     from calotype.encodings.frozen import FrozenModels
     from calotype.errors import ConfigError, MissingPathError
-    from calotype.models.spec import get_spec
+    from calotype.models.registry import get_spec
     from calotype.recipes.networks import network_of
 
     source = Path(folder).expanduser()

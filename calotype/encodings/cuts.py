@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
 from calotype.encodings.addresses import Addresses
-from calotype.encodings.frozen import FrozenModels, TextCut
+from calotype.encodings.frozen import FrozenModels
 from calotype.errors import CalotypeError
 from calotype.images.memory import Memory
 from calotype.ledger import LedgerEntry
+from calotype.models.transform import Truncation
 
 __all__ = ["cut_note", "cuts_of", "find_cuts"]
 
@@ -30,7 +31,7 @@ def find_cuts(addresses: Addresses, models: FrozenModels) -> Iterator[LedgerEntr
     """
     rows = [int(row) for row in addresses.usable if addresses.buckets[row] >= 0]
     fit: set[int] = set()  # by hash: a million of them take 60 MB
-    cut: dict[str, tuple[TextCut, ...]] = {}
+    cut: dict[str, tuple[Truncation, ...]] = {}
     for start in range(0, len(rows), _AT_ONCE):
         texts = {row: list(addresses.texts(row)) for row in rows[start : start + _AT_ONCE]}
         new = list(dict.fromkeys(t for some in texts.values() for t in some if t not in cut and hash(t) not in fit))
@@ -46,7 +47,7 @@ def find_cuts(addresses: Addresses, models: FrozenModels) -> Iterator[LedgerEntr
             else:
                 fit.add(hash(text))
         for row, some in texts.items():
-            longest: dict[str, TextCut] = {}
+            longest: dict[str, Truncation] = {}
             for one in (one for text in some for one in cut.get(text, ())):
                 if one.tokenizer not in longest or one.tokens > longest[one.tokenizer].tokens:
                     longest[one.tokenizer] = one
@@ -54,7 +55,7 @@ def find_cuts(addresses: Addresses, models: FrozenModels) -> Iterator[LedgerEntr
                 yield cut_note(addresses.dataset.manifest[row].id, longest.values())
 
 
-def cuts_of(models: FrozenModels, keys: Sequence[bytes], texts: Sequence[str]) -> list[tuple[TextCut, ...]]:
+def cuts_of(models: FrozenModels, keys: Sequence[bytes], texts: Sequence[str]) -> list[tuple[Truncation, ...]]:
     """Which tokenizers cut each text: cached on disk, so that a run over encodings need not load the tokenizers.
 
     Args:
@@ -69,12 +70,12 @@ def cuts_of(models: FrozenModels, keys: Sequence[bytes], texts: Sequence[str]) -
         measured = dict(zip(new, models.cut_texts([texts[place] for place in new]), strict=True)) if new else {}
         memory.learn([(*names[place], json.dumps([asdict(cut) for cut in cuts])) for place, cuts in measured.items()])
     return [
-        measured[place] if values is None else tuple(TextCut(**cut) for cut in json.loads(values[0]))
+        measured[place] if values is None else tuple(Truncation(**cut) for cut in json.loads(values[0]))
         for place, values in enumerate(known)
     ]
 
 
-def cut_note(id: str, cuts: Iterable[TextCut]) -> LedgerEntry:
+def cut_note(id: str, cuts: Iterable[Truncation]) -> LedgerEntry:
     """The entry for a row whose caption is cut."""
     reasons = (f"{cut.tokenizer}: {cut.tokens} tokens where the model reads {cut.limit}" for cut in cuts)
     return LedgerEntry(kind="caption_cut", id=id, reason="; ".join(reasons))

@@ -14,7 +14,6 @@ from calotype.dataset import TextToImageDataset
 from calotype.draws import Stream, drawn_seed
 from calotype.encodings.addresses import Addresses, Fingerprints, Outcome, Picture, Variants
 from calotype.encodings.cuts import find_cuts
-from calotype.encodings.family import Family, sample_moments
 from calotype.encodings.finite import MARK, reason_of
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import not_finite_key, scaling_key, unreadable_key
@@ -23,6 +22,7 @@ from calotype.encodings.store import EncodingStore
 from calotype.encodings.work import Work, find_work
 from calotype.errors import NotFiniteError, StoreError
 from calotype.ledger import LedgerEntry
+from calotype.models.family import ModelFamily, sample_moments
 from calotype.transforms import Buckets
 from calotype.types import Batch, SampleKey
 
@@ -84,7 +84,7 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
     ) -> None:
         self.dataset = dataset
         self.store = store
-        self.family: Family = models.family
+        self.family: ModelFamily = models.family
         fingerprints = Fingerprints(models.picture_fingerprint, models.text_fingerprint)
         self.addresses = Addresses(dataset, fingerprints, variants or Variants(), threads=threads, progress=progress)
         self.manifest = dataset.manifest
@@ -221,7 +221,7 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
             stored = StoredTensor(self.store, row, fields[item.key], length=length)
             out[item.key] = stored
             if item.mask is not None:
-                mask = torch.zeros(stored.shape[0], dtype=item.mask_dtype or stored.dtype)
+                mask = torch.zeros(stored.shape[0], dtype=item.mask_dtype)
                 mask[: stored.length] = 1
                 out[item.mask] = mask
         return out

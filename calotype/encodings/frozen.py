@@ -7,7 +7,6 @@ import gc
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -20,24 +19,13 @@ from calotype.encodings.pipeline import find_pipeline, frozen_components, import
 from calotype.encodings.whole_files import check_component
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.models.spec import ModelSpec, check_image_size
+from calotype.models.transform import PixelsTransform, Truncation
 
-__all__ = ["FrozenModels", "TextCut"]
+__all__ = ["FrozenModels"]
 
 
 _OF_THE_FILES: Final = {"text_fingerprint", "picture_fingerprint", "scaling"}
 """What is read off a model's files once for each object."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextCut:
-    """A text that one of the pipeline's tokenizers can't take whole."""
-
-    tokenizer: str
-    """The pipeline's name for it: `tokenizer_2`."""
-    tokens: int
-    """How many the text takes, those that frame it included."""
-    limit: int
-    """How many it is cut to."""
 
 
 class FrozenModels:
@@ -48,9 +36,9 @@ class FrozenModels:
     autoencoder only when they are first asked; `release_texts` and `release_pictures` give their memory back.
 
     Args:
-        model: A name of the table (`flux.1-dev`), a name on the hub, or a local pipeline folder
+        model: A model's name (`flux.1-dev`), a name on the hub, or a local pipeline folder
             (`save_pretrained`, `hf download … --local-dir`).
-        spec: The row of the table that a folder or a hub's name belongs to, where it does not tell itself; its
+        spec: The model that a folder or a hub's name is, where it does not tell itself; its
             family's first otherwise.
         device: Where the models run.
         dtype: Of the models, and of what comes out.
@@ -118,7 +106,7 @@ class FrozenModels:
 
     @property
     def _made_by(self) -> tuple[str, ...]:
-        return type(self.family).__qualname__, str(self.family.version), str(self.dtype)
+        return self.family.identity, str(self.family.version), str(self.dtype)
 
     def encode_texts(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
         """One record for each text, on the models' device; trimmed to real tokens where the model masks padding.
@@ -134,16 +122,16 @@ class FrozenModels:
                 pipe, texts, max_sequence_length=self.max_sequence_length, device=self.device
             )
 
-    def cut_texts(self, texts: Sequence[str]) -> list[tuple[TextCut, ...]]:
+    def cut_texts(self, texts: Sequence[str]) -> list[tuple[Truncation, ...]]:
         """Which tokenizers cut each text, by their own count; needs the pipeline's tokenizers and no model."""
-        found: list[list[TextCut]] = [[] for _ in texts]
+        found: list[list[Truncation]] = [[] for _ in texts]
         if texts:
             for count in self.family.token_counts(
                 self._tokenizers(), texts, max_sequence_length=self.max_sequence_length
             ):
                 for cuts, tokens in zip(found, count.tokens, strict=True):
                     if tokens > count.limit:
-                        cuts.append(TextCut(tokenizer=count.tokenizer, tokens=tokens, limit=count.limit))
+                        cuts.append(Truncation(tokenizer=count.tokenizer, tokens=tokens, limit=count.limit))
         return [tuple(cuts) for cuts in found]
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
@@ -172,8 +160,6 @@ class FrozenModels:
         vae = self._pictures()
         img = img.to(self.device, non_blocking=True)
         if img.dtype == torch.uint8:
-            from calotype.models.transform import PixelsTransform
-
             img = PixelsTransform().finish({"img": img})["img"]
         with torch.no_grad():
             records = self.family.encode(vae, img.to(vae.dtype), latents=self.latents)

@@ -1,4 +1,4 @@
-"""Where a model's pipeline lies: a folder, the hub's local cache or a download; and which row of the table it is."""
+"""Where a model's pipeline lies: a folder, the hub's local cache or a download; and which model it is."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from calotype.components import locate
-from calotype.encodings.family import Family
 from calotype.encodings.fingerprint import files_that_count
 from calotype.errors import ConfigError, MissingDependencyError
+from calotype.models.family import ModelFamily
 from calotype.models.model_path import refuse_folder, refuse_weights_file
-from calotype.models.spec import ModelSpec, get_spec, list_specs
+from calotype.models.registry import get_family, get_spec, list_families, list_specs
+from calotype.models.spec import ModelSpec
 from calotype.models.tokenizer_files import is_hub_name
 
 __all__ = ["find_pipeline", "frozen_components", "import_diffusers", "ways_to_get", "which_model"]
@@ -92,13 +92,12 @@ def frozen_components(index: dict[str, Any]) -> list[str]:
 
 def which_model(
     index: dict[str, Any], folder: Path, *, asked_for: str | Path, spec: str | None
-) -> tuple[ModelSpec, Family]:
-    """The row of the table that a pipeline belongs to, and its family."""
+) -> tuple[ModelSpec, ModelFamily]:
+    """The model that a pipeline is, and its family."""
     found = index["_class_name"]
-    families: dict[str, Family] = {row.frozen: locate(row.frozen)() for row in list_specs()}
-    rows = [row for row in list_specs() if found in families[row.frozen].pipelines]
+    rows = [row for family in list_families() if found in family.pipelines for row in family.models]  # calotype's first
     if not rows:
-        known = sorted({pipeline for family in families.values() for pipeline in family.pipelines[:1]})
+        known = sorted({pipeline for family in list_families() for pipeline in family.pipelines[:1]})
         raise ConfigError(
             f"{folder}: its model_index.json says {found}, a pipeline that calotype has no family for; known: "
             f"{', '.join(known)}. docs/families.md shows how to add one"
@@ -109,8 +108,8 @@ def which_model(
     for name in (spec, asked_for, index.get("_name_or_path"), *reversed(folder.resolve().parts)):
         named = next((row for row in rows if str(name).lower() in _names(row)), None)
         if named is not None:
-            return named, families[named.frozen]
-    return rows[0], families[rows[0].frozen]
+            return named, get_family(named.family)
+    return rows[0], get_family(rows[0].family)
 
 
 def _names(row: ModelSpec) -> set[str]:

@@ -1,6 +1,6 @@
-"""The models: a table of their facts, their tokenizers, and one transform a family.
+"""The models: one file a family, which holds all that is known of it, and the registry of families.
 
-Names are imported when they are first used: the table needs no torch.
+Names are imported when they are first used. Facts need no torch, and no family's file loads it.
 """
 
 from __future__ import annotations
@@ -9,18 +9,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from calotype.models.spec import (
+    EncodingSpec,
     ModelSpec,
+    TextOutput,
     TokenizerSpec,
     check_image_size,
     check_max_seq_len,
-    get_spec,
-    list_specs,
 )
 
 if TYPE_CHECKING:
     from calotype.models.build import build_model_transform, check_model_transform
+    from calotype.models.family import ModelFamily
     from calotype.models.flux import FluxTransform
+    from calotype.models.network import Network
     from calotype.models.pieces import TokenPiece
+    from calotype.models.registry import get_family, get_spec, list_families, list_specs, register
     from calotype.models.sd3 import SD3Transform
     from calotype.models.sd15 import SD15Transform
     from calotype.models.sdxl import SDXLTransform
@@ -28,12 +31,16 @@ if TYPE_CHECKING:
     from calotype.models.transform import PixelsTransform, TokenTransform, Truncation
 
 __all__ = [
+    "EncodingSpec",
     "FluxTransform",
+    "ModelFamily",
     "ModelSpec",
+    "Network",
     "PixelsTransform",
     "SD3Transform",
     "SD15Transform",
     "SDXLTransform",
+    "TextOutput",
     "TokenPiece",
     "TokenTransform",
     "Tokenizer",
@@ -43,13 +50,18 @@ __all__ = [
     "check_image_size",
     "check_max_seq_len",
     "check_model_transform",
+    "get_family",
     "get_spec",
+    "list_families",
     "list_specs",
     "load_tokenizer",
+    "register",
 ]
 
 _HOMES = {
     "FluxTransform": "flux",
+    "ModelFamily": "family",
+    "Network": "network",
     "PixelsTransform": "transform",
     "SD15Transform": "sd15",
     "SD3Transform": "sd3",
@@ -60,7 +72,12 @@ _HOMES = {
     "Truncation": "transform",
     "build_model_transform": "build",
     "check_model_transform": "build",
+    "get_family": "registry",
+    "get_spec": "registry",
+    "list_families": "registry",
+    "list_specs": "registry",
     "load_tokenizer": "tokenizer",
+    "register": "registry",
 }
 
 

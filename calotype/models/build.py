@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from calotype.components import locate
 from calotype.errors import ConfigError, MissingTokenizerError, unknown_key
-from calotype.models.spec import ModelSpec, check_max_seq_len, get_spec
+from calotype.models.registry import get_family, get_spec
+from calotype.models.spec import ModelSpec, check_max_seq_len
 from calotype.models.tokenizer_files import is_hub_name
+from calotype.models.transform import TokenTransform, paths_by_option
 from calotype.types import ModelTransform
 
 __all__ = ["build_model_transform", "check_model_transform"]
@@ -42,7 +43,10 @@ def build_model_transform(
     # Before the tokenizers are looked for, so that a wrong option is never taken for a missing tokenizer.
     defaults = {one.length_option: one.max_length for one in spec.tokenizers if one.length_option}
     paths = _paths(spec, tokenizers, asked_for=model)
-    return cast("ModelTransform", locate(spec.transform)(**paths, **(defaults | options)))
+    transform = get_family(spec.family).transform_class
+    if transform is TokenTransform:
+        return TokenTransform(spec, paths, **(defaults | options))
+    return transform(**paths, **(defaults | options))
 
 
 def check_model_transform(model: str, transform: ModelTransform) -> None:
@@ -51,13 +55,11 @@ def check_model_transform(model: str, transform: ModelTransform) -> None:
     Raises:
         ConfigError: It is another family's, or cuts captions at more tokens than the model takes; names both.
     """
-    from calotype.models.transform import TokenTransform
-
     spec = get_spec(model)
     if not isinstance(transform, TokenTransform):
         return
-    expected = locate(spec.transform)
-    if not isinstance(transform, expected) or not issubclass(expected, TokenTransform):
+    expected = get_family(spec.family).transform_class
+    if not isinstance(transform, expected) or transform.spec.family != spec.family:
         raise ConfigError(f"model_transform: {spec.name} takes {expected.__name__}, found {type(transform).__name__}")
     for field in transform.fields:
         if field.spec.length_option is not None:
@@ -70,13 +72,14 @@ def _paths(
     """Where each tokenizer is, by the transform's option."""
     names = [one.option for one in spec.tokenizers]
     if isinstance(tokenizers, Mapping):
+        tokenizers = paths_by_option(spec, tokenizers)
         for option in tokenizers:
             if option not in names:
                 raise unknown_key(f"tokenizers of {spec.name}", option, names)
         lacking = [option for option in names if option not in tokenizers]
         if lacking:
             raise MissingTokenizerError(f"tokenizers of {spec.name}: {', '.join(lacking)} not given; {_ways(spec)}")
-        return dict(tokenizers)
+        return tokenizers
     if tokenizers is not None and Path(tokenizers).expanduser().exists():
         return _in_folder(spec, Path(tokenizers).expanduser())
     if tokenizers is not None and not is_hub_name(tokenizers):

@@ -1,45 +1,63 @@
-"""The table of facts: what each model was trained at, what it takes, and which tokenizers it reads captions with.
+"""The records that a model's facts are written in, and the checks of sizes and lengths against them.
 
-One row a model. Plain data without torch, so that sizes can be settled before anything heavy is imported.
+Plain data without torch, so that sizes can be settled before anything heavy is imported. The facts stand in one file
+for each family, beside this one.
 
-Where the facts come from: `multiple` and the largest lengths of captions are what diffusers' pipelines check
+Where they come from: `multiple` and the largest lengths of captions are what diffusers' pipelines check
 (`check_inputs` of `pipeline_flux.py`, `pipeline_stable_diffusion_3.py`, `pipeline_stable_diffusion_xl.py`,
 `pipeline_stable_diffusion.py`, `pipeline_qwenimage.py`, `pipeline_flux2.py`, `pipeline_chroma.py`, `pipeline_sana.py`,
 and `__call__` of `pipeline_z_image.py`, 0.42; PixArt-Σ's is its VAE's 8 times its patch of 2); resolutions and
-FLUX.1-schnell's 256 tokens are those of the model cards.
+FLUX.1-schnell's 256 tokens are those of the model cards. The configs in the models' own repositories
+(`vae/config.json`, `text_encoder*/config.json`) give channels and widths; the parameters were counted on the
+transformers classes made from those configs, embeddings aside, and the autoencoders' work with
+`torch.utils.flop_counter` on diffusers' classes.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from calotype.errors import ConfigError
-from calotype.models.encoding_spec import (
-    CHROMA_ENCODINGS,
-    FLUX_2_ENCODINGS,
-    PIXART_SIGMA_ENCODINGS,
-    QWEN_IMAGE_ENCODINGS,
-    SANA_ENCODINGS,
-    SD15_ENCODINGS,
-    SDXL_ENCODINGS,
-    Z_IMAGE_ENCODINGS,
-    EncodingSpec,
-    flux_encodings,
-    sd3_encodings,
-)
-from calotype.models.model_path import refuse_weights_file
 
-__all__ = ["ModelSpec", "TokenizerSpec", "check_image_size", "check_max_seq_len", "get_spec", "list_specs"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "CLIP_G_PARAMETERS",
+    "CLIP_L_PARAMETERS",
+    "CLIP_TOKENS",
+    "T5_XXL_PARAMETERS",
+    "EncodingSpec",
+    "ModelSpec",
+    "TextOutput",
+    "TokenizerSpec",
+    "check_image_size",
+    "check_max_seq_len",
+]
+
+CLIP_TOKENS: Final = 77
+"""The positions that CLIP's text encoders have."""
+
+CLIP_L_PARAMETERS: Final = 85_056_000
+CLIP_G_PARAMETERS: Final = 631_319_040
+T5_XXL_PARAMETERS: Final = 4_630_714_368
+
+_BF16: Final = 2
+"""Bytes a number, as encodings are kept by default."""
+
+_AUTOENCODER_FLOPS: Final = 4.65e6
+"""A pixel, of the encoder with 128, 256, 512, 512 channels that Stable Diffusion 1 to 3 and both FLUX share: 4.88e12
+for 1024×1024 (at 512×512 it is 4.26e6, since the attention in its middle grows with the square)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizerSpec:
-    """One tokenizer of a model."""
+    """One tokenizer of a model. Its name makes the names of its options and of its key: docs/naming.md."""
 
-    option: str
-    """The transform's option that names it: `clip_tokenizer_path`."""
+    name: str
+    """`clip` and `t5`; `clip_l` and `clip_g` where a model has both."""
 
     subfolder: str
     """Where it lies in the hub's repository and in a saved pipeline: `tokenizer_2`."""
@@ -47,20 +65,105 @@ class TokenizerSpec:
     kind: str
     """What `load_tokenizer` calls it: `clip`, `t5`."""
 
-    key: str
-    """Of the ids in a sample and a batch: `t5_text_tokens`."""
+    max_length: int = CLIP_TOKENS
+    """Tokens of a caption by default, the framing ones included."""
 
-    max_length: int
-    """Tokens of a caption unless told otherwise, the framing ones included."""
-
-    limit: int
+    limit: int = CLIP_TOKENS
     """The most tokens that the model takes."""
 
-    length_option: str | None = None
-    """The transform's option that changes `max_length`; None when it is fixed."""
+    adjustable: bool = False
+    """Whether an option of the transform changes `max_length`."""
 
     pad_token: str | None = None
     """What pads, where the tokenizer's own files don't say; None is the kind's usual one."""
+
+    former_option: str | None = None
+    """What `option` was called before 0.2: accepted with a warning."""
+
+    @property
+    def option(self) -> str:
+        """The transform's option that names it: `t5_tokenizer_path`."""
+        return f"{self.name}_tokenizer_path"
+
+    @property
+    def key(self) -> str:
+        """Of the ids in a sample and a batch: `t5_text_tokens`."""
+        return f"{self.name}_text_tokens"
+
+    @property
+    def length_option(self) -> str | None:
+        """The transform's option that changes `max_length`: `t5_max_seq_len`; None when it is fixed."""
+        return f"{self.name}_max_seq_len" if self.adjustable else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextOutput:
+    """One tensor of a text's record, and of a batch."""
+
+    key: str
+    """As diffusers names it: `prompt_embeds`."""
+
+    tokens: int | None
+    """None for a single vector. Where padding is masked, the most."""
+
+    width: int
+
+    mask: str | None = None
+    """The batch's key for the mask of real tokens. With one, a record holds real tokens only and each has its own
+    length; None means that the transformer attends to all positions, so all are kept."""
+
+    bool_mask: bool = False
+    """Whether the transformer takes that mask as bool, not as int64."""
+
+    @property
+    def mask_dtype(self) -> torch.dtype:
+        """Of that mask."""
+        import torch
+
+        return torch.bool if self.bool_mask else torch.int64
+
+    @property
+    def trimmed(self) -> bool:
+        """Whether only real tokens are kept."""
+        return self.mask is not None
+
+    @property
+    def numbers(self) -> int:
+        return (self.tokens or 1) * self.width
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodingSpec:
+    """One model's encodings."""
+
+    latent_channels: int
+    latent_factor: int = 8
+    """Pixels a side for each latent one."""
+    texts: tuple[TextOutput, ...]
+    text_flops: float
+    """Of one text through all text encoders: twice the parameters for each token (Kaplan et al. 2020, section 2.1)."""
+    sequence_length: int | None = None
+    """`max_sequence_length` of the pipeline, unless told otherwise; None where it is not to be chosen."""
+    longest_sequence: int | None = None
+    """The most it takes."""
+    posterior: bool = True
+    """Whether the autoencoder gives a mean and a log variance; if not, its latents alone."""
+    autoencoder_flops: float = _AUTOENCODER_FLOPS
+    """Of its encoder, a pixel."""
+
+    def picture_bytes(self, height: int, width: int) -> int:
+        """Kept of a picture of so many pixels, as bfloat16: the posterior's mean and log variance, or latents alone."""
+        area = (height // self.latent_factor) * (width // self.latent_factor)
+        return (2 if self.posterior else 1) * self.latent_channels * area * _BF16
+
+    @property
+    def text_bytes(self) -> int:
+        """Of one text of the full length, as bfloat16."""
+        return sum(output.numbers for output in self.texts) * _BF16
+
+    def picture_flops(self, height: int, width: int) -> float:
+        """Of the autoencoder's encoder."""
+        return self.autoencoder_flops * height * width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,241 +175,25 @@ class ModelSpec:
     """The hub's repositories it is known by, the one to fetch from first."""
 
     family: str
-    """Models of one family share a transform: `flux.1`."""
+    """The `ModelFamily` it is one of: `flux.1`."""
 
     resolution: int
     """Pixels a side at which it was trained; other shapes of about the same area suit it too."""
 
     multiple: int
-    """What both sides of a picture must be divisible by: the VAE's factor times the patch."""
+    """What both sides of an image must be divisible by: the VAE's factor times the patch."""
 
-    tokenizers: tuple[TokenizerSpec, ...]
-
-    transform: str
-    """Dotted path of the family's transform."""
+    tokenizers: tuple[TokenizerSpec, ...] = ()
+    """In the pipeline's order. Without any, calotype gives its pixels and leaves texts to its frozen encoders."""
 
     encodings: EncodingSpec
     """What its frozen encoders give."""
 
-    frozen: str
-    """Dotted path of the family that runs them (`calotype.encodings.family.Family`)."""
+    guidance_embeds: bool = False
+    """Whether its network takes a guidance scale as input."""
 
-
-_CLIP_L = TokenizerSpec(
-    option="tokenizer_path", subfolder="tokenizer", kind="clip", key="clip_l_text_tokens", max_length=77, limit=77
-)
-_CLIP_G = TokenizerSpec(
-    option="tokenizer_2_path",
-    subfolder="tokenizer_2",
-    kind="clip",
-    key="clip_g_text_tokens",
-    max_length=77,
-    limit=77,
-    pad_token="!",
-)
-
-
-def _flux(name: str, hub: str, *, t5_max_seq_len: int) -> ModelSpec:
-    return ModelSpec(
-        name=name,
-        hub=(hub,),
-        family="flux.1",
-        resolution=1024,
-        multiple=16,
-        tokenizers=(
-            TokenizerSpec(
-                option="clip_tokenizer_path",
-                subfolder="tokenizer",
-                kind="clip",
-                key="clip_text_tokens",
-                max_length=77,
-                limit=77,
-            ),
-            TokenizerSpec(
-                option="t5_tokenizer_path",
-                subfolder="tokenizer_2",
-                kind="t5",
-                key="t5_text_tokens",
-                max_length=t5_max_seq_len,
-                limit=t5_max_seq_len,
-                length_option="t5_max_seq_len",
-            ),
-        ),
-        transform="calotype.models.flux.FluxTransform",
-        encodings=flux_encodings(t5_max_seq_len),
-        frozen="calotype.encodings.families.flux.Flux",
-    )
-
-
-def _sd3(name: str, hub: str) -> ModelSpec:
-    return ModelSpec(
-        name=name,
-        hub=(hub,),
-        family="sd3",
-        resolution=1024,
-        multiple=16,
-        tokenizers=(
-            _CLIP_L,
-            _CLIP_G,
-            TokenizerSpec(
-                option="tokenizer_3_path",
-                subfolder="tokenizer_3",
-                kind="t5",
-                key="t5_text_tokens",
-                max_length=256,
-                limit=512,
-                length_option="t5_max_seq_len",
-            ),
-        ),
-        transform="calotype.models.sd3.SD3Transform",
-        encodings=sd3_encodings(256),
-        frozen="calotype.encodings.families.sd3.SD3",
-    )
-
-
-def _pixels_only(
-    name: str,
-    hub: str,
-    *,
-    family: str,
-    encodings: EncodingSpec,
-    frozen: str,
-    resolution: int = 1024,
-    multiple: int = 16,
-) -> ModelSpec:
-    """A model whose tokenizer calotype has no transform for: its texts are the business of its frozen encoders."""
-    return ModelSpec(
-        name=name,
-        hub=(hub,),
-        family=family,
-        resolution=resolution,
-        multiple=multiple,
-        tokenizers=(),
-        transform="calotype.models.transform.PixelsTransform",
-        encodings=encodings,
-        frozen=frozen,
-    )
-
-
-_SPECS: dict[str, ModelSpec] = {
-    spec.name: spec
-    for spec in (
-        _flux("flux.1-dev", "black-forest-labs/FLUX.1-dev", t5_max_seq_len=512),
-        _flux("flux.1-schnell", "black-forest-labs/FLUX.1-schnell", t5_max_seq_len=256),
-        _sd3("sd3-medium", "stabilityai/stable-diffusion-3-medium-diffusers"),
-        _sd3("sd3.5-medium", "stabilityai/stable-diffusion-3.5-medium"),
-        _sd3("sd3.5-large", "stabilityai/stable-diffusion-3.5-large"),
-        ModelSpec(
-            name="sdxl",
-            hub=("stabilityai/stable-diffusion-xl-base-1.0",),
-            family="sdxl",
-            resolution=1024,
-            multiple=8,
-            tokenizers=(_CLIP_L, _CLIP_G),
-            transform="calotype.models.sdxl.SDXLTransform",
-            encodings=SDXL_ENCODINGS,
-            frozen="calotype.encodings.families.sdxl.SDXL",
-        ),
-        ModelSpec(
-            name="sd-1.5",
-            hub=("stable-diffusion-v1-5/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5"),
-            family="sd-1",
-            resolution=512,
-            multiple=8,
-            tokenizers=(
-                TokenizerSpec(
-                    option="tokenizer_path",
-                    subfolder="tokenizer",
-                    kind="clip",
-                    key="clip_text_tokens",
-                    max_length=77,
-                    limit=77,
-                ),
-            ),
-            transform="calotype.models.sd15.SD15Transform",
-            encodings=SD15_ENCODINGS,
-            frozen="calotype.encodings.families.sd15.SD15",
-        ),
-        _pixels_only(
-            "qwen-image",
-            "Qwen/Qwen-Image",
-            family="qwen-image",
-            resolution=1328,
-            encodings=QWEN_IMAGE_ENCODINGS,
-            frozen="calotype.encodings.families.qwen_image.QwenImage",
-        ),
-        _pixels_only(
-            "z-image",
-            "Tongyi-MAI/Z-Image",
-            family="z-image",
-            encodings=Z_IMAGE_ENCODINGS,
-            frozen="calotype.encodings.families.z_image.ZImage",
-        ),
-        _pixels_only(
-            "z-image-turbo",
-            "Tongyi-MAI/Z-Image-Turbo",
-            family="z-image",
-            encodings=Z_IMAGE_ENCODINGS,
-            frozen="calotype.encodings.families.z_image.ZImage",
-        ),
-        _pixels_only(
-            "flux.2-dev",
-            "black-forest-labs/FLUX.2-dev",
-            family="flux.2",
-            encodings=FLUX_2_ENCODINGS,
-            frozen="calotype.encodings.families.flux2.Flux2",
-        ),
-        _pixels_only(
-            "chroma",
-            "lodestones/Chroma1-HD",
-            family="chroma",
-            encodings=CHROMA_ENCODINGS,
-            frozen="calotype.encodings.families.chroma.Chroma",
-        ),
-        _pixels_only(
-            "pixart-sigma",
-            "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
-            family="pixart-sigma",
-            encodings=PIXART_SIGMA_ENCODINGS,
-            frozen="calotype.encodings.families.pixart.PixArtSigma",
-        ),
-        _pixels_only(
-            "sana",
-            "Efficient-Large-Model/Sana_1600M_1024px_diffusers",
-            family="sana",
-            multiple=32,
-            encodings=SANA_ENCODINGS,
-            frozen="calotype.encodings.families.sana.Sana",
-        ),
-    )
-}
-
-
-def list_specs() -> list[ModelSpec]:
-    """All models of the table, by name."""
-    return sorted(_SPECS.values(), key=lambda spec: spec.name)
-
-
-def get_spec(name: str) -> ModelSpec:
-    """The facts about a model.
-
-    Args:
-        name: Of the table (`flux.1-dev`) or of the hub (`black-forest-labs/FLUX.1-dev`); letter case does not matter.
-
-    Raises:
-        ConfigError: No such model; names the nearest.
-    """
-    known = {spec.name.lower(): spec for spec in _SPECS.values()}
-    known |= {hub.lower(): spec for spec in _SPECS.values() for hub in spec.hub}
-    spec = known.get(str(name).lower())
-    if spec is None:
-        refuse_weights_file(name)
-        near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.0)
-        raise ConfigError(
-            f"model: no model {name!r}; did you mean {known[near[0]].name!r}? "
-            f"Known: {', '.join(spec.name for spec in list_specs())}, or their names on the hub"
-        )
-    return spec
+    architecture: str | None = None
+    """What the model metadata standard calls it (`modelspec.architecture`)."""
 
 
 def check_image_size(spec: ModelSpec, size: tuple[int, int], *, where: str = "size") -> None:

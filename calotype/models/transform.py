@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING, Any
 
 from calotype.errors import ConfigError
 from calotype.models.spec import ModelSpec, TokenizerSpec, check_max_seq_len
-from calotype.models.tokenizer import Tokenizer, load_tokenizer
 
-__all__ = ["PixelsTransform", "TokenField", "TokenTransform", "Truncation"]
+if TYPE_CHECKING:
+    import torch
+
+    from calotype.models.tokenizer import Tokenizer
+
+__all__ = ["PixelsTransform", "TokenField", "TokenTransform", "Truncation", "paths_by_option"]
 
 
 class PixelsTransform:
@@ -41,6 +43,8 @@ class PixelsTransform:
         Raises:
             ConfigError: `img` is not uint8 (finished already?).
         """
+        import torch
+
         img = batch["img"]
         if img.dtype != torch.uint8:
             raise ConfigError(f"img: uint8, as prepare() gives it, was expected, found {img.dtype}: finished already?")
@@ -65,22 +69,28 @@ class TokenField:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truncation:
-    """A caption that one tokenizer can't take whole."""
+    """A text that one tokenizer truncates."""
 
-    option: str
-    """The transform's option that names the tokenizer: `clip_tokenizer_path`."""
+    tokenizer: str
+    """The transform's option that names it (`clip_tokenizer_path`), or the pipeline's component (`tokenizer_2`)."""
 
     tokens: int
-    """How many the caption takes, framing tokens included."""
+    """How many the text takes, framing tokens included."""
 
     limit: int
-    """How many it is cut to."""
+    """How many it is truncated to."""
 
-    cut: int
-    """Where: `text[:cut]` is what the model sees."""
+    cut: int | None = None
+    """Where: `text[:cut]` is what the model sees. None where it was only counted."""
 
-    lost: str
-    """`text[cut:]`, which it does not."""
+    lost: str | None = None
+    """`text[cut:]`, which it does not see."""
+
+    @property
+    def option(self) -> str:
+        """Deprecated: `tokenizer`."""
+        warnings.warn("Truncation.option is called `tokenizer`", DeprecationWarning, stacklevel=2)
+        return self.tokenizer
 
 
 class TokenTransform(PixelsTransform):
@@ -91,7 +101,7 @@ class TokenTransform(PixelsTransform):
 
     Args:
         spec: The model whose tokenizers these are.
-        paths: Where each tokenizer is, by option; any form that `load_tokenizer` takes.
+        paths: Where each tokenizer is, by option; any form that `load_tokenizer` takes. None counts as not given.
         **lengths: Tokens of a caption, by the spec's `length_option`; left out, the spec's own.
 
     Raises:
@@ -99,14 +109,20 @@ class TokenTransform(PixelsTransform):
         ConfigError: Something else than this tokenizer is there, or the model does not take such a length.
     """
 
-    def __init__(self, spec: ModelSpec, paths: Mapping[str, str | Path], **lengths: int) -> None:
+    def __init__(self, spec: ModelSpec, paths: Mapping[str, str | Path | None], **lengths: int) -> None:
+        from calotype.models.tokenizer import load_tokenizer
+
+        given = paths_by_option(spec, paths)
+        lacking = [one.option for one in spec.tokenizers if one.option not in given]
+        if lacking:
+            raise ConfigError(f"{type(self).__name__}: {', '.join(lacking)} not given; expected a tokenizer's path")
         for option, length in lengths.items():
             check_max_seq_len(spec, option, length)
         self.spec = spec
         self.fields = tuple(
             TokenField(
                 spec=one,
-                tokenizer=load_tokenizer(paths[one.option], kind=one.kind, pad_token=one.pad_token),
+                tokenizer=load_tokenizer(given[one.option], kind=one.kind, pad_token=one.pad_token),
                 max_length=lengths.get(one.length_option or "", one.max_length),
             )
             for one in spec.tokenizers
@@ -118,6 +134,8 @@ class TokenTransform(PixelsTransform):
         Raises:
             ConfigError: `image` or `text` is not what it should be; names the sample.
         """
+        import torch
+
         prepared = super().prepare(sample)
         text = _text(sample)
         for field in self.fields:
@@ -136,7 +154,7 @@ class TokenTransform(PixelsTransform):
             cut = field.tokenizer.cut(text, field.max_length)
             if cut is not None:
                 found[field.spec.option] = Truncation(
-                    option=field.spec.option,
+                    tokenizer=field.spec.option,
                     tokens=field.tokenizer.count(text),
                     limit=field.max_length,
                     cut=cut,
@@ -149,7 +167,23 @@ class TokenTransform(PixelsTransform):
         return f"{type(self).__name__}({fields})"
 
 
+def paths_by_option(spec: ModelSpec, paths: Mapping[str, str | Path | None]) -> dict[str, str | Path]:
+    """The paths of tokenizers by the options' present names; a former one is accepted with a warning."""
+    present = {one.former_option: one.option for one in spec.tokenizers if one.former_option}
+    found: dict[str, str | Path] = {}
+    for option, path in paths.items():
+        if path is None:
+            continue
+        if option in present:
+            text = f"{option} of {spec.name} is called {present[option]}; the former name goes with calotype 0.2"
+            warnings.warn(text, DeprecationWarning, stacklevel=4)
+        found[present.get(option, option)] = path
+    return found
+
+
 def _pixels(sample: Mapping[str, Any]) -> torch.Tensor:
+    import torch
+
     image = sample["image"]
     if not isinstance(image, torch.Tensor):
         image = _from_pil(image, sample)
@@ -162,6 +196,8 @@ def _pixels(sample: Mapping[str, Any]) -> torch.Tensor:
 
 
 def _from_pil(image: Any, sample: Mapping[str, Any]) -> torch.Tensor:
+    import numpy as np
+    import torch
     from PIL import Image, ImageOps
 
     if not isinstance(image, Image.Image):

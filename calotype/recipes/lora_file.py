@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,18 +19,6 @@ from calotype.recipes.kohya import Adapter, to_kohya
 from calotype.recipes.networks import network_of
 
 __all__ = ["write_lora"]
-
-_MODULES: Final = {"flux.1": "networks.lora_flux", "sd3": "networks.lora_sd3"}
-_BASES: Final = {"sd-1": "sd_v1", "sdxl": "sdxl_base_v1-0", "flux.1": "flux1", "sd3": "sd3"}
-"""What sd-scripts calls the model (`ss_base_model_version`); A1111 and Forge sort LoRAs by it."""
-_ARCHITECTURES: Final = {
-    "sd-1": "stable-diffusion-v1",
-    "sdxl": "stable-diffusion-xl-v1-base",
-    "flux.1": "flux-1-dev",
-    "flux.1-schnell": "flux-1-schnell",
-    "sd3": "stable-diffusion-3",
-}
-"""What the model metadata standard calls it (`modelspec.architecture`), by name or family."""
 
 
 def write_lora(
@@ -60,19 +48,22 @@ def write_lora(
     row = network_of(spec)
     metadata = {
         "format": "pt",
-        "ss_base_model_version": _BASES[spec.family],
         "ss_network_dim": str(described["r"]),
         "ss_network_alpha": str(described["r"]),
         "ss_output_name": title,
         "ss_v2": "False",
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{_ARCHITECTURES.get(spec.name, _ARCHITECTURES[spec.family])}/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.title": title,
     }
+    if row.kohya is not None:
+        metadata["ss_base_model_version"] = row.kohya.base_model
+    if spec.architecture is not None:
+        metadata["modelspec.architecture"] = f"{spec.architecture}/lora"
     if (format or row.lora_format) == "kohya":
         tensors = to_kohya(adapters, network, family=spec.family)
-        metadata["ss_network_module"] = _MODULES.get(spec.family, "networks.lora")
+        assert row.kohya is not None  # to_kohya refuses a family without
+        metadata["ss_network_module"] = row.kohya.module
     else:
         tensors = _diffusers(adapters, row.component)
         plain = {f"{row.component}.{k}": sorted(v) if isinstance(v, set) else v for k, v in described.items()}

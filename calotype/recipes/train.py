@@ -25,11 +25,12 @@ from calotype.encodings.frozen import FrozenModels
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.ledger import Ledger
 from calotype.loader import Loader
-from calotype.recipes import checkpoint, flow
+from calotype.models import flow
+from calotype.recipes import checkpoint
 from calotype.recipes.guard import MOST_UNSETTLED, Guard, check_weights, guarded_adamw
 from calotype.recipes.identity import Identity
 from calotype.recipes.lora import LORA_FILE, left_out, make_trainable, publish_result, save_result, trained
-from calotype.recipes.networks import load_network, load_objective, network_of
+from calotype.recipes.networks import embeds_guidance, load_network, load_objective, network_of
 from calotype.recipes.options import TrainOptions
 from calotype.recipes.report import Clock, Progress, TrainReport
 from calotype.recipes.run_ledger import count_notes
@@ -99,7 +100,7 @@ def train(
         say(note)
     taken = torch.float32 if options.method == "full" else dtype  # of the network's input: its weights' own
     objective = load_objective(models)
-    guidance = options.guidance if getattr(weights.config, "guidance_embeds", False) else None
+    guidance = options.guidance if embeds_guidance(models) else None
 
     parameters = trained(weights)
     adamw = guarded_adamw(parameters.values(), lr=options.learning_rate, weight_decay=options.weight_decay)

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from calotype.loader import Loader
-from calotype.recipes.flow import draw_noise
+from calotype.models.flow import draw_noise
 
 __all__ = ["validation_loss"]
 

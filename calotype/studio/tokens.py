@@ -35,7 +35,7 @@ class TokenCounter:
         self.note = note
         self._fields = tuple(
             _Field(
-                key=field.spec.option.removesuffix("_tokenizer_path"),
+                key=field.spec.name,
                 tokenizer=field.tokenizer,
                 limit=field.max_length,
             )

@@ -26,12 +26,11 @@ with warnings.catch_warnings():
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from tiny_pipelines import NAMES, tiny_pipeline
 
-from calotype.components import locate
-from calotype.encodings.families.z_image import ZImage
-from calotype.encodings.family import Family, sample_moments, trim
 from calotype.encodings.frozen import FrozenModels
 from calotype.errors import ConfigError
-from calotype.models import get_spec, list_specs
+from calotype.models import ModelFamily, get_family, get_spec, list_families
+from calotype.models.family import sample_moments, trim
+from calotype.models.z_image import ZImage
 from calotype.types import Geometry
 
 # Chroma's transformer, as the whole pipeline loads it.
@@ -111,7 +110,7 @@ def called(name: str, pipe: Any) -> dict[str, Any]:
     raise AssertionError(name)
 
 
-def same(family: Family, batch: dict[str, Tensor], expected: dict[str, Any]) -> None:
+def same(family: ModelFamily, batch: dict[str, Tensor], expected: dict[str, Any]) -> None:
     """Bit for bit, on real tokens where a mask says which are."""
     for field in family.texts:
         theirs, ours = expected[field.key], batch[field.key]
@@ -413,9 +412,10 @@ def test_only_sdxl_is_told_sizes():
 
 
 def test_every_row_has_a_family_that_diffusers_can_load():
-    for spec in list_specs():
-        family = locate(spec.frozen)
-        assert issubclass(family, Family)
+    for family in list_families():
+        assert isinstance(family, ModelFamily)
         for pipe in family.pipelines:
-            assert hasattr(diffusers, pipe), (spec.name, pipe)
-        assert [field.key for field in family.texts] == [output.key for output in spec.encodings.texts]
+            assert hasattr(diffusers, pipe), (family.name, pipe)
+        for spec in family.models:
+            assert get_family(spec.family) is family
+            assert [field.key for field in family.texts] == [output.key for output in spec.encodings.texts]

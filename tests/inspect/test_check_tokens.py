@@ -61,7 +61,7 @@ def test_what_another_tokenizer_reads_whole_is_a_note(rows, flux):
     assert found.level == "note" and "t5_text_tokens" in found.advice
     assert {one.level for one in token_facts(dataset(rows([LONG]), flux))[1]} == {"warning"}
     one, two = sdxl_tokenizers()
-    both = calotype.SDXLTransform(tokenizer_path=one, tokenizer_2_path=two)
+    both = calotype.SDXLTransform(clip_l_tokenizer_path=one, clip_g_tokenizer_path=two)
     assert [one.level for one in token_facts(dataset(rows([LONG]), both))[1]] == ["warning", "warning"]
 
 

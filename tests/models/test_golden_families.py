@@ -24,21 +24,16 @@ COMPONENTS = {
 
 def facts(spec: Any) -> dict[str, Any]:
     """All that is known of a model without its files, as plain values."""
-    from calotype.components import locate
-    from calotype.errors import ConfigError
-    from calotype.recipes.networks import network_of
+    from calotype.models import get_family
 
-    family, encodings = locate(spec.frozen)(), spec.encodings
-    try:
-        network = network_of(spec)
-    except ConfigError:
-        network = None
+    family, encodings = get_family(spec.family), spec.encodings
+    network = family.network
     return {
         "hub": list(spec.hub),
         "family": spec.family,
         "resolution": spec.resolution,
         "multiple": spec.multiple,
-        "transform": spec.transform.rpartition(".")[2],
+        "transform": family.transform_class.__name__,
         "tokenizers": [
             {
                 name: getattr(tokenizer, name)
@@ -64,10 +59,10 @@ def facts(spec: Any) -> dict[str, Any]:
                 "key": output.key,
                 "tokens": output.tokens,
                 "width": output.width,
-                "mask": field.mask,
-                "mask_dtype": str(field.mask_dtype).removeprefix("torch.") if field.mask else None,
+                "mask": output.mask,
+                "mask_dtype": str(output.mask_dtype).removeprefix("torch.") if output.mask else None,
             }
-            for output, field in zip(encodings.texts, family.texts, strict=True)
+            for output in encodings.texts
         ],
         "pipelines": list(family.pipelines),
         "load_options": dict(family.load_options),

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 import calotype.models as models
-from calotype.components import locate
-from calotype.encodings.family import Family
 from calotype.errors import ConfigError, MissingTokenizerError
 from calotype.models import (
     FluxTransform,
@@ -21,6 +19,7 @@ from calotype.models import (
     check_image_size,
     check_max_seq_len,
     check_model_transform,
+    get_family,
     get_spec,
     list_specs,
 )
@@ -39,8 +38,8 @@ class TestTable:
         spec = get_spec(name)
         assert spec.resolution % spec.multiple == 0
         check_image_size(spec, (spec.resolution, spec.resolution))
-        assert issubclass(locate(spec.transform), TokenTransform) == (name in WITH_TOKENS)
-        assert issubclass(locate(spec.frozen), Family)
+        assert issubclass(get_family(spec.family).transform_class, TokenTransform) == (name in WITH_TOKENS)
+        assert spec in get_family(spec.family).models
         for field in ("option", "subfolder", "key"):
             values = [getattr(tokenizer, field) for tokenizer in spec.tokenizers]
             assert len(set(values)) == len(values)
@@ -112,9 +111,14 @@ class TestTable:
             get_spec(name)
 
     def test_needs_no_torch(self):
-        program = "import sys, calotype.models as m; m.get_spec('sdxl'); print('torch' in sys.modules)"
+        """Neither do the files of families: all are imported to list them."""
+        program = (
+            "import sys, calotype.models as m; m.get_spec('sdxl'); m.list_specs(); m.FluxTransform; "
+            "heavy = {'torch', 'numpy', 'PIL', 'tokenizers', 'transformers', 'diffusers', 'safetensors'}; "
+            "print(sorted(heavy & set(sys.modules)))"
+        )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-        assert done.stdout == "False\n", done.stderr
+        assert done.stdout == "[]\n", done.stderr
 
     def test_every_public_name_is_there(self):
         assert sorted(models.__all__) == sorted(set(models.__all__))
@@ -189,7 +193,7 @@ class TestBuild:
     )
     def test_the_spec_fills_in_the_rest(self, pipelines, model, family, lengths):
         transform = build_model_transform(model, tokenizers=pipelines(family))
-        assert type(transform) is locate(get_spec(model).transform)
+        assert type(transform) is get_family(get_spec(model).family).transform_class
         assert [field.max_length for field in transform.fields] == lengths
 
     def test_a_mapping_of_any_forms(self, folder):

@@ -233,7 +233,7 @@ class TestTruncated:
         cut = flux.truncated(text)
         assert list(cut) == ["clip_tokenizer_path"]  # T5 takes 512.
         found = cut["clip_tokenizer_path"]
-        assert (found.option, found.tokens, found.limit) == ("clip_tokenizer_path", 103, 77)
+        assert (found.tokenizer, found.tokens, found.limit) == ("clip_tokenizer_path", 103, 77)
         assert text[: found.cut].split() == ["cat"] * 75
         assert found.lost.split() == ["cat"] * 25 + ["dog"]
         assert text[: found.cut] + found.lost == text
@@ -246,9 +246,9 @@ class TestTruncated:
         text = "cat " * 600
         assert list(transforms["flux.1-dev"].truncated(text)) == ["clip_tokenizer_path", "t5_tokenizer_path"]
         assert {option: found.limit for option, found in transforms["sd3.5-large"].truncated(text).items()} == {
-            "tokenizer_path": 77,
-            "tokenizer_2_path": 77,
-            "tokenizer_3_path": 256,
+            "clip_l_tokenizer_path": 77,
+            "clip_g_tokenizer_path": 77,
+            "t5_tokenizer_path": 256,
         }
 
     def test_what_it_says_is_what_the_model_gets(self, transforms):

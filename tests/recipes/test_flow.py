@@ -9,8 +9,9 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from encoding_helpers import frozen
 from tiny_pipelines import tiny_pipeline
 
-from calotype.recipes import flow
-from calotype.recipes.networks import load_network, network_of, predict_flux
+from calotype.models import flow
+from calotype.models.flux import predict_flux
+from calotype.recipes.networks import load_network, network_of
 
 CPU = torch.device("cpu")
 

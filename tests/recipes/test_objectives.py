@@ -7,8 +7,8 @@ from encoding_helpers import frozen
 from tiny_pipelines import tiny_pipeline
 
 from calotype.errors import ConfigError
+from calotype.models.objectives import Denoising, FlowMatching
 from calotype.recipes.networks import load_network, load_objective, network_of
-from calotype.recipes.objectives import Denoising, FlowMatching
 
 TIMES = torch.tensor([0.0, 0.25, 0.5, 0.9994, 1.0])
 

@@ -12,8 +12,8 @@ from encoding_helpers import frozen
 from train_helpers import config, make_folder, run
 
 from calotype.config import build_training, open_training
-from calotype.encodings.family import sample_moments
 from calotype.loader import Loader
+from calotype.models.family import sample_moments
 from calotype.recipes.options import TrainOptions
 from calotype.recipes.train import make_accelerator, train
 

@@ -17,8 +17,8 @@ from tiny_pipelines import tiny_pipeline
 from train_helpers import checkpoints, config, make_folder, run, trained_weights
 
 from calotype.errors import ConfigError, MissingDependencyError, StoreError
-from calotype.recipes import flow
-from calotype.recipes.objectives import FlowMatching
+from calotype.models import flow
+from calotype.models.objectives import FlowMatching
 from calotype.train import train_config
 
 CAPTIONS = {"caption_transform": {"trigger": "sks", "drop": 0.2}, "img_transform": {"horizontal_flip": 0.5}}

@@ -4,26 +4,47 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-import torch
-from torch import Tensor
+from calotype.models.family import ModelFamily, TokenCount, count_tokens, trim
+from calotype.models.spec import EncodingSpec, ModelSpec, TextOutput
 
-from calotype.encodings.family import Family, TextTensor, TokenCount, count_tokens, trim
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-__all__ = ["Sana"]
+__all__ = ["FAMILY", "Sana"]
+
+_GEMMA_2_2B: Final = 2_024_517_888
+"""Parameters."""
+
+_SANA: Final = ModelSpec(
+    name="sana",
+    hub=("Efficient-Large-Model/Sana_1600M_1024px_diffusers",),
+    family="sana",
+    resolution=1024,
+    multiple=32,
+    encodings=EncodingSpec(
+        latent_channels=32,
+        latent_factor=32,
+        texts=(TextOutput(key="prompt_embeds", tokens=300, width=2304, mask="prompt_attention_mask"),),
+        # The pipeline's instruction, about 200 tokens, goes before each text; all but its edges is cut off after that.
+        text_flops=2.0 * _GEMMA_2_2B * (200 + 300),
+        sequence_length=300,
+        longest_sequence=300,
+        posterior=False,
+        autoencoder_flops=4.9e6,
+    ),
+)
 
 
-class Sana(Family):
+class Sana(ModelFamily):
     """Text: `prompt_embeds` (n, 2304) with `prompt_attention_mask`. Picture: `latents`, 32 channels at 1/32.
 
     Every text, the empty one too, stands behind the instruction that the pipeline puts before prompts by default
     (`complex_human_instruction`; its negative prompt stands alone). Latents: `z * scaling_factor`
     (examples/dreambooth/train_dreambooth_lora_sana.py).
     """
-
-    pipelines: ClassVar = ("SanaPipeline",)
-    texts: ClassVar = (TextTensor(key="prompt_embeds", mask="prompt_attention_mask"),)
 
     def encode_prompt(
         self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None, device: torch.device
@@ -51,3 +72,6 @@ class Sana(Family):
 def _instruction(pipe: Any) -> list[str]:
     instruction: list[str] = inspect.signature(type(pipe).__call__).parameters["complex_human_instruction"].default
     return instruction
+
+
+FAMILY: Final = Sana(name="sana", models=(_SANA,), pipelines=("SanaPipeline",))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from calotype.errors import ConfigError
-from calotype.recipes import flow
+from calotype.models import flow
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 __all__ = ["Denoising", "FlowMatching", "Objective"]
 
@@ -82,6 +83,8 @@ class Denoising:
             )
 
     def draw_times(self, count: int, sequence_length: int, *, rng: torch.Generator) -> Tensor:
+        import torch
+
         return torch.rand(count, generator=rng)
 
     def told(self, times: Tensor) -> Tensor:

@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
-from torch import Tensor
+from calotype.models.family import ModelFamily, TokenCount, count_tokens
+from calotype.models.spec import EncodingSpec, ModelSpec, TextOutput
 
-from calotype.encodings.family import Family, TextTensor, TokenCount, count_tokens
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-__all__ = ["ZImage"]
+__all__ = ["FAMILY", "ZImage"]
+
+_QWEN_3_4B: Final = 3_633_511_936
+"""Parameters."""
 
 
-class ZImage(Family):
+def _z_image(name: str, hub: str) -> ModelSpec:
+    return ModelSpec(
+        name=name,
+        hub=(hub,),
+        family="z-image",
+        resolution=1024,
+        multiple=16,
+        encodings=EncodingSpec(
+            latent_channels=16,
+            texts=(TextOutput(key="prompt_embeds", tokens=512, width=2560, mask="prompt_embeds_mask"),),
+            text_flops=2.0 * _QWEN_3_4B * 512,
+            sequence_length=512,
+            longest_sequence=512,
+        ),
+    )
+
+
+class ZImage(ModelFamily):
     """Text: `prompt_embeds` (n, 2560) with `prompt_embeds_mask`. Picture: 16 channels at 1/8.
 
     The transformer takes a list of texts of any length; `as_list` makes it of a batch. Latents:
     `(z - shift_factor) * scaling_factor` (examples/dreambooth/train_dreambooth_lora_z_image.py, which takes the
     posterior's mean: `latents="mean"`).
     """
-
-    pipelines: ClassVar = ("ZImagePipeline", "ZImageImg2ImgPipeline")
-    texts: ClassVar = (TextTensor(key="prompt_embeds", mask="prompt_embeds_mask"),)
 
     def encode_prompt(
         self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None, device: torch.device
@@ -51,3 +70,10 @@ class ZImage(Family):
             prompt_embeds_mask: (B, T).
         """
         return [embeds[real] for embeds, real in zip(prompt_embeds, prompt_embeds_mask.bool(), strict=True)]
+
+
+FAMILY: Final = ZImage(
+    name="z-image",
+    models=(_z_image("z-image", "Tongyi-MAI/Z-Image"), _z_image("z-image-turbo", "Tongyi-MAI/Z-Image-Turbo")),
+    pipelines=("ZImagePipeline", "ZImageImg2ImgPipeline"),
+)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 __all__ = ["draw_noise", "draw_times", "interpolate", "loss", "shift", "velocity"]
 
@@ -63,6 +63,8 @@ def draw_times(count: int, mu: float, *, rng: torch.Generator) -> Tensor:
 
     Moving the logit by μ is the schedulers' `e^μ / (e^μ + (1/t − 1))` of t = sigmoid(z), in one.
     """
+    import torch
+
     return torch.sigmoid(mu + torch.randn(count, generator=rng))
 
 
@@ -74,6 +76,9 @@ def draw_noise(shape: tuple[int, ...], key: tuple[int, ...], *, device: torch.de
         key: What they follow from and nothing else: (seed, number of the batch, rank, …).
         device: Where the noise is wanted. It is drawn on the CPU, so that every device gets the same.
     """
+    import numpy as np
+    import torch
+
     seed = int(np.random.SeedSequence([number % 2**64 for number in key]).generate_state(1, np.uint64)[0] >> 1)
     rng = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=rng).to(device, non_blocking=True), rng

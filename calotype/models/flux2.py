@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
-from torch import Tensor
+from calotype.models.family import ModelFamily, TokenCount, split
+from calotype.models.spec import EncodingSpec, ModelSpec, TextOutput
 
-from calotype.encodings.family import Family, TextTensor, TokenCount, split
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-__all__ = ["Flux2"]
+__all__ = ["FAMILY", "Flux2"]
+
+_MISTRAL_SMALL: Final = 22_230_225_920
+"""Parameters."""
+
+_DEV: Final = ModelSpec(
+    name="flux.2-dev",
+    hub=("black-forest-labs/FLUX.2-dev",),
+    family="flux.2",
+    resolution=1024,
+    multiple=16,
+    guidance_embeds=True,
+    encodings=EncodingSpec(
+        latent_channels=32,
+        texts=(TextOutput(key="prompt_embeds", tokens=512, width=3 * 5120),),
+        text_flops=2.0 * _MISTRAL_SMALL * 512,
+        sequence_length=512,
+        longest_sequence=512,
+    ),
+)
 
 
-class Flux2(Family):
+class Flux2(ModelFamily):
     """Text: `prompt_embeds` (T, 15360). Picture: 32 channels at 1/8; as the transformer takes it, 128 at 1/16.
 
     The pipeline hands the transformer no mask, so all positions are kept: 15.7 MB a text of 512 tokens in bfloat16.
@@ -23,9 +44,6 @@ class Flux2(Family):
     `(z - mean) / sqrt(var + eps)` (examples/dreambooth/train_dreambooth_lora_flux2.py, which takes the posterior's
     mean: `latents="mean"`).
     """
-
-    pipelines: ClassVar = ("Flux2Pipeline",)
-    texts: ClassVar = (TextTensor(key="prompt_embeds"),)
 
     def encode_prompt(
         self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None, device: torch.device
@@ -48,6 +66,8 @@ class Flux2(Family):
         return [TokenCount(tokenizer="tokenizer", limit=max_sequence_length, tokens=tokens)]
 
     def scaling(self, vae: Any) -> dict[str, Tensor]:
+        import torch
+
         mean, var = vae.bn.running_mean.float(), vae.bn.running_var.float()
         return {"latents_bn_mean": mean, "latents_bn_std": torch.sqrt(var + vae.config.batch_norm_eps)}
 
@@ -57,3 +77,6 @@ class Flux2(Family):
         latents = patches.reshape(batch, channels * 4, height // 2, width // 2)
         mean, std = (scaling[name].to(raw.device).view(1, -1, 1, 1) for name in ("latents_bn_mean", "latents_bn_std"))
         return (latents - mean) / std
+
+
+FAMILY: Final = Flux2(name="flux.2", models=(_DEV,), pipelines=("Flux2Pipeline",))

@@ -1,42 +1,33 @@
-"""What a family of models says about its encodings: how its pipeline makes them, and what training makes of them.
+"""All that is known of a family of models, in one record: facts, tokens, frozen encoders, network.
 
-A family holds no model. The first half of its methods is given a loaded pipeline or autoencoder and returns records;
-the second half turns records back into what the transformer takes, and needs nothing but the records.
+A family holds no model. Of its methods the first half gets a loaded pipeline or autoencoder and returns records; the
+second half turns records back into what the transformer takes, and needs nothing but the records. Importing a family
+loads neither torch nor diffusers: its methods import what they need.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
-
-import torch
-from torch import Tensor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from calotype.errors import ConfigError
+from calotype.models.network import Network
+from calotype.models.spec import ModelSpec, TextOutput
+from calotype.models.transform import PixelsTransform, TokenTransform
 from calotype.types import Geometry
 
-__all__ = ["Family", "TextTensor", "TokenCount", "count_tokens", "sample_moments", "split", "trim"]
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextTensor:
-    """One tensor of a text's record, and of a batch."""
-
-    key: str
-    """As diffusers names it: `prompt_embeds`."""
-
-    mask: str | None = None
-    """The batch's key for the mask of real tokens. With one, a record holds real tokens only and each has its own
-    length; None means that the transformer attends to all positions, so all are kept."""
-
-    mask_dtype: torch.dtype | None = torch.int64
-    """Of that mask, as the pipeline gives it; None is the tensor's own."""
+__all__ = ["ModelFamily", "TokenCount", "count_tokens", "sample_moments", "split", "trim"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenCount:
-    """One tokenizer's view of some texts."""
+    """How many tokens texts take of one tokenizer."""
 
     tokenizer: str
     """The pipeline's name for it: `tokenizer_2`."""
@@ -48,29 +39,75 @@ class TokenCount:
     """What each text would take."""
 
 
-class Family:
-    """The base of each family; what it does is right for an `AutoencoderKL` with one scaling factor and one shift.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelFamily(ABC):
+    """The base of each family; its methods are right for an `AutoencoderKL` with one scaling factor and one shift.
 
-    Subclasses set `pipelines` and `texts`, write `encode_prompt`, and replace what is different.
+    A subclass writes `encode_prompt` and `token_counts` and replaces what is different; its one instance holds the
+    facts, and `calotype.models.register` or an entry point makes it known (docs/families.md).
+
+    Raises:
+        ConfigError: A model's spec does not fit the family.
     """
 
-    version: ClassVar[int] = 1
-    """Part of every fingerprint: raise it when a change here changes a record."""
+    name: str
+    """`flux.1`."""
 
-    pipelines: ClassVar[tuple[str, ...]]
+    models: tuple[ModelSpec, ...]
+    """Those of this family; a pipeline that does not say which it is counts as the first."""
+
+    pipelines: tuple[str, ...]
     """diffusers' classes whose `model_index.json` this family reads, the one that encodes first."""
 
-    load_options: ClassVar[Mapping[str, Any]] = {}
+    load_options: Mapping[str, Any] = field(default_factory=dict)
     """What that class's `from_pretrained` is given besides."""
 
-    texts: ClassVar[tuple[TextTensor, ...]]
-    """What a text's record holds."""
+    upcast: bool = False
+    """Whether the pipeline encodes images in float32 where its autoencoder's config says `force_upcast`."""
 
-    upcast: ClassVar[bool] = False
-    """Whether the pipeline encodes pictures in float32 where its autoencoder's config says `force_upcast`."""
+    version: int = 1
+    """Part of every fingerprint: raise it when a change here changes a record."""
+
+    transform: type[PixelsTransform] | None = None
+    """A transform with a constructor of its own; None is `TokenTransform`, or the pixels alone without tokenizers."""
+
+    network: Network | None = None
+    """How its network is trained; None where `calotype train` does not."""
+
+    def __post_init__(self) -> None:
+        if not self.models or not self.pipelines:
+            raise ConfigError(f"model family {self.name!r}: at least one model and one pipeline were expected")
+        for spec in self.models:
+            if spec.family != self.name:
+                raise ConfigError(
+                    f"model family {self.name!r}: its model {spec.name!r} names the family {spec.family!r}"
+                )
+            if [(text.key, text.mask) for text in spec.encodings.texts] != [(t.key, t.mask) for t in self.texts]:
+                raise ConfigError(
+                    f"model family {self.name!r}: {spec.name!r} has other text tensors than the first model"
+                )
+
+    @property
+    def texts(self) -> tuple[TextOutput, ...]:
+        """What a text's record holds."""
+        return self.models[0].encodings.texts
+
+    @property
+    def identity(self) -> str:
+        """Part of every fingerprint: the class's name, for another package's with its module."""
+        kind = type(self)
+        return (
+            kind.__qualname__ if kind.__module__.startswith("calotype.") else f"{kind.__module__}.{kind.__qualname__}"
+        )
+
+    @property
+    def transform_class(self) -> type[PixelsTransform]:
+        """The class of the family's transform."""
+        return self.transform or (TokenTransform if self.models[0].tokenizers else PixelsTransform)
 
     # -- With the models ---------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def encode_prompt(
         self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None, device: torch.device
     ) -> list[dict[str, Tensor]]:
@@ -82,11 +119,10 @@ class Family:
             max_sequence_length: Tokens of a text, for a family that has a choice.
             device: Where the encoders are.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def token_counts(self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None) -> list[TokenCount]:
         """How many tokens each text takes, by each of the pipeline's tokenizers; no model is needed."""
-        raise NotImplementedError
 
     def encode(self, vae: Any, img: Tensor, *, latents: Literal["moments", "mean"]) -> dict[str, Tensor]:
         """Records of pictures, stacked: `moments` (B, 2C, h, w), or `latents` (B, C, h, w).
@@ -102,6 +138,8 @@ class Family:
 
     def scaling(self, vae: Any) -> dict[str, Tensor]:
         """The small float32 tensors that `latents` needs of the autoencoder."""
+        import torch
+
         config = vae.config
         return {
             name: torch.tensor(value, dtype=torch.float32)
@@ -138,22 +176,24 @@ class Family:
         Raises:
             ConfigError: A record is longer than `length`.
         """
+        import torch
+
         batch: dict[str, Tensor] = {}
-        for field in self.texts:
-            tensors = [record[field.key] for record in records]
-            if field.mask is None:
-                batch[field.key] = torch.stack(tensors)
+        for output in self.texts:
+            tensors = [record[output.key] for record in records]
+            if output.mask is None:
+                batch[output.key] = torch.stack(tensors)
                 continue
             longest = max(len(tensor) for tensor in tensors)
             if length is not None and longest > length:
-                raise ConfigError(f"length: {length} tokens were asked for, and a text's {field.key} has {longest}")
+                raise ConfigError(f"length: {length} tokens were asked for, and a text's {output.key} has {longest}")
             first = tensors[0]
             padded = first.new_zeros((len(tensors), length or longest, *first.shape[1:]))
-            mask = torch.zeros(padded.shape[:2], dtype=field.mask_dtype or first.dtype, device=first.device)
+            mask = torch.zeros(padded.shape[:2], dtype=output.mask_dtype, device=first.device)
             for row, tensor in enumerate(tensors):
                 padded[row, : len(tensor)] = tensor
                 mask[row, : len(tensor)] = 1
-            batch |= {field.key: padded, field.mask: mask}
+            batch |= {output.key: padded, output.mask: mask}
         return batch
 
     def conditioning(self, geometry: Geometry) -> dict[str, Tensor]:
@@ -168,6 +208,8 @@ def sample_moments(moments: Tensor, noise: Tensor) -> Tensor:
         moments: (B, 2C, …), mean and log variance one after the other.
         noise: (B, C, …), standard normal.
     """
+    import torch
+
     mean, logvar = moments.float().chunk(2, dim=1)
     return mean + torch.exp(0.5 * logvar.clamp(-30.0, 20.0)) * noise
 
@@ -206,6 +248,8 @@ def trim(key: str, embeds: Tensor, mask: Tensor | None) -> list[dict[str, Tensor
     Raises:
         ConfigError: Padding stands before a text: put back behind it, its tokens would be in other places.
     """
+    import torch
+
     if mask is None:
         return [{key: row} for row in embeds]
     real = mask.bool()

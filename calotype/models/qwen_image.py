@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-import torch
-from torch import Tensor
+from calotype.models.family import ModelFamily, TokenCount, count_tokens, trim
+from calotype.models.spec import EncodingSpec, ModelSpec, TextOutput
 
-from calotype.encodings.family import Family, TextTensor, TokenCount, count_tokens, trim
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-__all__ = ["QwenImage"]
+__all__ = ["FAMILY", "QwenImage"]
+
+_QWEN_2_5_VL_7B: Final = 6_525_621_760
+"""Parameters."""
+
+_QWEN_IMAGE: Final = ModelSpec(
+    name="qwen-image",
+    hub=("Qwen/Qwen-Image",),
+    family="qwen-image",
+    resolution=1328,
+    multiple=16,
+    encodings=EncodingSpec(
+        latent_channels=16,
+        texts=(TextOutput(key="prompt_embeds", tokens=512, width=3584, mask="prompt_embeds_mask"),),
+        # The system prompt's 34 tokens are encoded, and cut off after that.
+        text_flops=2.0 * _QWEN_2_5_VL_7B * (34 + 512),
+        sequence_length=512,
+        longest_sequence=1024,
+        autoencoder_flops=7.0e6,
+    ),
+)
 
 
-class QwenImage(Family):
+class QwenImage(ModelFamily):
     """Text: `prompt_embeds` (n, 3584) with `prompt_embeds_mask`. Picture: 16 channels at 1/8.
 
     The transformer masks the padding (the pipeline gives no mask when no text of a batch has any). Latents are
     (B, C, 1, h, w), `(z - latents_mean) * (1 / latents_std)` for each channel
     (examples/dreambooth/train_dreambooth_lora_qwen_image.py).
     """
-
-    pipelines: ClassVar = ("QwenImagePipeline", "QwenImageImg2ImgPipeline")
-    texts: ClassVar = (TextTensor(key="prompt_embeds", mask="prompt_embeds_mask"),)
 
     def encode_prompt(
         self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None, device: torch.device
@@ -40,11 +59,18 @@ class QwenImage(Family):
         return {key: value.squeeze(2) for key, value in records.items()}
 
     def scaling(self, vae: Any) -> dict[str, Tensor]:
+        import torch
+
         return {
-            name: torch.tensor(getattr(vae.config, name), dtype=torch.float32)
-            for name in ("latents_mean", "latents_std")
+            "latents_mean": torch.tensor(vae.config.latents_mean, dtype=torch.float32),
+            "latents_std": torch.tensor(vae.config.latents_std, dtype=torch.float32),
         }
 
     def latents(self, raw: Tensor, scaling: Mapping[str, Tensor]) -> Tensor:
         mean, std = (scaling[name].to(raw.device).view(1, -1, 1, 1, 1) for name in ("latents_mean", "latents_std"))
         return (raw.float().unsqueeze(2) - mean) * (1.0 / std)
+
+
+FAMILY: Final = QwenImage(
+    name="qwen-image", models=(_QWEN_IMAGE,), pipelines=("QwenImagePipeline", "QwenImageImg2ImgPipeline")
+)

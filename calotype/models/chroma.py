@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
-from torch import Tensor
+from calotype.models.family import ModelFamily, TokenCount, count_tokens, trim
+from calotype.models.spec import T5_XXL_PARAMETERS, EncodingSpec, ModelSpec, TextOutput
 
-from calotype.encodings.family import Family, TextTensor, TokenCount, count_tokens, trim
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-__all__ = ["Chroma"]
+__all__ = ["FAMILY", "Chroma"]
+
+_CHROMA: Final = ModelSpec(
+    name="chroma",
+    hub=("lodestones/Chroma1-HD",),
+    family="chroma",
+    resolution=1024,
+    multiple=16,
+    encodings=EncodingSpec(
+        latent_channels=16,
+        texts=(TextOutput(key="prompt_embeds", tokens=512, width=4096, mask="prompt_attention_mask", bool_mask=True),),
+        text_flops=2.0 * T5_XXL_PARAMETERS * 512,
+        sequence_length=512,
+        longest_sequence=512,
+    ),
+)
 
 
-class Chroma(Family):
+class Chroma(ModelFamily):
     """Text: `prompt_embeds` (n + 1, 4096) with `prompt_attention_mask`. Picture: 16 channels at 1/8.
 
     The mask is bool here: the float one of diffusers 0.42 is added to the attention's scores and masks nothing
     (https://github.com/huggingface/diffusers/issues/12116), while the model was trained with padding masked but for
     its first token. The transformer takes it with the picture's tokens, all true, behind it.
     """
-
-    pipelines: ClassVar = ("ChromaPipeline", "ChromaImg2ImgPipeline")
-    texts: ClassVar = (TextTensor(key="prompt_embeds", mask="prompt_attention_mask", mask_dtype=torch.bool),)
 
     def encode_prompt(
         self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None, device: torch.device
@@ -34,3 +48,6 @@ class Chroma(Family):
 
     def token_counts(self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None) -> list[TokenCount]:
         return [count_tokens(pipe, "tokenizer", texts, limit=max_sequence_length)]
+
+
+FAMILY: Final = Chroma(name="chroma", models=(_CHROMA,), pipelines=("ChromaPipeline", "ChromaImg2ImgPipeline"))

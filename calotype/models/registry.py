@@ -1,0 +1,138 @@
+"""All families of models: calotype's own, and those that other packages bring or a script registers."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from functools import cache
+from typing import Final
+
+from calotype.errors import ConfigError
+from calotype.models.family import ModelFamily
+from calotype.models.model_path import refuse_weights_file
+from calotype.models.spec import ModelSpec
+from calotype.terminal import get_logger
+
+__all__ = ["ENTRY_POINTS", "get_family", "get_spec", "list_families", "list_specs", "register"]
+
+ENTRY_POINTS: Final = "calotype.models"
+"""The group of entry points in which other packages name their `ModelFamily` records: `toy = "my_package.toy:TOY"`."""
+
+_BUILT_IN: Final = ("flux", "sd3", "sdxl", "sd15", "qwen_image", "z_image", "flux2", "chroma", "pixart", "sana")
+"""The modules beside this one that hold a `FAMILY`."""
+
+_registered: dict[str, ModelFamily] = {}
+_not_loaded: list[str] = []
+_log = get_logger(__name__)
+
+
+def register(family: ModelFamily) -> None:
+    """Makes a family known to everything that takes a model's name.
+
+    Registering one again from the same class replaces it, as a notebook's cell does that runs twice. A package names
+    its families in the entry points `calotype.models` instead, so that the command line finds them too.
+
+    Raises:
+        ConfigError: Its name, or one of its models' names, is another family's.
+    """
+    _load_packages()
+    _add(family)
+
+
+def list_families() -> list[ModelFamily]:
+    """All families: calotype's own first."""
+    _load_packages()
+    return [*_built_in().values(), *_registered.values()]
+
+
+def get_family(name: str) -> ModelFamily:
+    """The family of that name (`ModelSpec.family`).
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if (found := _built_in().get(name)) is not None:
+        return found
+    for family in list_families():
+        if family.name == name:
+            return family
+    raise ConfigError(f"model family: no family {name!r}; known: {', '.join(one.name for one in list_families())}")
+
+
+def list_specs() -> list[ModelSpec]:
+    """All models, by name."""
+    return sorted((spec for family in list_families() for spec in family.models), key=lambda spec: spec.name)
+
+
+def get_spec(name: str) -> ModelSpec:
+    """The facts about a model.
+
+    Args:
+        name: calotype's (`flux.1-dev`) or the hub's (`black-forest-labs/FLUX.1-dev`); letter case does not matter.
+
+    Raises:
+        ConfigError: No such model; names the nearest.
+    """
+    wanted = str(name).lower()
+    spec = _by_name(_built_in().values()).get(wanted)  # before packages, whose list takes longer to read
+    if spec is None:
+        known = _by_name(list_families())
+        spec = known.get(wanted)
+    if spec is None:
+        refuse_weights_file(name)
+        near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.0)
+        raise ConfigError(
+            f"model: no model {name!r}; did you mean {known[near[0]].name!r}? "
+            f"Known: {', '.join(spec.name for spec in list_specs())}, or their names on the hub"
+            + "".join(f"; {reason}" for reason in _not_loaded)
+        )
+    return spec
+
+
+def _by_name(families: Iterable[ModelFamily]) -> dict[str, ModelSpec]:
+    specs = [spec for family in families for spec in family.models]
+    return {name.lower(): spec for spec in specs for name in (*spec.hub, spec.name)}
+
+
+def _add(family: ModelFamily) -> None:
+    for other in (*_built_in().values(), *_registered.values()):
+        taken = _names(family) & _names(other)
+        if taken and _class_of(other) != _class_of(family):
+            raise ConfigError(
+                f"model family {family.name!r}: {', '.join(sorted(taken))} is taken by the family {other.name!r} of "
+                f"{type(other).__module__}; expected another name"
+            )
+    _registered[family.name] = family
+
+
+def _class_of(family: ModelFamily) -> str:
+    return f"{type(family).__module__}.{type(family).__qualname__}"
+
+
+def _names(family: ModelFamily) -> set[str]:
+    return {family.name.lower(), *(name.lower() for spec in family.models for name in (spec.name, *spec.hub))}
+
+
+@cache
+def _built_in() -> dict[str, ModelFamily]:
+    families: list[ModelFamily] = [importlib.import_module(f"calotype.models.{name}").FAMILY for name in _BUILT_IN]
+    return {family.name: family for family in families}
+
+
+@cache
+def _load_packages() -> None:
+    """Registers what installed packages announce. A broken one is named, and costs no other model anything."""
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            family = point.load()
+            if not isinstance(family, ModelFamily):
+                raise ConfigError(f"a ModelFamily was expected, found {type(family).__name__}")
+            _add(family)
+        except Exception as error:
+            package = point.dist.name if point.dist is not None else "a package"
+            reason = f"{package} announces the model family {point.value}, which can't be loaded: {error}"
+            _not_loaded.append(reason)
+            _log.warning("%s", reason)
