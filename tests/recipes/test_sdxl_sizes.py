@@ -4,7 +4,8 @@ import torch
 from tiny_pipelines import tiny_pipeline
 
 from calotype.encodings.frozen import FrozenModels
-from calotype.recipes.networks import load_network, predict_sdxl
+from calotype.models.sdxl import predict_sdxl
+from calotype.recipes.networks import load_network
 
 
 def test_a_pixel_more_is_another_size_under_bfloat16():
