@@ -175,6 +175,8 @@ def paths_by_option(spec: ModelSpec, paths: Mapping[str, str | Path | None]) -> 
         if path is None:
             continue
         if option in present:
+            if paths.get(present[option]) is not None:
+                raise ConfigError(f"{present[option]} and {option} are both given; expected {present[option]} alone")
             text = f"{option} of {spec.name} is called {present[option]}; the former name goes with calotype 0.2"
             warnings.warn(text, DeprecationWarning, stacklevel=4)
         found[present.get(option, option)] = path
