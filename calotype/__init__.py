@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         get_spec,
         list_specs,
     )
+    from calotype.sample_source import SampleSource
     from calotype.transforms import Buckets, CaptionProgram, ImageProgram
     from calotype.types import Row, Sample, SampleKey
 
@@ -46,6 +47,7 @@ _HOMES = {
     "SDXLTransform": "models",
     "Sample": "types",
     "SampleKey": "types",
+    "SampleSource": "sample_source",
     "TextToImageDataset": "dataset",
     "build_dataset": "config",
     "build_loader": "config",
@@ -77,6 +79,7 @@ __all__ = [
     "SDXLTransform",
     "Sample",
     "SampleKey",
+    "SampleSource",
     "TextToImageDataset",
     "build_dataset",
     "build_loader",

@@ -246,8 +246,9 @@ def build_training(
         return made
 
     training = loader(data.training)
-    if ledger is not None and training.plan.rank == 0:
-        for entry in training.dataset.manifest.ledger:
+    manifest = training.dataset.manifest
+    if ledger is not None and manifest is not None and training.plan.rank == 0:
+        for entry in manifest.ledger:
             ledger.append(entry)
     if data.validation is None:
         return training, None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from calotype.ledger import LedgerEntry
 from calotype.manifest import Manifest
 from calotype.models import ModelSpec, PixelsTransform, TokenTransform, Truncation
 from calotype.pixel_cache import PixelCache
+from calotype.progress import Show
+from calotype.sample_source import PreparedSample, SampleSource
 from calotype.transforms import Buckets, CaptionDraw, CaptionProgram, ImageProgram
 from calotype.types import Batch, Geometry, ModelTransform, Row, Sample, SampleKey, Transform
 
@@ -29,7 +31,7 @@ __all__ = ["TextToImageDataset"]
 _OWN_KEYS = ("id", "text", "captions", "index")
 
 
-class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
+class TextToImageDataset(SampleSource):
     """Pictures and captions as training samples: a plain map-style dataset.
 
     `dataset[i]` is a pure function of (seed, i): ask with a `SampleKey` for another epoch or bucket. Nothing in it
@@ -49,6 +51,8 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
         pixel_cache: Keeps decoded pixels in memory.
         spec: Facts of the model it is for, where known.
     """
+
+    manifest: Manifest
 
     def __init__(
         self,
@@ -86,22 +90,21 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
-        """One sample as the model takes it, `img` as float in [-1, 1].
+    def prepare(self, key: int | SampleKey) -> PreparedSample:
+        """One sample with its pixels still uint8: what travels to the device.
 
         Raises:
-            ImageError: The picture can't be read. (The Loader goes on without it; here it is yours to handle.)
+            ImageError: The picture can't be read.
         """
-        return self.finish(self.prepare(key))
-
-    def prepare(self, key: int | SampleKey) -> dict[str, Any]:
-        """One sample with its pixels still uint8: what travels to the device."""
         key = self.checked(key)
         row = self.manifest[key.index]
-        sample = self._sample(row, key)
+        sample, caption = self._sample(row, key)
         transform = self.model_transform
-        out = dict(transform.prepare(sample) if isinstance(transform, ModelTransform) else transform(sample))
-        return out | self.included(row, key.index, sample["text"])
+        out = PreparedSample(transform.prepare(sample) if isinstance(transform, ModelTransform) else transform(sample))
+        out.update(self.included(row, key.index, caption.text))
+        if self.tokenises:
+            out.caption = caption
+        return out
 
     def included(self, row: Row, index: int, text: str) -> dict[str, Any]:
         """The opt-in keys of one sample."""
@@ -116,22 +119,25 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
     def sample(self, key: int | SampleKey) -> Sample:
         """What the model transform gets: uint8 picture, final caption, id and geometry."""
         key = self.checked(key)
-        return self._sample(self.manifest[key.index], key)
+        return self._sample(self.manifest[key.index], key)[0]
 
     def caption(self, key: int | SampleKey) -> CaptionDraw:
         """The final caption and how it came about. Reads no pixels."""
         key = self.checked(key)
-        return self.caption_program.draw(self.manifest[key.index].captions, key, self._seed(key))
+        return self._caption(self.manifest[key.index], key)
 
     def image(self, key: int | SampleKey) -> tuple[torch.Tensor, Geometry]:
         """The final picture, uint8 (3, H, W), and its geometry. It may be the pixel cache's own: don't write to it."""
         key = self.checked(key)
         return self._image(self.manifest[key.index], key)
 
-    def _sample(self, row: Row, key: SampleKey) -> Sample:
+    def _sample(self, row: Row, key: SampleKey) -> tuple[Sample, CaptionDraw]:
         image, geometry = self._image(row, key)
-        text = self.caption_program.draw(row.captions, key, self._seed(key)).text
-        return Sample(image=image, text=text, id=row.id, geometry=geometry)
+        caption = self._caption(row, key)
+        return Sample(image=image, text=caption.text, id=row.id, geometry=geometry), caption
+
+    def _caption(self, row: Row, key: SampleKey) -> CaptionDraw:
+        return self.caption_program.draw(row.captions, key, self._seed(key))
 
     def _image(self, row: Row, key: SampleKey) -> tuple[torch.Tensor, Geometry]:
         with DECODING.held():  # until the whole image is not needed any more
@@ -180,25 +186,19 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
             key = key._replace(size=self.buckets.sizes[bucket])
         return self.image_program.draw(original_size, key, self._seed(key))
 
-    def checked(self, key: int | SampleKey) -> SampleKey:
-        """The key that a number or a negative index stands for.
-
-        Raises:
-            IndexError: There is no such sample.
-        """
-        key = key if isinstance(key, SampleKey) else SampleKey(int(key))
-        if not -len(self) <= key.index < len(self):
-            raise IndexError(f"sample {key.index} of a dataset of {len(self)}")
-        return key._replace(index=key.index % len(self))
-
     def _seed(self, key: SampleKey) -> int:
         return self.seed if key.seed is None else key.seed
+
+    @property
+    def bucket_sizes(self) -> Sequence[tuple[int, int] | None]:
+        """The (height, width) of each bucket."""
+        return (None,) if self.buckets is None else self.buckets.sizes
 
     def scan(
         self,
         *,
         threads: int = 4,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Show | None = None,
         headers: npt.NDArray[np.integer[Any]] | None = None,
     ) -> tuple[npt.NDArray[np.int32], list[LedgerEntry]]:
         """The bucket of every row, from the sizes the data file gives or the pictures' headers.
@@ -250,11 +250,25 @@ class TextToImageDataset(torch.utils.data.Dataset[dict[str, Any]]):
         twin.manifest = self.manifest.select(indices)
         return twin
 
-    def with_cache(self, cache: PixelCache | None) -> TextToImageDataset:
+    def with_cache(self, cache: PixelCache | None) -> Self:
         """The same dataset with another pixel cache, or none."""
         twin = copy.copy(self)
         twin.pixel_cache = cache
         return twin
+
+    def with_device_cache(self, device: torch.device) -> Self:
+        """The same dataset, which keeps its cropped pictures on the device.
+
+        Raises:
+            ConfigError: The crop is drawn anew each time.
+        """
+        if not self.image_program.fixed_geometry:
+            raise ConfigError(
+                "device_cache: found an image program whose crop is drawn anew each time (random_crop, rotate or a "
+                "callable); expected a fixed geometry, since what is kept on the device is the cropped picture. "
+                "`pixel_cache` keeps whole decoded pictures in memory instead"
+            )
+        return self.with_cache(PixelCache(device=device))
 
     def with_reader(self, reader: ImageReader) -> TextToImageDataset:
         """The same dataset with another reader."""

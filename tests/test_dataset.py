@@ -44,6 +44,7 @@ def test_public_names_are_sorted_and_there():
         "SDXLTransform",
         "Sample",
         "SampleKey",
+        "SampleSource",
         "TextToImageDataset",
         "build_dataset",
         "build_loader",

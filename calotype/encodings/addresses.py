@@ -18,7 +18,7 @@ from calotype.ledger import LedgerEntry
 from calotype.transforms import CaptionDraw
 from calotype.types import Geometry, SampleKey
 
-__all__ = ["Addresses", "Fingerprints", "Outcome", "Picture", "Variants"]
+__all__ = ["Addresses", "Fingerprints", "Outcome", "Picture", "SampleRecords", "Variants"]
 
 
 class Fingerprints(NamedTuple):
@@ -68,6 +68,17 @@ class Outcome(NamedTuple):
     flip: tuple[bool, bool]
     """(horizontal, vertical)"""
     variant: Variant | None
+
+
+class SampleRecords(NamedTuple):
+    """The records that one sample is made of."""
+
+    key: SampleKey
+    outcome: Outcome
+    picture: Picture
+    text: str
+    """The final caption."""
+    text_key: bytes
 
 
 class Addresses:
@@ -176,6 +187,15 @@ class Addresses:
         # Flips and variants are decided: nothing else of the sample's key or seed plays a part any more.
         program, key = self.dataset.image_program, SampleKey(index, size=size)
         return self._picture(index, content, program.draw(content.size, key, 0, variant=variant, flip=flip), variant)
+
+    def records(self, key: SampleKey) -> SampleRecords:
+        """The records of a sample.
+
+        Raises:
+            ImageError: The picture can't be read.
+        """
+        outcome, text = self.outcome(key), self.caption(key).text
+        return SampleRecords(key, outcome, self.picture_of(outcome), text, self.text_key(text))
 
     def caption(self, key: SampleKey) -> CaptionDraw:
         """The caption that a sample has."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Self, TypeVar
 
@@ -12,7 +12,7 @@ import torch
 
 from calotype.dataset import TextToImageDataset
 from calotype.draws import Stream, drawn_seed
-from calotype.encodings.addresses import Addresses, Fingerprints, Outcome, Picture, Variants
+from calotype.encodings.addresses import Addresses, Fingerprints, Outcome, Picture, SampleRecords, Variants
 from calotype.encodings.cuts import find_cuts
 from calotype.encodings.finite import MARK, reason_of
 from calotype.encodings.frozen import FrozenModels
@@ -22,7 +22,10 @@ from calotype.encodings.store import EncodingStore
 from calotype.encodings.work import Work, find_work
 from calotype.errors import NotFiniteError, StoreError
 from calotype.ledger import LedgerEntry
+from calotype.manifest import Manifest
 from calotype.models.family import ModelFamily, sample_moments
+from calotype.progress import Show
+from calotype.sample_source import BatchSource, SampleSource
 from calotype.transforms import Buckets
 from calotype.types import Batch, SampleKey
 
@@ -37,10 +40,8 @@ _MOST_KNOWN = 1 << 17
 NOISE = "noise_seed"
 """The key of a sample's seed for the draw of its latents, until `finish` has drawn them."""
 
-Progress = Callable[[int, int], None]
 
-
-class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
+class EncodedDataset(SampleSource):
     """What `TextToImageDataset` would give, after the frozen encoders: a plain map-style dataset for any loader.
 
     Every draw that can be listed (flips, the choice of a caption, drops) is the one of the same sample online; what
@@ -69,8 +70,7 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         ConfigError: Something is drawn without end and `variants` does not say what stands for it.
     """
 
-    tokenises = False
-    finishes_in_trainer = False
+    manifest: Manifest
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         *,
         variants: Variants | None = None,
         threads: int = 4,
-        progress: Progress | None = None,
+        progress: Show | None = None,
     ) -> None:
         self.dataset = dataset
         self.store = store
@@ -152,17 +152,13 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
-        """One sample.
+    def prepare(self, key: int | SampleKey) -> dict[str, Any]:
+        """One sample, its latents not drawn; large tensors are still on disk (`calotype.types.Readable`), or kept.
 
         Raises:
             ImageError: The picture could not be read when the dataset was made.
             StoreError: The record is damaged; names the shard.
         """
-        return self.finish(self.prepare(key))
-
-    def prepare(self, key: int | SampleKey) -> dict[str, Any]:
-        """One sample, its latents not drawn; large tensors are still on disk (`calotype.types.Readable`), or kept."""
         return self._kept(self._described(key))
 
     def with_cache(self, cache: RecordCache | None) -> Self:
@@ -172,21 +168,28 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         twin.record_cache = cache
         return twin
 
+    def with_device_cache(self, device: torch.device) -> Self:
+        """The same dataset, which keeps its records on the device."""
+        return self.with_cache(RecordCache(device))
+
     def _kept(self, sample: dict[str, Any]) -> dict[str, Any]:
         if (cache := self.record_cache) is None:
             return sample
         return {name: cache.get(value) if isinstance(value, StoredTensor) else value for name, value in sample.items()}
 
-    def _described(self, key: int | SampleKey) -> dict[str, Any]:
+    def _described(self, key: int | SampleKey, records: SampleRecords | None = None) -> dict[str, Any]:
         key = self.dataset.checked(key)
         known = self._known
-        outcome, text = self.addresses.outcome(key), self._text(key)
+        outcome = self.addresses.outcome(key) if records is None else records.outcome
+        text = self._text(key) if records is None else records.text
         picture = known.pictures.get(outcome)
         if picture is None:
-            picture = known.remember(known.pictures, outcome, self._picture_parts(key, outcome))
+            shown = self.addresses.picture_of(outcome) if records is None else records.picture
+            picture = known.remember(known.pictures, outcome, self._picture_parts(key, shown))
         words = known.texts.get(text)
         if words is None:
-            words = known.remember(known.texts, text, self._text_parts(key, text))
+            record = self.addresses.text_key(text) if records is None else records.text_key
+            words = known.remember(known.texts, text, self._text_parts(key, record))
         tensors, conditioning = picture
         out = {**tensors, NOISE: self._noise_seed(key), **words, **conditioning}
         if self.dataset.include:
@@ -204,16 +207,15 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
                 self._known.remember(known, key.index, text if fixed else None)
         return text
 
-    def _picture_parts(self, key: SampleKey, outcome: Outcome) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _picture_parts(self, key: SampleKey, picture: Picture) -> tuple[dict[str, Any], dict[str, Any]]:
         """The tensors of a picture's record, and what else the model is told of it."""
-        picture = self.addresses.picture_of(outcome)
         row = self._row(key, picture.key, "picture")
         tensors = {field.name: StoredTensor(self.store, row, field) for field in self.store.layout(row)}
         return tensors, self.family.conditioning(picture.geometry)
 
-    def _text_parts(self, key: SampleKey, text: str) -> dict[str, Any]:
+    def _text_parts(self, key: SampleKey, record: bytes) -> dict[str, Any]:
         """The tensors of a text's record, and their masks."""
-        row = self._row(key, self.addresses.text_key(text), "text")
+        row = self._row(key, record, "text")
         fields = {field.name: field for field in self.store.layout(row)}
         out: dict[str, Any] = {}
         for item in self.family.texts:
@@ -226,13 +228,26 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
                 out[item.mask] = mask
         return out
 
-    def for_batch(self, keys: Sequence[SampleKey]) -> _Prepared:
+    def for_batch(self, keys: Sequence[SampleKey]) -> BatchSource:
         """What prepares the samples of one batch: all that is not reading is done here, one after the other.
 
         Between two reads of megabytes each, the caches hold nothing of Python any more, and the same code takes
         several times as long.
         """
-        return _Prepared(self, keys)
+        return self._batch_source(keys, {})
+
+    def _batch_source(self, keys: Sequence[SampleKey], records: Mapping[SampleKey, SampleRecords]) -> BatchSource:
+        """The same, with the records of samples whose records are known already."""
+        described: dict[SampleKey, dict[str, Any]] = {}
+        for key in keys:
+            with suppress(Exception):  # it comes again in `prepare`, where the loader knows what to do with it
+                described[key] = self._described(key, records.get(key))
+
+        def prepare(key: SampleKey) -> dict[str, Any]:
+            sample = described.pop(key, None)
+            return self.prepare(key) if sample is None else self._kept(sample)
+
+        return BatchSource(prepare, only_reads=self.record_cache is None)
 
     def finish(self, batch: Mapping[str, Any]) -> Batch:
         """Draws and scales the latents, for a sample or a whole batch, on the device where it is."""
@@ -248,15 +263,27 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, Any]]):
         latents = self.family.latents(raw, self.scaling)
         return {"latents": latents[0] if single else latents, **out}
 
+    @property
+    def bucket_sizes(self) -> Sequence[tuple[int, int] | None]:
+        """The (height, width) of each bucket, as the dataset has them."""
+        return self.dataset.bucket_sizes
+
     def scan(
-        self, *, threads: int = 4, progress: Progress | None = None
+        self, *, threads: int = 4, progress: Show | None = None
     ) -> tuple[npt.NDArray[np.int32], list[LedgerEntry]]:
         """The bucket of every row and what is to be said of it, as `TextToImageDataset.scan` gives them."""
         return self.addresses.buckets, list(self.addresses.notes)
 
-    def cut_captions(self) -> list[LedgerEntry]:
-        """Names each row that has a caption which a tokenizer cuts. Loads the pipeline's tokenizers, and no model."""
-        return [] if self._tokenizers is None else list(find_cuts(self.addresses, self._tokenizers))
+    def begin_epoch(
+        self, *, first: bool = False, whole: bool = False, rank: int = 0, world_size: int = 1
+    ) -> list[LedgerEntry]:
+        """Names, before the first epoch, each row that has a caption which a tokenizer cuts.
+
+        Loads the pipeline's tokenizers, and no model.
+        """
+        if not first or rank != 0 or self._tokenizers is None:
+            return []
+        return list(find_cuts(self.addresses, self._tokenizers))
 
     @property
     def scaling(self) -> dict[str, torch.Tensor]:
@@ -306,28 +333,6 @@ class _Known:
         if len(known) < _MOST_KNOWN:
             known[key] = value
         return value
-
-
-class _Prepared:
-    """The samples of one batch, whose tensors are still to be read."""
-
-    def __init__(self, dataset: EncodedDataset, keys: Sequence[SampleKey]) -> None:
-        self._dataset = dataset
-        self.only_reads = dataset.record_cache is None
-        self._samples: dict[SampleKey, dict[str, Any]] = {}
-        for key in keys:
-            with suppress(Exception):  # it comes again in `prepare`, where the loader knows what to do with it
-                self._samples[key] = dataset._described(key)
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def prepare(self, key: SampleKey) -> dict[str, Any]:
-        sample = self._samples.pop(key, None)
-        return self._dataset.prepare(key) if sample is None else self._dataset._kept(sample)
-
-    def finish(self, batch: Mapping[str, Any]) -> Batch:
-        return self._dataset.finish(batch)
 
 
 def _noise(moments: torch.Tensor, seeds: list[int]) -> torch.Tensor:

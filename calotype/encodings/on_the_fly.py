@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 
 from calotype.collate import collate
-from calotype.encodings.addresses import Picture
+from calotype.encodings.addresses import Picture, SampleRecords
 from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.estimate import check_room, free_bytes
 from calotype.encodings.finite import MARK, encode_images_again, encode_texts_again, finite_records, mark
@@ -19,34 +19,15 @@ from calotype.encodings.worker import EncodeWorker, picture_pixels
 from calotype.errors import ImageError, NotFiniteError
 from calotype.ledger import LedgerEntry
 from calotype.progress import counter, track
+from calotype.sample_source import BatchSource
 from calotype.types import Batch, SampleKey
 
 __all__ = ["OnTheFlyDataset"]
 
-_KEYS = "sample_keys"
+_RECORDS = "sample_records"
+"""The key of a sample's records while it travels as pixels, until `finish` has encoded them."""
 
 _T = TypeVar("_T")
-
-
-class _Pixels:
-    """The same samples as pixels and texts, for batches of which something is not encoded yet."""
-
-    def __init__(self, encoded: OnTheFlyDataset) -> None:
-        self._encoded = encoded
-
-    def __len__(self) -> int:
-        return len(self._encoded)
-
-    def prepare(self, key: SampleKey) -> dict[str, Any]:
-        encoded = self._encoded
-        key = encoded.dataset.checked(key)
-        images = picture_pixels(encoded.dataset, [encoded.addresses.picture(key)])
-        if isinstance(images, ImageError):
-            raise images
-        return {"img": images[0], _KEYS: tuple(key)}
-
-    def finish(self, batch: Mapping[str, Any]) -> Batch:
-        return dict(batch)
 
 
 class OnTheFlyDataset(EncodedDataset):
@@ -70,18 +51,21 @@ class OnTheFlyDataset(EncodedDataset):
         self._complete = False
         self._rounds = 0
         """Times that what was left of an epoch has been encoded."""
-        self.stand_in_notes: list[LedgerEntry] = []
-        """What the loader's ledger is to hear: samples of a batch that another stands in for."""
+        self._notes: list[LedgerEntry] = []
+        """Samples of a batch that another stands in for."""
         self._text_length = models.max_sequence_length
         missing = find_work(self.addresses, self.store)
         self._leave_out_marked(missing)
         check_room(missing, models, self.store.path, free=free_bytes(self.store.path))
         self.begin_epoch()
 
-    def begin_epoch(self, *, whole: bool = False, rank: int = 0, world_size: int = 1) -> None:
-        """Called by the trainer's process between epochs: lets the models go when nothing is missing any more.
+    def begin_epoch(
+        self, *, first: bool = False, whole: bool = False, rank: int = 0, world_size: int = 1
+    ) -> list[LedgerEntry]:
+        """Lets the models go when nothing is missing any more.
 
         Args:
+            first: Whether it is the loader's first epoch.
             whole: The epoch before went to its end, so that what is missing yet was not drawn in it: encode it.
             rank: Which share of that is this process's.
             world_size: In how many it is divided.
@@ -89,6 +73,10 @@ class OnTheFlyDataset(EncodedDataset):
         Raises:
             StoreError: The disk has no room for what is missing.
         """
+        self._complete_store(whole=whole, rank=rank, world_size=world_size)
+        return super().begin_epoch(first=first, whole=whole, rank=rank, world_size=world_size)
+
+    def _complete_store(self, *, whole: bool, rank: int, world_size: int) -> None:
         if self._complete or self._models is None:
             return
         self.store.refresh()
@@ -128,37 +116,50 @@ class OnTheFlyDataset(EncodedDataset):
             self._writer = None
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
-        key = self.dataset.checked(key)
-        if self._missing([key]):
-            self._encode([key], collate([_Pixels(self).prepare(key)])["img"])
-        return super().__getitem__(key)
+        records = self.addresses.records(self.dataset.checked(key))
+        if self._missing([records]):
+            self._encode([records], collate([self._pixels(records)])["img"])
+        return self.finish(self._kept(self._described(records.key, records)))
 
-    def for_batch(self, keys: Sequence[SampleKey]) -> Any:
+    def for_batch(self, keys: Sequence[SampleKey]) -> BatchSource:
         """What prepares the samples of one batch: all are read, or all are decoded."""
-        if not self._complete and self._missing(keys):
+        if self._complete:
+            return super().for_batch(keys)
+        records = {key: self.addresses.records(key) for key in keys if self.addresses.contents[key.index] is not None}
+        if self._missing(records.values()):
             self.store.refresh()
-            if self._missing(keys):
-                return _Pixels(self)
-        return super().for_batch(keys)
+            if self._missing(records.values()):
+                return BatchSource(lambda key: self._pixels(records.get(key) or self.addresses.records(key)))
+        return self._batch_source(keys, records)
+
+    def _pixels(self, records: SampleRecords) -> dict[str, Any]:
+        """A sample of a batch of which something is not encoded yet."""
+        images = picture_pixels(self.dataset, [records.picture])
+        if isinstance(images, ImageError):
+            raise images
+        return {"img": images[0], _RECORDS: records}
 
     def finish(self, batch: Mapping[str, Any]) -> Batch:
         if "img" not in batch:
             return super().finish(batch)
-        keys = [SampleKey(*key) for key in batch[_KEYS]]
-        self._encode(keys, batch["img"])
-        keys = self._with_stand_ins(keys)
-        samples = [{name: _loaded(value) for name, value in self.prepare(key).items()} for key in keys]
+        records: list[SampleRecords] = batch[_RECORDS]
+        self._encode(records, batch["img"])
+        records = self._with_stand_ins(records)
+        kept = [self._kept(self._described(one.key, one)) for one in records]
+        samples = [{name: _loaded(value) for name, value in sample.items()} for sample in kept]
         device = batch["img"].device
         made = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in collate(samples).items()}
         return super().finish(made)
 
-    def _missing(self, keys: Sequence[SampleKey]) -> bool:
-        readable = [key for key in keys if self.addresses.contents[key.index] is not None]
-        records = [self.addresses.picture(key).key for key in readable]
-        records += [self.addresses.text_key(self.addresses.caption(key).text) for key in keys]
-        return bool((self.store.find(records) < 0).any())
+    def take_notes(self) -> list[LedgerEntry]:
+        notes, self._notes = self._notes, []
+        return notes
 
-    def _encode(self, keys: Sequence[SampleKey], images: torch.Tensor) -> None:
+    def _missing(self, samples: Iterable[SampleRecords]) -> bool:
+        keys = [key for one in samples for key in (one.picture.key, one.text_key)]
+        return bool((self.store.find(keys) < 0).any())
+
+    def _encode(self, samples: Sequence[SampleRecords], images: torch.Tensor) -> None:
         """Makes what is missing of a batch."""
         assert self._models is not None
         if self._writer is None or self._writer.forked:
@@ -166,8 +167,8 @@ class OnTheFlyDataset(EncodedDataset):
         scaling = scaling_key(self.addresses.fingerprints.picture)
         if self.store.find([scaling])[0] < 0:
             self._writer.put([scaling], [self._models.scaling], kind="scaling")
-        pictures = {self.addresses.picture(key).key: place for place, key in enumerate(keys)}
-        texts = {self.addresses.text_key(text): text for text in {self.addresses.caption(key).text for key in keys}}
+        pictures = {one.picture.key: place for place, one in enumerate(samples)}
+        texts = {one.text_key: one.text for one in samples}
         if todo := self._to_make(pictures):
             encoded = self._models.encode_pictures(images[[pictures[key] for key in todo]])
             records = [{name: value[row] for name, value in encoded.items()} for row in range(len(todo))]
@@ -208,27 +209,24 @@ class OnTheFlyDataset(EncodedDataset):
             else:
                 self._writer.put([key], [made], kind=kind)
 
-    def _with_stand_ins(self, keys: list[SampleKey]) -> list[SampleKey]:
+    def _with_stand_ins(self, samples: list[SampleRecords]) -> list[SampleRecords]:
         """A batch's samples, another of the batch in the place of each that has no finite record.
 
         Raises:
             NotFiniteError: None has.
         """
-        bad: dict[SampleKey, bytes] = {}
-        for key in keys:
-            records = [self.addresses.picture(key).key, self.addresses.text_key(self.addresses.caption(key).text)]
-            missing = [record for record in records if self.store.find_one(record) < 0]
-            if missing:
-                bad[key] = missing[0]
-        good = [key for key in keys if key not in bad]
-        for key, record in bad.items():
+        missing: dict[SampleKey, bytes] = {}
+        for one in samples:
+            for record in (one.picture.key, one.text_key):
+                if self.store.find_one(record) < 0:
+                    missing.setdefault(one.key, record)
+        good = [one for one in samples if one.key not in missing]
+        for key, record in missing.items():
             id, why = self.manifest[key.index].id, self._why(record)
             if not good:
                 raise NotFiniteError(f"{id}: {why}; no image of its batch has encodings without NaN or inf")
-            self.stand_in_notes.append(
-                LedgerEntry(kind=MARK, id=id, reason=f"{why}; another of its batch stands in for it")
-            )
-        return [key if key not in bad else good[place % len(good)] for place, key in enumerate(keys)]
+            self._notes.append(LedgerEntry(kind=MARK, id=id, reason=f"{why}; another of its batch stands in for it"))
+        return [one if one.key not in missing else good[place % len(good)] for place, one in enumerate(samples)]
 
     def __getstate__(self) -> dict[str, Any]:
         """The loader process reads and decodes; models and writer stay with the trainer."""

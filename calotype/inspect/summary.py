@@ -78,10 +78,10 @@ def summarise(loader: Loader, *, seconds: float = 10.0) -> Summary:
         if spent > seconds:
             break
     assert fullest is not None
-    sizes = dataset.buckets.sizes if dataset.buckets is not None else ()
+    sizes = [size for size in dataset.bucket_sizes if size is not None]
     counts = np.bincount(loader.plan.buckets[loader.plan.buckets >= 0], minlength=len(sizes)).tolist()
     return Summary(
-        found=dataset.manifest.describe(),
+        found=dataset.manifest.describe() if dataset.manifest is not None else {},
         buckets=tuple(
             BucketCount(height=size[0], width=size[1], images=count)
             for size, count in zip(sizes, counts, strict=False)

@@ -13,9 +13,6 @@ import numpy as np
 import torch
 import xxhash
 
-from calotype.dataset import TextToImageDataset
-from calotype.encodings.dataset import EncodedDataset
-from calotype.encodings.records import RecordCache
 from calotype.errors import ConfigError, LoaderError
 from calotype.ledger import Ledger, LedgerEntry
 from calotype.loader.device import DeviceCopier
@@ -23,8 +20,8 @@ from calotype.loader.plan import Cursor, Plan, Remainder, Segment
 from calotype.loader.process import Setup
 from calotype.loader.produce import OnError
 from calotype.loader.source import ProcessSource, Source, ThreadSource
-from calotype.pixel_cache import PixelCache
 from calotype.progress import track
+from calotype.sample_source import SampleSource, check_source
 from calotype.terminal import about, get_logger
 from calotype.types import Batch, SampleKey
 
@@ -48,7 +45,7 @@ class Loader:
     break still resumes in the middle.)
 
     Args:
-        dataset: A `TextToImageDataset` or an `EncodedDataset`.
+        dataset: A `TextToImageDataset`, an `EncodedDataset`, or a `SampleSource` of your own.
         batch_size: Samples each rank gets a step.
         seed: Of the order and of every draw; defaults to the dataset's.
         device: Where batches go; defaults to the CPU.
@@ -78,7 +75,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: TextToImageDataset | EncodedDataset,
+        dataset: SampleSource,
         batch_size: int = 1,
         *,
         seed: int | None = None,
@@ -103,6 +100,7 @@ class Loader:
             raise ConfigError(f"prefetch: found {prefetch}, expected at least 1")
         if threads is not None and threads < 1:
             raise ConfigError(f"threads: found {threads}, expected at least 1")
+        check_source(dataset)
         if not len(dataset):
             raise ConfigError("the dataset has no samples, so there are no batches to make of it")
         self.dataset = dataset
@@ -117,20 +115,17 @@ class Loader:
             self._note(notes)
         self.plan = Plan(
             buckets=buckets,
-            sizes=dataset.buckets.sizes if dataset.buckets is not None else [None],
+            sizes=dataset.bucket_sizes,
             batch_size=batch_size,
             seed=seed if seed is not None else dataset.seed,
             rank=rank,
             world_size=world_size,
             remainder=remainder,
             shuffle=shuffle,
-            weights=dataset.manifest.weights(),
+            weights=self._weights(),
         )
         if device_cache:
-            if isinstance(dataset, EncodedDataset):
-                dataset = self.dataset = dataset.with_cache(RecordCache(self.device))
-            else:
-                dataset = _with_device_cache(dataset, self.device)
+            dataset = self.dataset = dataset.with_device_cache(self.device)
             in_process = True
         self._setup = Setup(
             dataset=dataset,
@@ -138,7 +133,7 @@ class Loader:
             threads=threads if threads is not None else _default_threads(),
             prefetch=prefetch,
             on_error=on_error,
-            finish=self.device.type == "cpu" and not getattr(dataset, "finishes_in_trainer", False),
+            finish=self.device.type == "cpu" and not dataset.finishes_in_trainer,
         )
         self._in_process = in_process or sys.platform == "win32"
         self._copier = DeviceCopier(self.device)
@@ -147,7 +142,6 @@ class Loader:
         """The position of the batch that was given last; see `keys_of`."""
         self._midway = False
         self._runs = 0
-        self._measured = False
         self._source: Source | None = None
         self._at: Cursor | None = None
         if not any(len(self.plan.epoch(epoch)) for epoch in range(2)):
@@ -165,13 +159,13 @@ class Loader:
         return self._cursor.epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        if (begin_epoch := getattr(self.dataset, "begin_epoch", None)) is not None:
-            whole = self._runs > 0 and not self._midway
-            begin_epoch(whole=whole, rank=self.plan.rank, world_size=self.plan.world_size)
-        if not self._measured:
-            self._measured = True
-            if self.plan.rank == 0 and (cut_captions := getattr(self.dataset, "cut_captions", None)) is not None:
-                self._note(cut_captions())
+        notes = self.dataset.begin_epoch(
+            first=self._runs == 0,
+            whole=self._runs > 0 and not self._midway,
+            rank=self.plan.rank,
+            world_size=self.plan.world_size,
+        )
+        self._note(notes)
         if self._midway:  # the loop before ended early
             self._cursor = Cursor(epoch=self._cursor.epoch + 1)
         self._runs += 1
@@ -209,9 +203,7 @@ class Loader:
             self._midway = not last
             self._note(delivered.notes)
             batch = delivered.batch if self._setup.finish else self.dataset.finish(delivered.batch)
-            if notes := getattr(self.dataset, "stand_in_notes", None):  # of what was encoded just now
-                self._note(notes)
-                notes.clear()
+            self._note(self.dataset.take_notes())
             del delivered
             source.release()
             yield batch
@@ -275,8 +267,7 @@ class Loader:
             self._copier.clear()
             self._source.close()
             self._source = self._at = None
-        if (close := getattr(self.dataset, "close", None)) is not None:
-            close()
+        self.dataset.close()
 
     def __enter__(self) -> Self:
         return self
@@ -296,6 +287,13 @@ class Loader:
     def _scan(self, on_upscale: str) -> tuple[np.ndarray[Any, np.dtype[np.int32]], list[LedgerEntry]]:
         with track("reading picture sizes") as progress:
             buckets, notes = self.dataset.scan(progress=progress)
+        self._check_length("scan", "buckets", buckets)
+        sizes = len(self.dataset.bucket_sizes)
+        if (last := int(buckets.max())) >= sizes:
+            raise ConfigError(
+                f"{type(self.dataset).__name__}.scan: found bucket {last}, expected -1 to {sizes - 1}: there "
+                f"{'is' if sizes == 1 else 'are'} {sizes} of bucket_sizes"
+            )
         small = {note.id: note for note in notes if note.kind == "upscaled"}
         if small and on_upscale == "error":
             raise ConfigError(
@@ -304,9 +302,9 @@ class Loader:
                 "`buckets: {max_upscale: …}`, or choose on_upscale='warn' or 'skip'"
             )
         if small and on_upscale == "skip":
-            ids = self.dataset.manifest.ids
+            ids = self.dataset.ids(0, len(self.dataset))
             buckets = buckets.copy()
-            buckets[[i for i, id in enumerate(ids) if str(id) in small]] = -1
+            buckets[[i for i, id in enumerate(ids) if id in small]] = -1
             notes = [
                 LedgerEntry(kind="too_small", id=note.id, reason=f"left out: {note.reason}")
                 if note.kind == "upscaled"
@@ -315,10 +313,24 @@ class Loader:
             ]
         return buckets, notes
 
+    def _weights(self) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+        weights = self.dataset.weights()
+        if weights is not None:
+            self._check_length("weights", "weights", weights)
+        return weights
+
+    def _check_length(self, method: str, what: str, found: np.ndarray[Any, Any]) -> None:
+        if len(found) != len(self.dataset):
+            raise ConfigError(
+                f"{type(self.dataset).__name__}.{method}: found {len(found)} {what}, expected one for each of the "
+                f"{len(self.dataset)} samples"
+            )
+
     def _named(self, notes: list[LedgerEntry]) -> list[LedgerEntry]:
         """The plan knows rows by number; people know them by id."""
-        manifest = self.dataset.manifest
-        return [LedgerEntry(kind=n.kind, id=manifest[int(n.id)].id, reason=n.reason) for n in notes]
+        rows = [int(note.id) for note in notes]
+        ids = [self.dataset.ids(row, row + 1)[0] for row in rows]
+        return [LedgerEntry(kind=n.kind, id=id, reason=n.reason) for n, id in zip(notes, ids, strict=True)]
 
     def _note(self, notes: list[LedgerEntry]) -> None:
         """Writes to the ledger; the log hears of each thing once, and of each kind at most a few times."""
@@ -345,9 +357,10 @@ class Loader:
         digest.update(repr((tuple(self.plan.sizes), self.plan.remainder, self.plan.shuffle)).encode())
         if self.plan.weights is not None:
             digest.update(self.plan.weights.tobytes())
-        ids = self.dataset.manifest.ids
-        for start in range(0, len(ids), 1 << 16):
-            digest.update("\0".join(ids.slice(start, 1 << 16).to_pylist()).encode() + b"\0")
+        samples = len(self.dataset)
+        for start in range(0, samples, 1 << 16):
+            ids = self.dataset.ids(start, min(start + (1 << 16), samples))
+            digest.update("\0".join(ids).encode() + b"\0")
         return digest.hexdigest()
 
     def _no_batches(self, notes: list[LedgerEntry]) -> str:
@@ -377,13 +390,3 @@ def _default_threads() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(16, cores // max(1, ranks_here)))
-
-
-def _with_device_cache(dataset: TextToImageDataset, device: torch.device) -> TextToImageDataset:
-    if not dataset.image_program.fixed_geometry:
-        raise ConfigError(
-            "device_cache: found an image program whose crop is drawn anew each time (random_crop, rotate or a "
-            "callable); expected a fixed geometry, since what is kept on the device is the cropped picture. "
-            "`pixel_cache` keeps whole decoded pictures in memory instead"
-        )
-    return dataset.with_cache(PixelCache(device=device))

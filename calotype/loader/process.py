@@ -38,8 +38,9 @@ from numpy.typing import NDArray
 from calotype.errors import LoaderError
 from calotype.ledger import LedgerEntry
 from calotype.loader.plan import Cursor, Plan
-from calotype.loader.produce import Made, OnError, Preparable, Producer, Share
+from calotype.loader.produce import Made, OnError, Producer, Share
 from calotype.loader.slots import LEASES, Place, Slot
+from calotype.sample_source import SampleSource
 from calotype.types import Batch
 
 __all__ = ["WAY_OUT", "Failed", "Ready", "Seek", "Setup", "launch", "packed"]
@@ -49,7 +50,7 @@ __all__ = ["WAY_OUT", "Failed", "Ready", "Seek", "Setup", "launch", "packed"]
 class Setup:
     """What the loader process starts from."""
 
-    dataset: Preparable
+    dataset: SampleSource
     plan: Plan
     threads: int
     prefetch: int

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import chain
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -15,9 +15,11 @@ from calotype.errors import ImageError, LoaderError
 from calotype.ledger import LedgerEntry
 from calotype.loader.build import BatchBuilder, Memory, Pending
 from calotype.loader.plan import Cursor, EpochPlan, Plan
+from calotype.sample_source import BatchSource, PreparedSample, SampleSource
+from calotype.transforms import CaptionDraw
 from calotype.types import Batch, SampleKey
 
-__all__ = ["Made", "OnError", "Preparable", "Producer", "Share"]
+__all__ = ["Made", "OnError", "Producer", "Share"]
 
 OnError = Literal["replace", "raise"]
 
@@ -27,26 +29,6 @@ _MOST_FIT = 1 << 20
 """Texts that are known not to be cut; some 60 MB. Others are measured each time."""
 _NOWHERE = (-1, -1)
 """Where a step is that could not be begun."""
-
-
-class Preparable(Protocol):
-    """What the loader needs of a dataset.
-
-    One that `tokenises` also has `caption` and `truncated`, which tell of texts that are cut. One with `for_batch` is
-    asked, for the keys of each batch and some batches ahead, what prepares that batch. Where that `only_reads`,
-    preparing a sample takes next to no time and what is left is to read its tensors: each thread gets its share of
-    them at once. One that `finishes_in_trainer` has its batches finished there, also where there is no other device.
-    """
-
-    def __len__(self) -> int: ...
-
-    def prepare(self, key: SampleKey, /) -> Mapping[str, Any]:
-        """One sample as it travels to the device."""
-        ...
-
-    def finish(self, batch: Mapping[str, Any], /) -> Batch:
-        """What is left to do on the device, for a sample or a whole batch."""
-        ...
 
 
 class Made(NamedTuple):
@@ -67,7 +49,7 @@ class _Step(NamedTuple):
     epoch: int
     number: int
     keys: list[SampleKey]
-    dataset: Preparable
+    source: BatchSource
     """What prepares its samples."""
     read: tuple[BatchBuilder, list[list[Pending]]] | None
     """All that is to be done, sample by sample, where that is only to read."""
@@ -112,7 +94,7 @@ class Producer:
 
     def __init__(
         self,
-        dataset: Preparable,
+        dataset: SampleSource,
         plan: Plan,
         *,
         threads: int,
@@ -167,7 +149,7 @@ class Producer:
             if self._on_ready is not None:
                 self._on_ready()
             return []
-        size = -(-len(step.keys) // self._threads) if getattr(step.dataset, "only_reads", False) else 1
+        size = -(-len(step.keys) // self._threads) if step.source.only_reads else 1
         starts = range(0, len(step.keys), size)
         works: list[Callable[[], list[LedgerEntry]]]
         if step.read is not None:
@@ -199,7 +181,6 @@ class Producer:
 
     def _describe(self) -> None:
         """Says of the next few steps what is to be done: code that runs several times over takes less time for each."""
-        for_batch = getattr(self._dataset, "for_batch", None)
         samples = 0
         while samples < _AT_ONCE:
             cursor = self._cursor
@@ -207,13 +188,13 @@ class Producer:
                 cursor = Cursor(epoch=cursor.epoch + 1)
             keys = plan[cursor.step]
             try:
-                dataset: Preparable = self._dataset if for_batch is None else for_batch(keys)
+                source = self._dataset.for_batch(keys)
             except Exception:
                 if self._described:
                     return  # those before come first; it comes again when its turn has come
                 raise
-            read = None if self._finish else _only_read(dataset, keys)
-            self._described.append(_Step(plan, cursor.epoch, cursor.step, keys, dataset, read))
+            read = None if self._finish else _only_read(source, keys)
+            self._described.append(_Step(plan, cursor.epoch, cursor.step, keys, source, read))
             samples += len(keys)
             if cursor.step + 1 < len(plan):
                 self._cursor = Cursor(epoch=cursor.epoch, step=cursor.step + 1, history=cursor.history)
@@ -252,7 +233,7 @@ class Producer:
         notes: list[LedgerEntry] = []
         for key in chain([wanted], step.plan.stand_ins(step.number, place)):
             try:
-                sample = step.dataset.prepare(key)
+                sample = step.source.prepare(key)
                 break
             except ImageError as error:
                 if self._on_error == "raise":
@@ -261,6 +242,11 @@ class Producer:
         else:
             tried = "; ".join(note.reason for note in notes)
             raise LoaderError(f"{len(notes)} pictures in a row can't be read: {tried}")
+        if not isinstance(sample, Mapping):
+            raise LoaderError(
+                f"{type(self._dataset).__name__}.prepare: found a {type(sample).__name__}, expected a mapping of names "
+                "to tensors and other values"
+            )
         if key is not wanted:
             notes.append(
                 LedgerEntry(
@@ -269,19 +255,17 @@ class Producer:
                     reason=f"{self._name(key.index)} was shown in its place in epoch {key.epoch}, step {step.number}",
                 )
             )
-        notes += self._cut_captions(key)
-        builder.put(place, step.dataset.finish(sample) if self._finish else sample)
+        if isinstance(sample, PreparedSample) and sample.caption is not None:
+            notes += self._cut_captions(key, sample.caption)
+        builder.put(place, self._dataset.finish(sample) if self._finish else sample)
         return notes
 
-    def _cut_captions(self, key: SampleKey) -> list[LedgerEntry]:
+    def _cut_captions(self, key: SampleKey, draw: CaptionDraw) -> list[LedgerEntry]:
         """A note for a caption that a tokenizer cuts, the first time that one of its draws is cut."""
-        if not getattr(self._dataset, "tokenises", False):
-            return []
-        draw = self._dataset.caption(key)  # type: ignore[attr-defined]
         caption, text = (key.index, draw.choice), hash(draw.text)
         if caption in self._cut or text in self._fit:
             return []
-        cuts = self._dataset.truncated(draw.text)  # type: ignore[attr-defined]
+        cuts = self._dataset.truncated(draw.text)
         if not cuts and len(self._fit) < _MOST_FIT:  # the next draw may be longer: this one was dropped, or lost parts
             self._fit.add(text)
         if cuts:
@@ -296,17 +280,16 @@ class Producer:
         ]
 
     def _name(self, index: int) -> str:
-        manifest = getattr(self._dataset, "manifest", None)
-        return str(manifest[index].id) if manifest is not None else str(index)
+        return self._dataset.ids(index, index + 1)[0]
 
 
-def _only_read(dataset: Preparable, keys: list[SampleKey]) -> tuple[BatchBuilder, list[list[Pending]]] | None:
+def _only_read(source: BatchSource, keys: list[SampleKey]) -> tuple[BatchBuilder, list[list[Pending]]] | None:
     """A batch of whose samples all but the reading is done; None where there is more to do."""
-    if not getattr(dataset, "only_reads", False):
+    if not source.only_reads:
         return None
     builder = BatchBuilder(len(keys))
     try:
-        return builder, [builder.add(place, dataset.prepare(key)) for place, key in enumerate(keys)]
+        return builder, [builder.add(place, source.prepare(key)) for place, key in enumerate(keys)]
     except Exception:  # it comes again where there is an answer to it
         return None
 

@@ -169,7 +169,7 @@ def _changes(was: Identity, now: Identity, loader: Loader) -> str | None:
 
 
 def _named(rows: npt.NDArray[np.intp], loader: Loader) -> str:
-    names = [loader.dataset.manifest[int(row)].id for row in rows[:_MOST_NAMED]]
+    names = [loader.dataset.ids(row, row + 1)[0] for row in rows[:_MOST_NAMED].tolist()]
     return ", ".join(names) + (", …" if len(rows) > _MOST_NAMED else "")
 
 

@@ -74,7 +74,7 @@ def end_after_several(guard: Guard, *, checkpoints: Path, samples: list[str]) ->
 
 def _entry(loader: Loader, sample: Suspect, step: int) -> LedgerEntry:
     key = loader.keys_of(sample.batch)[sample.place]
-    id = loader.dataset.manifest[key.index].id
+    (id,) = loader.dataset.ids(key.index, key.index + 1)
     try:
         parts = loader.dataset[key].items()
     except CalotypeError as error:  # another took its place in the batch

@@ -20,6 +20,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from calotype.dataset import TextToImageDataset
 from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.frozen import FrozenModels
 from calotype.errors import ConfigError, MissingDependencyError
@@ -82,10 +83,12 @@ def train(
     network = network_of(models.spec)
 
     # The texts of the samples come first: then the text encoders have left before the network comes.
-    store = loader.dataset.store if isinstance(loader.dataset, EncodedDataset) else None
+    dataset = loader.dataset
+    store = dataset.store if isinstance(dataset, EncodedDataset) else None
+    pixels = dataset.dataset if isinstance(dataset, EncodedDataset) else dataset
+    trigger = pixels.caption_program.trigger if isinstance(pixels, TextToImageDataset) else None
     empty = needs_empty_prompt(models)
-    dataset = loader.dataset.dataset if isinstance(loader.dataset, EncodedDataset) else loader.dataset
-    wanted = fill_prompts(options.sample_prompts, dataset.caption_program.trigger)
+    wanted = fill_prompts(options.sample_prompts, trigger)
     wanted += [""] if wanted and empty else []
     prompts = encode_prompts(models, wanted, store) if accelerator.is_main_process else []
     negative = prompts.pop() if prompts and empty else None

@@ -414,6 +414,33 @@ class TestOnTheFly:
             assert dataset._complete
             assert {entry.id for entry in loader.ledger if entry.kind == "unreadable"} == {"coffee.jpg"}
 
+    def test_the_keys_of_a_batch_are_derived_once(self, folder, tmp_path, monkeypatch):
+        dataset = encoded(make_job(folder, tmp_path / "store", **FLIPS), OnTheFlyDataset)
+        counts = Counter()
+        for name in ("outcome", "picture_of", "caption", "text_key"):
+            method = getattr(dataset.addresses, name)
+
+            def counted(*args, name=name, method=method):
+                counts[name] += 1
+                counts[args] += name in ("outcome", "caption")  # of a sample's key
+                return method(*args)
+
+            monkeypatch.setattr(dataset.addresses, name, counted)
+        with calotype.Loader(dataset, 2, seed=3, in_process=True, threads=1, prefetch=1) as loader:
+            begun = iter(loader)
+            monkeypatch.setattr(dataset, "_complete_store", lambda **_: None)  # it derives all there are, not a batch's
+            for encodes in (True, False):
+                counts.clear()
+                rows = len(dataset.store)
+                list(begun if encodes else loader)
+                assert (len(dataset.store) > rows) == encodes
+                samples = counts["outcome"]  # further epochs are described ahead
+                assert samples >= len(dataset) and all(
+                    counts[n] == samples for n in ("picture_of", "caption", "text_key")
+                )
+                assert max(count for name, count in counts.items() if isinstance(name, tuple)) == 2  # outcome, caption
+                loader.load_state_dict({"epoch": 0})
+
     def test_one_sample_alone(self, folder, tmp_path):
         dataset = encoded(make_job(folder, tmp_path / "store"), OnTheFlyDataset)
         sample = dataset[0]

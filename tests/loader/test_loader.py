@@ -395,7 +395,7 @@ def test_the_process_leaves_at_once_whatever_its_threads_are_about(photos, tmp_p
     assert time.monotonic() - start < 3 and not alive(source.pid)
 
 
-class Blunder:
+class Blunder(calotype.SampleSource):
     """A dataset one of whose batches can't even be begun."""
 
     def __init__(self, dataset, bad):
@@ -407,7 +407,13 @@ class Blunder:
     def for_batch(self, keys):
         if keys == self.bad:
             raise ZeroDivisionError("before anything is read")
-        return self.dataset
+        return self.dataset.for_batch(keys)
+
+    def prepare(self, key):
+        return self.dataset.prepare(key)
+
+    def finish(self, batch):
+        return self.dataset.finish(batch)
 
 
 @pytest.mark.parametrize("in_process", [True, False])

@@ -10,7 +10,7 @@ from typing import Any
 
 from calotype.dataset import TextToImageDataset
 from calotype.errors import ConfigError
-from calotype.inspect.preview.gather import gather
+from calotype.inspect.preview.gather import gather, previewed
 from calotype.inspect.preview.markup import Html, tag
 from calotype.inspect.preview.page import render_page
 from calotype.inspect.preview.round_trip import Autoencoder
@@ -95,7 +95,7 @@ def preview(
     if autoencoder is not None and not isinstance(autoencoder, Autoencoder):
         autoencoder = Autoencoder.from_pretrained(autoencoder)
     views = gather(loader, epoch=epoch, batches=batches, draws=draws, autoencoder=autoencoder, progress=progress)
-    dataset = loader.dataset
+    dataset = previewed(loader)
     names = (dataset.manifest.root.name, dataset.spec.name if dataset.spec is not None else "")
     return Preview(views, title=" · ".join(filter(None, names)) or "calotype")
 

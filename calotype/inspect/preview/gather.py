@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from calotype.dataset import TextToImageDataset
+from calotype.encodings.dataset import EncodedDataset
 from calotype.errors import ConfigError, ImageError
 from calotype.inspect.preview.kept_reader import KeptReader
 from calotype.inspect.preview.round_trip import Autoencoder
@@ -26,7 +27,7 @@ from calotype.models import TokenTransform
 from calotype.pixel_cache import PixelCache
 from calotype.types import Batch, Geometry, SampleKey
 
-__all__ = ["draw_sample", "gather"]
+__all__ = ["draw_sample", "gather", "previewed"]
 
 _SHOWN = 512
 """Longer side of originals and further draws, at most."""
@@ -55,12 +56,11 @@ def gather(
         progress: Called with (done, total) samples; a round trip counts as one more.
 
     Raises:
-        ConfigError: The loader's batches are encodings.
+        ConfigError: The loader's batches are not made of pictures.
         ImageError: A picture can't be read, under `on_error="raise"`.
         LoaderError: As the loader does.
     """
-    if not isinstance(dataset := loader.dataset, TextToImageDataset):
-        raise ConfigError("preview: found a loader of encodings, expected one of pictures; leave out `encodings`")
+    dataset = previewed(loader)
     before = loader.state_dict()
     plan = loader.plan.epoch(epoch)
     steps = min(batches, len(plan))
@@ -90,6 +90,20 @@ def gather(
     finally:
         loader.load_state_dict(before)
     return tuple(views)
+
+
+def previewed(loader: Loader) -> TextToImageDataset:
+    """The dataset of a loader whose samples can be explained.
+
+    Raises:
+        ConfigError: The loader's batches are encodings, or of a source of somebody's own.
+    """
+    dataset = loader.dataset
+    if isinstance(dataset, TextToImageDataset):
+        return dataset
+    found = "encodings" if isinstance(dataset, EncodedDataset) else f"a {type(dataset).__name__}"
+    way_out = "; leave out `encodings`" if isinstance(dataset, EncodedDataset) else ""
+    raise ConfigError(f"preview: found a loader of {found}, expected one of pictures{way_out}")
 
 
 class _Count:
