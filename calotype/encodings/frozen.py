@@ -18,13 +18,14 @@ from calotype.encodings.fingerprint import combine, component_fingerprint
 from calotype.encodings.pipeline import find_pipeline, frozen_components, import_diffusers, ways_to_get, which_model
 from calotype.encodings.whole_files import check_component
 from calotype.errors import ConfigError, MissingDependencyError
+from calotype.models.family import TokenCount
 from calotype.models.spec import ModelSpec, check_image_size
-from calotype.models.transform import PixelsTransform, Truncation
+from calotype.models.transform import PixelsTransform, TokenField, TokenTransform, Truncation
 
 __all__ = ["FrozenModels"]
 
 
-_OF_THE_FILES: Final = {"text_fingerprint", "picture_fingerprint", "scaling"}
+_OF_THE_FILES: Final = {"text_fingerprint", "picture_fingerprint", "scaling", "_token_fields"}
 """What is read off a model's files once for each object."""
 
 
@@ -123,12 +124,10 @@ class FrozenModels:
             )
 
     def cut_texts(self, texts: Sequence[str]) -> list[tuple[Truncation, ...]]:
-        """Which tokenizers cut each text, by their own count; needs the pipeline's tokenizers and no model."""
+        """Which tokenizers cut each text, by their own count; needs the model's tokenizers alone."""
         found: list[list[Truncation]] = [[] for _ in texts]
         if texts:
-            for count in self.family.token_counts(
-                self._tokenizers(), texts, max_sequence_length=self.max_sequence_length
-            ):
+            for count in self._counts(texts):
                 for cuts, tokens in zip(found, count.tokens, strict=True):
                     if tokens > count.limit:
                         cuts.append(Truncation(tokenizer=count.tokenizer, tokens=tokens, limit=count.limit))
@@ -137,7 +136,7 @@ class FrozenModels:
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens that each text has for the model, of the tokenizer that finds the most; needs no model."""
         most = [0] * len(texts)
-        for count in self.family.token_counts(self._tokenizers(), texts, max_sequence_length=self.max_sequence_length):
+        for count in self._counts(texts):
             most = [max(other, min(tokens, count.limit)) for other, tokens in zip(most, count.tokens, strict=True)]
         return most
 
@@ -217,6 +216,22 @@ class FrozenModels:
         if self._pipe is None:
             self._pipe = self._load(self.text_components, dtype=self.dtype).to(self.device)
         return self._pipe
+
+    def _counts(self, texts: Sequence[str]) -> list[TokenCount]:
+        """By calotype's own tokenizers, which the dataset and `check` use too; by the pipeline's where it has none."""
+        if not self.spec.tokenizers:
+            return self.family.token_counts(self._tokenizers(), texts, max_sequence_length=self.max_sequence_length)
+        return [
+            TokenCount(tokenizer=one.spec.subfolder, limit=one.max_length, tokens=one.tokenizer.counts(texts))
+            for one in self._token_fields
+        ]
+
+    @cached_property
+    def _token_fields(self) -> tuple[TokenField, ...]:
+        paths = {one.option: self._component(one.subfolder) for one in self.spec.tokenizers}
+        options = [one.length_option for one in self.spec.tokenizers if one.length_option is not None]
+        lengths = {} if self.max_sequence_length is None else dict.fromkeys(options, self.max_sequence_length)
+        return TokenTransform(self.spec, paths, **lengths).fields
 
     def _tokenizers(self) -> Any:
         """A pipeline with its tokenizers at least."""

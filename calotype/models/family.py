@@ -43,8 +43,9 @@ class TokenCount:
 class ModelFamily(ABC):
     """The base of each family; its methods are right for an `AutoencoderKL` with one scaling factor and one shift.
 
-    A subclass writes `encode_prompt` and `token_counts` and replaces what is different; its one instance holds the
-    facts, and `calotype.models.register` or an entry point makes it known (docs/families.md).
+    A subclass writes `encode_prompt`, and `token_counts` where its models' specs name no tokenizers, and replaces what
+    is different. Its one instance holds the facts, and `calotype.models.register` or an entry point makes it known
+    (docs/families.md).
 
     Raises:
         ConfigError: A model's spec does not fit the family.
@@ -77,6 +78,8 @@ class ModelFamily(ABC):
     def __post_init__(self) -> None:
         if not self.models or not self.pipelines:
             raise ConfigError(f"model family {self.name!r}: at least one model and one pipeline were expected")
+        if not self.models[0].tokenizers and type(self).token_counts is ModelFamily.token_counts:
+            raise ConfigError(f"model family {self.name!r}: without tokenizers in its specs, it needs token_counts")
         for spec in self.models:
             if spec.family != self.name:
                 raise ConfigError(
@@ -120,9 +123,12 @@ class ModelFamily(ABC):
             device: Where the encoders are.
         """
 
-    @abstractmethod
     def token_counts(self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None) -> list[TokenCount]:
-        """How many tokens each text takes, by each of the pipeline's tokenizers; no model is needed."""
+        """How many tokens each text takes, by each of the pipeline's tokenizers, where the models' specs name none.
+
+        Where they do, texts are counted with calotype's own, as everywhere else. No model is needed.
+        """
+        raise NotImplementedError
 
     def encode(self, vae: Any, img: Tensor, *, latents: Literal["moments", "mean"]) -> dict[str, Tensor]:
         """Records of pictures, stacked: `moments` (B, 2C, h, w), or `latents` (B, C, h, w).

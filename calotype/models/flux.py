@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from calotype.models.family import ModelFamily, TokenCount, count_tokens, split
+from calotype.models.family import ModelFamily, split
 from calotype.models.network import ATTENTION, QKV, QKV_ADDED, Blocks, Kohya, Network, Place, place_in_blocks
 from calotype.models.spec import (
     CLIP_L_PARAMETERS,
@@ -114,12 +114,6 @@ class Flux(ModelFamily):
             list(texts), None, device=device, max_sequence_length=max_sequence_length
         )
         return split({"prompt_embeds": prompt_embeds, "pooled_prompt_embeds": pooled})
-
-    def token_counts(self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None) -> list[TokenCount]:
-        return [
-            count_tokens(pipe, "tokenizer", texts),
-            count_tokens(pipe, "tokenizer_2", texts, limit=max_sequence_length),
-        ]
 
 
 def predict_flux(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from calotype.models.family import ModelFamily, TokenCount, count_tokens, split
+from calotype.models.family import ModelFamily, split
 from calotype.models.network import UNET_ATTENTION, Kohya, Network, Place
 from calotype.models.objectives import Denoising
 from calotype.models.spec import (
@@ -74,9 +74,6 @@ class SD15(ModelFamily):
             list(texts), device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         return split({"prompt_embeds": prompt_embeds})
-
-    def token_counts(self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None) -> list[TokenCount]:
-        return [count_tokens(pipe, "tokenizer", texts)]
 
 
 def predict_sd15(unet: Any, x_t: Tensor, times: Tensor, texts: Mapping[str, Tensor], guidance: float | None) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from calotype.errors import ConfigError
-from calotype.models.family import ModelFamily, TokenCount, count_tokens, split
+from calotype.models.family import ModelFamily, split
 from calotype.models.network import UNET_ATTENTION, Kohya, Network, Place
 from calotype.models.objectives import Denoising
 from calotype.models.spec import (
@@ -140,9 +140,6 @@ class SDXL(ModelFamily):
     ) -> list[dict[str, Tensor]]:
         prompt_embeds, _, pooled, _ = pipe.encode_prompt(list(texts), device=device, do_classifier_free_guidance=False)
         return split({"prompt_embeds": prompt_embeds, "pooled_prompt_embeds": pooled})
-
-    def token_counts(self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None) -> list[TokenCount]:
-        return [count_tokens(pipe, name, texts) for name in ("tokenizer", "tokenizer_2")]
 
     def scaling(self, vae: Any) -> dict[str, Tensor]:
         import torch

@@ -270,6 +270,17 @@ def test_the_count_is_exact(name):
     assert min(count.tokens) < limit < max(count.tokens)
 
 
+@pytest.mark.parametrize("name", [name for name in LIMITS if get_spec(name).tokenizers])
+def test_counts_are_those_of_the_pipeline_s_tokenizers(name):
+    """calotype's own tokenizers count, as in the dataset and `check`."""
+    texts = ["a cat! " * 90, "一只猫 и кот, naïve 🙂 " * 60, "<|endoftext|> " * 600]
+    pipe = pipeline(name)
+    for text, cuts in zip(texts, frozen(name).cut_texts(texts), strict=True):
+        for cut in cuts:
+            assert cut.tokens == len(getattr(pipe, cut.tokenizer)(text, verbose=False).input_ids)
+        assert cuts
+
+
 # -- Pictures ----------------------------------------------------------------------------------------------------------
 
 

@@ -283,14 +283,14 @@ def test_from_the_hub(tmp_path):
 
 
 def test_without_diffusers():
-    """Fingerprints need only the files."""
+    """Fingerprints need only the files, and counting tokens only calotype's own tokenizers."""
     program = (
         "import sys\n"
         "sys.modules['diffusers'] = None\n"
         "from calotype.encodings.frozen import FrozenModels\n"
         "from calotype.errors import MissingDependencyError\n"
         f"models = FrozenModels({str(tiny_pipeline('sd-1.5'))!r})\n"
-        "print(len(models.text_fingerprint))\n"
+        "print(len(models.text_fingerprint), models.cut_texts(['cat ' * 80])[0][0].tokens)\n"
         "try:\n"
         "    models.encode_texts(['a cat'])\n"
         "except MissingDependencyError as error:\n"
@@ -298,7 +298,7 @@ def test_without_diffusers():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.splitlines() == [
-        "32",
+        "32 82",
         "the package 'diffusers' is needed to run a model's encoders, and is not installed: "
         "pip install 'calotype[diffusers]'",
     ], done.stderr

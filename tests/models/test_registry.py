@@ -182,8 +182,10 @@ class TestRegister:
             kind(name="sd-3", models=(spec,), pipelines=("P",))
         with pytest.raises(ConfigError, match="at least one model and one pipeline were expected"):
             kind(name="sd-2", models=(spec,), pipelines=())
+        with pytest.raises(ConfigError, match="without tokenizers in its specs, it needs token_counts"):
+            kind(name="sd-2", models=(replace(spec, tokenizers=()),), pipelines=("P",))
         with pytest.raises(TypeError, match=r"abstract method '?encode_prompt"):
-            type("Misspelt", (kind.__base__,), {"token_counts": kind.token_counts, "encode_prompts": None})(
+            type("Misspelt", (kind.__base__,), {"encode_prompts": kind.encode_prompt})(
                 name="sd-2", models=(spec,), pipelines=("P",)
             )
 
