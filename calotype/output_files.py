@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from calotype.errors import ConfigError
+from calotype.terminal import finite_or_null
 
-__all__ = ["write_output"]
+__all__ = ["write_json", "write_output"]
 
 
 def write_output(path: Path, data: bytes | str) -> None:
@@ -35,6 +38,16 @@ def write_output(path: Path, data: bytes | str) -> None:
             _replace(Path(os.path.realpath(path)), data)
     except OSError as error:
         raise ConfigError(f"{path}: can't be written: {error.strerror or error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values as indented JSON, as `write_output` does. NaN and inf, which JSON lacks, become null.
+
+    Raises:
+        ConfigError: It can't be written; what was there is as before.
+    """
+    text = json.dumps(finite_or_null(value), ensure_ascii=False, indent=1, allow_nan=False)
+    write_output(path, text + "\n")
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "console",
     "emit",
     "encode_all",
+    "finite_or_null",
     "get_logger",
     "json_line",
     "log_to_stderr",
@@ -83,15 +84,16 @@ def json_line(value: Any, *, ascii: bool = False) -> str:
 
     It is strict: a number that JSON has no word for (NaN, inf) is null.
     """
-    text = json.dumps(_strict(value), ensure_ascii=ascii, allow_nan=False)
+    text = json.dumps(finite_or_null(value), ensure_ascii=ascii, allow_nan=False)
     return _CONTROL.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
-def _strict(value: Any) -> Any:
+def finite_or_null(value: Any) -> Any:
+    """Return plain values with None for each number that JSON has no word for (NaN, inf)."""
     if isinstance(value, Mapping):
-        return {key: _strict(item) for key, item in value.items()}
+        return {key: finite_or_null(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
+        return [finite_or_null(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -21,6 +21,7 @@ from calotype.studio.query import QueryError
 from calotype.studio.replace import ReplaceError
 from calotype.studio.runs import BusyError, RunOptions
 from calotype.studio.studio import SORTS, Studio
+from calotype.terminal import finite_or_null
 
 __all__ = ["ERROR_HANDLERS", "api_routes"]
 
@@ -95,7 +96,7 @@ def _post(handler: Callable[[Json], Json]) -> Callable[[Request], Awaitable[Resp
 
 def _answer(body: Json) -> Response:
     # ASCII: JavaScript reads it the same, and half characters out of file names travel too.
-    data = json.dumps(body, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
+    data = json.dumps(finite_or_null(body), ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
     status = body.status if isinstance(body, Answer) else 200
     return Response(data, status_code=status, media_type="application/json")
 

@@ -9,7 +9,6 @@ output/
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -25,7 +24,7 @@ from calotype.captioning.distill.scores import HeldOut, score
 from calotype.captioning.distill.train import train
 from calotype.errors import ConfigError
 from calotype.ledger import Ledger
-from calotype.output_files import write_output
+from calotype.output_files import write_json
 from calotype.progress import Track, silent
 from calotype.recipes import checkpoint
 from calotype.recipes.ranks import decided_once
@@ -110,6 +109,6 @@ def distill(
         options=asdict(options),
     )
     if accelerator.is_main_process:
-        write_output(output / "report.json", json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n")
+        write_json(output / "report.json", report.to_json())
     accelerator.end_training()
     return report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -25,7 +26,7 @@ from calotype.captioning.pictures import prepare_picture
 from calotype.errors import ImageError, MissingDependencyError
 from calotype.images import ImageReader
 from calotype.ledger import Ledger
-from calotype.output_files import write_output
+from calotype.output_files import write_json
 from calotype.progress import Show, Track, counter
 
 __all__ = ["HeldOut", "Scores", "held_out_loss", "score"]
@@ -62,8 +63,8 @@ class HeldOut:
     """Of each lesson `id`, `prompt`, the `teacher`'s captions and the `student`'s."""
 
     def save(self, path: Path) -> None:
-        """Writes JSON."""
-        write_output(path, json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n")
+        """Writes JSON; a loss that is not finite is null."""
+        write_json(path, asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> Self | None:
@@ -71,6 +72,8 @@ class HeldOut:
         try:
             found = json.loads(path.read_bytes())
             scores = found["scores"] | {"signatures": tuple(found["scores"]["signatures"])}
+            if scores["loss"] is None:  # JSON has no word for NaN
+                scores["loss"] = math.nan
             return cls(scores=Scores(**scores), answers=tuple(found["answers"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
