@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from calotype.encodings.dataset import EncodedDataset
     from calotype.engine.encode import encode_dataset
     from calotype.errors import CalotypeError
+    from calotype.inspect.preview import preview
     from calotype.ledger import Ledger
     from calotype.loader import Loader
     from calotype.manifest import Manifest, load_manifest
@@ -58,6 +59,7 @@ _HOMES = {
     "list_specs": "models",
     "load_config": "config",
     "load_manifest": "manifest",
+    "preview": "inspect.preview",
     "text_to_image_dataset": "builder",
 }
 
@@ -90,6 +92,7 @@ __all__ = [
     "list_specs",
     "load_config",
     "load_manifest",
+    "preview",
     "text_to_image_dataset",
 ]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +23,6 @@ from calotype.progress import Show
 from calotype.sample_source import PreparedSample, SampleSource
 from calotype.transforms import Buckets, CaptionDraw, CaptionProgram, ImageProgram
 from calotype.types import Batch, Geometry, ModelTransform, Row, Sample, SampleKey, Transform
-
-if TYPE_CHECKING:
-    from calotype.inspect.preview import Preview
 
 __all__ = ["TextToImageDataset"]
 
@@ -276,42 +274,9 @@ class TextToImageDataset(SampleSource):
         twin.reader = reader
         return twin
 
-    def preview(
-        self,
-        *,
-        batch_size: int = 4,
-        batches: int = 1,
-        seed: int | None = None,
-        epoch: int = 0,
-        draws: int = 3,
-        autoencoder: Any = None,
-    ) -> Preview:
-        """What a `Loader` over this dataset gives, and how each sample came about: shows itself in a notebook.
-
-        `calotype.inspect.preview.preview(loader)` does the same for a loader with options of its own.
-
-        Args:
-            batch_size: The loader's; the batches depend on it.
-            batches: How many, from the beginning of the epoch.
-            seed: The loader's; defaults to the dataset's.
-            epoch: Which.
-            draws: How many later epochs to show of each picture.
-            autoencoder: Shows the round trip through it: a folder or hub name of diffusers', or an `Autoencoder`.
-
-        Returns:
-            A `Preview`, whose `save` writes an `.html` page or a `.png` contact sheet.
-        """
-        from calotype.inspect.preview import preview_dataset
-
-        return preview_dataset(
-            self,
-            batch_size=batch_size,
-            batches=batches,
-            seed=seed,
-            epoch=epoch,
-            draws=draws,
-            autoencoder=autoencoder,
-        )
+    def preview(self, **options: Any) -> Any:
+        """Deprecated, and gone in 0.2: call `calotype.preview(dataset)`, which takes the same options."""
+        return importlib.import_module("calotype.inspect.preview").preview(self, **options)
 
     @property
     def tokenises(self) -> bool:

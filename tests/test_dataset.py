@@ -55,6 +55,7 @@ def test_public_names_are_sorted_and_there():
         "list_specs",
         "load_config",
         "load_manifest",
+        "preview",
         "text_to_image_dataset",
     ]
     for name in calotype.__all__:

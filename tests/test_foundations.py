@@ -4,6 +4,8 @@ import inspect
 import itertools
 import json
 import pickle
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,3 +129,9 @@ def test_progress_is_silent_when_it_is_quick_and_talks_when_it_is_not(capsys, mo
     lines = capsys.readouterr().err.splitlines()
     assert 2 <= len(lines) <= 5
     assert lines[-1].startswith("reading: 100/100 images, ") and lines[-1].endswith(" 0 s left")
+
+
+def test_every_module_has_its_layer_and_none_is_exempt():
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    (contract,) = tomllib.loads(text)["tool"]["importlinter"]["contracts"]
+    assert contract["exhaustive"] and "ignore_imports" not in contract

@@ -115,6 +115,15 @@ def test_a_notebook_shows_the_page_in_a_frame_of_its_own(photos):
     assert torch.equal(made.batches[0].batch["img"], next(iter(loader))["img"])
 
 
+def test_calotype_preview_is_what_the_method_hands_on_to(photos):
+    dataset = calotype.text_to_image_dataset(path=photos, resolution=32)
+    made = calotype.preview(dataset, batch_size=2, seed=4, draws=0)
+    assert made.to_html() == dataset.preview(batch_size=2, seed=4, draws=0).to_html()
+    for option in ({"batch_size": 2}, {"seed": 4}):
+        with pytest.raises(ConfigError, match=f"preview: {next(iter(option))} has no effect on a Loader"):
+            calotype.preview(calotype.Loader(dataset, in_process=True), **option)
+
+
 def test_a_preview_of_a_loader_with_options_of_its_own(photos, tmp_path):
     dataset = calotype.text_to_image_dataset(path=photos, resolution=128, include=("id",))
     loader = calotype.Loader(dataset, 5, remainder="repeat", shuffle=False, in_process=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from calotype.inspect.preview.sheet import contact_sheet
 from calotype.inspect.preview.views import BatchView
 from calotype.loader import Loader
 from calotype.output_files import write_output
+from calotype.progress import Show
 
-__all__ = ["Preview", "check_ending", "preview", "preview_dataset"]
+__all__ = ["Preview", "check_ending", "preview"]
 
 
 class Preview:
@@ -71,41 +71,48 @@ class Preview:
 
 
 def preview(
-    loader: Loader,
+    source: Loader | TextToImageDataset,
     *,
+    batch_size: int | None = None,
+    seed: int | None = None,
     epoch: int = 0,
     batches: int = 1,
     draws: int = 3,
     autoencoder: Autoencoder | str | Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Show | None = None,
 ) -> Preview:
-    """Looks at the first batches of a loader's epoch, as `gather` does.
+    """Show what a loader gives, and how each sample came about. The result shows itself in a notebook.
 
     Args:
-        loader: Its position is put back afterwards.
-        epoch: Which.
-        batches: How many, as far as the epoch has them.
-        draws: How many later epochs to show of each picture.
-        autoencoder: Shows the round trip through it; a folder or a name on the hub is loaded.
+        source: A loader, whose position is put back afterwards; or a dataset, for which one is made.
+        batch_size: Of the loader that is made for a dataset, on which its batches depend; 4 by default.
+        seed: Of that loader; the dataset's by default.
+        epoch: Which epoch.
+        batches: How many batches from its beginning, as far as the epoch has them.
+        draws: How many later epochs to show of each image.
+        autoencoder: Shows the round trip through it: a folder or hub name of diffusers', or an `Autoencoder`.
         progress: Called with (done, total) samples.
 
+    Returns:
+        A `Preview`, whose `save` writes an `.html` page or a `.png` contact sheet.
+
     Raises:
-        ConfigError: There is no such autoencoder, or it does not take these pictures.
+        ConfigError: There is no such autoencoder, or it does not take these images; or `batch_size` or `seed` is given
+            with a loader, which has its own.
     """
+    options: dict[str, Any] = {"epoch": epoch, "batches": batches, "draws": draws, "progress": progress}
+    if isinstance(source, TextToImageDataset):
+        with Loader(source, 4 if batch_size is None else batch_size, seed=seed, in_process=True) as loader:
+            return preview(loader, autoencoder=autoencoder, **options)
+    for name, given in (("batch_size", batch_size), ("seed", seed)):
+        if given is not None:
+            raise ConfigError(f"preview: {name} has no effect on a Loader, which has its own; leave it out")
     if autoencoder is not None and not isinstance(autoencoder, Autoencoder):
         autoencoder = Autoencoder.from_pretrained(autoencoder)
-    views = gather(loader, epoch=epoch, batches=batches, draws=draws, autoencoder=autoencoder, progress=progress)
-    dataset = previewed(loader)
+    views = gather(source, autoencoder=autoencoder, **options)
+    dataset = previewed(source)
     names = (dataset.manifest.root.name, dataset.spec.name if dataset.spec is not None else "")
     return Preview(views, title=" · ".join(filter(None, names)) or "calotype")
-
-
-def preview_dataset(
-    dataset: TextToImageDataset, *, batch_size: int = 4, seed: int | None = None, **options: Any
-) -> Preview:
-    """The preview of a loader made for it; `options` are those of `preview`."""
-    with Loader(dataset, batch_size, seed=seed, in_process=True) as loader:
-        return preview(loader, **options)
 
 
 def check_ending(path: Path) -> None:
