@@ -6,10 +6,11 @@ import contextlib
 import gc
 import json
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 from torch import Tensor
@@ -261,6 +262,16 @@ class FrozenModels:
             pipe = self._load(["vae"], dtype=torch.float32 if upcast else self.dtype)
             self._vae = pipe.vae.to(self.device)
         return self._vae
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """The former name of `Truncation`, until 0.2."""
+        if name != "TextCut":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        warnings.warn("TextCut is called calotype.models.Truncation", DeprecationWarning, stacklevel=2)
+        return Truncation
 
 
 def _sequence_length(spec: ModelSpec, asked: int | None) -> int | None:

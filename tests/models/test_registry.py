@@ -26,6 +26,7 @@ from calotype.models import (
     SD15Transform,
     SDXLTransform,
     TokenTransform,
+    Truncation,
     build_model_transform,
     check_model_transform,
     get_family,
@@ -215,6 +216,11 @@ class TestFormerNames:
     def test_both_names(self, folder):
         with pytest.raises(ConfigError, match="clip_tokenizer_path and tokenizer_path are both given"):
             SD15Transform(folder("sd15_clip_l"), tokenizer_path=folder("sd15_clip_l"))
+
+    def test_the_class_of_cut_texts(self):
+        with pytest.warns(DeprecationWarning, match="TextCut is called"):
+            from calotype.encodings.frozen import TextCut
+        assert TextCut is Truncation
 
     def test_a_truncation_s_option(self, folder):
         (cut,) = SD15Transform(folder("sd15_clip_l")).truncated("cat " * 80).values()
