@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +14,7 @@ from calotype.inspect.check.kinds import KINDS
 from calotype.inspect.check.report import Report, finding
 from calotype.ledger import Ledger
 from calotype.models import TokenTransform
+from calotype.progress import Track
 from calotype.remembered import code_state, files_state, folders_state, recall, remember, report_key
 from calotype.terminal import get_logger
 
@@ -38,7 +38,7 @@ def check_config(
     deep: bool | None = None,
     world_size: int | None = None,
     fresh: bool = False,
-    track: Callable[[str], AbstractContextManager[Callable[[int, int], None]]] | None = None,
+    track: Track | None = None,
 ) -> Report:
     """Checks the dataset of a config as its loader would use it.
 

@@ -12,7 +12,7 @@ from calotype.terminal import console, say, visible
 __all__ = ["Show", "Track", "counter", "silent", "track"]
 
 Show = Callable[[int, int], None]
-"""Called with (done, total)."""
+"""Called with (done, total): what every `progress` argument takes, and every `Track` gives."""
 
 
 class Track(Protocol):
@@ -78,13 +78,14 @@ def silent(what: str, *, unit: str = "images") -> Iterator[Show]:
     yield lambda done, total: None
 
 
-def counter(show: Show, total: int) -> Callable[[int], None]:
-    """A function that is told how many more are done, for one that is told how many are."""
+def counter(show: Show | None, total: int) -> Callable[[int], None]:
+    """A function to call with how many more are done, which calls `show` with how many are."""
     done = 0
 
     def more(count: int) -> None:
         nonlocal done
         done += count
-        show(done, total)
+        if show is not None:
+            show(done, total)
 
     return more

@@ -1,5 +1,6 @@
 """What everything else stands on: errors that travel, draws that stay apart, a ledger that keeps, progress."""
 
+import ast
 import inspect
 import itertools
 import json
@@ -135,3 +136,15 @@ def test_every_module_has_its_layer_and_none_is_exempt():
     text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     (contract,) = tomllib.loads(text)["tool"]["importlinter"]["contracts"]
     assert contract["exhaustive"] and "ignore_imports" not in contract
+
+
+def test_progress_has_one_type():
+    """Every `progress` argument is a `calotype.progress.Show`: no module writes another one."""
+    root = Path(errors.__file__).parent
+    own = {
+        f"{file.relative_to(root)}: {ast.unparse(node.annotation)}"
+        for file in root.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.arg) and node.arg == "progress" and node.annotation is not None
+    }
+    assert {one for one in own if not one.endswith((": Show", ": Show | None"))} == set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from calotype.encodings.keys import PictureKeys, text_key
 from calotype.errors import ConfigError, DecodeError, ImageError
 from calotype.images import Content, scan_contents
 from calotype.ledger import LedgerEntry
+from calotype.progress import Show
 from calotype.transforms import CaptionDraw
 from calotype.types import Geometry, SampleKey
 
@@ -103,7 +104,7 @@ class Addresses:
         variants: Variants,
         *,
         threads: int = 4,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Show | None = None,
     ) -> None:
         self.dataset = dataset
         self.fingerprints = fingerprints

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.on_the_fly import OnTheFlyDataset
 from calotype.encodings.options import EncodingOptions
 from calotype.encodings.records import RecordCache
+from calotype.progress import Show
 
 __all__ = ["encoded_dataset", "open_encoded"]
 
@@ -21,7 +21,7 @@ def encoded_dataset(
     dataset: TextToImageDataset,
     *,
     device: str | torch.device = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Show | None = None,
     **options: Any,
 ) -> EncodedDataset:
     """The dataset after its model's frozen encoders, as a store has it.
@@ -46,7 +46,7 @@ def open_encoded(
     models: FrozenModels,
     options: EncodingOptions,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Show | None = None,
 ) -> EncodedDataset:
     """The same, for whoever has the options' models already."""
     kind = OnTheFlyDataset if options.on_the_fly else EncodedDataset

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from calotype.encodings.layout import Field, as_bytes
 from calotype.encodings.store import EncodingStore
 from calotype.encodings.writer import ShardWriter
 from calotype.errors import StoreError
+from calotype.progress import Show
 
 __all__ = ["Copied", "copy_records", "export_store", "unpack_store"]
 
@@ -39,7 +40,7 @@ def export_store(
     folder: Path,
     rows: NDArray[np.int64],
     *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Show = lambda done, total: None,
 ) -> Copied:
     """Copies records into another store, made if it is not there. What it has already is not copied again.
 
@@ -63,7 +64,7 @@ def copy_records(
     rows: NDArray[np.int64],
     writer: ShardWriter,
     *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Show = lambda done, total: None,
 ) -> Copied:
     """Puts these records, each verified, into a writer."""
     copied, nbytes, damaged = 0, 0, []
@@ -104,7 +105,7 @@ def unpack_store(
     folder: Path,
     rows: NDArray[np.int64],
     *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Show = lambda done, total: None,
 ) -> Copied:
     """Writes each record as `<key>.safetensors`, its tensors under their own names, its kind in the metadata.
 

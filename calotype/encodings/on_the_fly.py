@@ -18,7 +18,7 @@ from calotype.encodings.work import Text, find_work
 from calotype.encodings.worker import EncodeWorker, picture_pixels
 from calotype.errors import ImageError, NotFiniteError
 from calotype.ledger import LedgerEntry
-from calotype.progress import counter, track
+from calotype.progress import track
 from calotype.sample_source import BatchSource
 from calotype.types import Batch, SampleKey
 
@@ -103,9 +103,9 @@ class OnTheFlyDataset(EncodedDataset):
         self.close()  # the worker has a writer of its own
         with EncodeWorker(self.dataset, self._models, self.store, threads=self._threads) as worker:
             with track("encoding captions that were not drawn", unit="captions") as show:
-                worker.texts(texts, progress=counter(show, len(texts)))
+                worker.texts(texts, progress=show)
             with track("encoding pictures that were not drawn") as show:
-                worker.pictures(pictures, progress=counter(show, len(pictures)))
+                worker.pictures(pictures, progress=show)
         self.store.refresh()
         self._leave_out()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from calotype.encodings.recover import BROKEN
 from calotype.encodings.shard import ShardFile, list_shards, read_header
 from calotype.encodings.store import EncodingStore
 from calotype.errors import NewerFormatError, StoreError
+from calotype.progress import Show
 
 __all__ = ["Pruned", "prune_store"]
 
@@ -42,7 +42,7 @@ def prune_store(
     keep: NDArray[np.uint8] | None,
     *,
     dry_run: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Show = lambda done, total: None,
 ) -> Pruned:
     """Writes the shards anew without what is not needed, and deletes the old ones.
 
@@ -110,7 +110,7 @@ def _plan(store: EncodingStore, keep: NDArray[np.uint8] | None) -> _Plan:
     return _Plan(rewrite=rewrite, broken=broken, records=records - int(stays.sum()), bytes=nbytes - kept)
 
 
-def _prune(store: EncodingStore, plan: _Plan, *, dry_run: bool, progress: Callable[[int, int], None]) -> Pruned:
+def _prune(store: EncodingStore, plan: _Plan, *, dry_run: bool, progress: Show) -> Pruned:
     damaged: list[str] = []
     if not dry_run:
         waiting: deque[tuple[int, ShardFile]] = deque()  # old shards, until so many new ones are finished

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from calotype.encodings.open_files import OpenFile
 from calotype.encodings.shard import ShardFile, damaged_records, list_shards, not_finite_records, read_header, read_keys
 from calotype.encodings.store import EncodingStore
 from calotype.errors import StoreError
+from calotype.progress import Show
 
 __all__ = ["Damage", "Verification", "verify_store"]
 
@@ -45,9 +45,7 @@ class Verification:
         return {shard: as_keys(named) for shard, named in keys.items()}
 
 
-def verify_store(
-    store: EncodingStore, *, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Verification:
+def verify_store(store: EncodingStore, *, progress: Show = lambda done, total: None) -> Verification:
     """Reads a store from end to end, without the index. Records that were dropped don't count as damage.
 
     Args:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from calotype.encodings.addresses import Addresses, Picture
 from calotype.encodings.keys import not_finite_key
 from calotype.encodings.store import EncodingStore
+from calotype.progress import Show
 
 __all__ = ["Text", "Work", "find_work"]
 
@@ -38,9 +39,7 @@ class Work:
     """Those that can't be made: the store has a mark in their place, which says why."""
 
 
-def find_work(
-    addresses: Addresses, store: EncodingStore, *, progress: Callable[[int, int], None] | None = None
-) -> Work:
+def find_work(addresses: Addresses, store: EncodingStore, *, progress: Show | None = None) -> Work:
     """Lists what a dataset needs, finds what is there, and orders the rest.
 
     The empty caption is always needed: what a dropped caption becomes, also when nothing is dropped yet.

@@ -32,6 +32,7 @@ from calotype.encodings.work import Text
 from calotype.errors import CalotypeError, ImageError
 from calotype.images.budget import DECODING
 from calotype.ledger import LedgerEntry
+from calotype.progress import Show, counter
 from calotype.terminal import get_logger
 from calotype.transforms import ImageProgram
 from calotype.types import Geometry, SampleKey
@@ -51,7 +52,6 @@ _LASTING: Final = frozenset(("truncated", "damaged", "unsupported", "not_an_imag
 
 _T = TypeVar("_T")
 _Item = TypeVar("_Item", Picture, Text)
-Progress = Callable[[int], None]
 """Called with how many items more are done."""
 
 
@@ -108,31 +108,31 @@ class EncodeWorker:
         # On a CPU decoding and encoding would only take the cores from each other.
         self._ahead = _AHEAD if models.device.type != "cpu" else 0
 
-    def texts(self, texts: Sequence[Text], *, progress: Progress | None = None) -> Done:
+    def texts(self, texts: Sequence[Text], *, progress: Show | None = None) -> Done:
         """Encodes captions: neighbours together, so give them by length."""
         done = Done()
         size = self._batch_size or _TEXTS.get(self._models.device.type, 8)
         again: list[Text] = []
+        more = counter(progress, len(texts))
         self._models.release_pictures()
         with self._writing() as later:
             for number in range(0, len(texts), size):
                 for some, records in self._halving("texts", texts[number : number + size], self._encode_texts):
                     later(partial(self._write_texts, some, records, finite_records(records), done, again))
                     done.notes += self._cut(some)  # here: no two threads may use a tokenizer
-                    if progress is not None:
-                        progress(len(some))
+                    more(len(some))
         if again:
             made = encode_texts_again(self._models, [one.text for one in again])
             for text, record in zip(again, made, strict=True):
                 self._write_again(text, record, done, kind="text")
         return done
 
-    def pictures(self, pictures: Sequence[Picture], *, progress: Progress | None = None, scaling: bool = True) -> Done:
+    def pictures(self, pictures: Sequence[Picture], *, progress: Show | None = None, scaling: bool = True) -> Done:
         """Encodes pictures: neighbours of one size together. One that can't be read costs only itself.
 
         Args:
             pictures: A chunk.
-            progress: Told of each batch.
+            progress: Called with (done, total) after each batch.
             scaling: Whether to keep what the latents are scaled by, which is one record for all chunks.
         """
         done = Done()
@@ -142,14 +142,14 @@ class EncodeWorker:
         if scaling:
             self._keep_scaling()
         again: list[Picture] = []
+        more = counter(progress, len(pictures))
         with self._writing() as later:
-            for items in self._batches(pictures, done, progress):
+            for items in self._batches(pictures, done, more):
                 images = torch.stack([image for _, image in items])
                 for some, encoded in self._halving("pictures", range(len(items)), partial(self._encode, images)):
                     these = [items[place][0] for place in some]
                     later(partial(self._write_pictures, these, encoded, finite_stacked(encoded), done, again))
-                    if progress is not None:
-                        progress(len(some))
+                    more(len(some))
                 del images
         if again:
             pixels = [(one, picture_pixels(self._dataset, [one])) for one in again]
@@ -262,7 +262,7 @@ class EncodeWorker:
             self._writer.put([key], [scaling], kind="scaling")
 
     def _batches(
-        self, pictures: Sequence[Picture], done: Done, progress: Progress | None
+        self, pictures: Sequence[Picture], done: Done, more: Callable[[int], None]
     ) -> Iterator[list[tuple[Picture, torch.Tensor]]]:
         """Decoded pictures of one shape, as many as a batch takes, the next ones decoded meanwhile."""
         groups = [list(group) for _, group in groupby(pictures, lambda one: (one.index, one.geometry.target_size))]
@@ -283,8 +283,7 @@ class EncodeWorker:
             images = future.result()
             if isinstance(images, ImageError):
                 self._give_up(group[0], images, done)
-                if progress is not None:
-                    progress(len(group))
+                more(len(group))
                 continue
             for picture, image in zip(group, images, strict=True):
                 if batch and (batch[0][1].shape != image.shape or len(batch) >= self._room(batch[0][0], image)):

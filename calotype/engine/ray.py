@@ -13,11 +13,11 @@ from calotype.encodings.addresses import Fingerprints, Picture
 from calotype.encodings.job import EncodeJob
 from calotype.encodings.report import EncodeReport
 from calotype.encodings.work import Text
-from calotype.encodings.worker import Done, Progress
+from calotype.encodings.worker import Done
 from calotype.engine.crew import Crew, Room, actor_class, chunk_size, connected, find_room, machine, shared
 from calotype.engine.run import run
 from calotype.errors import CalotypeError, ConfigError
-from calotype.progress import Track, silent
+from calotype.progress import Show, Track, counter, silent
 
 __all__ = ["encode"]
 
@@ -133,22 +133,22 @@ class _Pool:
         self._crew.__exit__(kind, error, trace)
         self._job.store.refresh()
 
-    def texts(self, texts: Sequence[Text], *, progress: Progress | None = None) -> Done:
+    def texts(self, texts: Sequence[Text], *, progress: Show | None = None) -> Done:
         return self._all("texts", texts, progress)
 
-    def pictures(self, pictures: Sequence[Picture], *, progress: Progress | None = None) -> Done:
+    def pictures(self, pictures: Sequence[Picture], *, progress: Show | None = None) -> Done:
         return self._all("pictures", pictures, progress)
 
-    def _all(self, kind: _Kind, items: Sequence[Any], progress: Progress | None) -> Done:
+    def _all(self, kind: _Kind, items: Sequence[Any], progress: Show | None) -> Done:
         results: dict[int, Done] = {}
+        more = counter(progress, len(items))
 
         def give(actor: Any, start: int, chunk: Sequence[Any], again: bool) -> Any:
             return actor.encode.remote(kind, chunk, first=start == 0, again=again)
 
         def took(start: int, chunk: Sequence[Any], result: Done) -> None:
             results[start] = result
-            if progress is not None:
-                progress(len(chunk))
+            more(len(chunk))
 
         size = self._chunk or chunk_size(len(items), self._room.workers, _UNIT[kind])
         self._crew.share_out(items, size, give, took)

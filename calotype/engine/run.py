@@ -11,8 +11,8 @@ from calotype.encodings.addresses import Picture
 from calotype.encodings.job import EncodeJob
 from calotype.encodings.report import EncodeReport
 from calotype.encodings.work import Text
-from calotype.encodings.worker import Done, Progress
-from calotype.progress import Track, counter
+from calotype.encodings.worker import Done
+from calotype.progress import Show, Track
 
 __all__ = ["Encoder", "run"]
 
@@ -20,9 +20,9 @@ __all__ = ["Encoder", "run"]
 class Encoder(Protocol):
     """One `EncodeWorker`, or many behind one face."""
 
-    def texts(self, texts: Sequence[Text], *, progress: Progress | None = None) -> Done: ...
+    def texts(self, texts: Sequence[Text], *, progress: Show | None = None) -> Done: ...
 
-    def pictures(self, pictures: Sequence[Picture], *, progress: Progress | None = None) -> Done: ...
+    def pictures(self, pictures: Sequence[Picture], *, progress: Show | None = None) -> Done: ...
 
 
 def run(job: EncodeJob, encoder: Callable[[], AbstractContextManager[Encoder]], track: Track) -> EncodeReport:
@@ -45,7 +45,7 @@ def run(job: EncodeJob, encoder: Callable[[], AbstractContextManager[Encoder]], 
         job.check_room(work)
         with encoder() as encode:
             with track("encoding captions", unit="captions") as show:
-                done.add(encode.texts(work.texts, progress=counter(show, len(work.texts))))
+                done.add(encode.texts(work.texts, progress=show))
             with track("encoding pictures") as show:
-                done.add(encode.pictures(work.pictures, progress=counter(show, len(work.pictures))))
+                done.add(encode.pictures(work.pictures, progress=show))
     return job.report(addresses, work, done, time.perf_counter() - start)

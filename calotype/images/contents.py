@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
@@ -12,6 +12,7 @@ from calotype.errors import ImageError
 from calotype.file_state import FileState
 from calotype.images.memory import Key, Memory, file_keys
 from calotype.images.read import ImageReader
+from calotype.progress import Show
 from calotype.types import ImageRef
 
 __all__ = ["Content", "scan_contents"]
@@ -43,7 +44,7 @@ def scan_contents(
     reader: ImageReader,
     *,
     threads: int = 4,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Show | None = None,
 ) -> list[Content | ImageError]:
     """Reads every picture's file once; later runs ask the file system only whether the files are still the same.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -13,6 +13,7 @@ from calotype.errors import ImageError
 from calotype.file_state import FileState
 from calotype.images.memory import Memory, file_keys
 from calotype.images.read import ImageReader
+from calotype.progress import Show
 from calotype.types import ImageRef
 
 __all__ = ["scan_sizes"]
@@ -25,7 +26,7 @@ def scan_sizes(
     reader: ImageReader,
     *,
     threads: int = 4,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Show | None = None,
 ) -> tuple[npt.NDArray[np.int32], list[tuple[int, ImageError]]]:
     """Reads the sizes of many pictures; a second run asks the file system only whether the files are still the same.
 

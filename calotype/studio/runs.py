@@ -6,7 +6,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
@@ -16,6 +16,7 @@ from calotype.captioning.backend import CaptionBackend, backend_names, open_back
 from calotype.captioning.presets import list_presets
 from calotype.captioning.report import CaptionReport
 from calotype.errors import CalotypeError, ConfigError
+from calotype.progress import Show
 from calotype.studio.edits import Editor
 from calotype.studio.history import Step
 from calotype.studio.rows import Rows, RowState
@@ -213,7 +214,7 @@ class CaptionRuns:
         """A `Track` that the page sees."""
 
         @contextmanager
-        def track(what: str, *, unit: str = "images") -> Iterator[Callable[[int, int], None]]:
+        def track(what: str, *, unit: str = "images") -> Iterator[Show]:
             start = time.monotonic()
 
             def show(done: int, total: int) -> None:

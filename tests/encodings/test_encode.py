@@ -222,8 +222,10 @@ def test_a_file_that_changes_meanwhile_is_named_and_not_kept(folder, tmp_path):
     job = make_job(folder, tmp_path / "store")
     addresses, work = job.plan()
     shutil.copy(folder / "rocket.png", folder / "coffee.png")
+    seen = []
     with job.worker() as worker:
-        done = worker.pictures(work.pictures)
+        done = worker.pictures(work.pictures, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (len(NAMES), len(NAMES)) and seen == sorted(set(seen))
     assert [one.id for one in done.failures] == ["coffee.png"] and "changed" in done.failures[0].reason
     assert len(addresses) == len(NAMES) and counts(job)["picture"] == len(NAMES) - 1
 

@@ -26,11 +26,11 @@ from calotype.inspect.check.tokens import token_facts
 from calotype.loader.plan import Remainder
 from calotype.manifest import Manifest
 from calotype.manifest.exclude import NOTHING, Exclude
+from calotype.progress import Show
 from calotype.types import ImageRef
 
 __all__ = ["check"]
 
-Show = Callable[[int, int], None]
 Track = Callable[[str], AbstractContextManager[Show]]
 
 _SHALLOW: Final = 1_000_000_000

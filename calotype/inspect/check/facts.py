@@ -22,6 +22,7 @@ from calotype.inspect.check.facts_memory import (
     to_pixel_row,
 )
 from calotype.inspect.check.pixel_facts import PixelFacts, pixel_facts
+from calotype.progress import Show
 from calotype.types import ImageRef
 
 __all__ = ["Facts", "scan_facts"]
@@ -57,7 +58,7 @@ def scan_facts(
     *,
     deep: bool,
     threads: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Show | None = None,
 ) -> list[Facts]:
     """Looks at every picture; a second run asks the file system only whether the files are still the same.
 
@@ -96,7 +97,7 @@ class _Scan:
         file_memory: Memory,
         pixel_memory: Memory,
         pool: ThreadPoolExecutor,
-        progress: Callable[[int, int], None] | None,
+        progress: Show | None,
     ) -> None:
         self._refs, self._reader, self._deep = refs, reader, deep
         self._file_memory, self._pixel_memory, self._pool = file_memory, pixel_memory, pool

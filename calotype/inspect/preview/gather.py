@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,6 +25,7 @@ from calotype.loader import Loader
 from calotype.loader.plan import EpochPlan
 from calotype.models import TokenTransform
 from calotype.pixel_cache import PixelCache
+from calotype.progress import Show
 from calotype.types import Batch, Geometry, SampleKey
 
 __all__ = ["draw_sample", "gather", "previewed"]
@@ -40,7 +41,7 @@ def gather(
     batches: int = 1,
     draws: int = 3,
     autoencoder: Autoencoder | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Show | None = None,
 ) -> tuple[BatchView, ...]:
     """The first batches of an epoch, and how each of their samples came about.
 
@@ -109,7 +110,7 @@ def previewed(loader: Loader) -> TextToImageDataset:
 class _Count:
     """Tells of progress as samples go by."""
 
-    def __init__(self, total: int, tell: Callable[[int, int], None] | None) -> None:
+    def __init__(self, total: int, tell: Show | None) -> None:
         self._done, self._total, self._tell = 0, total, tell
 
     def __call__(self, sample: SampleView) -> SampleView:
