@@ -16,6 +16,7 @@
     │   └── NewerFormatError                  a newer calotype wrote it; this one leaves it as it is
     ├── EditError (ValueError)                captions can't be changed where they are, or can't be held there
     ├── NotFiniteError (ArithmeticError)      a training whose losses, gradients or weights are NaN or inf
+    ├── RankError (RuntimeError)              a process of a training on several ended, so the others do
     ├── CaptionError (RuntimeError)           no captions can be had: no server, no such model, no permission
     ├── ConvertError (RuntimeError)           a dataset can't be converted, or what was written isn't what was read
     └── MissingDependencyError (ImportError)  an optional package is not installed
@@ -48,6 +49,7 @@ __all__ = [
     "MissingTokenizerError",
     "NewerFormatError",
     "NotFiniteError",
+    "RankError",
     "StoreError",
     "unknown_key",
 ]
@@ -157,6 +159,10 @@ class EditError(CalotypeError, ValueError):
 
 class NotFiniteError(CalotypeError, ArithmeticError):
     """A training can't go on: its losses, gradients or weights are NaN or inf. What was saved before is good."""
+
+
+class RankError(CalotypeError, RuntimeError):
+    """A training on several ranks can't go on: one of them has ended. Its own message says why."""
 
 
 class CaptionError(CalotypeError, RuntimeError):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.inputs import check_outside
 from calotype.recipes.effects import check_validation
+from calotype.recipes.interrupt import StopRequest
 from calotype.recipes.options import TrainOptions
 from calotype.recipes.run_folder import RUN_FOLDERS, check_old_default, default_output
 
@@ -25,6 +26,7 @@ def train_config(
     name: str | None = None,
     resume: bool = False,
     changed_dataset: bool = False,
+    stop: StopRequest | None = None,
     show: Callable[[Progress], None] = lambda progress: None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> TrainReport:
@@ -37,13 +39,17 @@ def train_config(
         resume: Go on from the last checkpoint, if there is one.
         changed_dataset: Resume with the dataset as it is now, from the beginning of an epoch, where images or captions
             were added, removed or changed.
+        stop: Where the caller listens to signals itself. By default Ctrl-C, SIGTERM and SIGHUP end the run after the
+            step in hand with a checkpoint, in Python's main thread.
         show: Called every `log_every` steps, on the main process.
         tell: Likewise with what else there is to say.
 
     Raises:
         ConfigError: The config is wrong, or the model is none that is trained here; another run lives in `output_dir`;
-            or it has checkpoints and `resume` is not set, or they are of another run.
+            or it has checkpoints and `resume` is not set, or they are of another run; the disk has no room.
+        Interrupted: A signal came; it names the checkpoint that was saved.
         MissingDependencyError: accelerate, diffusers or peft is not installed.
+        RankError: Another rank has ended.
         StoreError: Something is not encoded yet, and not to be encoded on the fly.
     """
     section = config.get("train") or {}
@@ -64,10 +70,11 @@ def train_config(
         from calotype.recipes.checkpoint import Checkpoint, to_resume
         from calotype.recipes.identity import Identity, resume_as
         from calotype.recipes.preflight import check_data, check_model
-        from calotype.recipes.ranks import decided_once
+        from calotype.recipes.ranks import check_seen_by_all, decided_once, end_together
         from calotype.recipes.run_ledger import LEDGER_FILE, RunLedger
         from calotype.recipes.sole_run import sole_run
         from calotype.recipes.start import take_rank
+        from calotype.recipes.trackers import quiet_writers
         from calotype.recipes.train import make_accelerator, train
     except ModuleNotFoundError as error:
         if error.name not in ("accelerate", "safetensors"):
@@ -89,6 +96,9 @@ def train_config(
     network = check_model(models, options, section)
     check_data(data.training, network, options, models.spec)
     with ExitStack() as until_done:
+        stop = stop or until_done.enter_context(StopRequest.from_signals())
+        until_done.enter_context(end_together(accelerator))
+        until_done.enter_context(quiet_writers())
 
         def begin() -> Checkpoint | None:
             until_done.enter_context(sole_run(output / ".run.lock", output))
@@ -98,6 +108,8 @@ def train_config(
             return found
 
         found = decided_once(accelerator, begin)
+        if found is not None:
+            check_seen_by_all(accelerator, found)
         ledger = RunLedger(output / LEDGER_FILE)
         loader, validation = build_training(config, data, ledger=ledger)
         until_done.callback(loader.close)
@@ -123,6 +135,7 @@ def train_config(
             identity=identity,
             validation=validation,
             ledger=ledger,
+            stop=stop,
             show=show,
             tell=tell,
         )

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from calotype.cli.common import Json, Overrides, Source, read_config
+from calotype.recipes.interrupt import StopRequest, exit_status, note_interrupted
 from calotype.terminal import emit, say
 
-__all__ = ["quiet", "train"]
+__all__ = ["interrupted", "quiet", "train"]
 
 
 def train(
@@ -30,16 +33,18 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a LoRA, or the whole transformer. Several GPUs: torchrun --nproc-per-node 4 --no-python calotype train …"""
-    from calotype.train import train_config
-
-    config = read_config(source, overrides, model=model, tokenizers=None)
-    quiet()
     try:
-        name = Path(source).stem if Path(source).suffix.lower() in (".yaml", ".yml") else None
-        report = train_config(config, name=name, resume=resume, changed_dataset=changed_dataset, show=say, tell=say)
-    except KeyboardInterrupt:
-        say("Interrupted. The same command with --resume goes on from the last checkpoint.", error=True)
-        raise typer.Exit(130) from None
+        with StopRequest.from_signals() as stop:
+            from calotype.train import train_config
+
+            config = read_config(source, overrides, model=model, tokenizers=None)
+            quiet()
+            name = Path(source).stem if Path(source).suffix.lower() in (".yaml", ".yml") else None
+            report = train_config(
+                config, name=name, resume=resume, changed_dataset=changed_dataset, stop=stop, show=say, tell=say
+            )
+    except KeyboardInterrupt as error:
+        raise interrupted(error) from None
     if os.environ.get("RANK", "0") != "0":  # of torchrun's: one of them speaks
         return
     if json:
@@ -49,6 +54,14 @@ def train(
             counts = ", ".join(f"{kind} {count}" for kind, count in report.ledger.items())
             say(f"Ledger: {counts}; each is named in {report.ledger_file}")
         say(f"Done: {report.result}")
+
+
+def interrupted(error: KeyboardInterrupt) -> typer.Exit:
+    """The end of a command that a signal has ended, which says how to continue."""
+    if os.environ.get("RANK", "0") == "0":
+        arguments = [one for one in sys.argv[1:] if one != "--resume"]
+        say(note_interrupted(error, shlex.join(["calotype", *arguments, "--resume"])), error=True)
+    return typer.Exit(exit_status(error))
 
 
 def quiet() -> None:

@@ -110,7 +110,9 @@ def launch(setup: Setup, far_end: int) -> subprocess.Popen[bytes]:
 
 def main(fd: int) -> None:
     """Runs in the loader process until the trainer closes the socket or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle; it closes the socket
+    # Ctrl-C is the trainer's to handle, as are Slurm's and a closed terminal's signal to all: it closes the socket.
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one, signal.SIG_IGN)
     torch.set_num_threads(1)  # the threads are ours: one picture each
     connection = Connection(fd)
     try:

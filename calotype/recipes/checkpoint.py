@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from calotype.encodings.files import sync_folder
 from calotype.errors import ConfigError
+from calotype.recipes.room import room_for, tensor_bytes
 from calotype.recipes.sole_run import sole_run
 
 __all__ = ["Checkpoint", "Options", "flush_files", "latest", "save", "to_resume"]
@@ -84,6 +85,14 @@ class Checkpoint:
                 f"too. Set max_steps={self.step} or more, or begin anew in another output_dir"
             )
 
+    def verify(self) -> None:
+        """Compares its files, as this process sees them, with their checksums.
+
+        Raises:
+            Exception: It is damaged, or not there.
+        """
+        _read(self.folder, self.damaged)
+
     def restore(self, trained: Mapping[str, torch.nn.Parameter], **parts: Any) -> None:
         """Puts back what was saved.
 
@@ -114,6 +123,7 @@ def save(
     loader: Mapping[str, Any],
     options: Options,
     result: Callable[[Path], object],
+    result_bytes: int = 0,
 ) -> Path:
     """Writes one checkpoint and deletes those before the last `options.keep_checkpoints`.
 
@@ -128,24 +138,32 @@ def save(
         loader: The loader's `state_dict`.
         options: Of the run.
         result: Writes into a folder what else is wanted there: the LoRA as pipelines load it, say.
+        result_bytes: About how many bytes that is.
 
     Raises:
-        ConfigError: Another run is writing a checkpoint into the same folder.
+        ConfigError: Another run is writing a checkpoint into the same folder; or the disk has no room, and what was
+            there is whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    states = {name: part.state_dict() for name, part in parts.items() if part is not None}
+    needed = tensor_bytes(trained) + tensor_bytes(states) + result_bytes
     target = folder / f"step-{step:08d}"
     with sole_run(folder.with_name(f".{folder.name}.lock"), folder) as alone:
         if alone:  # nobody else is writing here, so these were left by runs that were killed
             for left in folder.glob(".writing-*"):
                 shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-", ignore_cleanup_errors=True) as scratch:
+        with (
+            room_for(folder, needed, what=f"the checkpoint of step {step}"),
+            tempfile.TemporaryDirectory(dir=folder, prefix=".writing-", ignore_cleanup_errors=True) as scratch,
+        ):
             new = Path(scratch) / target.name
             new.mkdir()
             save_file(
                 {name: value.detach().cpu().contiguous() for name, value in trained.items()},
                 new / "trained.safetensors",
             )
-            torch.save({n: part.state_dict() for n, part in parts.items() if part is not None}, new / "optimizer.pt")
+            with (new / "optimizer.pt").open("wb") as file:  # a file of Python's: its error says when a disk is full
+                torch.save(states, file)
             result(new)
             state = {
                 "format": _FORMAT,
@@ -156,12 +174,13 @@ def save(
             }
             (new / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
             flush_files(new)
+            # What goes is renamed first: a kill leaves no half of it under its name.
             if target.exists():
-                shutil.rmtree(target)
+                target.rename(Path(scratch) / "before")
             new.rename(target)
             sync_folder(folder)
-        for old in _all(folder)[: -options.keep_checkpoints]:
-            shutil.rmtree(old)
+            for old in _all(folder)[: -options.keep_checkpoints]:
+                old.rename(Path(scratch) / old.name)
     return target
 
 

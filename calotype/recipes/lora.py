@@ -19,6 +19,7 @@ from calotype.recipes.kohya import Adapter, places
 from calotype.recipes.lora_file import write_lora
 from calotype.recipes.networks import network_of
 from calotype.recipes.options import TrainOptions
+from calotype.recipes.room import room_for, tensor_bytes
 from calotype.recipes.start import Start
 
 __all__ = ["LORA_FILE", "left_out", "make_trainable", "publish_result", "save_result", "trained"]
@@ -127,7 +128,10 @@ def save_result(weights: Any, models: FrozenModels, options: TrainOptions, folde
 def publish_result(weights: Any, models: FrozenModels, options: TrainOptions, folder: Path) -> Path:
     """The same, whole or not at all: an older result stays until the new one is on the disk."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-", ignore_cleanup_errors=True) as scratch:
+    with (
+        room_for(folder, tensor_bytes(trained(weights)), what="the result"),
+        tempfile.TemporaryDirectory(dir=folder, prefix=".writing-", ignore_cleanup_errors=True) as scratch,
+    ):
         made = save_result(weights, models, options, Path(scratch))
         flush_files(Path(scratch))
         target = folder / made.name

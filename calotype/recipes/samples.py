@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,14 @@ from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import text_key
 from calotype.encodings.store import EncodingStore
 from calotype.errors import ConfigError
+from calotype.ledger import LedgerEntry
+from calotype.output_files import write_output
 from calotype.placeholders import fill_placeholders, has_placeholder
 from calotype.recipes.networks import network_of, pipeline_class, pipeline_index, pipeline_source
 from calotype.recipes.options import TrainOptions
+from calotype.terminal import visible
 
-__all__ = ["encode_prompts", "fill_prompts", "make_samples", "needs_empty_prompt"]
-
-
-def needs_empty_prompt(models: FrozenModels) -> bool:
-    """Whether the pipeline guides by the difference from the empty prompt, and does not take zeros for it (SDXL)."""
-    zeros = pipeline_index(models).get("force_zeros_for_empty_prompt", False)
-    return network_of(models.spec).negative and not zeros
+__all__ = ["Sampler", "encode_prompts", "fill_prompts"]
 
 
 def fill_prompts(prompts: Sequence[str], trigger: str | None) -> list[str]:
@@ -58,8 +56,11 @@ def encode_prompts(
         records = {key: store.get(row) for key, row in zip(keys, rows, strict=True) if row >= 0}
     missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in records}
     if missing:
-        made = [{k: v.to("cpu") for k, v in record.items()} for record in models.encode_texts(list(missing.values()))]
-        models.release_texts()
+        try:
+            texts = models.encode_texts(list(missing.values()))
+            made = [{k: v.to("cpu") for k, v in record.items()} for record in texts]
+        finally:
+            models.release_texts()
         records |= dict(zip(missing, made, strict=True))
         if store is not None:
             with store.writer() as writer:
@@ -67,61 +68,152 @@ def encode_prompts(
     return [records[key] for key in keys]
 
 
-def make_samples(
-    weights: Any,
-    models: FrozenModels,
-    prompts: Sequence[Mapping[str, Tensor]],
-    negative: Mapping[str, Tensor] | None,
-    options: TrainOptions,
-    *,
-    size: tuple[int, int],
-    seed: int,
-    target: Path,
-) -> list[Path]:
-    """Writes one PNG for each prompt, from the same noise each time: `step-00000250-0.png`, ….
-
-    The autoencoder is loaded for it and leaves memory again.
+class Sampler:
+    """Makes sample images while a network trains. What fails is noted, and no reason to end the training.
 
     Args:
-        weights: The trained network, unwrapped.
         models: The frozen models.
-        prompts: What `encode_prompts` gave.
-        negative: The empty prompt's, for a pipeline that guides by the difference from it.
+        prompts: As the pipeline would be given them. Their records are made here; the text encoders leave memory again.
         options: `sample_steps` and `sample_guidance`.
-        size: (height, width) in pixels.
-        seed: Of the noise.
-        target: The files' beginning: `samples/step-00000250`.
+        store: Of the training's encodings.
+        note: Called with each failure: `sample_failed`, by the name of the image.
     """
-    parameter = next(weights.parameters())
-    device = parameter.device
-    absent = dict.fromkeys(models.text_components)
-    component = network_of(models.spec).component
-    pipe = pipeline_class(models).from_pretrained(
-        pipeline_source(models, component),
-        dtype=parameter.dtype,
-        **{component: weights},
-        **absent,
-        **models.family.load_options,
-    )
-    pipe.vae.to(device)
-    pipe.set_progress_bar_config(disable=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    written = []
-    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=parameter.dtype == torch.bfloat16):
-        for number, record in enumerate(prompts):
-            texts = models.family.batch_texts([record])
-            if negative is not None:
-                texts |= {f"negative_{key}": value for key, value in models.family.batch_texts([negative]).items()}
-            texts = {key: value.to(device, parameter.dtype) for key, value in texts.items()}
+
+    def __init__(
+        self,
+        models: FrozenModels,
+        prompts: Sequence[str],
+        options: TrainOptions,
+        *,
+        store: EncodingStore | None,
+        note: Callable[[LedgerEntry], None],
+    ) -> None:
+        self._models, self._options, self._note = models, options, note
+        self._prompts = list(prompts)
+        self._negative: dict[str, Tensor] | None = None
+        self._records: dict[int, dict[str, Tensor]] = {}
+        wanted = [*self._prompts, ""] if prompts and _needs_empty_prompt(models) else self._prompts
+        try:
+            made = dict(enumerate(encode_prompts(models, wanted, store)))
+        except Exception:  # one of them, or the store
+            made = self._one_by_one(wanted)
+        self._records = {number: record for number, record in made.items() if number < len(self._prompts)}
+        if len(wanted) > len(self._prompts):  # without the empty prompt the pipeline can't guide
+            self._negative = made.get(len(self._prompts))
+            self._records = self._records if self._negative is not None else {}
+
+    def make(
+        self, weights: Any, *, size: tuple[int, int], seed: int, target: Path, given_up: Callable[[], bool]
+    ) -> list[Path]:
+        """Writes one PNG for each prompt, from the same noise each time: `step-00000250-0.png`, ….
+
+        The autoencoder is loaded for it and leaves memory again.
+
+        Args:
+            weights: The trained network, unwrapped.
+            size: (height, width) in pixels.
+            seed: Of the noise.
+            target: The files' beginning: `samples/step-00000250`.
+            given_up: Called before each denoising step, says whether to make no more.
+
+        Returns:
+            Those that were written.
+        """
+        written: list[Path] = []
+        if not self._records:
+            return written
+        device = next(weights.parameters()).device
+        pipe: Any = None
+        try:
+            pipe = self._pipeline(weights)
+        except Exception as error:
+            for number in self._records:
+                self._failed(number, target, error)
+        for number in self._records if pipe is not None else ():
+            path = target.with_name(f"{target.name}-{number}.png")
+            try:
+                self._write(pipe, number, path, size=size, seed=seed, given_up=given_up)
+                written.append(path)
+            except _GivenUpError:
+                break
+            except Exception as error:
+                self._failed(number, target, error)
+            _empty_cache(device)  # outside of the handler, where the error's frames hold no tensors any more
+        return written
+
+    def _pipeline(self, weights: Any) -> Any:
+        models, parameter = self._models, next(weights.parameters())
+        component = network_of(models.spec).component
+        pipe = pipeline_class(models).from_pretrained(
+            pipeline_source(models, component),
+            dtype=parameter.dtype,
+            **{component: weights},
+            **dict.fromkeys(models.text_components),
+            **models.family.load_options,
+        )
+        pipe.vae.to(parameter.device)
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    def _write(
+        self, pipe: Any, number: int, path: Path, *, size: tuple[int, int], seed: int, given_up: Callable[[], bool]
+    ) -> None:
+        device, dtype = pipe.vae.device, pipe.vae.dtype
+
+        def watch(_pipe: Any, _step: int, _time: Any, values: dict[str, Any]) -> dict[str, Any]:
+            if given_up():
+                raise _GivenUpError
+            return values
+
+        texts = self._models.family.batch_texts([self._records[number]])
+        if self._negative is not None:
+            negative = self._models.family.batch_texts([self._negative])
+            texts |= {f"negative_{key}": value for key, value in negative.items()}
+        if given_up():
+            raise _GivenUpError
+        with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
             (image,) = pipe(
-                **texts,
+                **{key: value.to(device, dtype) for key, value in texts.items()},
                 height=size[0],
                 width=size[1],
-                num_inference_steps=options.sample_steps,
-                guidance_scale=options.sample_guidance,
+                num_inference_steps=self._options.sample_steps,
+                guidance_scale=self._options.sample_guidance,
                 generator=torch.Generator().manual_seed((seed + number) % 2**63),
+                callback_on_step_end=watch,
             ).images
-            path = target.with_name(f"{target.name}-{number}.png")
-            image.save(path)
-            written.append(path)
-    return written
+        data = io.BytesIO()
+        image.save(data, "png")
+        write_output(path, data.getvalue())
+
+    def _one_by_one(self, prompts: Sequence[str]) -> dict[int, dict[str, Tensor]]:
+        made = {}
+        for number, prompt in enumerate(prompts):
+            try:
+                (made[number],) = encode_prompts(self._models, [prompt], None)
+            except Exception as error:
+                self._failed(number, None, error)
+        return made
+
+    def _failed(self, number: int, target: Path | None, error: Exception) -> None:
+        prompt = self._prompts[number] if number < len(self._prompts) else ""
+        where = "sample prompt" if target is None else f"{target.name}, sample"
+        why = f"{error}".partition("\n")[0][:200] or type(error).__name__
+        name = f"prompt-{number}" if target is None else f"{target.name}-{number}"
+        then = "it has no samples" if target is None else "training continues"
+        reason = f"{where} {number} ({visible(prompt, 60)!r}): {why}; {then}"
+        self._note(LedgerEntry(kind="sample_failed", id=name, reason=reason))
+
+
+def _needs_empty_prompt(models: FrozenModels) -> bool:
+    """Whether the pipeline guides by the difference from the empty prompt, and does not take zeros for it (SDXL)."""
+    zeros = pipeline_index(models).get("force_zeros_for_empty_prompt", False)
+    return network_of(models.spec).negative and not zeros
+
+
+class _GivenUpError(Exception):
+    """No more samples are wanted."""
+
+
+def _empty_cache(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

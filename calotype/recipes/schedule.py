@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from calotype.errors import ConfigError
 
-__all__ = ["ScheduleOptions", "adopt_schedule", "is_due", "make_schedule"]
+__all__ = ["ScheduleOptions", "adopt_schedule", "is_due", "make_schedule", "saves_left"]
 
 
 class ScheduleOptions(Protocol):
@@ -86,3 +86,10 @@ def adopt_schedule(schedule: Any, options: ScheduleOptions, before: Mapping[str,
 def is_due(step: int, every: int) -> bool:
     """Whether what happens every so many steps does at this one; 0 is never."""
     return every > 0 and step % every == 0
+
+
+def saves_left(step: int, max_steps: int, every: int) -> int:
+    """How many checkpoints are written after a step: those that are due, and the one at the end."""
+    if step >= max_steps:
+        return 0
+    return 1 if every == 0 else -(-max_steps // every) - step // every

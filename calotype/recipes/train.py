@@ -7,11 +7,11 @@ interrupted and resumed computes what the uninterrupted one would have.
 
 from __future__ import annotations
 
-import importlib
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,21 +24,26 @@ from calotype.dataset import TextToImageDataset
 from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.frozen import FrozenModels
 from calotype.errors import ConfigError, MissingDependencyError
-from calotype.ledger import Ledger
+from calotype.ledger import Ledger, LedgerEntry
 from calotype.loader import Loader
 from calotype.models import flow
 from calotype.recipes import checkpoint
+from calotype.recipes.average import Average
 from calotype.recipes.guard import MOST_UNSETTLED, Guard, check_weights, guarded_adamw
 from calotype.recipes.identity import Identity
-from calotype.recipes.lora import LORA_FILE, left_out, make_trainable, publish_result, save_result, trained
+from calotype.recipes.interrupt import Interrupted, StopRequest
+from calotype.recipes.lora import left_out, make_trainable, publish_result, save_result, trained
 from calotype.recipes.networks import embeds_guidance, load_network, load_objective, network_of
 from calotype.recipes.options import TrainOptions
+from calotype.recipes.ranks import AnyRank, decided_once
 from calotype.recipes.report import Clock, Progress, TrainReport
+from calotype.recipes.room import check_run_room, tensor_bytes
 from calotype.recipes.run_ledger import count_notes
-from calotype.recipes.samples import encode_prompts, fill_prompts, make_samples, needs_empty_prompt
-from calotype.recipes.schedule import adopt_schedule, is_due, make_schedule
+from calotype.recipes.samples import Sampler, fill_prompts
+from calotype.recipes.schedule import adopt_schedule, is_due, make_schedule, saves_left
 from calotype.recipes.skipped import report_skipped
 from calotype.recipes.start import read_start
+from calotype.recipes.trackers import Trackers
 from calotype.recipes.validation import validation_loss
 from calotype.types import Batch
 
@@ -55,6 +60,7 @@ def train(
     identity: Identity | None = None,
     validation: Loader | None = None,
     ledger: Ledger | None = None,
+    stop: StopRequest | None = None,
     show: Callable[[Progress], None] = lambda progress: None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> TrainReport:
@@ -69,15 +75,18 @@ def train(
         identity: What the run is computed from beside its options, for its checkpoints; the main process's.
         validation: Of the held-out side.
         ledger: The loaders', which the report counts.
+        stop: Looked at between steps; where it is asked on any rank, all save a checkpoint and end.
         show: Called every `log_every` steps, on the main process.
         tell: Likewise with what else there is to say.
 
     Raises:
         ConfigError: The model is of a family that is not trained here; an option does not fit it; `found` is of another
-            run.
+            run; the disk has no room.
+        Interrupted: `stop` was asked.
         MissingDependencyError: peft or a tracker is not installed.
         NotFiniteError: Losses, gradients or weights are NaN or inf, and stay so.
     """
+    stop = stop or StopRequest()
     say = tell if accelerator.is_main_process else lambda text: None
     output, seed = Path(options.output_dir).expanduser(), loader.plan.seed
     network = network_of(models.spec)
@@ -87,11 +96,13 @@ def train(
     store = dataset.store if isinstance(dataset, EncodedDataset) else None
     pixels = dataset.dataset if isinstance(dataset, EncodedDataset) else dataset
     trigger = pixels.caption_program.trigger if isinstance(pixels, TextToImageDataset) else None
-    empty = needs_empty_prompt(models)
     wanted = fill_prompts(options.sample_prompts, trigger)
-    wanted += [""] if wanted and empty else []
-    prompts = encode_prompts(models, wanted, store) if accelerator.is_main_process else []
-    negative = prompts.pop() if prompts and empty else None
+
+    def failed(entry: LedgerEntry) -> None:
+        loader.ledger.append(entry)
+        say(f"note: {entry.reason}")
+
+    sampler = Sampler(models, wanted, options, store=store, note=failed) if accelerator.is_main_process else None
 
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     weights = load_network(models, dtype)
@@ -111,7 +122,7 @@ def train(
     schedule = make_schedule("diffusers.optimization", options, optimizer, section="train")
     model = accelerator.prepare_model(weights)
     optimizer = accelerator.prepare_optimizer(optimizer)
-    average = _average(options, parameters, accelerator.device)
+    average = Average(parameters.values(), decay=options.ema_decay) if options.ema_decay is not None else None
     parts = {"optimizer": optimizer, "schedule": schedule, "average": average}
     step = 0
     if found is not None:
@@ -136,20 +147,26 @@ def train(
 
     guard = Guard(adamw, step=step)
 
-    @contextmanager
-    def averaged() -> Iterator[None]:
-        """The moving average in the parameters' place, where there is one."""
-        if average is None:
-            yield
-            return
-        average.store(parameters.values())
-        average.copy_to(parameters.values())
-        try:
-            yield
-        finally:
-            average.restore(parameters.values())
+    averaged = average.applied if average is not None else nullcontext
+    saved: tuple[int, Path] | None = None
+    result_bytes = tensor_bytes(parameters)
+    decided_once(
+        accelerator,
+        lambda: check_run_room(
+            output,
+            trained=result_bytes,
+            average=average is not None,
+            result=result_bytes,
+            in_checkpoint=options.method == "lora",
+            saves=saves_left(step, options.max_steps, options.checkpoint_every),
+            keep=options.keep_checkpoints,
+        ),
+    )
+    any_rank = AnyRank(accelerator)
 
     def save() -> None:
+        nonlocal saved
+
         def result(folder: Path) -> None:
             if identity is not None:
                 identity.write(folder, models)
@@ -158,8 +175,9 @@ def train(
                     save_result(weights, models, options, folder)
 
         check_weights(parameters, where=f"train: step {step}", advice="it was not saved; older checkpoints are kept")
-        if accelerator.is_main_process:
-            checkpoint.save(
+        path = decided_once(
+            accelerator,
+            lambda: checkpoint.save(
                 output / "checkpoints",
                 step=step,
                 trained=parameters,
@@ -167,32 +185,46 @@ def train(
                 loader=loader.state_dict(),
                 options=options,
                 result=result,
-            )
-        accelerator.wait_for_everyone()
+                result_bytes=result_bytes if options.method == "lora" else 0,
+            ),
+        )
+        saved = step, path
+
+    def asked() -> bool:
+        return any_rank(stop.asked)
+
+    def end_if_asked() -> None:
+        """Saves and ends the run where a signal came to one of the ranks."""
+        if asked():
+            if saved is None or saved[0] != step:
+                save()
+            assert saved is not None
+            raise Interrupted(stop.number or signal.SIGTERM, step=step, checkpoint=saved[1])
 
     def validate() -> None:
         assert validation is not None
         with averaged(), torch.no_grad():
-            value = validation_loss(accelerator, validation, batch_loss, seed=seed)
-        validations.append((step, value))
-        accelerator.log({"validation_loss": value}, step=step)
-        say(f"step {step}  validation loss {value:.4f}")
+            value = validation_loss(accelerator, validation, batch_loss, seed=seed, given_up=asked)
+        if value is not None:
+            validations.append((step, value))
+            trackers.log({"validation_loss": value}, step=step)
+            say(f"step {step}  validation loss {value:.4f}")
 
     def sample() -> list[Path]:
         made: list[Path] = []
-        if accelerator.is_main_process:
-            size = tuple(options.sample_size or _common_size(loader, models))
+        if sampler is not None:
+            height, width = options.sample_size or _common_size(loader, models)
             target = output / "samples" / f"step-{step:08d}"
             with averaged():
-                made = make_samples(
-                    weights, models, prompts, negative, options, size=(size[0], size[1]), seed=seed, target=target
+                made = sampler.make(
+                    weights, size=(height, width), seed=seed, target=target, given_up=lambda: stop.asked
                 )
-            say(f"step {step}  samples: {', '.join(map(str, made))}")
+            if made:
+                say(f"step {step}  samples: {', '.join(map(str, made))}")
         accelerator.wait_for_everyone()
         return made
 
-    if options.trackers:
-        accelerator.init_trackers("calotype", config={name: str(value) for name, value in asdict(options).items()})
+    trackers = Trackers(accelerator, {k: str(value) for k, value in asdict(options).items()}, note=failed)
     losses: list[tuple[int, float]] = []
     validations: list[tuple[int, float]] = []
     samples: list[Path] = []
@@ -206,14 +238,15 @@ def train(
     summed = torch.zeros(2, device=accelerator.device)  # loss × weight and weight, of the steps since `shown`
     shown = step
     model.train()
+    stop.defer()  # before this there is nothing to save
     while step < options.max_steps:
         clock.start()
         of_step = torch.zeros(2, device=accelerator.device)
         for part in range(options.gradient_accumulation_steps):
-            asked = time.perf_counter()
+            since = time.perf_counter()
             batch = next(batches)
             latents = batch["latents"]
-            clock.got_batch(asked, len(latents) * accelerator.num_processes)
+            clock.got_batch(since, len(latents) * accelerator.num_processes)
             number = step * options.gradient_accumulation_steps + part
             noise, rng = flow.draw_noise(
                 tuple(latents.shape), (seed, number, accelerator.process_index), device=latents.device
@@ -234,7 +267,7 @@ def train(
                 optimizer.zero_grad()
         schedule.step()
         if average is not None:
-            average.step(parameters.values())
+            average.step()
         step += 1
         last = step == options.max_steps
         if step % options.log_every == 0 or last:
@@ -249,21 +282,25 @@ def train(
         if shown == step:
             progress = clock.progress(step, options.max_steps, loss=losses[-1][1], lr=schedule.get_last_lr()[0])
             logged = {"loss": progress.loss, "lr": progress.lr, "images_per_second": progress.images_per_second}
-            accelerator.log(logged | {"data_wait": progress.data_wait}, step=step)
+            trackers.log(logged | {"data_wait": progress.data_wait}, step=step)
             if accelerator.is_main_process:
                 show(progress)
         if last or due:
             save()
+        end_if_asked()
         if validation is not None and (last or is_due(step, options.validation_every)):
             validate()
+            end_if_asked()
         if options.sample_prompts and (last or is_due(step, options.sample_every)):
             samples = sample()
+            end_if_asked()
 
-    result = output / (network.component if options.method == "full" else LORA_FILE)
-    if accelerator.is_main_process:
+    def publish() -> Path:
         with averaged():
-            result = publish_result(weights, models, options, output)
-    accelerator.wait_for_everyone()
+            return publish_result(weights, models, options, output)
+
+    published = decided_once(accelerator, publish)
+    trackers.finish()
     noted = count_notes(ledger) if ledger is not None else {}
     accelerator.end_training()
     return TrainReport(
@@ -276,7 +313,7 @@ def train(
         images_per_second=clock.images_per_second,
         data_wait=clock.data_wait,
         seconds=clock.seconds,
-        result=str(result),
+        result=str(published),
         samples=tuple(map(str, samples)),
         ledger=noted,
         ledger_file=str(ledger.path) if ledger is not None and ledger.path is not None else None,
@@ -314,16 +351,6 @@ def make_accelerator(options: TrainOptions, *, device: str | None = None) -> Acc
         project_config=ProjectConfiguration(project_dir=str(output), logging_dir=str(output / "logs")),
         step_scheduler_with_optimizer=False,
     )
-
-
-def _average(options: TrainOptions, parameters: Mapping[str, Any], device: torch.device) -> Any:
-    if options.ema_decay is None:
-        return None
-    average = importlib.import_module("diffusers.training_utils").EMAModel(
-        list(parameters.values()), decay=options.ema_decay
-    )
-    average.to(device)
-    return average
 
 
 def _short_batches(loader: Loader, options: TrainOptions) -> str | None:

@@ -25,20 +25,30 @@ BatchLoss = Callable[[Mapping[str, Any], Tensor, Tensor], Tensor]
 """(batch, noise, times (B,)) → the loss of each picture (B,)."""
 
 
-def validation_loss(accelerator: Accelerator, loader: Loader, batch_loss: BatchLoss, *, seed: int) -> float:
-    """The mean over all held-out pictures and times, the same on every rank.
+def validation_loss(
+    accelerator: Accelerator,
+    loader: Loader,
+    batch_loss: BatchLoss,
+    *,
+    seed: int,
+    given_up: Callable[[], bool] = lambda: False,
+) -> float | None:
+    """The mean over all held-out pictures and times, the same on every rank; None where it was given up.
 
     Args:
         accelerator: Of the run.
         loader: Of the held-out side; its epoch 0 is gone through, with the flips, captions and latents of that epoch.
         batch_loss: The network's.
         seed: Of the noise.
+        given_up: Called before each batch, says on every rank whether to end here.
     """
     total = torch.zeros(
         2, dtype=torch.float64, device="cpu" if accelerator.device.type == "mps" else accelerator.device
     )
     loader.load_state_dict({"epoch": 0})
     for number, batch in enumerate(loader):
+        if given_up():
+            return None
         latents = batch["latents"]
         key = (seed, number, accelerator.process_index, _OWN)
         noise, _ = draw_noise(tuple(latents.shape), key, device=latents.device)

@@ -1,0 +1,106 @@
+"""Room on the disk: estimated from what will be written, checked before it is, and named where it runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from torch import Tensor
+
+from calotype.encodings.estimate import free_bytes
+from calotype.encodings.files import FULL
+from calotype.errors import ConfigError
+
+__all__ = ["check_run_room", "disk_is_full", "room_for", "tensor_bytes"]
+
+_HEADERS: Final = 64 << 10
+"""Of the files of a checkpoint: names, shapes, `state.json`."""
+_ADVICE: Final = "Free some space, or choose an output_dir on another disk"
+
+
+def check_run_room(
+    output: Path, *, trained: int, average: bool, result: int, in_checkpoint: bool, saves: int, keep: int
+) -> None:
+    """Checks the room for all that a run will keep, before its first step.
+
+    Args:
+        output: Its folder.
+        trained: Bytes of the trained parameters; AdamW has two moments of each.
+        average: Whether there is a moving average of them.
+        result: Bytes of the LoRA or the network that is left in the end.
+        in_checkpoint: Whether each checkpoint has the result, too.
+        saves: Checkpoints that will be written.
+        keep: Of them, how many are kept; the one being written is there beside them.
+
+    Raises:
+        ConfigError: There is less.
+    """
+    each = trained * (4 if average else 3) + (result if in_checkpoint else 0) + _HEADERS
+    there = len(list((output / "checkpoints").glob("step-*")))
+    most = max(1, keep + 1 - there)
+    count = min(saves, most)
+    # Where an old checkpoint is deleted, the result takes its place.
+    needed = count * each + (result if count < most else 0)
+    free = free_bytes(output.absolute())
+    if needed > free:
+        what = f"{count} checkpoint{'s' * (count != 1)} of {each:,} bytes and the result"
+        raise ConfigError(
+            f"{output}: the run needs {needed:,} bytes on the disk ({what}), {free:,} bytes are free. {_ADVICE}, or "
+            "lower keep_checkpoints"
+        )
+
+
+@contextmanager
+def room_for(folder: Path, needed: int, *, what: str) -> Iterator[None]:
+    """Checks the room before something is written, and names a disk that fills up all the same.
+
+    Args:
+        folder: Where to.
+        needed: Bytes of it.
+        what: What is written, for errors.
+
+    Raises:
+        ConfigError: There is no room.
+    """
+    needed += _HEADERS
+    free = free_bytes(folder.absolute())
+    if needed > free:
+        raise _no_room(folder, what, needed, free, "")
+    try:
+        yield
+    except Exception as error:
+        if (reason := disk_is_full(error)) is None:
+            raise
+        raise _no_room(folder, what, needed, free_bytes(folder.absolute()), f" ({reason})") from error
+
+
+def disk_is_full(error: BaseException | None) -> str | None:
+    """The system's word for a disk or quota that is used up, where that is behind an error; else None."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return error.strerror
+        for number in FULL:  # safetensors writes its files in Rust
+            if f"(os error {number})" in str(error):
+                return str(error).partition(" (os error")[0].rpartition(": ")[2]
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def tensor_bytes(state: Any) -> int:
+    """Bytes of all tensors in a `state_dict`."""
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, Mapping):
+        return sum(map(tensor_bytes, state.values()))
+    if isinstance(state, list | tuple):
+        return sum(map(tensor_bytes, state))
+    return 0
+
+
+def _no_room(folder: Path, what: str, needed: int, free: int, reason: str) -> ConfigError:
+    return ConfigError(
+        f"{folder}: no room for {what}{reason}: it takes {needed:,} bytes, {free:,} bytes are free. What was saved "
+        f"before is whole. {_ADVICE}"
+    )
