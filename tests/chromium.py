@@ -25,6 +25,7 @@ _ARGUMENTS = [
 def chromium() -> Iterator[Any]:
     """A browser until the end of the block; the test is skipped where there is none."""
     playwright_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    playwright_api.expect.set_options(timeout=30_000)  # a page on a busy machine takes its time
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with playwright_api.sync_playwright() as playwright:
         try:

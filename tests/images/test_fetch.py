@@ -151,12 +151,13 @@ def test_a_server_may_ask_for_patience(server, monkeypatch):
     assert 0 < waits[3] < 0.1
 
 
-def test_a_wait_beyond_the_time_limit_is_not_begun(server):
+def test_a_wait_beyond_the_time_limit_is_not_begun(server, monkeypatch):
     server.state["retry_after"] = "20"
-    start = time.monotonic()
-    with pytest.raises(FetchError, match=r"answered 503 .*no more within timeout = 2 s"):
-        local(timeout=2).fetch(f"{server.url}/flaky/503/1")
-    assert time.monotonic() - start < 1
+    waits = []
+    monkeypatch.setattr(fetch_module.time, "sleep", waits.append)
+    with pytest.raises(FetchError, match=r"answered 503 .*no more within timeout = 15 s"):
+        local(timeout=15).fetch(f"{server.url}/flaky/503/1")
+    assert waits == []
 
 
 def test_waits_grow_and_differ(server, monkeypatch):
@@ -227,7 +228,7 @@ def test_silence_is_cut_and_tried_again(server):
     start = time.monotonic()
     with pytest.raises(FetchError, match=r"nothing came for read_timeout = 0\.2 s \(tried 2 times\)"):
         local(read_timeout=0.2, retries=1).fetch(f"{server.url}/silent")
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 15  # the server is silent for 20 s each time
 
 
 @pytest.mark.parametrize("kind", ["slowbody", "slowheader"])
@@ -235,7 +236,7 @@ def test_an_endless_trickle_is_cut_by_the_total(server, kind):
     start = time.monotonic()
     with pytest.raises(FetchError, match=r"it took longer than timeout = 0\.6 s"):
         local(timeout=0.6).fetch(f"{server.url}/{kind}")
-    assert 0.5 < time.monotonic() - start < 3
+    assert 0.5 < time.monotonic() - start < 15
     assert server.requests[f"/{kind}"] == 1
 
 
@@ -246,13 +247,13 @@ def test_the_trickle_is_cut_over_tls_too(serve, certificate, monkeypatch):
         start = time.monotonic()
         with pytest.raises(FetchError, match=r"it took longer than timeout = 0\.6 s"):
             local(timeout=0.6).fetch(f"{server.url}/{kind}")
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 15
 
 
 def test_the_limit_of_one_fetch_does_not_outlive_it(server):
-    fetcher = local(timeout=0.5)
+    fetcher = local(timeout=1.5)
     fetcher.fetch(f"{server.url}/picture/a")
-    time.sleep(0.6)
+    time.sleep(1.6)
     assert fetcher.fetch(f"{server.url}/picture/b") == server.picture
     assert server.connections == 1
 

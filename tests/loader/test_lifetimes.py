@@ -46,7 +46,7 @@ def test_ctrl_c_ends_both_processes_at_once(photos):
     trainer = start_trainer(photos, WALK.format(pause=0.2), start_new_session=True)
     ((_, _, loader_process),) = read_lines(trainer, 1)
     os.killpg(trainer.pid, signal.SIGINT)  # as a terminal does: to the whole group, the loader process included
-    _, err = trainer.communicate(timeout=20)
+    _, err = trainer.communicate(timeout=100)
     assert trainer.returncode == -signal.SIGINT
     assert err.strip().splitlines()[-1] == "KeyboardInterrupt"
     assert err.count("Traceback") == 1, err

@@ -291,7 +291,7 @@ def test_moving_the_folder_changes_no_id(put, tmp_path):
 def test_many_files_scan_fast(tmp_path):
     for number in range(20_000):
         (tmp_path / f"{number:06d}.jpg").touch()
-    start = time.perf_counter()
+    start = time.process_time()  # its own: what else the machine does is not in it
     manifest = load_manifest(tmp_path, missing_captions="empty")
     assert len(manifest) == 20_000
-    assert time.perf_counter() - start < 5  # 0.2 s on an idle machine; a stat or Path a file would take much longer
+    assert time.process_time() - start < 5  # 0.2 s on an idle machine; a stat or Path a file would take much longer

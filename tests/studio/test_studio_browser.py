@@ -62,7 +62,7 @@ def visit(browser, studio):
         contexts.append(context)
         context.on("request", lambda request: asked.append(request.url))
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)
 
         def complain(text):
             # The browser itself logs answers that are refusals; a test names those that it asks for.
