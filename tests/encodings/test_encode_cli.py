@@ -1,7 +1,6 @@
 """`calotype encode` as people run it: a folder or config in, a line or JSON out; killed, interrupted, run again."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from command import calotype
 from encoding_helpers import NAMES, make_folder
 from PIL import Image
 from tiny_pipelines import tiny_pipeline
@@ -34,7 +34,8 @@ def finish(process, code=0):
 
 
 def encode(*arguments, code=0):
-    out, _ = finish(start("encode", *arguments, "--json"), code)
+    """The report of a run in this process; those that are stopped have one of their own."""
+    out, _ = calotype("encode", *arguments, "--json", code=code)
     return json.loads(out.splitlines()[-1])
 
 
@@ -75,7 +76,7 @@ def test_the_report_and_a_second_run(store, folder, pipeline):
     }
     again = encode(folder, "resolution=64", "--model", pipeline, "--store", path)
     assert again["encoded"] == 0 and again["reused"] == records and again["bytes"] == 0
-    out, _ = finish(start("cache", "ls", "--store", path, "--json"))
+    out, _ = calotype("cache", "ls", "--store", path, "--json")
     listed = json.loads(out.splitlines()[-1])
     assert listed["records"] == records + 1 and listed["bytes"] >= report["bytes"]  # and the scaling
 
@@ -99,21 +100,18 @@ def test_what_is_complete_and_unchanged_is_known_without_torch(folder, pipeline,
 
 
 def test_a_sentence_for_people(folder, pipeline, store):
-    out, _ = finish(start("encode", folder, "resolution=64", "--model", pipeline, "--store", store[0]))
+    out, _ = calotype("encode", folder, "resolution=64", "--model", pipeline, "--store", store[0])
     assert out == f"Nothing to encode: all 9 records are in {store[0]}\n"
 
 
 def test_a_dry_run_does_nothing(folder, pipeline, tmp_path, store):
-    out, _ = finish(
-        start(
-            "encode", folder, "resolution=64", "--model", pipeline, "--store", tmp_path / "none", "--dry-run", "--json"
-        )
-    )
+    none = tmp_path / "none"
+    out, _ = calotype("encode", folder, "resolution=64", "--model", pipeline, "--store", none, "--dry-run", "--json")
     expected = json.loads(out.splitlines()[-1])
     assert (expected["pictures"], expected["texts"], expected["reused"]) == (len(NAMES), len(NAMES) + 1, 0)
-    assert expected["bytes"] > 0 and expected["seconds"] > 0 and expected["store"] == str(tmp_path / "none")
-    assert not (tmp_path / "none").exists()
-    out, _ = finish(start("encode", folder, "resolution=64", "--model", pipeline, "--store", store[0], "--dry-run"))
+    assert expected["bytes"] > 0 and expected["seconds"] > 0 and expected["store"] == str(none)
+    assert not none.exists()
+    out, _ = calotype("encode", folder, "resolution=64", "--model", pipeline, "--store", store[0], "--dry-run")
     assert "0 pictures and 0 texts; 9 records are there" in out
 
 
@@ -180,7 +178,7 @@ def test_a_run_that_was_stopped_is_gone_on_with(many, pipeline, tmp_path, how):
     opened = EncodingStore(store)
     rows = opened.rows("picture")
     assert len(rows) == len({bytes(key) for key in opened.keys(rows)}) == MANY
-    assert finish(start("cache", "verify", store))[0].endswith("every byte is as it was written\n")
+    assert calotype("cache", "verify", store)[0].endswith("every byte is as it was written\n")
 
 
 @pytest.mark.parametrize(
@@ -200,14 +198,12 @@ def test_a_run_that_was_stopped_is_gone_on_with(many, pipeline, tmp_path, how):
 def test_wrong_use_is_status_2(folder, pipeline, tmp_path, arguments, message):
     named = {"FOLDER": folder, "PIPELINE": pipeline}
     arguments = [named.get(word, word) for word in arguments]
-    _, err = finish(
-        start("encode", *arguments, "--store", tmp_path / "store", env=os.environ | {"HF_HUB_OFFLINE": "1"}), 2
-    )
+    _, err = calotype("encode", *arguments, "--store", tmp_path / "store", code=2, HF_HUB_OFFLINE="1")
     assert message in err
 
 
 def test_a_pipeline_folder_is_a_model_for_other_commands_too(folder, pipeline):
-    out, _ = finish(start("info", folder, "resolution=64", "--model", pipeline, "--seconds", "0", "--json"))
+    out, _ = calotype("info", folder, "resolution=64", "--model", pipeline, "--seconds", "0", "--json")
     assert {"t5_text_tokens", "clip_text_tokens"} <= {
         entry["key"] for entry in json.loads(out.splitlines()[-1])["batch"]
     }
@@ -220,9 +216,9 @@ def test_what_no_dataset_needs_is_pruned(folder, pipeline, tmp_path):
     config = tmp_path / "other.yaml"
     config.write_text(f"dataset: {{path: {other}, resolution: 64}}\nmodel: {pipeline}\n")
     assert encode(config, "--store", store)["encoded"] == 2  # one picture, one text: the coffee is there
-    out, _ = finish(start("cache", "prune", store, "--for", config, "--dry-run", "--json"))
+    out, _ = calotype("cache", "prune", store, "--for", config, "--dry-run", "--json")
     assert json.loads(out.splitlines()[-1])["records"] == 6
-    finish(start("cache", "prune", store, "--for", config))
+    calotype("cache", "prune", store, "--for", config)
     again = encode(config, "--store", store)
     assert (again["encoded"], again["reused"]) == (0, 5)
     assert encode(folder, "resolution=64", "--model", pipeline, "--store", store)["encoded"] == 6
