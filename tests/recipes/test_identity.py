@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny_pipelines import tiny_pipeline
 from train_helpers import config, make_folder, run, trained_weights
 
-from calotype.config import build_training
+from calotype.config import build_training, open_training
 from calotype.errors import ConfigError
 from calotype.loader import Loader
 from calotype.recipes.checkpoint import latest
@@ -160,7 +160,7 @@ def test_two_ranks_share_the_new_epoch_of_a_changed_dataset(photos, tmp_path):
     found = latest(tmp_path / "out" / "checkpoints")
     changed_set(photos)
     made = config(photos, dataset=TRIGGER)
-    _, loader, _ = build_training(made, device="cpu")
+    loader, _ = build_training(made, open_training(made, device="cpu"))
     ranks = [Loader(loader.dataset, 2, seed=0, in_process=True, rank=rank, world_size=2) for rank in (0, 1)]
     identity = Identity.of(ranks[0], frozen(max_sequence_length=32))
     resumed, notes = resume_as(found, identity, ranks[0], changed_dataset=True)
