@@ -8,12 +8,12 @@ from typing import Final
 
 from calotype.encodings.fingerprint import files_that_count
 from calotype.errors import ConfigError
+from calotype.models.safetensors_header import HEADER_START, header_of
 
 __all__ = ["check_component"]
 
 _WEIGHTS: Final = (".safetensors", ".bin")
 _POINTER: Final = b"version https://git-lfs"
-_LONGEST_HEADER: Final = 64 << 20
 
 
 def check_component(folder: Path, *, variant: str | None = None, weights: bool = True) -> None:
@@ -50,16 +50,14 @@ def _check_file(path: Path) -> None:
         start = file.read(len(_POINTER))
         if start == _POINTER:
             raise ConfigError(f"{path}: is a Git LFS pointer and not the file itself; `git lfs pull` gets it")
-        if path.suffix != ".safetensors":
-            return
-        file.seek(0)
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            header = json.loads(file.read(length)) if 0 < length <= min(size, _LONGEST_HEADER) else None
-            end = max(one["data_offsets"][1] for key, one in header.items() if key != "__metadata__") if header else -1
-        except (ValueError, TypeError, KeyError, AttributeError):
-            end = -1
+    if path.suffix != ".safetensors":
+        return
+    try:
+        length, header = header_of(path) or (0, {})
+        end = max(one["data_offsets"][1] for key, one in header.items() if key != "__metadata__")
+    except (ValueError, TypeError, KeyError):
+        end = -1
     if end < 0:
         raise ConfigError(f"{path}: is not a whole safetensors file; copy or download it again")
-    if size != 8 + length + end:
-        raise ConfigError(f"{path}: has {size:,} bytes and should have {8 + length + end:,}; copy or download it again")
+    if size != (whole := HEADER_START + length + end):
+        raise ConfigError(f"{path}: has {size:,} bytes and should have {whole:,}; copy or download it again")

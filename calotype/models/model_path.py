@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from calotype.errors import ConfigError
+from calotype.models.safetensors_header import header_of
 
 __all__ = ["refuse_folder", "refuse_weights_file"]
 
 _WEIGHTS: Final = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
-_LONGEST_HEADER: Final = 64 << 20
-"""Bytes of a safetensors header; that of the largest checkpoints has a few hundred kilobytes."""
 _EXPECTED: Final = "a diffusers pipeline's folder or a hub name was expected"
 
 _WHOLE: Final = (
@@ -134,12 +133,10 @@ def _config(folder: Path) -> Mapping[str, Any]:
 def _tensor_names(path: Path) -> tuple[str, ...]:
     """The names in a safetensors file's header; none where it is not one."""
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if 0 < length <= _LONGEST_HEADER else {}
-    except (OSError, ValueError):
+        found = header_of(path)
+    except OSError:
         return ()
-    return tuple(header) if isinstance(header, Mapping) else ()
+    return () if found is None else tuple(found[1])
 
 
 def _is_lora(names: Iterable[str]) -> bool:
