@@ -6,8 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from calotype.build import build_dataset, build_loader
     from calotype.builder import text_to_image_dataset
-    from calotype.config import build_dataset, build_loader, load_config
+    from calotype.config import load_config
     from calotype.dataset import TextToImageDataset
     from calotype.encodings.build import encoded_dataset
     from calotype.encodings.dataset import EncodedDataset
@@ -50,8 +51,8 @@ _HOMES = {
     "SampleKey": "types",
     "SampleSource": "sample_source",
     "TextToImageDataset": "dataset",
-    "build_dataset": "config",
-    "build_loader": "config",
+    "build_dataset": "build",
+    "build_loader": "build",
     "build_model_transform": "models",
     "encode_dataset": "engine.encode",
     "encoded_dataset": "encodings.build",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,9 +9,10 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from calotype.components import check_options
+from calotype.config.dataset import MANIFEST_OPTIONS, DatasetConfig
+from calotype.config.image_files import DownloadsConfig, PixelCacheConfig
 from calotype.dataset import TextToImageDataset
-from calotype.errors import ConfigError, unknown_key
+from calotype.errors import ConfigError
 from calotype.images import Downloads, Fetcher, ImageReader
 from calotype.ledger import Ledger
 from calotype.manifest import Manifest, load_manifest
@@ -24,7 +24,7 @@ from calotype.sizing import choose_buckets, fixed_size
 from calotype.transforms import CaptionProgram, ImageProgram
 from calotype.types import ModelTransform, Transform
 
-__all__ = ["is_option", "text_to_image_dataset"]
+__all__ = ["make_dataset", "make_fetcher", "text_to_image_dataset"]
 
 
 def text_to_image_dataset(
@@ -84,50 +84,82 @@ def text_to_image_dataset(
         ConfigError: An option is unknown, has a value that can't be, or contradicts another or the model.
         ManifestError: The data can't be read.
     """
-    if packed:
-        raise ConfigError("packed: found True; pictures are not packed into sequences, so expected False")
-    if (path is None) == (source is None):
-        raise ConfigError("path: expected one of `path` or `source` (they are two names of one option)")
-    spec = get_spec(model) if model is not None else getattr(model_transform, "spec", None)
-    if model_transform is None and model is not None:
-        model_transform = build_model_transform(model, tokenizers=tokenizers)
-    elif model is not None and isinstance(model_transform, ModelTransform):
-        check_model_transform(model, model_transform)
+    options = {
+        "path": path,
+        "source": source,
+        "img_transform": img_transform,
+        "caption_transform": caption_transform,
+        "model": model,
+        "tokenizers": tokenizers,
+        "resolution": resolution,
+        "buckets": buckets,
+        "include": include,
+        "seed": seed,
+        "decode": decode,
+        "background": background,
+        "pixel_cache": pixel_cache,
+        "downloads": downloads,
+        "fetch": fetch,
+        "missing_captions": missing_captions,
+        "on_error": on_error,
+        "packed": packed,
+        **manifest_options,
+    }
+    return make_dataset(DatasetConfig.of(options), model_transform, ledger=ledger)
 
-    if buckets is False:
+
+def make_dataset(
+    options: DatasetConfig, model_transform: Transform | None = None, *, ledger: Ledger | None = None
+) -> TextToImageDataset:
+    """Make the dataset of checked options; arguments and errors as for `text_to_image_dataset`."""
+    model, path = options.model, options.path
+    if (path is None) == (options.source is None):
+        raise ConfigError("path: expected one of `path` or `source` (they are two names of one option)")
+    spec = get_spec(str(model)) if model is not None else getattr(model_transform, "spec", None)
+    if model_transform is None and model is not None:
+        model_transform = build_model_transform(str(model), tokenizers=options.tokenizers)
+    elif model is not None and isinstance(model_transform, ModelTransform):
+        check_model_transform(str(model), model_transform)
+
+    img_transform, resolution = options.img_transform, options.resolution
+    if options.buckets is False:
         img_transform, resolution = fixed_size(img_transform, resolution, spec)
     image_program = ImageProgram.from_config(img_transform, where="img_transform")
-    caption_program = CaptionProgram.from_config(caption_transform, where="caption_transform")
+    caption_program = CaptionProgram.from_config(options.caption_transform, where="caption_transform")
     # Where the program makes each text, images without a caption are as they should be; nobody said so, though.
-    implied = missing_captions is None and bool(caption_program.trigger or caption_program.template)
+    implied = options.missing_captions is None and bool(caption_program.trigger or caption_program.template)
 
-    fetch_options = _options("fetch", fetch) | {"downloads": _downloads(downloads)}
-    check_options(Fetcher, (), fetch_options, where="fetch")
-    _check_names(manifest_options)
-    if isinstance(path, Manifest) and manifest_options:
-        raise ConfigError(f"{', '.join(manifest_options)}: come too late for a path that is a manifest, loaded already")
+    rows = {name: value for name, value in options.given().items() if name in MANIFEST_OPTIONS}
+    if isinstance(path, Manifest) and rows:
+        raise ConfigError(f"{', '.join(rows)}: come too late for a path that is a manifest, loaded already")
     manifest = _manifest(
-        path if path is not None else source,
-        missing_captions="empty" if implied else missing_captions or "error",
-        on_error=on_error,
+        options.origin,
+        missing_captions="empty" if implied else options.missing_captions or "error",
+        on_error=options.on_error,
         ledger=ledger,
-        **manifest_options,
+        **rows,
     )
     if implied and not isinstance(path, Manifest):
         require_captions(manifest)
-    _check_placeholders(manifest, caption_program, on_error)
+    _check_placeholders(manifest, caption_program, options.on_error)
     return TextToImageDataset(
         manifest,
         image_program=image_program,
         caption_program=caption_program,
         model_transform=model_transform,
-        reader=ImageReader(decode=decode, background=_rgb(background), fetcher=Fetcher(**fetch_options)),
-        buckets=choose_buckets(buckets, resolution, image_program, spec),
-        include=include,
-        seed=seed,
-        pixel_cache=_pixel_cache(pixel_cache),
+        reader=ImageReader(decode=options.decode, background=_rgb(options.background), fetcher=make_fetcher(options)),
+        buckets=choose_buckets(options.buckets, resolution, image_program, spec),
+        include=options.include,
+        seed=options.seed,
+        pixel_cache=_pixel_cache(options.pixel_cache),
         spec=spec,
     )
+
+
+def make_fetcher(options: DatasetConfig) -> Fetcher:
+    """Make what fetches the images of a dataset that have URLs."""
+    given = {} if options.fetch is None else options.fetch.given()
+    return Fetcher(downloads=_downloads(options.downloads), **given)
 
 
 def _manifest(path: Any, **options: Any) -> Manifest:
@@ -156,46 +188,16 @@ def _has_placeholder(captions: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.match_substring_regex(pc.list_flatten(captions), TRIGGER_PLACEHOLDERS)
 
 
-def _downloads(option: str | Path | Mapping[str, Any] | None) -> Downloads | None:
+def _downloads(option: str | Path | DownloadsConfig | None) -> Downloads | None:
     if option is None:
         return None
-    options = _options("downloads", option if isinstance(option, Mapping) else {"directory": option})
-    if "directory" not in options:
-        raise ConfigError(f"downloads: found {sorted(options)}, expected a `directory` among them")
-    check_options(Downloads, (), options, where="downloads")
-    return Downloads(**options)
+    return Downloads(**option.given()) if isinstance(option, DownloadsConfig) else Downloads(option)
 
 
-def _pixel_cache(option: int | Mapping[str, int] | None) -> PixelCache | None:
+def _pixel_cache(option: int | PixelCacheConfig | None) -> PixelCache | None:
     if option is None or option == 0:
         return None
-    options = _options("pixel_cache", option if isinstance(option, Mapping) else {"max_images": option})
-    check_options(PixelCache, (), options, where="pixel_cache")
-    return PixelCache(**options)
-
-
-def is_option(name: str) -> bool:
-    """Whether the builder takes an option of this name, itself or for `load_manifest`."""
-    return name in _names()
-
-
-def _names() -> set[str]:
-    signatures = inspect.signature(text_to_image_dataset), inspect.signature(load_manifest)
-    return {name for signature in signatures for name in signature.parameters} - {"manifest_options"}
-
-
-def _check_names(manifest_options: Mapping[str, Any]) -> None:
-    """What this builder does not know itself goes to `load_manifest`; a slip is told of all the names there are."""
-    theirs = inspect.signature(load_manifest).parameters
-    for key in manifest_options:
-        if key not in theirs:
-            raise unknown_key("dataset", key, _names())
-
-
-def _options(where: str, option: Mapping[str, Any] | None) -> dict[str, Any]:
-    if option is not None and not isinstance(option, Mapping):
-        raise ConfigError(f"{where}: found {option!r}, expected a mapping of options")
-    return dict(option or {})
+    return PixelCache(max_images=option) if isinstance(option, int) else PixelCache(**option.given())
 
 
 def _rgb(background: Sequence[int]) -> tuple[int, int, int]:

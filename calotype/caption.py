@@ -17,7 +17,7 @@ from calotype.captioning.presets import load_preset
 from calotype.captioning.questions import plan_draws
 from calotype.captioning.report import CaptionReport
 from calotype.captioning.run import caption_here, try_out
-from calotype.components import COMPONENT
+from calotype.config import Config
 from calotype.editing import open_captions
 from calotype.errors import ConfigError, ManifestError
 from calotype.manifest.named_splits import ALL
@@ -39,14 +39,13 @@ _WAITING: Final[dict[str, Any]] = {"level": "note", "advice": "train with captio
 _LIVELY: Final = 0.7
 """The temperature at which a model is asked for several captions by one prompt, unless told otherwise."""
 
-_WHERE: Final = ("columns", "root", "recursive", "exclude", "caption_lines", "caption_suffix", "delimiter")
-"""Options of the dataset that say where its captions are."""
-_ELSEWHERE: Final = ("split", "data_files", "validation")
+_USED: Final = ("dataset",)
+_ELSEWHERE: Final = ("data_files", "validation")
 """Those that choose rows; captions are made for all there are."""
 
 
 def caption_config(
-    config: Mapping[str, Any],
+    config: Config | Mapping[str, Any],
     *,
     backend: str | CaptionBackend = "http",
     presets: Sequence[str | Path] = ("descriptive",),
@@ -101,8 +100,11 @@ def caption_config(
     """
     chosen = [load_preset(preset) for preset in presets]
     draws = plan_draws(chosen, n, seed)
-    section = _dataset_section(config)
-    captions = open_captions(section["path"], **{name: section[name] for name in _WHERE if name in section})
+    config = Config.parse(config, only=_USED)
+    section = config.our_dataset("captioned")
+    if section.origin is None:
+        raise ConfigError("dataset: path is missing: give a folder of pictures or a data file")
+    captions = open_captions(section.origin, **section.caption_place())
     if sidecars and not captions.takes_sidecars:
         raise ConfigError("sidecars: .txt files are written beside the pictures of a folder, and this is a data file")
     dataset = _plain_dataset(config)
@@ -161,7 +163,7 @@ def _on_cluster(
     return caption_on_cluster(job, backend, options, address=address, track=track, stop=stop)
 
 
-def caption_lints(config: Mapping[str, Any], *, trigger: str | None = None) -> tuple[Finding, ...]:
+def caption_lints(config: Config | Mapping[str, Any], *, trigger: str | None = None) -> tuple[Finding, ...]:
     """What `calotype check` says of the captions as they are now.
 
     Args:
@@ -170,35 +172,20 @@ def caption_lints(config: Mapping[str, Any], *, trigger: str | None = None) -> t
     """
     from calotype.inspect.check.captions import caption_findings
 
-    _, findings = caption_findings(_plain_dataset(config, trigger=trigger))
+    _, findings = caption_findings(_plain_dataset(Config.parse(config, only=_USED), trigger=trigger))
     return tuple(replace(one, **_WAITING) if one.kind == "placeholder" else one for one in findings)
 
 
-def _dataset_section(config: Mapping[str, Any]) -> dict[str, Any]:
-    section = dict(config.get("dataset") or {})
-    if COMPONENT in section:
-        raise ConfigError(f"dataset: {section[COMPONENT]} can't be captioned; expected a dataset of calotype's")
-    for name, usual in (("path", "source"), ("root", "image_dir"), ("columns", "column_map")):
-        if section.get(name) is None and section.get(usual) is not None:
-            section[name] = section[usual]
-    if section.get("path") is None:
-        raise ConfigError("dataset: path is missing: give a folder of pictures or a data file")
-    return {name: value for name, value in section.items() if value is not None}
-
-
-def _plain_dataset(config: Mapping[str, Any], *, trigger: str | None = None) -> TextToImageDataset:
+def _plain_dataset(config: Config, *, trigger: str | None = None) -> TextToImageDataset:
     """The dataset with nothing that needs a model, and what is wrong with it left to `calotype check`."""
-    from calotype.config import build_dataset
+    from calotype.build import build_dataset
 
-    options = {name: value for name, value in config["dataset"].items() if name not in _ELSEWHERE}
-    options |= {"missing_captions": "empty", "on_error": "skip", "model": None, "tokenizers": None, "split": ALL}
+    options: dict[str, Any] = {"missing_captions": "empty", "on_error": "skip", "split": ALL}
+    options |= dict.fromkeys(_ELSEWHERE)
     if trigger is not None:
-        program = options.get("caption_transform")
+        program = config.our_dataset().caption_transform
         options["caption_transform"] = {**(program if isinstance(program, Mapping) else {}), "trigger": trigger}
     try:
-        dataset: TextToImageDataset = build_dataset(
-            {"dataset": options, "tokenizer": {COMPONENT: "calotype.PixelsTransform"}}
-        )
+        return build_dataset(config.without_model().with_dataset(**options))
     except ManifestError as error:
         raise ManifestError(f"{error}; nothing can be captioned") from error
-    return dataset

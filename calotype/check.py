@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from calotype.components import COMPONENT, check_options
+from calotype.config import Config
+from calotype.config.loader import LoaderConfig
 from calotype.errors import ConfigError, ManifestError, MissingPathError, MissingTokenizerError
 from calotype.inputs import input_files, input_folders, picture_folders, source_name
 from calotype.inspect.check.kinds import KINDS
@@ -27,13 +28,13 @@ __all__ = ["check_config"]
 logger = get_logger("calotype")
 
 _ROOM: Final = "reports"
-_BUILDER: Final = "calotype.text_to_image_dataset"
+_USED: Final = ("dataset", "loader", "model", "tokenizer", "tokenizers")
 _PLANNED: Final = ("batch_size", "remainder", "on_upscale", "seed", "shuffle", "world_size", "threads")
 """Options of the Loader that a check follows."""
 
 
 def check_config(
-    config: Mapping[str, Any],
+    config: Config | Mapping[str, Any],
     *,
     deep: bool | None = None,
     world_size: int | None = None,
@@ -53,7 +54,8 @@ def check_config(
         ConfigError: The config is wrong, or its dataset is another `_component_` than ours.
         MissingPathError: There is no such path.
     """
-    key = report_key(config, code=code_state(), deep=deep, world_size=world_size)
+    config = Config.parse(config, only=_USED)
+    key = report_key(config.to_mapping(), code=code_state(), deep=deep, world_size=world_size)
     if not fresh and (known := _recalled(key)) is not None:
         return known
     # Torch and all that: not needed for a report that is remembered.
@@ -63,10 +65,10 @@ def check_config(
     options = _loader_options(config) | ({} if world_size is None else {"world_size": world_size})
     folders = input_folders(config)
     folders_were = folders_state(folders or ())
-    lenient, missing_captions = _lenient(config)
-    ledger = Ledger()
+    section = config.our_dataset("checked")
+    lenient, ledger = config.lenient(), Ledger()
     try:
-        dataset, whole = _dataset(_with(lenient, ledger=ledger))
+        dataset, whole = _dataset(lenient, ledger)
     except MissingPathError:
         raise
     except ManifestError as error:
@@ -79,10 +81,10 @@ def check_config(
         held_out=held_out,
         source=source_name(config),
         folders=[Path(folder) for folder in picture_folders(config)],
-        missing_captions=missing_captions,
-        caption_lines=lenient["dataset"].get("caption_lines"),
-        caption_suffix=lenient["dataset"].get("caption_suffix"),
-        exclude=parse_exclude(config["dataset"].get("exclude")),
+        missing_captions=None if section.missing_captions == "error" else section.missing_captions,
+        caption_lines=section.caption_lines,
+        caption_suffix=section.caption_suffix,
+        exclude=parse_exclude(section.exclude),
         deep=deep,
         track=track,
         **options,
@@ -94,14 +96,10 @@ def check_config(
     return report
 
 
-def _loader_options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that a check follows, once all of them are options that the Loader has."""
-    from calotype.loader import Loader
-
-    options = config.get("loader") or {}
-    if not isinstance(options, Mapping):
-        raise ConfigError(f"config: 'loader' must be a mapping such as {{batch_size: 4}}, and is {options!r}")
-    check_options(Loader, (None,), options, where="loader")
+def _loader_options(config: Config) -> dict[str, Any]:
+    """Those that a check follows."""
+    loader = config.loader
+    options = loader.given() if isinstance(loader, LoaderConfig) else {} if loader is None else loader.mapping
     return {name: options[name] for name in _PLANNED if options.get(name) is not None}
 
 
@@ -125,12 +123,8 @@ def _nothing(source: str, error: ManifestError, ledger: Ledger) -> Report:
     )
 
 
-def _with(config: Mapping[str, Any], **options: Any) -> dict[str, Any]:
-    return {**config, "dataset": {**config["dataset"], **options}}
-
-
 def _files(
-    config: Mapping[str, Any], dataset: TextToImageDataset, held_out: Manifest | None, folders: Sequence[str]
+    config: Config, dataset: TextToImageDataset, held_out: Manifest | None, folders: Sequence[str]
 ) -> tuple[str, ...] | None:
     """What else the report depends on: data files, pictures elsewhere, the tokenizers. None when some are remote."""
     refs = [*dataset.manifest.refs(), *(held_out.refs() if held_out is not None else ())]
@@ -150,47 +144,32 @@ def _recalled(key: str) -> Report | None:
         return None  # a damaged one: it is made anew
 
 
-def _lenient(config: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """The config with what is wrong in the data listed instead of raised; and what it says of missing captions."""
-    options = dict(config.get("dataset") or {})
-    if options.get(COMPONENT, _BUILDER) != _BUILDER:
-        raise ConfigError(f"dataset: {options[COMPONENT]} can't be checked; expected a dataset of {_BUILDER}")
-    said = options.get("missing_captions")
-    if said in (None, "error"):
-        options["missing_captions"], said = "empty", None
-    return {**config, "dataset": {**options, "on_error": "skip"}}, said
-
-
-def _dataset(config: Mapping[str, Any]) -> tuple[TextToImageDataset, bool]:
+def _dataset(config: Config, ledger: Ledger) -> tuple[TextToImageDataset, bool]:
     """The dataset; and whether all of it is there, which it is not without the tokenizers that the hub didn't give."""
-    from calotype.config import build_dataset
+    from calotype.build import build_dataset
 
     try:
-        return build_dataset(config), True
+        return build_dataset(config, ledger=ledger), True
     except MissingTokenizerError as error:
-        if config.get("tokenizers") or config["dataset"].get("tokenizers"):
+        if config.any_tokenizers:
             raise  # a place was named, and is wrong
         said = str(error).rstrip(".")
         logger.warning("%s. Going on without them: captions are not counted in tokens.", said)
-        return build_dataset({**config, "tokenizer": {COMPONENT: "calotype.PixelsTransform"}}), False
+        return build_dataset(config.without_tokens(), ledger=ledger), False
 
 
-def _other_side(config: Mapping[str, Any], read: Manifest) -> Manifest | None:
+def _other_side(config: Config, read: Manifest) -> Manifest | None:
     """The pictures of the validation set, where there is one: a share held out, or a split of its own."""
-    from calotype.config import build_dataset
+    from calotype.build import build_dataset
     from calotype.manifest.named_splits import SPLIT_TAKEN
 
-    options = dict(config["dataset"])
-    split = options.get("split")
+    section = config.our_dataset()
     taken = any(note.startswith(SPLIT_TAKEN) for note in read.describe()["notes"])
-    if not options.get("validation") and split is None and not taken:
+    if not section.validation and section.split is None and not taken:
         return None
-    options |= {"missing_captions": "empty", "model": None}
-    options["split"] = "train" if split in ("validation", "valid", "val") else "validation"
+    other = "train" if section.split in ("validation", "valid", "val") else "validation"
     try:
         # Only its pictures matter: no model, so that no tokenizer is loaded again.
-        bare = {"dataset": options, "tokenizer": {COMPONENT: "calotype.PixelsTransform"}}
-        dataset: TextToImageDataset = build_dataset(bare)
+        return build_dataset(config.without_model().side(other).with_dataset(missing_captions="empty")).manifest
     except (ManifestError, ConfigError):
         return None  # there is no other split; the report says that nothing was compared
-    return dataset.manifest

@@ -7,9 +7,9 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from calotype.captioning.distill.options import DistillOptions
-from calotype.components import COMPONENT
-from calotype.errors import ConfigError, MissingDependencyError
+from calotype.config import Config
+from calotype.config.distill import DistillConfig
+from calotype.errors import MissingDependencyError
 from calotype.inputs import check_outside
 from calotype.ledger import Ledger
 from calotype.progress import Track, silent
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = ["distill_config"]
 
+_USED: Final = ("dataset", "distill", "model", "tokenizer", "tokenizers")
 _HELD_OUT: Final = 0.1
 """Share of the pictures that scores are of, where the config does not say."""
 
 
 def distill_config(
-    config: Mapping[str, Any],
+    config: Config | Mapping[str, Any],
     *,
     resume: bool = False,
     retry_failed: bool = False,
@@ -55,10 +56,8 @@ def distill_config(
         ManifestError: The dataset can't be read.
         MissingDependencyError: accelerate, peft, sacrebleu or transformers is not installed.
     """
-    section = config.get("distill") or {}
-    if not isinstance(section, Mapping):
-        raise ConfigError(f"config: 'distill' must be a mapping such as {{student: …}}, and is {section!r}")
-    options = DistillOptions.of(section)
+    config = Config.parse(config, only=_USED)
+    options = config.distill if config.distill is not None else DistillConfig.of({})
     output = Path(options.output_dir).expanduser()
     check_outside(config, output, option="distill.output_dir", writes="the student", own=("checkpoints", "scores"))
     try:
@@ -82,8 +81,8 @@ def distill_config(
 
 def _lessons(
     accelerator: Accelerator,
-    config: Mapping[str, Any],
-    options: DistillOptions,
+    config: Config,
+    options: DistillConfig,
     *,
     retry_failed: bool,
     track: Track,
@@ -138,7 +137,7 @@ def _lessons(
 def _sides(
     datasets: tuple[TextToImageDataset, TextToImageDataset | None],
     taught: Callable[[TextToImageDataset], list[Lesson]],
-    options: DistillOptions,
+    options: DistillConfig,
     about: Mapping[str, Any],
 ) -> Lessons:
     from calotype.captioning.distill.lessons import Lessons
@@ -148,27 +147,17 @@ def _sides(
     return Lessons(training=tuple(taught(training)), held_out=scored, reader=training.reader, teacher=about)
 
 
-def _datasets(config: Mapping[str, Any]) -> tuple[TextToImageDataset, TextToImageDataset | None]:
+def _datasets(config: Config) -> tuple[TextToImageDataset, TextToImageDataset | None]:
     """Pictures to learn from, and those held out; with nothing that needs a text-to-image model."""
-    from calotype.config import build_dataset
+    from calotype.build import build_dataset
 
-    section = dict(config.get("dataset") or {})
-    if COMPONENT in section:
-        raise ConfigError(f"dataset: {section[COMPONENT]} can't be learnt from; expected a dataset of calotype's")
-    section = {"validation": _HELD_OUT, "missing_captions": "empty", "on_error": "skip"} | section
-    section |= {"model": None, "tokenizers": None}
-
-    def side(**more: Any) -> TextToImageDataset:
-        bare = {"dataset": section | more, "tokenizer": {COMPONENT: "calotype.PixelsTransform"}}
-        made: TextToImageDataset = build_dataset(bare)
-        return made
-
-    if not section["validation"]:
-        return side(), None
-    return side(split="train"), side(split="validation")
+    section = config.our_dataset("learnt from")
+    usual = {"validation": _HELD_OUT, "missing_captions": "empty", "on_error": "skip"}
+    training, held_out = config.with_dataset(**usual | section.given()).without_model().sides()
+    return build_dataset(training), None if held_out is None else build_dataset(held_out)
 
 
-def _picked(lessons: list[Lesson], options: DistillOptions) -> tuple[Lesson, ...]:
+def _picked(lessons: list[Lesson], options: DistillConfig) -> tuple[Lesson, ...]:
     """As many as are scored, evenly from all."""
     count = min(len(lessons), options.validation_images)
     return tuple(lessons[i * len(lessons) // count] for i in range(count))

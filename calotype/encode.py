@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from calotype.config import Config
 from calotype.encodings.report import EncodeReport
 from calotype.inputs import input_files, input_folders
 from calotype.progress import Track, silent
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["encode_config"]
 
 _ROOM: Final = "encoded"
+_USED: Final = ("dataset", "encodings", "model", "tokenizer", "tokenizers")
 
 
 def encode_config(
-    config: Mapping[str, Any],
+    config: Config | Mapping[str, Any],
     *,
     device: str | None = None,
     engine: Literal["local", "ray"] = "local",
@@ -48,12 +50,14 @@ def encode_config(
         StoreError: The store can't be written, or its disk is too small.
     """
     start = time.perf_counter()
-    key = report_key(config, code=code_state(), torch=metadata.version("torch"))  # which may resample otherwise
+    config = Config.parse(config, only=_USED)
+    # Another torch may resample otherwise.
+    key = report_key(config.to_mapping(), code=code_state(), torch=metadata.version("torch"))
     if (known := _recalled(key)) is not None:
         return known.again(time.perf_counter() - start)
     import torch  # and all that: not needed where nothing has changed
 
-    from calotype.config import build_encode_job
+    from calotype.build import build_encode_job
     from calotype.engine.encode import encode_job
 
     job = build_encode_job(config, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -70,7 +74,7 @@ def encode_config(
 class _Watched:
     """The files that a complete job depends on, as they were before it."""
 
-    def __init__(self, config: Mapping[str, Any], job: EncodeJob) -> None:
+    def __init__(self, config: Config, job: EncodeJob) -> None:
         self._store = job.store.path.absolute()
         folders = input_folders(config)
         self._folders = [*(folders or ()), str(job.models.folder.absolute())]

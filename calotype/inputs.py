@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from calotype.components import COMPONENT
+from calotype.config import Config
+from calotype.config.dataset import DatasetConfig
 from calotype.errors import ConfigError
 from calotype.file_state import file_holding
 from calotype.remembered import outside
@@ -21,29 +23,29 @@ __all__ = ["check_outside", "data_folder_around", "input_files", "input_folders"
 _OURS: Final = "calotype."
 
 
-def source_name(config: Mapping[str, Any]) -> str:
+def source_name(config: Config) -> str:
     """What the dataset is read from, in words."""
-    path = _path(config)
+    path = config.our_dataset().origin
     return ", ".join(map(str, path)) if isinstance(path, list | tuple) else str(path)
 
 
-def picture_folders(config: Mapping[str, Any]) -> list[str]:
+def picture_folders(config: Config) -> list[str]:
     """The folders that are given as path."""
     return [each for each in _paths(config) or [] if Path(each).is_dir()]
 
 
-def input_folders(config: Mapping[str, Any]) -> list[str] | None:
+def input_folders(config: Config) -> list[str] | None:
     """The same, as what a remembered report depends on; None when it may depend on what no file shows."""
-    return None if _paths(config) is None or _foreign(config) else picture_folders(config)
+    return None if _paths(config) is None or _foreign(config.to_mapping()) else picture_folders(config)
 
 
 def input_files(
-    config: Mapping[str, Any], refs: Iterable[ImageRef], folders: Sequence[str], *, more: Iterable[Path] = ()
+    config: Config, refs: Iterable[ImageRef], folders: Sequence[str], *, more: Iterable[Path] = ()
 ) -> tuple[str, ...] | None:
     """What else it depends on: data files, pictures elsewhere, and `more`. None when some pictures are remote.
 
     Args:
-        config: What `load_config` gave.
+        config: The config.
         refs: The pictures.
         folders: What `input_folders` gave: files in them are watched already.
         more: Further files.
@@ -57,13 +59,11 @@ def input_files(
     return outside(paths, folders)
 
 
-def check_outside(
-    config: Mapping[str, Any], output: Path, *, option: str, writes: str, own: Sequence[str] = ()
-) -> None:
+def check_outside(config: Config, output: Path, *, option: str, writes: str, own: Sequence[str] = ()) -> None:
     """Refuses to write into the data, where what is written would be read as images or captions the next time.
 
     Args:
-        config: What `load_config` gave.
+        config: The config.
         output: The folder to write in.
         option: Which names it, for the error.
         writes: What would lie among the data, for the error.
@@ -77,8 +77,7 @@ def check_outside(
             f"{option}: {output} is in the data folder {folder}, where {writes} would be read as data the next time; "
             "name a folder outside it"
         )
-    section = config.get("dataset")
-    for given in _given(_path(config)) if isinstance(section, Mapping) else ():
+    for given in _given(_origin(config)):
         for name in own:
             if (output / name).expanduser().resolve() in _and_above(Path(given)):
                 raise ConfigError(
@@ -87,18 +86,15 @@ def check_outside(
                 )
 
 
-def data_folder_around(config: Mapping[str, Any], path: Path) -> str | None:
+def data_folder_around(config: Config, path: Path) -> str | None:
     """The folder that the dataset is read from, and that a path (there or not) is or lies in; None where it does not.
 
     Links are followed on both sides, those inside the data too; letter case matters where it does to the disk.
     """
-    options = config.get("dataset")
-    if not isinstance(options, Mapping):
-        return None
     around = _and_above(path)
-    if options.get("recursive") is False:
+    if config.dataset_options().get("recursive") is False:
         around = around[:1]
-    for given in _given(_path(config)):
+    for given in _given(_origin(config)):
         for folder in _folders(given, around):
             if _holds(folder, around):
                 return given
@@ -152,20 +148,18 @@ def _and_above(path: Path) -> list[Path]:
     return [real, *real.parents]
 
 
-def _path(config: Mapping[str, Any]) -> Any:
-    options = config.get("dataset") or {}
+def _origin(config: Config) -> Any:
+    options = config.dataset_options()
     return options.get("path", options.get("source"))
 
 
-def _paths(config: Mapping[str, Any]) -> list[str] | None:
+def _paths(config: Config) -> list[str] | None:
     """The paths that the dataset is read from; None when they are not plain folders and files that are there."""
-    path = _path(config)
-    paths = [path] if isinstance(path, str) else list(path) if isinstance(path, Sequence) else []
-    if not paths or config["dataset"].get("data_files") is not None:
+    dataset = config.dataset
+    if not isinstance(dataset, DatasetConfig) or dataset.data_files is not None or not dataset.paths:
         return None
-    plain = [str(Path(each).expanduser().absolute()) for each in paths if isinstance(each, str)]
-    good = len(plain) == len(paths) and all(not glob.has_magic(each) and Path(each).exists() for each in plain)
-    return plain if good else None
+    plain = [str(Path(each).expanduser().absolute()) for each in dataset.paths]
+    return plain if all(not glob.has_magic(each) and Path(each).exists() for each in plain) else None
 
 
 def _foreign(value: Any) -> bool:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from calotype.components import check_options
+from calotype.config.buckets import BucketsConfig
 from calotype.errors import ConfigError
 from calotype.models import ModelSpec, check_image_size
 from calotype.transforms import Buckets, ImageProgram
@@ -15,33 +15,34 @@ __all__ = ["choose_buckets", "fixed_size"]
 
 
 def choose_buckets(
-    buckets: bool | Mapping[str, Any] | None,
+    buckets: bool | BucketsConfig | None,
     resolution: int | Sequence[int] | None,
     program: ImageProgram,
     spec: ModelSpec | None,
 ) -> Buckets | None:
     """The size question: the image program's `resize`, or a resolution with buckets. The model has the last word."""
+    options: dict[str, Any] = buckets.given() if isinstance(buckets, BucketsConfig) else {}
     if program.resize is not None or program.whole:
+        asked = bool(options) or buckets is True
         what = "resize" if program.resize is not None else "a callable"
-        if buckets or resolution is not None:
+        if asked or resolution is not None:
             raise ConfigError(
                 f"img_transform: found {what}, which decides the size, together with "
-                f"{'buckets' if buckets else 'resolution'}: expected one of them"
+                f"{'buckets' if asked else 'resolution'}: expected one of them"
             )
         if spec is not None and program.output_size is not None:
             check_image_size(spec, program.output_size)
         return None
     size = _size(resolution, spec)
-    options = dict(buckets) if isinstance(buckets, Mapping) else {}
-    check_options(Buckets, (), {"resolution": size} | options, where="buckets")
     needed = spec.multiple if spec is not None else 1
-    options = {"multiple": math.lcm(64 if max(size) >= 512 else 16, needed)} | options
+    usual: dict[str, Any] = {"resolution": size, "multiple": math.lcm(64 if max(size) >= 512 else 16, needed)}
+    options = usual | {name: value for name, value in options.items() if value is not None}
     if options["multiple"] % needed:
         raise ConfigError(
             f"buckets: found multiple={options['multiple']}, expected a multiple of {needed}, "
             f"since that is what {spec.name if spec is not None else 'the model'} divides sides by"
         )
-    return Buckets(resolution=size, **options)
+    return Buckets(**options)
 
 
 def _size(resolution: int | Sequence[int] | None, spec: ModelSpec | None) -> tuple[int, int]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from calotype.config import Config
+from calotype.config.effects import check_validation
+from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.inputs import check_outside
-from calotype.recipes.effects import check_validation
 from calotype.recipes.interrupt import StopRequest
-from calotype.recipes.options import TrainOptions
 from calotype.recipes.run_folder import RUN_FOLDERS, check_old_default, default_output
 
 if TYPE_CHECKING:
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["train_config"]
 
+_USED: Final = ("dataset", "encodings", "loader", "model", "tokenizer", "tokenizers", "train")
+
 
 def train_config(
-    config: Mapping[str, Any],
+    config: Config | Mapping[str, Any],
     *,
     name: str | None = None,
     resume: bool = False,
@@ -52,17 +55,15 @@ def train_config(
         RankError: Another rank has ended.
         StoreError: Something is not encoded yet, and not to be encoded on the fly.
     """
-    section = config.get("train") or {}
-    if not isinstance(section, Mapping):
-        raise ConfigError(f"config: 'train' must be a mapping such as {{max_steps: 1000}}, and is {section!r}")
-    chosen = section.get("output_dir") is not None
+    config = Config.parse(config, only=_USED)
+    options = config.train or TrainConfig()
+    chosen = "output_dir" in options.model_fields_set
     if not chosen:
-        section = {**section, "output_dir": default_output(config, name, method=section.get("method"))}
-    options = TrainOptions.of(section)
+        options = options.updated(output_dir=default_output(config, name, method=options.method))
     if changed_dataset and not resume:
         raise ConfigError("changed_dataset: has no effect without resume; leave it out, or resume")
     output = Path(options.output_dir).expanduser()
-    check_validation(section, config.get("dataset") or {})
+    check_validation(options, config)
     check_outside(config, output, option="train.output_dir", writes="samples and checkpoints", own=RUN_FOLDERS)
     if resume and not chosen:
         check_old_default(output)
@@ -80,10 +81,10 @@ def train_config(
         if error.name not in ("accelerate", "safetensors"):
             raise
         raise MissingDependencyError(error.name, extra="train", purpose="to train") from error
-    from calotype.config import build_training, open_training
+    from calotype.build import build_training, open_training
 
-    options = take_rank(options, given=section.get("lora_rank") is not None)
-    device = (config.get("loader") or {}).get("device")
+    options = take_rank(options)
+    device = config.loader_device
     accelerator = make_accelerator(options, device=device)
     if device is not None and str(device) not in (accelerator.device.type, str(accelerator.device)):
         raise ConfigError(
@@ -93,7 +94,7 @@ def train_config(
     # All that can be known is checked before anything is hashed, loaded or written.
     data = open_training(config, device=str(accelerator.device))
     models = data.models
-    network = check_model(models, options, section)
+    network = check_model(models, options)
     check_data(data.training, network, options, models.spec)
     with ExitStack() as until_done:
         stop = stop or until_done.enter_context(StopRequest.from_signals())

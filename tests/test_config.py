@@ -12,10 +12,10 @@ import pytest
 import skimage
 from omegaconf import OmegaConf
 
-from calotype.builder import is_option
 from calotype.config import build_dataset, build_loader, instantiate, load_config
+from calotype.config.dataset import DatasetConfig
+from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError
-from calotype.recipes.options import TrainOptions
 
 
 @pytest.fixture
@@ -356,7 +356,7 @@ def test_they_reach_their_section_without_its_name(write):
     config = load_config(write("dataset: {path: a}"), ["max_steps=10", "output_dir=out", "resolution=256"])
     assert config["train"] == {"max_steps": 10, "output_dir": "out"}
     assert config["dataset"] == {"path": "a", "resolution": 256}
-    assert not [name for name in TrainOptions.names() if is_option(name)]  # none has two homes
+    assert not [name for name in TrainConfig.names() if name in DatasetConfig.names()]  # none has two homes
 
 
 def test_a_slip_in_one_names_the_right_one(write):

@@ -9,7 +9,7 @@ from train_helpers import config, make_folder
 
 from calotype.bench.run import _scratch
 from calotype.cli import main
-from calotype.config import build_dataset
+from calotype.config import Config, build_dataset
 from calotype.errors import ConfigError
 from calotype.inputs import data_folder_around
 from calotype.recipes.run_folder import default_output
@@ -27,7 +27,7 @@ def home(tmp_path, monkeypatch):
 
 
 def around(path, output, **more):
-    return data_folder_around({"dataset": {"path": path, **more}}, output)
+    return data_folder_around(Config.parse({"dataset": {"path": path, **more}}), output)
 
 
 def test_a_folder_in_the_data_however_it_is_written(home):
@@ -46,7 +46,7 @@ def test_a_folder_in_the_data_however_it_is_written(home):
     assert not around("photos/*.jpg", path("photos/out")) and not around("*.jsonl", path("out"))
     assert not around(".", path("out"), recursive=False) and around("photos", path("photos"), recursive=False)
     assert not around("photos/image-0.png", path("photos/out"))
-    assert not data_folder_around({"dataset": None}, path("photos"))
+    assert not data_folder_around(Config.parse({"dataset": None}), path("photos"))
 
 
 def test_letter_case_as_the_disk_has_it(home, monkeypatch):
@@ -96,18 +96,21 @@ def test_the_store_and_a_page_may_lie_in_the_data_and_are_no_data(home):
     (home / "photos" / "preview.html").write_text("<p>")
     made = {"dataset": {"path": "photos"}, "tokenizer": {"_component_": "calotype.PixelsTransform"}}
     assert len(build_dataset(made)) == 4
-    with _scratch({"dataset": {"path": "photos"}, "encodings": {"store": "photos/store"}}) as scratch:
+    with _scratch(Config.parse({"dataset": {"path": "photos"}, "encodings": {"store": "photos/store"}})) as scratch:
         assert home / "photos" not in scratch.parents
 
 
 def test_a_run_is_called_after_its_config(home):
     made = {"dataset": {"path": "photos/"}}
-    assert default_output(made, "cats", method=None) == "cats-lora"
-    assert default_output(made, "cats", method="full") == "cats-full"
-    assert default_output(made, None, method=None) == "photos-lora"
-    assert default_output({"dataset": {"path": "photos/metadata.jsonl"}}, None, method="lora") == "metadata-lora"
-    assert default_output({"dataset": {"path": "."}}, None, method="lora") == f"{home.name}-lora"
-    assert default_output({}, None, method=None) == "output-lora"
+    assert default_output(Config.parse(made), "cats", method=None) == "cats-lora"
+    assert default_output(Config.parse(made), "cats", method="full") == "cats-full"
+    assert default_output(Config.parse(made), None, method=None) == "photos-lora"
+    assert (
+        default_output(Config.parse({"dataset": {"path": "photos/metadata.jsonl"}}), None, method="lora")
+        == "metadata-lora"
+    )
+    assert default_output(Config.parse({"dataset": {"path": "."}}), None, method="lora") == f"{home.name}-lora"
+    assert default_output(Config.parse({}), None, method=None) == "output-lora"
 
 
 def test_training_writes_there_and_an_old_run_is_not_begun_anew(home, capsys):

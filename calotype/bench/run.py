@@ -20,13 +20,15 @@ from calotype.bench.laps import WARM_UP
 from calotype.bench.report import BenchReport, BenchRow, break_even, recommend
 from calotype.bench.strategies import Strategy, choose, settings
 from calotype.bench.task import Encoded, Measured, Refused, Task, perform
-from calotype.config import build_encode_job, instantiate
+from calotype.build import build_encode_job
+from calotype.build.loader import make_loader
+from calotype.config import Config
+from calotype.config.loader import LoaderConfig
+from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.home import cache_folder
 from calotype.inputs import data_folder_around
-from calotype.loader import Loader
 from calotype.progress import Track, silent
-from calotype.recipes.options import TrainOptions
 from calotype.recipes.sole_run import sole_run
 
 __all__ = ["bench_config"]
@@ -55,7 +57,7 @@ class _Plan:
 
 
 def bench_config(
-    config: Mapping[str, Any],
+    config: Config | Mapping[str, Any],
     *,
     strategies: Sequence[str] | None = None,
     steps: int = 20,
@@ -77,8 +79,9 @@ def bench_config(
     chosen = choose(strategies)
     if importlib.util.find_spec("accelerate") is None:
         raise MissingDependencyError("accelerate", extra="train", purpose="to take training steps")
-    options = TrainOptions.of(config.get("train") or {})
-    device = (config.get("loader") or {}).get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    config = Config.parse(config)
+    options = config.train or TrainConfig()
+    device = config.loader_device or ("cuda" if torch.cuda.is_available() else "cpu")
     with _scratch(config) as scratch:
         plan = _plan(settings(config, choose(["none"])[0], str(scratch)), options, steps)
         encoded = any(one.encoded_before for one in chosen)
@@ -123,14 +126,13 @@ def bench_config(
     )
 
 
-def _plan(config: Mapping[str, Any], options: TrainOptions, steps: int) -> _Plan:
+def _plan(config: Config, options: TrainConfig, steps: int) -> _Plan:
     from calotype.recipes.preflight import check_data, check_model  # which needs accelerate
 
     job = build_encode_job(config)
-    network = check_model(job.models, options, config.get("train") or {})
+    network = check_model(job.models, options)
     check_data(job.dataset, network, options, job.models.spec)
-    of_loader = {"_component_": "calotype.Loader"} | dict(config.get("loader") or {}) | {"device": "cpu"}
-    loader: Loader = instantiate(of_loader, job.dataset)
+    loader = make_loader(config.loader or LoaderConfig(), job.dataset, device="cpu")
     epoch = loader.plan.epoch(0)
     batches = range(min(len(epoch), WARM_UP + steps))
     rows = tuple(sorted({key.index for step in batches for key in epoch[step]}))
@@ -147,10 +149,10 @@ def _plan(config: Mapping[str, Any], options: TrainOptions, steps: int) -> _Plan
 
 
 def _task(
-    config: Mapping[str, Any], strategy: Strategy, plan: _Plan, scratch: Path, device: str, steps: int, *, encode: bool
+    config: Config, strategy: Strategy, plan: _Plan, scratch: Path, device: str, steps: int, *, encode: bool
 ) -> Task:
     return Task(
-        config=settings(config, strategy, str(scratch)),
+        config=settings(config, strategy, str(scratch)).to_mapping(),
         encode=encode,
         online=strategy.encodings is None,
         rows=plan.rows,
@@ -203,9 +205,9 @@ def _row(
 
 
 @contextmanager
-def _scratch(config: Mapping[str, Any]) -> Iterator[Path]:
+def _scratch(config: Config) -> Iterator[Path]:
     """A folder for what is written, on the encodings' disk but outside the data; sweeps those of killed benches."""
-    store = (config.get("encodings") or {}).get("store")
+    store = config.encodings.store if config.encodings is not None else None
     parent = Path(store).expanduser().parent if store else cache_folder("bench")
     if data_folder_around(config, parent) is not None:
         parent = cache_folder("bench")

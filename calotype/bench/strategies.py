@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from calotype.errors import ConfigError, unknown_key
+from calotype.config import Config
+from calotype.errors import unknown_key
 
 __all__ = ["STRATEGIES", "Strategy", "choose", "settings"]
 
@@ -102,31 +103,29 @@ def choose(names: Sequence[str] | None) -> tuple[Strategy, ...]:
     return tuple(one for one in STRATEGIES if one.name in (*names, "none"))
 
 
-def settings(config: Mapping[str, Any], strategy: Strategy, scratch: str) -> dict[str, Any]:
+def settings(config: Config, strategy: Strategy, scratch: str) -> Config:
     """The config with this strategy in place of whatever caches it has.
 
     Args:
-        config: What `load_config` gave.
+        config: The config.
         strategy: Which.
         scratch: A folder for what it writes.
     """
 
-    def section(name: str, without: Sequence[str], more: Mapping[str, Any]) -> dict[str, Any]:
-        options = config.get(name) or {}
-        if not isinstance(options, Mapping):
-            raise ConfigError(f"config: {name!r} must be a mapping, and is {options!r}")
-        kept = {key: value for key, value in options.items() if key not in without}
+    def section(given: Mapping[str, Any], without: Sequence[str], more: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {key: value for key, value in given.items() if key not in without}
         return kept | {
             key: value.format(scratch=scratch) if isinstance(value, str) else value for key, value in more.items()
         }
 
-    dataset = section("dataset", ("downloads", "pixel_cache"), strategy.dataset)
+    dataset = section(config.our_dataset("measured").given(), ("downloads", "pixel_cache"), strategy.dataset)
     if strategy.encodings is None:  # the texts are encoded in each step
-        dataset["include"] = list(dict.fromkeys([*(dataset.get("include") or ()), "text"]))
-    encodings = strategy.encodings or {"store": "{scratch}/encodings"}
-    return {
-        **config,
-        "dataset": dataset,
-        "loader": section("loader", ("device_cache",), strategy.loader),
-        "encodings": section("encodings", ("store", "on_the_fly", "in_memory"), encodings),
-    }
+        dataset["include"] = list(dict.fromkeys([*dataset.get("include", ()), "text"]))
+    loader = {} if config.loader is None else config.to_mapping()["loader"]
+    encodings = {} if config.encodings is None else config.encodings.given()
+    cached = strategy.encodings or {"store": "{scratch}/encodings"}
+    return config.updated(
+        dataset=dataset,
+        loader=section(loader, ("device_cache",), strategy.loader),
+        encodings=section(encodings, ("store", "on_the_fly", "in_memory"), cached),
+    )

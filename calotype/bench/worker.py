@@ -14,20 +14,20 @@ import torch
 
 from calotype.bench.laps import WARM_UP, Enough, LapLoader
 from calotype.bench.task import Encoded, Measured, Task
-from calotype.config import build_encode_job
+from calotype.build import build_encode_job
+from calotype.config import Config
+from calotype.config.train import TrainConfig
 from calotype.dataset import TextToImageDataset
 from calotype.encodings.build import open_encoded
 from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.job import EncodeJob
 from calotype.encodings.on_the_fly import OnTheFlyDataset
-from calotype.encodings.options import EncodingOptions
 from calotype.engine.encode import encode_job
 from calotype.errors import CalotypeError
 from calotype.models.family import sample_moments
 from calotype.pixel_cache import PixelCache
 from calotype.progress import silent
-from calotype.recipes.options import TrainOptions
 from calotype.types import Batch, Geometry
 
 __all__ = ["main", "measure"]
@@ -74,18 +74,17 @@ def _encode_rows(job: EncodeJob, rows: list[int]) -> tuple[float, int]:
 def _train(task: Task) -> Measured:
     from calotype.recipes.train import make_accelerator, train
 
-    options = TrainOptions.of(task.config.get("train") or {})
-    job = build_encode_job(task.config, device=task.device)
+    config = Config.parse(task.config)
+    options = config.train or TrainConfig()
+    job = build_encode_job(config, device=task.device)
     pixels = job.dataset.select(list(task.rows))
     dataset: TextToImageDataset | EncodedDataset = pixels
     if not task.online:
-        section = {**task.config["encodings"], "model": job.models.model}
-        dataset = open_encoded(pixels, job.models, EncodingOptions.of(section))
-    loader_options = {**(task.config.get("loader") or {}), "device": task.device}
+        dataset = open_encoded(pixels, job.models, config.encoding_section())
+    loader_options = {**config.to_mapping().get("loader", {}), "device": task.device}
     encode = _encoder(job.models) if task.online else None
     with LapLoader(dataset, **loader_options, steps=task.steps, encode=encode) as loader:
-        options = dataclasses.replace(
-            options,
+        options = options.updated(
             output_dir=task.output,
             max_steps=max(options.max_steps, loader.batches + 1),
             trackers=(),

@@ -12,6 +12,7 @@ from calotype.cli import (
     cache,
     caption,
     check,
+    config,
     convert,
     demo,
     distill,
@@ -38,6 +39,7 @@ app.command("caption")(caption.caption)
 app.command("check")(check.check)
 app.command("preview")(preview.preview)
 app.add_typer(cache.app, name="cache")
+app.add_typer(config.app, name="config")
 app.command("convert")(convert.convert)
 app.command("encode")(encode.encode)
 app.command("init")(init.init)

@@ -137,9 +137,8 @@ def caption(
 
 def _pairs(option: list[str] | None) -> dict[str, Any]:
     """`key=value` pairs as options of the backend; a dotted key is an option within one."""
-    from omegaconf import OmegaConf
-
     from calotype.caption import caption_config
+    from calotype.config.overrides import read_pairs
     from calotype.errors import ConfigError
 
     own = inspect.signature(caption_config).parameters
@@ -147,8 +146,7 @@ def _pairs(option: list[str] | None) -> dict[str, Any]:
         key, equals, _ = pair.partition("=")
         if not equals or key in own:
             raise ConfigError(f"--option: key=value was expected, with an option of the backend, found {pair!r}")
-    found: dict[str, Any] = OmegaConf.to_container(OmegaConf.from_dotlist(option or []))  # type: ignore[assignment]
-    return found
+    return read_pairs(option or ())
 
 
 def _picked(device: str | None) -> str:

@@ -10,6 +10,7 @@ import typer
 from calotype.terminal import log_to_stderr, say
 
 if TYPE_CHECKING:
+    from calotype.config import Config
     from calotype.loader import Loader
 
 __all__ = ["Json", "Model", "Overrides", "Source", "Tokenizers", "make_loader", "read_config"]
@@ -25,16 +26,14 @@ Tokenizers = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="End standard output with one line of JSON.")]
 
 
-def read_config(
-    source: str, overrides: list[str] | None, *, model: str | None, tokenizers: str | None
-) -> dict[str, Any]:
+def read_config(source: str, overrides: list[str] | None, *, model: str | None, tokenizers: str | None) -> Config:
     """The config that the first arguments describe. From here on, warnings go to standard error."""
-    from calotype.config import load_config
+    from calotype import config
 
     log_to_stderr()
     given = [f"model={model}"] if model else []
     given += [f"tokenizers={tokenizers}"] if tokenizers else []
-    return load_config(source, [*given, *(overrides or [])])
+    return config.read_config(source, [*given, *(overrides or [])])
 
 
 def make_loader(
@@ -50,14 +49,14 @@ def make_loader(
     A model whose tokenizers can't be had still gives its sizes: then the batches hold pixels only, and standard error
     says what is missing and how to get it.
     """
-    from calotype.config import build_loader
+    from calotype.build import build_loader
     from calotype.errors import MissingTokenizerError
 
     config = read_config(source, overrides, model=model, tokenizers=tokenizers)
-    config["loader"] = {**(config.get("loader") or {}), **(loader or {})}
+    if loader:
+        config = config.updated(loader=config.to_mapping().get("loader", {}) | dict(loader))
     try:
-        made: Loader = build_loader(config)
+        return build_loader(config)
     except MissingTokenizerError as error:
         say(error, "Going on without them: batches hold pixels and no tokens.", error=True)
-        made = build_loader(config | {"tokenizer": {"_component_": "calotype.PixelsTransform"}})
-    return made
+        return build_loader(config.without_tokens())

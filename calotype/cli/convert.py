@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +13,7 @@ from calotype.cli.common import Json, Source, read_config
 from calotype.terminal import about, emit, say
 
 if TYPE_CHECKING:
+    from calotype.config.dataset import DatasetConfig
     from calotype.convert import ConvertPlan, ConvertReport, VerifyReport
     from calotype.images import ImageReader
 
@@ -120,43 +120,42 @@ def convert(
     raise typer.Exit(1 if report.failed else 0)
 
 
-def _options(source: str, overrides: list[str] | None) -> dict[str, Any]:
+def _options(source: str, overrides: list[str] | None) -> DatasetConfig:
     """The dataset's options. A config may have any; those of the command line must have a meaning here."""
+    from calotype.config.dataset import MANIFEST_OPTIONS
     from calotype.errors import unknown_key
-    from calotype.manifest import load_manifest
 
-    known = {*inspect.signature(load_manifest).parameters, "downloads", "fetch"}
+    known = {*MANIFEST_OPTIONS, "path", "source", "missing_captions", "on_error", "downloads", "fetch"}
     for override in overrides or ():
         name = override.partition("=")[0].removeprefix("dataset.").partition(".")[0]
         if name not in known:
             raise unknown_key("convert", name, known)
-    return read_config(source, overrides, model=None, tokenizers=None).get("dataset") or {}
+    return read_config(source, overrides, model=None, tokenizers=None).our_dataset("converted")
 
 
-def _manifest(options: dict[str, Any], to: To) -> Any:
+def _manifest(options: DatasetConfig, to: To) -> Any:
     """The source with all that it has: also pictures without captions, and (but for kohya, which could not leave
     them out when training) rejected ones."""
+    from calotype.config.dataset import MANIFEST_OPTIONS
     from calotype.manifest import load_manifest
     from calotype.manifest.unused import require_captions
 
-    known = inspect.signature(load_manifest).parameters
-    given = {name: value for name, value in options.items() if name in known}
+    known = (*MANIFEST_OPTIONS, "missing_captions", "on_error")
+    given = {name: value for name, value in options.given().items() if name in known}
     mapping = "column_map" if "column_map" in given else "columns"
     rejected = {} if to is To.kohya else {"rejected": None}
     given[mapping] = {**rejected, **(given.get(mapping) or {})}
-    manifest = load_manifest(**{"missing_captions": "empty", **given})
+    manifest = load_manifest(options.origin, **{"missing_captions": "empty", **given})
     if "missing_captions" not in given:
         require_captions(manifest)
     return manifest
 
 
-def _reader(options: dict[str, Any]) -> ImageReader:
-    from calotype.images import Downloads, Fetcher, ImageReader
+def _reader(options: DatasetConfig) -> ImageReader:
+    from calotype.builder import make_fetcher
+    from calotype.images import ImageReader
 
-    downloads = options.get("downloads")
-    if downloads is not None:
-        downloads = Downloads(**(downloads if isinstance(downloads, dict) else {"directory": downloads}))
-    return ImageReader(fetcher=Fetcher(downloads=downloads, **(options.get("fetch") or {})))
+    return ImageReader(fetcher=make_fetcher(options))
 
 
 def _size(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from calotype.cli.common import Json, Overrides, Source, read_config
 from calotype.terminal import about, emit, say
 
 if TYPE_CHECKING:
+    from calotype.config import Config
     from calotype.encodings.report import EncodeReport
 
 __all__ = ["best_device", "encode", "fill_in"]
@@ -74,18 +75,18 @@ def encode(
     if json:
         emit(report.to_json())
     else:
-        _show(report, config["encodings"]["store"])
+        _show(report, _store(config))
     raise typer.Exit(1 if report.failed else 0)
 
 
-def fill_in(source: str, overrides: list[str] | None, *, model: str | None, store: Path | None) -> dict[str, Any]:
+def fill_in(source: str, overrides: list[str] | None, *, model: str | None, store: Path | None) -> Config:
     """The config that the first arguments describe, with its `encodings` filled in."""
     from calotype.home import cache_folder
 
     config = read_config(source, overrides, model=model, tokenizers=None)
-    section = config.get("encodings") or {}
-    config["encodings"] = {"store": str(cache_folder("encodings"))} | section | ({"store": str(store)} if store else {})
-    return config
+    given = config.encodings.given() if config.encodings is not None else {}
+    chosen = {"store": str(store)} if store else {}
+    return config.updated(encodings={"store": str(cache_folder("encodings"))} | given | chosen)
 
 
 def best_device() -> str:
@@ -95,15 +96,20 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _dry_run(config: dict[str, Any], device: str, *, json: bool) -> None:
-    from calotype.config import build_encode_job
+def _store(config: Config) -> Path:
+    assert config.encodings is not None and config.encodings.store is not None  # `fill_in` has set it
+    return Path(config.encodings.store)
+
+
+def _dry_run(config: Config, device: str, *, json: bool) -> None:
+    from calotype.build import build_encode_job
     from calotype.encodings.estimate import free_bytes
     from calotype.progress import track
 
-    store = Path(config["encodings"]["store"]).expanduser()
+    store = _store(config).expanduser()
     with tempfile.TemporaryDirectory() as empty:
         if not store.exists():
-            config["encodings"]["store"] = empty
+            config = config.updated(encodings=config.encoding_section().updated(store=empty, model=None))
         job = build_encode_job(config, device=device, create=not store.exists())
         _, work = job.plan(track)
         expected = job.expect(work)
@@ -118,7 +124,7 @@ def _dry_run(config: dict[str, Any], device: str, *, json: bool) -> None:
     say(f"Time       about {expected.seconds:,.0f} s on this {expected.device}, right within a factor of 3")
 
 
-def _show(report: EncodeReport, store: str) -> None:
+def _show(report: EncodeReport, store: Path) -> None:
     if not report.encoded and not report.failed:
         say(f"Nothing to encode: all {report.reused:,} records are in {store}")
         return

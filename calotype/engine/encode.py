@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import torch
 
+from calotype.config.encodings import EncodingConfig
 from calotype.dataset import TextToImageDataset
 from calotype.encodings.job import EncodeJob
-from calotype.encodings.options import EncodingOptions
+from calotype.encodings.options import frozen_models, open_store, variants
 from calotype.encodings.report import EncodeReport
 from calotype.engine import local
 from calotype.errors import ConfigError
@@ -39,7 +40,7 @@ def encode_dataset(
         engine: `local` is this process, `ray` a cluster.
         address: Of the cluster; by default `$RAY_ADDRESS`, else one is started.
         track: Shows the progress; on standard error by default.
-        **options: Those of `EncodingOptions`: `model`, `store`, `dtype`, `latents`, `max_sequence_length`,
+        **options: Those of `EncodingConfig`: `model`, `store`, `dtype`, `latents`, `max_sequence_length`,
             `image_variants`, `caption_variants`.
 
     Raises:
@@ -48,12 +49,12 @@ def encode_dataset(
         MissingDependencyError: The engine or the models need an extra that is not installed.
         StoreError: The store can't be written, or its disk is too small.
     """
-    known = EncodingOptions.of(options)
+    known = EncodingConfig.of(options)
     job = EncodeJob(
         dataset=dataset,
-        models=known.models(device or ("cuda" if torch.cuda.is_available() else "cpu")),
-        store=known.open_store(create=True),
-        variants=known.variants,
+        models=frozen_models(known, device or ("cuda" if torch.cuda.is_available() else "cpu")),
+        store=open_store(known, create=True),
+        variants=variants(known),
         threads=threads or os.cpu_count() or 1,
         batch_size=batch_size,
     )

@@ -14,9 +14,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Protocol, cast
+from typing import Any, ClassVar, Final, Protocol
 
 import torch
 import xxhash
@@ -36,7 +36,7 @@ _SET_ASIDE: Final = "damaged-"
 
 
 class Options(Protocol):
-    """A recipe's options: a dataclass of plain values."""
+    """A recipe's options: a section of a config."""
 
     MAY_CHANGE: ClassVar[frozenset[str]]
     """Those that a resumed run may have otherwise: they decide when it ends and what is shown, not what is computed."""
@@ -49,6 +49,9 @@ class Options(Protocol):
 
     @property
     def max_steps(self) -> int: ...
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """The options as plain values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,5 +307,4 @@ def _all(folder: Path) -> list[Path]:
 
 def _plain(options: Options) -> dict[str, Any]:
     """As they come back out of JSON."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(cast("Any", options))))
-    return plain
+    return options.model_dump(mode="json")

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import torch
 
+from calotype.config.train import TrainConfig
 from calotype.encodings.files import sync_folder
 from calotype.encodings.frozen import FrozenModels
 from calotype.errors import ConfigError, MissingDependencyError
@@ -18,7 +19,6 @@ from calotype.recipes.checkpoint import flush_files
 from calotype.recipes.kohya import Adapter, places
 from calotype.recipes.lora_file import write_lora
 from calotype.recipes.networks import network_of
-from calotype.recipes.options import TrainOptions
 from calotype.recipes.room import room_for, tensor_bytes
 from calotype.recipes.start import Start
 
@@ -32,7 +32,7 @@ _BLOCKS: Final = re.compile(r"(.*\.)?(attentions|transformer_blocks|single_trans
 
 
 def make_trainable(
-    weights: Any, spec: ModelSpec, options: TrainOptions, *, seed: int, start: Start | None = None
+    weights: Any, spec: ModelSpec, options: TrainConfig, *, seed: int, start: Start | None = None
 ) -> None:
     """Freezes what is not trained, adds adapters where they are; what is trained is float32 from here on.
 
@@ -98,7 +98,7 @@ def left_out(weights: Any) -> str | None:
     )
 
 
-def save_result(weights: Any, models: FrozenModels, options: TrainOptions, folder: Path) -> Path:
+def save_result(weights: Any, models: FrozenModels, options: TrainConfig, folder: Path) -> Path:
     """Writes what was trained; returns the file (LoRA) or the folder (`full`).
 
     A LoRA is `pytorch_lora_weights.safetensors`, for `pipe.load_lora_weights(folder)` and, in the layout that most
@@ -125,7 +125,7 @@ def save_result(weights: Any, models: FrozenModels, options: TrainOptions, folde
     return file
 
 
-def publish_result(weights: Any, models: FrozenModels, options: TrainOptions, folder: Path) -> Path:
+def publish_result(weights: Any, models: FrozenModels, options: TrainConfig, folder: Path) -> Path:
     """The same, whole or not at all: an older result stays until the new one is on the disk."""
     folder.mkdir(parents=True, exist_ok=True)
     with (
@@ -147,7 +147,7 @@ def _adapted(weights: Any) -> set[str]:
     return {name.partition(".lora_A.")[0] for name in trained(weights) if ".lora_A." in name}
 
 
-def _title(options: TrainOptions) -> str:
+def _title(options: TrainConfig) -> str:
     return Path(options.output_dir).expanduser().absolute().name
 
 

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights
 
+from calotype.config.effects import check_guidance
+from calotype.config.train import TrainConfig
 from calotype.dataset import TextToImageDataset
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.whole_files import check_component
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.models.spec import ModelSpec, check_image_size
-from calotype.recipes.effects import check_guidance
 from calotype.recipes.lora import make_trainable
 from calotype.recipes.networks import embeds_guidance, empty_network, load_objective, network_of, pipeline_index
-from calotype.recipes.options import TrainOptions
 from calotype.recipes.samples import fill_prompts
 from calotype.recipes.schedule import make_schedule
 
 __all__ = ["check_data", "check_model"]
 
 
-def check_model(models: FrozenModels, options: TrainOptions, section: Mapping[str, Any]) -> Any:
+def check_model(models: FrozenModels, options: TrainConfig) -> Any:
     """Refuses a model that can't be trained, or not with these options.
 
     Args:
         models: The frozen models; none is loaded.
         options: How to train.
-        section: The options as they were given.
 
     Returns:
         The network to train, adapters included, without weights: on the meta device.
@@ -44,7 +42,7 @@ def check_model(models: FrozenModels, options: TrainOptions, section: Mapping[st
     for package in ("diffusers", "transformers", *(("peft",) if options.method == "lora" else ())):
         if importlib.util.find_spec(package) is None:
             raise MissingDependencyError(package, extra="train", purpose="to train")
-    check_guidance(section, models.spec.name, embeds=embeds_guidance(models), guides=row.negative)
+    check_guidance(options, models.spec.name, embeds=embeds_guidance(models), guides=row.negative)
     if options.sample_size is not None:
         height, width = options.sample_size
         check_image_size(models.spec, (height, width), where="train.sample_size")
@@ -64,7 +62,7 @@ def check_model(models: FrozenModels, options: TrainOptions, section: Mapping[st
     return network
 
 
-def check_data(dataset: TextToImageDataset, network: Any, options: TrainOptions, spec: ModelSpec) -> None:
+def check_data(dataset: TextToImageDataset, network: Any, options: TrainConfig, spec: ModelSpec) -> None:
     """Refuses a dataset that the network can't be trained on, or that sample prompts do not fit.
 
     Args:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from calotype.config import Config
+from calotype.config.dataset import DatasetConfig
 from calotype.errors import ConfigError
 from calotype.inputs import source_name
 
@@ -18,15 +19,15 @@ _OLD_DEFAULT: Final = Path("output")
 """What it was for every run once."""
 
 
-def default_output(config: Mapping[str, Any], name: str | None, *, method: str | None) -> str:
+def default_output(config: Config, name: str | None, *, method: str | None) -> str:
     """The name of a run's folder, in the current one: `photos-lora`, or `photos-full` for a full fine-tune.
 
     Args:
-        config: What `load_config` gave.
+        config: The config.
         name: Of its file, without the ending; None where there is none: then the dataset's.
         method: `train.method`.
     """
-    if name is None and config.get("dataset"):
+    if name is None and isinstance(config.dataset, DatasetConfig):
         name = Path(source_name(config).partition(",")[0]).expanduser().resolve().stem
     return f"{name or 'output'}-{method if method == 'full' else 'lora'}"
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from calotype.config.train import TrainConfig
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import text_key
 from calotype.encodings.store import EncodingStore
@@ -18,7 +19,6 @@ from calotype.ledger import LedgerEntry
 from calotype.output_files import write_output
 from calotype.placeholders import fill_placeholders, has_placeholder
 from calotype.recipes.networks import network_of, pipeline_class, pipeline_index, pipeline_source
-from calotype.recipes.options import TrainOptions
 from calotype.terminal import visible
 
 __all__ = ["Sampler", "encode_prompts", "fill_prompts"]
@@ -83,7 +83,7 @@ class Sampler:
         self,
         models: FrozenModels,
         prompts: Sequence[str],
-        options: TrainOptions,
+        options: TrainConfig,
         *,
         store: EncodingStore | None,
         note: Callable[[LedgerEntry], None],

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,10 +18,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError
 from calotype.models.spec import ModelSpec
 from calotype.recipes.kohya import Adapter, layers_by_name
-from calotype.recipes.options import TrainOptions
 
 __all__ = ["Start", "read_start", "take_rank"]
 
@@ -72,12 +72,11 @@ class Start:
             there[f"{layer}.lora_B.default.weight"].data.copy_(up / strength)
 
 
-def take_rank(options: TrainOptions, *, given: bool) -> TrainOptions:
+def take_rank(options: TrainConfig) -> TrainConfig:
     """The options with the rank of the LoRA file to start from, where there is one.
 
     Args:
         options: Of the run.
-        given: Whether `lora_rank` was.
 
     Raises:
         ConfigError: The file is missing or no LoRA, or has another rank than was given.
@@ -87,14 +86,14 @@ def take_rank(options: TrainOptions, *, given: bool) -> TrainOptions:
     file = _file(options.lora_weights)
     with _opened(file) as opened:
         rank = _rank(file, opened)
-    if given and options.lora_rank != rank:
+    if "lora_rank" in options.model_fields_set and options.lora_rank != rank:
         raise ConfigError(
             f"train.lora_rank: found {options.lora_rank}, and {file} has rank {rank}; leave lora_rank out"
         )
-    return replace(options, lora_rank=rank)
+    return options.updated(lora_rank=rank)
 
 
-def read_start(options: TrainOptions, weights: Any, spec: ModelSpec) -> Start | None:
+def read_start(options: TrainConfig, weights: Any, spec: ModelSpec) -> Start | None:
     """The LoRA that a run starts from; None where it starts with none.
 
     Args:

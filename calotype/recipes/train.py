@@ -12,7 +12,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from calotype.config.train import TrainConfig
 from calotype.dataset import TextToImageDataset
 from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.frozen import FrozenModels
@@ -34,7 +34,6 @@ from calotype.recipes.identity import Identity
 from calotype.recipes.interrupt import Interrupted, StopRequest
 from calotype.recipes.lora import left_out, make_trainable, publish_result, save_result, trained
 from calotype.recipes.networks import embeds_guidance, load_network, load_objective, network_of
-from calotype.recipes.options import TrainOptions
 from calotype.recipes.ranks import AnyRank, decided_once
 from calotype.recipes.report import Clock, Progress, TrainReport
 from calotype.recipes.room import check_run_room, tensor_bytes
@@ -54,7 +53,7 @@ def train(
     accelerator: Accelerator,
     loader: Loader,
     models: FrozenModels,
-    options: TrainOptions,
+    options: TrainConfig,
     *,
     found: checkpoint.Checkpoint | None = None,
     identity: Identity | None = None,
@@ -224,7 +223,7 @@ def train(
         accelerator.wait_for_everyone()
         return made
 
-    trackers = Trackers(accelerator, {k: str(value) for k, value in asdict(options).items()}, note=failed)
+    trackers = Trackers(accelerator, {k: str(value) for k, value in options.model_dump().items()}, note=failed)
     losses: list[tuple[int, float]] = []
     validations: list[tuple[int, float]] = []
     samples: list[Path] = []
@@ -320,7 +319,7 @@ def train(
     )
 
 
-def make_accelerator(options: TrainOptions, *, device: str | None = None) -> Accelerator:
+def make_accelerator(options: TrainConfig, *, device: str | None = None) -> Accelerator:
     """The run's accelerator; under `torchrun` or `accelerate launch` it joins the other ranks.
 
     Args:
@@ -353,7 +352,7 @@ def make_accelerator(options: TrainOptions, *, device: str | None = None) -> Acc
     )
 
 
-def _short_batches(loader: Loader, options: TrainOptions) -> str | None:
+def _short_batches(loader: Loader, options: TrainConfig) -> str | None:
     """What the images of an epoch's short batches count; None where all batches are full."""
     epoch, size = loader.plan.epoch(loader.epoch), loader.plan.batch_size
     count, smallest = epoch.short()

@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from calotype.components import COMPONENT
-from calotype.config import load_config
+from calotype.config import Config, load_config, read_config
 from calotype.dataset import TextToImageDataset
 from calotype.editing.files import digest_of, replacing
 from calotype.editing.house import copy_beside
@@ -63,18 +63,17 @@ class Augmentations:
     def options(self) -> dict[str, Any]:
         """What the config says now."""
         config = self._config()
-        dataset = dict(config.get("dataset") or {})
-        found = {name: dataset.get(name) or {} for name in SECTIONS}
+        dataset = config.our_dataset("reviewed")
+        found = {name: getattr(dataset, name) or {} for name in SECTIONS}
         plain = {name: section if isinstance(section, Mapping) else {} for name, section in found.items()}
         locked = [name for name, section in found.items() if not isinstance(section, Mapping) or COMPONENT in section]
         locked += [f"{name}.custom" for name, section in plain.items() if "custom" in section and name not in locked]
-        model = config.get("model") or dataset.get("model")
         return {
             "config": str(self._source.file) if self._source.file is not None else None,
             "version": self._version(),
             "target": str(self._target()),
-            "resolution": dataset.get("resolution"),
-            "model": model if isinstance(model, str) else None,
+            "resolution": dataset.resolution,
+            "model": config.any_model,
             "locked": locked,
             **{name: {key: section[key] for key in section if key not in _CODE} for name, section in plain.items()},
         }
@@ -179,8 +178,8 @@ class Augmentations:
 
     def _new(self, options: Mapping[str, Any]) -> str:
         """A config for what has had none."""
-        config = {key: value for key, value in self._source.config.items() if key != "dataset"}
-        dataset: dict[str, Any] = dict(self._source.config["dataset"])
+        config = self._source.config.to_mapping()
+        dataset: dict[str, Any] = config.pop("dataset")
         for name in ("path", "source"):
             if isinstance(dataset.get(name), str) and Path(dataset[name]).expanduser().exists():
                 dataset[name] = str(Path(dataset[name]).expanduser().absolute())
@@ -203,12 +202,12 @@ class Augmentations:
         except OSError:
             return None
 
-    def _config(self) -> Mapping[str, Any]:
-        return self._source.config if self._source.file is None else load_config(self._source.file)
+    def _config(self) -> Config:
+        return self._source.config if self._source.file is None else read_config(self._source.file)
 
     def _merged(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """The page's options, with the code that the config names."""
-        section = (self._config().get("dataset") or {}).get(name)
+        section = self._config().our_dataset("reviewed").given().get(name)
         if section is not None and (not isinstance(section, Mapping) or COMPONENT in section):
             raise ConfigError(f"{name}: the config names code for it, which is changed in the file itself")
         if (path := _code(given)) is not None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from calotype.config import Config
 from calotype.studio.augment import Augmentations
 from calotype.studio.edits import Editor
 from calotype.studio.pictures import Pictures
@@ -39,7 +40,8 @@ class Studio:
         ManifestError: The dataset can't be read.
     """
 
-    def __init__(self, config: Mapping[str, Any], *, file: Path | None = None) -> None:
+    def __init__(self, config: Config | Mapping[str, Any], *, file: Path | None = None) -> None:
+        config = Config.parse(config)
         self.source = open_source(config, file=file)
         self.counter: TokenCounter = token_counter(config)
         self.rows = Rows(tokenizers=self.counter.keys)

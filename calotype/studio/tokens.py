@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from calotype.components import build
+from calotype.config import Config
 from calotype.encodings.frozen import FrozenModels
 from calotype.errors import MissingTokenizerError
 from calotype.models import Tokenizer, TokenTransform, build_model_transform, get_spec
@@ -69,25 +68,23 @@ def _whole(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def token_counter(config: Mapping[str, Any]) -> TokenCounter:
+def token_counter(config: Config) -> TokenCounter:
     """The tokenizers that a config's dataset would use, where they can be had.
 
     Args:
-        config: What `load_config` gave.
+        config: The config.
 
     Raises:
         ConfigError: A model or a folder of tokenizers is named, and is wrong.
     """
-    dataset = config.get("dataset") or {}
-    if (tokenizer := config.get("tokenizer")) is not None:
-        transform = build(tokenizer, where="tokenizer")
+    if config.tokenizer is not None:
+        transform = config.tokenizer.build(where="tokenizer")
         if isinstance(transform, TokenTransform):
             return TokenCounter(transform)
         return TokenCounter(None, note="The config's `tokenizer` has no tokens to count.")
-    model = config.get("model") or dataset.get("model")
-    if not isinstance(model, str):
+    model, tokenizers = config.any_model, config.any_tokenizers
+    if model is None:
         return TokenCounter(None, note="Tokens are counted for a model: --model says which (flux.1-dev, sdxl, …).")
-    tokenizers = config.get("tokenizers") or dataset.get("tokenizers")
     if Path(model).expanduser().is_dir():
         tokenizers, model = tokenizers or model, FrozenModels(model).spec.name
     spec = get_spec(model)

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from calotype.caption import caption_config
 from calotype.captioning.backend import CaptionRequest, open_backend
-from calotype.captioning.distill.options import DistillOptions
 from calotype.captioning.local import TransformersBackend
 from calotype.captioning.pictures import prepare_picture
+from calotype.config.distill import DistillConfig
 from calotype.distill import distill_config
 from calotype.errors import ConfigError, NotFiniteError
 from calotype.manifest import load_manifest
@@ -214,7 +214,7 @@ def test_in_bf16_what_cant_be_read_or_is_too_long_is_noted(captioner, tmp_path, 
 )
 def test_wrong_options_are_errors_that_name_the_right_ones(option, message):
     with pytest.raises(ConfigError, match=message):
-        DistillOptions.of({"student": "somebody/small"} | option)
+        DistillConfig.of({"student": "somebody/small"} | option)
 
 
 def test_options_that_do_not_fit_the_student_are_errors_before_anything_is_learnt(few, captioner, tmp_path):

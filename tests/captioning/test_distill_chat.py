@@ -11,10 +11,10 @@ from transformers import AutoProcessor
 
 from calotype.captioning.distill.chat import IGNORED, answer_tokens, collate, loss_sum
 from calotype.captioning.distill.lessons import Batches
-from calotype.captioning.distill.options import DistillOptions
 from calotype.captioning.distill.student import end_tokens, load_student
 from calotype.captioning.distill.teacher import from_dataset
 from calotype.captioning.presets import CaptionPreset
+from calotype.config.distill import DistillConfig
 from calotype.errors import ConfigError
 from calotype.images import ImageReader
 from calotype.ledger import Ledger
@@ -27,7 +27,7 @@ CAPTIONS = list(TEACHER.values())
 def student(request, captioner, tmp_path_factory):
     """(processor, model, tokens that end an answer) of two families."""
     folder = captioner if request.param == "qwen2_vl" else tiny_captioners.smolvlm(tmp_path_factory.mktemp("smolvlm"))
-    options = DistillOptions(student=str(folder))
+    options = DistillConfig(student=str(folder))
     processor, model = load_student(options, dtype=torch.float32, device=torch.device("cpu"))
     return processor, model, end_tokens(processor, model)
 
@@ -107,7 +107,7 @@ def test_batches_are_a_function_of_their_number_and_ranks_share_them(student, tm
     told = lessons(make_crops(tmp_path / "crops", each=1))
 
     def batches(*, size, rank=0, world=1, told=told):
-        options = DistillOptions(student="any", batch_size=size, seed=3)
+        options = DistillConfig(student="any", batch_size=size, seed=3)
         place = SimpleNamespace(process_index=rank, num_processes=world)
         return Batches(
             told, processor, ends=ends, reader=ImageReader(), options=options, accelerator=place, ledger=Ledger()

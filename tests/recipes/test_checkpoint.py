@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,6 +16,7 @@ import pytest
 import torch
 from train_helpers import checkpoints
 
+from calotype.config.section import Section
 from calotype.errors import ConfigError
 from calotype.ledger import LedgerEntry
 from calotype.recipes import checkpoint
@@ -24,8 +24,7 @@ from calotype.recipes.run_ledger import RunLedger
 from calotype.recipes.sole_run import sole_run
 
 
-@dataclass
-class Options:
+class Options(Section):
     MAY_CHANGE: ClassVar = frozenset({"max_steps"})
     BEFORE: ClassVar = {}
     keep_checkpoints: int = 3

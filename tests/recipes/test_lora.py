@@ -12,11 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny_pipelines import tiny_pipeline
 
+from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError
 from calotype.recipes.kohya import Adapter, to_kohya
 from calotype.recipes.lora import LORA_FILE, left_out, make_trainable, publish_result, save_result, trained
 from calotype.recipes.networks import load_network, network_of
-from calotype.recipes.options import TrainOptions
 
 FAMILIES = ["flux.1-dev", "sd3-medium", "sdxl", "sd-1.5"]
 RANK = 4
@@ -27,7 +27,7 @@ def adapted(model, **options):
     """A network whose adapters are random, as after training; what they add to each layer's weight, by its name."""
     models = frozen(model)
     weights = load_network(models, torch.float32)
-    options = TrainOptions(lora_rank=RANK, gradient_checkpointing=False, **options)
+    options = TrainConfig(lora_rank=RANK, gradient_checkpointing=False, **options)
     make_trainable(weights, models.spec, options, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

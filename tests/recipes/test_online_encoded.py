@@ -12,9 +12,9 @@ from encoding_helpers import frozen
 from train_helpers import config, make_folder, run
 
 from calotype.config import build_training, open_training
+from calotype.config.train import TrainConfig
 from calotype.loader import Loader
 from calotype.models.family import sample_moments
-from calotype.recipes.options import TrainOptions
 from calotype.recipes.train import make_accelerator, train
 
 STEPS = 48
@@ -108,7 +108,7 @@ def test_the_loss_curves_agree(folder, online, tmp_path):
     """
     encoded = run(folder, tmp_path / "encoded", dataset=DATASET, **OPTIONS)
     models = frozen("flux.1-dev", max_sequence_length=32)
-    options = TrainOptions.of(config(folder, output_dir=str(tmp_path / "online"), **OPTIONS)["train"])
+    options = TrainConfig.of(config(folder, output_dir=str(tmp_path / "online"), **OPTIONS)["train"])
     fresh = train(make_accelerator(options, device="cpu"), online(), models, options)
     mean = run(folder, tmp_path / "mean", dataset=DATASET, encodings={"latents": "mean"}, **OPTIONS)
     ours, theirs, less = (torch.tensor([loss for _, loss in made.losses]) for made in (encoded, fresh, mean))

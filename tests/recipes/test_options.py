@@ -2,11 +2,11 @@
 
 import pytest
 
-from calotype.captioning.distill.options import DistillOptions
-from calotype.config import load_config, open_training
+from calotype.config import Config, load_config, open_training
+from calotype.config.distill import DistillConfig
+from calotype.config.effects import check_guidance, check_validation
+from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError
-from calotype.recipes.effects import check_guidance, check_validation
-from calotype.recipes.options import TrainOptions
 from calotype.train import train_config
 
 
@@ -37,27 +37,29 @@ from calotype.train import train_config
 )
 def test_options_of_training_without_an_effect_are_errors(section, message):
     with pytest.raises(ConfigError, match=f"train.{message}"):
-        TrainOptions.of(section)
+        TrainConfig.of(section)
 
 
 def test_what_turns_another_option_off_leaves_it_in_peace():
-    assert TrainOptions.of({"sample_prompts": [], "sample_every": 250}).sample_prompts == []
-    full = TrainOptions.of({"method": "full", "lora_rank": None, "lora_targets": None})
-    assert full == TrainOptions(method="full")
-    assert TrainOptions.of({"lr_scheduler": "constant", "lr_warmup_steps": 0}).lr_warmup_steps == 0
-    assert TrainOptions.of({"lr_scheduler": "cosine", "lr_warmup_steps": 5}).lr_warmup_steps == 5
-    assert TrainOptions.of({"max_grad_norm": 0}).max_grad_norm == 0
-    check_validation({"validation_every": 5}, {"validation": 0})
+    assert TrainConfig.of({"sample_prompts": [], "sample_every": 250}).sample_prompts == []
+    full = TrainConfig.of({"method": "full", "lora_rank": None, "lora_targets": None})
+    assert full == TrainConfig(method="full")
+    assert TrainConfig.of({"lr_scheduler": "constant", "lr_warmup_steps": 0}).lr_warmup_steps == 0
+    assert TrainConfig.of({"lr_scheduler": "cosine", "lr_warmup_steps": 5}).lr_warmup_steps == 5
+    assert TrainConfig.of({"max_grad_norm": 0}).max_grad_norm == 0
+    check_validation(TrainConfig.of({"validation_every": 5}), Config.parse({"dataset": {"validation": 0}}))
 
 
 def test_validation_and_guidance_need_what_they_are_of():
     with pytest.raises(ConfigError, match=r"validation_every: has no effect without dataset.validation"):
-        check_validation({"validation_every": 5}, {})
+        check_validation(TrainConfig.of({"validation_every": 5}), Config())
+    both = TrainConfig.of({"guidance": 1.0, "sample_prompts": ["a"], "sample_guidance": 5.0})
+    sampled = TrainConfig.of({"sample_prompts": ["a"], "sample_guidance": 5.0})
     with pytest.raises(ConfigError, match=r"train.guidance: has no effect with sdxl, which is told no guidance"):
-        check_guidance({"guidance": 1.0, "sample_guidance": 5.0}, "sdxl", embeds=False, guides=True)
+        check_guidance(both, "sdxl", embeds=False, guides=True)
     with pytest.raises(ConfigError, match=r"sample_guidance: has no effect with flux.1-schnell"):
-        check_guidance({"sample_guidance": 5.0}, "flux.1-schnell", embeds=False, guides=False)
-    check_guidance({"guidance": 1.0, "sample_guidance": 5.0}, "flux.1-dev", embeds=True, guides=False)
+        check_guidance(sampled, "flux.1-schnell", embeds=False, guides=False)
+    check_guidance(both, "flux.1-dev", embeds=True, guides=False)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_validation_and_guidance_need_what_they_are_of():
 )
 def test_options_of_distilling_without_an_effect_are_errors(section, message):
     with pytest.raises(ConfigError, match=f"distill.{message}"):
-        DistillOptions.of({"student": "any", **section})
+        DistillConfig.of({"student": "any", **section})
 
 
 @pytest.fixture
@@ -127,7 +129,7 @@ def test_numbers_that_can_not_be_are_refused(option, values):
     section = {"sample_prompts": ["a"]} if option == "sample_size" else {}
     for value in values:
         with pytest.raises(ConfigError, match=f"train.{option}: found .*, expected "):
-            TrainOptions.of({**section, option: value})
+            TrainConfig.of({**section, option: value})
 
 
 def test_exponents_are_numbers_in_the_file_and_on_the_command_line(file):

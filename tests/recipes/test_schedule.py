@@ -3,15 +3,15 @@
 import pytest
 import torch
 
+from calotype.config.train import TrainConfig
 from calotype.recipes.guard import Guard, guarded_adamw
-from calotype.recipes.options import TrainOptions
 from calotype.recipes.schedule import adopt_schedule, make_schedule
 
 LIBRARIES = ("diffusers.optimization", "transformers")
 
 
 def begin(library, name, max_steps, warmup=2):
-    options = TrainOptions(lr_scheduler=name, max_steps=max_steps, lr_warmup_steps=warmup)
+    options = TrainConfig(lr_scheduler=name, max_steps=max_steps, lr_warmup_steps=warmup)
     weight = torch.nn.Parameter(torch.ones(1))
     optimizer = guarded_adamw([weight], lr=0.1, weight_decay=0.0)
     return options, optimizer, make_schedule(library, options, optimizer, section="train")

@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from tiny_pipelines import tiny_pipeline
 from train_helpers import make_folder, run
 
+from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError
 from calotype.recipes.lora import LORA_FILE, make_trainable, save_result, trained
 from calotype.recipes.networks import load_network, network_of
-from calotype.recipes.options import TrainOptions
 from calotype.recipes.start import read_start, take_rank
 
 FAMILIES = ["flux.1-dev", "sd3-medium", "sdxl", "sd-1.5"]
@@ -23,7 +23,7 @@ def written(model, folder, **options):
     """A network with random adapters of rank 4, and their file."""
     models = frozen(model)
     weights = load_network(models, torch.float32)
-    options = TrainOptions(lora_rank=4, gradient_checkpointing=False, **options)
+    options = TrainConfig(lora_rank=4, gradient_checkpointing=False, **options)
     make_trainable(weights, models.spec, options, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -36,7 +36,7 @@ def started(model, file, *, given=False, **options):
     """A network that starts from a file, and what is said of it."""
     models = frozen(model)
     weights = load_network(models, torch.float32)
-    options = TrainOptions(gradient_checkpointing=False, lora_weights=str(file), **options)
+    options = TrainConfig(gradient_checkpointing=False, lora_weights=str(file), **options)
     options = take_rank(options, given=given)
     start = read_start(options, weights, models.spec)
     make_trainable(weights, models.spec, options, seed=5, start=start)
@@ -231,4 +231,4 @@ def test_what_contradicts_the_file_is_refused_before_anything_is_loaded(tmp_path
     with pytest.raises(ConfigError, match=r"x\.safetensors: is no safetensors file"):
         started("sd-1.5", tmp_path / "x.safetensors")
     with pytest.raises(ConfigError, match="lora_weights: has no effect with method: full"):
-        TrainOptions.of({"method": "full", "lora_weights": str(file)})
+        TrainConfig.of({"method": "full", "lora_weights": str(file)})

@@ -16,7 +16,7 @@ from train_helpers import config, make_folder
 
 from calotype.cli import main
 from calotype.config import load_config
-from calotype.recipes.options import TrainOptions
+from calotype.config.train import TrainConfig
 
 BIN = Path(sys.executable).parent
 
@@ -80,7 +80,7 @@ def test_init_writes_over_nothing_unasked(tmp_path, monkeypatch, capsys):
     made = load_config(file)
     assert made["dataset"]["caption_transform"]["trigger"] == 'the "one"' and made["model"] == "flux.1-schnell"
     assert made["dataset"]["path"] == str(tmp_path / "photos")
-    TrainOptions.of(made["train"])
+    TrainConfig.of(made["train"])
 
 
 @pytest.mark.parametrize(

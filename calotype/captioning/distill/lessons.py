@@ -17,8 +17,8 @@ from torch import Tensor
 
 from calotype.captioning.backend import CaptionRequest
 from calotype.captioning.distill.chat import answer_tokens, collate
-from calotype.captioning.distill.options import DistillOptions
 from calotype.captioning.pictures import prepare_picture
+from calotype.config.distill import DistillConfig
 from calotype.errors import ConfigError, ImageError
 from calotype.images import ImageReader
 from calotype.ledger import Ledger
@@ -91,7 +91,7 @@ class Batches:
         *,
         ends: frozenset[int],
         reader: ImageReader,
-        options: DistillOptions,
+        options: DistillConfig,
         accelerator: Accelerator,
         ledger: Ledger,
     ) -> None:

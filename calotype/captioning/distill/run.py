@@ -11,17 +11,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from calotype.captioning.distill.lessons import Lessons
-from calotype.captioning.distill.options import DistillOptions
 from calotype.captioning.distill.report import DistillReport
 from calotype.captioning.distill.scores import HeldOut, score
 from calotype.captioning.distill.train import train
+from calotype.config.distill import DistillConfig
 from calotype.errors import ConfigError
 from calotype.ledger import Ledger
 from calotype.output_files import write_json
@@ -36,7 +35,7 @@ __all__ = ["distill"]
 def distill(
     accelerator: Accelerator,
     lessons: Lessons,
-    options: DistillOptions,
+    options: DistillConfig,
     *,
     resume: bool = False,
     show: Callable[[Progress], None] = lambda progress: None,
@@ -106,7 +105,7 @@ def distill(
         images_per_second=made.clock.images_per_second,
         data_wait=made.clock.data_wait,
         seconds=made.clock.seconds,
-        options=asdict(options),
+        options=options.model_dump(mode="json"),
     )
     if accelerator.is_main_process:
         write_json(output / "report.json", report.to_json())

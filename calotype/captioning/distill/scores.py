@@ -19,10 +19,10 @@ from PIL import Image
 
 from calotype.captioning.distill.chat import IGNORED, loss_sum
 from calotype.captioning.distill.lessons import Batches, Lesson, Lessons
-from calotype.captioning.distill.options import DistillOptions
 from calotype.captioning.distill.student import check_student, end_tokens
 from calotype.captioning.local import TransformersBackend
 from calotype.captioning.pictures import prepare_picture
+from calotype.config.distill import DistillConfig
 from calotype.errors import ImageError, MissingDependencyError
 from calotype.images import ImageReader
 from calotype.ledger import Ledger
@@ -83,7 +83,7 @@ def score(
     accelerator: Accelerator,
     model: str | Path,
     lessons: Lessons,
-    options: DistillOptions,
+    options: DistillConfig,
     *,
     track: Track,
     ledger: Ledger,
@@ -147,7 +147,7 @@ def _ask(
     backend: TransformersBackend,
     lessons: Mapping[int, Lesson],
     reader: ImageReader,
-    options: DistillOptions,
+    options: DistillConfig,
     show: Show,
 ) -> dict[int, str | None]:
     """The captions that `calotype caption` would give."""

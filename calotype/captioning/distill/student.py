@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from calotype.captioning.distill.options import DistillOptions
 from calotype.captioning.local import load_captioner
+from calotype.config.distill import DistillConfig
 from calotype.errors import ConfigError, MissingDependencyError
 
 __all__ = ["check_student", "end_tokens", "load_student", "make_trainable", "save_student", "trained"]
 
 
-def load_student(options: DistillOptions, *, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
+def load_student(options: DistillConfig, *, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
     """(processor, model), the model on the device.
 
     Raises:
@@ -50,7 +50,7 @@ def end_tokens(processor: Any, model: Any) -> frozenset[int]:
     return frozenset(ends if isinstance(ends, list) else [ends])
 
 
-def make_trainable(model: Any, options: DistillOptions, *, device: torch.device) -> Any:
+def make_trainable(model: Any, options: DistillConfig, *, device: torch.device) -> Any:
     """The model to train: peft's around the student, or the student itself; what is trained is float32.
 
     Raises:

@@ -22,10 +22,10 @@ from accelerate.utils import DistributedDataParallelKwargs
 
 from calotype.captioning.distill.chat import IGNORED, loss_sum
 from calotype.captioning.distill.lessons import Batches, Lessons
-from calotype.captioning.distill.options import DistillOptions
 from calotype.captioning.distill.scores import held_out_loss
 from calotype.captioning.distill.student import end_tokens, load_student, make_trainable, save_student, trained
 from calotype.captioning.local import captioner_identity
+from calotype.config.distill import DistillConfig
 from calotype.errors import ConfigError
 from calotype.ledger import Ledger
 from calotype.recipes import checkpoint
@@ -55,7 +55,7 @@ class Trained:
 def train(
     accelerator: Accelerator,
     lessons: Lessons,
-    options: DistillOptions,
+    options: DistillConfig,
     *,
     found: checkpoint.Checkpoint | None,
     result: Path,
@@ -196,7 +196,7 @@ def train(
     )
 
 
-def make_accelerator(options: DistillOptions) -> Accelerator:
+def make_accelerator(options: DistillConfig) -> Accelerator:
     """The run's accelerator; under `torchrun` or `accelerate launch` it joins the other ranks."""
     on_cpu = options.device == "cpu" or not torch.cuda.is_available()
     return Accelerator(

@@ -1,0 +1,54 @@
+"""`build_loader`: the loader of a config, over its dataset or over the encodings of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from calotype.build.dataset import build_dataset
+from calotype.build.encodings import build_encoded
+from calotype.config import Config
+from calotype.config.component import Component
+from calotype.config.loader import LoaderConfig
+from calotype.dataset import TextToImageDataset
+from calotype.encodings.dataset import EncodedDataset
+from calotype.loader import Loader
+
+__all__ = ["build_loader", "make_loader"]
+
+_USED: Final = ("dataset", "encodings", "loader", "model", "tokenizer", "tokenizers")
+
+
+def build_loader(config: Config | Mapping[str, Any]) -> Loader:
+    """Build the loader of a config: of the dataset of `build_dataset`, or with `encodings` of its encodings.
+
+    Args:
+        config: What `load_config` returned.
+
+    Returns:
+        The loader. A `loader` that is a `_component_` is whatever that makes.
+
+    Raises:
+        ConfigError: As for `build_dataset`.
+        StoreError: Something is not encoded yet, and is not to be encoded on the fly.
+    """
+    config = Config.parse(config, only=_USED)
+    section = config.loader if config.loader is not None else LoaderConfig()
+    if config.encodings is None:
+        return make_loader(section, build_dataset(config))
+    return make_loader(section, build_encoded(config, device=config.loader_device or "cpu"))
+
+
+def make_loader(
+    section: LoaderConfig | Component, dataset: TextToImageDataset | EncodedDataset, **options: Any
+) -> Loader:
+    """Make a loader.
+
+    Args:
+        section: Its options.
+        dataset: What it reads.
+        **options: Options that replace those of the section, and objects that no config holds.
+    """
+    if isinstance(section, Component):
+        return cast("Loader", section.build(dataset, where="loader", **options))
+    return Loader(dataset, **section.given() | options)

@@ -1,0 +1,166 @@
+"""`DatasetConfig`: which images and captions there are, and what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+from calotype.config.buckets import BucketsConfig, Resolution
+from calotype.config.expected import Expected
+from calotype.config.image_files import DownloadsConfig, FetchConfig, PixelCacheConfig
+from calotype.config.section import CountOrZero, PathText, Section, Text, Texts
+from calotype.errors import ConfigError
+
+__all__ = ["MANIFEST_OPTIONS", "DatasetConfig"]
+
+_TEXTS: Final[dict[str, Any]] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+_TRANSFORM: Final[dict[str, Any]] = {"anyOf": [{"type": "object"}, {"type": "array"}]}
+_COLUMNS: Final[dict[str, Any]] = {
+    "type": "object",
+    "additionalProperties": {"anyOf": [*_TEXTS["anyOf"], {"type": "null"}]},
+}
+
+# What these may be is decided where they are read, which also takes objects of Python.
+Paths = Annotated[Any, Expected("a path, a hub name, or a list of paths"), WithJsonSchema(_TEXTS)]
+Patterns = Annotated[Any, Expected("a text or a list of texts"), WithJsonSchema(_TEXTS)]
+Columns = Annotated[Any, Expected("a mapping such as {image: photo, caption: text}"), WithJsonSchema(_COLUMNS)]
+DataFiles = Annotated[
+    Any,
+    Expected("a file, a list of files, or a mapping of splits"),
+    WithJsonSchema({"anyOf": [*_TEXTS["anyOf"], {"type": "object", "additionalProperties": _TEXTS}]}),
+]
+Transform = Annotated[
+    Any, Expected("a mapping of options, a `_component_` mapping, or a list of those"), WithJsonSchema(_TRANSFORM)
+]
+
+
+def _decode(value: Any) -> Any:
+    if value not in ("exact", "fast"):
+        raise ConfigError(f"decode: expected 'exact' or 'fast', not {value!r}")
+    return value
+
+
+Decode = Annotated[Literal["exact", "fast"], BeforeValidator(_decode)]
+
+
+class DatasetConfig(Section):
+    """Which images and captions there are, and what is made of them: options of `calotype.text_to_image_dataset`."""
+
+    name: ClassVar[str] = "dataset"
+    example: ClassVar[str] = "path: a folder of images or a data file"
+
+    path: Paths = None
+    """A folder, a data file, a glob, a list of these, or the name of a hub dataset."""
+    source: Paths = None
+    """Another name for `path`."""
+    img_transform: Transform = None
+    """Crop, flips, colors: options of `calotype.ImageProgram`, or transforms of your own."""
+    caption_transform: Transform = None
+    """Trigger, template, shuffled parts: options of `calotype.CaptionProgram`, or a callable of your own."""
+    model: PathText | None = None
+    """As `model` at the top of the config."""
+    tokenizers: PathText | Mapping[str, PathText] | None = None
+    """As `tokenizers` at the top of the config."""
+    resolution: Resolution | None = None
+    """Images get about this number squared of pixels; defaults to the model's, else 1024."""
+    buckets: bool | BucketsConfig | None = None
+    """Whether images keep their aspect ratio, as near as the buckets have one; or options of the buckets. Defaults to
+    true, unless `img_transform` has `resize`."""
+    include: Texts = ()
+    """Further keys of a sample: `id`, `text`, columns of the data."""
+    seed: int = 0
+    """Seed of everything that is sampled at random."""
+    decode: Decode = "exact"
+    """`fast` decodes JPEGs at a half, a quarter or an eighth where that is enough."""
+    background: Annotated[Sequence[Any], Expected("three numbers from 0 to 255")] = (255, 255, 255)
+    """RGB color under transparent images."""
+    pixel_cache: CountOrZero | PixelCacheConfig | None = None
+    """Keep decoded pixels of so many images in memory; or limits of it."""
+    downloads: PathText | DownloadsConfig | None = None
+    """Keep downloaded files in this folder; or the folder and its limits."""
+    fetch: FetchConfig | None = None
+    """How images are fetched by URL."""
+    missing_captions: Text | None = None
+    """Images without a caption: `error`, `skip`, `empty`, or the caption they get. Defaults to `error`; to `empty`
+    where a trigger or template makes each text anyway."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """A bad row of the data: raise its error, or leave it out with a ledger entry."""
+    packed: Annotated[Literal[False], Expected("false: images are not packed into sequences")] = False
+    """For torchtune's recipes, which pass it; images are never packed."""
+
+    columns: Columns = None
+    """The data file's names of columns: `image`, `caption`, `id`, `width`, `height`, `weight`; null says there is
+    none."""
+    column_map: Columns = None
+    """Another name for `columns`."""
+    split: Text | None = None
+    """The split to read, or `all`; defaults to `train`. With `validation`, the side: `train` or `validation`."""
+    root: PathText | None = None
+    """Folder that relative paths and ids are relative to; defaults to the data file's own."""
+    image_dir: PathText | None = None
+    """Another name for `root`."""
+    recursive: bool = True
+    """Read folders inside the folder too."""
+    exclude: Patterns = None
+    """Files and folders to leave out, as patterns of a `.gitignore`."""
+    caption_lines: Literal["one", "many"] | None = None
+    """Whether a caption file is one caption, or has one on each line."""
+    caption_suffix: Patterns = None
+    """Suffixes of caption files beside images; defaults to `.txt`, `.caption` and `.json`."""
+    delimiter: Text | None = None
+    """What separates the fields of CSV and TSV files; found out by default."""
+    member_key: Literal["auto", "first_dot", "last_dot"] = "auto"
+    """What the members of one sample share in tar and LMDB: their names up to this dot."""
+    validation: float = 0.0
+    """Share of the images to hold out, from 0 up to 1."""
+    validation_seed: int = 0
+    """Another seed holds out others."""
+    data_files: DataFiles = None
+    """Files of a hub dataset, as for `datasets.load_dataset`."""
+    keep_rejected: bool = False
+    """Also read the rows that a column `rejected` leaves out."""
+
+    @property
+    def origin(self) -> Any:
+        """`path`, by either name."""
+        return self.path if self.path is not None else self.source
+
+    def caption_place(self) -> dict[str, Any]:
+        """The options that say where captions are, by the names that `open_captions` has."""
+        options = {
+            "columns": self.columns if self.columns is not None else self.column_map,
+            "root": self.root if self.root is not None else self.image_dir,
+            **{name: value for name, value in self.given().items() if name in _CAPTION_PLACE},
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+    @property
+    def paths(self) -> list[str] | None:
+        """The paths as a list, or None where one is no text."""
+        given = self.origin
+        paths = [given] if isinstance(given, str | Path) else list(given) if isinstance(given, list | tuple) else []
+        return [str(path) for path in paths] if paths and all(isinstance(one, str | Path) for one in paths) else None
+
+
+_CAPTION_PLACE: Final = ("recursive", "exclude", "caption_lines", "caption_suffix", "delimiter")
+MANIFEST_OPTIONS: Final = (
+    "columns",
+    "column_map",
+    "split",
+    "root",
+    "image_dir",
+    "recursive",
+    "exclude",
+    "caption_lines",
+    "caption_suffix",
+    "delimiter",
+    "member_key",
+    "validation",
+    "validation_seed",
+    "data_files",
+    "keep_rejected",
+)
+"""Options that say which rows there are; `load_manifest` takes them by these names."""

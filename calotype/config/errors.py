@@ -1,0 +1,101 @@
+"""What pydantic finds wrong with a config, as errors of calotype: key, value found, what was expected, nearest name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from calotype.config.expected import expected
+from calotype.errors import ConfigError, unknown_key
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from calotype.config.section import Section
+
+__all__ = ["config_error"]
+
+
+class _Place(NamedTuple):
+    """Where in a config something is wrong."""
+
+    path: str
+    """The dotted key."""
+    section: type[Section]
+    """The section that has the option."""
+    field: str | None
+    """The option; None for an unknown one."""
+    keys: tuple[str, ...]
+    """The option, below the sections that hold it."""
+
+
+def config_error(error: ValidationError, section: type[Section], options: Mapping[str, Any], where: str) -> ConfigError:
+    """Return the error that names the first thing that is wrong.
+
+    Args:
+        error: What pydantic raised.
+        section: The section that was checked.
+        options: What was checked.
+        where: What to call it; "" for a whole config.
+    """
+    found = [(_place(one, section, where), one) for one in error.errors(include_url=False)]
+    # Each member of a union has its own complaint; of a mapping, what is wrong in it says more than that it is none.
+    key = found[0][0].path
+    place, one = max(
+        (pair for pair in found if pair[0].path == key or pair[0].path.startswith(f"{key}.")),
+        key=lambda pair: (len(pair[0].keys), isinstance(_cause(pair[1]), ConfigError)),
+    )
+    cause = _cause(one)
+    if isinstance(cause, ConfigError):
+        return cause
+    if place.field is None:
+        holder, _, option = place.path.rpartition(".")
+        component = place.section.component
+        return unknown_key(f"{holder} ({component})" if component else holder, option, place.section.names())
+    field = place.section.model_fields[place.field]
+    words, inner = expected(field.annotation, field.metadata), _section_of(field.annotation)
+    value = _value(options, place.keys, one["input"])
+    if one["type"] == "missing":
+        return ConfigError(f"{place.path}: is missing; expected {words}")
+    if inner is not None and inner.name and not isinstance(value, Mapping):
+        return ConfigError(f"config: {inner.name!r} must be a mapping such as {{{inner.example}}}, and is {value!r}")
+    return ConfigError(f"{place.path}: found {value!r}, expected {words or one['msg']}")
+
+
+def _cause(error: ErrorDetails) -> Exception | None:
+    """The exception that a validator of ours raised."""
+    return error.get("ctx", {}).get("error")
+
+
+def _place(error: ErrorDetails, section: type[Section], where: str) -> _Place:
+    unknown = error["type"] == "extra_forbidden"
+    loc = error["loc"][:-1] if unknown else error["loc"]
+    path, current, keys = where, section, list[str]()
+    inner: type[Section] | None = section
+    for item in loc:  # the names of a union's members are in it too; they are of no option
+        if inner is not None and isinstance(item, str) and item in inner.model_fields:
+            current = inner
+            keys.append(item)
+            path = f"{path}.{item}" if path else item
+            inner = _section_of(current.model_fields[item].annotation)
+    if unknown and inner is not None:
+        return _Place(f"{path}.{error['loc'][-1]}", inner, None, (*keys, str(error["loc"][-1])))
+    return _Place(path, current, keys[-1] if keys else "", tuple(keys))
+
+
+def _value(options: Any, keys: tuple[str, ...], found: Any) -> Any:
+    """The whole value of an option: what pydantic names may be one item of it."""
+    for key in keys:
+        if not isinstance(options, Mapping) or key not in options:
+            return found
+        options = options[key]
+    return options
+
+
+def _section_of(annotation: Any) -> type[Section] | None:
+    """The one section among the types of an option."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation  # type: ignore[return-value]
+    return next(filter(None, map(_section_of, get_args(annotation))), None)

@@ -1,0 +1,59 @@
+"""How images are fetched and kept: options of `dataset.fetch`, `dataset.downloads` and `dataset.pixel_cache`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import model_validator
+
+from calotype.config.section import Count, CountOrZero, PathText, Section, Text
+from calotype.errors import ConfigError
+
+__all__ = ["DownloadsConfig", "FetchConfig", "PixelCacheConfig"]
+
+
+class FetchConfig(Section):
+    """Limits of fetching images by URL: options of `Fetcher`."""
+
+    timeout: float = 60.0
+    """Seconds that one URL may take in all, with its redirects and retries."""
+    read_timeout: float = 15.0
+    """Seconds to wait for a connection, or for the next bytes."""
+    max_bytes: int = 64 * 1024 * 1024
+    """Longer bodies are refused."""
+    max_redirects: int = 5
+    """Redirects followed at most."""
+    retries: int = 3
+    """Retries after a timeout, a broken connection, or one of the statuses 408, 425, 429, 500, 502, 503 and 504."""
+    allow_private: bool = False
+    """Also fetch from loopback, private, link-local and reserved addresses."""
+    user_agent: Text | None = None
+    """The User-Agent header; defaults to `calotype/<version>`."""
+
+
+class DownloadsConfig(Section):
+    """A bounded local copy of fetched files: options of `Downloads`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_directory(cls, options: Any) -> Any:
+        if isinstance(options, Mapping) and options.get("directory") is None:
+            raise ConfigError(f"downloads: found {sorted(options)}, expected a `directory` among them")
+        return options
+
+    directory: PathText
+    """Folder of the downloads."""
+    max_images: Count | None = None
+    """Images kept at most."""
+    max_bytes: Count | None = None
+    """Bytes kept at most."""
+
+
+class PixelCacheConfig(Section):
+    """Decoded pixels in memory: options of `PixelCache`."""
+
+    max_images: CountOrZero | None = None
+    """Images kept at most."""
+    max_bytes: CountOrZero | None = None
+    """Bytes of pixels kept at most."""

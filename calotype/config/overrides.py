@@ -1,0 +1,93 @@
+"""`key=value` overrides of a config: which key is meant, and what is there already."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from calotype.components import COMPONENT
+from calotype.config.dataset import DatasetConfig
+from calotype.config.distill import DistillConfig
+from calotype.config.keys import KEYS, LOOKS_LIKE, THEIRS
+from calotype.config.train import TrainConfig
+from calotype.errors import ConfigError, unknown_key
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__all__ = ["override", "read_pairs"]
+
+
+def override(config: DictConfig, given: str) -> list[str]:
+    """Apply one override to a config that is being read.
+
+    Args:
+        config: The config, which changes.
+        given: `key=value`.
+
+    Returns:
+        The dotted keys that were set.
+
+    Raises:
+        ConfigError: It is no `key=value`, its value is not YAML, or its key is misspelt.
+    """
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    key, equals, text = given.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"override {given!r}: expected key=value, such as loader.batch_size=4")
+    if parts[0] not in config and parts[0] not in (*KEYS, *THEIRS):
+        if difflib.get_close_matches(parts[0], KEYS, n=1, cutoff=LOOKS_LIKE):
+            raise unknown_key(f"override {given!r}", parts[0], KEYS)
+        parts.insert(0, _home_of(config, parts[0], given))
+    try:
+        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"override {given!r}: {text!r} is not a YAML value: {error}") from error
+    assert isinstance(parsed, dict)
+    value = parsed["value"]
+    for length in range(1, len(parts)):
+        above = ".".join(parts[:length])
+        found = OmegaConf.select(config, above)
+        if found is None:
+            break
+        if not OmegaConf.is_config(found):
+            raise ConfigError(f"override {given!r}: {above} is {found!r}, which has no {parts[length]!r} in it")
+    was_set = []
+    if key == "seed" and len(parts) == 2:  # one thing: it goes wherever the file has one
+        seeds = [f"{section}.seed" for section in ("dataset", "loader")]
+        was_set = [one for one in seeds if OmegaConf.select(config, one) is not None]
+        for seed in was_set:
+            OmegaConf.update(config, seed, value)
+    key = ".".join(parts)
+    found = OmegaConf.select(config, key)
+    if isinstance(value, str) and OmegaConf.is_dict(found) and COMPONENT in found:
+        key = f"{key}.{COMPONENT}"
+    merges = OmegaConf.is_dict(found) and isinstance(value, dict)
+    OmegaConf.update(config, key, value, merge=merges, force_add=True)
+    return [*was_set, *(f"{key}.{inner}" for inner in value)] if merges and value else [*was_set, key]
+
+
+def read_pairs(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return `key=value` pairs as a mapping; a dotted key is an option within one."""
+    from omegaconf import OmegaConf
+
+    found = OmegaConf.to_container(OmegaConf.from_dotlist(list(pairs)))
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}
+
+
+def _home_of(config: DictConfig, option: str, given: str) -> str:
+    """The section of an option that is given without one."""
+    distills = "distill" in config and "train" not in config
+    home, names = ("distill", DistillConfig.names()) if distills else ("train", TrainConfig.names())
+    if option in names:
+        return home
+    ours = option in DatasetConfig.names()
+    if not ours and difflib.get_close_matches(option, names, n=1, cutoff=LOOKS_LIKE):
+        raise unknown_key(f"override {given!r}", option, names)
+    return "dataset"

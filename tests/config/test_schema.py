@@ -1,0 +1,254 @@
+"""The schema of a config: what it refuses and how it says so, and that functions and pages agree with it."""
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+import calotype
+from calotype.config import Config, read_config
+from calotype.config.component import Component
+from calotype.config.dataset import MANIFEST_OPTIONS, DatasetConfig
+from calotype.config.encodings import EncodingConfig
+from calotype.config.image_files import DownloadsConfig, FetchConfig, PixelCacheConfig
+from calotype.config.loader import LoaderConfig
+from calotype.config.reference import json_schema, key_tables
+from calotype.config.train import TrainConfig
+from calotype.errors import ConfigError
+from calotype.images import Downloads, Fetcher
+from calotype.manifest import load_manifest
+from calotype.pixel_cache import PixelCache
+from calotype.recipes.checkpoint import _plain
+
+ROOT = Path(__file__).parents[2]
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"dataset": {"path": "p", "pth": 1}}, "dataset: unknown option 'pth'; did you mean 'path'?"),
+        (
+            {"loader": {"batchsize": 2}},
+            "loader (calotype.Loader): unknown option 'batchsize'; did you mean 'batch_size'?",
+        ),
+        ({"loader": {"batch_size": "2"}}, "loader.batch_size: found '2', expected a whole number, 1 or more"),
+        ({"loader": {"batch_size": True}}, "loader.batch_size: found True, expected a whole number, 1 or more"),
+        ({"loader": {"remainder": "keep"}}, "loader.remainder: found 'keep', expected one of short, repeat, drop"),
+        ({"loader": {"shuffle": "no"}}, "loader.shuffle: found 'no', expected true or false"),
+        ({"loader": "fast"}, "config: 'loader' must be a mapping such as {batch_size: 4}, and is 'fast'"),
+        ({"train": [1]}, "config: 'train' must be a mapping such as {max_steps: 1000}, and is [1]"),
+        ({"train": {"max_step": 1}}, "train: unknown option 'max_step'; did you mean 'max_steps'?"),
+        ({"encodings": {"dtype": "fp16"}}, "encodings.dtype: found 'fp16', expected one of bfloat16, float16, float32"),
+        ({"encodings": {"image_variants": 0}}, "encodings.image_variants: found 0, expected a whole number, 1 or more"),
+        ({"encodings": {"on_the_fly": 1}}, "encodings.on_the_fly: found 1, expected true or false"),
+        (
+            {"dataset": {"buckets": {"multipel": 8}}},
+            "dataset.buckets: unknown option 'multipel'; did you mean 'multiple'?",
+        ),
+        (
+            {"dataset": {"buckets": {"max_aspect": 0}}},
+            "dataset.buckets.max_aspect: found 0, expected a number of at least 1",
+        ),
+        ({"dataset": {"buckets": 64}}, "dataset.buckets: found 64, expected true or false"),
+        ({"dataset": {"resolution": [512]}}, "dataset.resolution: found [512], expected one number or [height, width]"),
+        ({"dataset": {"fetch": {"timout": 3}}}, "dataset.fetch: unknown option 'timout'; did you mean 'timeout'?"),
+        ({"dataset": {"recursive": "yes"}}, "dataset.recursive: found 'yes', expected true or false"),
+        ({"dataset": {"validation": "5%"}}, "dataset.validation: found '5%', expected a number"),
+        ({"datset": {}}, "config: unknown option 'datset'; did you mean 'dataset'?"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_an_error_names_key_value_expectation_and_the_nearest_right_name(config, message):
+    with pytest.raises(ConfigError) as caught:
+        Config.parse(config)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_option_of_any_section_is_an_error_on_the_command_line(tmp_path):
+    (tmp_path / "c.yaml").write_text("dataset: {path: p}\n")
+    with pytest.raises(ConfigError, match="train: unknown option 'lerning_rate'; did you mean 'learning_rate'"):
+        read_config(tmp_path / "c.yaml", ["train.lerning_rate=1"])
+
+
+def test_from_python_only_the_sections_that_are_used_are_looked_at():
+    theirs = {"dataset": {"path": "no/such"}, "train": {"lr": 1}, "loader": {"workers": 3}}
+    with pytest.raises(calotype.CalotypeError, match="no/such"):
+        calotype.build_dataset(theirs)
+    assert Config.parse(theirs, only=("dataset",)).train is None
+
+
+def test_a_trainers_own_sections_stay_and_null_is_the_default():
+    config = Config.parse({"dataset": {"path": "p", "seed": None}, "optimizer": {"lr": 1}, "trainer": {"devices": 2}})
+    assert config.extra == {"optimizer": {"lr": 1}, "trainer": {"devices": 2}}
+    assert config.dataset.seed == 0
+    assert config.to_mapping() == {"dataset": {"path": "p"}, "optimizer": {"lr": 1}, "trainer": {"devices": 2}}
+
+
+def test_code_of_the_users_own_is_a_component_and_calotypes_is_not():
+    config = Config.parse(
+        {"dataset": {"_component_": "mine.data", "anything": 1}, "loader": {"_component_": "calotype.Loader"}}
+    )
+    assert config.dataset == Component({"_component_": "mine.data", "anything": 1})
+    assert config.loader == LoaderConfig()
+    with pytest.raises(ConfigError, match=r"loader .calotype.Loader.: unknown option 'x'"):
+        Config.parse({"loader": {"_component_": "calotype.Loader", "x": 1}})
+
+
+def test_containers_of_omegaconf_are_plain_values():
+    config = Config.parse(
+        OmegaConf.create({"side": 64, "dataset": {"path": ["a", "b"], "resolution": ["${side}", 32]}})
+    )
+    assert config.dataset.path == ["a", "b"] and type(config.dataset.path) is list
+    assert config.dataset.resolution == [64, 32]
+
+
+def test_sections_are_frozen_and_checked_again_when_updated():
+    with pytest.raises(ValueError, match="frozen"):
+        LoaderConfig().batch_size = 2
+    with pytest.raises(ConfigError, match="batch_size: found 0"):
+        LoaderConfig().updated(batch_size=0)
+    assert LoaderConfig.of({"seed": 1}).updated(batch_size=2).given() == {"seed": 1, "batch_size": 2}
+
+
+# --- the same dataset without its model, leniently, in two sides
+
+
+def test_variants_of_a_config_keep_every_other_key():
+    options = {"path": "p", "columns": {"image": "x"}, "exclude": "*.gif", "validation": 0.2, "fetch": {"retries": 0}}
+    config = Config.parse(
+        {"dataset": {**options, "tokenizers": "t"}, "model": "sdxl", "loader": {"batch_size": 3}, "mine": 1}
+    )
+    bare = config.without_model(model="sd1.5")
+    assert bare.dataset.given() | {"model": "sd1.5", "tokenizers": None} == bare.dataset.given()
+    assert {key: bare.to_mapping()["dataset"][key] for key in options} == options
+    assert bare.model_name is None and bare.tokenizer.path == "calotype.PixelsTransform"
+    assert (bare.loader.batch_size, bare.extra) == (3, {"mine": 1})
+    training, held_out = config.sides()
+    assert (training.dataset.split, held_out.dataset.split) == ("train", "validation")
+    assert held_out.dataset.given() == config.dataset.given() | {"split": "validation"}
+    lenient = config.lenient()
+    assert (lenient.dataset.on_error, lenient.dataset.missing_captions) == ("skip", "empty")
+    assert config.with_dataset(missing_captions="a cat").lenient().dataset.missing_captions == "a cat"
+    assert config.with_dataset(validation=0).sides()[1] is None
+
+
+def test_variants_of_a_users_own_dataset():
+    config = Config.parse({"dataset": {"_component_": "mine.data", "x": 1}, "model": "sdxl", "tokenizers": "t"})
+    assert config.without_model(model="sdxl").dataset.mapping == {"_component_": "mine.data", "x": 1, "model": "sdxl"}
+    with pytest.raises(ConfigError, match=r"dataset: mine.data can't be captioned; expected a dataset of calotype"):
+        config.our_dataset("captioned")
+
+
+# --- agreement
+
+
+def defaults(function, *, without=()):
+    parameters = inspect.signature(function).parameters.values()
+    return {one.name: one.default for one in parameters if one.name not in without and one.default is not one.empty}
+
+
+def test_functions_take_the_options_of_the_schema_with_its_defaults():
+    def of(section, *, without=()):
+        return {name: field.default for name, field in section.model_fields.items() if name not in without}
+
+    flat = defaults(calotype.text_to_image_dataset, without=("model_transform", "ledger"))
+    assert flat == of(DatasetConfig, without=MANIFEST_OPTIONS)
+    rows = defaults(load_manifest, without=("path", "source", "missing_captions", "on_error", "ledger"))
+    assert rows == {name: DatasetConfig.model_fields[name].default for name in MANIFEST_OPTIONS}
+    assert defaults(calotype.Loader, without=("ledger",)) == of(LoaderConfig)
+    assert defaults(Fetcher, without=("downloads",)) == of(FetchConfig)
+    assert defaults(PixelCache, without=("device",)) == of(PixelCacheConfig)
+    assert defaults(Downloads) == of(DownloadsConfig, without=("directory",))
+
+
+def test_a_checkpoint_keeps_the_options_as_before():
+    options = TrainConfig.of(
+        {"max_steps": 6, "lora_alpha": 4, "trackers": [], "sample_prompts": ["a"], "sample_size": [64, 32]}
+    )
+    kept = _plain(options)
+    assert list(kept) == list(TrainConfig.names())
+    assert {k: v for k, v in kept.items() if k in options.given()} == {
+        "max_steps": 6, "lora_alpha": 4, "trackers": [], "sample_prompts": ["a"], "sample_size": [64, 32]
+    }  # fmt: skip
+    assert (kept["learning_rate"], kept["lora_targets"], kept["method"]) == (1e-4, None, "lora")
+
+
+def test_every_option_says_what_it_means():
+    for section in (Config, DatasetConfig, LoaderConfig, EncodingConfig, TrainConfig):
+        assert [name for name, field in section.model_fields.items() if not field.description] == []
+
+
+def test_the_page_and_the_json_schema_are_those_of_the_code():
+    page = (ROOT / "docs" / "config.md").read_text("utf-8")
+    table = page.partition("<!-- keys -->\n")[2].partition("\n<!-- end of keys -->")[0]
+    assert table == key_tables(), "put the output of calotype.config.reference.key_tables() into docs/config.md"
+    written = json.loads((ROOT / "docs" / "config.schema.json").read_text("utf-8"))
+    assert written == json_schema(), "run: calotype config schema > docs/config.schema.json"
+
+
+def test_the_json_schema_knows_the_sections_and_refuses_other_options():
+    schema = json_schema()
+    assert schema["additionalProperties"] is True and set(schema["properties"]) == set(Config.names())
+    assert schema["$defs"]["LoaderConfig"]["additionalProperties"] is False
+    assert schema["$defs"]["LoaderConfig"]["properties"]["remainder"]["enum"] == ["short", "repeat", "drop"]
+    assert schema["properties"]["tokenizer"]["anyOf"][0]["required"] == ["_component_"]
+
+
+# --- the packages
+
+
+_CONFIGS = ("config", "options", "section", "given", "dataset", "option", "loader")
+_BOUNDARIES = {
+    "calotype/components.py",  # options of a `_component_`, which are its own affair
+    "calotype/captioning/ray.py",  # options of a captioner's backend, which has its own
+    "calotype/caption.py::_on_cluster",
+    "calotype/models/tokenizer.py",  # a tokenizer's config.json
+    "calotype/recipes/checkpoint.py",  # a loader's state_dict
+    "calotype/studio/augment.py",  # what the page sends
+    "calotype/studio/runs.py",
+    "calotype/transforms/options.py",
+    "calotype/bench/strategies.py",
+    "calotype/cli/common.py",
+    "calotype/build/dataset.py::_from_folder",
+}
+
+
+def test_no_function_takes_a_raw_config():
+    """`Config | Mapping` is an entry point, which parses it at once; `calotype/config/` is where it is parsed."""
+    found = set()
+    for file in sorted((ROOT / "calotype").rglob("*.py")):
+        where = file.relative_to(ROOT).as_posix()
+        if where.startswith("calotype/config/"):
+            continue
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            for one in (*node.args.args, *node.args.kwonlyargs):
+                words = ast.unparse(one.annotation) if one.annotation is not None else ""
+                raw = ("Mapping[str, Any]" in words or "dict[str, Any]" in words) and not words.startswith("Config |")
+                if raw and one.arg in _CONFIGS and not {where, f"{where}::{node.name}"} & _BOUNDARIES:
+                    found.add(f"{where}::{node.name}({one.arg}: {words})")
+    assert not found
+
+
+def test_yaml_is_known_in_one_place():
+    knows = {
+        file.relative_to(ROOT / "calotype").as_posix()
+        for file in (ROOT / "calotype").rglob("*.py")
+        if "omegaconf" in file.read_text("utf-8").replace("OmegaConf", "")
+    }
+    assert knows == {"config/load.py", "config/overrides.py", "config/section.py"}
+
+
+def test_pydantic_waits_for_a_config():
+    code = "import sys, calotype, calotype.cli; print('pydantic' in sys.modules, 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split() == ["False"] * 2
