@@ -32,12 +32,12 @@ def written(model, folder, **options):
     return weights, save_result(weights, models, options, folder)
 
 
-def started(model, file, *, given=False, **options):
+def started(model, file, **options):
     """A network that starts from a file, and what is said of it."""
     models = frozen(model)
     weights = load_network(models, torch.float32)
     options = TrainConfig(gradient_checkpointing=False, lora_weights=str(file), **options)
-    options = take_rank(options, given=given)
+    options = take_rank(options)
     start = read_start(options, weights, models.spec)
     make_trainable(weights, models.spec, options, seed=5, start=start)
     return weights, start.note
@@ -222,7 +222,7 @@ def test_a_file_that_is_none_of_this_model_is_refused_with_the_reason(change, me
 def test_what_contradicts_the_file_is_refused_before_anything_is_loaded(tmp_path):
     _, file = written("sd-1.5", tmp_path)
     with pytest.raises(ConfigError, match=rf"lora_rank: found 16, and {file} has rank 4; leave lora_rank out"):
-        started("sd-1.5", tmp_path, given=True)
+        started("sd-1.5", tmp_path)
     with pytest.raises(ConfigError, match=r"lora_targets: leaves out \d+ layers that lora_weights has, the first: "):
         started("sd-1.5", tmp_path, lora_targets=["to_q"])
     with pytest.raises(ConfigError, match=rf"lora_weights: found .*nowhere.*a folder with {LORA_FILE}"):
