@@ -118,7 +118,7 @@ def settings(config: Config, strategy: Strategy, scratch: str) -> Config:
             key: value.format(scratch=scratch) if isinstance(value, str) else value for key, value in more.items()
         }
 
-    dataset = section(config.our_dataset("measured").given(), ("downloads", "pixel_cache"), strategy.dataset)
+    dataset = section(config.dataset_options(), ("downloads", "pixel_cache"), strategy.dataset)
     if strategy.encodings is None:  # the texts are encoded in each step
         dataset["include"] = list(dict.fromkeys([*dataset.get("include", ()), "text"]))
     loader = {} if config.loader is None else config.to_mapping()["loader"]

@@ -17,6 +17,7 @@ from calotype.bench.run import _scratch, bench_config
 from calotype.bench.strategies import STRATEGIES
 from calotype.bench.task import Refused, Task, perform
 from calotype.bench.worker import measure
+from calotype.config import Config
 from calotype.errors import ConfigError
 from calotype.recipes.sole_run import sole_run
 
@@ -34,9 +35,12 @@ def test_what_a_killed_bench_left_is_swept_and_a_living_one_s_is_not(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / ".lock").touch()
     living = tmp_path / "calotype-bench-living"
-    with sole_run(living / ".lock", living), _scratch({"encodings": {"store": str(tmp_path / "store")}}) as scratch:
+    with (
+        sole_run(living / ".lock", living),
+        _scratch(Config.parse({"encodings": {"store": str(tmp_path / "store")}})) as scratch,
+    ):
         assert {path.name for path in tmp_path.iterdir()} == {"calotype-bench-living", "mine", scratch.name}
-        with _scratch({"encodings": {"store": str(tmp_path / "store")}}) as other:
+        with _scratch(Config.parse({"encodings": {"store": str(tmp_path / "store")}})) as other:
             assert scratch.is_dir() and other != scratch
     assert {path.name for path in tmp_path.iterdir()} == {"calotype-bench-living", "mine"}
 

@@ -7,6 +7,7 @@ import pytest
 from calotype.bench.report import BenchReport, BenchRow, Recommendation, break_even, recommend
 from calotype.bench.show import lines
 from calotype.bench.strategies import STRATEGIES, choose, settings
+from calotype.config import Config
 from calotype.errors import ConfigError
 
 TABLE = {one.name: one for one in STRATEGIES}
@@ -131,16 +132,19 @@ def test_a_strategy_takes_the_place_of_the_caches_that_are_there():
         "loader": {"device_cache": True, "batch_size": 2},
         "encodings": {"store": "s", "on_the_fly": True, "in_memory": True, "dtype": "float32"},
     }
-    plain = settings(config, TABLE["none"], "/tmp/x")
+    plain = settings(Config.parse(config), TABLE["none"], "/tmp/x").to_mapping()
     assert plain["dataset"] == {"path": "p", "resolution": 64, "include": ["text"]}
     assert plain["loader"] == {"batch_size": 2} and plain["encodings"]["dtype"] == "float32"
     assert "on_the_fly" not in plain["encodings"]
-    assert settings(config, TABLE["downloads"], "/tmp/x")["dataset"]["downloads"] == "/tmp/x/downloads"
-    kept = settings(config, TABLE["encodings_memory"], "/tmp/x")
+    assert (
+        settings(Config.parse(config), TABLE["downloads"], "/tmp/x").to_mapping()["dataset"]["downloads"]
+        == "/tmp/x/downloads"
+    )
+    kept = settings(Config.parse(config), TABLE["encodings_memory"], "/tmp/x").to_mapping()
     assert kept["encodings"] == {"dtype": "float32", "store": "/tmp/x/encodings", "in_memory": True}
     assert "include" not in kept["dataset"]
     for strategy in STRATEGIES:  # the lines that a person is told are what is measured
-        changed = settings({}, strategy, "x")
+        changed = settings(Config(), strategy, "x").to_mapping()
         said = {line.partition(":")[0] for line in strategy.config}
         assert said <= {
             f"{section}.{key}" for section in ("dataset", "loader", "encodings") for key in changed[section]

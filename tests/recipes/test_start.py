@@ -222,7 +222,7 @@ def test_a_file_that_is_none_of_this_model_is_refused_with_the_reason(change, me
 def test_what_contradicts_the_file_is_refused_before_anything_is_loaded(tmp_path):
     _, file = written("sd-1.5", tmp_path)
     with pytest.raises(ConfigError, match=rf"lora_rank: found 16, and {file} has rank 4; leave lora_rank out"):
-        started("sd-1.5", tmp_path)
+        started("sd-1.5", tmp_path, lora_rank=16)
     with pytest.raises(ConfigError, match=r"lora_targets: leaves out \d+ layers that lora_weights has, the first: "):
         started("sd-1.5", tmp_path, lora_targets=["to_q"])
     with pytest.raises(ConfigError, match=rf"lora_weights: found .*nowhere.*a folder with {LORA_FILE}"):
