@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from calotype.config.dataset import MANIFEST_OPTIONS, DatasetConfig
-from calotype.config.image_files import DownloadsConfig, PixelCacheConfig
+from calotype.config.image_files import PixelCacheConfig
 from calotype.dataset import TextToImageDataset
 from calotype.errors import ConfigError
-from calotype.images import Downloads, Fetcher, ImageReader
+from calotype.images import ImageReader
+from calotype.images.from_config import make_fetcher
 from calotype.ledger import Ledger
 from calotype.manifest import Manifest, load_manifest
 from calotype.manifest.unused import require_captions
@@ -24,7 +25,7 @@ from calotype.sizing import choose_buckets, fixed_size
 from calotype.transforms import CaptionProgram, ImageProgram
 from calotype.types import ModelTransform, Transform
 
-__all__ = ["make_dataset", "make_fetcher", "text_to_image_dataset"]
+__all__ = ["make_dataset", "text_to_image_dataset"]
 
 
 def text_to_image_dataset(
@@ -156,12 +157,6 @@ def make_dataset(
     )
 
 
-def make_fetcher(options: DatasetConfig) -> Fetcher:
-    """Make what fetches the images of a dataset that have URLs."""
-    given = {} if options.fetch is None else options.fetch.given()
-    return Fetcher(downloads=_downloads(options.downloads), **given)
-
-
 def _manifest(path: Any, **options: Any) -> Manifest:
     return path if isinstance(path, Manifest) else load_manifest(path, **options)
 
@@ -186,12 +181,6 @@ def _check_placeholders(manifest: Manifest, program: CaptionProgram, on_error: s
 
 def _has_placeholder(captions: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.match_substring_regex(pc.list_flatten(captions), TRIGGER_PLACEHOLDERS)
-
-
-def _downloads(option: str | Path | DownloadsConfig | None) -> Downloads | None:
-    if option is None:
-        return None
-    return Downloads(**option.given()) if isinstance(option, DownloadsConfig) else Downloads(option)
 
 
 def _pixel_cache(option: int | PixelCacheConfig | None) -> PixelCache | None:

@@ -152,8 +152,8 @@ def _manifest(options: DatasetConfig, to: To) -> Any:
 
 
 def _reader(options: DatasetConfig) -> ImageReader:
-    from calotype.builder import make_fetcher
     from calotype.images import ImageReader
+    from calotype.images.from_config import make_fetcher
 
     return ImageReader(fetcher=make_fetcher(options))
 
