@@ -59,7 +59,7 @@ def refused(made, tmp_path, message, kind=ConfigError):
         ({"dataset": {"path": "./nowhere"}}, r"/nowhere: there is no such"),
         ({"encodings": {"dtype": "float8"}}, r"encodings.dtype: found 'float8'"),
         ({"encodings": {"max_sequence_length": 4096}}, r"max_sequence_length: 4096 does not fit"),
-        ({"loader": {"batchsize": 2}}, r"loader: .*batchsize"),
+        ({"loader": {"batchsize": 2}}, r"loader \(calotype.Loader\): .*batchsize"),
         ({"mixed_precision": "fp16"}, r"train.mixed_precision: found 'fp16'"),
         ({"model": "z-image"}, r"it trains the families flux\.1"),
         ({"model": "sd-1.5", "guidance": 2.0, "encodings": {"max_sequence_length": None}}, r"train.guidance: has no"),
