@@ -32,7 +32,7 @@ from pathlib import Path
 from _photos import photo_sets
 from _process import machine, say
 
-from calotype.caption import caption_config
+from calotype import captioning
 from calotype.captioning.pictures import prepare_picture
 
 MODEL = "fixed-latency"
@@ -117,7 +117,7 @@ def calotype(port: int, slots: int, photos: list[Path], count: int) -> float:
             with target.open("ab") as file:
                 file.write(place.to_bytes(4, "big"))
         start = time.perf_counter()
-        report = caption_config(
+        report = captioning.run(
             {"dataset": {"path": str(folder)}},
             backend="http",
             url=f"http://127.0.0.1:{port}/v1",

@@ -16,8 +16,8 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
+from calotype.check.facts import Facts, scan_facts
 from calotype.images import ImageReader
-from calotype.inspect.check.facts import Facts, scan_facts
 from calotype.types import ImageRef
 
 ROUNDS = 3

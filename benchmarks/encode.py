@@ -40,11 +40,11 @@ from _process import machine, say
 from _report import print_table, print_text
 
 import calotype
-from calotype.dataset import TextToImageDataset
+from calotype.data.dataset import TextToImageDataset
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.job import EncodeJob
+from calotype.encodings.local import encode
 from calotype.encodings.store import EncodingStore
-from calotype.engine.local import encode
 
 HERE = Path(__file__).parent
 CUDA = torch.cuda.is_available()

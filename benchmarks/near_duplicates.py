@@ -11,8 +11,8 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from calotype.inspect.check.duplicates import NEAR
-from calotype.inspect.check.near import pairs_within
+from calotype.check.duplicates import NEAR
+from calotype.check.near import pairs_within
 
 ROUNDS = 3
 BRUTE_FORCE = 30_000

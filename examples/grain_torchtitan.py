@@ -24,7 +24,7 @@ from flux_loss import flux_loss
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 import calotype
-from calotype.collate import collate
+from calotype.data.collate import collate
 from calotype.types import SampleKey
 
 

@@ -40,3 +40,11 @@ def photos(tmp_path_factory, skimage_data):
         lines.append(json.dumps({"file_name": f"{number:02d}.jpg", "text": captions}))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def captioner(tmp_path_factory):
+    """The folder of a tiny Qwen2-VL that knows six photos, trained once for all tests of a process."""
+    import tiny_captioners  # loads transformers
+
+    return tiny_captioners.qwen2_vl(tmp_path_factory.mktemp("models") / "tiny-qwen2-vl")

@@ -37,7 +37,7 @@ import tiny_captioners
 import tiny_pipelines
 import yaml
 
-from calotype.components import COMPONENT, locate
+from calotype.config.instantiate import COMPONENT, locate
 from calotype.models import list_specs
 
 ROOT = Path(__file__).parents[1]

@@ -14,8 +14,8 @@ from calotype.encodings.addresses import Variants
 from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.job import EncodeJob
+from calotype.encodings.local import encode
 from calotype.encodings.store import EncodingStore
-from calotype.engine.local import encode
 
 NAMES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 

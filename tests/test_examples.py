@@ -15,9 +15,9 @@ import torch
 from tiny_pipelines import tiny_pipeline
 
 import calotype
-from calotype.collate import collate
+from calotype import encodings
+from calotype.data.collate import collate
 from calotype.demo import write_demo
-from calotype.encode import encode_config
 from calotype.types import SampleKey
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -44,7 +44,7 @@ def home(tmp_path_factory):
     (home / "photos.yaml").write_text(CONFIG.format(model=tiny_pipeline("flux.1-dev")))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        encode_config(calotype.load_config("photos.yaml"), device="cpu")
+        encodings.run(calotype.load_config("photos.yaml"), device="cpu")
     return home
 
 

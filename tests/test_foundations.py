@@ -1,10 +1,12 @@
 """What everything else stands on: errors that travel, draws that stay apart, a ledger that keeps, progress."""
 
 import ast
+import importlib
 import inspect
 import itertools
 import json
 import pickle
+import sys
 import tomllib
 from pathlib import Path
 
@@ -13,10 +15,11 @@ import pytest
 import torch
 
 from calotype import errors
-from calotype.draws import Stream, drawn_seed, generator
+from calotype.core.former_modules import FORMER
+from calotype.core.rng import Stream, drawn_seed, generator
+from calotype.data.pixel_cache import PixelCache
 from calotype.errors import FetchError, ImageError, MissingDependencyError, unknown_key
 from calotype.ledger import Ledger
-from calotype.pixel_cache import PixelCache
 from calotype.progress import track
 from calotype.types import Geometry, SampleKey
 
@@ -148,3 +151,28 @@ def test_progress_has_one_type():
         if isinstance(node, ast.arg) and node.arg == "progress" and node.annotation is not None
     }
     assert {one for one in own if not one.endswith((": Show", ": Show | None"))} == set()
+
+
+ROOT = Path(errors.__file__).parent
+
+
+def test_at_most_six_files_lie_at_the_top():
+    assert len(list(ROOT.glob("*.py"))) <= 6
+
+
+@pytest.mark.parametrize(("former", "today"), FORMER.items())
+def test_a_former_module_name_gives_the_module_of_today(former, today):
+    with pytest.warns(DeprecationWarning, match=r"is now calotype\.") as warned:  # packages around it may warn as well
+        module = importlib.import_module(f"calotype.{former}")
+    assert any(f"calotype.{former} is now calotype.{today};" in str(one.message) for one in warned)
+    assert module is importlib.import_module(f"calotype.{today}")
+    del sys.modules[f"calotype.{former}"]
+
+
+@pytest.mark.parametrize("package", ["captioning", "check", "distill", "encodings", "train"])
+def test_each_command_is_one_call(package):
+    module = importlib.import_module(f"calotype.{package}")
+    assert module.run is importlib.import_module(f"calotype.{package}.command").run
+    former = {"captioning": "caption", "encodings": "encode"}.get(package, package)
+    with pytest.warns(DeprecationWarning, match=rf"calotype\.{package}\.run"):
+        assert getattr(module, f"{former}_config") is module.run

@@ -12,9 +12,9 @@ import pytest
 
 from calotype.cli import main
 from calotype.convert import plan_conversion, run_conversion
+from calotype.core.output_files import write_output
 from calotype.errors import ConfigError, ConvertError
 from calotype.manifest import load_manifest
-from calotype.output_files import write_output
 
 
 @contextmanager

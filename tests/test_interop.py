@@ -7,7 +7,7 @@ import torch
 from real_tokenizers import flux_tokenizers
 
 import calotype
-from calotype.collate import collate
+from calotype.data.collate import collate
 from calotype.types import SampleKey
 
 
@@ -91,8 +91,8 @@ def test_grain(dataset):
 
 
 def test_collate_as_torchtune_names_it(dataset):
-    from calotype.components import locate
+    from calotype.config.instantiate import locate
 
-    batch = locate("calotype.collate.collate")([dataset[0], dataset[1]], padding_idx=0, ignore_idx=-100)
+    batch = locate("calotype.data.collate.collate")([dataset[0], dataset[1]], padding_idx=0, ignore_idx=-100)
     assert all(isinstance(value, torch.Tensor) for value in batch.values())  # its batch_to_device takes nothing else
     assert batch["img"].shape == (2, 3, 96, 64) and batch["t5_text_tokens"].shape == (2, 32)

@@ -7,13 +7,13 @@ import pytest
 import yaml
 from train_helpers import config, make_folder
 
+from calotype import train
 from calotype.bench.run import _scratch
 from calotype.cli import main
 from calotype.config import Config, build_dataset
+from calotype.config.inputs import data_folder_around
 from calotype.errors import ConfigError
-from calotype.inputs import data_folder_around
-from calotype.recipes.run_folder import default_output
-from calotype.train import train_config
+from calotype.train.run_folder import default_output
 
 
 @pytest.fixture
@@ -59,13 +59,13 @@ def test_letter_case_as_the_disk_has_it(home, monkeypatch):
 def test_train_refuses_it_before_it_writes(home):
     for output in ("photos/out", "photos"):
         with pytest.raises(ConfigError, match=rf"train.output_dir: {output} is in the data folder .*name a"):
-            train_config(config(home / "photos", output_dir=output))
+            train.run(config(home / "photos", output_dir=output))
     assert not (home / "photos" / "out").exists()
     for name in ("samples", "checkpoints", "logs"):
         made = config(home / "photos", output_dir="run")
         made["dataset"]["path"] = f"./run/{name}/deep"
         with pytest.raises(ConfigError, match=rf"dataset.path: ./run/{name}/deep is in run/{name}, where"):
-            train_config(made)
+            train.run(made)
 
 
 def command(*arguments):

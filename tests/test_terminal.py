@@ -13,7 +13,7 @@ from PIL import Image
 
 from calotype import terminal
 from calotype.cli import info, main
-from calotype.inspect.summary import Summary
+from calotype.loader.summary import Summary
 from calotype.progress import track
 
 RAW = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -191,7 +191,7 @@ def test_no_command_prints_a_control_character_of_the_data(hostile, tmp_path, ru
 def test_tables_in_a_terminal_show_markup_and_controls_as_text(hostile, monkeypatch, run):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr("calotype.inspect.check.show._FEW", 20)
+    monkeypatch.setattr("calotype.check.show._FEW", 20)
     _, out, _ = run("check", hostile, "resolution=64")
     plain = re.sub("\x1b\\[[0-9;]*m", "", out)  # rich's own colours, if it found a terminal
     assert not RAW.search(plain) and not FORGED.search(plain.rpartition("\n\n")[0])

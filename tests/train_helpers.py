@@ -6,7 +6,7 @@ from encoding_helpers import make_folder
 from safetensors.torch import load_file
 from tiny_pipelines import tiny_pipeline
 
-from calotype.train import train_config
+from calotype import train
 
 TRAIN = {"max_steps": 6, "learning_rate": 0.01, "lora_rank": 4, "log_every": 1, "trackers": [], "checkpoint_every": 0}
 
@@ -26,7 +26,7 @@ def config(folder, *, model="flux.1-dev", dataset=None, encodings=None, loader=N
 def run(folder, output, *, resume=False, show=lambda progress: None, tell=lambda text: None, **options):
     """Trains; gives the report."""
     made = config(folder, output_dir=str(output), **options)
-    return train_config(made, resume=resume, show=show, tell=tell)
+    return train.run(made, resume=resume, show=show, tell=tell)
 
 
 def checkpoints(output):

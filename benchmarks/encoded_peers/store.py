@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from calotype import Loader, PixelsTransform, text_to_image_dataset
-from calotype.dataset import TextToImageDataset
+from calotype.data.dataset import TextToImageDataset
 from calotype.encodings.addresses import Addresses, Fingerprints, Variants
 from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.frozen import FrozenModels

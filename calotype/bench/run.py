@@ -20,16 +20,16 @@ from calotype.bench.laps import WARM_UP
 from calotype.bench.report import BenchReport, BenchRow, break_even, recommend
 from calotype.bench.strategies import Strategy, choose, settings
 from calotype.bench.task import Encoded, Measured, Refused, Task, perform
-from calotype.build import build_encode_job
-from calotype.build.loader import make_loader
 from calotype.config import Config
+from calotype.config.inputs import data_folder_around
 from calotype.config.loader import LoaderConfig
 from calotype.config.train import TrainConfig
+from calotype.core.home import cache_folder
+from calotype.encodings.build import build_encode_job
 from calotype.errors import ConfigError, MissingDependencyError
-from calotype.home import cache_folder
-from calotype.inputs import data_folder_around
+from calotype.loader.build import make_loader
 from calotype.progress import Track, silent
-from calotype.recipes.sole_run import sole_run
+from calotype.train.sole_run import sole_run
 
 __all__ = ["bench_config"]
 
@@ -127,7 +127,7 @@ def bench_config(
 
 
 def _plan(config: Config, options: TrainConfig, steps: int) -> _Plan:
-    from calotype.recipes.preflight import check_data, check_model  # which needs accelerate
+    from calotype.train.preflight import check_data, check_model  # which needs accelerate
 
     job = build_encode_job(config)
     network = check_model(job.models, options)

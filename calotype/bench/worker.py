@@ -14,19 +14,18 @@ import torch
 
 from calotype.bench.laps import WARM_UP, Enough, LapLoader
 from calotype.bench.task import Encoded, Measured, Task
-from calotype.build import build_encode_job
 from calotype.config import Config
 from calotype.config.train import TrainConfig
-from calotype.dataset import TextToImageDataset
-from calotype.encodings.build import open_encoded
+from calotype.data.dataset import TextToImageDataset
+from calotype.data.pixel_cache import PixelCache
+from calotype.encodings.build import build_encode_job, open_encoded
 from calotype.encodings.dataset import EncodedDataset
+from calotype.encodings.encode import encode_job
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.job import EncodeJob
 from calotype.encodings.on_the_fly import OnTheFlyDataset
-from calotype.engine.encode import encode_job
 from calotype.errors import CalotypeError
 from calotype.models.family import sample_moments
-from calotype.pixel_cache import PixelCache
 from calotype.progress import silent
 from calotype.types import Batch, Geometry
 
@@ -72,7 +71,7 @@ def _encode_rows(job: EncodeJob, rows: list[int]) -> tuple[float, int]:
 
 
 def _train(task: Task) -> Measured:
-    from calotype.recipes.train import make_accelerator, train
+    from calotype.train.loop import make_accelerator, train
 
     config = Config.parse(task.config)
     options = config.train or TrainConfig()

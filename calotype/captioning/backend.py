@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from PIL import Image
 
-from calotype.components import check_options, locate
+from calotype.config.instantiate import check_options, locate
 from calotype.errors import CaptionError, ConfigError
 
 __all__ = ["ENTRY_POINTS", "CaptionAnswer", "CaptionBackend", "CaptionRequest", "backend_names", "open_backend"]

@@ -20,8 +20,9 @@ from calotype.captioning.first import FirstAnswers
 from calotype.captioning.models import pick_captioner, usual_device
 from calotype.captioning.sampling import Sampling
 from calotype.captioning.templates import give_parts
-from calotype.encodings.fingerprint import files_fingerprint, files_that_count
+from calotype.encodings.fingerprint import files_fingerprint
 from calotype.errors import CaptionError, ConfigError, MissingDependencyError
+from calotype.models.component_files import files_that_count
 
 __all__ = ["TransformersBackend", "captioner_identity", "chat_inputs", "load_captioner"]
 

@@ -14,8 +14,8 @@ import yaml
 from PIL import Image
 
 from calotype.captioning.backend import CaptionRequest
+from calotype.core.small_files import read_small_file
 from calotype.errors import ConfigError, unknown_key
-from calotype.small_files import read_small_file
 
 __all__ = ["VARIABLES", "CaptionPreset", "list_presets", "load_preset"]
 

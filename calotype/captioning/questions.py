@@ -16,8 +16,8 @@ from PIL import Image
 from calotype.captioning.backend import CaptionBackend
 from calotype.captioning.ledger import Answer
 from calotype.captioning.presets import CaptionPreset
+from calotype.core.placeholders import PLACEHOLDER
 from calotype.errors import ConfigError
-from calotype.placeholders import PLACEHOLDER
 from calotype.types import ImageRef, Row
 
 __all__ = ["Asker", "Draw", "PictureTask", "Question", "plan_draws", "question_of", "tidy", "variables_of"]

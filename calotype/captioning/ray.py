@@ -11,13 +11,13 @@ from typing import Any, Final
 import cloudpickle
 
 from calotype.captioning.backend import CaptionBackend, open_backend
+from calotype.captioning.in_process import under_way
 from calotype.captioning.job import CaptionJob
 from calotype.captioning.ledger import Answer, CaptionLedger
 from calotype.captioning.questions import Asker, PictureTask
 from calotype.captioning.report import CaptionReport
-from calotype.captioning.run import under_way
 from calotype.captioning.worker import CaptionWorker
-from calotype.engine.crew import (
+from calotype.core.actor_pool import (
     Crew,
     Room,
     actor_class,

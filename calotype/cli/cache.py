@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calotype.cli.common import Json
-from calotype.home import cache_folder
+from calotype.core.home import cache_folder
 from calotype.terminal import emit, say
 
 if TYPE_CHECKING:
@@ -176,8 +176,8 @@ def _place(argument: Path | None, option: Path | None) -> Path:
 
 def _needed(sources: list[str], model: str | None, store: Path) -> NDArray[np.uint8]:
     """The keys of all that some configs need of this store."""
-    from calotype.build import build_encode_job
     from calotype.cli.encode import fill_in
+    from calotype.encodings.build import build_encode_job
     from calotype.encodings.keys import scaling_key
     from calotype.encodings.layout import as_keys
     from calotype.progress import track

@@ -16,7 +16,7 @@ from calotype.terminal import about, emit, say
 
 if TYPE_CHECKING:
     from calotype.captioning.report import CaptionReport
-    from calotype.inspect.check.report import Finding
+    from calotype.check.report import Finding
 
 __all__ = ["caption"]
 
@@ -97,7 +97,7 @@ def caption(
     json: Json = False,
 ) -> None:
     """Have a model describe pictures that have no caption. Exit status 0: all done, 1: some failed, 2: wrong use."""
-    from calotype.caption import caption_config, caption_lints
+    from calotype import caption_lints, captioning
     from calotype.progress import track
 
     config = read_config(source, overrides, model=None, tokenizers=None)
@@ -107,7 +107,7 @@ def caption(
     if backend == "transformers" and options.get("model", "auto") == "auto" and engine is Engine.local:
         options["model"] = _picked(options.get("device"))
     try:
-        report = caption_config(
+        report = captioning.run(
             config,
             backend=backend,
             presets=preset or ["descriptive"],
@@ -137,11 +137,11 @@ def caption(
 
 def _pairs(option: list[str] | None) -> dict[str, Any]:
     """`key=value` pairs as options of the backend; a dotted key is an option within one."""
-    from calotype.caption import caption_config
+    from calotype.captioning.command import run
     from calotype.config.overrides import read_pairs
     from calotype.errors import ConfigError
 
-    own = inspect.signature(caption_config).parameters
+    own = inspect.signature(run).parameters
     for pair in option or ():
         key, equals, _ = pair.partition("=")
         if not equals or key in own:

@@ -13,7 +13,7 @@ from calotype.errors import ConfigError
 from calotype.terminal import console, emit, say
 
 if TYPE_CHECKING:
-    from calotype.inspect.check.report import Report
+    from calotype.check.report import Report
 
 __all__ = ["check"]
 
@@ -41,12 +41,12 @@ def check(
     json: Json = False,
 ) -> None:
     """Look for everything that would spoil a training run. Exit status 0: clean, 1: problems, 2: wrong use."""
-    from calotype.check import check_config
-    from calotype.inspect.check.fix_list import write_fix_list
+    from calotype import check
+    from calotype.check.fix_list import write_fix_list
     from calotype.progress import track
 
     config = read_config(source, overrides, model=model, tokenizers=tokenizers)
-    report = check_config(config, deep=deep, world_size=ranks, fresh=fresh, track=track)
+    report = check.run(config, deep=deep, world_size=ranks, fresh=fresh, track=track)
     if not json:
         _show(report)
     if fix_list is not None:
@@ -62,7 +62,7 @@ def check(
 
 
 def _show(report: Report) -> None:
-    from calotype.inspect.check.show import lines, print_report
+    from calotype.check.show import lines, print_report
 
     if sys.stdout.isatty():
         print_report(report, console())

@@ -49,8 +49,8 @@ def make_loader(
     A model whose tokenizers can't be had still gives its sizes: then the batches hold pixels only, and standard error
     says what is missing and how to get it.
     """
-    from calotype.build import build_loader
     from calotype.errors import MissingTokenizerError
+    from calotype.loader.build import build_loader
 
     config = read_config(source, overrides, model=model, tokenizers=tokenizers)
     if loader:

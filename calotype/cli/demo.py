@@ -15,7 +15,7 @@ from calotype.cli.preview import describe
 from calotype.terminal import emit, say
 
 if TYPE_CHECKING:
-    from calotype.recipes.report import TrainReport
+    from calotype.train.report import TrainReport
 
 __all__ = ["demo"]
 
@@ -33,8 +33,8 @@ def demo(
 ) -> None:
     """Show the whole way on a dozen real photos: a page that shows the batches, and with a pipeline a LoRA."""
     from calotype.demo import write_demo
-    from calotype.inspect import summarise
-    from calotype.inspect.preview import preview
+    from calotype.loader.summary import summarise
+    from calotype.previews import preview
 
     config = write_demo(folder)
     page = folder / "preview.html"
@@ -57,10 +57,9 @@ def demo(
 
 def _train(folder: Path, pipeline: Path, *, json: bool) -> TrainReport:
     """Encodes the photos with the pipeline's frozen models, and trains a LoRA through the encodings."""
+    from calotype import encodings, train
     from calotype.cli.train import quiet
     from calotype.demo import write_lora
-    from calotype.encode import encode_config
-    from calotype.train import train_config
 
     tell: Callable[..., None] = (lambda *lines: None) if json else say
     quiet()
@@ -68,8 +67,8 @@ def _train(folder: Path, pipeline: Path, *, json: bool) -> TrainReport:
     shutil.rmtree(folder / "lora", ignore_errors=True)  # a demonstration always begins anew
     tell("", f"A LoRA on them, of a tiny pipeline with random weights: {lora}")
     config = read_config(str(lora), None, model=None, tokenizers=None)
-    encoded = encode_config(config)
+    encoded = encodings.run(config)
     tell(f"encoded {encoded.encoded} records in {encoded.seconds:.1f} s, {encoded.reused} were there")
-    report = train_config(config, show=tell, tell=tell)
+    report = train.run(config, show=tell, tell=tell)
     tell(f"loss {report.first_loss:.3f} at first, {report.last_loss:.3f} at the end; the LoRA: {report.result}")
     return report

@@ -24,13 +24,13 @@ def distill(
     json: Json = False,
 ) -> None:
     """Make a small captioner that says what its teacher says, scored on held-out pictures before and after."""
-    from calotype.distill import distill_config
+    from calotype import distill
     from calotype.progress import track
 
     config = read_config(source, overrides, model=None, tokenizers=None)
     quiet()
     try:
-        report = distill_config(
+        report = distill.run(
             config,
             resume=resume,
             retry_failed=retry_failed,

@@ -52,7 +52,7 @@ def encode(
     json: Json = False,
 ) -> None:
     """Run the frozen text encoders and the autoencoder once, and keep what they give; only what is missing is made."""
-    from calotype.encode import encode_config
+    from calotype import encodings
     from calotype.progress import track
 
     config = fill_in(source, overrides, model=model, store=store)
@@ -60,7 +60,7 @@ def encode(
         _dry_run(config, device or best_device(), json=json)
         return
     try:
-        report = encode_config(
+        report = encodings.run(
             config,
             device=device,
             engine=engine.value,
@@ -81,7 +81,7 @@ def encode(
 
 def fill_in(source: str, overrides: list[str] | None, *, model: str | None, store: Path | None) -> Config:
     """The config that the first arguments describe, with its `encodings` filled in."""
-    from calotype.home import cache_folder
+    from calotype.core.home import cache_folder
 
     config = read_config(source, overrides, model=model, tokenizers=None)
     given = config.encodings.given() if config.encodings is not None else {}
@@ -102,7 +102,7 @@ def _store(config: Config) -> Path:
 
 
 def _dry_run(config: Config, device: str, *, json: bool) -> None:
-    from calotype.build import build_encode_job
+    from calotype.encodings.build import build_encode_job
     from calotype.encodings.estimate import free_bytes
     from calotype.progress import track
 

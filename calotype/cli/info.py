@@ -10,7 +10,7 @@ from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, make
 from calotype.terminal import console, emit, styled
 
 if TYPE_CHECKING:
-    from calotype.inspect import Summary
+    from calotype.loader.summary import Summary
 
 __all__ = ["info", "show"]
 
@@ -24,7 +24,7 @@ def info(
     json: Json = False,
 ) -> None:
     """Say what a dataset holds and what training batches it gives."""
-    from calotype.inspect import summarise
+    from calotype.loader.summary import summarise
 
     with make_loader(source, overrides, model=model, tokenizers=tokenizers) as loader:
         summary = summarise(loader, seconds=seconds)

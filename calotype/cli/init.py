@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calotype.cli.common import Json
-from calotype.output_files import write_output
+from calotype.core.output_files import write_output
 from calotype.terminal import emit, json_line, say, visible
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def init(
     from calotype.encodings.frozen import FrozenModels
     from calotype.errors import ConfigError, MissingPathError
     from calotype.models.registry import get_spec
-    from calotype.recipes.networks import network_of
+    from calotype.train.networks import network_of
 
     source = Path(folder).expanduser()
     if not source.exists():
@@ -101,7 +101,7 @@ def init(
 
 def _resolution(source: Path, spec: ModelSpec, trigger: str) -> int:
     """The model's own, or the next smaller usual one that at least half of the pictures fill without being enlarged."""
-    from calotype.builder import text_to_image_dataset
+    from calotype.data.builder import text_to_image_dataset
     from calotype.models import PixelsTransform
 
     usual = [spec.resolution, *(side for side in _USUAL if side < spec.resolution)]

@@ -11,7 +11,7 @@ from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, make
 from calotype.terminal import emit, say
 
 if TYPE_CHECKING:
-    from calotype.inspect.preview import Preview
+    from calotype.previews import Preview
 
 __all__ = ["describe", "preview"]
 
@@ -35,9 +35,9 @@ def preview(
     json: Json = False,
 ) -> None:
     """Show the batches that training will get, and how each sample came about."""
-    from calotype.inputs import check_outside
-    from calotype.inspect.preview import preview as look
-    from calotype.inspect.preview.document import check_ending
+    from calotype.config.inputs import check_outside
+    from calotype.previews import preview as look
+    from calotype.previews.document import check_ending
     from calotype.progress import track
 
     check_ending(output)

@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 
 from calotype.cli.common import Json, Overrides, Source, read_config
-from calotype.recipes.interrupt import StopRequest, exit_status, note_interrupted
 from calotype.terminal import emit, say
+from calotype.train.interrupt import StopRequest, exit_status, note_interrupted
 
 __all__ = ["interrupted", "quiet", "train"]
 
@@ -35,12 +35,12 @@ def train(
     """Train a LoRA, or the whole transformer. Several GPUs: torchrun --nproc-per-node 4 --no-python calotype train …"""
     try:
         with StopRequest.from_signals() as stop:
-            from calotype.train import train_config
+            from calotype import train
 
             config = read_config(source, overrides, model=model, tokenizers=None)
             quiet()
             name = Path(source).stem if Path(source).suffix.lower() in (".yaml", ".yml") else None
-            report = train_config(
+            report = train.run(
                 config, name=name, resume=resume, changed_dataset=changed_dataset, stop=stop, show=say, tell=say
             )
     except KeyboardInterrupt as error:

@@ -11,26 +11,26 @@
     reference.py  the schema as a table and as a JSON Schema
 
 pydantic checks the values: it brings the JSON Schema, and the studio's server and typed Python need nothing else.
-`calotype.build` makes datasets and loaders of a config.
+`build_dataset(config)` is in `calotype.data`, `build_loader(config)` in `calotype.loader`.
 """
 
 from __future__ import annotations
-
-import importlib
-from typing import Any, Final
 
 from calotype.config.component import instantiate
 from calotype.config.config import Config
 from calotype.config.keys import KEYS
 from calotype.config.load import load_config, read_config
+from calotype.core.lazy import exports
 
 __all__ = ["KEYS", "Config", "instantiate", "load_config", "read_config"]
 
-_MOVED: Final = ("build_dataset", "build_encode_job", "build_loader", "build_training", "open_training")
-
-
-def __getattr__(name: str) -> Any:
-    """The builders by the name that they had before `calotype.build`."""
-    if name not in _MOVED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("calotype.build"), name)
+__getattr__ = exports(
+    __name__,
+    {  # by the names that they had before each package built its own
+        "build_dataset": "..data.build",
+        "build_encode_job": "..encodings.build",
+        "build_loader": "..loader.build",
+        "build_training": "..train.data",
+        "open_training": "..train.data",
+    },
+)

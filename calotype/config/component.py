@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from calotype.components import COMPONENT, build
+from calotype.config.instantiate import COMPONENT, build
 from calotype.errors import ConfigError
 
 __all__ = ["Component", "instantiate"]

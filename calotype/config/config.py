@@ -8,12 +8,12 @@ from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
 
-from calotype.components import COMPONENT
 from calotype.config.component import Component
 from calotype.config.dataset import DatasetConfig
 from calotype.config.distill import DistillConfig
 from calotype.config.encodings import EncodingConfig
 from calotype.config.errors import config_error
+from calotype.config.instantiate import COMPONENT
 from calotype.config.keys import KEYS, check_keys, check_seeds
 from calotype.config.loader import LoaderConfig
 from calotype.config.section import PathText, Section, plain

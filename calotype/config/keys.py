@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from calotype.components import COMPONENT
+from calotype.config.instantiate import COMPONENT
 from calotype.errors import ConfigError, unknown_key
 
 __all__ = ["KEYS", "LOOKS_LIKE", "THEIRS", "check_keys", "check_seeds"]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from calotype.config.config import Config
 from calotype.config.keys import KEYS, check_keys, check_seeds
 from calotype.config.overrides import override
+from calotype.core.small_files import read_small_file
 from calotype.errors import ConfigError
-from calotype.small_files import read_small_file
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

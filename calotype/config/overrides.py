@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from calotype.components import COMPONENT
 from calotype.config.dataset import DatasetConfig
 from calotype.config.distill import DistillConfig
+from calotype.config.instantiate import COMPONENT
 from calotype.config.keys import KEYS, LOOKS_LIKE, THEIRS
 from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError, unknown_key

@@ -44,7 +44,7 @@ class TrainConfig(Section):
 
     output_dir: Text = "output"
     """Where the LoRA or the whole network, `checkpoints/`, `samples/` and the trackers' `logs/` go; by default
-    `train_config` calls it after the config, as `photos-lora`."""
+    `calotype.train.run` calls it after the config, as `photos-lora`."""
     max_steps: Count = 1000
     """Steps of the whole run, those before a resume included."""
 

@@ -16,10 +16,10 @@ from calotype.convert.columns import Columns, choose_columns
 from calotype.convert.form import MEMBER, Finding, Form, Images, Record, Target
 from calotype.convert.forms import FORMS
 from calotype.convert.names import is_whole_file, reference
+from calotype.core.file_state import FileState, file_holding, file_state
+from calotype.core.placeholders import PLACEHOLDER, has_placeholder
 from calotype.errors import ConfigError
-from calotype.file_state import FileState, file_holding, file_state
 from calotype.manifest import Manifest
-from calotype.placeholders import PLACEHOLDER, has_placeholder
 from calotype.progress import Show
 from calotype.types import ImageRef, Row, SampleKey
 

@@ -12,8 +12,8 @@ import json
 import shutil
 from pathlib import Path
 
+from calotype.core.output_files import write_output
 from calotype.errors import MissingDependencyError
-from calotype.output_files import write_output
 from calotype.terminal import json_line, visible
 
 __all__ = ["write_demo", "write_lora"]

@@ -10,6 +10,8 @@ from typing import Final
 
 import xxhash
 
+from calotype.core.file_state import FileState, state_of
+from calotype.core.small_files import require_regular
 from calotype.editing.delimited_document import DelimitedDocument
 from calotype.editing.document import Document
 from calotype.editing.files import digest_of, replacing
@@ -17,9 +19,7 @@ from calotype.editing.house import back_up, locked
 from calotype.editing.json_document import open_json
 from calotype.editing.places import Place
 from calotype.errors import EditError, ManifestError
-from calotype.file_state import FileState, state_of
 from calotype.manifest.reading import Reading
-from calotype.small_files import require_regular
 
 __all__ = ["CaptionState", "Captions", "Change", "Written"]
 

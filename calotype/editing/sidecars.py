@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from calotype.core.small_files import read_small_file
 from calotype.errors import EditError
 from calotype.manifest.caption_files import CaptionFiles
 from calotype.manifest.captions import decode_text, split_captions
@@ -16,7 +17,6 @@ from calotype.manifest.listing import Listing, stem_of
 from calotype.manifest.names_on_disk import folded
 from calotype.manifest.reading import Reading
 from calotype.manifest.sidecars import caption_files_of, is_json
-from calotype.small_files import read_small_file
 
 __all__ = ["Sidecars", "mirror"]
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from calotype.dataset import TextToImageDataset
-from calotype.draws import Stream, Variant
+from calotype.core.rng import Stream, Variant
+from calotype.data.dataset import TextToImageDataset
 from calotype.encodings.keys import PictureKeys, text_key
 from calotype.errors import ConfigError, DecodeError, ImageError
 from calotype.images import Content, scan_contents

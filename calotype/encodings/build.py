@@ -1,21 +1,27 @@
-"""The builder of encoded datasets, from options that YAML can hold."""
+"""Builds what encodes a dataset, and the dataset of its encodings, from options or from a config."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import torch
 
+from calotype.config import Config
 from calotype.config.encodings import EncodingConfig
-from calotype.dataset import TextToImageDataset
+from calotype.data.build import build_dataset
+from calotype.data.dataset import TextToImageDataset
 from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.frozen import FrozenModels
+from calotype.encodings.job import EncodeJob
 from calotype.encodings.on_the_fly import OnTheFlyDataset
 from calotype.encodings.options import frozen_models, open_store, variants
 from calotype.encodings.records import RecordCache
-from calotype.progress import Show
+from calotype.progress import Show, track
 
-__all__ = ["encoded_dataset", "open_encoded"]
+__all__ = ["build_encode_job", "build_encoded", "encoded_dataset", "open_encoded"]
+
+_USED: Final = ("dataset", "encodings", "model", "tokenizer", "tokenizers")
 
 
 def encoded_dataset(
@@ -54,3 +60,41 @@ def open_encoded(
     store = open_store(options, create=options.on_the_fly)
     encoded = kind(dataset, models, store, variants=variants(options), progress=progress)
     return encoded.with_cache(RecordCache()) if options.in_memory else encoded
+
+
+def build_encode_job(config: Config | Mapping[str, Any], *, device: str = "cpu", create: bool = True) -> EncodeJob:
+    """Build the job that encodes what a config's `encodings` need.
+
+    Args:
+        config: What `load_config` returned.
+        device: Device of the frozen models.
+        create: Make the store if it is not there.
+
+    Raises:
+        ConfigError: As for `build_dataset`; or no model is named, or it can't be had.
+    """
+    config = Config.parse(config, only=_USED)
+    options = config.encoding_section()
+    models = frozen_models(options, device)
+    dataset = build_dataset(config.without_model(model=models.spec.name))
+    return EncodeJob(
+        dataset=dataset, models=models, store=open_store(options, create=create), variants=variants(options)
+    )
+
+
+def build_encoded(config: Config, *, device: str) -> EncodedDataset:
+    """Build the dataset that a store has of a config's dataset.
+
+    Args:
+        config: The config.
+        device: Device of the frozen models, where they run.
+
+    Raises:
+        ConfigError: As for `build_encode_job`.
+        StoreError: Something is not encoded yet, and is not to be encoded on the fly.
+    """
+    options = config.encoding_section()
+    models = frozen_models(options, device)
+    dataset = build_dataset(config.without_model(model=models.spec.name))
+    with track("reading files") as show:
+        return open_encoded(dataset, models, options, progress=show)

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from calotype.dataset import TextToImageDataset
-from calotype.draws import Stream, drawn_seed
+from calotype.core.rng import Stream, drawn_seed
+from calotype.data.dataset import TextToImageDataset
+from calotype.data.sample_source import BatchSource, SampleSource
 from calotype.encodings.addresses import Addresses, Fingerprints, Outcome, Picture, SampleRecords, Variants
 from calotype.encodings.cuts import find_cuts
 from calotype.encodings.finite import MARK, reason_of
@@ -25,7 +26,6 @@ from calotype.ledger import LedgerEntry
 from calotype.manifest import Manifest
 from calotype.models.family import ModelFamily, sample_moments
 from calotype.progress import Show
-from calotype.sample_source import BatchSource, SampleSource
 from calotype.transforms import Buckets
 from calotype.types import Batch, SampleKey
 

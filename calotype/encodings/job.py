@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from calotype.dataset import TextToImageDataset
+from calotype.data.dataset import TextToImageDataset
 from calotype.encodings.addresses import Addresses, Fingerprints, Variants
 from calotype.encodings.estimate import Estimate, check_room, estimate, free_bytes
 from calotype.encodings.finite import MARK, reason_of

@@ -6,7 +6,7 @@ import hashlib
 import struct
 from typing import Final
 
-from calotype.draws import Variant
+from calotype.core.rng import Variant
 from calotype.encodings.step_identity import step_identity
 from calotype.images import ImageReader
 from calotype.transforms import ImageProgram

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from calotype.collate import collate
+from calotype.data.collate import collate
+from calotype.data.sample_source import BatchSource
 from calotype.encodings.addresses import Picture, SampleRecords
 from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.estimate import check_room, free_bytes
@@ -19,7 +20,6 @@ from calotype.encodings.worker import EncodeWorker, picture_pixels
 from calotype.errors import ImageError, NotFiniteError
 from calotype.ledger import LedgerEntry
 from calotype.progress import track
-from calotype.sample_source import BatchSource
 from calotype.types import Batch, SampleKey
 
 __all__ = ["OnTheFlyDataset"]

@@ -9,11 +9,11 @@ from typing import Final
 import torch
 
 from calotype.config.encodings import EncodingConfig
+from calotype.core.home import cache_folder
 from calotype.encodings.addresses import Variants
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.store import EncodingStore
 from calotype.errors import StoreError
-from calotype.home import cache_folder
 
 __all__ = ["check_store", "frozen_models", "open_store", "variants"]
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Final
 
-from calotype.encodings.fingerprint import files_that_count
 from calotype.errors import ConfigError
+from calotype.models.component_files import files_that_count
 from calotype.models.safetensors_header import HEADER_START, header_of
 
 __all__ = ["check_component"]

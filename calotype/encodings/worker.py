@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import torch
 import xxhash
 
-from calotype.dataset import TextToImageDataset
+from calotype.data.dataset import TextToImageDataset
 from calotype.encodings.addresses import Picture
 from calotype.encodings.cuts import cut_note, cuts_of
 from calotype.encodings.finite import (

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 
 import xxhash
 
+from calotype.core.file_state import FileState
 from calotype.errors import ImageError
-from calotype.file_state import FileState
 from calotype.images.memory import Key, Memory, file_keys
 from calotype.images.read import ImageReader
 from calotype.progress import Show

@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from calotype.core.file_state import FileState
 from calotype.errors import ImageError
-from calotype.file_state import FileState
 from calotype.images.memory import Memory, file_keys
 from calotype.images.read import ImageReader
 from calotype.progress import Show

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import xxhash
 
+from calotype.data.sample_source import SampleSource, check_source
 from calotype.errors import ConfigError, LoaderError
 from calotype.ledger import Ledger, LedgerEntry
 from calotype.loader.device import DeviceCopier
@@ -21,7 +22,6 @@ from calotype.loader.process import Setup
 from calotype.loader.produce import OnError
 from calotype.loader.source import ProcessSource, Source, ThreadSource
 from calotype.progress import track
-from calotype.sample_source import SampleSource, check_source
 from calotype.terminal import about, get_logger
 from calotype.types import Batch, SampleKey
 

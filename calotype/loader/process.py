@@ -35,12 +35,12 @@ import cloudpickle
 import torch
 from numpy.typing import NDArray
 
+from calotype.data.sample_source import SampleSource
 from calotype.errors import LoaderError
 from calotype.ledger import LedgerEntry
 from calotype.loader.plan import Cursor, Plan
 from calotype.loader.produce import Made, OnError, Producer, Share
 from calotype.loader.slots import LEASES, Place, Slot
-from calotype.sample_source import SampleSource
 from calotype.types import Batch
 
 __all__ = ["WAY_OUT", "Failed", "Ready", "Seek", "Setup", "launch", "packed"]

@@ -11,11 +11,11 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from calotype.data.sample_source import BatchSource, PreparedSample, SampleSource
 from calotype.errors import ImageError, LoaderError
 from calotype.ledger import LedgerEntry
-from calotype.loader.build import BatchBuilder, Memory, Pending
+from calotype.loader.batch_builder import BatchBuilder, Memory, Pending
 from calotype.loader.plan import Cursor, EpochPlan, Plan
-from calotype.sample_source import BatchSource, PreparedSample, SampleSource
 from calotype.transforms import CaptionDraw
 from calotype.types import Batch, SampleKey
 

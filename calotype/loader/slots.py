@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from numpy.typing import NDArray
 
-from calotype.loader.build import Space, Spec
+from calotype.loader.batch_builder import Space, Spec
 from calotype.loader.huge_pages import HUGE, in_huge_pages
 
 __all__ = ["LEASES", "Place", "Slot"]

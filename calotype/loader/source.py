@@ -21,7 +21,7 @@ import torch
 
 from calotype.errors import LoaderError
 from calotype.ledger import LedgerEntry
-from calotype.loader.build import HeapMemory
+from calotype.loader.batch_builder import HeapMemory
 from calotype.loader.plan import Cursor
 from calotype.loader.process import WAY_OUT, Failed, Ready, Seek, Setup, launch, packed
 from calotype.loader.produce import Producer

@@ -15,9 +15,9 @@ from typing import IO, Any
 import pyarrow as pa
 import xxhash
 
+from calotype.core.file_state import file_state
+from calotype.core.home import cache_folder
 from calotype.errors import ManifestError
-from calotype.file_state import file_state
-from calotype.home import cache_folder
 
 __all__ = ["UnwritableError", "cached", "cached_table", "map_arrow", "trouble", "write_arrow"]
 

@@ -6,7 +6,7 @@ import os
 
 import xxhash
 
-from calotype.small_files import require_regular
+from calotype.core.small_files import require_regular
 
 __all__ = ["of_bytes", "of_file"]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from calotype.core.file_state import file_holding
 from calotype.errors import ManifestError, MissingDependencyError
-from calotype.file_state import file_holding
 from calotype.manifest import lmdb_walk
 from calotype.manifest.cache import cached_table
 from calotype.manifest.fingerprint import of_bytes

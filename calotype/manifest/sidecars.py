@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from calotype.core.small_files import read_small_file
 from calotype.manifest.caption_files import CaptionFiles
 from calotype.manifest.captions import decode_text, split_captions
 from calotype.manifest.json_captions import captions_in_json, join_captions, parse_json_object
 from calotype.manifest.listing import Listing
 from calotype.manifest.reading import Reading
 from calotype.manifest.unused import add_unused
-from calotype.small_files import read_small_file
 
 __all__ = [
     "caption_files_of",

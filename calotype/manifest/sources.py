@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from calotype.core.small_files import require_regular
 from calotype.errors import ConfigError, ManifestError, MissingPathError
 from calotype.manifest.arrow_files import read_arrow, read_parquet
 from calotype.manifest.braces import expand_braces
@@ -27,7 +28,6 @@ from calotype.manifest.misspelt import exists, near, near_folder
 from calotype.manifest.named_splits import ALL, of_split
 from calotype.manifest.reading import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Part, Reading
 from calotype.manifest.unused import note_other_columns
-from calotype.small_files import require_regular
 
 __all__ = ["PathLike", "Sources", "absolute", "data_files_of", "find_sources", "read_sources"]
 

@@ -16,17 +16,17 @@ import xxhash
 import yaml
 from PIL import Image
 
-from calotype.components import COMPONENT
 from calotype.config import Config, load_config, read_config
-from calotype.dataset import TextToImageDataset
+from calotype.config.instantiate import COMPONENT
+from calotype.core.file_state import FileState
+from calotype.data.dataset import TextToImageDataset
+from calotype.data.pixel_cache import PixelCache
 from calotype.editing.files import digest_of, replacing
 from calotype.editing.house import copy_beside
 from calotype.errors import CalotypeError, ConfigError
-from calotype.file_state import FileState
-from calotype.inspect.preview.gather import draw_sample
-from calotype.inspect.preview.kept_reader import KeptReader
 from calotype.manifest import Manifest
-from calotype.pixel_cache import PixelCache
+from calotype.previews.gather import draw_sample
+from calotype.previews.kept_reader import KeptReader
 from calotype.studio.pictures import stamp
 from calotype.studio.source import Source, pixels_dataset
 from calotype.studio.tokens import TokenCounter

@@ -10,8 +10,8 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from calotype.core.file_state import FileState
 from calotype.editing import CaptionState
-from calotype.file_state import FileState
 from calotype.studio.pictures import picture_version, stamp
 from calotype.types import ImageRef
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
-from calotype.caption import caption_config
+from calotype import captioning
 from calotype.captioning.backend import CaptionBackend, backend_names, open_backend
 from calotype.captioning.presets import list_presets
 from calotype.captioning.report import CaptionReport
@@ -185,7 +185,7 @@ class CaptionRuns:
         )
         if run.state == "starting":
             run.state = "running"
-        return caption_config(
+        return captioning.run(
             self._source.config,
             backend=backend,
             presets=(options.preset,),

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
+from calotype.check.duplicates import duplicate_findings
+from calotype.check.facts import scan_facts
 from calotype.images import ImageReader, scan_sizes
-from calotype.inspect.check.duplicates import duplicate_findings
-from calotype.inspect.check.facts import scan_facts
 from calotype.studio.rows import Rows
 from calotype.studio.tokens import TokenCounter
 from calotype.terminal import get_logger

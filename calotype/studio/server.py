@@ -39,7 +39,7 @@ _TYPES: Final = {
     ".ico": "image/x-icon",
 }
 _PAGE: Final = Path(__file__).with_name("page")
-_PALETTE: Final = Path(str(files("calotype.inspect").joinpath("preview", "palette.css")))
+_PALETTE: Final = Path(str(files("calotype.previews").joinpath("palette.css")))
 """The studio wears the preview page's colours."""
 _FOR_EVER: Final = "private, max-age=31536000, immutable"
 _ASK_AGAIN: Final = "private, no-cache"

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from calotype.build import build_dataset
 from calotype.config import Config
 from calotype.config.dataset import MANIFEST_OPTIONS, DatasetConfig
-from calotype.dataset import TextToImageDataset
+from calotype.config.inputs import source_name
+from calotype.data.build import build_dataset
+from calotype.data.dataset import TextToImageDataset
 from calotype.editing import Captions, CaptionState, open_captions
 from calotype.errors import EditError
-from calotype.inputs import source_name
 from calotype.manifest import Manifest, load_manifest
 from calotype.manifest.named_splits import ALL
 

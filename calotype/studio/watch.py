@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from calotype.config.inputs import input_files, picture_folders
+from calotype.core.file_state import FileState, file_holding, file_state
 from calotype.errors import EditError, ManifestError
-from calotype.file_state import FileState, file_holding, file_state
-from calotype.inputs import input_files, picture_folders
 from calotype.manifest import Manifest
 from calotype.manifest.reading import CAPTION_SUFFIXES
 from calotype.studio.edits import Editor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from calotype.placeholders import PLACEHOLDER
+from calotype.core.placeholders import PLACEHOLDER
 from calotype.transforms.buckets import Buckets
 from calotype.transforms.caption import CaptionDraw, CaptionProgram, Part
 from calotype.transforms.image import ImageOutcome, ImageProgram

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 import xxhash
 
-from calotype.components import COMPONENT, build
-from calotype.draws import Stream, Variant, generator
+from calotype.config.instantiate import COMPONENT, build
+from calotype.core.placeholders import PLACEHOLDER, fill_placeholders, has_placeholder, has_trigger, other_placeholders
+from calotype.core.rng import Stream, Variant, generator
 from calotype.errors import ConfigError
-from calotype.placeholders import PLACEHOLDER, fill_placeholders, has_placeholder, has_trigger, other_placeholders
 from calotype.transforms.options import as_list, known_keys, plain, probability
 from calotype.types import SampleKey
 

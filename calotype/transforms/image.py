@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from calotype.components import COMPONENT, build
-from calotype.draws import Stream, Variant, generator
+from calotype.config.instantiate import COMPONENT, build
+from calotype.core.rng import Stream, Variant, generator
 from calotype.errors import ConfigError
 from calotype.transforms.color import ColorJitter
 from calotype.transforms.geometry import cover_box, keep_aspect, make_geometry

@@ -19,7 +19,7 @@ from calotype.bench.task import Refused, Task, perform
 from calotype.bench.worker import measure
 from calotype.config import Config
 from calotype.errors import ConfigError
-from calotype.recipes.sole_run import sole_run
+from calotype.train.sole_run import sole_run
 
 BIN = Path(sys.executable).parent
 

@@ -14,7 +14,7 @@ import ray
 from caption_server import completion, serving
 from PIL import Image
 
-from calotype.caption import caption_config
+from calotype import captioning
 from calotype.captioning import ray as engine
 from calotype.captioning.ledger import CaptionLedger
 from calotype.editing import open_captions
@@ -68,12 +68,12 @@ def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_asked_twice(folder
     config = {"dataset": {"path": str(folder)}}
     options = {"presets": [folder.parent / "ask.txt"], "engine": "ray", "concurrency": 1}
     with serving(respond) as server:
-        report = caption_config(config, url=server.url, **options)
+        report = captioning.run(config, url=server.url, **options)
         assert killed.is_set() and (report.written, report.failed) == (16, 1)
         prompts = [asked.prompt for asked in server.asked]
         # The one that the dead worker was waiting for, and perhaps one whose answer it had yet to write down.
         assert len(prompts) - len(set(prompts)) <= 2
-        again = caption_config(config, url=server.url, presets=options["presets"], mode="replace")
+        again = captioning.run(config, url=server.url, presets=options["presets"], mode="replace")
         assert (again.asked, again.reused) == (0, 16)
     assert {id: state.captions for id, state in open_captions(folder).read().items() if id != "bad.png"} == {
         f"{number:02d}.png": (f"see {number:02d}",) for number in range(16)
@@ -89,7 +89,7 @@ def test_an_error_of_a_worker_comes_as_it_was_raised(folder):
         url = server.url
     config = {"dataset": {"path": str(folder)}}
     with pytest.raises(CaptionError, match=r"worker on .*"):
-        caption_config(config, url=url, model="m", retries=0, presets=[Path(folder.parent / "ask.txt")], engine="ray")
+        captioning.run(config, url=url, model="m", retries=0, presets=[Path(folder.parent / "ask.txt")], engine="ray")
 
 
 def test_another_model_on_another_machine_is_refused(folder):

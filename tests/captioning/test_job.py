@@ -14,8 +14,9 @@ import pytest
 from caption_server import completion, failure, serving
 from PIL import Image
 
-from calotype.caption import caption_config, caption_lints
+from calotype import captioning
 from calotype.captioning.backend import CaptionAnswer
+from calotype.captioning.command import caption_lints
 from calotype.captioning.ledger import CaptionLedger
 from calotype.captioning.questions import tidy
 from calotype.editing import open_captions
@@ -59,7 +60,7 @@ def run(folder):
 
     def run(server, *, path=folder, text="see {stem}", presets=None, **options):
         presets = presets or [preset(folder, text)]
-        return caption_config({"dataset": {"path": str(path)}}, url=server.url, presets=presets, **options)
+        return captioning.run({"dataset": {"path": str(path)}}, url=server.url, presets=presets, **options)
 
     return run
 
@@ -281,7 +282,7 @@ def test_no_server_ends_the_run_and_what_was_answered_is_written(folder, run):
     with serving() as server:
         url = server.url
     with pytest.raises(CaptionError):
-        caption_config({"dataset": {"path": str(folder)}}, url=url, model="m", presets=["short"], retries=0)
+        captioning.run({"dataset": {"path": str(folder)}}, url=url, model="m", presets=["short"], retries=0)
     with serving(lambda asked: echo(asked) if len(server.asked) <= 3 else failure(401, "no key")) as server:
         with pytest.raises(CaptionError):
             run(server, concurrency=1)
@@ -294,8 +295,8 @@ def test_no_server_ends_the_run_and_what_was_answered_is_written(folder, run):
 
 CAPTION = """
 import sys
-from calotype.caption import caption_config
-caption_config({"dataset": {"path": sys.argv[1]}}, url=sys.argv[2], presets=[sys.argv[3]], concurrency=2)
+from calotype import captioning
+captioning.run({"dataset": {"path": sys.argv[1]}}, url=sys.argv[2], presets=[sys.argv[3]], concurrency=2)
 """
 
 
@@ -442,7 +443,7 @@ def test_batches_are_full_and_calls_overlap(folder):
                 photo.rotate(copy + 1).save(folder / f"{copy}_{name}")
     backend = Batches()
     ask = preset(folder, "see {stem}")
-    report = caption_config({"dataset": {"path": str(folder)}}, backend=backend, presets=[ask])
+    report = captioning.run({"dataset": {"path": str(folder)}}, backend=backend, presets=[ask])
     assert sorted(backend.sizes, reverse=True) == [4] * 6 and backend.most == 2
     assert report.failed == 4 and {one.kind for one in report.failures} == {"failed"}
     assert "a fault of the backend's own" in report.failures[0].reason

@@ -138,7 +138,7 @@ def test_the_recipes_data_loading_works_to_the_device(rfc, workers):
     _, cfg = rfc("    packed: false\n")
     tokenizer = tune.instantiate(cfg.tokenizer)
     dataset = tune.instantiate(cfg.dataset, tokenizer)
-    collate_fn = _get_component_from_path("calotype.collate.collate")
+    collate_fn = _get_component_from_path("calotype.data.collate.collate")
     loader = StatefulDataLoader(
         dataset=dataset,
         batch_size=2,

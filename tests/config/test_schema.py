@@ -19,11 +19,11 @@ from calotype.config.image_files import DownloadsConfig, FetchConfig, PixelCache
 from calotype.config.loader import LoaderConfig
 from calotype.config.reference import json_schema, key_tables
 from calotype.config.train import TrainConfig
+from calotype.data.pixel_cache import PixelCache
 from calotype.errors import ConfigError
 from calotype.images import Downloads, Fetcher
 from calotype.manifest import load_manifest
-from calotype.pixel_cache import PixelCache
-from calotype.recipes.checkpoint import _plain
+from calotype.train.checkpoint import _plain
 
 ROOT = Path(__file__).parents[2]
 
@@ -208,17 +208,17 @@ def test_the_json_schema_knows_the_sections_and_refuses_other_options():
 
 _CONFIGS = ("config", "options", "section", "given", "dataset", "option", "loader")
 _BOUNDARIES = {
-    "calotype/components.py",  # options of a `_component_`, which are its own affair
+    "calotype/config/instantiate.py",  # options of a `_component_`, which are its own affair
     "calotype/captioning/ray.py",  # options of a captioner's backend, which has its own
-    "calotype/caption.py::_on_cluster",
+    "calotype/captioning/command.py::_on_cluster",
     "calotype/models/tokenizer.py",  # a tokenizer's config.json
-    "calotype/recipes/checkpoint.py",  # a loader's state_dict
+    "calotype/train/checkpoint.py",  # a loader's state_dict
     "calotype/studio/augment.py",  # what the page sends
     "calotype/studio/runs.py",
     "calotype/transforms/options.py",
     "calotype/bench/strategies.py",
     "calotype/cli/common.py",
-    "calotype/build/dataset.py::_from_folder",
+    "calotype/data/build.py::_from_folder",
 }
 
 

@@ -15,12 +15,12 @@ from tiny_pipelines import tiny_pipeline
 import calotype
 from calotype.encodings.addresses import Variants
 from calotype.encodings.frozen import FrozenModels
+from calotype.encodings.local import encode
 from calotype.encodings.on_the_fly import OnTheFlyDataset
 from calotype.encodings.store import EncodingStore
 from calotype.encodings.summary import summarise_store
 from calotype.encodings.work import find_work
 from calotype.encodings.worker import picture_pixels
-from calotype.engine.local import encode
 from calotype.errors import CalotypeError, ConfigError
 from calotype.images.budget import DECODING
 from calotype.transforms import ImageProgram

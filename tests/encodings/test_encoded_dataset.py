@@ -11,14 +11,14 @@ from loader_helpers import digest, ids
 from PIL import Image
 
 import calotype
-from calotype.collate import collate
+from calotype.data.collate import collate
 from calotype.encodings.addresses import Variants
 from calotype.encodings.dataset import EncodedDataset
+from calotype.encodings.local import encode
 from calotype.encodings.on_the_fly import OnTheFlyDataset
 from calotype.encodings.records import RecordCache
-from calotype.engine.local import encode
 from calotype.errors import StoreError
-from calotype.loader.build import HeapMemory
+from calotype.loader.batch_builder import HeapMemory
 from calotype.loader.plan import Cursor
 from calotype.loader.produce import Producer
 from calotype.types import SampleKey

@@ -8,8 +8,8 @@ from tiny_pipelines import tiny_pipeline
 
 import calotype
 from calotype.encodings.frozen import FrozenModels
+from calotype.encodings.local import encode
 from calotype.encodings.on_the_fly import OnTheFlyDataset
-from calotype.engine.local import encode
 
 pytestmark = [
     pytest.mark.gpu,

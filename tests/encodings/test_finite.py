@@ -12,9 +12,9 @@ from calotype.cli import app
 from calotype.encodings.addresses import Variants
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import not_finite_key
+from calotype.encodings.local import encode
 from calotype.encodings.on_the_fly import OnTheFlyDataset
 from calotype.encodings.store import EncodingStore
-from calotype.engine.local import encode
 from calotype.errors import NotFiniteError
 from calotype.loader import Loader
 

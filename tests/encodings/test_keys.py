@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from calotype.draws import Variant
+from calotype.core.rng import Variant
 from calotype.encodings.keys import PictureKeys, record_key, scaling_key, text_key, unreadable_key
 from calotype.images import ImageReader
 from calotype.transforms import ImageProgram, resample

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from calotype.core.file_state import file_state
 from calotype.errors import DecodeError, DecompressionBombError, FetchError, ImageError
-from calotype.file_state import file_state
 from calotype.images import Fetcher, ImageReader
 from calotype.images.header import Look
 from calotype.images.memory import Memory, file_keys

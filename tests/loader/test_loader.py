@@ -19,9 +19,9 @@ from loader_helpers import alive, digest, ids, until
 from real_tokenizers import flux_tokenizers
 
 import calotype
-from calotype.collate import collate
+from calotype.data.collate import collate
 from calotype.errors import ConfigError, DecodeError, LoaderError
-from calotype.loader.build import HeapMemory
+from calotype.loader.batch_builder import HeapMemory
 from calotype.loader.plan import Cursor
 from calotype.loader.produce import Producer
 from calotype.loader.source import ProcessSource, ThreadSource
@@ -493,7 +493,7 @@ def test_pixel_cache_changes_no_bit(dataset, square, in_process):
     for data in (dataset, square):
         expected = [digest(b) for loader in [calotype.Loader(data, 3, in_process=True)] for _ in (0, 1) for b in loader]
         for limits in ({}, {"max_images": 5}, {"max_bytes": 1_500_000}) if in_process else ({"max_images": 5},):
-            cache = calotype.pixel_cache.PixelCache(**limits)
+            cache = calotype.data.pixel_cache.PixelCache(**limits)
             # Of two threads one may begin a picture of the second epoch while the other still has it of the first:
             # where hits are counted, there is one.
             threads = 1 if in_process else 2

@@ -13,12 +13,12 @@ from loader_helpers import digest
 from real_tokenizers import flux_tokenizers
 
 import calotype
-from calotype.collate import collate
+from calotype.data.collate import collate
+from calotype.data.pixel_cache import PixelCache
+from calotype.data.sample_source import SampleSource
 from calotype.encodings.on_the_fly import OnTheFlyDataset
 from calotype.errors import ConfigError, DecodeError
 from calotype.ledger import LedgerEntry
-from calotype.pixel_cache import PixelCache
-from calotype.sample_source import SampleSource
 from calotype.types import SampleKey
 
 

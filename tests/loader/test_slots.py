@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from calotype.loader import huge_pages
-from calotype.loader.build import Spec
+from calotype.loader.batch_builder import Spec
 from calotype.loader.huge_pages import HUGE, in_huge_pages
 from calotype.loader.slots import Slot
 

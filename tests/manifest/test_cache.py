@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from calotype.core.home import cache_folder
 from calotype.errors import ManifestError
-from calotype.home import cache_folder
 from calotype.manifest import load_manifest
 from calotype.manifest import manifest as manifest_module
 from calotype.manifest.cache import write_arrow

@@ -5,9 +5,8 @@ import os
 
 import pytest
 
-from calotype.caption import caption_config
+from calotype import captioning, check
 from calotype.captioning.backend import CaptionAnswer
-from calotype.check import check_config
 from calotype.editing import open_captions
 from calotype.errors import ConfigError, ManifestError
 from calotype.manifest import load_manifest
@@ -81,9 +80,9 @@ def test_whatever_lists_the_folder_leaves_out_the_same(put):
     config = {"dataset": {"path": str(put.root), "exclude": "old"}}
     source = open_source(config, file=None)
     assert list(source.captions.read()) == source.manifest().ids.to_pylist() == ["a.jpg"]
-    report = caption_config(config, backend=Backend(), presets=["short"], mode="add", dry_run=5)
+    report = captioning.run(config, backend=Backend(), presets=["short"], mode="add", dry_run=5)
     assert [example.id for example in report.examples] == ["a.jpg"]
-    found = {found.where for found in check_config(config | {"model": None}).findings}
+    found = {found.where for found in check.run(config | {"model": None}).findings}
     assert "old/" in found and not found & {"old/b.jpg", "old/b.txt", "old/clip.mp4"}
 
 

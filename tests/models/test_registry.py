@@ -19,6 +19,7 @@ with warnings.catch_warnings():
 from tiny_pipelines import copy_of
 from train_helpers import config, make_folder
 
+from calotype import train
 from calotype.encodings.frozen import FrozenModels
 from calotype.errors import ConfigError
 from calotype.models import (
@@ -36,7 +37,6 @@ from calotype.models import (
     register,
     registry,
 )
-from calotype.train import train_config
 
 DOCS = Path(__file__).parents[2] / "docs" / "families.md"
 
@@ -122,7 +122,7 @@ class TestAFamilyOfAnotherPackage:
             output_dir=str(tmp_path / "output"),
             max_steps=1,
         )
-        report = train_config({**made, "model": str(pipeline)})
+        report = train.run({**made, "model": str(pipeline)})
         assert report.steps == 1
         assert (tmp_path / "output" / "pytorch_lora_weights.safetensors").is_file()
 

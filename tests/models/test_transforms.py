@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from calotype.components import build
+from calotype.config.instantiate import build
 from calotype.errors import ConfigError, MissingTokenizerError
 from calotype.models import (
     FluxTransform,

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional
 
-from calotype.draws import Stream, generator
+from calotype.core.rng import Stream, generator
 from calotype.transforms import ImageProgram
 from calotype.types import SampleKey
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from calotype.draws import Variant
+from calotype.core.rng import Variant
 from calotype.transforms import CaptionProgram, ImageProgram
 from calotype.types import SampleKey
 
@@ -108,7 +108,7 @@ def test_pictures_come_as_often_as_their_outcomes_say(options, count):
 
 
 def draw(program, key, variants):
-    from calotype.draws import Stream
+    from calotype.core.rng import Stream
 
     variant = Variant.drawn(42, variants, key, 7, Stream.IMAGE_VARIANT) if program.endless else None
     return program.draw(SIZE, key, 7, variant=variant)

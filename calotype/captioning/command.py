@@ -1,0 +1,191 @@
+"""What `calotype caption` does: makes captions for the images of a config's dataset, and checks them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from calotype.captioning.backend import CaptionBackend, open_backend
+from calotype.captioning.in_process import caption_here, try_out
+from calotype.captioning.job import CaptionJob
+from calotype.captioning.modes import check_mode
+from calotype.captioning.pictures import PIXELS
+from calotype.captioning.presets import load_preset
+from calotype.captioning.questions import plan_draws
+from calotype.captioning.report import CaptionReport
+from calotype.config import Config
+from calotype.editing import open_captions
+from calotype.errors import ConfigError, ManifestError
+from calotype.manifest.named_splits import ALL
+from calotype.manifest.unused import unused_captions
+from calotype.progress import Track, silent
+from calotype.terminal import get_logger
+
+if TYPE_CHECKING:
+    from calotype.check.report import Finding
+    from calotype.data.dataset import TextToImageDataset
+
+__all__ = ["caption_lints", "run"]
+
+logger = get_logger("calotype")
+
+_WAITING: Final[dict[str, Any]] = {"level": "note", "advice": "train with caption_transform.trigger=WORD"}
+"""Captions that wait for a trigger are an error to train on, and just what was asked for here."""
+
+_LIVELY: Final = 0.7
+"""The temperature at which a model is asked for several captions by one prompt, unless told otherwise."""
+
+_USED: Final = ("dataset",)
+_ELSEWHERE: Final = ("data_files", "validation")
+"""Those that choose rows; captions are made for all there are."""
+
+
+def run(
+    config: Config | Mapping[str, Any],
+    *,
+    backend: str | CaptionBackend = "http",
+    presets: Sequence[str | Path] = ("descriptive",),
+    n: int | None = None,
+    mode: str = "fill",
+    class_word: str | None = None,
+    seed: int = 0,
+    force: bool = False,
+    retry_failed: bool = False,
+    sidecars: bool = False,
+    pixels: int = PIXELS,
+    only: Collection[str] | None = None,
+    dry_run: int | None = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    track: Track = silent,
+    stop: threading.Event | None = None,
+    **options: Any,
+) -> CaptionReport:
+    """Makes captions and writes them where the dataset has its captions: `metadata.jsonl`, `.txt` files, a data file.
+
+    Answers are kept in a ledger, `.calotype/captions` beside the data, as they come. Whatever was answered once is
+    never asked again, however a run ends; so to go on is to run the same again.
+
+    Args:
+        config: What `load_config` gave; its dataset is a folder of pictures, or data files.
+        backend: Who is asked: a name that `open_backend` knows, or a backend that is open already.
+        presets: What to ask for: names, or files, as for `load_preset`.
+        n: Captions for each picture; one of each preset by default. With more than that, presets come round again, and
+            the temperature is 0.7 unless given.
+        mode: `fill` gives captions to pictures without any; `add` puts new ones after those that are there; `replace`
+            puts them in their place, unless a person wrote those.
+        class_word: For the presets: what kind of thing the subject is (`man`, `teapot`).
+        seed: Another seed draws other captions, where the temperature is above 0.
+        force: With `replace`, also replaces what a person wrote.
+        retry_failed: Ask again for what failed in earlier runs.
+        sidecars: Also write `.txt` files beside the pictures of a folder.
+        pixels: Pictures are made smaller to have at most so many.
+        only: Ids of the rows to caption; all by default.
+        dry_run: Caption so many pictures only, give them as `examples`, and write nothing.
+        engine: `local` is this process, `ray` a cluster.
+        address: Of the cluster; by default `$RAY_ADDRESS`, else one is started.
+        track: Shows the progress.
+        stop: Ends the run early when it is set.
+        **options: Of the backend: `model`, `url`, `max_tokens`, `temperature`, …
+
+    Raises:
+        ConfigError: An option is wrong, or the backend has no such option.
+        CaptionError: The backend can't be reached or used. What was answered before is kept.
+        EditError: The data's form can't be written; names the command that converts it.
+        ManifestError: The data can't be read.
+    """
+    chosen = [load_preset(preset) for preset in presets]
+    draws = plan_draws(chosen, n, seed)
+    config = Config.parse(config, only=_USED)
+    section = config.our_dataset("captioned")
+    if section.origin is None:
+        raise ConfigError("dataset: path is missing: give a folder of pictures or a data file")
+    captions = open_captions(section.origin, **section.caption_place())
+    if sidecars and not captions.takes_sidecars:
+        raise ConfigError("sidecars: .txt files are written beside the pictures of a folder, and this is a data file")
+    dataset = _plain_dataset(config)
+    for sentence in unused_captions(dataset.manifest):
+        logger.warning("%s", sentence)
+    job = CaptionJob(
+        captions=captions,
+        manifest=dataset.manifest,
+        reader=dataset.reader,
+        presets=chosen,
+        count=n,
+        mode=check_mode(mode),
+        class_word=class_word,
+        seed=seed,
+        force=force,
+        retry_failed=retry_failed,
+        sidecars=sidecars,
+        only=None if only is None else frozenset(only),
+        pixels=pixels,
+    )
+    if len(draws) > len(chosen) and isinstance(backend, str) and options.get("temperature") is None:
+        options["temperature"] = _LIVELY
+    if engine not in ("local", "ray"):
+        raise ConfigError(f"engine: found {engine!r}, expected local or ray")
+    if engine == "local" and address is not None:
+        raise ConfigError(f"address: found {address!r} without engine ray, which it is for")
+    if engine == "ray" and dry_run is None:
+        return _on_cluster(job, backend, options, address=address, track=track, stop=stop)
+    if not isinstance(backend, str):
+        return _run(job, backend, dry_run, track, stop)
+    with closing(open_backend(backend, **options)) as opened:
+        return _run(job, opened, dry_run, track, stop)
+
+
+def _run(
+    job: CaptionJob, backend: CaptionBackend, dry_run: int | None, track: Track, stop: threading.Event | None
+) -> CaptionReport:
+    if dry_run is not None:
+        return try_out(job, backend, dry_run)
+    return caption_here(job, backend, track=track, stop=stop)
+
+
+def _on_cluster(
+    job: CaptionJob,
+    backend: str | CaptionBackend,
+    options: Mapping[str, Any],
+    *,
+    address: str | None,
+    track: Track,
+    stop: threading.Event | None,
+) -> CaptionReport:
+    if not isinstance(backend, str):
+        raise ConfigError(f"engine: ray opens a backend on each machine by its name; found {backend!r}")
+    from calotype.captioning.ray import caption_on_cluster
+
+    return caption_on_cluster(job, backend, options, address=address, track=track, stop=stop)
+
+
+def caption_lints(config: Config | Mapping[str, Any], *, trigger: str | None = None) -> tuple[Finding, ...]:
+    """What `calotype check` says of the captions as they are now.
+
+    Args:
+        config: What `load_config` gave.
+        trigger: The word that they will be trained with, if the config does not say.
+    """
+    from calotype.check.captions import caption_findings
+
+    _, findings = caption_findings(_plain_dataset(Config.parse(config, only=_USED), trigger=trigger))
+    return tuple(replace(one, **_WAITING) if one.kind == "placeholder" else one for one in findings)
+
+
+def _plain_dataset(config: Config, *, trigger: str | None = None) -> TextToImageDataset:
+    """The dataset with nothing that needs a model, and what is wrong with it left to `calotype check`."""
+    from calotype.data.build import build_dataset
+
+    options: dict[str, Any] = {"missing_captions": "empty", "on_error": "skip", "split": ALL}
+    options |= dict.fromkeys(_ELSEWHERE)
+    if trigger is not None:
+        program = config.our_dataset().caption_transform
+        options["caption_transform"] = {**(program if isinstance(program, Mapping) else {}), "trigger": trigger}
+    try:
+        return build_dataset(config.without_model().with_dataset(**options))
+    except ManifestError as error:
+        raise ManifestError(f"{error}; nothing can be captioned") from error

@@ -1,0 +1,13 @@
+"""Checks a dataset before anything is trained on it. `run(config)` is what `calotype check` does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from calotype.core.lazy import exports
+
+if TYPE_CHECKING:
+    from calotype.check.command import run
+
+__all__ = ["run"]
+__getattr__ = exports(__name__, {"run": ".command"}, former={"check_config": "run"})

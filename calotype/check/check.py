@@ -1,0 +1,189 @@
+"""`check`: one report on a dataset before any GPU work, made by the parts that train."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+
+from calotype.check.captions import caption_findings
+from calotype.check.cost import cost_facts
+from calotype.check.duplicates import duplicate_findings
+from calotype.check.facts import Facts, scan_facts
+from calotype.check.files import file_findings
+from calotype.check.kinds import KINDS
+from calotype.check.pixels import pixel_findings
+from calotype.check.plan import plan_facts
+from calotype.check.report import Finding, Report
+from calotype.check.tokens import token_facts
+from calotype.data.dataset import TextToImageDataset
+from calotype.images import ImageReader
+from calotype.loader.plan import Remainder
+from calotype.manifest import Manifest
+from calotype.manifest.exclude import NOTHING, Exclude
+from calotype.progress import Show
+from calotype.types import ImageRef
+
+__all__ = ["check"]
+
+Track = Callable[[str], AbstractContextManager[Show]]
+
+_SHALLOW: Final = 1_000_000_000
+"""Pixels in all up to which every picture is decoded without being asked: about ten seconds on two cores."""
+
+_SECTIONS: Final = ("files", "pixels", "duplicates", "captions", "plan")
+_LEVELS: Final = ("error", "warning", "note")
+
+
+def check(
+    dataset: TextToImageDataset,
+    *,
+    held_out: Manifest | None = None,
+    source: str | None = None,
+    folders: Sequence[Path] = (),
+    missing_captions: str | None = None,
+    caption_lines: str | None = None,
+    caption_suffix: str | Sequence[str] | None = None,
+    exclude: Exclude = NOTHING,
+    batch_size: int = 1,
+    world_size: int = 1,
+    remainder: Remainder = "short",
+    on_upscale: Literal["warn", "skip", "error"] = "warn",
+    seed: int | None = None,
+    shuffle: bool = True,
+    deep: bool | None = None,
+    threads: int | None = None,
+    track: Track | None = None,
+) -> Report:
+    """Looks at everything that can be known before training.
+
+    Args:
+        dataset: Load it with `on_error="skip"` and `missing_captions="empty"`, so that what is wrong is found here
+            and does not end the look.
+        held_out: The pictures to validate with: none of them may be among those of the dataset.
+        source: What to call the dataset; its root by default.
+        folders: The folders that were given as path, to be looked through for what is not read and what has no
+            partner.
+        missing_captions: What the config says about images without a caption; None when it says nothing, so that
+            training would stop at them, unless a trigger or template makes each text.
+        caption_lines: What the config says about caption files of several lines; None when it says nothing.
+        caption_suffix: The config's suffixes of caption files.
+        exclude: What the config leaves out of the folders.
+        batch_size: As the Loader's.
+        world_size: Ranks to plan for.
+        remainder: As the Loader's.
+        on_upscale: As the Loader's.
+        seed: As the Loader's.
+        shuffle: As the Loader's.
+        deep: Whether to decode every picture: finds damage inside, equal pixels under other names, and near
+            duplicates. None does so when there are at most 10⁹ pixels in all.
+        threads: How many pictures to look at at once; the number of cores by default.
+        track: Gives, for the name of a step, a context with a function to call with (done, total).
+
+    Raises:
+        MissingDependencyError: A picture needs an extra that is not installed.
+    """
+    threads = threads or os.cpu_count() or 1
+    track = track or _silent
+    manifest = dataset.manifest
+    ids = manifest.ids.to_pylist()
+    refs = [*manifest.refs(), *(held_out.refs() if held_out is not None else ())]
+    every, decoded = _facts(refs, dataset.reader, deep, threads, track)
+    facts, other = every[: len(manifest)], every[len(manifest) :]
+    sizes = np.array([one.header.size if one.header else (0, 0) for one in facts], np.int32).reshape(-1, 2)
+    usable = np.array([one.problem is None for one in facts])
+    program = dataset.caption_program
+    in_files, uncaptioned = file_findings(
+        manifest,
+        facts,
+        folders=folders,
+        missing_captions=missing_captions,
+        implied=bool(program.trigger or program.template),
+        caption_lines=caption_lines,
+        caption_suffix=caption_suffix,
+        exclude=exclude,
+    )
+    findings = [*in_files, *pixel_findings(dataset, facts, sizes)]
+    with track("looking for duplicates"):
+        findings += duplicate_findings(
+            ids, facts, held_out_ids=held_out.ids.to_pylist() if held_out is not None else (), held_out=other
+        )
+    with track("reading captions"):
+        captions, in_captions = caption_findings(dataset, skip=uncaptioned)
+        tokens, in_tokens = token_facts(dataset)
+    findings += [*in_captions, *in_tokens]
+    with track("planning an epoch"):
+        plan, in_plan = plan_facts(
+            dataset,
+            sizes,
+            usable,
+            batch_size=batch_size,
+            world_size=world_size,
+            remainder=remainder,
+            on_upscale=on_upscale,
+            seed=seed,
+            shuffle=shuffle,
+        )
+    findings += in_plan
+    with track("measuring what caches cost"):
+        cost = cost_facts(dataset, facts, sizes, batch_size=batch_size, threads=threads)
+    return Report(
+        source=source or str(manifest.root),
+        root=str(manifest.root),
+        model=dataset.spec.name if dataset.spec is not None else None,
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        images=len(manifest),
+        held_out=len(held_out) if held_out is not None else 0,
+        deep=decoded,
+        findings=tuple(sorted(findings, key=_place)),
+        captions=captions,
+        tokens=tokens,
+        plan=plan,
+        cost=cost,
+        not_checked=tuple(_not_checked(dataset, held_out, decoded)),
+    )
+
+
+def _facts(
+    refs: Sequence[ImageRef], reader: ImageReader, deep: bool | None, threads: int, track: Track
+) -> tuple[list[Facts], bool]:
+    """All pictures in one scan, so that those to train on are compared with those held out."""
+    facts: list[Facts] = []
+    if not deep:
+        with track("reading headers") as show:
+            facts = scan_facts(refs, reader, deep=False, threads=threads, progress=show)
+    if deep is None:
+        deep = sum(one.header.size[0] * one.header.size[1] for one in facts if one.header) <= _SHALLOW
+    if deep:
+        with track("decoding") as show:
+            facts = scan_facts(refs, reader, deep=True, threads=threads, progress=show)
+    return facts, deep
+
+
+def _place(found: Finding) -> tuple[int, int, int]:
+    """The worst first, then in the order of the data's way; equal ones stay as they came."""
+    kinds = list(KINDS)
+    return _LEVELS.index(found.level), _SECTIONS.index(KINDS[found.kind].section), kinds.index(found.kind)
+
+
+def _not_checked(dataset: TextToImageDataset, held_out: Manifest | None, decoded: bool) -> Iterator[str]:
+    if not decoded:
+        yield "damage inside files, equal pixels and near duplicates: --deep decodes every picture"
+    if dataset.spec is None and not dataset.tokenises:
+        yield "caption lengths in tokens, and the cost of encodings: --model says for which model"
+    elif dataset.spec is not None and not dataset.spec.tokenizers:
+        yield f"caption lengths in tokens: calotype has no token transform for {dataset.spec.name}"
+    elif not dataset.tokenises:
+        yield "caption lengths in tokens: the model's tokenizers are not here; --tokenizers names their folder"
+    if held_out is None:
+        yield "pictures shared with a validation set: the config has none (validation=0.05 holds some out)"
+
+
+@contextmanager
+def _silent(what: str) -> Iterator[Show]:
+    yield lambda done, total: None

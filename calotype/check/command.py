@@ -1,0 +1,175 @@
+"""What `calotype check` does: the check of what a config describes, remembered as long as nothing of it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from calotype.check.kinds import KINDS
+from calotype.check.report import Report, finding
+from calotype.config import Config
+from calotype.config.inputs import input_files, input_folders, picture_folders, source_name
+from calotype.config.loader import LoaderConfig
+from calotype.core.report_cache import code_state, files_state, folders_state, recall, remember, report_key
+from calotype.errors import ConfigError, ManifestError, MissingPathError, MissingTokenizerError
+from calotype.ledger import Ledger
+from calotype.models import TokenTransform
+from calotype.progress import Track
+from calotype.terminal import get_logger
+
+if TYPE_CHECKING:
+    from calotype.data.dataset import TextToImageDataset
+    from calotype.manifest import Manifest
+
+__all__ = ["run"]
+
+logger = get_logger("calotype")
+
+_ROOM: Final = "reports"
+_USED: Final = ("dataset", "loader", "model", "tokenizer", "tokenizers")
+_PLANNED: Final = ("batch_size", "remainder", "on_upscale", "seed", "shuffle", "world_size", "threads")
+"""Options of the Loader that a check follows."""
+
+
+def run(
+    config: Config | Mapping[str, Any],
+    *,
+    deep: bool | None = None,
+    world_size: int | None = None,
+    fresh: bool = False,
+    track: Track | None = None,
+) -> Report:
+    """Checks the dataset of a config as its loader would use it.
+
+    Args:
+        config: What `load_config` gave.
+        deep: As for `calotype.check.check.check`.
+        world_size: Ranks to plan for; the config's `loader.world_size` by default, else 1.
+        fresh: Look again even if nothing seems to have changed.
+        track: As for `check`.
+
+    Raises:
+        ConfigError: The config is wrong, or its dataset is another `_component_` than ours.
+        MissingPathError: There is no such path.
+    """
+    config = Config.parse(config, only=_USED)
+    key = report_key(config.to_mapping(), code=code_state(), deep=deep, world_size=world_size)
+    if not fresh and (known := _recalled(key)) is not None:
+        return known
+    # Torch and all that: not needed for a report that is remembered.
+    from calotype.check.check import check
+    from calotype.manifest.exclude import parse_exclude
+
+    options = _loader_options(config) | ({} if world_size is None else {"world_size": world_size})
+    folders = input_folders(config)
+    folders_were = folders_state(folders or ())
+    section = config.our_dataset("checked")
+    lenient, ledger = config.lenient(), Ledger()
+    try:
+        dataset, whole = _dataset(lenient, ledger)
+    except MissingPathError:
+        raise
+    except ManifestError as error:
+        return _nothing(source_name(config), error, ledger)
+    held_out = _other_side(lenient, dataset.manifest)
+    files = _files(config, dataset, held_out, folders) if whole and folders is not None else None
+    files_were = files_state(files or ())
+    report = check(
+        dataset,
+        held_out=held_out,
+        source=source_name(config),
+        folders=[Path(folder) for folder in picture_folders(config)],
+        missing_captions=None if section.missing_captions == "error" else section.missing_captions,
+        caption_lines=section.caption_lines,
+        caption_suffix=section.caption_suffix,
+        exclude=parse_exclude(section.exclude),
+        deep=deep,
+        track=track,
+        **options,
+    )
+    if folders is not None and files is not None:
+        remember(
+            _ROOM, key, report.to_json(), folders=folders, folders_were=folders_were, files=files, files_were=files_were
+        )
+    return report
+
+
+def _loader_options(config: Config) -> dict[str, Any]:
+    """Those that a check follows."""
+    loader = config.loader
+    options = loader.given() if isinstance(loader, LoaderConfig) else {} if loader is None else loader.mapping
+    return {name: options[name] for name in _PLANNED if options.get(name) is not None}
+
+
+def _nothing(source: str, error: ManifestError, ledger: Ledger) -> Report:
+    """The report on data of which no row can be used."""
+    rows = [finding(entry.kind if entry.kind in KINDS else "bad_row", entry.id, entry.reason) for entry in ledger]
+    return Report(
+        source=source,
+        root=str(Path(source).expanduser().absolute().parent),
+        model=None,
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        images=0,
+        held_out=0,
+        deep=False,
+        findings=(finding("bad_data", "", str(error)), *rows),
+        captions=None,
+        tokens=(),
+        plan=None,
+        cost=(),
+        not_checked=("everything else: there is no row to look at",),
+    )
+
+
+def _files(
+    config: Config, dataset: TextToImageDataset, held_out: Manifest | None, folders: Sequence[str]
+) -> tuple[str, ...] | None:
+    """What else the report depends on: data files, pictures elsewhere, the tokenizers. None when some are remote."""
+    refs = [*dataset.manifest.refs(), *(held_out.refs() if held_out is not None else ())]
+    tokenizers: list[Path] = []
+    transform = dataset.model_transform
+    for field in transform.fields if isinstance(transform, TokenTransform) else ():
+        home = Path(field.tokenizer.name)
+        tokenizers += home.iterdir() if home.is_dir() else [home]
+    return input_files(config, refs, folders, more=tokenizers)
+
+
+def _recalled(key: str) -> Report | None:
+    known = recall(_ROOM, key)
+    try:
+        return None if known is None else Report.from_json(known)
+    except (ValueError, KeyError, TypeError):
+        return None  # a damaged one: it is made anew
+
+
+def _dataset(config: Config, ledger: Ledger) -> tuple[TextToImageDataset, bool]:
+    """The dataset; and whether all of it is there, which it is not without the tokenizers that the hub didn't give."""
+    from calotype.data.build import build_dataset
+
+    try:
+        return build_dataset(config, ledger=ledger), True
+    except MissingTokenizerError as error:
+        if config.any_tokenizers:
+            raise  # a place was named, and is wrong
+        said = str(error).rstrip(".")
+        logger.warning("%s. Going on without them: captions are not counted in tokens.", said)
+        return build_dataset(config.without_tokens(), ledger=ledger), False
+
+
+def _other_side(config: Config, read: Manifest) -> Manifest | None:
+    """The pictures of the validation set, where there is one: a share held out, or a split of its own."""
+    from calotype.data.build import build_dataset
+    from calotype.manifest.named_splits import SPLIT_TAKEN
+
+    section = config.our_dataset()
+    taken = any(note.startswith(SPLIT_TAKEN) for note in read.describe()["notes"])
+    if not section.validation and section.split is None and not taken:
+        return None
+    other = "train" if section.split in ("validation", "valid", "val") else "validation"
+    try:
+        # Only its pictures matter: no model, so that no tokenizer is loaded again.
+        return build_dataset(config.without_model().side(other).with_dataset(missing_captions="empty")).manifest
+    except (ManifestError, ConfigError):
+        return None  # there is no other split; the report says that nothing was compared

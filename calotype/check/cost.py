@@ -1,0 +1,303 @@
+"""What each cache level takes and saves: bytes from this dataset and model, seconds from a few samples timed here."""
+
+from __future__ import annotations
+
+import copy
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from calotype.check.facts import Facts
+from calotype.check.report import CacheCost
+from calotype.check.tokens import longest_texts
+from calotype.data.dataset import TextToImageDataset
+from calotype.data.pixel_cache import PixelCache
+from calotype.encodings.estimate import operations_per_second
+from calotype.errors import CalotypeError
+from calotype.images import ImageReader
+from calotype.types import SampleKey
+
+__all__ = ["cost_facts", "target_sizes"]
+
+_SAMPLES: Final = 16
+_PATIENCE: Final = 1.0
+"""Seconds that each measurement may take, about."""
+_READ: Final = 64 << 20
+"""Bytes written and read to time the disk."""
+
+Sizes = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    """Seconds a sample, with all threads at work."""
+
+    prepared: float
+    """From its file or URL."""
+    cached: float
+    """From a warm pixel cache."""
+    finished: float
+    """The last step alone, on pixels that are there."""
+    fetched: float | None
+    """Of which fetching; None when nothing is remote."""
+    samples: int
+
+
+def cost_facts(
+    dataset: TextToImageDataset,
+    facts: Sequence[Facts],
+    sizes: Sizes,
+    *,
+    batch_size: int = 1,
+    threads: int = 1,
+) -> tuple[CacheCost, ...]:
+    """The levels `none`, `downloads`, `pixel_cache`, `device_cache` and `encodings`, in this order.
+
+    Args:
+        dataset: Up to 16 of its samples are prepared, for about a second each way.
+        facts: Of each row.
+        sizes: (N, 2), the (height, width) of the pictures, 0 where they can't be read.
+        batch_size: As the Loader's.
+        threads: That prepare samples.
+
+    Returns:
+        Nothing when no picture can be used.
+    """
+    usable = np.array([one.problem is None for one in facts]) & (sizes > 0).all(axis=1)
+    if not usable.any():
+        return ()
+    rows = np.flatnonzero(usable)
+    shown = float(dataset.manifest.weights()[rows].sum())
+    targets = target_sizes(dataset, sizes, rows)
+    remote = [row for row in rows.tolist() if dataset.manifest[row].image.url is not None] if _remote(dataset) else []
+    measured = _measure(dataset, _spread(rows, facts), remote, threads)
+    if measured is None:
+        return ()
+    base = CacheCost(
+        level="none",
+        place="",
+        bytes=None,
+        fill_seconds=None,
+        epoch_seconds=measured.prepared * shown,
+        note=f"{measured.samples} samples prepared here with {threads} thread(s)",
+    )
+    return (
+        base,
+        _downloads(facts, remote, measured, shown, threads),
+        _pixels(dataset, sizes, rows, targets, measured, shown),
+        _device(dataset, targets, measured, shown),
+        _encodings(dataset, targets, shown),
+    )
+
+
+def target_sizes(dataset: TextToImageDataset, sizes: Sizes, rows: npt.NDArray[np.int64]) -> Sizes:
+    """(R, 2): the (height, width) that these rows' samples have."""
+    if dataset.buckets is not None:
+        assigned, _ = dataset.scan(headers=sizes)
+        return np.array(dataset.buckets.sizes, np.int32)[assigned[rows]]
+    program = dataset.image_program
+    if program.output_size is not None:
+        return np.tile(np.array(program.output_size, np.int32), (len(rows), 1))
+    drawn = [
+        program.draw(tuple(sizes[row].tolist()), SampleKey(row), dataset.seed).target_size for row in rows.tolist()
+    ]
+    return np.array(drawn, np.int32)
+
+
+def _remote(dataset: TextToImageDataset) -> bool:
+    return any(ref.url is not None for ref in dataset.manifest.refs(range(min(len(dataset), 1000))))
+
+
+def _spread(rows: npt.NDArray[np.int64], facts: Sequence[Facts]) -> list[int]:
+    """Some rows from the smallest file to the largest, so that they stand for all."""
+    lengths = [header.bytes if (header := facts[row].header) is not None else 0 for row in rows.tolist()]
+    order = rows[np.argsort(lengths, kind="stable")]
+    places = np.linspace(0, len(order) - 1, min(_SAMPLES, len(order))).round().astype(int)
+    return [int(order[place]) for place in dict.fromkeys(places.tolist())]
+
+
+def _measure(dataset: TextToImageDataset, rows: list[int], remote: Sequence[int], threads: int) -> _Measured | None:
+    """None when none of these samples can be prepared."""
+    plain = dataset.with_cache(None)
+    if remote:  # as it is without a local copy
+        fetcher = copy.copy(dataset.reader.fetcher)
+        fetcher.downloads = None
+        plain.reader = ImageReader(
+            decode=dataset.reader.decode,
+            background=dataset.reader.background,
+            max_pixels=dataset.reader.max_pixels,
+            fetcher=fetcher,
+        )
+    good = []
+    for row in rows[:: max(1, len(rows) // 4)] if remote else rows:
+        try:
+            plain.prepare(row)  # also warms what is made once
+        except CalotypeError:
+            continue
+        good.append(row)
+    if not good:
+        return None
+    cached = plain.with_cache(PixelCache())
+    for row in good:
+        cached.prepare(row)
+    with ThreadPoolExecutor(threads) as pool:
+        prepared = _pace(pool, plain.prepare, good)
+        from_cache = _pace(pool, cached.prepare, good)
+        fetched = _pace(pool, lambda row: plain.reader.read_bytes(plain.manifest[row].image), good) if remote else None
+    return _Measured(
+        prepared=prepared,
+        cached=from_cache,
+        finished=_finish_pace(dataset, cached.prepare(good[0])),
+        fetched=fetched,
+        samples=len(good),
+    )
+
+
+def _pace(pool: ThreadPoolExecutor, work: Callable[[int], Any], rows: Sequence[int]) -> float:
+    """Seconds a row: the median of up to five rounds over all of them."""
+    rounds: list[float] = []
+    start = time.perf_counter()
+    while not rounds or (len(rounds) < 5 and time.perf_counter() - start < _PATIENCE):
+        begun = time.perf_counter()
+        list(pool.map(work, rows))
+        rounds.append((time.perf_counter() - begun) / len(rows))
+    return statistics.median(rounds)
+
+
+def _finish_pace(dataset: TextToImageDataset, sample: dict[str, Any]) -> float:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    batch = {key: value.to(device)[None] for key, value in sample.items() if isinstance(value, torch.Tensor)}
+    times = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        dataset.finish(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
+def _downloads(
+    facts: Sequence[Facts], remote: Sequence[int], measured: _Measured, shown: float, threads: int
+) -> CacheCost:
+    if not remote or measured.fetched is None:
+        return CacheCost(
+            level="downloads", place="disk", bytes=0, fill_seconds=0.0, epoch_seconds=None, note="no picture is remote"
+        )
+    length = sum(header.bytes for row in remote if (header := facts[row].header) is not None)
+    return CacheCost(
+        level="downloads",
+        place="disk",
+        bytes=length,
+        fill_seconds=measured.fetched * len(remote),
+        epoch_seconds=max(0.0, measured.prepared - measured.fetched) * shown,
+        note=f"{measured.samples} pictures fetched here with {threads} thread(s); the server may be slower for all",
+    )
+
+
+def _pixels(
+    dataset: TextToImageDataset,
+    sizes: Sizes,
+    rows: npt.NDArray[np.int64],
+    targets: Sizes,
+    measured: _Measured,
+    shown: float,
+) -> CacheCost:
+    fixed = dataset.image_program.fixed_geometry
+    kept = targets if fixed else sizes[rows]
+    length = 3 * int(kept.astype(np.int64).prod(axis=1).sum())
+    what = "cropped and resized pixels" if fixed else "whole pictures, since the crop is drawn anew each time"
+    free = _free_memory()
+    warning = f"; more than the {free / 1e9:.1f} GB of memory that is free here" if free and length > free else ""
+    return CacheCost(
+        level="pixel_cache",
+        place="memory",
+        bytes=length,
+        fill_seconds=measured.prepared * len(rows),
+        epoch_seconds=measured.cached * shown,
+        note=f"{what}{warning}",
+    )
+
+
+def _device(dataset: TextToImageDataset, targets: Sizes, measured: _Measured, shown: float) -> CacheCost:
+    if not dataset.image_program.fixed_geometry:
+        return CacheCost(
+            level="device_cache",
+            place="device",
+            bytes=None,
+            fill_seconds=None,
+            epoch_seconds=None,
+            note="not possible: the crop is drawn anew each time, and only cropped pictures are kept there",
+        )
+    length = 3 * int(targets.astype(np.int64).prod(axis=1).sum())
+    note = "no GPU here: the last step was timed on the CPU"
+    if torch.cuda.is_available():
+        free, _ = torch.cuda.mem_get_info()
+        note = f"{free / 1e9:.1f} GB are free on {torch.cuda.get_device_name()}"
+    return CacheCost(
+        level="device_cache",
+        place="device",
+        bytes=length,
+        fill_seconds=measured.prepared * len(targets),
+        epoch_seconds=measured.finished * shown,
+        note=note,
+    )
+
+
+def _encodings(dataset: TextToImageDataset, targets: Sizes, shown: float) -> CacheCost:
+    if dataset.spec is None:
+        return CacheCost(
+            level="encodings",
+            place="disk",
+            bytes=None,
+            fill_seconds=None,
+            epoch_seconds=None,
+            note="depends on the model: --model says which",
+        )
+    spec = dataset.spec.encodings
+    texts = len(longest_texts(dataset) | {"": []})
+    pictures = [(spec.picture_bytes(h, w), spec.picture_flops(h, w)) for h, w in targets.tolist()]
+    work = sum(flops for _, flops in pictures) + texts * spec.text_flops
+    # In the type that encoders would run in there.
+    device, dtype = ("GPU", torch.bfloat16) if torch.cuda.is_available() else ("CPU", torch.float32)
+    rate = operations_per_second(torch.device("cuda" if device == "GPU" else "cpu"), dtype)
+    each = sum(length for length, _ in pictures) / len(pictures) + spec.text_bytes
+    return CacheCost(
+        level="encodings",
+        place="disk",
+        bytes=sum(length for length, _ in pictures) + texts * spec.text_bytes,
+        fill_seconds=work / rate,
+        epoch_seconds=each * shown / _read_rate(),
+        note=f"pictures: {len(pictures):,}, texts: {texts:,}, one variant each, bfloat16; to fill: {work:.1e} "
+        f"operations at the {rate:.1e}/s of a matrix product on this {device}, right within a factor of 3",
+    )
+
+
+def _read_rate() -> float:
+    """Bytes a second of reading a file of the temporary folder that was just written: from the page cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "probe")
+        file.write_bytes(bytes(_READ))
+        buffer = bytearray(_READ)
+        begun = time.perf_counter()
+        with file.open("rb", buffering=0) as opened:
+            opened.readinto(buffer)
+        return _READ / (time.perf_counter() - begun)
+
+
+def _free_memory() -> int | None:
+    """Bytes; None where the system does not say."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None

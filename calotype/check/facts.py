@@ -1,0 +1,230 @@
+"""What is known of each picture: from its header and its end, and when asked from all of its pixels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import xxhash
+
+from calotype.check.facts_memory import (
+    FileFacts,
+    file_table,
+    from_pixel_row,
+    made_by,
+    pixel_table,
+    to_pixel_row,
+)
+from calotype.check.pixel_facts import PixelFacts, pixel_facts
+from calotype.errors import ImageError
+from calotype.images import Header, ImageReader
+from calotype.images.memory import Key, Memory, file_keys
+from calotype.progress import Show
+from calotype.types import ImageRef
+
+__all__ = ["Facts", "scan_facts"]
+
+_CHUNK: Final = 512
+"""Pictures between two writes to the memory."""
+_TELL: Final = 16
+"""Pictures between two calls of `progress`, while they are read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """One picture."""
+
+    header: Header | None
+    """None when it can't be read; then `problem` says why."""
+    problem: tuple[str, str] | None = None
+    """(kind of finding, detail) of what keeps training from using it; None for a good picture."""
+    content: bytes | None = None
+    """xxh3-128 of the file's bytes; None where nobody needed it: no other picture has its length, beginning and end."""
+    pixels: bytes | None = None
+    """xxh3-128 of the decoded upright pixels and their shape; None without a deep look."""
+    phash: int | None = None
+    """64-bit perceptual hash (DCT) of the upright picture; None without a deep look."""
+    notes: tuple[str, ...] = ()
+    """`Decoded.notes`; `grey` when all pixels are; `incomplete: …` when something behind the pixels is missing. Empty
+    without a deep look."""
+
+
+def scan_facts(
+    refs: Sequence[ImageRef],
+    reader: ImageReader,
+    *,
+    deep: bool,
+    threads: int,
+    progress: Show | None = None,
+) -> list[Facts]:
+    """Looks at every picture; a second run asks the file system only whether the files are still the same.
+
+    What is found is remembered by path, length and time of change, and what pixels tell by the hash of the file, in
+    `$CALOTYPE_CACHE/facts` (else `~/.cache/calotype/facts`); an interrupted scan keeps what it has done. Nothing is
+    remembered of a URL but its pixels: it is fetched again, unless the reader's fetcher has downloads.
+
+    Args:
+        refs: The pictures. To find those that two datasets share, scan both in one call: files are compared whole only
+            where another one of the call could be equal.
+        reader: Reads them.
+        deep: Decodes every picture, and hashes every file.
+        threads: How many pictures to read or decode at once; as many are in memory.
+        progress: Called now and then, in the caller's thread, with (pictures done, pictures in all). The latter grows
+            by the files that have to be compared whole, once it is known which.
+
+    Raises:
+        MissingDependencyError: A picture needs an extra that is not installed.
+    """
+    with (
+        file_table() as files,
+        pixel_table() as pixels,
+        ThreadPoolExecutor(threads, thread_name_prefix="calotype-facts") as pool,
+    ):
+        return _Scan(refs, reader, deep, files, pixels, pool, progress).run()
+
+
+class _Scan:
+    """One call of `scan_facts`."""
+
+    def __init__(
+        self,
+        refs: Sequence[ImageRef],
+        reader: ImageReader,
+        deep: bool,
+        file_memory: Memory,
+        pixel_memory: Memory,
+        pool: ThreadPoolExecutor,
+        progress: Show | None,
+    ) -> None:
+        self._refs, self._reader, self._deep = refs, reader, deep
+        self._file_memory, self._pixel_memory, self._pool = file_memory, pixel_memory, pool
+        self._progress = progress or (lambda done, total: None)
+        self._made_by = made_by(reader)
+        self._keys: list[Key | None] = []
+        self._files: list[FileFacts | None] = []
+        self._seen: list[PixelFacts | None] = []
+
+    def run(self) -> list[Facts]:
+        total = len(self._refs)
+        for start in range(0, total, _CHUNK):
+            self._recall(self._refs[start : start + _CHUNK])
+            end = len(self._files)
+            todo = [place for place in range(start, end) if self._lacks(place)]
+            self._work(todo, self._look, done=end - len(todo), total=total)
+        twins = self._twins()
+        for start in range(0, len(twins), _CHUNK):
+            some = twins[start : start + _CHUNK]
+            self._work(some, self._compare, done=total + start, total=total + len(twins))
+        return [_facts(file, seen) for file, seen in zip(self._files, self._seen, strict=True) if file is not None]
+
+    def _recall(self, refs: Sequence[ImageRef]) -> None:
+        """Takes what is known of the next pictures out of the memory."""
+        keys = file_keys(refs)
+        most = self._reader.max_pixels  # was perhaps another then
+        files = [None if row is None else FileFacts._make(row) for row in self._file_memory.recall(keys)]
+        files = [None if file is None or file.height * file.width > most else file for file in files]
+        seen: list[PixelFacts | None] = [None] * len(files)
+        if self._deep:
+            contents = [None if file is None or file.content is None else self._content_key(file) for file in files]
+            found = self._pixel_memory.recall(contents)
+            seen = [None if row is None else from_pixel_row(row) for row in found]
+        self._keys += keys
+        self._files += files
+        self._seen += seen
+
+    def _content_key(self, file: FileFacts) -> Key:
+        return file.content, self._made_by
+
+    def _lacks(self, place: int) -> bool:
+        file = self._files[place]
+        return file is None or (self._deep and file.format is not None and self._seen[place] is None)
+
+    def _work(self, places: Sequence[int], job: Callable[[int], _Found], *, done: int, total: int) -> None:
+        """Does a job for each of the places on all threads, and remembers what came of it, also when interrupted."""
+        futures = [self._pool.submit(job, place) for place in places]
+        try:
+            for count, future in enumerate(futures):
+                if count % _TELL == 0:
+                    self._progress(done + count, total)
+                future.result()
+            self._progress(done + len(futures), total)
+        finally:
+            for future in futures:
+                future.cancel()
+            self._keep(places, futures)
+
+    def _keep(self, places: Sequence[int], futures: Sequence[Future[_Found]]) -> None:
+        files, seen = [], []
+        for place, future in zip(places, futures, strict=True):
+            if not future.done() or future.cancelled() or future.exception() is not None:
+                continue
+            file, pixels = self._files[place], self._seen[place] = future.result()
+            key = self._keys[place]
+            if key is not None and file.lasting:
+                files.append((*key, *file))
+            if pixels is not None and pixels.lasting:
+                seen.append(to_pixel_row(self._content_key(file), pixels))
+        self._file_memory.learn(files)
+        self._pixel_memory.learn(seen)
+
+    def _look(self, place: int) -> _Found:
+        ref, file = self._refs[place], self._files[place]
+        if not self._deep and ref.path is not None and ref.key is None:
+            return FileFacts.of(self._reader.examine(ref)), None
+        try:
+            data = self._reader.read_bytes(ref)
+        except ImageError as error:
+            return FileFacts.of(error), None
+        if file is None:
+            file = FileFacts.of(self._reader.examine(ref, data=data))
+        file = file._replace(content=xxhash.xxh3_128_digest(data))
+        if not self._deep or file.format is None:
+            return file, None
+        known = self._pixel_memory.recall([self._content_key(file)])[0]  # a copy or a moved file
+        return file, pixel_facts(ref, data, self._reader) if known is None else from_pixel_row(known)
+
+    def _twins(self) -> list[int]:
+        """The files that could be equal to another one and are not hashed yet."""
+        likes = [
+            (file.length, file.sketch) if file is not None and file.format is not None else None for file in self._files
+        ]
+        counts = Counter(likes)
+        return [
+            place
+            for place, (like, file) in enumerate(zip(likes, self._files, strict=True))
+            if like is not None and counts[like] > 1 and file is not None and file.content is None
+        ]
+
+    def _compare(self, place: int) -> _Found:
+        file = self._files[place]
+        assert file is not None
+        try:
+            data = self._reader.read_bytes(self._refs[place])
+        except ImageError as error:
+            return FileFacts.of(error), None
+        return file._replace(content=xxhash.xxh3_128_digest(data)), None
+
+
+_Found = tuple[FileFacts, PixelFacts | None]
+"""What a thread found out about one picture."""
+
+
+def _facts(file: FileFacts, seen: PixelFacts | None) -> Facts:
+    problem = None if file.problem is None else (file.problem, file.detail)
+    if seen is None:
+        return Facts(header=file.header(), problem=problem, content=file.content)
+    # The decoder has the last word: what is missing at the end may be no pixel.
+    notes = seen.notes
+    if problem is not None and seen.problem is None:
+        notes += (f"incomplete: {file.detail}",)
+    return Facts(
+        header=file.header(),
+        problem=seen.problem,
+        content=file.content,
+        pixels=seen.pixels,
+        phash=seen.phash,
+        notes=notes,
+    )

@@ -1,0 +1,139 @@
+"""What a look at the pictures found, kept in `$CALOTYPE_CACHE/facts`: headers by file, pixels by content."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, NamedTuple
+
+from calotype.check.pixel_facts import PixelFacts, decoders
+from calotype.core.file_state import FileState
+from calotype.errors import ImageError
+from calotype.images import Header, ImageReader
+from calotype.images.header import Look
+from calotype.images.memory import Key, Memory
+
+__all__ = ["FileFacts", "file_table", "from_pixel_row", "made_by", "pixel_table", "to_pixel_row"]
+
+_FILES: Final = "files_2"
+_PIXELS: Final = "pixels_1"
+"""Their numbers go up when a column is added or means something else."""
+
+_LASTING: Final = frozenset({"empty_file", "not_an_image", "unsupported", "truncated", "damaged"})
+"""Problems that follow from a file's bytes, so that they last as long as it; a lost disk or server does not."""
+
+
+class FileFacts(NamedTuple):
+    """What a file's ends tell, and its hash where it was needed: a row of the table, and as cheap as one."""
+
+    format: str | None = None
+    """As the next ten of `Header`; None when it has none, and then so are they."""
+    height: int = 0
+    width: int = 0
+    mode: str = ""
+    bits_a_channel: int = 0
+    orientation: int = 0
+    icc: str | None = None
+    colour_space: str | None = None
+    frames: int = 0
+    alpha: int = 0
+    length: int = 0
+    sketch: bytes = b""
+    """`Look.sketch`."""
+    content: bytes | None = None
+    """xxh3-128 of the whole file."""
+    problem: str | None = None
+    """Its kind."""
+    detail: str = ""
+
+    @classmethod
+    def of(cls, seen: Look | ImageError) -> FileFacts:
+        """From what `ImageReader.examine` gives."""
+        if isinstance(seen, ImageError):
+            return cls(problem=seen.kind, detail=seen.reason)
+        one, cut = seen.header, seen.cut
+        return cls(
+            format=one.format,
+            height=one.size[0],
+            width=one.size[1],
+            mode=one.mode,
+            bits_a_channel=one.bits,
+            orientation=one.orientation,
+            icc=one.icc,
+            colour_space=one.colour_space,
+            frames=one.frames,
+            alpha=int(one.has_alpha),
+            length=one.bytes,
+            sketch=seen.sketch,
+            problem=None if cut is None else "truncated",
+            detail=cut or "",
+        )
+
+    @property
+    def lasting(self) -> bool:
+        return self.problem is None or self.problem in _LASTING
+
+    def header(self) -> Header | None:
+        """Made anew."""
+        format, height, width, mode, bits, orientation, icc, space, frames, alpha, length = self[:11]
+        if format is None:
+            return None
+        return Header(
+            format=format,
+            size=(height, width),
+            mode=mode,
+            bits=bits,
+            orientation=orientation,
+            icc=icc,
+            colour_space=space,
+            frames=frames,
+            has_alpha=bool(alpha),
+            bytes=length,
+        )
+
+
+def file_table() -> Memory:
+    """`FileFacts` by path, part and `FileState`."""
+    return Memory(
+        "facts",
+        _FILES,
+        key=("path", "part"),
+        state=FileState._fields,
+        values=FileFacts._fields,
+        what="facts of pictures",
+        made_by=decoders(),
+    )
+
+
+def pixel_table() -> Memory:
+    """`PixelFacts` by the file's hash: a copied, touched or moved file is not decoded again."""
+    return Memory(
+        "facts",
+        _PIXELS,
+        key=("content", "made_by"),
+        state=(),
+        values=("pixels", "phash", "notes", "problem", "detail"),
+        what="facts of pixels",
+    )
+
+
+def made_by(reader: ImageReader) -> str:
+    """All that pixel facts depend on besides the bytes; the limit of pixels is asked of the header each time."""
+    return f"{decoders()}, background {reader.background}"
+
+
+def to_pixel_row(key: Key, facts: PixelFacts) -> tuple[Any, ...]:
+    """Of `pixel_table()`."""
+    phash = None if facts.phash is None else facts.phash.to_bytes(8)  # SQLite's numbers have a sign
+    notes = json.dumps(facts.notes) if facts.notes else None
+    return (*key, facts.pixels, phash, notes, *(facts.problem or (None, None)))
+
+
+def from_pixel_row(row: tuple[Any, ...]) -> PixelFacts:
+    """From the values of `pixel_table()`."""
+    digest, phash, notes, kind, why = row
+    return PixelFacts(
+        digest,
+        None if phash is None else int.from_bytes(phash),
+        tuple(json.loads(notes)) if notes else (),
+        None if kind is None else (kind, why),
+    )

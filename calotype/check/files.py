@@ -1,0 +1,320 @@
+"""Findings about files: those that can't be used, odd ones, and pictures and captions that miss each other."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from calotype.check.facts import Facts
+from calotype.check.kinds import Level
+from calotype.check.report import Finding, finding
+from calotype.check.strays import strays
+from calotype.core.small_files import read_small_file
+from calotype.manifest import Manifest
+from calotype.manifest.caption_files import CaptionFiles, parse_caption_suffix
+from calotype.manifest.captions import decode_text, split_captions
+from calotype.manifest.companions import READ_ALL_THE_SAME
+from calotype.manifest.exclude import NOTHING, Exclude
+from calotype.manifest.listing import DATA_SUFFIXES, readable
+from calotype.manifest.named_splits import SPLIT_TAKEN
+from calotype.manifest.reading import IMAGE_SUFFIXES
+from calotype.manifest.sidecars import is_json
+from calotype.manifest.sources import absolute
+from calotype.manifest.unused import UNUSED, has_captions, may_be_captions
+from calotype.types import ImageRef
+
+__all__ = ["file_findings"]
+
+_FORMATS: Final = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".avif": "AVIF",
+    ".gif": "GIF",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".heic": "HEIF",
+}
+"""Suffix → what `Header.format` should be. Not `.heif`, which may hold either of two."""
+
+_LEDGER: Final = {
+    "bad_row": "bad_row",
+    "duplicate_id": "bad_row",
+    "no_picture": "caption_without_image",
+    "no_split": "no_split",
+    "rejected": "rejected",
+    UNUSED: "unused_captions",
+    "unused_member": "unused_member",
+} | {
+    kind: kind
+    for kind in ("companion", "regularisation", "archive", "unread_data", "broken_link", "link_loop", "excluded")
+}
+"""Kind in the manifest's ledger → kind of finding."""
+
+
+def file_findings(
+    manifest: Manifest,
+    facts: Sequence[Facts],
+    *,
+    folders: Sequence[Path],
+    missing_captions: str | None,
+    implied: bool = False,
+    caption_lines: str | None = None,
+    caption_suffix: str | Sequence[str] | None = None,
+    exclude: Exclude = NOTHING,
+) -> tuple[list[Finding], set[int]]:
+    """Findings of the section `files`, and blank caption files.
+
+    Args:
+        manifest: Loaded with `on_error="skip"` and `missing_captions="empty"`.
+        facts: Of each row.
+        folders: Those given as path, to be looked through for what is not read.
+        missing_captions: What the config says about pictures without a caption; None when it says nothing.
+        implied: A trigger or template makes each text, and so says that images without a caption are as meant.
+        caption_lines: What the config says about caption files of several lines; None when it says nothing.
+        caption_suffix: The config's.
+        exclude: What the config leaves out of them.
+
+    Returns:
+        The findings; and the rows without a caption, whose empty captions need no further word.
+    """
+    ids = manifest.ids.to_pylist()
+    found = list(_pictures(manifest, ids, facts))
+    # Training stops where there may be captions and no image has one, unless the config says that it is meant.
+    stops = missing_captions in (None, "error") and not has_captions(manifest.captions)
+    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for entry in manifest.ledger:
+        if entry.kind in _LEDGER:
+            alike[entry.kind, entry.reason].append(_relative(entry.id, manifest.root))
+    for (kind, reason), (first, *others) in alike.items():
+        if kind == UNUSED:
+            level: Level | None = "error" if stops else None
+            found.append(finding(_LEDGER[kind], first, reason, level=level, others=tuple(others)))
+            continue
+        for where in (first, *others):
+            if not may_be_captions(kind, where):
+                level = "note" if kind == "no_picture" else None
+            else:
+                level = "error" if stops else None
+            advice = _advice(kind, where, caption_suffix)
+            found.append(finding(_LEDGER[kind], where, reason, level=level, advice=advice))
+    notes = manifest.describe()["notes"]
+    found += [finding("other_splits", "", note) for note in notes if note.startswith(SPLIT_TAKEN)]
+    found += [finding("doubtful", "", note) for note in notes if READ_ALL_THE_SAME in note]
+    already = {entry.id for entry in manifest.ledger}
+    for folder in map(absolute, folders):
+        for stray in strays(folder, parse_caption_suffix(caption_suffix), exclude, already):
+            where, *others = (_place(folder, name, manifest.root) for name in (stray.name, *stray.others))
+            found.append(
+                finding("unsupported", where, stray.what, advice=stray.advice, level=stray.level, others=tuple(others))
+            )
+    without = _without_caption(manifest)
+    beside = _Beside(parse_caption_suffix(caption_suffix))
+    then = "empty" if implied and missing_captions is None else missing_captions
+    # Between images with captions, one without is hardly meant, unless the config says so.
+    mixed = implied and missing_captions is None and has_captions(manifest.captions)
+    found += _missing_captions(manifest, ids, without, then, beside, "warning" if mixed else "note")
+    found += _shared_captions(manifest, ids, beside)
+    if caption_lines is None:
+        found += _several_lines(manifest, ids, beside)
+    return found, set(without)
+
+
+def _pictures(manifest: Manifest, ids: Sequence[str], facts: Sequence[Facts]) -> Iterator[Finding]:
+    misnamed = []
+    for row, (id, one) in enumerate(zip(ids, facts, strict=True)):
+        if one.problem is not None:
+            yield finding(one.problem[0], id, one.problem[1], level="error")
+            continue
+        header = one.header
+        assert header is not None
+        for note in one.notes:
+            if note.startswith("incomplete: "):
+                detail = f"{note.removeprefix('incomplete: ')}; its pixels are all there"
+                yield finding("truncated", id, detail, level="warning")
+        if header.frames > 1:
+            yield finding("animated", id, f"{header.frames:,} {'pages' if header.format == 'TIFF' else 'frames'}")
+        if _FORMATS.get(_suffix(id), "") != header.format:
+            misnamed.append(row)
+    for row, ref in zip(misnamed, manifest.refs(misnamed), strict=True):
+        header = facts[row].header
+        suffix = _suffix(ref.name)
+        # What a server calls a picture is its own business.
+        if ref.url is None and header is not None and _FORMATS.get(suffix, header.format) != header.format:
+            yield finding("wrong_suffix", ids[row], f"it is a {header.format}, and its name ends in {suffix}")
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each of 100,000 names costs a second
+
+
+def _relative(path: str, root: Path) -> str:
+    """As ids have it: relative to the root where it lies there. Also of `file:line`."""
+    return path.removeprefix(f"{root}/")
+
+
+def _advice(kind: str, where: str, caption_suffix: str | Sequence[str] | None) -> str | None:
+    """What to do about what is bad and no row of a data file, by what it is; None: as with all of its kind."""
+    if kind != "bad_row":
+        return None
+    suffix = _suffix(where)
+    if where.startswith("exclude="):
+        return "mend the pattern in the config, or remove it"
+    if suffix in parse_caption_suffix(caption_suffix):
+        return "mend the caption file, or remove it"
+    if suffix in IMAGE_SUFFIXES:
+        return "rename it"
+    # Members have their archive before them, and rows a number behind their file.
+    return None if set(where) & set("!:#") or suffix in DATA_SUFFIXES else "check the folder's rights, or exclude it"
+
+
+def _place(folder: Path, name: str, root: Path) -> str:
+    """A file of a folder, whose name may be no text, as ids have it."""
+    return _relative(f"{folder}/{readable(name)}", root)
+
+
+def _without_caption(manifest: Manifest) -> list[int]:
+    """The rows whose captions are all empty."""
+    captions = manifest.captions
+    if pa.types.is_null(captions.type):
+        return list(range(len(manifest)))
+    has = np.zeros(len(manifest), dtype=bool)
+    start = 0
+    for chunk in captions.chunks:
+        lengths = pc.binary_length(pc.list_flatten(chunk))
+        owners = pc.list_parent_indices(chunk).filter(pc.greater(lengths, 0)).to_numpy()
+        has[start + owners] = True
+        start += len(chunk)
+    return [int(row) for row in np.flatnonzero(~has)]
+
+
+class _Beside:
+    """The caption files beside images that are files of their own."""
+
+    def __init__(self, suffixes: Sequence[str]) -> None:
+        self._suffixes = suffixes
+        self._folders: dict[str, CaptionFiles] = {}
+
+    def of(self, ref: ImageRef) -> list[str]:
+        """The paths of an image's caption files, in their order."""
+        if ref.path is None or ref.key is not None or ref.size is not None:
+            return []
+        folder, name = os.path.split(ref.path)
+        if folder not in self._folders:
+            self._folders[folder] = self._look(folder)
+        return [f"{folder}/{file}" for file in self._folders[folder].of(name)]
+
+    def texts_of(self, ref: ImageRef) -> list[str]:
+        """Those of them that are text, and not JSON."""
+        return [file for file in self.of(ref) if not is_json(file)]
+
+    def _look(self, folder: str) -> CaptionFiles:
+        try:
+            names = sorted(os.listdir(folder))  # noqa: PTH208 - names are enough
+        except OSError:
+            names = []
+        images = [name for name in names if _suffix(name) in IMAGE_SUFFIXES]
+        return CaptionFiles(images, [name for name in names if _suffix(name) not in IMAGE_SUFFIXES], self._suffixes)
+
+
+def _missing_captions(
+    manifest: Manifest,
+    ids: Sequence[str],
+    rows: Sequence[int],
+    missing_captions: str | None,
+    beside: _Beside,
+    level: Level,
+) -> Iterator[Finding]:
+    unsaid = missing_captions in (None, "error")
+    then = {
+        None: "training stops there",
+        "error": "training stops there",
+        "skip": "it is left out",
+        "empty": "its caption is empty",
+    }.get(missing_captions, f"its caption becomes {missing_captions!r}")
+    broken = {entry.id for entry in manifest.ledger if entry.kind == "bad_row"}
+    for row, ref in zip(rows, manifest.refs(rows), strict=True):
+        if any(file in broken for file in beside.of(ref)):
+            continue  # it can't be read, and has a finding of its own
+        blank = [file for file in beside.texts_of(ref) if _is_blank(file)]
+        if blank:
+            detail = f"{Path(blank[0]).name} holds no text; {then}"
+            yield finding("empty_caption", ids[row], detail, level="error" if unsaid else None)
+        elif unsaid:
+            yield finding("no_caption", ids[row], f"nothing says what it shows; {then}")
+        else:
+            meant = "nothing" if level == "note" else "missing_captions=empty"
+            advice = f"{meant}, if that is meant; else write one"
+            yield finding("no_caption", ids[row], f"nothing says what it shows; {then}", advice=advice, level=level)
+
+
+def _is_blank(file: str) -> bool:
+    try:
+        return not decode_text(read_small_file(file)).strip()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _several_lines(manifest: Manifest, ids: Sequence[str], beside: _Beside) -> Iterator[Finding]:
+    """Captions of several lines that are the whole of a text file, each line of which may be meant as one."""
+    captions = manifest.captions
+    owners = pc.list_parent_indices(captions)
+    broken = pc.match_substring(pc.utf8_trim_whitespace(pc.list_flatten(captions)), "\n")
+    rows = pc.unique(owners.filter(broken)).to_pylist()
+    several, most = [], 0
+    for row, ref in zip(rows, manifest.refs(rows), strict=True):
+        texts = {text for file in beside.texts_of(ref) for text in _texts(file)}
+        whole = [text for text in manifest.captions_of(row) if text in texts]
+        counts = [sum(bool(line.strip()) for line in text.split("\n")) for text in whole]
+        if max(counts, default=0) > 1:
+            several.append(ids[row])
+            most = max(most, *counts)
+    notes = [note for note in manifest.describe()["notes"] if "caption_lines=many" in note]
+    if notes and not several:  # of archives, whose texts are not looked into here
+        yield finding("several_lines", "", notes[0])
+    if several:
+        share = f"{len(several):,} of {len(ids):,} images"
+        detail = f"{share} have a caption file of several lines, up to {most}, which is one caption"
+        yield finding("several_lines", "", detail, others=tuple(several))
+
+
+def _texts(file: str) -> list[str]:
+    try:
+        return split_captions(decode_text(read_small_file(file)), many=False)
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
+def _shared_captions(manifest: Manifest, ids: Sequence[str], beside: _Beside) -> Iterator[Finding]:
+    """Pictures that differ in their suffix only, so that one caption file is that of them all."""
+    stems: dict[str, list[int]] = defaultdict(list)
+    for row, id in enumerate(ids):
+        stems[os.path.splitext(id)[0]].append(row)  # noqa: PTH122
+    for rows in stems.values():
+        if len(rows) > 1:
+            yield from _sharing(manifest, ids, rows, beside)
+
+
+def _sharing(manifest: Manifest, ids: Sequence[str], rows: Iterable[int], beside: _Beside) -> Iterator[Finding]:
+    files = {row: beside.of(ref) for row, ref in zip(rows, manifest.refs(rows), strict=True)}
+    shared: dict[str, set[int]] = defaultdict(set)
+    for one, other in combinations(files, 2):
+        # Captions of a metadata file go before those beside the pictures.
+        if manifest[one].captions == manifest[other].captions != ("",):
+            for file in set(files[one]) & set(files[other]):
+                shared[file] |= {one, other}
+    for file, some in shared.items():
+        first, *others = (ids[row] for row in sorted(some))
+        yield finding("same_stem", first, f"{Path(file).name} is the caption of {len(some)}", others=tuple(others))

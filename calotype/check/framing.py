@@ -1,0 +1,99 @@
+"""How much of each picture training shows and how far it enlarges it, from the buckets and program that train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from calotype.data.dataset import TextToImageDataset
+from calotype.transforms import ImageProgram
+from calotype.types import SampleKey
+
+__all__ = ["Framing", "framing"]
+
+_DRAWS: Final = 8
+"""Epochs whose mean stands for a random geometry."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Framing:
+    """What becomes of N pictures."""
+
+    target: npt.NDArray[np.int64]
+    """(N, 2): (height, width) of the sample."""
+    scale: Floats
+    """(N,): sample pixels for each pixel of the original; above 1 it is enlarged."""
+    lost: Floats
+    """(N,): share of the original's area that is not shown in one epoch."""
+    drawn: bool
+    """The program draws how large a part it shows: `scale` and `lost` are those of the expected part."""
+
+
+def framing(
+    dataset: TextToImageDataset,
+    rows: npt.NDArray[np.intp],
+    sizes: npt.NDArray[np.int32],
+    stated: npt.NDArray[np.int32],
+) -> Framing | None:
+    """What becomes of some rows' pictures; None when callables decide their size.
+
+    Args:
+        dataset: Whose buckets and image program are asked.
+        rows: (N,)
+        sizes: (N, 2), the real (height, width), upright.
+        stated: (N, 2), what the data file says, 0 where it says nothing: buckets are chosen by it, as in training.
+    """
+    program = dataset.image_program
+    if program.whole:
+        return None
+    if not len(rows):
+        return Framing(target=np.zeros((0, 2), np.int64), scale=np.zeros(0), lost=np.zeros(0), drawn=False)
+    target: npt.NDArray[np.int64] | None = None
+    if dataset.buckets is not None:
+        known = np.where((stated > 0).all(axis=1, keepdims=True), stated, sizes)
+        target = np.array(dataset.buckets.sizes, np.int64)[dataset.buckets.assign(known)]
+    elif program.output_size is not None and (program.center_crop or program.random_crop):
+        target = np.broadcast_to(np.array(program.output_size, np.int64), sizes.shape)
+    if target is not None and program.rotate == (0.0, 0.0):
+        return _covering(program, sizes, target)
+    return _drawing(dataset, rows, sizes, target)
+
+
+def _covering(program: ImageProgram, sizes: npt.NDArray[np.int32], target: npt.NDArray[np.int64]) -> Framing:
+    """The picture is scaled to cover the target and what is over is cropped: `transforms.geometry.cover_box`."""
+    scale: Floats = (target / sizes).max(axis=1)
+    shown = target.prod(axis=1) / (scale**2 * sizes.astype(np.float64).prod(axis=1))
+    low, high = program.crop_scale or (1.0, 1.0)
+    area = (low + high) / 2  # drawn evenly from these
+    return Framing(target=target, scale=scale / np.sqrt(area), lost=1 - shown * area, drawn=low != high)
+
+
+def _drawing(
+    dataset: TextToImageDataset,
+    rows: npt.NDArray[np.intp],
+    sizes: npt.NDArray[np.int32],
+    target: npt.NDArray[np.int64] | None,
+) -> Framing:
+    """Asks the program, once for each pair of size and target; a random one for several epochs."""
+    program = dataset.image_program
+    pairs = sizes.astype(np.int64) if target is None else np.concatenate([sizes, target], axis=1)
+    kinds, first, kind_of = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
+    targets = np.zeros((len(kinds), 2), np.int64)
+    scale, lost = np.zeros(len(kinds)), np.zeros(len(kinds))
+    draws = 1 if program.fixed_geometry else _DRAWS
+    for kind, pair in enumerate(kinds.tolist()):
+        height, width = pair[:2]
+        size = None if target is None else (pair[2], pair[3])
+        for epoch in range(draws):
+            key = SampleKey(int(rows[first[kind]]), epoch=epoch, size=size)
+            geometry = program.draw((height, width), key, dataset.seed)
+            targets[kind] = geometry.target_size
+            scale[kind] += geometry.scale / draws
+            lost[kind] += (1 - geometry.box[2] * geometry.box[3] / (height * width)) / draws
+    place = kind_of.reshape(-1)
+    return Framing(target=targets[place], scale=scale[place], lost=lost[place], drawn=draws > 1)

@@ -1,0 +1,143 @@
+"""The epoch as the Loader will plan it: buckets, batches, and what each policy does with what is left over."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from calotype.check.report import Finding, PlanFacts, RemainderFacts, finding
+from calotype.data.dataset import TextToImageDataset
+from calotype.errors import ConfigError
+from calotype.loader.plan import EpochPlan, Plan, Remainder
+
+__all__ = ["plan_facts"]
+
+_POLICIES: tuple[Remainder, ...] = ("short", "repeat", "drop")
+
+
+def plan_facts(
+    dataset: TextToImageDataset,
+    sizes: npt.NDArray[np.int32],
+    usable: npt.NDArray[np.bool_],
+    *,
+    batch_size: int = 1,
+    world_size: int = 1,
+    remainder: Remainder = "short",
+    on_upscale: Literal["warn", "skip", "error"] = "warn",
+    seed: int | None = None,
+    shuffle: bool = True,
+) -> tuple[PlanFacts, list[Finding]]:
+    """Plans epoch 0 with the Loader's own plan, under each policy.
+
+    Args:
+        dataset: Its buckets, weights and seed.
+        sizes: (N, 2), the (height, width) that the pictures' headers give, 0 where they can't be read.
+        usable: (N,), False for pictures that training can't use.
+        batch_size: Samples a rank gets each step.
+        world_size: Ranks.
+        remainder: The config's policy: the findings are about this one.
+        on_upscale: The config's; `skip` leaves pictures out that are too small.
+        seed: The Loader's, which decides who is left out or comes twice; the dataset's by default.
+        shuffle: The Loader's, likewise.
+
+    Raises:
+        ConfigError: A value that the plan refuses.
+    """
+    if on_upscale not in ("warn", "skip", "error"):
+        raise ConfigError(f"on_upscale: found {on_upscale!r}, expected 'warn', 'skip' or 'error'")
+    buckets, notes = dataset.scan(headers=sizes)
+    buckets = np.where(usable, buckets, -1).astype(np.int32)
+    findings = []
+    ids = dataset.manifest.ids
+    small = {note.id: note.reason for note in notes if note.kind == "upscaled"}
+    if small and on_upscale == "error":
+        few = ", ".join(list(small)[:3])
+        findings.append(
+            finding(
+                "no_batches",
+                "",
+                f"on_upscale='error', and {len(small):,} images are too small: {few}{', …' if len(small) > 3 else ''}",
+                advice="leave them out, lower resolution, or choose on_upscale='warn' or 'skip'",
+                others=tuple(small),
+            )
+        )
+    if small and on_upscale == "skip":
+        rows = [row for row, id in enumerate(ids.to_pylist()) if id in small and buckets[row] >= 0]
+        buckets[rows] = -1
+        advice = "find larger originals, lower resolution, or choose on_upscale='warn'"
+        findings += [finding("left_out", id, f"too small: {reason}", advice=advice) for id, reason in small.items()]
+    known = dataset.buckets.sizes if dataset.buckets is not None else ()
+    plan = Plan(
+        buckets=buckets,
+        sizes=known or [None],
+        batch_size=batch_size,
+        seed=seed if seed is not None else dataset.seed,
+        world_size=world_size,
+        remainder=remainder,
+        shuffle=shuffle,
+        weights=dataset.manifest.weights(),
+    )
+    epoch = plan.epoch(0)
+    policies = tuple(_policy(replace(plan, remainder=policy)) for policy in _POLICIES)
+    chosen = policies[_POLICIES.index(remainder)]
+    findings += _findings(dataset, plan, epoch, chosen)
+    counts = np.bincount(buckets[buckets >= 0], minlength=len(known))
+    order = np.argsort(-counts, kind="stable")
+    facts = PlanFacts(
+        batch_size=batch_size,
+        world_size=world_size,
+        remainder=remainder,
+        buckets=tuple((*known[place], int(counts[place])) for place in order if counts[place]) if known else (),
+        samples=int(epoch.counts.sum()),
+        batches=len(epoch),
+        policies=policies,
+    )
+    return facts, findings
+
+
+def _policy(plan: Plan) -> RemainderFacts:
+    epoch = plan.epoch(0)
+    kinds = [entry.kind for entry in epoch.remainders()]
+    left_out, repeated = kinds.count("remainder"), kinds.count("repeated")
+    return RemainderFacts(
+        policy=plan.remainder,
+        batches=len(epoch),
+        samples=int(epoch.counts.sum()) - left_out + repeated,
+        left_out=left_out,
+        repeated=repeated,
+        short_batches=_short(plan, epoch) if plan.remainder == "short" else 0,
+    )
+
+
+def _short(plan: Plan, epoch: EpochPlan) -> int:
+    """Batches of each rank that hold fewer samples than `batch_size`: at most one a bucket."""
+    left = epoch.counts % (plan.batch_size * plan.world_size)
+    return int(((left > 0) & (-(-left // plan.world_size) < plan.batch_size)).sum())
+
+
+def _findings(dataset: TextToImageDataset, plan: Plan, epoch: EpochPlan, chosen: RemainderFacts) -> list[Finding]:
+    ids = dataset.manifest.ids
+    findings = []
+    if not chosen.batches:
+        whole = plan.batch_size * plan.world_size
+        detail = f"no bucket has the {whole:,} samples of a step, and remainder='drop' leaves out what is less"
+        if not int(epoch.counts.sum()):
+            detail = f"none of the {len(dataset):,} images can be used"
+        findings.append(finding("no_batches", "", detail, advice=None if int(epoch.counts.sum()) else "mend the files"))
+    entries = epoch.remainders()
+    findings += [
+        finding("left_out", ids[int(entry.id)].as_py(), entry.reason) for entry in entries if entry.kind == "remainder"
+    ]
+    repeated = list(dict.fromkeys(ids[int(entry.id)].as_py() for entry in entries if entry.kind == "repeated"))
+    if repeated:
+        detail = f"{chosen.repeated:,} samples of epoch 0 come twice, so that every step is the same on all ranks"
+        if plan.remainder == "repeat":
+            detail = f"{chosen.repeated:,} samples of epoch 0 come twice, to fill the last batch of each bucket"
+        findings.append(finding("repeated", "", detail, others=tuple(repeated)))
+    if chosen.short_batches:
+        detail = f"{chosen.short_batches:,} of {chosen.batches:,} batches hold fewer than {plan.batch_size} samples"
+        findings.append(finding("short_batches", "", detail))
+    return findings

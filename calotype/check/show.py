@@ -1,0 +1,241 @@
+"""A report for people: tables in a terminal, one line a finding in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
+
+from calotype.check.kinds import KINDS, Level
+from calotype.check.report import CacheCost, CaptionFacts, Finding, PlanFacts, Report, TokenFacts
+from calotype.terminal import styled, visible
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType  # noqa: TID251 - a type
+
+__all__ = ["lines", "print_report", "size_text", "time_text"]
+
+_FEW: Final = 5
+"""Findings of one kind that are shown in a terminal; all of them go to pipes, JSON and the fix list."""
+_COLOURS: Final[dict[Level, str]] = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+_BAR: Final = 30
+"""Characters of a histogram's longest bar."""
+_NAME: Final = 40
+"""Characters after which a file's name is continued on the next line."""
+
+
+def lines(report: Report) -> Iterator[str]:
+    """Plain lines, one fact each, for pipes and logs."""
+    yield visible(f"checked: {_subject(report)}")
+    for found in report.findings:
+        others = f" [{', '.join(found.others)}]" if found.others else ""
+        where = found.where or report.source
+        yield visible(f"{found.level}: {found.kind}: {where}: {found.detail}{others} ({found.advice})")
+    if report.captions is not None:
+        yield f"captions: {_captions(report.captions)}"
+    for tokens in report.tokens:
+        yield f"tokens: {tokens.key}: {_tokens(tokens)}"
+        for low, high, count in tokens.histogram:
+            yield f"tokens: {tokens.key}: {low}-{high}: {count}"
+    if report.plan is not None:
+        yield from (f"plan: {line}" for line in _plan(report.plan))
+    for cost in report.cost:
+        yield f"cost: {cost.level}: {', '.join(filter(None, _cost(cost)))}: {cost.note}"
+    yield from (f"not checked: {sentence}" for sentence in report.not_checked)
+    yield f"result: {_verdict(report)}"
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Headings and tables for a terminal."""
+    from rich.padding import Padding
+    from rich.table import Table
+
+    def heading(name: str, text: str) -> None:
+        console.print(styled((name, "bold"), "  ", text))
+
+    def indented(what: RenderableType) -> RenderableType:
+        return Padding(what, (0, 0, 0, 2), expand=False)
+
+    heading("Checked", _subject(report))
+    for (kind, level), group in groupby(report.findings, key=lambda found: (found.kind, found.level)):
+        found = list(group)
+        console.print()
+        title = styled((level, _COLOURS[level]), "  ", (KINDS[kind].title, "bold"), "  ", (f"{len(found):,}", "dim"))
+        console.print(title)
+        console.print(indented(_findings(found)))
+    if report.captions is not None:
+        console.print()
+        heading("Captions", _captions(report.captions))
+    for tokens in report.tokens:
+        console.print()
+        heading(tokens.key, _tokens(tokens))
+        console.print(indented(_histogram(tokens)))
+    if report.plan is not None:
+        console.print()
+        heading("Plan", _epoch(report.plan))
+        if report.plan.buckets:
+            console.print(indented(styled(_buckets(report.plan))))
+        console.print(indented(_policies(report.plan)))
+    if report.cost:
+        console.print()
+        heading("Cost", "of each cache, on this machine")
+        table = Table("cache", "takes", "to fill", "an epoch", "", box=None, header_style="dim", padding=(0, 2, 0, 0))
+        for cost in report.cost:
+            table.add_row(cost.level, *_cost_cells(cost), styled((cost.note, "dim")))
+        console.print(indented(table))
+    console.print()
+    for sentence in report.not_checked:
+        console.print(styled(("Not checked", "bold"), "  ", sentence))
+    console.print(styled((_verdict(report), "bold green" if report.clean else "bold red")))
+
+
+def size_text(count: int | None) -> str:
+    """Bytes for people, in powers of ten: `4.2 MB`."""
+    if count is None:
+        return "–"
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+
+
+def time_text(seconds: float | None) -> str:
+    """Seconds for people: `12 ms`, `0.3 s`, `4 min 10 s`, `2 h 5 min`."""
+    if seconds is None:
+        return "–"
+    if seconds < 0.1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+def _subject(report: Report) -> str:
+    model = f" for {report.model}" if report.model else ""
+    look = "every picture decoded" if report.deep else "headers only"
+    aside = f" and {report.held_out:,} held out" if report.held_out else ""
+    return f"{report.source}{model}: {_number(report.images, 'image')}{aside}, {look} ({report.made})"
+
+
+def _verdict(report: Report) -> str:
+    levels: tuple[Level, ...] = ("error", "warning", "note")
+    said = ", ".join(_number(count, level) for level in levels if (count := report.count(level)))
+    return f"clean{f' ({said})' if said else ''}" if report.clean else said
+
+
+def _findings(group: list[Finding]) -> RenderableType:
+    """The first few of one kind, where and what; and under them what to do, once if it is the same for all."""
+    from rich.console import Group
+    from rich.table import Table
+
+    advices = dict.fromkeys(found.advice for found in group)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(overflow="fold", max_width=_NAME)
+    table.add_column(overflow="fold")
+    parts: list[RenderableType] = []
+    for found in group[:_FEW]:
+        others = f"; with {_some(found.others)}" if found.others else ""
+        detail = styled(f"{found.detail}{others}" + (f" → {found.advice}" if len(advices) > 1 else ""))
+        if found.where:
+            table.add_row(styled(found.where), detail)
+        else:  # about the dataset as a whole
+            parts.append(detail)
+    if table.row_count:
+        parts.append(table)
+    if len(group) > _FEW:
+        parts.append(styled((f"… and {len(group) - _FEW:,} more (all in --json, --fix-list, or a pipe)", "dim")))
+    if len(advices) == 1:
+        parts.append(styled((f"→ {group[0].advice}", "italic")))
+    return Group(*parts)
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW:,} more" if len(names) > _FEW else "")
+
+
+def _captions(facts: CaptionFacts) -> str:
+    low, median, high = facts.characters
+    trigger = f"; trigger {facts.trigger!r} in those of {_number(facts.trigger_in, 'image')}" if facts.trigger else ""
+    return (
+        f"{facts.captions:,}, {facts.distinct:,} different, {low:,} to {high:,} characters, median {median:,}; "
+        f"{_number(facts.images_without, 'image')} without, {facts.images_with_several:,} with several{trigger}"
+    )
+
+
+def _tokens(tokens: TokenFacts) -> str:
+    return (
+        f"{tokens.shortest:,} to {tokens.longest:,} tokens, median {tokens.median:,}, limit {tokens.limit}, "
+        f"{tokens.cut:,} cut"
+    )
+
+
+def _histogram(tokens: TokenFacts) -> RenderableType:
+    from rich.table import Table
+
+    most = max((count for *_, count in tokens.histogram), default=1) or 1
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(justify="right")
+    table.add_column(justify="right")
+    for low, high, count in tokens.histogram:
+        bar = "█" * round(_BAR * count / most) or ("▏" if count else "")
+        beyond = low > tokens.limit
+        colour = "red" if beyond else "cyan"
+        table.add_row(f"{low}–{high}", f"{count:,}", styled((f"{bar}  cut" if beyond and count else bar, colour)))
+    return table
+
+
+def _epoch(plan: PlanFacts) -> str:
+    ranks = f" on each of {plan.world_size} ranks" if plan.world_size > 1 else ""
+    return (
+        f"{plan.batches:,} {'batch' if plan.batches == 1 else 'batches'} an epoch{ranks}, "
+        f"{_number(plan.samples, 'sample')}, batch_size {plan.batch_size}, remainder={plan.remainder}"
+    )
+
+
+def _buckets(plan: PlanFacts) -> str:
+    return "buckets (width×height: images)  " + "  ".join(f"{w}×{h}: {n:,}" for h, w, n in plan.buckets)
+
+
+def _policies(plan: PlanFacts) -> RenderableType:
+    from rich.table import Table
+
+    table = Table("remainder", box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for title in ("batches", "samples shown", "left out", "repeated", "short batches"):
+        table.add_column(title, justify="right")
+    for policy in plan.policies:
+        counts = (policy.batches, policy.samples, policy.left_out, policy.repeated, policy.short_batches)
+        chosen = policy.policy == plan.remainder
+        name = f"{policy.policy} (chosen)" if chosen else policy.policy
+        table.add_row(name, *(f"{count:,}" for count in counts), style="bold" if chosen else None)
+    return table
+
+
+def _plan(plan: PlanFacts) -> Iterator[str]:
+    yield _epoch(plan)
+    if plan.buckets:
+        yield _buckets(plan)
+    for policy in plan.policies:
+        yield (
+            f"remainder={policy.policy}: {policy.batches:,} batches, {policy.samples:,} samples shown, "
+            f"{policy.left_out:,} left out, {policy.repeated:,} repeated, {policy.short_batches:,} short batches"
+        )
+
+
+def _cost_cells(cost: CacheCost) -> tuple[str, str, str]:
+    takes = "" if cost.level == "none" else f"{size_text(cost.bytes)} {cost.place}".strip()
+    return takes, "" if cost.level == "none" else time_text(cost.fill_seconds), time_text(cost.epoch_seconds)
+
+
+def _cost(cost: CacheCost) -> tuple[str, str, str]:
+    takes, fill, epoch = _cost_cells(cost)
+    return takes, fill and f"{fill} to fill", f"{epoch} an epoch"

@@ -1,0 +1,1 @@
+"""What every package stands on: random streams, files, small caches on disk, the pool of Ray actors."""

@@ -1,0 +1,71 @@
+"""Modules by the names that they had before: importing one gives the module of today, with a `DeprecationWarning`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Final
+
+__all__ = ["FORMER", "install"]
+
+FORMER: Final = {
+    "builder": "data.builder",
+    "caption": "captioning",
+    "captioning.distill": "distill",
+    "collate": "data.collate",
+    "components": "config.instantiate",
+    "dataset": "data.dataset",
+    "draws": "core.rng",
+    "encode": "encodings",
+    "engine": "encodings",
+    "engine.crew": "core.actor_pool",
+    "inspect": "previews",
+    "inspect.check": "check",
+    "inspect.check.check": "check.check",
+    "inspect.preview": "previews",
+    "inspect.summary": "loader.summary",
+    "pixel_cache": "data.pixel_cache",
+    "recipes": "train",
+    "recipes.train": "train.loop",
+    "sample_source": "data.sample_source",
+}
+"""Former name → name of today, without `calotype.`. A package stands for all modules in it."""
+
+
+class _Former(MetaPathFinder, Loader):
+    """Finds the modules of `FORMER`."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        today = _today(name)
+        return None if today is None else ModuleSpec(name, self, loader_state=today, is_package=True)
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        name, today = module.__name__, module.__spec__.loader_state
+        warnings.warn(
+            f"{name} is now {today}; the former name works until the next version", DeprecationWarning, stacklevel=2
+        )
+        sys.modules[name] = importlib.import_module(today)
+
+
+def _today(name: str) -> str | None:
+    package, _, rest = name.partition(".")
+    if package != "calotype":
+        return None
+    parts = rest.split(".")
+    for length in range(len(parts), 0, -1):
+        if (found := FORMER.get(".".join(parts[:length]))) is not None:
+            return ".".join(("calotype", found, *parts[length:]))
+    return None
+
+
+def install() -> None:
+    """Make `import` know the former names."""
+    sys.meta_path.insert(0, _Former())

@@ -1,0 +1,69 @@
+"""`build_dataset`: the dataset of a config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+from calotype.config import Config
+from calotype.config.component import Component
+from calotype.config.dataset import DatasetConfig
+from calotype.data.builder import make_dataset
+from calotype.data.dataset import TextToImageDataset
+from calotype.errors import ConfigError
+from calotype.ledger import Ledger
+from calotype.manifest import Manifest
+from calotype.models.pipeline_folder import find_pipeline, which_model
+
+__all__ = ["build_dataset"]
+
+_USED: Final = ("dataset", "model", "tokenizer", "tokenizers")
+
+
+def build_dataset(
+    config: Config | Mapping[str, Any], *, manifest: Manifest | None = None, ledger: Ledger | None = None
+) -> TextToImageDataset:
+    """Build the dataset of a config.
+
+    Args:
+        config: What `load_config` returned.
+        manifest: The rows, in place of the config's `path`, where they are loaded already.
+        ledger: Where bad rows are noted.
+
+    Returns:
+        The dataset. A `dataset` that is a `_component_` is whatever that makes.
+
+    Raises:
+        ConfigError: An option is wrong; or `dataset` is missing, or `model` is given in two places.
+        ManifestError: The data can't be read.
+    """
+    config = Config.parse(config, only=_USED)
+    transform = None if config.tokenizer is None else config.tokenizer.build(where="tokenizer")
+    section = config.dataset
+    given = section.mapping if isinstance(section, Component) else config.our_dataset().given()
+    options = dict(given)
+    for key, value in (("model", config.model_name), ("tokenizers", config.tokenizers)):
+        if value is None:
+            continue
+        if options.get(key) is not None:
+            raise ConfigError(f"config: {key!r} stands at the top and in 'dataset' as well; keep one of them")
+        options[key] = value
+    options = _from_folder(options)
+    if isinstance(section, Component):
+        arguments = () if config.tokenizer is None else (transform,)
+        return cast("TextToImageDataset", Component(options).build(*arguments, where="dataset"))
+    if manifest is not None:
+        options = options | {"path": manifest, "source": None}
+    return make_dataset(DatasetConfig.of(options), transform, ledger=ledger)
+
+
+def _from_folder(options: dict[str, Any]) -> dict[str, Any]:
+    """A `model` that is a local pipeline's folder stands for the model it is of, and for the tokenizers in it."""
+    model = options.get("model")
+    if not isinstance(model, str | Path) or not Path(model).expanduser().is_dir():
+        return options
+    folder, index = find_pipeline(str(model), spec=None, variant=None)
+    spec, _ = which_model(index, folder, asked_for=str(model), spec=None)
+    tokenizers = {"tokenizers": str(model)} if spec.tokenizers else {}
+    return tokenizers | options | {"model": spec.name}

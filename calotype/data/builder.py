@@ -1,0 +1,196 @@
+"""The builder that YAML and people call: flat options become a `TextToImageDataset`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from calotype.config.dataset import MANIFEST_OPTIONS, DatasetConfig
+from calotype.config.image_files import PixelCacheConfig
+from calotype.core.placeholders import PLACEHOLDER, TRIGGER_PLACEHOLDERS
+from calotype.data.dataset import TextToImageDataset
+from calotype.data.pixel_cache import PixelCache
+from calotype.data.sizing import choose_buckets, fixed_size
+from calotype.errors import ConfigError
+from calotype.images import ImageReader
+from calotype.images.from_config import make_fetcher
+from calotype.ledger import Ledger
+from calotype.manifest import Manifest, load_manifest
+from calotype.manifest.unused import require_captions
+from calotype.models import build_model_transform, check_model_transform, get_spec
+from calotype.transforms import CaptionProgram, ImageProgram
+from calotype.types import ModelTransform, Transform
+
+__all__ = ["make_dataset", "text_to_image_dataset"]
+
+
+def text_to_image_dataset(
+    model_transform: Transform | None = None,
+    *,
+    path: Any = None,
+    source: Any = None,
+    img_transform: Any = None,
+    caption_transform: Any = None,
+    model: str | None = None,
+    tokenizers: str | Path | Mapping[str, str] | None = None,
+    resolution: int | Sequence[int] | None = None,
+    buckets: bool | Mapping[str, Any] | None = None,
+    include: Sequence[str] = (),
+    seed: int = 0,
+    decode: Literal["exact", "fast"] = "exact",
+    background: Sequence[int] = (255, 255, 255),
+    pixel_cache: int | Mapping[str, int] | None = None,
+    downloads: str | Path | Mapping[str, Any] | None = None,
+    fetch: Mapping[str, Any] | None = None,
+    missing_captions: str | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    ledger: Ledger | None = None,
+    packed: bool = False,
+    **manifest_options: Any,
+) -> TextToImageDataset:
+    """Builds the dataset from options that YAML can hold.
+
+    Args:
+        model_transform: The model's transform (`FluxTransform`, …), or None to take it from `model`.
+        path: Folder, data file, glob, list of these, the name of a hub dataset, or a `Manifest` that is loaded already.
+        source: Another name for `path`.
+        img_transform: Options of `ImageProgram`, a `_component_` mapping, a callable, a list of those, or None.
+        caption_transform: Options of `CaptionProgram`, a `_component_` mapping, a callable, or None.
+        model: A model's name (`flux.1-dev`) or hub id; it fills in the resolution, the multiple of the sides and
+            the tokenizers' lengths.
+        tokenizers: Where that model's tokenizers are; None means its hub repository.
+        resolution: Pictures get about this number squared of pixels. Defaults to the model's, else 1024.
+        buckets: Whether pictures keep their own aspect ratio, as near as `Buckets` has one; or options for it.
+            Defaults to True, unless `img_transform` says the size with `resize`.
+        include: Opt-in keys of a sample, see `TextToImageDataset`.
+        seed: Of every draw.
+        decode: `exact`, or `fast` for JPEGs decoded at a half, a quarter or an eighth where that is enough.
+        background: RGB that transparent pictures are laid on.
+        pixel_cache: Keep decoded pixels of up to this many pictures in memory, or {max_images, max_bytes}.
+        downloads: Keep downloaded originals in this folder, or {directory, max_images, max_bytes}.
+        fetch: Options of `Fetcher` (timeout, retries, allow_private, …).
+        missing_captions: `error`, `skip`, `empty`, or a text. Defaults to `error`, and to `empty` when a trigger or
+            template gives every image a text anyway; then it is an error all the same if no image has a caption, and
+            something that may hold captions is not used.
+        on_error: `raise` for a bad row of the data file, or `skip` to leave it out with a ledger entry.
+        ledger: Where such entries go.
+        packed: Must be False; torchtune's recipes hand it over.
+        **manifest_options: Further options of `load_manifest`: columns, split, root, recursive, validation, ….
+
+    Raises:
+        ConfigError: An option is unknown, has a value that can't be, or contradicts another or the model.
+        ManifestError: The data can't be read.
+    """
+    options = {
+        "path": path,
+        "source": source,
+        "img_transform": img_transform,
+        "caption_transform": caption_transform,
+        "model": model,
+        "tokenizers": tokenizers,
+        "resolution": resolution,
+        "buckets": buckets,
+        "include": include,
+        "seed": seed,
+        "decode": decode,
+        "background": background,
+        "pixel_cache": pixel_cache,
+        "downloads": downloads,
+        "fetch": fetch,
+        "missing_captions": missing_captions,
+        "on_error": on_error,
+        "packed": packed,
+        **manifest_options,
+    }
+    return make_dataset(DatasetConfig.of(options), model_transform, ledger=ledger)
+
+
+def make_dataset(
+    options: DatasetConfig, model_transform: Transform | None = None, *, ledger: Ledger | None = None
+) -> TextToImageDataset:
+    """Make the dataset of checked options; arguments and errors as for `text_to_image_dataset`."""
+    model, path = options.model, options.path
+    if (path is None) == (options.source is None):
+        raise ConfigError("path: expected one of `path` or `source` (they are two names of one option)")
+    spec = get_spec(str(model)) if model is not None else getattr(model_transform, "spec", None)
+    if model_transform is None and model is not None:
+        model_transform = build_model_transform(str(model), tokenizers=options.tokenizers)
+    elif model is not None and isinstance(model_transform, ModelTransform):
+        check_model_transform(str(model), model_transform)
+
+    img_transform, resolution = options.img_transform, options.resolution
+    if options.buckets is False:
+        img_transform, resolution = fixed_size(img_transform, resolution, spec)
+    image_program = ImageProgram.from_config(img_transform, where="img_transform")
+    caption_program = CaptionProgram.from_config(options.caption_transform, where="caption_transform")
+    # Where the program makes each text, images without a caption are as they should be; nobody said so, though.
+    implied = options.missing_captions is None and bool(caption_program.trigger or caption_program.template)
+
+    rows = {name: value for name, value in options.given().items() if name in MANIFEST_OPTIONS}
+    if isinstance(path, Manifest) and rows:
+        raise ConfigError(f"{', '.join(rows)}: come too late for a path that is a manifest, loaded already")
+    manifest = _manifest(
+        options.origin,
+        missing_captions="empty" if implied else options.missing_captions or "error",
+        on_error=options.on_error,
+        ledger=ledger,
+        **rows,
+    )
+    if implied and not isinstance(path, Manifest):
+        require_captions(manifest)
+    _check_placeholders(manifest, caption_program, options.on_error)
+    return TextToImageDataset(
+        manifest,
+        image_program=image_program,
+        caption_program=caption_program,
+        model_transform=model_transform,
+        reader=ImageReader(decode=options.decode, background=_rgb(options.background), fetcher=make_fetcher(options)),
+        buckets=choose_buckets(options.buckets, resolution, image_program, spec),
+        include=options.include,
+        seed=options.seed,
+        pixel_cache=_pixel_cache(options.pixel_cache),
+        spec=spec,
+    )
+
+
+def _manifest(path: Any, **options: Any) -> Manifest:
+    return path if isinstance(path, Manifest) else load_manifest(path, **options)
+
+
+def _check_placeholders(manifest: Manifest, program: CaptionProgram, on_error: str) -> None:
+    """Captions that wait for a trigger: without one, a model would learn the placeholder."""
+    if program.trigger is not None or program.custom:
+        return
+    waiting = pc.unique(pc.list_parent_indices(manifest.captions).filter(_has_placeholder(manifest.captions)))
+    if not len(waiting):
+        return
+    ids = manifest.ids.take(waiting).to_pylist()
+    if on_error == "raise":
+        raise ConfigError(
+            f"caption_transform: the captions of {len(ids):,} of {len(manifest):,} images have {PLACEHOLDER} in them "
+            f"({ids[0]!r} is the first), and there is no trigger to put there; set caption_transform.trigger"
+        )
+    noted = {entry.id for entry in manifest.ledger if entry.kind == "placeholder"}
+    for id in (id for id in ids if id not in noted):  # one manifest may become several datasets
+        manifest.ledger.add("placeholder", id, f"a caption has {PLACEHOLDER} in it, and there is no trigger")
+
+
+def _has_placeholder(captions: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.match_substring_regex(pc.list_flatten(captions), TRIGGER_PLACEHOLDERS)
+
+
+def _pixel_cache(option: int | PixelCacheConfig | None) -> PixelCache | None:
+    if option is None or option == 0:
+        return None
+    return PixelCache(max_images=option) if isinstance(option, int) else PixelCache(**option.given())
+
+
+def _rgb(background: Sequence[int]) -> tuple[int, int, int]:
+    if len(background) != 3 or not all(isinstance(n, int) and 0 <= n <= 255 for n in background):
+        raise ConfigError(f"background: found {background!r}, expected three numbers from 0 to 255")
+    red, green, blue = background
+    return red, green, blue

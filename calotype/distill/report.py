@@ -1,0 +1,58 @@
+"""What a distillation says of itself when it is done: `report.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from calotype.distill.scores import Scores
+
+__all__ = ["DistillReport"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistillReport:
+    """What came of a run, and what it was made of."""
+
+    result: str
+    """The student's folder: `calotype caption … --backend transformers --model` takes it."""
+    student: str
+    """What it was before: a name with a revision or fingerprint."""
+    teacher: Mapping[str, Any]
+    """Whose words it learnt: `Lessons.teacher`."""
+    presets: tuple[str, ...]
+    """What it was asked for, by the names of presets."""
+    examples: int
+    """Captions of an epoch."""
+    held_out: int
+    """Questions about held-out pictures that the scores are of."""
+    left_out: Mapping[str, int]
+    """What could not be learnt from, by kind."""
+    steps: int
+    """Of the whole run."""
+    losses: tuple[tuple[int, float], ...]
+    """(step, mean loss of the steps up to it since the one before)."""
+    validation: tuple[tuple[int, float], ...]
+    """(step, loss on held-out pictures)."""
+    before: Scores | None
+    """None where nothing was held out."""
+    after: Scores | None
+    images_per_second: float
+    """Of all ranks, in training."""
+    data_wait: float
+    """Share of that time in which the loop waited for its next batch, 0 up to 1."""
+    seconds: float
+    options: Mapping[str, Any]
+    """Of the run."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        if self.before is None or self.after is None:
+            return f"{self.result}: trained on {self.examples} captions"
+        return (
+            f"{self.result}: BLEU {self.before.bleu:.1f} → {self.after.bleu:.1f}, chrF {self.before.chrf:.1f} → "
+            f"{self.after.chrf:.1f} on {self.held_out} held-out questions"
+        )

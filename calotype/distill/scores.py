@@ -1,0 +1,199 @@
+"""`Scores`: how near a student comes to its teacher on pictures that it was not trained on."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from PIL import Image
+
+from calotype.captioning.local import TransformersBackend
+from calotype.captioning.pictures import prepare_picture
+from calotype.config.distill import DistillConfig
+from calotype.core.output_files import write_json
+from calotype.distill.chat import IGNORED, loss_sum
+from calotype.distill.lessons import Batches, Lesson, Lessons
+from calotype.distill.student import check_student, end_tokens
+from calotype.errors import ImageError, MissingDependencyError
+from calotype.images import ImageReader
+from calotype.ledger import Ledger
+from calotype.progress import Show, Track, counter
+
+__all__ = ["HeldOut", "Scores", "held_out_loss", "score"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """Of one student on the held-out pictures, against all that the teacher says of each."""
+
+    bleu: float
+    """BLEU of the whole (Papineni et al., 2002), 0 to 100: the teacher's runs of one to four words that it hits."""
+    chrf: float
+    """chrF of the whole (Popović, 2015), 0 to 100: the same for runs of letters; also for languages without spaces."""
+    loss: float
+    """Mean cross-entropy of the teacher's tokens, in nats."""
+    answers: int
+    """How many were asked for,"""
+    without: int
+    """and how many of them were no captions: empty or cut off."""
+    signatures: tuple[str, str]
+    """Sacrebleu's, of both scores: what to compare with what."""
+
+    def __str__(self) -> str:
+        missing = f", {self.without} of {self.answers} without a caption" if self.without else ""
+        return f"BLEU {self.bleu:.1f}  chrF {self.chrf:.1f}  loss {self.loss:.3f}{missing}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldOut:
+    """Scores, and the answers that they are of."""
+
+    scores: Scores
+    answers: tuple[Mapping[str, Any], ...]
+    """Of each lesson `id`, `prompt`, the `teacher`'s captions and the `student`'s."""
+
+    def save(self, path: Path) -> None:
+        """Writes JSON; a loss that is not finite is null."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Self | None:
+        """What `save` wrote; None where there is nothing of the kind."""
+        try:
+            found = json.loads(path.read_bytes())
+            scores = found["scores"] | {"signatures": tuple(found["scores"]["signatures"])}
+            if scores["loss"] is None:  # JSON has no word for NaN
+                scores["loss"] = math.nan
+            return cls(scores=Scores(**scores), answers=tuple(found["answers"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def score(
+    accelerator: Accelerator,
+    model: str | Path,
+    lessons: Lessons,
+    options: DistillConfig,
+    *,
+    track: Track,
+    ledger: Ledger,
+) -> HeldOut:
+    """Scores a model, loaded as `calotype caption --backend transformers` loads it; the same on every rank.
+
+    Args:
+        accelerator: Of the run. Each rank asks a copy of the model for its share of the lessons.
+        model: A folder or a name on the hub.
+        lessons: Those held out are asked. A picture that can't be read counts as not answered.
+        options: Of the run.
+        track: Shows the progress.
+        ledger: Notes what is left out.
+
+    Raises:
+        CaptionError: The model can't be had.
+        MissingDependencyError: sacrebleu is not installed.
+    """
+    metrics = _sacrebleu()  # before the work, not after it
+    backend = TransformersBackend(
+        model=model,
+        revision=options.revision if model == options.student else None,
+        device=str(accelerator.device),
+        dtype="bfloat16" if accelerator.mixed_precision == "bf16" else "float32",
+        max_tokens=options.max_tokens,
+    )
+    with closing(backend):
+        processor, student = backend.loaded
+        check_student(model, student)
+        batches = Batches(
+            lessons.held_out,
+            processor,
+            ends=end_tokens(processor, student),
+            reader=lessons.reader,
+            options=options,
+            accelerator=accelerator,
+            ledger=ledger,
+        )
+        loss = held_out_loss(accelerator, student, batches)
+        mine = range(accelerator.process_index, len(lessons.held_out), accelerator.num_processes)
+        with track("captioning held-out pictures") as show:
+            said = _ask(backend, {place: lessons.held_out[place] for place in mine}, lessons.reader, options, show)
+    found = dict(gather_object(list(said.items())))
+    answers = [found.get(place) for place in range(len(lessons.held_out))]
+    return _compared(metrics, lessons.held_out, answers, loss)
+
+
+def held_out_loss(accelerator: Accelerator, model: Any, batches: Batches) -> float:
+    """The mean over all of the teacher's tokens, the same on every rank."""
+    total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
+    with torch.no_grad(), accelerator.autocast():
+        for batch in batches.once():
+            batch = {name: value.to(accelerator.device) for name, value in batch.items()}
+            total[0] += loss_sum(model, batch)
+            total[1] += (batch["labels"] != IGNORED).sum()
+    loss, tokens = accelerator.reduce(total, reduction="sum").tolist()
+    return float(loss / tokens) if tokens else float("nan")
+
+
+def _ask(
+    backend: TransformersBackend,
+    lessons: Mapping[int, Lesson],
+    reader: ImageReader,
+    options: DistillConfig,
+    show: Show,
+) -> dict[int, str | None]:
+    """The captions that `calotype caption` would give."""
+
+    def picture(place: int) -> Image.Image | None:
+        try:
+            return prepare_picture(lessons[place].image, pixels=options.pixels, reader=reader)
+        except ImageError:
+            return None
+
+    more, places = counter(show, len(lessons)), list(lessons)
+    said: dict[int, str | None] = {}
+    with ThreadPoolExecutor() as readers:
+        for first in range(0, len(places), backend.batch_size):
+            some = places[first : first + backend.batch_size]
+            pictures = zip(some, readers.map(picture, some), strict=True)
+            asked = {place: image for place, image in pictures if image is not None}
+            answers = backend.caption([lessons[place].request(image) for place, image in asked.items()])
+            said |= {place: answer.text for place, answer in zip(asked, answers, strict=True)}
+            more(len(some))
+    return said
+
+
+def _compared(metrics: Any, lessons: Sequence[Lesson], answers: Sequence[str | None], loss: float) -> HeldOut:
+    said = [answer or "" for answer in answers]  # no caption counts as nothing said
+    # Sacrebleu takes the first reference of all, the second of all, …; None where a picture has no more.
+    most = max(len(lesson.captions) for lesson in lessons)
+    references = [[lesson.captions[i] if i < len(lesson.captions) else None for lesson in lessons] for i in range(most)]
+    bleu, chrf = metrics.BLEU(), metrics.CHRF()
+    scores = Scores(
+        bleu=bleu.corpus_score(said, references).score,
+        chrf=chrf.corpus_score(said, references).score,
+        loss=loss,
+        answers=len(answers),
+        without=sum(answer is None for answer in answers),
+        signatures=(str(bleu.get_signature()), str(chrf.get_signature())),
+    )
+    rows = [
+        {"id": lesson.id, "prompt": lesson.prompt, "teacher": list(lesson.captions), "student": answer}
+        for lesson, answer in zip(lessons, answers, strict=True)
+    ]
+    return HeldOut(scores=scores, answers=tuple(rows))
+
+
+def _sacrebleu() -> Any:
+    try:
+        return importlib.import_module("sacrebleu.metrics")
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("sacrebleu", extra="distill", purpose="to compare captions") from error

@@ -1,0 +1,123 @@
+"""Where lessons come from: the captions that a dataset has, or a captioner that is asked for them, each only once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from calotype.captioning.backend import CaptionBackend
+from calotype.captioning.ledger import Answer, CaptionLedger
+from calotype.captioning.presets import CaptionPreset
+from calotype.captioning.questions import Asker, PictureTask, plan_draws, question_of, variables_of
+from calotype.captioning.worker import CaptionWorker
+from calotype.distill.lessons import Lesson
+from calotype.errors import ConfigError
+from calotype.images import ImageReader
+from calotype.ledger import Ledger
+from calotype.progress import Show
+from calotype.types import Row
+
+__all__ = ["from_captioner", "from_dataset"]
+
+
+def from_dataset(
+    rows: Sequence[Row], presets: Sequence[CaptionPreset], class_word: str | None, *, ledger: Ledger
+) -> list[Lesson]:
+    """Lessons of the captions that are there, each as an answer to every preset.
+
+    Args:
+        rows: Pictures with captions.
+        presets: What these captions are taken as answers to.
+        class_word: For presets that use it.
+        ledger: Notes the rows without a caption.
+
+    Raises:
+        ConfigError: A preset uses a variable that has no value.
+    """
+    asker = Asker(backend="dataset", model="dataset", parameters={}, pixels=0)
+    lessons = []
+    for row in rows:
+        captions = tuple(caption for caption in row.captions if caption.strip())
+        if not captions:
+            ledger.add("no_caption", row.id, "it has no caption to learn from")
+            continue
+        variables = variables_of(row, class_word) | {"caption": None}  # what is to be said is not told beforehand
+        for draw in plan_draws(presets, None, 0):
+            question = question_of(draw, variables, asker, answered=(), current=())
+            if question.error is not None:
+                ledger.add("no_value", row.id, question.error)
+                continue
+            lessons.append(
+                Lesson(id=row.id, image=row.image, prompt=question.prompt, system=question.system, captions=captions)
+            )
+    return lessons
+
+
+def from_captioner(
+    rows: Sequence[Row],
+    presets: Sequence[CaptionPreset],
+    class_word: str | None,
+    *,
+    backend: CaptionBackend,
+    answers: CaptionLedger,
+    n: int | None,
+    pixels: int,
+    reader: ImageReader,
+    retry_failed: bool,
+    show: Show,
+    ledger: Ledger,
+) -> list[Lesson]:
+    """Lessons of what a captioner says; it is asked only what the ledger of answers does not know.
+
+    Args:
+        rows: Pictures, with captions or without.
+        presets: What it is asked for.
+        class_word: For presets that use it.
+        backend: The teacher.
+        answers: What it said before; gets what it says now, so that a killed run loses nothing.
+        n: Captions of each picture; one for each preset by default.
+        pixels: Of a picture at most.
+        reader: Reads the pictures.
+        retry_failed: Ask once more what failed before.
+        show: Is told the progress.
+        ledger: Notes what there is no answer to.
+
+    Raises:
+        CaptionError: As the backend.
+        ConfigError: There are more presets than captions asked for, or captions than would differ.
+        EditError: The ledger of answers can't be written.
+    """
+    asker = Asker.of(backend, pixels)
+    draws = plan_draws(presets, n, 0)
+    if len(draws) > len(presets) and backend.parameters.get("temperature") == 0:
+        raise ConfigError(
+            f"distill.n: {len(draws)} captions of {len(presets)} presets at temperature 0 would be the same again; set "
+            "teacher.temperature to 0.7, say, or name more presets"
+        )
+    tasks = []
+    for row in rows:
+        variables = variables_of(row, class_word)
+        questions = [question_of(draw, variables, asker, answered=(), current=row.captions) for draw in draws]
+        tasks.append(PictureTask(id=row.id, ref=row.image, questions=tuple(questions)))
+    given: dict[str, dict[int, str]] = defaultdict(dict)
+    total, done = len(tasks) * len(draws), 0
+
+    def answered(task: PictureTask, place: int, answer: Answer, new: bool) -> None:
+        nonlocal done
+        done += 1
+        if answer.text is None:
+            ledger.add(answer.kind or "failed", task.id, answer.error or "the teacher gave no caption")
+        else:
+            given[task.id][place] = answer.text
+        show(done, total)
+
+    CaptionWorker(backend, reader, answers, pixels=pixels, retry_failed=retry_failed).run(tasks, answered)
+    lessons = []
+    for task in tasks:
+        alike: dict[tuple[str, str | None], list[str]] = defaultdict(list)  # captions of one prompt are one lesson
+        for place, text in sorted(given[task.id].items()):
+            alike[task.questions[place].prompt, task.questions[place].system].append(text)
+        for (prompt, system), texts in alike.items():
+            captions = tuple(dict.fromkeys(texts))
+            lessons.append(Lesson(id=task.id, image=task.ref, prompt=prompt, system=system, captions=captions))
+    return lessons

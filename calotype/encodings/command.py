@@ -1,0 +1,114 @@
+"""What `calotype encode` does: encodes what is missing; a store that is complete and unchanged is not read again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from calotype.config import Config
+from calotype.config.inputs import input_files, input_folders
+from calotype.core.report_cache import code_state, files_state, folders_state, recall, remember, report_key
+from calotype.encodings.report import EncodeReport
+from calotype.progress import Track, silent
+
+if TYPE_CHECKING:
+    from calotype.encodings.job import EncodeJob
+
+__all__ = ["run"]
+
+_ROOM: Final = "encoded"
+_USED: Final = ("dataset", "encodings", "model", "tokenizer", "tokenizers")
+
+
+def run(
+    config: Config | Mapping[str, Any],
+    *,
+    device: str | None = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    track: Track = silent,
+) -> EncodeReport:
+    """Runs the frozen models over the dataset of a config, and keeps what they give; makes only what is missing.
+
+    Args:
+        config: What `load_config` gave; its `encodings` name the store.
+        device: Where the models run; a GPU if there is one.
+        engine: `local` is this process, `ray` a cluster.
+        address: Of the cluster; by default `$RAY_ADDRESS`, else one is started.
+        batch_size: Pictures encoded at once; by default by their size.
+        threads: Pictures decoded at once; by default the number of cores.
+        track: Shows the progress.
+
+    Raises:
+        ConfigError: The config is wrong; or something is drawn without end and nothing says how many variants stand for
+            it; or the model can't be had.
+        MissingDependencyError: The engine or the models need an extra that is not installed.
+        StoreError: The store can't be written, or its disk is too small.
+    """
+    start = time.perf_counter()
+    config = Config.parse(config, only=_USED)
+    # Another torch may resample otherwise.
+    key = report_key(config.to_mapping(), code=code_state(), torch=metadata.version("torch"))
+    if (known := _recalled(key)) is not None:
+        return known.again(time.perf_counter() - start)
+    import torch  # and all that: not needed where nothing has changed
+
+    from calotype.encodings.build import build_encode_job
+    from calotype.encodings.encode import encode_job
+
+    job = build_encode_job(config, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    job.models.check_files()
+    job.batch_size = batch_size
+    job.threads = threads or job.threads
+    watched = _Watched(config, job)
+    report = encode_job(job, engine=engine, address=address, track=track)
+    if not report.failed:
+        watched.remember(key, report)
+    return report
+
+
+class _Watched:
+    """The files that a complete job depends on, as they were before it."""
+
+    def __init__(self, config: Config, job: EncodeJob) -> None:
+        self._store = job.store.path.absolute()
+        folders = input_folders(config)
+        self._folders = [*(folders or ()), str(job.models.folder.absolute())]
+        # In the hub's cache, `refs` says which snapshot a name stands for.
+        if (refs := job.models.folder.absolute().parents[1] / "refs").is_dir():
+            self._folders.append(str(refs))
+        self._files = None if folders is None else input_files(config, job.dataset.manifest.refs(), self._folders)
+        self._folders_were, self._files_were = self._states()
+
+    def remember(self, key: str, report: EncodeReport) -> None:
+        """Remembers that all is there; unless something changed meanwhile, or no file would tell."""
+        if self._files is None:
+            return
+        folders = [*self._folders, str(self._store / "shards"), str(self._store / "dropped")]
+        folders_are = folders_state(folders)
+        if self._states() != (self._folders_were, self._files_were):
+            return
+        remember(
+            _ROOM,
+            key,
+            report.again(0.0).to_json(),
+            folders=folders,
+            folders_were=folders_are,
+            files=self._files,
+            files_were=self._files_were,
+        )
+
+    def _states(self) -> tuple[str, str]:
+        return folders_state(self._folders), files_state(self._files or ())
+
+
+def _recalled(key: str) -> EncodeReport | None:
+    known = recall(_ROOM, key)
+    try:
+        return None if known is None else EncodeReport.from_json(known)
+    except (ValueError, KeyError, TypeError):
+        return None  # a damaged one: it is looked through again

@@ -1,1 +1,0 @@
-"""One report on a dataset before any GPU work: files, pixels, duplicates, captions, plan, cost."""

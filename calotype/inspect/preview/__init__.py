@@ -1,6 +1,0 @@
-"""Shows exactly what the model will see: the Loader's own batches, and how each sample came about."""
-
-from calotype.inspect.preview.document import Preview, preview
-from calotype.inspect.preview.round_trip import Autoencoder
-
-__all__ = ["Autoencoder", "Preview", "preview"]

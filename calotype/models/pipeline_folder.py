@@ -1,0 +1,147 @@
+"""Where a model's pipeline lies: a folder, the hub's local cache or a download; and which model it is."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from calotype.errors import ConfigError, MissingDependencyError
+from calotype.models.component_files import files_that_count
+from calotype.models.family import ModelFamily
+from calotype.models.model_path import refuse_folder, refuse_weights_file
+from calotype.models.registry import get_family, get_spec, list_families, list_specs
+from calotype.models.spec import ModelSpec
+from calotype.models.tokenizer_files import is_hub_name
+
+__all__ = ["find_pipeline", "frozen_components", "import_diffusers", "ways_to_get", "which_model"]
+
+
+def find_pipeline(model: str | Path, *, spec: str | None, variant: str | None) -> tuple[Path, dict[str, Any]]:
+    """The local folder of a pipeline, fetched if need be, and its `model_index.json`."""
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        refuse_weights_file(model)
+        folder = _fetched(model, spec, variant)
+    file = folder / "model_index.json"
+    try:
+        index = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise refuse_folder(folder) from None
+    except ValueError as error:
+        raise ConfigError(f"{file}: not JSON ({error}); copy or download it again") from error
+    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
+        raise ConfigError(f"{file}: a JSON object with a _class_name was expected; copy or download it again")
+    return folder, index
+
+
+def _fetched(model: str | Path, spec: str | None, variant: str | None) -> Path:
+    """The hub's local copy of a pipeline without its transformer."""
+    known = {name.lower() for row in list_specs() for name in (row.name, *row.hub)}
+    if str(model).lower() in known or not is_hub_name(model):
+        row: ModelSpec | None = get_spec(str(model))  # an unknown name ends here, with the nearest
+        assert row is not None
+        name = next((name for name in row.hub if name.lower() == str(model).lower()), row.hub[0])
+    else:
+        row, name = get_spec(spec) if spec is not None else None, str(model)
+    cached = _cached(name, variant)
+    if cached is not None:
+        return cached
+    # Named, so that they are not downloaded.
+    absent: dict[str, Any] = dict.fromkeys(("transformer", "unet", "scheduler", "safety_checker", "image_encoder"))
+    diffusers = import_diffusers()
+    try:
+        return Path(diffusers.DiffusionPipeline.download(name, variant=variant, **absent))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise ConfigError(
+            f"model: {name!r} could not be had from the Hugging Face hub ({type(error).__name__}: {reason}), and there "
+            f"is no local folder {str(model)!r}. {ways_to_get(row, name)}"
+        ) from error
+
+
+def _cached(name: str, variant: str | None) -> Path | None:
+    """The hub's local copy, if it has all that is needed: without a question to the hub, and without diffusers."""
+    try:
+        from huggingface_hub import get_cached_repo_tree, try_to_load_from_cache
+        from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
+    except ImportError:
+        return None
+    index = try_to_load_from_cache(name, "model_index.json")
+    try:
+        tree = get_cached_repo_tree(name)
+    except (CachedRepoTreeNotFoundError, LocalEntryNotFoundError):
+        return None
+    if not isinstance(index, str):
+        return None
+    folder = Path(index).parent
+    for component in frozen_components(json.loads(Path(index).read_bytes())):
+        listed = [file.path for file in tree if file.path.startswith(f"{component}/")]
+        names = files_that_count([path.removeprefix(f"{component}/") for path in listed], variant=variant)
+        if not names or not all((folder / component / name).is_file() for name in names):
+            return None
+    return folder
+
+
+def frozen_components(index: dict[str, Any]) -> list[str]:
+    """The folders of a pipeline's frozen part (`text_encoder`, `tokenizer`, `vae`, …), by its `model_index.json`."""
+    names = [name for name, value in index.items() if isinstance(value, list)]
+    return sorted(name for name in names if name == "vae" or name.startswith(("tokenizer", "text_encoder")))
+
+
+def which_model(
+    index: dict[str, Any], folder: Path, *, asked_for: str | Path, spec: str | None
+) -> tuple[ModelSpec, ModelFamily]:
+    """The model that a pipeline is, and its family."""
+    found = index["_class_name"]
+    rows = [row for family in list_families() if found in family.pipelines for row in family.models]  # calotype's first
+    if not rows:
+        known = sorted({pipeline for family in list_families() for pipeline in family.pipelines[:1]})
+        raise ConfigError(
+            f"{folder}: its model_index.json says {found}, a pipeline that calotype has no family for; known: "
+            f"{', '.join(known)}. docs/families.md shows how to add one"
+        )
+    if spec is not None and get_spec(spec) not in rows:
+        expected = " or ".join(row.name for row in rows)
+        raise ConfigError(f"spec: {spec} is no {found}, which is what {folder} holds; expected {expected}")
+    for name in (spec, asked_for, index.get("_name_or_path"), *reversed(folder.resolve().parts)):
+        named = next((row for row in rows if str(name).lower() in _names(row)), None)
+        if named is not None:
+            return named, get_family(named.family)
+    return rows[0], get_family(rows[0].family)
+
+
+def _names(row: ModelSpec) -> set[str]:
+    """What a model is called, in lower case: by the table, the hub, a folder it was copied to, the hub's cache."""
+    hub = {name.lower() for name in row.hub}
+    return {
+        row.name,
+        *hub,
+        *(name.split("/")[1] for name in hub),
+        *("models--" + name.replace("/", "--") for name in hub),
+    }
+
+
+def ways_to_get(spec: ModelSpec | None, name: str | None = None) -> str:
+    """How a pipeline's files are had, as an error's last words."""
+    name = name or (spec.hub[0] if spec else "NAME")
+    return (
+        f'`hf download {name} --exclude "transformer/*" --exclude "unet/*" --local-dir FOLDER` gets what is needed '
+        "(where the repository is gated, accept its terms on its page and run `hf auth login` first): then "
+        "model: FOLDER"
+    )
+
+
+def import_diffusers() -> Any:
+    """diffusers, which can only be of use with transformers.
+
+    Raises:
+        MissingDependencyError: One of them is not installed.
+    """
+    for package in ("transformers", "diffusers"):
+        try:
+            module = importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError(package, extra="diffusers", purpose="to run a model's encoders") from error
+    return module

@@ -1,0 +1,163 @@
+"""One sample on the page: where its pixels came from, what they became, and what is said of them."""
+
+from __future__ import annotations
+
+from calotype.previews.crop import crop_overlay
+from calotype.previews.markup import Html, tag
+from calotype.previews.pictures import picture
+from calotype.previews.views import Draw, SampleView
+from calotype.previews.wording import NO_CAPTION, caption_section, token_section
+from calotype.types import Geometry
+
+__all__ = ["article"]
+
+_TRAINED, _ORIGINAL, _DRAW = 640, 512, 224
+"""Longer sides as shown, at most."""
+_FINE, _PLAIN = 86, 78
+"""Qualities: what the model sees is shown with care."""
+_SHORT = 90
+"""Characters of a draw's caption that are shown without asking."""
+
+
+def article(sample: SampleView, *, anchor: str, number: int, of: int) -> Html:
+    """One sample.
+
+    Args:
+        sample: What to show.
+        anchor: The `id` of the element, unique in the page.
+        number: Its place in the batch, from 1.
+        of: Samples in the batch.
+    """
+    heading = f"{anchor}-id"
+    return tag(
+        "article",
+        tag(
+            "header",
+            tag("p", f"{number} of {of}", class_="place"),
+            tag("h3", tag("a", tag("bdi", sample.id), href=f"#{anchor}"), id=heading),
+            tag("p", _row(sample), class_="place"),
+            *_notices(sample),
+        ),
+        _original(sample),
+        tag("div", _trained(sample), _round_trip(sample), class_="results"),
+        _draws(sample),
+        tag(
+            "div",
+            caption_section(sample.caption, captions=sample.captions),
+            token_section(sample.tokens),
+            _geometry(sample.geometry),
+            class_="words",
+        ),
+        class_="sample",
+        id=anchor,
+        data_id=sample.id,
+        aria_labelledby=heading,
+        tabindex=-1,
+    )
+
+
+def _row(sample: SampleView) -> str:
+    again = f", repeat {sample.key.repeat}" if sample.key.repeat else ""
+    return f"row {sample.key.index}{again}"
+
+
+def _notices(sample: SampleView) -> list[Html]:
+    notices: list[tuple[str, ...]] = []
+    if sample.stands_in_for is not None:
+        missing = tag("code", tag("bdi", sample.stands_in_for))
+        notices.append(("⚠ Stands in for ", missing, ", which could not be read."))
+    if not sample.repeatable:
+        notices.append(("⚠ Made a second time, it came out with other pixels: no run will repeat this picture.",))
+    return [tag("p", *words, class_="notice", role="note") for words in notices]
+
+
+def _original(sample: SampleView) -> Html:
+    geometry = sample.geometry
+    height, width = geometry.original_size
+    shown = picture(
+        sample.original,
+        alt=f"Original of {sample.id}, with the part kept for training framed",
+        side=_ORIGINAL,
+        quality=_PLAIN,
+    )
+    plate = tag("div", shown, crop_overlay(geometry, [draw.geometry for draw in sample.draws]), class_="plate")
+    label = tag("figcaption", tag("b", "Original"), tag("span", f"{width} × {height} px"))
+    return tag("figure", plate, label, class_="original")
+
+
+def _trained(sample: SampleView) -> Html:
+    height, width = sample.image.shape[:2]
+    shown = picture(sample.image, alt=f"{sample.id} as trained", side=_TRAINED, quality=_FINE)
+    label = tag("figcaption", tag("b", "As trained"), tag("span", f"{width} × {height} px"), *_turns(sample.geometry))
+    return tag("figure", shown, label, class_="trained")
+
+
+def _round_trip(sample: SampleView) -> Html | None:
+    trip = sample.round_trip
+    if trip is None:
+        return None
+    shown = picture(trip.image, alt=f"{sample.id} after the autoencoder", side=_TRAINED, quality=_FINE)
+    label = tag("figcaption", tag("b", "After the autoencoder"), tag("span", f"PSNR {trip.psnr:.1f} dB"))
+    return tag("figure", shown, label, class_="round-trip")
+
+
+def _draws(sample: SampleView) -> Html | None:
+    if not sample.draws:
+        return None
+    figures = [_draw(number, draw, sample) for number, draw in enumerate(sample.draws, start=1)]
+    return tag("section", tag("h4", "Other epochs"), *figures, class_="draws")
+
+
+def _draw(number: int, draw: Draw, sample: SampleView) -> Html:
+    shown = picture(draw.image, alt=f"{sample.id} as drawn in epoch {draw.epoch}", side=_DRAW, quality=_PLAIN)
+    pin = tag("input", type="checkbox", aria_label=f"Show the crop of epoch {draw.epoch} on the original")
+    pinned = tag("label", pin, tag("span", str(number), class_="number", aria_hidden="true"), shown)
+    label = tag("figcaption", tag("b", f"Epoch {draw.epoch}"), *_turns(draw.geometry), _draw_text(draw, sample))
+    return tag("figure", pinned, label, class_=f"draw draw-{number}")
+
+
+def _draw_text(draw: Draw, sample: SampleView) -> Html:
+    if draw.text == sample.caption.text:
+        return tag("p", tag("em", "the same caption"))
+    if not draw.text:
+        return tag("p", tag("em", NO_CAPTION if sample.caption.raw else "(empty)"))
+    if len(draw.text) <= _SHORT:
+        return tag("p", draw.text, dir="auto")
+    start = f"{draw.text[: _SHORT - 20].rstrip()}…"
+    return tag("details", tag("summary", start, dir="auto"), tag("p", draw.text, dir="auto"))
+
+
+def _turns(geometry: Geometry) -> list[Html]:
+    return [tag("span", turn) for turn in (_flips(geometry), _rotation(geometry)) if turn]
+
+
+def _flips(geometry: Geometry) -> str:
+    horizontal, vertical = geometry.flip
+    sides = [name for name, flipped in (("left–right", horizontal), ("top–bottom", vertical)) if flipped]
+    return f"flipped {' and '.join(sides)}" if sides else ""
+
+
+def _rotation(geometry: Geometry) -> str:
+    if geometry.rotate == 0.0:
+        return ""
+    way = "counter-clockwise" if geometry.rotate > 0 else "clockwise"
+    return f"turned {abs(geometry.rotate):.1f}° {way}"
+
+
+def _geometry(geometry: Geometry) -> Html:
+    (height, width), (top, left, rows, columns) = geometry.original_size, geometry.box
+    scale: list[str] = [f"× {geometry.scale:.3f}"]
+    if geometry.scale > 1.0:
+        scale += [" ", tag("strong", "⚠ enlarged", class_="warning")]
+    facts: list[tuple[str, list[str]]] = [
+        ("Original", [f"{width} × {height} px"]),
+        ("Kept", [f"{columns} × {rows} px from left {left}, top {top}"]),
+        ("Area kept", [f"{100 * rows * columns / (height * width):.1f} %"]),
+        ("Scale", scale),
+        ("Target", [f"{geometry.target_size[1]} × {geometry.target_size[0]} px"]),
+        ("crop_top_left", [f"top {geometry.crop_top_left[0]}, left {geometry.crop_top_left[1]}"]),
+        ("Flip", [_flips(geometry) or "none"]),
+        ("Rotate", [_rotation(geometry) or "none"]),
+    ]
+    rows_ = [tag("tr", tag("th", name, scope="row"), tag("td", *value)) for name, value in facts]
+    return tag("section", tag("h4", "Geometry"), tag("table", tag("tbody", *rows_)), class_="geometry")

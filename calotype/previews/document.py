@@ -1,0 +1,127 @@
+"""`Preview`: batches of a Loader with what explains them, to save as a page or a sheet, or to show in a notebook."""
+
+from __future__ import annotations
+
+import html
+import io
+from pathlib import Path
+from typing import Any
+
+from calotype.core.output_files import write_output
+from calotype.data.dataset import TextToImageDataset
+from calotype.errors import ConfigError
+from calotype.loader import Loader
+from calotype.previews.gather import gather, previewed
+from calotype.previews.markup import Html, tag
+from calotype.previews.page import render_page
+from calotype.previews.round_trip import Autoencoder
+from calotype.previews.sheet import contact_sheet
+from calotype.previews.views import BatchView
+from calotype.progress import Show
+
+__all__ = ["Preview", "check_ending", "preview"]
+
+
+class Preview:
+    """What `preview` gives. In a notebook it shows itself.
+
+    Args:
+        batches: What to show.
+        title: The headline.
+    """
+
+    def __init__(self, batches: tuple[BatchView, ...], *, title: str) -> None:
+        self.batches = batches
+        self.title = title
+
+    def save(self, path: str | Path) -> Path:
+        """Writes one file: `.html` is the page, `.png` the contact sheet. Folders on the way are made.
+
+        Raises:
+            ConfigError: The name ends otherwise, or the file can't be written; what was there is as before.
+        """
+        path = Path(path).expanduser()
+        check_ending(path)
+        if path.suffix.lower() == ".png":
+            buffer = io.BytesIO()
+            contact_sheet(self.batches, title=self.title).save(buffer, "PNG")
+            write_output(path, buffer.getvalue())
+        else:
+            write_output(path, self.to_html())
+        return path
+
+    def to_html(self) -> str:
+        """The whole page."""
+        return render_page(self.batches, title=self.title)
+
+    def _repr_html_(self) -> str:
+        # In a frame of its own, so that its style and the notebook's leave each other alone.
+        return tag(
+            "iframe",
+            srcdoc=Html(html.escape(self.to_html())),
+            sandbox="allow-scripts",
+            title=f"Preview of {self.title}",
+            width="100%",
+            height=800,
+        )
+
+    def __repr__(self) -> str:
+        samples = sum(len(batch.samples) for batch in self.batches)
+        return f"Preview({self.title!r}, {len(self.batches)} batches, {samples} samples)"
+
+
+def preview(
+    source: Loader | TextToImageDataset,
+    *,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    epoch: int = 0,
+    batches: int = 1,
+    draws: int = 3,
+    autoencoder: Autoencoder | str | Path | None = None,
+    progress: Show | None = None,
+) -> Preview:
+    """Show what a loader gives, and how each sample came about. The result shows itself in a notebook.
+
+    Args:
+        source: A loader, whose position is put back afterwards; or a dataset, for which one is made.
+        batch_size: Of the loader that is made for a dataset, on which its batches depend; 4 by default.
+        seed: Of that loader; the dataset's by default.
+        epoch: Which epoch.
+        batches: How many batches from its beginning, as far as the epoch has them.
+        draws: How many later epochs to show of each image.
+        autoencoder: Shows the round trip through it: a folder or hub name of diffusers', or an `Autoencoder`.
+        progress: Called with (done, total) samples.
+
+    Returns:
+        A `Preview`, whose `save` writes an `.html` page or a `.png` contact sheet.
+
+    Raises:
+        ConfigError: There is no such autoencoder, or it does not take these images; or `batch_size` or `seed` is given
+            with a loader, which has its own.
+    """
+    options: dict[str, Any] = {"epoch": epoch, "batches": batches, "draws": draws, "progress": progress}
+    if isinstance(source, TextToImageDataset):
+        with Loader(source, 4 if batch_size is None else batch_size, seed=seed, in_process=True) as loader:
+            return preview(loader, autoencoder=autoencoder, **options)
+    for name, given in (("batch_size", batch_size), ("seed", seed)):
+        if given is not None:
+            raise ConfigError(f"preview: {name} has no effect on a Loader, which has its own; leave it out")
+    if autoencoder is not None and not isinstance(autoencoder, Autoencoder):
+        autoencoder = Autoencoder.from_pretrained(autoencoder)
+    views = gather(source, autoencoder=autoencoder, **options)
+    dataset = previewed(source)
+    names = (dataset.manifest.root.name, dataset.spec.name if dataset.spec is not None else "")
+    return Preview(views, title=" · ".join(filter(None, names)) or "calotype")
+
+
+def check_ending(path: Path) -> None:
+    """Refuses a file that is neither a page nor a picture.
+
+    Raises:
+        ConfigError: Names both.
+    """
+    if path.suffix.lower() not in (".html", ".png"):
+        raise ConfigError(
+            f"output: found {str(path)!r}; expected a name that ends in .html (the page) or .png (the contact sheet)"
+        )

@@ -1,0 +1,244 @@
+"""The views of a preview: the Loader's own batches, each sample explained by what the dataset does for the same key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import chain, islice
+
+import numpy as np
+import torch
+from PIL import Image
+
+from calotype.data.dataset import TextToImageDataset
+from calotype.data.pixel_cache import PixelCache
+from calotype.encodings.dataset import EncodedDataset
+from calotype.errors import ConfigError, ImageError
+from calotype.loader import Loader
+from calotype.loader.plan import EpochPlan
+from calotype.loader.summary import describe_batch
+from calotype.models import TokenTransform
+from calotype.previews.kept_reader import KeptReader
+from calotype.previews.round_trip import Autoencoder
+from calotype.previews.views import BatchView, Draw, Pixels, SampleView, TokenView
+from calotype.progress import Show
+from calotype.types import Batch, Geometry, SampleKey
+
+__all__ = ["draw_sample", "gather", "previewed"]
+
+_SHOWN = 512
+"""Longer side of originals and further draws, at most."""
+
+
+def gather(
+    loader: Loader,
+    *,
+    epoch: int = 0,
+    batches: int = 1,
+    draws: int = 3,
+    autoencoder: Autoencoder | None = None,
+    progress: Show | None = None,
+) -> tuple[BatchView, ...]:
+    """The first batches of an epoch, and how each of their samples came about.
+
+    The batches are iterated out of the loader. What explains a sample is made a second time from its key; whether
+    that gave the batch's pixels is noted (`SampleView.repeatable`).
+
+    Args:
+        loader: Its position is put back afterwards.
+        epoch: Which.
+        batches: How many, as far as the epoch has them.
+        draws: How many later epochs to show of each picture.
+        autoencoder: Shows the trained picture after a round trip through it.
+        progress: Called with (done, total) samples; a round trip counts as one more.
+
+    Raises:
+        ConfigError: The loader's batches are not made of pictures.
+        ImageError: A picture can't be read, under `on_error="raise"`.
+        LoaderError: As the loader does.
+    """
+    dataset = previewed(loader)
+    before = loader.state_dict()
+    plan = loader.plan.epoch(epoch)
+    steps = min(batches, len(plan))
+    samples_in_all = sum(len(plan[step]) for step in range(steps))
+    count = _Count(samples_in_all if autoencoder is None else 2 * samples_in_all, progress)
+    views: list[BatchView] = []
+    loader.load_state_dict({"epoch": epoch})
+    try:
+        for step, given in enumerate(islice(loader, steps)):
+            batch = {key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in given.items()}
+            explain = partial(_explain, dataset, plan, step, batch, draws)
+            with _one_picture_a_core() as pool:
+                samples = [count(sample) for sample in pool.map(explain, range(len(plan[step])), plan[step])]
+            if autoencoder is not None:
+                samples = [count(replace(sample, round_trip=autoencoder(sample.image))) for sample in samples]
+            views.append(
+                BatchView(
+                    epoch=epoch,
+                    step=step,
+                    steps=len(plan),
+                    seed=loader.plan.seed,
+                    batch=batch,
+                    entries=describe_batch(batch),
+                    samples=tuple(samples),
+                )
+            )
+    finally:
+        loader.load_state_dict(before)
+    return tuple(views)
+
+
+def previewed(loader: Loader) -> TextToImageDataset:
+    """The dataset of a loader whose samples can be explained.
+
+    Raises:
+        ConfigError: The loader's batches are encodings, or of a source of somebody's own.
+    """
+    dataset = loader.dataset
+    if isinstance(dataset, TextToImageDataset):
+        return dataset
+    found = "encodings" if isinstance(dataset, EncodedDataset) else f"a {type(dataset).__name__}"
+    way_out = "; leave out `encodings`" if isinstance(dataset, EncodedDataset) else ""
+    raise ConfigError(f"preview: found a loader of {found}, expected one of pictures{way_out}")
+
+
+class _Count:
+    """Tells of progress as samples go by."""
+
+    def __init__(self, total: int, tell: Show | None) -> None:
+        self._done, self._total, self._tell = 0, total, tell
+
+    def __call__(self, sample: SampleView) -> SampleView:
+        self._done += 1
+        if self._tell is not None:
+            self._tell(self._done, self._total)
+        return sample
+
+
+def _explain(
+    dataset: TextToImageDataset,
+    plan: EpochPlan,
+    step: int,
+    batch: Batch,
+    draws: int,
+    place: int,
+    wanted: SampleKey,
+) -> SampleView:
+    trained = _trained(batch, place)
+    twin, reader, key, (image, geometry) = _came(dataset, plan, step, place, wanted)
+    row = dataset.manifest[key.index]
+    caption = dataset.caption(key)
+    return SampleView(
+        key=key,
+        id=row.id,
+        original=_small(reader.any.pixels),
+        geometry=geometry,
+        image=_array(image if trained is None else trained),
+        draws=tuple(
+            draw_sample(twin, reader, key._replace(epoch=key.epoch + n, repeat=0)) for n in range(1, draws + 1)
+        ),
+        caption=caption,
+        captions=len(row.captions),
+        tokens=_tokens(dataset, caption.text),
+        round_trip=None,
+        stands_in_for=None if key == wanted else dataset.manifest[wanted.index].id,
+        repeatable=trained is None or torch.equal(image, trained),
+    )
+
+
+def _trained(batch: Batch, place: int) -> torch.Tensor | None:
+    """One picture of a batch, uint8 (3, H, W); None where a model transform of another kind leaves none."""
+    images = batch.get("img")
+    if not (isinstance(images, torch.Tensor) and images.ndim == 4 and images.shape[1] == 3):
+        return None
+    if images.dtype == torch.uint8:
+        return images[place]
+    # The inverse of `(img / 127.5) - 1`, exact for what came of 8 bits.
+    return ((images[place].float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _came(
+    dataset: TextToImageDataset, plan: EpochPlan, step: int, place: int, wanted: SampleKey
+) -> tuple[TextToImageDataset, KeptReader, SampleKey, tuple[torch.Tensor, Geometry]]:
+    """The key that came to a place of a batch: the one wanted, or the first of its stand-ins that can be read.
+
+    With it a twin of the dataset that has decoded its picture, and what it made of it.
+    """
+    for key in chain([wanted], plan.stand_ins(step, place)):
+        reader = KeptReader(dataset.reader, dataset.manifest[key.index].image)
+        twin = dataset.with_reader(reader).with_cache(
+            # A pixel cache decides at what scale pictures are decoded: the twin has one too, and it keeps nothing.
+            None if dataset.pixel_cache is None else PixelCache(max_images=0)
+        )
+        try:
+            return twin, reader, key, twin.image(key)
+        except ImageError as error:
+            last = error
+    raise last
+
+
+def draw_sample(twin: TextToImageDataset, reader: KeptReader, key: SampleKey) -> Draw:
+    """One draw of a picture, made at the size that is shown.
+
+    Args:
+        twin: Reads with `reader`.
+        reader: Has read the picture before.
+        key: Of the sample.
+    """
+    program = twin.image_program
+    if program.custom:  # callables may depend on the size
+        image, geometry = twin.image(key)
+    else:
+        # Made at the size that is shown: at the full size, most of a preview's time would go into this.
+        seed = twin.seed if key.seed is None else key.seed
+        geometry = program.draw(reader.any.original_size, key, seed)
+        small = replace(geometry, target_size=_within(geometry.target_size))
+        image = program.finish(program.resample(reader.any.pixels, small), small, key, seed)
+    return Draw(epoch=key.epoch, image=_small(_array(image)), geometry=geometry, text=twin.caption(key).text)
+
+
+def _within(size: tuple[int, int]) -> tuple[int, int]:
+    """A size of the same shape, at most `_SHOWN` each way."""
+    scale = min(1.0, _SHOWN / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _tokens(dataset: TextToImageDataset, text: str) -> tuple[TokenView, ...]:
+    transform = dataset.model_transform
+    views = []
+    for field in transform.fields if isinstance(transform, TokenTransform) else ():
+        pieces = field.tokenizer.pieces(text, field.max_length)
+        used = sum(piece.kind != "cut" for piece in pieces)
+        views.append(
+            TokenView(key=field.spec.key, pieces=pieces, limit=field.max_length, padding=field.max_length - used)
+        )
+    return tuple(views)
+
+
+def _array(image: torch.Tensor) -> Pixels:
+    return np.ascontiguousarray(image.cpu().permute(1, 2, 0).numpy())
+
+
+def _small(pixels: Pixels) -> Pixels:
+    """At most `_SHOWN` pixels a side, a copy: the original can go."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((_SHOWN, _SHOWN), Image.Resampling.LANCZOS, reducing_gap=1.1)
+    return np.array(image)
+
+
+@contextmanager
+def _one_picture_a_core() -> Iterator[ThreadPoolExecutor]:
+    """A thread for each core, each of which torch leaves to itself."""
+    before = torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(cores) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,185 @@
+"""The preview as one HTML file: no network, no other files, nothing to install."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+
+from calotype.loader.summary import Entry
+from calotype.previews.article import article
+from calotype.previews.crop import draw_rules
+from calotype.previews.markup import Html, tag, visible
+from calotype.previews.views import BatchView, SampleView
+
+__all__ = ["render_page"]
+
+_STYLES = ("palette.css", "page.css", "sample.css", "screens.css")
+
+
+def render_page(batches: Sequence[BatchView], *, title: str) -> str:
+    """The page of some batches.
+
+    Args:
+        batches: In the order to show them.
+        title: What is shown: the dataset's name, the model's.
+
+    Returns:
+        The text of the file; write it as UTF-8.
+    """
+    # Nearly all the time goes to encoding pictures, during which other threads can run.
+    with ThreadPoolExecutor() as pool:
+        sections = [_batch(batch, number, pool) for number, batch in enumerate(batches, start=1)]
+    most = max((len(sample.draws) for batch in batches for sample in batch.samples), default=0)
+    style, script = Html("".join(map(_own, _STYLES)) + draw_rules(most)), _own("page.js")
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_policy(style, script)),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", visible(title)),
+        tag("link", rel="icon", href="data:,"),
+        tag("style", style),
+    )
+    body = tag(
+        "body",
+        tag("a", "Skip to the samples", href="#samples", class_="skip"),
+        _header(batches, title),
+        _bar(batches),
+        tag("main", *sections, id="samples", tabindex=-1),
+        tag("script", script),
+    )
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _own(name: str) -> Html:
+    return Html(files(__package__).joinpath(name).read_text("utf-8"))
+
+
+def _policy(style: str, script: str) -> str:
+    """Content security: pictures that the page carries, its own style and its own script, and nothing else."""
+    style_hash, script_hash = (
+        base64.b64encode(hashlib.sha256(content.encode()).digest()).decode() for content in (style, script)
+    )
+    return (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{style_hash}'; script-src 'sha256-{script_hash}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _header(batches: Sequence[BatchView], title: str) -> Html:
+    samples = sum(len(batch.samples) for batch in batches)
+    return tag(
+        "header",
+        tag("h1", tag("bdi", title)),
+        tag("p", f"{_count(samples, 'sample')} in {_count(len(batches), 'batch')}, as training gets them"),
+        _legend(),
+        class_="page",
+    )
+
+
+def _legend() -> Html:
+    marks = [
+        tag("li", _swatch("kept"), "the part that is trained on"),
+        tag("li", _swatch("dashed"), "the part that another epoch takes"),
+        tag("li", "words ", tag("del", "dropped")),
+        tag("li", tag("mark", "moved")),
+        tag("li", tag("ins", "added")),
+    ]
+    return tag("ul", *marks, class_="legend", aria_label="What the marks mean")
+
+
+def _swatch(name: str) -> Html:
+    frame = tag("rect", x=1, y=1, width=30, height=16, class_=name)
+    return tag("svg", frame, class_="swatch", viewBox="0 0 32 18", aria_hidden="true")
+
+
+def _bar(batches: Sequence[BatchView]) -> Html:
+    links = [
+        tag("li", tag("a", _name(batch), href=f"#batch-{number}")) for number, batch in enumerate(batches, start=1)
+    ]
+    return tag("nav", tag("ul", *links), _tools(), class_="bar", aria_label="Batches")
+
+
+def _tools() -> Html:
+    """What only a script can do, and so hidden until one runs."""
+    return tag(
+        "div",
+        tag("span", tag("kbd", "j"), " ", tag("kbd", "k"), " next, previous", class_="keys"),
+        _switch("Crops", tool="crops", key="c", pressed=True),
+        _switch("All tokens", tool="tokens", key="t", pressed=False),
+        tag("input", type="search", placeholder="Filter by id", aria_label="Filter by id", data_tool="filter"),
+        tag("output", data_tool="found"),
+        class_="tools",
+        role="group",
+        aria_label="View",
+        hidden=True,
+    )
+
+
+def _switch(label: str, *, tool: str, key: str, pressed: bool) -> Html:
+    return tag(
+        "button",
+        label,
+        " ",
+        tag("kbd", key, aria_hidden="true"),
+        type="button",
+        data_tool=tool,
+        aria_pressed=str(pressed).lower(),
+        aria_keyshortcuts=key,
+    )
+
+
+def _batch(batch: BatchView, number: int, pool: ThreadPoolExecutor) -> Html:
+    anchor, of = f"batch-{number}", len(batch.samples)
+
+    def one(numbered: tuple[int, SampleView]) -> Html:
+        place, sample = numbered
+        return article(sample, anchor=f"{anchor}-sample-{place}", number=place, of=of)
+
+    sizes = dict.fromkeys(f"{sample.image.shape[1]} × {sample.image.shape[0]} px" for sample in batch.samples)
+    facts = (", ".join(sizes), _count(of, "sample"), f"{batch.steps} steps an epoch", f"seed {batch.seed}")
+    return tag(
+        "section",
+        tag(
+            "header",
+            tag("h2", _name(batch), id=f"{anchor}-name"),
+            tag("p", " · ".join(fact for fact in facts if fact), class_="facts"),
+            _tensors(batch.entries),
+        ),
+        *pool.map(one, enumerate(batch.samples, start=1)),
+        class_="batch",
+        id=anchor,
+        aria_labelledby=f"{anchor}-name",
+    )
+
+
+def _name(batch: BatchView) -> str:
+    return f"Epoch {batch.epoch}, step {batch.step}"
+
+
+def _tensors(entries: Sequence[Entry]) -> Html | None:
+    if not entries:
+        return None
+    head = tag("tr", *(tag("th", name, scope="col") for name in ("Key", "Type", "Shape", "Range")))
+    rows = [
+        tag(
+            "tr",
+            tag("th", tag("code", entry.key), scope="row"),
+            tag("td", entry.kind),
+            tag("td", f"({', '.join(map(str, entry.shape))}{',' if len(entry.shape) == 1 else ''})"),
+            tag("td", "–" if entry.low is None or entry.high is None else f"{entry.low:g} … {entry.high:g}"),
+        )
+        for entry in entries
+    ]
+    caption = tag("caption", "What the batch holds")
+    return tag("table", caption, tag("thead", head), tag("tbody", *rows), class_="tensors")
+
+
+def _count(number: int, name: str) -> str:
+    if number == 1:
+        return f"1 {name}"
+    return f"{number} {name}es" if name.endswith("ch") else f"{number} {name}s"

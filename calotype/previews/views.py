@@ -1,0 +1,94 @@
+"""What a preview shows, as plain values: made by `gather`, drawn by the page and the contact sheet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from calotype.loader.summary import Entry
+from calotype.models.pieces import TokenPiece
+from calotype.transforms import CaptionDraw
+from calotype.types import Batch, Geometry, SampleKey
+
+__all__ = ["BatchView", "Draw", "Pixels", "RoundTrip", "SampleView", "TokenView"]
+
+Pixels = npt.NDArray[np.uint8]
+"""uint8 (H, W, 3), sRGB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenView:
+    """The final caption as one tokenizer gives it."""
+
+    key: str
+    """Of the batch: `t5_text_tokens`."""
+    pieces: tuple[TokenPiece, ...]
+    """Padding is not among them but counted."""
+    limit: int
+    """Length of the tensor."""
+    padding: int
+    """Padding tokens that fill it up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """Another draw of the same picture: what a later epoch makes of it."""
+
+    epoch: int
+    image: Pixels
+    """Made smaller for showing."""
+    geometry: Geometry
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundTrip:
+    """The trained picture after the autoencoder's encoder and decoder."""
+
+    image: Pixels
+    psnr: float
+    """dB, against the trained picture."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleView:
+    """One sample of a batch and how it came about."""
+
+    key: SampleKey
+    id: str
+    original: Pixels
+    """The whole upright picture, made smaller for showing."""
+    geometry: Geometry
+    """Of the trained picture; its sizes are those of the real original."""
+    image: Pixels
+    """The tensor as trained, denormalised, at its full size."""
+    draws: tuple[Draw, ...]
+    caption: CaptionDraw
+    captions: int = 1
+    """How many the picture has; `caption.choice` says which of them it was."""
+    tokens: tuple[TokenView, ...]
+    """Empty without tokenizers."""
+    round_trip: RoundTrip | None
+    """None without an autoencoder."""
+    stands_in_for: str | None = None
+    """The id of a picture that could not be read and in whose place this one came."""
+    repeatable: bool = True
+    """Drawn again from its key, the picture had the very pixels of the batch. If not, a step of the image program draws
+    from elsewhere, or the file has changed, and original, geometry and draws may tell of other pixels than `image`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchView:
+    """One batch of the Loader."""
+
+    epoch: int
+    step: int
+    steps: int
+    """Batches of that epoch."""
+    seed: int
+    batch: Batch
+    """The Loader's own, on the CPU: what training gets."""
+    entries: tuple[Entry, ...]
+    samples: tuple[SampleView, ...]

@@ -1,1 +1,0 @@
-"""Training recipes: short loops to read, to run and to take apart."""

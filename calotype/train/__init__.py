@@ -1,0 +1,13 @@
+"""Trains a LoRA or a whole network on an encoded dataset. `run(config)` is what `calotype train` does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from calotype.core.lazy import exports
+
+if TYPE_CHECKING:
+    from calotype.train.command import run
+
+__all__ = ["run"]
+__getattr__ = exports(__name__, {"run": ".command"}, former={"train_config": "run"})

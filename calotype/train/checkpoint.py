@@ -1,0 +1,310 @@
+"""Checkpoints: a folder for each, whole or not there, with all that a run needs to go on as if it had never stopped.
+
+output/checkpoints/step-00000250/
+    trained.safetensors                  the trained parameters, by name, float32
+    pytorch_lora_weights.safetensors     the LoRA as pipelines load it
+    optimizer.pt                         optimizer, learning rate schedule, moving average; loaded as data only
+    state.json                           step, the loader's position, the options, a checksum of each other file
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Final, Protocol
+
+import torch
+import xxhash
+from safetensors.torch import load_file, save_file
+
+from calotype.encodings.files import sync_folder
+from calotype.errors import ConfigError
+from calotype.train.room import room_for, tensor_bytes
+from calotype.train.sole_run import sole_run
+
+__all__ = ["Checkpoint", "Options", "flush_files", "latest", "save", "to_resume"]
+
+_FORMAT: Final = 1
+_PIECE: Final = 1 << 20
+_SET_ASIDE: Final = "damaged-"
+"""Beginning of the name of a checkpoint that can't be read, once a run has gone on from an older one."""
+
+
+class Options(Protocol):
+    """A recipe's options: a section of a config."""
+
+    MAY_CHANGE: ClassVar[frozenset[str]]
+    """Those that a resumed run may have otherwise: they decide when it ends and what is shown, not what is computed."""
+
+    BEFORE: ClassVar[Mapping[str, Any]]
+    """Of options that older checkpoints lack: what these were trained with."""
+
+    @property
+    def keep_checkpoints(self) -> int: ...
+
+    @property
+    def max_steps(self) -> int: ...
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """The options as plain values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """One that is there."""
+
+    folder: Path
+    step: int
+    """Steps that were done."""
+    loader: Mapping[str, Any]
+    """What the loader's `state_dict` gave, the same on every rank."""
+    options: Mapping[str, Any]
+    """Of the run that wrote it."""
+    damaged: tuple[str, ...] = ()
+    """A sentence for each newer one that can't be read."""
+
+    def check(self, options: Options) -> None:
+        """Refuses to resume under options that would have computed something else, or whose steps are done already.
+
+        Raises:
+            ConfigError: Names those that differ.
+        """
+        was, now = {**options.BEFORE, **self.options}, _plain(options)
+        other = [name for name in now if name not in options.MAY_CHANGE and was.get(name) != now[name]]
+        if other:
+            differences = "; ".join(f"{name} was {was.get(name)!r}, is {now[name]!r}" for name in other)
+            raise ConfigError(
+                f"{self.folder}: was written with other options: {differences}. Go on with what they were, or begin "
+                "anew in another output_dir"
+            )
+        if options.max_steps < self.step:
+            raise ConfigError(
+                f"{self.folder}: {self.step} steps are done, and max_steps is {options.max_steps}, which counts them "
+                f"too. Set max_steps={self.step} or more, or begin anew in another output_dir"
+            )
+
+    def verify(self) -> None:
+        """Compares its files, as this process sees them, with their checksums.
+
+        Raises:
+            Exception: It is damaged, or not there.
+        """
+        _read(self.folder, self.damaged)
+
+    def restore(self, trained: Mapping[str, torch.nn.Parameter], **parts: Any) -> None:
+        """Puts back what was saved.
+
+        Args:
+            trained: The parameters, by the names they were saved under.
+            **parts: Whatever has `load_state_dict`, by the names they were saved under.
+
+        Raises:
+            ConfigError: The checkpoint is of other parameters.
+        """
+        tensors = load_file(self.folder / "trained.safetensors")
+        if {name: value.shape for name, value in tensors.items()} != {n: p.shape for n, p in trained.items()}:
+            raise ConfigError(f"{self.folder}: holds other parameters than are trained here; is it of another model?")
+        for name, parameter in trained.items():
+            parameter.data.copy_(tensors[name])
+        states = torch.load(self.folder / "optimizer.pt", map_location="cpu", weights_only=True)
+        for name, part in parts.items():
+            if part is not None:
+                part.load_state_dict(states[name])
+
+
+def save(
+    folder: Path,
+    *,
+    step: int,
+    trained: Mapping[str, torch.nn.Parameter],
+    parts: Mapping[str, Any],
+    loader: Mapping[str, Any],
+    options: Options,
+    result: Callable[[Path], object],
+    result_bytes: int = 0,
+) -> Path:
+    """Writes one checkpoint and deletes those before the last `options.keep_checkpoints`.
+
+    It is written under another name, flushed to the disk, and renamed when it is whole: a kill or a power cut leaves
+    the one before it.
+
+    Args:
+        folder: Of all checkpoints.
+        step: Steps that were done.
+        trained: The parameters that are trained.
+        parts: What has a `state_dict`, by name; None is left out.
+        loader: The loader's `state_dict`.
+        options: Of the run.
+        result: Writes into a folder what else is wanted there: the LoRA as pipelines load it, say.
+        result_bytes: About how many bytes that is.
+
+    Raises:
+        ConfigError: Another run is writing a checkpoint into the same folder; or the disk has no room, and what was
+            there is whole.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    states = {name: part.state_dict() for name, part in parts.items() if part is not None}
+    needed = tensor_bytes(trained) + tensor_bytes(states) + result_bytes
+    target = folder / f"step-{step:08d}"
+    with sole_run(folder.with_name(f".{folder.name}.lock"), folder) as alone:
+        if alone:  # nobody else is writing here, so these were left by runs that were killed
+            for left in folder.glob(".writing-*"):
+                shutil.rmtree(left, ignore_errors=True)
+        with (
+            room_for(folder, needed, what=f"the checkpoint of step {step}"),
+            tempfile.TemporaryDirectory(dir=folder, prefix=".writing-", ignore_cleanup_errors=True) as scratch,
+        ):
+            new = Path(scratch) / target.name
+            new.mkdir()
+            save_file(
+                {name: value.detach().cpu().contiguous() for name, value in trained.items()},
+                new / "trained.safetensors",
+            )
+            with (new / "optimizer.pt").open("wb") as file:  # a file of Python's: its error says when a disk is full
+                torch.save(states, file)
+            result(new)
+            state = {
+                "format": _FORMAT,
+                "step": step,
+                "loader": dict(loader),
+                "options": _plain(options),
+                "files": _checksums(new),
+            }
+            (new / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+            flush_files(new)
+            # What goes is renamed first: a kill leaves no half of it under its name.
+            if target.exists():
+                target.rename(Path(scratch) / "before")
+            new.rename(target)
+            sync_folder(folder)
+            for old in _all(folder)[: -options.keep_checkpoints]:
+                old.rename(Path(scratch) / old.name)
+    return target
+
+
+def latest(folder: Path) -> Checkpoint | None:
+    """The newest whole checkpoint of a folder of them, which names those that are newer and damaged; None without any.
+
+    Raises:
+        ConfigError: All are damaged; or the newest is of a newer calotype.
+    """
+    damaged: list[str] = []
+    for path in reversed(_all(folder)):
+        try:
+            return _read(path, tuple(damaged))
+        except ConfigError:
+            raise
+        except Exception as error:  # each of the libraries has errors of its own for bytes that it can't make sense of
+            damaged.append(f"{path}: is damaged ({_reason(error)})")
+    if damaged:
+        raise ConfigError(
+            f"{damaged[0]}, and no older checkpoint is whole. Copy a whole one there, or begin anew in another "
+            "output_dir"
+        )
+    return None
+
+
+def to_resume(folder: Path, options: Options, *, resume: bool) -> Checkpoint | None:
+    """The newest whole checkpoint of a folder of them, to go on from; None where a run begins.
+
+    Newer ones that are damaged are set aside as `damaged-step-…`, so that the run's own take their place.
+
+    Args:
+        folder: Of all checkpoints.
+        options: Of the run that would go on.
+        resume: Whether it was asked to.
+
+    Raises:
+        ConfigError: There is one and `resume` is not set; or it is of another run, or none can be read.
+    """
+    if not resume:
+        if there := _all(folder):
+            raise ConfigError(f"{there[-1]}: is of an earlier run; --resume goes on with it, output_dir=… begins anew")
+        return None
+    found = latest(folder)
+    if found is not None:
+        found.check(options)
+        for path in _all(folder)[_all(folder).index(found.folder) + 1 :]:
+            aside = path.with_name(_SET_ASIDE + path.name)
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+    return found
+
+
+def flush_files(folder: Path) -> None:
+    """Makes all files of a folder last, and their names in it.
+
+    Raises:
+        OSError: The disk does not take them.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        elif path.is_dir():
+            sync_folder(path)
+    sync_folder(folder)
+
+
+def _read(path: Path, damaged: tuple[str, ...]) -> Checkpoint:
+    """One checkpoint, each of its files compared with its checksum.
+
+    Raises:
+        ConfigError: A newer calotype wrote it.
+        Exception: It is damaged.
+    """
+    state = json.loads((path / "state.json").read_bytes())
+    if state["format"] != _FORMAT:
+        if isinstance(state["format"], int) and state["format"] > _FORMAT:
+            raise ConfigError(f"{path}: has format {state['format']}, this calotype knows {_FORMAT}: update calotype")
+        raise ValueError(f"its format is {state['format']!r}, {_FORMAT} was expected")
+    found = Checkpoint(
+        folder=path, step=state["step"], loader=state["loader"], options=state["options"], damaged=damaged
+    )
+    if "files" in state:
+        there = _checksums(path)
+        for name, checksum in state["files"].items():
+            if there.get(name) != checksum:
+                raise ValueError(f"{name} is {'not what was written' if name in there else 'missing'}")
+    else:  # of a calotype that wrote no checksums
+        load_file(path / "trained.safetensors")
+        torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
+    return found
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """The xxh3 of each file but `state.json`, by its path in the folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != "state.json":
+            digest = xxhash.xxh3_64()
+            with path.open("rb") as file:
+                while piece := file.read(_PIECE):
+                    digest.update(piece)
+            found[path.relative_to(folder).as_posix()] = digest.hexdigest()
+    return found
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{Path(error.filename).name}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, KeyError):
+        return f"state.json has no {error}"
+    return f"{error}".partition("\n")[0][:120] or type(error).__name__
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"))
+
+
+def _plain(options: Options) -> dict[str, Any]:
+    """As they come back out of JSON."""
+    return options.model_dump(mode="json")

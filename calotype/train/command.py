@@ -1,0 +1,145 @@
+"""What `calotype train` does: trains what a config describes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from calotype.config import Config
+from calotype.config.effects import check_validation
+from calotype.config.inputs import check_outside
+from calotype.config.train import TrainConfig
+from calotype.errors import ConfigError, MissingDependencyError
+from calotype.train.interrupt import StopRequest
+from calotype.train.run_folder import RUN_FOLDERS, check_old_default, default_output
+
+if TYPE_CHECKING:
+    from calotype.train.report import Progress, TrainReport
+
+__all__ = ["run"]
+
+_USED: Final = ("dataset", "encodings", "loader", "model", "tokenizer", "tokenizers", "train")
+
+
+def run(
+    config: Config | Mapping[str, Any],
+    *,
+    name: str | None = None,
+    resume: bool = False,
+    changed_dataset: bool = False,
+    stop: StopRequest | None = None,
+    show: Callable[[Progress], None] = lambda progress: None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> TrainReport:
+    """Trains by a config's `train` section, on its dataset through its `encodings`.
+
+    Args:
+        config: What `load_config` gave.
+        name: Of the config's file, without its ending: `output_dir` is by default called after it, else after the
+            dataset.
+        resume: Go on from the last checkpoint, if there is one.
+        changed_dataset: Resume with the dataset as it is now, from the beginning of an epoch, where images or captions
+            were added, removed or changed.
+        stop: Where the caller listens to signals itself. By default Ctrl-C, SIGTERM and SIGHUP end the run after the
+            step in hand with a checkpoint, in Python's main thread.
+        show: Called every `log_every` steps, on the main process.
+        tell: Likewise with what else there is to say.
+
+    Raises:
+        ConfigError: The config is wrong, or the model is none that is trained here; another run lives in `output_dir`;
+            or it has checkpoints and `resume` is not set, or they are of another run; the disk has no room.
+        Interrupted: A signal came; it names the checkpoint that was saved.
+        MissingDependencyError: accelerate, diffusers or peft is not installed.
+        RankError: Another rank has ended.
+        StoreError: Something is not encoded yet, and not to be encoded on the fly.
+    """
+    config = Config.parse(config, only=_USED)
+    options = config.train or TrainConfig()
+    chosen = "output_dir" in options.model_fields_set
+    if not chosen:
+        options = options.updated(output_dir=default_output(config, name, method=options.method))
+    if changed_dataset and not resume:
+        raise ConfigError("changed_dataset: has no effect without resume; leave it out, or resume")
+    output = Path(options.output_dir).expanduser()
+    check_validation(options, config)
+    check_outside(config, output, option="train.output_dir", writes="samples and checkpoints", own=RUN_FOLDERS)
+    if resume and not chosen:
+        check_old_default(output)
+    try:
+        from calotype.train.checkpoint import Checkpoint, to_resume
+        from calotype.train.identity import Identity, resume_as
+        from calotype.train.loop import make_accelerator, train
+        from calotype.train.preflight import check_data, check_model
+        from calotype.train.ranks import check_seen_by_all, decided_once, end_together
+        from calotype.train.run_ledger import LEDGER_FILE, RunLedger
+        from calotype.train.sole_run import sole_run
+        from calotype.train.start import take_rank
+        from calotype.train.trackers import quiet_writers
+    except ModuleNotFoundError as error:
+        if error.name not in ("accelerate", "safetensors"):
+            raise
+        raise MissingDependencyError(error.name, extra="train", purpose="to train") from error
+    from calotype.train.data import build_training, open_training
+
+    options = take_rank(options)
+    device = config.loader_device
+    accelerator = make_accelerator(options, device=device)
+    if device is not None and str(device) not in (accelerator.device.type, str(accelerator.device)):
+        raise ConfigError(
+            f"loader.device: found {device}, and accelerate trains on {accelerator.device}; leave it out "
+            "(CUDA_VISIBLE_DEVICES chooses a GPU)"
+        )
+    # All that can be known is checked before anything is hashed, loaded or written.
+    data = open_training(config, device=str(accelerator.device))
+    models = data.models
+    network = check_model(models, options)
+    check_data(data.training, network, options, models.spec)
+    with ExitStack() as until_done:
+        stop = stop or until_done.enter_context(StopRequest.from_signals())
+        until_done.enter_context(end_together(accelerator))
+        until_done.enter_context(quiet_writers())
+
+        def begin() -> Checkpoint | None:
+            until_done.enter_context(sole_run(output / ".run.lock", output))
+            found = to_resume(output / "checkpoints", options, resume=resume)
+            if found is None:
+                RunLedger.begin(output / LEDGER_FILE)
+            return found
+
+        found = decided_once(accelerator, begin)
+        if found is not None:
+            check_seen_by_all(accelerator, found)
+        ledger = RunLedger(output / LEDGER_FILE)
+        loader, validation = build_training(config, data, ledger=ledger)
+        until_done.callback(loader.close)
+        if validation is not None:
+            until_done.callback(validation.close)
+        identity = Identity.of(loader, models) if accelerator.is_main_process else None
+        if found is not None:
+            before = found
+
+            def compared() -> tuple[Checkpoint, list[str]]:
+                assert identity is not None  # the main process decides
+                return resume_as(before, identity, loader, changed_dataset=changed_dataset)
+
+            found, notes = decided_once(accelerator, compared)
+            for note in notes if accelerator.is_main_process else ():
+                tell(note)
+        report = train(
+            accelerator,
+            loader,
+            models,
+            options,
+            found=found,
+            identity=identity,
+            validation=validation,
+            ledger=ledger,
+            stop=stop,
+            show=show,
+            tell=tell,
+        )
+        if accelerator.is_main_process:  # all ranks have counted what they noted, so they note no more
+            ledger.settle()
+        return report

@@ -1,0 +1,98 @@
+"""What a training run gets its batches from: opened first, so that all can be checked, then built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from calotype.config import Config
+from calotype.config.encodings import EncodingConfig
+from calotype.config.loader import LoaderConfig
+from calotype.data.build import build_dataset
+from calotype.data.dataset import TextToImageDataset
+from calotype.encodings.build import open_encoded
+from calotype.encodings.frozen import FrozenModels
+from calotype.encodings.options import check_store, frozen_models
+from calotype.errors import ConfigError
+from calotype.ledger import Ledger
+from calotype.loader import Loader
+from calotype.loader.build import make_loader
+from calotype.progress import track
+
+__all__ = ["TrainingData", "build_training", "open_training"]
+
+_USED: Final = ("dataset", "encodings", "loader", "model", "tokenizer", "tokenizers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """What a training run is of, opened: nothing is hashed, loaded or encoded yet."""
+
+    options: EncodingConfig
+    models: FrozenModels
+    training: TextToImageDataset
+    validation: TextToImageDataset | None
+    """The held-out side; None where the config holds nothing out."""
+
+
+def open_training(config: Config | Mapping[str, Any], *, device: str) -> TrainingData:
+    """Open the frozen models and the datasets of a training run.
+
+    What is not encoded yet is encoded on the fly, unless the config has `on_the_fly: false`.
+
+    Args:
+        config: What `load_config` returned.
+        device: Device of the frozen models.
+
+    Raises:
+        ConfigError: As for `build_dataset`; or the model can't be had.
+        ManifestError: The dataset can't be read.
+    """
+    config = Config.parse(config, only=_USED)
+    if "seed" in config.extra:
+        raise ConfigError(
+            "config: 'seed' at the top is another trainer's; write dataset.seed: every draw follows from it"
+        )
+    options = config.encoding_section(on_the_fly=True)
+    models = frozen_models(options, device)
+    check_store(options)
+    training, held_out = config.without_model(model=models.spec.name).sides()
+    return TrainingData(
+        options=options,
+        models=models,
+        training=build_dataset(training),
+        validation=None if held_out is None else build_dataset(held_out),
+    )
+
+
+def build_training(
+    config: Config | Mapping[str, Any], data: TrainingData, *, ledger: Ledger | None = None
+) -> tuple[Loader, Loader | None]:
+    """Build the loader of a training run, and the loader of the held-out side if there is one.
+
+    Args:
+        config: What `load_config` returned.
+        data: What `open_training` returned.
+        ledger: Where both loaders note what is left out, replaced, repeated or cut, after what the dataset noted.
+
+    Raises:
+        ConfigError: `loader` has an option that can't be.
+        StoreError: Something is not encoded yet, and is not to be encoded on the fly.
+    """
+    config = Config.parse(config, only=_USED)
+    section = config.loader if config.loader is not None else LoaderConfig()
+
+    def loader(dataset: TextToImageDataset, **more: Any) -> Loader:
+        with track("reading files") as show:
+            encoded = open_encoded(dataset, data.models, data.options, progress=show)
+        return make_loader(section, encoded, device=str(data.models.device), ledger=ledger, **more)
+
+    training = loader(data.training)
+    manifest = training.dataset.manifest
+    if ledger is not None and manifest is not None and training.plan.rank == 0:
+        for entry in manifest.ledger:
+            ledger.append(entry)
+    if data.validation is None:
+        return training, None
+    return training, loader(data.validation, in_process=True, shuffle=False)

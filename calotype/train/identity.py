@@ -1,0 +1,240 @@
+"""What a run is computed from beside its options: weights, encodings, transforms, order and samples.
+
+A checkpoint has it in two files, and `--resume` compares them with what the run would use now.
+
+    identity.json           one line a fact: `"loader.batch_size": 4`
+    samples.safetensors     `ids` and `contents`, uint64 (N,): hashes of each row's id, and of what it is trained on
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from safetensors.numpy import load_file, save_file
+
+from calotype.encodings.dataset import EncodedDataset
+from calotype.encodings.fingerprint import combine, component_fingerprint
+from calotype.encodings.frozen import FrozenModels
+from calotype.encodings.step_identity import step_identity
+from calotype.errors import ConfigError
+from calotype.loader import Loader
+from calotype.train.checkpoint import Checkpoint
+from calotype.train.networks import network_of
+from calotype.transforms import CaptionProgram, ImageProgram
+
+__all__ = ["Identity", "resume_as"]
+
+_FACTS: Final = "identity.json"
+_SAMPLES: Final = "samples.safetensors"
+_FILES: Final = "files of "
+"""Before a component's name: the fact is a hash of its files."""
+_MOST_NAMED: Final = 3
+
+_Hashes = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What a run is computed from beside its options."""
+
+    facts: Mapping[str, Any]
+    """By the config's names where it has one; plain values."""
+    ids: _Hashes
+    """(N,) of each row."""
+    contents: _Hashes
+    """(N,) of each row's image, captions, bucket and repeats."""
+
+    @classmethod
+    def of(cls, loader: Loader, models: FrozenModels) -> Identity:
+        """That of a run. Each file of the pipeline is read once; its hash is remembered while the file is unchanged.
+
+        Args:
+            loader: Of an `EncodedDataset`.
+            models: The pipeline, the trained network among it.
+        """
+        encoded = loader.dataset
+        assert isinstance(encoded, EncodedDataset)
+        dataset, plan, variants = encoded.dataset, loader.plan, encoded.addresses.variants
+        facts: dict[str, Any] = {
+            "model": models.spec.name,
+            **_files(models),
+            "encodings.dtype": str(models.dtype).removeprefix("torch."),
+            "encodings.latents": models.latents,
+            "encodings.max_sequence_length": models.max_sequence_length,
+            "encodings.image_variants": variants.image,
+            "encodings.caption_variants": variants.caption,
+            "dataset.decode": dataset.reader.decode,
+            "dataset.background": list(dataset.reader.background),
+            "dataset.buckets": None if dataset.buckets is None else repr(dataset.buckets),
+            "loader.batch_size": plan.batch_size,
+            "loader.remainder": plan.remainder,
+            "loader.shuffle": plan.shuffle,
+            "seed": plan.seed,
+        }
+        facts |= _options("dataset.img_transform", dataset.image_program)
+        facts |= _options("dataset.caption_transform", dataset.caption_program)
+        facts = json.loads(json.dumps(facts))
+        return cls(facts=facts, ids=_ids(encoded), contents=_contents(encoded, loader))
+
+    def write(self, folder: Path, models: FrozenModels) -> None:
+        """Writes it into a checkpoint, with what of the pipeline was not there before the network was loaded."""
+        facts = {**_files(models), **self.facts}
+        (folder / _FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        save_file({"ids": self.ids, "contents": self.contents}, folder / _SAMPLES)
+
+    @classmethod
+    def read(cls, folder: Path) -> Identity | None:
+        """That of a checkpoint; None where an earlier version wrote it."""
+        if not (folder / _FACTS).is_file():
+            return None
+        samples = load_file(folder / _SAMPLES)
+        facts = json.loads((folder / _FACTS).read_bytes())
+        return cls(facts=facts, ids=samples["ids"], contents=samples["contents"])
+
+
+def resume_as(
+    found: Checkpoint, now: Identity, loader: Loader, *, changed_dataset: bool
+) -> tuple[Checkpoint, list[str]]:
+    """The checkpoint to resume from and what to report, once all that the run is computed from is compared.
+
+    Args:
+        found: The checkpoint.
+        now: What this run would be computed from.
+        loader: Of this run, at its beginning.
+        changed_dataset: Whether to continue with other samples. They begin with a new epoch.
+
+    Raises:
+        ConfigError: Something else would be computed. Names what was, what is, and what to do.
+    """
+    was, state = Identity.read(found.folder), loader.state_dict()
+    facts = {"loader.batch_size": found.loader["batch_size"], "seed": found.loader["seed"]}
+    facts |= dict(was.facts) if was is not None else {}
+    other = [name for name, value in facts.items() if name in now.facts and now.facts[name] != value]
+    if other:
+        differences = "; ".join(_difference(name, facts[name], now.facts[name]) for name in other)
+        raise ConfigError(
+            f"{found.folder}: was written with other data or weights: {differences}. Resume with what they were, or "
+            "begin anew in another output_dir (lora_weights starts from a LoRA)"
+        )
+    notes = []
+    if was is None:
+        notes.append(
+            "note: this checkpoint was written by an earlier version, without a record of weights, captions and "
+            "transforms; they are not compared"
+        )
+    if (ranks := found.loader["world_size"]) != state["world_size"]:
+        notes.append(
+            f"note: the number of ranks was {ranks}, is {state['world_size']}: the rest of the epoch is divided anew, "
+            "and a step has as many more or fewer images"
+        )
+    changes = None if found.loader["order"] == state["order"] else "its samples are others"
+    if was is not None:
+        changes = _changes(was, now, loader)
+    if changes is None:
+        if changed_dataset:
+            notes.append("note: the dataset is unchanged: --changed-dataset has no effect")
+        return found, notes
+    if not changed_dataset:
+        raise ConfigError(
+            f"{found.folder}: the dataset has changed: {changes}. Restore it, or --resume --changed-dataset continues "
+            "with the dataset as it is now, from the beginning of an epoch"
+        )
+    epoch = int(found.loader["epoch"]) + bool(found.loader["step"] or found.loader["history"])
+    notes.append(f"note: the dataset has changed: {changes}; it continues at the beginning of epoch {epoch}")
+    return replace(found, loader={"epoch": epoch}), notes
+
+
+def _changes(was: Identity, now: Identity, loader: Loader) -> str | None:
+    """What is different about the samples; None where nothing is."""
+    if np.array_equal(was.ids, now.ids) and np.array_equal(was.contents, now.contents):
+        return None
+    added = np.flatnonzero(~np.isin(now.ids, was.ids))
+    removed = int((~np.isin(was.ids, now.ids)).sum())
+    _, before, after = np.intersect1d(was.ids, now.ids, return_indices=True)
+    changed = np.sort(after[was.contents[before] != now.contents[after]])
+    counts = []
+    for rows, what in ((added, "added"), (changed, "changed (image, captions, bucket or repeats)")):
+        if len(rows):
+            counts.append(f"{len(rows)} {what}: {_named(rows, loader)}")
+    if removed:
+        counts.append(f"{removed} removed")
+    return "; ".join(counts) or "its samples are in another order"
+
+
+def _named(rows: npt.NDArray[np.intp], loader: Loader) -> str:
+    names = [loader.dataset.ids(row, row + 1)[0] for row in rows[:_MOST_NAMED].tolist()]
+    return ", ".join(names) + (", …" if len(rows) > _MOST_NAMED else "")
+
+
+def _difference(name: str, was: Any, now: Any) -> str:
+    if name.startswith(_FILES):
+        return f"the {name} are others (hash {was[:8]}, now {now[:8]})"
+    return f"{name} was {was!r}, is {now!r}"
+
+
+def _files(models: FrozenModels) -> dict[str, str]:
+    """A hash of the files of each component that counts; of a hub's copy, those that were fetched."""
+    trained = (network_of(models.spec).component, "scheduler")
+    found = {}
+    for name in (*trained, "vae", *models.text_components):
+        if (models.folder / name).is_dir():
+            variant = None if name in trained else models.variant
+            found[f"{_FILES}{name}"] = component_fingerprint(models.folder / name, variant=variant).hex()
+    return found
+
+
+def _options(where: str, program: ImageProgram | CaptionProgram) -> dict[str, Any]:
+    """A transform's options, by name."""
+    found: dict[str, Any] = {}
+    for name, value in vars(program).items():
+        if name.startswith("_"):
+            continue
+        if name == "custom":
+            value = _custom(value)
+            if value is None:
+                continue
+        elif name == "color_jitter":
+            value = value.ranges
+        found[f"{where}.{name}"] = value
+    return found
+
+
+def _custom(steps: Any) -> str | None:
+    """A hash of the callables; None where one can't be told from another."""
+    try:
+        return combine(step_identity(getattr(step, "function", step)) for step in steps).hex()[:8] if steps else ""
+    except ConfigError:
+        return None
+
+
+def _ids(encoded: EncodedDataset) -> _Hashes:
+    chunks = encoded.manifest.ids.chunks
+    return np.fromiter(
+        (xxhash.xxh3_64_intdigest(one.encode()) for chunk in chunks for one in chunk.to_pylist()),
+        np.uint64,
+        count=len(encoded),
+    )
+
+
+def _contents(encoded: EncodedDataset, loader: Loader) -> _Hashes:
+    """A hash of each row's file, captions, the size of its bucket and its weight."""
+    plan, contents, manifest = loader.plan, encoded.addresses.contents, encoded.manifest
+    weights = manifest.weights()
+    found = np.empty(len(encoded), np.uint64)
+    for row, content in enumerate(contents):
+        bucket = int(plan.buckets[row])
+        parts: list[str | bytes] = [
+            b"" if content is None else content.digest,
+            repr(None if bucket < 0 else plan.sizes[bucket]),
+            repr(float(weights[row])),
+            *manifest.captions_of(row),
+        ]
+        found[row] = int.from_bytes(combine(parts)[:8], "little")
+    return found

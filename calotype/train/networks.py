@@ -1,0 +1,115 @@
+"""What the recipe trains, out of a pipeline: its network and its objective, as the model's family describes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from calotype.encodings.frozen import FrozenModels
+from calotype.errors import ConfigError
+from calotype.models.network import Network
+from calotype.models.objectives import Objective
+from calotype.models.pipeline_folder import import_diffusers
+from calotype.models.registry import get_family, list_families
+from calotype.models.spec import ModelSpec
+
+__all__ = [
+    "embeds_guidance",
+    "empty_network",
+    "load_network",
+    "load_objective",
+    "network_of",
+    "pipeline_class",
+    "pipeline_index",
+    "pipeline_source",
+]
+
+
+def network_of(spec: ModelSpec) -> Network:
+    """How a model's network is trained.
+
+    Raises:
+        ConfigError: The recipe does not train this family.
+    """
+    network = get_family(spec.family).network
+    if network is None:
+        trained = ", ".join(family.name for family in list_families() if family.network is not None)
+        raise ConfigError(
+            f"model: calotype train does not train {spec.name} (family {spec.family}); it trains the families "
+            f"{trained}. Its encodings work under any trainer: docs/encodings.md"
+        )
+    return network
+
+
+def embeds_guidance(models: FrozenModels) -> bool:
+    """Whether the network takes a guidance scale as input, by its config; the hub's copy may lack that yet."""
+    file = models.folder / network_of(models.spec).component / "config.json"
+    if not file.is_file():
+        return models.spec.guidance_embeds
+    return bool(json.loads(file.read_bytes()).get("guidance_embeds", False))
+
+
+def load_network(models: FrozenModels, dtype: torch.dtype) -> Any:
+    """The pipeline's transformer or U-Net, on the CPU.
+
+    Raises:
+        ConfigError: diffusers can't load it.
+    """
+    component = network_of(models.spec).component
+    kind = getattr(import_diffusers(), pipeline_index(models)[component][1])
+    return _loaded(models, component, lambda source: kind.from_pretrained(source, subfolder=component, dtype=dtype))
+
+
+def empty_network(models: FrozenModels) -> Any:
+    """The same from its configuration alone, with fresh weights: to be called where these take no memory.
+
+    Raises:
+        ConfigError: diffusers can't read the configuration.
+    """
+    component = network_of(models.spec).component
+    kind = getattr(import_diffusers(), pipeline_index(models)[component][1])
+    return _loaded(models, component, lambda source: kind.from_config(kind.load_config(source, subfolder=component)))
+
+
+def load_objective(models: FrozenModels) -> Objective:
+    """What the network learns, with the noise schedule of the pipeline.
+
+    Raises:
+        ConfigError: The scheduler can't be had, or wants what is not known here.
+    """
+    objective = network_of(models.spec).objective
+    kind = getattr(import_diffusers(), objective.scheduler_class)
+    return objective(_loaded(models, "scheduler", lambda source: kind.from_pretrained(source, subfolder="scheduler")))
+
+
+def pipeline_index(models: FrozenModels) -> dict[str, Any]:
+    """The pipeline's own description of itself, `model_index.json`."""
+    index: dict[str, Any] = json.loads((models.folder / "model_index.json").read_bytes())
+    return index
+
+
+def pipeline_class(models: FrozenModels) -> Any:
+    """The class of the whole pipeline."""
+    return getattr(import_diffusers(), models.family.pipelines[0])
+
+
+def pipeline_source(models: FrozenModels, component: str) -> str:
+    """Where a part that is not frozen is had: the pipeline's folder, else (a hub's copy lacks it) the hub."""
+    if (models.folder / component).is_dir() or Path(models.model).expanduser().is_dir():
+        return str(models.folder)
+    return models.spec.hub[0] if str(models.model).lower() == models.spec.name else str(models.model)
+
+
+def _loaded(models: FrozenModels, component: str, load: Callable[[str], Any]) -> Any:
+    source = pipeline_source(models, component)
+    try:
+        return load(source)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"{source}: diffusers could not load its {component} ({type(error).__name__}: {error}); a whole pipeline "
+            f"was expected: `hf download {models.spec.hub[0]} --local-dir FOLDER`, then model: FOLDER"
+        ) from error

@@ -1,0 +1,100 @@
+"""What can be known of a run before anything heavy is loaded: packages, files, sizes, adapters, schedule, data."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+
+from calotype.config.effects import check_guidance
+from calotype.config.train import TrainConfig
+from calotype.data.dataset import TextToImageDataset
+from calotype.encodings.frozen import FrozenModels
+from calotype.encodings.whole_files import check_component
+from calotype.errors import ConfigError, MissingDependencyError
+from calotype.models.spec import ModelSpec, check_image_size
+from calotype.train.lora import make_trainable
+from calotype.train.networks import embeds_guidance, empty_network, load_objective, network_of, pipeline_index
+from calotype.train.samples import fill_prompts
+from calotype.train.schedule import make_schedule
+
+__all__ = ["check_data", "check_model"]
+
+
+def check_model(models: FrozenModels, options: TrainConfig) -> Any:
+    """Refuses a model that can't be trained, or not with these options.
+
+    Args:
+        models: The frozen models; none is loaded.
+        options: How to train.
+
+    Returns:
+        The network to train, adapters included, without weights: on the meta device.
+
+    Raises:
+        ConfigError: The family is not trained here; a file is missing or cut short; or an option does not fit.
+        MissingDependencyError: diffusers or peft is not installed.
+    """
+    row = network_of(models.spec)
+    for package in ("diffusers", "transformers", *(("peft",) if options.method == "lora" else ())):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(package, extra="train", purpose="to train")
+    check_guidance(options, models.spec.name, embeds=embeds_guidance(models), guides=row.negative)
+    if options.sample_size is not None:
+        height, width = options.sample_size
+        check_image_size(models.spec, (height, width), where="train.sample_size")
+    models.check_files()
+    if Path(models.model).expanduser().is_dir():
+        for component, weights in ((row.component, True), ("scheduler", False)):
+            _check_listed(models, component)
+            check_component(models.folder / component, weights=weights)
+    load_objective(models)
+    with init_empty_weights():
+        network = empty_network(models)
+        make_trainable(network, models.spec, options, seed=0)
+    nothing = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=options.learning_rate)
+    make_schedule("diffusers.optimization", options, nothing, section="train")
+    if options.sample_size is not None:
+        _check_positions(network, models.spec, options.sample_size, where="train.sample_size")
+    return network
+
+
+def check_data(dataset: TextToImageDataset, network: Any, options: TrainConfig, spec: ModelSpec) -> None:
+    """Refuses a dataset that the network can't be trained on, or that sample prompts do not fit.
+
+    Args:
+        dataset: The images to train on.
+        network: What `check_model` gave.
+        options: How to train.
+        spec: The model.
+
+    Raises:
+        ConfigError: A bucket is larger than the network takes; or a sample prompt has `{trigger}` and there is none.
+    """
+    fill_prompts(options.sample_prompts, dataset.caption_program.trigger)
+    for size in dataset.buckets.sizes if dataset.buckets is not None else ():
+        _check_positions(network, spec, size, where="dataset.resolution: the bucket")
+
+
+def _check_listed(models: FrozenModels, component: str) -> None:
+    if pipeline_index(models).get(component, [None, None])[1] is None or not (models.folder / component).is_dir():
+        raise ConfigError(
+            f"{models.folder}: has no {component}, which is trained or says how; a whole pipeline was expected: "
+            f"`hf download {models.spec.hub[0]} --local-dir FOLDER`, then model: FOLDER"
+        )
+
+
+def _check_positions(network: Any, spec: ModelSpec, size: Any, *, where: str) -> None:
+    """SD3's transformer has so many positions a side, and no more."""
+    positions = getattr(network.config, "pos_embed_max_size", None)
+    if positions is None:
+        return
+    most = positions * spec.multiple
+    if max(size) > most:
+        raise ConfigError(
+            f"{where}: {size[0]}x{size[1]} (height x width) is too large for {spec.name}, whose transformer has "
+            f"positions for {most} pixels a side"
+        )

@@ -1,0 +1,147 @@
+"""A report as people and scripts get it: lines, tables, the fix list."""
+
+import io
+import json
+
+import pytest
+from report_examples import example
+from rich.console import Console
+
+from calotype.check.fix_list import write_fix_list
+from calotype.check.kinds import KINDS
+from calotype.check.report import Report, finding
+from calotype.check.show import lines, print_report, size_text, time_text
+
+
+def printed(report, width=100):
+    out = io.StringIO()
+    print_report(report, Console(file=out, width=width, force_terminal=False))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def test_a_line_for_every_finding_with_all_that_is_known():
+    report = example()
+    got = list(lines(report))
+    assert got[0].startswith("checked: photos for flux.1-dev: 10 images, every picture decoded")
+    assert got[1] == (
+        "error: truncated: a.jpg: the JPEG ends without its end marker "
+        "(copy or download the picture again, or remove it)"
+    )
+    assert got[2] == "warning: same_file: b.jpg: the same 1,234 bytes [c.jpg, d.jpg] (remove all but one)"
+    assert got[-1] == "result: 1 error, 1 warning, 1 note"
+    text = "\n".join(got)
+    assert "tokens: t5_text_tokens: 513-600: 1" in text
+    assert "buckets (width×height: images)  512×512: 6  576×448: 4" in text
+    assert "remainder=drop: 3 batches" in text
+    assert "cost: pixel_cache: 7.9 MB memory, 1.5 s to fill, 0.2 s an epoch: m" in text
+    assert "not checked: pictures shared with a validation set" in text
+
+
+def test_lines_stay_single_whatever_a_name_holds():
+    report = example(findings=(finding("bad_row", "a\nb.jpg", "two\nlines"),))
+    assert [line for line in lines(report) if line.startswith("error")] == [
+        r"error: bad_row: a\nb.jpg: two\nlines (mend the row in the data file)"
+    ]
+
+
+def test_a_terminal_gets_a_few_of_each_kind_and_the_number():
+    found = tuple(finding("cropped", f"{n:03d}.jpg", f"{20 + n} % of its area") for n in range(40))
+    text = printed(example(findings=found))
+    assert "Much of the picture is cropped away  40" in text
+    assert "000.jpg" in text and "005.jpg" not in text and "35 more" in text
+    assert text.count(KINDS["cropped"].advice) == 1
+
+
+def test_markup_in_names_is_text():
+    text = printed(example(findings=(finding("bad_row", "[bold]x[/bold].jpg", "[red]not[/] a colour"),)))
+    assert "[bold]x[/bold].jpg" in text and "[red]not[/] a colour" in text
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_any_width_of_terminal(width):
+    text = printed(example(), width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "1 error, 1 warning, 1 note" in text
+
+
+def test_a_terminal_sees_what_is_cut_and_which_policy_is_chosen():
+    rows = [line.split() for line in printed(example()).splitlines()]
+    assert ["513–600", "1", "████", "cut"] in rows
+    assert ["short", "(chosen)", "3", "10", "0", "0", "1"] in rows and ["drop", "3", "10", "0", "0", "1"] in rows
+
+
+def test_what_concerns_the_whole_dataset_has_no_name_before_it():
+    text = printed(example(findings=(finding("no_batches", "", "no bucket has the 8 samples of a step"),)))
+    assert "\n  no bucket has the 8 samples of a step\n  → lower batch_size" in text
+
+
+def test_a_clean_report_says_so():
+    assert list(lines(example(findings=())))[-1] == "result: clean"
+    assert "clean (1 note)" in printed(example(findings=(finding("alpha", "e.png", "may be"),)))
+
+
+def test_the_fix_list_names_real_files(tmp_path):
+    (tmp_path / "a.jpg").write_text("x")
+    found = (
+        finding("truncated", "a.jpg", "cut\tin half"),
+        finding("same_file", "b.jpg", "the same", others=("c.jpg", "d.jpg")),
+        finding("trigger_missing", "", "'sks' is in 1 of 2", others=("f.jpg",)),
+        finding("leak", "g.jpg", "the same file", others=("val/h.jpg",)),
+        finding("alpha", "e.png", "a note is nothing to mend"),
+        finding("no_batches", "", "about the config"),
+    )
+    file = tmp_path / "out" / "fix.tsv"
+    assert write_fix_list(example(root=str(tmp_path), findings=found), file) == 6
+    rows = [line.split("\t") for line in file.read_text().splitlines()]
+    assert [row[0] for row in rows] == [str(tmp_path / "a.jpg"), "c.jpg", "d.jpg", "f.jpg", "g.jpg", "val/h.jpg"]
+    assert rows[0][1:4] == ["truncated", "error", r"cut\tin half"]
+    assert all(len(row) == 5 for row in rows)
+
+
+def test_the_fix_list_as_json(tmp_path):
+    file = tmp_path / "fix.jsonl"
+    write_fix_list(example(), file)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(row["path"], row["kind"]) for row in rows] == [
+        ("a.jpg", "truncated"),
+        ("c.jpg", "same_file"),
+        ("d.jpg", "same_file"),
+    ]
+    assert set(rows[0]) == {"path", "kind", "level", "detail", "advice"}
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(None, "–"), (0, "0 B"), (999, "999 B"), (4_190_000, "4.2 MB"), (512e6, "512 MB"), (3.2e12, "3.2 TB")],
+)
+def test_sizes(count, text):
+    assert size_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "–"), (0.012, "12 ms"), (0.26, "0.3 s"), (42.4, "42 s"), (250, "4 min 10 s"), (7500, "2 h 5 min")],
+)
+def test_times(seconds, text):
+    assert time_text(seconds) == text
+
+
+def test_a_report_survives_json():
+    report = example()
+    assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
+
+
+def test_a_report_counts_and_judges():
+    document = example().to_json()
+    assert (document["clean"], document["errors"], document["warnings"], document["notes"]) == (False, 1, 1, 1)
+    assert example(findings=(finding("alpha", "e.png", "may be transparent"),)).clean
+    assert not example(findings=(finding("cropped", "e.png", "31 %"),)).clean
+
+
+def test_a_fix_list_names_files_as_they_are(tmp_path):
+    report = example(findings=(finding("truncated", "a  b\t\x1b\udcff.jpg", "two\nlines"),))
+    write_fix_list(report, tmp_path / "fix.tsv")
+    assert (tmp_path / "fix.tsv").read_text().split("\t")[0] == r"a  b\t\x1b\udcff.jpg"
+    write_fix_list(report, tmp_path / "fix.jsonl")
+    assert json.loads((tmp_path / "fix.jsonl").read_text())["path"] == "a  b\t\x1b\udcff.jpg"

@@ -1,0 +1,143 @@
+"""From a folder of photos to a LoRA in two commands, as people run them; and two ranks under torchrun."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from tiny_pipelines import tiny_pipeline
+from train_helpers import config, make_folder
+
+from calotype.cli import main
+from calotype.config import load_config
+from calotype.config.train import TrainConfig
+
+BIN = Path(sys.executable).parent
+
+
+def command(*arguments, code=0, cwd=None, program="calotype"):
+    done = subprocess.run(
+        [BIN / program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_two_commands_from_photos_to_a_lora(tmp_path, monkeypatch, capsys):
+    make_folder(tmp_path / "photos", size=(160, 128))
+    model = tiny_pipeline("flux.1-dev")
+    init = ("init", "photos", "--model", model, "--trigger", "cpelletier")
+    assert "calotype train photos.yaml" in command(*init, cwd=tmp_path).stdout
+    written = yaml.safe_load((tmp_path / "photos.yaml").read_text())
+    assert written["dataset"]["caption_transform"]["trigger"] == "cpelletier"
+    assert written["dataset"]["resolution"] == 256 and written["model"] == str(model)
+
+    train = ("train", "photos.yaml", "max_steps=4", "output_dir=out", "log_every=2", "sample_steps=2")
+    small = ("resolution=128", "loader.device=cpu")
+    done = command(*train, *small, "--json", cwd=tmp_path)
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["steps"] == 4 and [step for step, _ in report["losses"]] == [2, 4]
+    assert "step 2/4  loss" in done.stdout and "waiting for data" in done.stdout
+    (lora,) = (tmp_path / "out").glob("*lora*.safetensors")
+    assert report["result"] == str(lora.relative_to(tmp_path))
+    pipe = diffusers.FluxPipeline.from_pretrained(model)
+    pipe.load_lora_weights(tmp_path / "out")
+    assert (tmp_path / "out" / "samples" / "step-00000004-0.png").is_file()
+
+    monkeypatch.chdir(tmp_path)
+    assert here(monkeypatch, *train, *small, "max_steps=5", "sample_prompts=[]", "--resume") == 0
+    out = capsys.readouterr().out
+    assert "Resuming from step 4" in out and out.splitlines()[-1].startswith("Done: out")
+
+
+def here(monkeypatch, *arguments):
+    """The command in this process: its exit status."""
+    monkeypatch.setattr(sys, "argv", ["calotype", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
+
+
+def test_init_writes_over_nothing_unasked(tmp_path, monkeypatch, capsys):
+    make_folder(tmp_path / "photos")
+    file = tmp_path / "mine.yml"
+    file.write_text("mine")
+    init = ("init", tmp_path / "photos", "--model", "flux.1-schnell", "--trigger", 'the "one"', "-o", file)
+    assert here(monkeypatch, *init) == 2
+    assert "is there already; --force" in capsys.readouterr().err and file.read_text() == "mine"
+    assert here(monkeypatch, *init, "--force") == 0
+    made = load_config(file)
+    assert made["dataset"]["caption_transform"]["trigger"] == 'the "one"' and made["model"] == "flux.1-schnell"
+    assert made["dataset"]["path"] == str(tmp_path / "photos")
+    TrainConfig.of(made["train"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["init", "nowhere", "--model", "flux.1-dev", "--trigger", "x"], "nowhere: there is no such folder"),
+        (["init", ".", "--model", "flux.1-dve", "--trigger", "x"], "did you mean 'flux.1-dev'"),
+        (["init", ".", "--model", "chroma", "--trigger", "x"], "it trains the families flux.1, sd3, sdxl, sd-1"),
+        (["init", ".", "--model", "flux.1-dev", "--trigger", "x", "-o", "a.txt"], "expected a name that ends in .yaml"),
+        (["train", ".", "learning_rat=1"], "did you mean 'learning_rate'"),
+        (["train", ".", "max_steps=none"], "train.max_steps: found 'none', expected a whole number"),
+        (["train", "photos"], "nothing says for which model"),
+        (["train", "."], "-lora is in the data folder ., where samples and checkpoints would be"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_errors_are_sentences(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert here(monkeypatch, *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+RANKS = """
+import json, os, sys
+import torch
+from calotype.train import loop as recipe
+from calotype import train
+
+kept, keys = {}, []
+make, draw = recipe.make_trainable, recipe.flow.draw_noise
+
+def make_trainable(transformer, *args, **options):
+    make(transformer, *args, **options)
+    kept.update(recipe.trained(transformer))
+
+def draw_noise(shape, key, **options):
+    keys.append(key)
+    return draw(shape, key, **options)
+
+recipe.make_trainable, recipe.flow.draw_noise = make_trainable, draw_noise
+train.run(json.load(open(sys.argv[1])))
+weights = {name: value.detach() for name, value in kept.items()}
+torch.save({"weights": weights, "keys": keys}, f"{sys.argv[2]}/rank{os.environ['RANK']}.pt")
+"""
+
+
+def test_two_ranks_have_their_own_noise_and_end_with_the_same_weights(tmp_path):
+    folder = make_folder(tmp_path / "photos")
+    options = {"max_steps": 3, "mixed_precision": "bf16", "loader": {"batch_size": 1}}
+    made = config(folder, output_dir=str(tmp_path / "out"), **options)
+    (tmp_path / "config.json").write_text(json.dumps(made))
+    (tmp_path / "ranks.py").write_text(RANKS)
+    script = (tmp_path / "ranks.py", tmp_path / "config.json", tmp_path)
+    command("--nproc-per-node", 2, "--standalone", *script, program="torchrun")
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    first, second = (rank["weights"] for rank in ranks)
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    assert [[key[1:] for key in rank["keys"]] for rank in ranks] == [[(n, rank) for n in range(3)] for rank in (0, 1)]
+    saved = load_file(tmp_path / "out" / "checkpoints" / "step-00000003" / "trained.safetensors")
+    assert all(torch.equal(saved[name], first[name]) for name in saved)
