@@ -14,7 +14,7 @@ Pixels = NDArray[np.float32]
 class Reference:
     """PIL's Lanczos on the same photos.
 
-    Contestants shuffle, so a picture is first recognised by a thumbnail. Two ways to round are both taken as right:
+    Contestants shuffle, so an image is first recognised by a thumbnail. Two ways to round are both taken as right:
     to scale the whole photo to whole pixels and then crop (torchvision), or to scale the centred square itself; a
     contestant is held against the nearer.
     """

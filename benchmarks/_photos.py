@@ -34,7 +34,7 @@ _RECIPE = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhotoSet:
-    """One set: the same pictures as a folder of JPEGs and as tar shards."""
+    """One set: the same images as a folder of JPEGs and as tar shards."""
 
     name: str
     folder: Path

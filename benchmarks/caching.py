@@ -1,13 +1,13 @@
-"""Which cache is worth it, on datasets of 10 up to 10,000 pictures, on a local disk and behind a slow web server?
+"""Which cache is worth it, on datasets of 10 up to 10,000 images, on a local disk and behind a slow web server?
 
     python benchmarks/caching.py                                  # about two minutes a table, on two cores
     python benchmarks/caching.py --sizes 100 --web-delay 0.2 --json out.json
     python benchmarks/caching.py --model FOLDER --resolution 1024 # a real pipeline, on the GPU if there is one
 
-It runs `calotype bench` (`bench_config`) and prints its tables as Markdown. The pictures are those of `_photos.py`
+It runs `calotype bench` (`bench_config`) and prints its tables as Markdown. The images are those of `_photos.py`
 (1280 × 960), under new names and with some bytes after their end, so that each is another file. The model is
 the tests' tiny FLUX.1 unless `--model` names another. The web server is one of this machine that waits before each
-answer; it says a picture's size in the data file, as large web datasets do.
+answer; it says an image's size in the data file, as large web datasets do.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def main() -> None:
                     config["dataset"]["fetch"] = {"allow_private": True}
                 report = bench_config(config, strategies=arguments.strategies, steps=arguments.steps, track=track)
             where = f"a server that waits {1000 * arguments.web_delay:.0f} ms" if web else "local disk"
-            print_report(f"{count:,} pictures, {where}", report)
+            print_report(f"{count:,} images, {where}", report)
             reports.append({"where": "web" if web else "local", "pictures": count} | report.to_json())
             if arguments.json is not None:
                 arguments.json.write_text(json.dumps(reports, indent=1))
@@ -117,7 +117,7 @@ class Slow(http.server.SimpleHTTPRequestHandler):
 
     def do_GET(self) -> None:
         time.sleep(self.delay)
-        with suppress(ConnectionError):  # a strategy's run has ended with pictures under way
+        with suppress(ConnectionError):  # a strategy's run has ended with images under way
             super().do_GET()
 
     def log_message(self, *_: object) -> None:

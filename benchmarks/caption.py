@@ -10,7 +10,7 @@ calotype    the whole command: photos are planned, read, decoded, made smaller, 
             ledger and written to metadata.jsonl. Timed from its call to its return.
 
 The photos are distinct (of the 64 of the set, each many times with another byte behind its end, where no decoder
-looks): the ledger would answer for a picture that comes again.
+looks): the ledger would answer for an image that comes again.
 """
 
 from __future__ import annotations

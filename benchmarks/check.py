@@ -1,8 +1,8 @@
 """How long does `calotype check` take on a large folder: the first time, and when nothing has changed?
 
-python benchmarks/check.py [pictures]
+python benchmarks/check.py [images]
 
-Half of the files are captions. Pictures are 1 MP JPEGs: some tens of different ones, the rest hard links to them, so
+Half of the files are captions. Images are 1 MP JPEGs: some tens of different ones, the rest hard links to them, so
 that 100,000 need no 20 GB. (A file's length and time of change are then shared too, which `check` does not know.)
 """
 
@@ -75,7 +75,7 @@ def main() -> None:
         again = [seconds(folder, "--headers") for _ in range(ROUNDS)]
         (folder / "000000.txt").write_text("another caption")
         changed = seconds(folder, "--headers")
-    print(f"calotype check --headers, {count:,} pictures of 1 MP with a caption file each, the whole command:")
+    print(f"calotype check --headers, {count:,} images of 1 MP with a caption file each, the whole command:")
     print(f"  first run                      {first:8.1f} s")
     print(f"  nothing changed, median of {ROUNDS}   {statistics.median(again):8.1f} s")
     print(f"  one caption changed            {changed:8.1f} s")

@@ -1,4 +1,4 @@
-"""How fast does `calotype check` learn the facts of a folder's pictures? 1 MP JPEGs, beside Pillow's bare headers.
+"""How fast does `calotype check` learn the facts of a folder's images? 1 MP JPEGs, beside Pillow's bare headers.
 
 python benchmarks/check_scan.py [files]
 """
@@ -23,7 +23,7 @@ from calotype.types import ImageRef
 ROUNDS = 3
 SIDE = 1024
 DECODED = 5
-"""One of so many pictures takes part in the deep look, which is slower by far."""
+"""One of so many images takes part in the deep look, which is slower by far."""
 
 
 def photos() -> list[Image.Image]:

@@ -6,11 +6,11 @@
 
 The models are a FLUX.1 pipeline built from configs with random weights. The autoencoder and CLIP-L have FLUX's own
 shapes. T5 is XXL on a GPU, v1.1-base on a CPU, which would take minutes for each caption otherwise. The tokenizers are
-real (`tests/real_tokenizers.py`), the pictures photos (`_photos.py`), at 1024² on a GPU and 256² on a CPU.
+real (`tests/real_tokenizers.py`), the images photos (`_photos.py`), at 1024² on a GPU and 256² on a CPU.
 
 On a CPU, decoding and models share the cores: the wall time of the whole job (`engine.local.encode`: find the work,
 hash files and weights, load, decode, encode, write, flush) against loading, decoding and the same forward passes on the
-same batches, one after the other and nothing else. On a GPU: the throughput of texts and of pictures, decoding and
+same batches, one after the other and nothing else. On a GPU: the throughput of texts and of images, decoding and
 writing included, against the forward passes alone on batches that are on the device; loading is left out of both.
 Job and bare passes take turns, ratios are taken within a round.
 """
@@ -150,7 +150,7 @@ def build_pictures(folder: Path, count: int, cache: Path) -> None:
 
 
 class Bench:
-    """The job and the bare passes on the same pictures, captions and models.
+    """The job and the bare passes on the same images, captions and models.
 
     Args:
         root: Holds `pictures` and `pipeline`.
@@ -184,7 +184,7 @@ class Bench:
             return self._phases(job) if CUDA else {"whole": clocked(lambda: encode(job))[0]}
 
     def _phases(self, job: EncodeJob) -> dict[str, float]:
-        """Texts and pictures, with models that are loaded and warm."""
+        """Texts and images, with models that are loaded and warm."""
         _, work = job.plan()
         with job.worker() as worker:
             job.models.encode_texts([one.text for one in work.texts[-8:]])
@@ -198,7 +198,7 @@ class Bench:
         return {"texts": texts, "pictures": pictures}
 
     def bare(self) -> dict[str, float]:
-        """Loading, texts, decoding, pictures, one after the other; seconds of each."""
+        """Loading, texts, decoding, images, one after the other; seconds of each."""
         seconds = self._texts()
         gc.collect()
         with ThreadPoolExecutor(self._threads) as pool:
@@ -310,7 +310,7 @@ def main() -> None:
     facts = {name: value for name, value in vars(options).items() if name not in ("cache", "dir", "json", "markdown")}
     device = torch.cuda.get_device_name() if CUDA else "CPU"
     print_text(
-        f"{machine()}; {device}, {DTYPE}; {counts['pictures']} pictures of {options.resolution}², {counts['texts']} "
+        f"{machine()}; {device}, {DTYPE}; {counts['pictures']} images of {options.resolution}², {counts['texts']} "
         f"texts, T5 {options.t5}, autoencoder {options.vae_channels}; medians of {options.rounds} rounds.",
         markdown=options.markdown,
     )

@@ -1,8 +1,8 @@
-"""What does the driver of an encode job take for each picture, before anything is encoded: time and memory?
+"""What does the driver of an encode job take for each image, before anything is encoded: time and memory?
 
 python benchmarks/encode_plan.py [rows]
 
-The pictures are tiny, so that what is measured is the work for each row and not the disk: finding a dataset's records,
+The images are tiny, so that what is measured is the work for each row and not the disk: finding a dataset's records,
 looking for them in a store, and listing those that are missing. The first pass reads and hashes every file, the second
 finds all of that remembered. Memory is the process's, at the end of each step.
 """
@@ -35,7 +35,7 @@ FINGERPRINTS = Fingerprints("0" * 32, "0" * 32)
 
 
 def make(folder: Path, rows: int) -> Path:
-    """So many pictures of 96×72 that all differ, a thousand to a folder, and their data file."""
+    """So many images of 96×72 that all differ, a thousand to a folder, and their data file."""
     lines = []
     for number in range(rows):
         name = f"{number // 1000:04d}/{number:08d}.png"
@@ -66,7 +66,7 @@ def main() -> None:
         os.environ["CALOTYPE_CACHE"] = temporary + "/cache"
         data = make(Path(temporary, "data"), rows)
         store = EncodingStore(Path(temporary, "store"), create=True)
-        print(f"{rows:,} pictures, one caption each; {os.cpu_count()} cores")
+        print(f"{rows:,} images, one caption each; {os.cpu_count()} cores")
 
         def load() -> calotype.TextToImageDataset:
             return calotype.text_to_image_dataset(
@@ -81,7 +81,7 @@ def main() -> None:
         found = measured("… again: all remembered", rows, addresses)
         work = measured("listing what is missing (nothing is there)", rows, lambda: find_work(found, store))
         chunk = cloudpickle.dumps(work.pictures[:CHUNK])
-        print(f"sent to a worker for each picture: {len(chunk) / CHUNK:.0f} bytes, in chunks of {CHUNK}")
+        print(f"sent to a worker for each image: {len(chunk) / CHUNK:.0f} bytes, in chunks of {CHUNK}")
 
 
 if __name__ == "__main__":

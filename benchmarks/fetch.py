@@ -1,4 +1,4 @@
-"""What does fetching cost the client's CPU? 250 KB pictures over TLS from loopback, one thread, kept alive or not.
+"""What does fetching cost the client's CPU? 250 KB images over TLS from loopback, one thread, kept alive or not.
 
     python benchmarks/fetch.py [requests]
 

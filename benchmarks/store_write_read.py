@@ -2,7 +2,7 @@
 
 python benchmarks/store_write_read.py [--megabytes 512] [--rounds 7] [--dir DIR]
 
-Records of FLUX.1 at 1024²: a picture's moments, bf16 (32, 128, 128), 1.05 MB; a text's embeddings, bf16 (512, 4096),
+Records of FLUX.1 at 1024²: an image's moments, bf16 (32, 128, 128), 1.05 MB; a text's embeddings, bf16 (512, 4096),
 4.19 MB. Written: CPU time of the process, user and system; the store's shards are flushed to the disk within it, the
 files of a sample each are left in the page cache, as everybody leaves them. Read: warm, in random order, by two
 threads into memory that is used again; the limit is the same two threads with nothing but `os.preadv`.

@@ -1,4 +1,4 @@
-"""How soon does `calotype studio` show 20,000 pictures, how fast are its answers, and how fast come thumbnails?
+"""How soon does `calotype studio` show 20,000 images, how fast are its answers, and how fast come thumbnails?
 
 python benchmarks/studio.py [--pictures N] [--photos DIR]
 
@@ -104,7 +104,7 @@ def clock(do: Any, rounds: int = ROUNDS) -> float:
 
 
 def thumbnails(server: Server, count: int) -> float:
-    """Pictures a second, six asked for at a time, as browsers do."""
+    """Images a second, six asked for at a time, as browsers do."""
     addresses = [row["thumb"] for row in server.details(range(count))]
     start = time.perf_counter()
     with ThreadPoolExecutor(6) as pool:
@@ -113,7 +113,7 @@ def thumbnails(server: Server, count: int) -> float:
 
 
 def by_pillow(photos: PhotoSet) -> float:
-    """Pictures a second."""
+    """Images a second."""
     start = time.perf_counter()
     for file in photos.files:
         with Image.open(file) as image:
@@ -154,7 +154,7 @@ def main() -> None:
                     window = clock(lambda server=server: server.details(range(5000, 5120)))
                     change = clock(lambda server=server: edit(server))
                 server.close()
-            print(f"{arguments.pictures:,} pictures, {form}")
+            print(f"{arguments.pictures:,} images, {form}")
             print(f"  from the command to the first 60 rows      {statistics.median(starts):7.2f} s")
             print(f"  a filter over all of them                  {1000 * found:7.1f} ms")
             print(f"  120 rows                                   {1000 * window:7.1f} ms")

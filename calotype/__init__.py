@@ -1,4 +1,4 @@
-"""calotype: from a folder of pictures to training batches for text-to-image models."""
+"""calotype: from a folder of images to training batches for text-to-image models."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
         list_specs,
     )
     from calotype.previews import preview
-    from calotype.transforms import Buckets, CaptionProgram, ImageProgram
+    from calotype.transforms import Buckets, CaptionTransform, ImageTransform
     from calotype.types import Row, Sample, SampleKey
 
 __version__ = "0.1.0"
 __all__ = [
     "Buckets",
     "CalotypeError",
-    "CaptionProgram",
+    "CaptionTransform",
     "EncodedDataset",
     "FluxTransform",
-    "ImageProgram",
+    "ImageTransform",
     "Ledger",
     "Loader",
     "Manifest",
@@ -71,10 +71,10 @@ __all__ = [
 _HOMES = {
     "Buckets": ".transforms",
     "CalotypeError": ".errors",
-    "CaptionProgram": ".transforms",
+    "CaptionTransform": ".transforms",
     "EncodedDataset": ".encodings.dataset",
     "FluxTransform": ".models",
-    "ImageProgram": ".transforms",
+    "ImageTransform": ".transforms",
     "Ledger": ".ledger",
     "Loader": ".loader",
     "Manifest": ".manifest",
@@ -100,7 +100,7 @@ _HOMES = {
     "text_to_image_dataset": ".data.builder",
 }
 
-__getattr__ = exports(__name__, _HOMES)
+__getattr__ = exports(__name__, _HOMES, former={"CaptionProgram": "CaptionTransform", "ImageProgram": "ImageTransform"})
 install_former_modules()
 
 

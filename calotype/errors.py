@@ -6,7 +6,7 @@
     ├── ManifestError (ValueError)            a data file, folder or row can't be read
     │   ├── MissingPathError                  there is no such file or folder
     │   └── MissingCaptionError               images without a caption, and nothing said what to do with them
-    ├── ImageError (ValueError)               one picture can't be had; the others are fine
+    ├── ImageError (ValueError)               one image can't be had; the others are fine
     │   ├── DecodeError                       its bytes are not a whole, supported image
     │   ├── DecompressionBombError            its header announces more pixels than allowed
     │   └── FetchError                        its URL did not give it
@@ -68,7 +68,7 @@ class MissingTokenizerError(ConfigError):
 
 
 class ManifestError(CalotypeError, ValueError):
-    """A data file, folder or row can't be read as pictures and captions."""
+    """A data file, folder or row can't be read as images and captions."""
 
 
 class MissingPathError(ManifestError):
@@ -80,10 +80,10 @@ class MissingCaptionError(ManifestError):
 
 
 class ImageError(CalotypeError, ValueError):
-    """One picture can't be had.
+    """One image can't be had.
 
     Args:
-        ref: The picture, as a person would find it (path, URL, `shard.tar!member`).
+        ref: The image, as a person would find it (path, URL, `shard.tar!member`).
         reason: What is wrong with it, and how to mend it if there is a way.
         kind: A short word for the same, to count and sort by; each class has its usual one.
     """
@@ -121,7 +121,7 @@ class DecompressionBombError(ImageError):
 
 
 class FetchError(ImageError):
-    """The URL did not give the picture."""
+    """The URL did not give the image."""
 
     kind = "fetch_failed"
 
@@ -170,7 +170,7 @@ class CaptionError(CalotypeError, RuntimeError):
 
 
 class ConvertError(CalotypeError, RuntimeError):
-    """A conversion can't go on: a picture can't be had, or what lies on the disk is not what was written."""
+    """A conversion can't go on: an image can't be had, or what lies on the disk is not what was written."""
 
 
 class MissingDependencyError(CalotypeError, ImportError):

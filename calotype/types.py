@@ -27,7 +27,7 @@ Batch = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRef:
-    """Where a picture's bytes are. Plain data: reading it is `calotype.images`' business.
+    """Where an image's bytes are. Plain data: reading it is `calotype.images`' business.
 
     One of four forms:
 
@@ -57,7 +57,7 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One picture of a manifest and what is known of it without opening it."""
+    """One image of a manifest and what is known of it without opening it."""
 
     id: str
     """Stable and unique in its manifest; relative, so that it survives a move of the dataset."""
@@ -65,11 +65,11 @@ class Row:
     image: ImageRef
 
     captions: tuple[str, ...]
-    """All of them, byte for byte. Never empty: `("",)` is a picture that is meant to have no caption."""
+    """All of them, byte for byte. Never empty: `("",)` is an image that is meant to have no caption."""
 
     width: int | None = None
     height: int | None = None
-    """In pixels, upright, when the data file says so; None when only the picture knows."""
+    """In pixels, upright, when the data file says so; None when only the image knows."""
 
     weight: float = 1.0
     """How many times an epoch shows it (kohya's repeats); fractions are spread over epochs."""
@@ -96,7 +96,7 @@ class SampleKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """How a picture became the pixels of a sample. Sizes are (height, width) in pixels."""
+    """How an image became the pixels of a sample. Sizes are (height, width) in pixels."""
 
     original_size: tuple[int, int]
     """Upright, before anything was done to it."""
@@ -105,7 +105,7 @@ class Geometry:
     """(top, left, height, width) of the part of the original that was kept."""
 
     crop_top_left: tuple[int, int]
-    """Of that part, in the coordinates of the resized (and flipped) picture: SDXL's conditioning."""
+    """Of that part, in the coordinates of the resized (and flipped) image: SDXL's conditioning."""
 
     target_size: tuple[int, int]
     """Of the tensor."""
@@ -118,7 +118,7 @@ class Geometry:
 
     @property
     def scale(self) -> float:
-        """Output pixels for each pixel of the original; above 1 the picture was enlarged."""
+        """Output pixels for each pixel of the original; above 1 the image was enlarged."""
         return max(self.target_size[0] / self.box[2], self.target_size[1] / self.box[3])
 
 

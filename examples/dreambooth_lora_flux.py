@@ -1,11 +1,11 @@
-"""diffusers' train_dreambooth_lora_flux.py, with the pictures and prompts of calotype.
+"""diffusers' train_dreambooth_lora_flux.py, with the images and prompts of calotype.
 
 What changes in the script, beside which this file is laid:
 
 1. At its top: `from dreambooth_lora_flux import dreambooth_data`.
 2. In `main`, for its statements `train_dataset = …` and `train_dataloader = …`:
    `train_dataset, train_dataloader = dreambooth_data(args, accelerator.device)`.
-3. Nothing else: every picture has its own captions, its own shape, and is flipped anew in each epoch.
+3. Nothing else: every image has its own captions, its own shape, and is flipped anew in each epoch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import calotype
 __all__ = ["dreambooth_data"]
 
 NOT_TAKEN = {
-    "with_prior_preservation": "class pictures can't share a batch with pictures of another shape",
+    "with_prior_preservation": "class images can't share a batch with images of another shape",
     "cache_latents": "the script would pair latents of one epoch's order with captions of another's; see encodings",
     "dataset_config_name": "name the data files themselves with --instance_data_dir",
 }
@@ -44,7 +44,7 @@ def dreambooth_data(
     """The script's `train_dataset` and `train_dataloader`.
 
     Args:
-        args: The script's options. `--instance_data_dir` may be anything that calotype reads. Pictures without a
+        args: The script's options. `--instance_data_dir` may be anything that calotype reads. Images without a
             caption get `--instance_prompt`. `--repeats` and `--center_crop` have no part: epochs are what repeats, and
             buckets cut off little, around the centre.
         device: Where batches go.
@@ -68,5 +68,5 @@ def dreambooth_data(
         img_transform={"horizontal_flip": 0.5 if args.random_flip else 0.0},
         seed=args.seed or 0,
     )
-    dataset.custom_instance_prompts = True  # the script asks whether each picture has a prompt of its own
+    dataset.custom_instance_prompts = True  # the script asks whether each image has a prompt of its own
     return dataset, calotype.Loader(dataset, args.train_batch_size, device=device)

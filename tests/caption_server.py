@@ -61,8 +61,8 @@ def failure(status: int, message: str = "", **headers: str) -> Reply:
 
 
 def describe(asked: Asked) -> Reply:
-    """A caption that tells pictures and prompts apart."""
-    return completion(f"{asked.prompt}: a picture of {asked.image.width} by {asked.image.height} pixels")
+    """A caption that tells images and prompts apart."""
+    return completion(f"{asked.prompt}: an image of {asked.image.width} by {asked.image.height} pixels")
 
 
 class CaptionServer(ThreadingHTTPServer):

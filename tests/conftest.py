@@ -36,7 +36,7 @@ def photos(tmp_path_factory, skimage_data):
         top = 20 * (number // 6)
         image = image.crop((0, top, min(width, image.width), min(top + height, image.height)))
         image.resize((width, height)).save(folder / f"{number:02d}.jpg", quality=92)
-        captions = [f"photo {number}, red, green, blue", f"picture {number}, one, two, three"]
+        captions = [f"photo {number}, red, green, blue", f"image {number}, one, two, three"]
         lines.append(json.dumps({"file_name": f"{number:02d}.jpg", "text": captions}))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     return folder

@@ -18,6 +18,6 @@ def convert(path, destination, to, *, came_as="imagefolder", **options):
 
 
 def facts(manifest):
-    """All of each row but its further columns, with its picture's bytes."""
+    """All of each row but its further columns, with its image's bytes."""
     reader = ImageReader()
     return [(row.id, row.captions, row.weight, row.width, row.height, reader.read_bytes(row.image)) for row in manifest]

@@ -36,7 +36,7 @@ class Client(TestClient):
         return answer.json()
 
     def row(self, id: str) -> dict[str, Any]:
-        """What is known of one picture."""
+        """What is known of one image."""
         number = self.studio.rows.number_of(id)
         assert number is not None, id
         return self.read(f"rows/details?numbers={number}")["rows"][0]

@@ -46,7 +46,7 @@ VISION = {
 """A vision tower, in the words that most families have for it."""
 
 SQUARE = {"height": VISION["image_size"], "width": VISION["image_size"]}
-"""Of the pictures that it sees."""
+"""Of the images that it sees."""
 
 
 def photos() -> list[Path]:
@@ -340,7 +340,7 @@ def _saved(folder: Path, processor: Any, model: Any) -> Path:
 
 
 def _template(image: str) -> str:
-    """The chat template, with a family's own mark for a picture."""
+    """The chat template, with a family's own mark for an image."""
     return CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", image)
 
 

@@ -1,7 +1,7 @@
 """calotype: a store as `calotype encode` leaves it, an EncodedDataset over it, and the Loader with two threads.
 
-No models run: pictures and texts get the keys that the job would give them, and the records are the samples of this
-benchmark. The pictures are one colour each, so that hashing them costs nothing.
+No models run: images and texts get the keys that the job would give them, and the records are the samples of this
+benchmark. The images are one colour each, so that hashing them costs nothing.
 
 The latents are not drawn from their posterior: the peers hand over what they keep, and so does this. (On a GPU the
 Loader does the same: the draw is the device's, a batch at a time.)
@@ -41,14 +41,14 @@ class AsKept(EncodedDataset):
 
 
 def prepare(job: Job, numbers: Sequence[int]) -> None:
-    """The folder of pictures and the pipeline's: no part of what is kept."""
+    """The folder of images and the pipeline's: no part of what is kept."""
     folder = job.folder / "pictures"
     folder.mkdir()
     for number in numbers:
         image = Image.new("P", (1024, 1024))
         image.putpalette(number.to_bytes(3, "little"))
         image.save(folder / f"{number:06d}.png")
-        (folder / f"{number:06d}.txt").write_text(f"picture number {number}")
+        (folder / f"{number:06d}.txt").write_text(f"image number {number}")
     pipeline = job.folder / "pipeline"
     for name in _COMPONENTS:
         (pipeline / name).mkdir(parents=True)

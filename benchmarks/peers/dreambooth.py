@@ -14,9 +14,9 @@ from peers import Epoch, Job
 
 
 class InstanceImages(Dataset[dict[str, torch.Tensor]]):
-    """Opens and transforms a picture each time it is asked for, as `train_dreambooth.py` does.
+    """Opens and transforms an image each time it is asked for, as `train_dreambooth.py` does.
 
-    (The Flux and SD3 scripts transform every picture once, before training, and keep them all in memory as floats.)
+    (The Flux and SD3 scripts transform every image once, before training, and keep them all in memory as floats.)
     """
 
     def __init__(self, files: list[Path], size: int) -> None:

@@ -25,7 +25,7 @@ class Enough(Exception):  # noqa: N818 - no error: how the loop is left
 
 @dataclass(slots=True)
 class Laps:
-    """When each batch was asked for and when it came, in seconds, and how many pictures it had.
+    """When each batch was asked for and when it came, in seconds, and how many images it had.
 
     A lap is the time from one question to the next: the wait, and then the step.
     """
@@ -35,7 +35,7 @@ class Laps:
     images: list[int] = field(default_factory=list)
 
     def pace(self, first: int, last: int) -> float:
-        """Seconds a picture, of the laps from `first` up to `last` (excluded)."""
+        """Seconds an image, of the laps from `first` up to `last` (excluded)."""
         return (self.asked[last] - self.asked[first]) / sum(self.images[first:last])
 
     def wait(self, first: int, last: int) -> float:

@@ -27,7 +27,7 @@ class BenchRow:
     data_wait: float | None = None
     """The share of that time in which the step waited for its batch, 0 up to 1."""
     host_bytes: int | None = None
-    """Peak memory of the trainer and its loader process, with all pictures of the dataset kept where some are."""
+    """Peak memory of the trainer and its loader process, with all images of the dataset kept where some are."""
     device_bytes: int | None = None
     """Likewise on the GPU, as torch allocated it; None without one."""
     disk_bytes: int = 0
@@ -63,7 +63,7 @@ class BenchReport:
     pictures: int
     """That can be used."""
     samples: int
-    """An epoch: pictures times their repeats."""
+    """An epoch: images times their repeats."""
     measured_pictures: int
     """That the steps were taken on; what the others take is reckoned from these."""
     batch_size: int

@@ -52,7 +52,7 @@ class _Plan:
 
     @property
     def scale(self) -> float:
-        """How many times the measured pictures the dataset is."""
+        """How many times the measured images the dataset is."""
         return self.pictures / len(self.rows)
 
 
@@ -68,7 +68,7 @@ def bench_config(
     Args:
         config: What `load_config` gave. Its own caches play no part; what a bench writes it deletes again.
         strategies: Names of those to measure; all by default.
-        steps: Batches to time of each, once all is warm; an epoch over as many pictures comes before.
+        steps: Batches to time of each, once all is warm; an epoch over as many images comes before.
         track: Shows the progress.
 
     Raises:
@@ -143,7 +143,7 @@ def _plan(config: Config, options: TrainConfig, steps: int) -> _Plan:
         samples=max(1, round(float(job.dataset.manifest.weights()[usable].sum()))),
         batch_size=loader.plan.batch_size,
         remote=any(ref.url is not None for ref in job.dataset.manifest.refs(rows)),
-        fixed_geometry=job.dataset.image_program.fixed_geometry,
+        fixed_geometry=job.dataset.img_transform.fixed_geometry,
         model=job.models.spec.name,
     )
 
@@ -164,9 +164,9 @@ def _task(
 
 def _senseless(strategy: Strategy, plan: _Plan) -> str | None:
     if strategy.remote and not plan.remote:
-        return "no picture comes from a URL"
+        return "no image comes from a URL"
     if strategy.fixed_geometry and not plan.fixed_geometry:
-        return "the crop is drawn anew each epoch, and only cropped pictures are kept there"
+        return "the crop is drawn anew each epoch, and only cropped images are kept there"
     return None
 
 

@@ -14,8 +14,8 @@ HEADS = ("", "images/s", "wait", "memory", "device", "disk", "prepare", "pays fr
 def lines(report: BenchReport) -> Iterator[str]:
     """Table, configs, reasons and the recommendation."""
     yield (
-        f"{report.model}, {report.pictures:,} pictures, batches of {report.batch_size}; {report.steps} batches timed "
-        f"each way on {report.measured_pictures:,} of the pictures"
+        f"{report.model}, {report.pictures:,} images, batches of {report.batch_size}; {report.steps} batches timed "
+        f"each way on {report.measured_pictures:,} of the images"
     )
     yield f"on {report.device}: {report.machine}"
     yield ""

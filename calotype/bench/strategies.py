@@ -29,7 +29,7 @@ class Strategy:
     encoded_before: bool = False
     """Whether everything is encoded before the first step."""
     remote: bool = False
-    """Whether it only makes sense for pictures that come from URLs."""
+    """Whether it only makes sense for images that come from URLs."""
     fixed_geometry: bool = False
     """Whether it needs crops that are the same each epoch."""
 

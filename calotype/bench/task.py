@@ -40,7 +40,7 @@ class Encoded:
     """What encoding the rows took."""
 
     first_seconds: float
-    """Until the first picture and its texts were there: mostly the models being loaded."""
+    """Until the first image and its texts were there: mostly the models being loaded."""
     picture_seconds: float
     """For each further one."""
     bytes: int
@@ -51,9 +51,9 @@ class Measured:
     """What training on the rows took."""
 
     first_pace: float
-    """Seconds a picture in the first epoch, when nothing is kept yet."""
+    """Seconds an image in the first epoch, when nothing is kept yet."""
     pace: float
-    """Seconds a picture from then on."""
+    """Seconds an image from then on."""
     data_wait: float
     """The share of it in which the loop waited for batches."""
     host_bytes: int | None
@@ -61,7 +61,7 @@ class Measured:
     device_bytes: int | None
     """Peak of what torch allocated on the GPU; None without one."""
     kept_bytes: int
-    """Of a picture, in memory or on the device, where they are kept there."""
+    """Of an image, in memory or on the device, where they are kept there."""
 
 
 class Refused(CalotypeError):  # noqa: N818 - an answer, not a fault

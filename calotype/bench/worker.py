@@ -32,7 +32,7 @@ from calotype.types import Batch, Geometry
 __all__ = ["main", "measure"]
 
 _PROBED = 8
-"""Pictures whose size in the pixel cache stands for all."""
+"""Images whose size in the pixel cache stands for all."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -54,7 +54,7 @@ def measure(task: Task) -> dict[str, Any]:
 
 
 def _encode(task: Task) -> Encoded:
-    """Three jobs: the first picture, a second and all others, so that loading and computing can be told apart."""
+    """Three jobs: the first image, a second and all others, so that loading and computing can be told apart."""
     job = build_encode_job(task.config, device=task.device)
     rows = list(task.rows)
     first, second, rest = (_encode_rows(job, part) for part in (rows[:1], rows[1:2], rows[2:]))
@@ -129,7 +129,7 @@ def _encoder(models: FrozenModels) -> Callable[[Batch], Batch]:
 
 
 def _kept_bytes(pixels: TextToImageDataset, loader: LapLoader) -> int:
-    """Bytes of a picture in a pixel cache."""
+    """Bytes of an image in a pixel cache."""
     cache = PixelCache()
     probe = pixels.with_cache(cache)
     for key in loader.plan.epoch(0)[0][:_PROBED]:

@@ -27,7 +27,7 @@ _BUILT_IN: Final = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaptionRequest:
-    """One picture to be captioned."""
+    """One image to be captioned."""
 
     image: Image.Image
     """RGB, upright, sRGB, alpha composited, no larger than it should be sent (`pictures.prepare_picture` makes it)."""
@@ -52,7 +52,7 @@ class CaptionAnswer:
     """Why there is none, as a sentence for a person."""
     kind: str | None = None
     """A short word for the error, to count and sort by: `empty`, `cut_off`, `too_long`, `reasoning`, `refused` (the
-    picture or the prompt was), `failed` (the server or model failed), `timeout`, `out_of_memory`."""
+    image or the prompt was), `failed` (the server or model failed), `timeout`, `out_of_memory`."""
     finish_reason: str | None = None
     """`stop`, `length`, …, as the backend says; None where there was no answer."""
 
@@ -80,11 +80,11 @@ class CaptionBackend(Protocol):
     def caption(self, requests: Sequence[CaptionRequest], /) -> list[CaptionAnswer]:
         """One answer for each request, in their order. Safe from `concurrency` threads at a time.
 
-        What is wrong with one picture is the answer to that one and costs the others nothing; it is tried again a few
+        What is wrong with one image is the answer to that one and costs the others nothing; it is tried again a few
         times where that may help, never without end.
 
         Raises:
-            CaptionError: What would befall every picture alike: nobody listens at the address, no such model, no
+            CaptionError: What would befall every image alike: nobody listens at the address, no such model, no
                 permission.
         """
         ...

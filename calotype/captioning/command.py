@@ -71,21 +71,21 @@ def run(
     never asked again, however a run ends; so to go on is to run the same again.
 
     Args:
-        config: What `load_config` gave; its dataset is a folder of pictures, or data files.
+        config: What `load_config` gave; its dataset is a folder of images, or data files.
         backend: Who is asked: a name that `open_backend` knows, or a backend that is open already.
         presets: What to ask for: names, or files, as for `load_preset`.
-        n: Captions for each picture; one of each preset by default. With more than that, presets come round again, and
+        n: Captions for each image; one of each preset by default. With more than that, presets come round again, and
             the temperature is 0.7 unless given.
-        mode: `fill` gives captions to pictures without any; `add` puts new ones after those that are there; `replace`
+        mode: `fill` gives captions to images without any; `add` puts new ones after those that are there; `replace`
             puts them in their place, unless a person wrote those.
         class_word: For the presets: what kind of thing the subject is (`man`, `teapot`).
         seed: Another seed draws other captions, where the temperature is above 0.
         force: With `replace`, also replaces what a person wrote.
         retry_failed: Ask again for what failed in earlier runs.
-        sidecars: Also write `.txt` files beside the pictures of a folder.
-        pixels: Pictures are made smaller to have at most so many.
+        sidecars: Also write `.txt` files beside the images of a folder.
+        pixels: Images are made smaller to have at most so many.
         only: Ids of the rows to caption; all by default.
-        dry_run: Caption so many pictures only, give them as `examples`, and write nothing.
+        dry_run: Caption so many images only, give them as `examples`, and write nothing.
         engine: `local` is this process, `ray` a cluster.
         address: Of the cluster; by default `$RAY_ADDRESS`, else one is started.
         track: Shows the progress.
@@ -103,10 +103,10 @@ def run(
     config = Config.parse(config, only=_USED)
     section = config.our_dataset("captioned")
     if section.origin is None:
-        raise ConfigError("dataset: path is missing: give a folder of pictures or a data file")
+        raise ConfigError("dataset: path is missing: give a folder of images or a data file")
     captions = open_captions(section.origin, **section.caption_place())
     if sidecars and not captions.takes_sidecars:
-        raise ConfigError("sidecars: .txt files are written beside the pictures of a folder, and this is a data file")
+        raise ConfigError("sidecars: .txt files are written beside the images of a folder, and this is a data file")
     dataset = _plain_dataset(config)
     for sentence in unused_captions(dataset.manifest):
         logger.warning("%s", sentence)

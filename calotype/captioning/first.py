@@ -1,4 +1,4 @@
-"""`FirstAnswers`: ends a run in which nothing has ever succeeded, before it has failed for every picture."""
+"""`FirstAnswers`: ends a run in which nothing has ever succeeded, before it has failed for every image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from calotype.errors import CaptionError
 __all__ = ["FirstAnswers"]
 
 _HOPELESS: Final = 10
-"""When so many pictures have failed and none has ever succeeded, the fault is not the pictures'."""
+"""When so many images have failed and none has ever succeeded, the fault is not the images'."""
 
 
 class FirstAnswers:
@@ -28,7 +28,7 @@ class FirstAnswers:
         """Whether there has ever been an answer, be it one without a caption in it."""
 
     def count_failure(self, reason: str) -> None:
-        """Takes note of a picture that came to nothing.
+        """Takes note of an image that came to nothing.
 
         Raises:
             CaptionError: It is one too many.
@@ -37,4 +37,4 @@ class FirstAnswers:
             self._failures += 1
             hopeless = self._failures >= _HOPELESS and not self.answered
         if hopeless:
-            raise CaptionError(f"{self._where}: the first {_HOPELESS} pictures all came to nothing; {reason}")
+            raise CaptionError(f"{self._where}: the first {_HOPELESS} images all came to nothing; {reason}")

@@ -1,4 +1,4 @@
-"""`HttpBackend`: captions from any server that speaks OpenAI's chat completions and takes pictures."""
+"""`HttpBackend`: captions from any server that speaks OpenAI's chat completions and takes images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class HttpBackend:
         temperature: 0 always takes the likeliest word; above 0 a request's seed is sent along.
         top_p: Draws only from the likeliest words that together have this probability; None leaves it to the server.
         concurrency: Requests under way at a time. So that each is followed by the next at once, a quarter more calls of
-            `caption` are welcome, which encode their pictures meanwhile.
+            `caption` are welcome, which encode their images meanwhile.
         timeout: Seconds that one try may take in all.
         retries: Tries after the first, for what may be the server's or the network's fault.
         patience: Seconds that one request waits for a busy server (429, 503) at most.
@@ -123,7 +123,7 @@ class HttpBackend:
         return answer
 
     def _ask(self, request: CaptionRequest, image: str, max_tokens: int, seed: int) -> CaptionAnswer:
-        # The picture comes first: some models (Llama 3.2 Vision) look only from the words that follow it.
+        # The image comes first: some models (Llama 3.2 Vision) look only from the words that follow it.
         content = [{"type": "image_url", "image_url": {"url": image}}, {"type": "text", "text": request.prompt}]
         messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if request.system is not None:
@@ -145,7 +145,7 @@ class HttpBackend:
                     f"{self._server.url}: asked which models it has, {error}. If this is the address of an "
                     f"OpenAI-compatible API, say which to use. {ADDRESSES}"
                 ) from error
-            offered = []  # some servers can't say; a wrong name or address shows with the first picture
+            offered = []  # some servers can't say; a wrong name or address shows with the first image
         if asked_for is not None:
             return asked_for  # if it is not among them too: a server may list only what it has downloaded
         if len(offered) == 1:

@@ -74,7 +74,7 @@ def under_way(run: Run, track: Track, stop: threading.Event | None) -> Iterator[
 
 
 def try_out(job: CaptionJob, backend: CaptionBackend, count: int) -> CaptionReport:
-    """Captions the first pictures that lack captions, and writes nothing, not even to the ledger."""
+    """Captions the first images that lack captions, and writes nothing, not even to the ledger."""
     ledger = CaptionLedger(job.root)
     run = job.plan(Asker.of(backend, job.pixels), ledger)
     run.tasks = run.tasks[:count]

@@ -36,17 +36,17 @@ class CaptionJob:
     Args:
         captions: Where they are read and written.
         manifest: The same rows, rejected ones left out.
-        reader: Reads the pictures.
+        reader: Reads the images.
         presets: What to ask for.
-        count: Captions for each picture; one of each preset by default.
+        count: Captions for each image; one of each preset by default.
         mode: See `settle`.
         class_word: For the presets: what kind of thing the subject is.
         seed: Of the first caption of each preset.
         force: Replace captions that a person wrote.
         retry_failed: Ask again for what failed in earlier runs.
-        sidecars: Also write `.txt` files beside the pictures.
+        sidecars: Also write `.txt` files beside the images.
         only: Ids of the rows to caption; all by default.
-        pixels: The budget that pictures are made to fit.
+        pixels: The budget that images are made to fit.
     """
 
     captions: Captions
@@ -73,10 +73,10 @@ class CaptionJob:
         return self.captions.root
 
     def plan(self, asker: Asker, ledger: CaptionLedger, *, track: Track = silent) -> Run:
-        """What there is to do. Opens no picture but those whose captions may be the ledger's.
+        """What there is to do. Opens no image but those whose captions may be the ledger's.
 
         Raises:
-            ConfigError: A preset uses a variable that no picture has a value for; or a prompt is to be answered more
+            ConfigError: A preset uses a variable that no image has a value for; or a prompt is to be answered more
                 than once, and always alike.
         """
         draws, states = self.draws, self.captions.read()
@@ -124,7 +124,7 @@ class CaptionJob:
         ledger: CaptionLedger,
         track: Track,
     ) -> dict[int, str]:
-        """Row → hash of its picture, where the ledger may know the captions that it has."""
+        """Row → hash of its image, where the ledger may know the captions that it has."""
         quotes = any("caption" in draw.preset.variables for draw in draws)
         ids = self.manifest.ids.to_pylist()
         wanted = []
@@ -178,7 +178,7 @@ class Run:
         self.failures.append(CaptionFailure(id=id, kind=kind, reason=reason, preset=preset, again=again))
 
     def take(self, task: PictureTask, place: int, answer: Answer, new: bool) -> None:
-        """An answer to one of the questions about a picture."""
+        """An answer to one of the questions about an image."""
         if new:
             self.ledger.learn(answer)
         with self._lock:
@@ -212,7 +212,7 @@ class Run:
         """Writes captions to where they belong: whole, and only over what nobody has changed meanwhile.
 
         Args:
-            unfinished: Also those of pictures of which some captions are still to come.
+            unfinished: Also those of images of which some captions are still to come.
 
         Raises:
             EditError: They can't be written there. The answers are in the ledger all the same.
@@ -267,7 +267,7 @@ class Run:
         return [id for id, state in written.conflicts.items() if state is not None]
 
     def write_sidecars(self) -> None:
-        """Sees to it that every captioned picture has its captions beside it, those of earlier runs too."""
+        """Sees to it that every captioned image has its captions beside it, those of earlier runs too."""
         states = self.job.captions.read()
         captioned = {id: state.captions for id, state in states.items() if state.captions and state.problem is None}
         if captioned:

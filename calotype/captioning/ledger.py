@@ -35,12 +35,12 @@ _WHOLE: Final = "ledger.jsonl"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What became of one question about one picture: a line of the ledger."""
+    """What became of one question about one image: a line of the ledger."""
 
     key: str
-    """Hash of the picture's bytes and of everything that was asked, with what, and how."""
+    """Hash of the image's bytes and of everything that was asked, with what, and how."""
     picture: str
-    """xxh3-128 of the picture's file, hexadecimal: whatever it is called, and wherever it lies."""
+    """xxh3-128 of the image's file, hexadecimal: whatever it is called, and wherever it lies."""
     recipe: str
     """Hash of backend, model, preset and parameters: what the questions of a run have in common."""
     id: str
@@ -140,7 +140,7 @@ class CaptionLedger:
         return self._answers.get(key)
 
     def captions(self, picture: str) -> list[Answer]:
-        """Every answer to any question about a picture that gave a caption."""
+        """Every answer to any question about an image that gave a caption."""
         with self._lock:
             return list(self._of_picture.get(picture, ()))
 

@@ -53,14 +53,14 @@ class TransformersBackend:
         device: `cuda`, `cuda:1`, `mps`, `cpu`; None is the first of these that there is.
         dtype: `bfloat16`, `float16` or `float32`; None is bfloat16 on a GPU that computes in it, else float16, and
             float32 on a CPU.
-        batch_size: Pictures at a time.
+        batch_size: Images at a time.
         max_tokens: Of an answer. One that is cut off is asked for once more with four times as many.
         temperature: 0 always takes the likeliest token.
         top_p: Draws only among the likeliest tokens that together have this probability; None among all.
 
     Raises:
         ConfigError: An option is out of its range.
-        CaptionError: The model can't be had, or is none that answers about pictures.
+        CaptionError: The model can't be had, or is none that answers about images.
         MissingDependencyError: transformers is not installed.
     """
 
@@ -117,7 +117,7 @@ class TransformersBackend:
         """One answer for each request, in their order.
 
         Raises:
-            CaptionError: The device has failed, the model fails at every picture, or it takes no prompts and a request
+            CaptionError: The device has failed, the model fails at every image, or it takes no prompts and a request
                 names no task.
         """
         answers = self._answers(requests, self._sampling.max_tokens)
@@ -156,9 +156,7 @@ class TransformersBackend:
                 continue
             _free_memory(self.device)  # here, where no traceback holds what the failed batch had computed
             if len(part) == 1:
-                reason = (
-                    f"one picture with up to {max_tokens} tokens is more than fits into the memory of {self.device}"
-                )
+                reason = f"one image with up to {max_tokens} tokens is more than fits into the memory of {self.device}"
                 answers.append(CaptionAnswer(error=reason, kind="out_of_memory"))
             self._at_once = min(self._at_once, max(1, len(part) // 2))
         return answers
@@ -177,7 +175,7 @@ class TransformersBackend:
             if len(requests) == 1:
                 reason = f"the model failed on it: {type(error).__name__}: {_first_line(error)}"
                 return [CaptionAnswer(error=reason, kind="failed")]
-        # One picture that the model can't take (a side of one pixel, say) must not cost the others their captions.
+        # One image that the model can't take (a side of one pixel, say) must not cost the others their captions.
         singly = [self._batch([request], max_tokens) for request in requests]
         return None if None in singly else [answer for part in singly if part for answer in part]
 
@@ -246,7 +244,7 @@ def chat_inputs(processor: Any, requests: Sequence[CaptionRequest]) -> Any:
 
 def _conversation(request: CaptionRequest) -> list[dict[str, Any]]:
     """A request as chat templates take it."""
-    # The picture comes first: some models (Llama 3.2 Vision) look only from the words that follow it.
+    # The image comes first: some models (Llama 3.2 Vision) look only from the words that follow it.
     content = [{"type": "image", "image": request.image}, {"type": "text", "text": request.prompt}]
     turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if request.system is not None:
@@ -290,7 +288,7 @@ def load_captioner(
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None or not (give_parts(processor) or model.config.model_type == "florence2"):
         raise CaptionError(
-            f"model: {name} has no chat template, so there is no telling how it wants to be asked about a picture; use "
+            f"model: {name} has no chat template, so there is no telling how it wants to be asked about an image; use "
             "an instruction-tuned model (its name often ends in -it or -Instruct), or Florence-2"
         )
     tokenizer.padding_side = "left"  # an answer goes on from the last token of its prompt

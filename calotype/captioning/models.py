@@ -18,10 +18,10 @@ _GIB: Final = 1 << 30
 _WORKSPACE: Final = 1.15
 """What running takes as a part of the weights, those included: activations, the cache of keys and values."""
 _FIXED: Final = int(1.5 * _GIB)
-"""And apart from them: the device's libraries, the pictures of a batch."""
+"""And apart from them: the device's libraries, the images of a batch."""
 
 _MOST_ON_CPU: Final = 0.6e9
-"""Parameters. Above it a CPU takes minutes for each picture."""
+"""Parameters. Above it a CPU takes minutes for each image."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +111,7 @@ def pick_captioner(device: str | torch.device | None = None, *, free: int | None
     )
     larger = candidates[candidates.index(picked) + 1 :]
     if slow:
-        why += "; larger ones would fit, but on a CPU they take minutes for each picture"
+        why += "; larger ones would fit, but on a CPU they take minutes for each image"
     elif larger:
         why += f"; the next larger, {larger[0].hub}, would need {larger[0].needs(device) / _GIB:.1f} GiB"
     return Picked(captioner=picked, why=f"{why}.")

@@ -1,4 +1,4 @@
-"""What becomes of a picture's captions: filled in, added to, or replaced; and never those that a person wrote."""
+"""What becomes of an image's captions: filled in, added to, or replaced; and never those that a person wrote."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def check_mode(mode: str) -> Mode:
 def settle(
     mode: Mode, current: Sequence[str], answers: Sequence[str], *, made: Collection[str], force: bool
 ) -> tuple[str, ...] | None:
-    """The captions that a picture is to have; None when its own stay, whatever the answers are.
+    """The captions that an image is to have; None when its own stay, whatever the answers are.
 
     A caption that no captioner of this dataset ever made is a person's, and is kept unless forced.
 
     Args:
-        mode: `fill` gives captions to pictures without any, or with some of the very answers; `add` puts the answers
+        mode: `fill` gives captions to images without any, or with some of the very answers; `add` puts the answers
             after what is there; `replace` puts them in its place.
-        current: The picture's captions.
+        current: The image's captions.
         answers: To this run's questions, as far as there are any, in their order.
-        made: Every caption that was ever made for this picture.
+        made: Every caption that was ever made for this image.
         force: Also replaces a person's.
     """
     new = tuple(dict.fromkeys(answers))

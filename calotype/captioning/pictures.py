@@ -1,4 +1,4 @@
-"""`prepare_picture`: a picture as a captioner should see it: upright, sRGB, without alpha, no larger than it needs."""
+"""`prepare_picture`: an image as a captioner should see it: upright, sRGB, without alpha, no larger than it needs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _READER: Final = ImageReader(decode="fast")
 def prepare_picture(
     image: ImageRef | str | Path | bytes, *, pixels: int = PIXELS, reader: ImageReader = _READER
 ) -> Image.Image:
-    """The picture for a `CaptionRequest`.
+    """The image for a `CaptionRequest`.
 
     Args:
         image: A row's reference, a file's path, or the bytes of a file.
-        pixels: Larger pictures are made smaller until they have at most so many, with their aspect ratio; smaller
+        pixels: Larger images are made smaller until they have at most so many, with their aspect ratio; smaller
             ones stay as they are.
         reader: Reads it: what shows through transparent pixels, what may be fetched, and how large it may be.
 
@@ -35,7 +35,7 @@ def prepare_picture(
         RGB, upright by its EXIF orientation, converted to sRGB by its ICC profile, the first frame of an animation.
 
     Raises:
-        ImageError: The picture can't be had.
+        ImageError: The image can't be had.
     """
     if isinstance(image, bytes):
         ref, data = ImageRef(name="picture"), image

@@ -22,8 +22,8 @@ __all__ = ["VARIABLES", "CaptionPreset", "list_presets", "load_preset"]
 VARIABLES: Final = {
     "trigger": "the word that the model is to learn",
     "class_word": "what kind of thing it is: man, dog, teapot",
-    "stem": "the picture's file name, without its ending",
-    "folder": "the name of the folder the picture is in",
+    "stem": "the image's file name, without its ending",
+    "folder": "the name of the folder the image is in",
     "caption": "the caption it has so far",
     "tags": "the tags that the dataset has for it",
 }
@@ -65,7 +65,7 @@ class CaptionPreset:
         return frozenset(self._variables(self.template, "prompt") + self._variables(self.system or "", "system"))
 
     def prompt(self, variables: Mapping[str, str | None]) -> str:
-        """The prompt for one picture.
+        """The prompt for one image.
 
         Args:
             variables: What is known; a value that is None or left out is the preset's default.
@@ -76,7 +76,7 @@ class CaptionPreset:
         return self._filled(self.template, variables)
 
     def request(self, image: Image.Image, variables: Mapping[str, str | None], *, seed: int = 0) -> CaptionRequest:
-        """What to hand to a backend for one picture. Raises as `prompt` does."""
+        """What to hand to a backend for one image. Raises as `prompt` does."""
         system = self._filled(self.system, variables) if self.system else None
         return CaptionRequest(image=image, prompt=self.prompt(variables), system=system, task=self.task, seed=seed)
 

@@ -1,4 +1,4 @@
-"""What is asked about each picture: captions to make, by which presets; and the keys that answers are found by."""
+"""What is asked about each image: captions to make, by which presets; and the keys that answers are found by."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from calotype.types import ImageRef, Row
 __all__ = ["Asker", "Draw", "PictureTask", "Question", "plan_draws", "question_of", "tidy", "variables_of"]
 
 _NO_PICTURE: Final = Image.new("RGB", (1, 1))
-"""Stands in a request until its picture has been read."""
+"""Stands in a request until its image has been read."""
 _TRIGGER: Final = r"\{ *trigger *\}"
 _PLACEHOLDER: Final = re.compile(rf"""(?i)"{_TRIGGER}"|“{_TRIGGER}”|`{_TRIGGER}`|\*+{_TRIGGER}\*+|{_TRIGGER}""")
 
@@ -36,7 +36,7 @@ class Asker:
     model: str
     parameters: Mapping[str, Any]
     pixels: int
-    """The budget that pictures are made to fit."""
+    """The budget that images are made to fit."""
 
     @classmethod
     def of(cls, backend: CaptionBackend, pixels: int) -> Asker:
@@ -45,14 +45,14 @@ class Asker:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draw:
-    """One of the K captions that each picture is to get."""
+    """One of the K captions that each image is to get."""
 
     preset: CaptionPreset
     seed: int
 
 
 def plan_draws(presets: Sequence[CaptionPreset], count: int | None, seed: int) -> list[Draw]:
-    """The K captions of a picture: each preset once, then each once more with another seed, and so on.
+    """The K captions of an image: each preset once, then each once more with another seed, and so on.
 
     Args:
         presets: At least one.
@@ -70,7 +70,7 @@ def plan_draws(presets: Sequence[CaptionPreset], count: int | None, seed: int) -
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """One caption that is wanted of one picture."""
+    """One caption that is wanted of one image."""
 
     preset: str
     prompt: str
@@ -105,7 +105,7 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PictureTask:
-    """All questions about one picture."""
+    """All questions about one image."""
 
     id: str
     ref: ImageRef
@@ -115,17 +115,17 @@ class PictureTask:
 def question_of(
     draw: Draw, variables: Mapping[str, str | None], asker: Asker, *, answered: Sequence[Answer], current: Sequence[str]
 ) -> Question:
-    """The question that a draw is for one picture.
+    """The question that a draw is for one image.
 
     Args:
         draw: What is wanted.
-        variables: Of the picture, as `variables_of` gives them.
+        variables: Of the image, as `variables_of` gives them.
         asker: Who will be asked.
-        answered: The ledger's captions of the picture, as far as they are known.
-        current: The captions that the picture has.
+        answered: The ledger's captions of the image, as far as they are known.
+        current: The captions that the image has.
 
     Raises:
-        ConfigError: The preset uses a variable that no picture has a value for.
+        ConfigError: The preset uses a variable that no image has a value for.
     """
     preset = draw.preset
     asked = (preset.template, preset.system, preset.task, sorted(preset.defaults.items()), variables.get("class_word"))
@@ -154,7 +154,7 @@ def question_of(
 
 
 def variables_of(row: Row, class_word: str | None) -> dict[str, str | None]:
-    """What a preset may have in braces, for one picture.
+    """What a preset may have in braces, for one image.
 
     The trigger is always the placeholder: the captions wait for the word, which the caption program fills in.
     """

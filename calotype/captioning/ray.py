@@ -54,7 +54,7 @@ def caption_on_cluster(
 ) -> CaptionReport:
     """Captions what is missing on a Ray cluster; what comes of it is what one machine would write.
 
-    Each worker opens the backend for itself, reads its pictures, and writes a part of the ledger; captions are written
+    Each worker opens the backend for itself, reads its images, and writes a part of the ledger; captions are written
     here. So the data has to be on storage that all machines see under one path, and a server's address has to be one
     that all of them can reach. A worker that dies costs the answers it was waiting for.
 
@@ -66,7 +66,7 @@ def caption_on_cluster(
         address: Of the cluster; by default `$RAY_ADDRESS`, then a cluster that runs on this machine; if there is
             neither, one is started here for the time of the run.
         workers: How many; by default as many as the cluster has room for.
-        chunk: Pictures that a worker gets at once; by default by their number.
+        chunk: Images that a worker gets at once; by default by their number.
         track: Shows the progress.
         stop: Ends the run early when it is set.
 

@@ -15,7 +15,7 @@ class CaptionFailure:
 
     id: str
     kind: str
-    """A short word to count by: that of the backend's answer, or of the picture's error."""
+    """A short word to count by: that of the backend's answer, or of the image's error."""
     reason: str
     preset: str
     again: bool
@@ -30,7 +30,7 @@ class Example:
     captions: tuple[str, ...]
     """What the backend said."""
     now: tuple[str, ...]
-    """What the picture has."""
+    """What the image has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

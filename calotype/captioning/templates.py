@@ -1,4 +1,4 @@
-"""Chat templates as they come: `give_parts` makes those that want plain strings take a picture and a text as parts."""
+"""Chat templates as they come: `give_parts` makes those that want plain strings take an image and a text as parts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FLATTEN: Final = """\
 {%- endfor -%}
 {%- set messages = flat.messages -%}
 """
-"""Goes before a template that wants strings. `IMAGE` is what stands in them for a picture."""
+"""Goes before a template that wants strings. `IMAGE` is what stands in them for an image."""
 
 
 def give_parts(processor: Any) -> bool:
@@ -50,7 +50,7 @@ def give_parts(processor: Any) -> bool:
     token = getattr(processor, "image_token", None)
     if rendered is None or not isinstance(processor.chat_template, str) or token is None:
         return True  # a template of its own kind: what is wrong with it shows when it is used
-    image = "" if token in rendered else f"{token}\n"  # some put the picture before the question by themselves
+    image = "" if token in rendered else f"{token}\n"  # some put the image before the question by themselves
     processor.chat_template = _FLATTEN.replace("IMAGE", json.dumps(image)) + processor.chat_template
     return True
 

@@ -1,4 +1,4 @@
-"""`CaptionWorker`: pictures prepared ahead in threads, and the backend kept busy with as many calls as it wants."""
+"""`CaptionWorker`: images prepared ahead in threads, and the backend kept busy with as many calls as it wants."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Answered = Callable[[PictureTask, int, Answer, bool], None]
 """Called with (task, which of its questions, the answer, whether it was asked for now), by one thread at a time."""
 
 _AHEAD: Final = 2
-"""Pictures prepared and waiting, as a multiple of those that the backend works on at once."""
+"""Images prepared and waiting, as a multiple of those that the backend works on at once."""
 _PATIENCE: Final = 0.2
 """Seconds after which whoever waits looks up: whether to stop, how far it is."""
 _GRACE: Final = 5.0
@@ -35,7 +35,7 @@ _GRACE: Final = 5.0
 
 @dataclass(slots=True, kw_only=True)
 class _Ready:
-    """A question with its picture."""
+    """A question with its image."""
 
     task: PictureTask
     place: int
@@ -58,15 +58,15 @@ class _Ready:
 
 
 class CaptionWorker:
-    """Answers questions about pictures: from the ledger where that knows, else by a backend.
+    """Answers questions about images: from the ledger where that knows, else by a backend.
 
     Args:
         backend: Who is asked.
-        reader: Reads the pictures.
+        reader: Reads the images.
         ledger: Is asked first, and told of each answer before anybody else.
-        pixels: The budget that pictures are made to fit.
+        pixels: The budget that images are made to fit.
         retry_failed: Ask again where the ledger knows of a failure.
-        threads: Pictures prepared at once.
+        threads: Images prepared at once.
         keep: Write answers to the ledger.
     """
 
@@ -108,7 +108,7 @@ class CaptionWorker:
             run.close()
 
     def prepare(self, task: PictureTask) -> tuple[list[tuple[int, Answer]], list[_Ready]]:
-        """Reads one picture. Gives what is known of its questions already, and what is to be asked."""
+        """Reads one image. Gives what is known of its questions already, and what is to be asked."""
         try:
             data = self._reader.read_bytes(task.ref)
         except ImageError as error:
@@ -150,7 +150,7 @@ class CaptionWorker:
             said = self._backend.caption(requests)
         except CalotypeError:
             raise
-        except Exception as error:  # not what the protocol allows; the other pictures need not suffer for it
+        except Exception as error:  # not what the protocol allows; the other images need not suffer for it
             reason = f"the backend {self._backend.name!r} failed on it: {type(error).__name__}: {error}"
             said = [CaptionAnswer(error=reason, kind="failed") for _ in requests]
         if len(said) != len(ready):
@@ -183,7 +183,7 @@ class CaptionWorker:
 
 
 def unreadable(task: PictureTask, asker: Asker, error: ImageError) -> list[tuple[int, Answer]]:
-    """The answers about a picture that can't be had. Never in the ledger: looking again costs nothing."""
+    """The answers about an image that can't be had. Never in the ledger: looking again costs nothing."""
     return [
         (place, question.answer(asker, task.id, "", error=error.reason, kind=error.kind))
         for place, question in enumerate(task.questions)
@@ -191,7 +191,7 @@ def unreadable(task: PictureTask, asker: Asker, error: ImageError) -> list[tuple
 
 
 class _Run:
-    """The threads of one run: some prepare pictures, some call the backend. No one waits for a batch of another."""
+    """The threads of one run: some prepare images, some call the backend. No one waits for a batch of another."""
 
     def __init__(self, worker: CaptionWorker, tasks: Sequence[PictureTask], answered: Answered) -> None:
         self._worker, self._answered = worker, answered

@@ -18,12 +18,12 @@ from calotype.models import Tokenizer, TokenTransform
 __all__ = ["caption_findings", "likely_trigger"]
 
 _SMALL: Final = 200
-"""Pictures up to which a set is likely to teach one subject or style, so that a trigger is worth a word."""
+"""Images up to which a set is likely to teach one subject or style, so that a trigger is worth a word."""
 _SHARE: Final = 0.6
 """Of the captions that a word must be in to look like a trigger."""
 _AT_LEAST: Final = 3
 _SHORT: Final = 60
-"""Characters up to which one caption for all pictures looks meant."""
+"""Characters up to which one caption for all images looks meant."""
 _WORD: Final = re.compile(r"[^\W_][\w'-]*")
 
 _USUAL: Final = frozenset({"sks", "ohwx", "zwx", "tok", "ukj", "xjw"})
@@ -64,7 +64,7 @@ def caption_findings(
                 "several_captions",
                 "",
                 f"{len(several):,} of {len(rows):,} images have several captions, up to {most}",
-                advice=f"nothing: `choose: {dataset.caption_program.choose}` says which is taken each time",
+                advice=f"nothing: `choose: {dataset.caption_transform.choose}` says which is taken each time",
             )
         )
     findings += _repeated(rows, ids)
@@ -143,7 +143,7 @@ def _trigger(
     dataset: TextToImageDataset, rows: Sequence[Sequence[str]], ids: Sequence[str]
 ) -> tuple[str | None, int, list[Finding]]:
     """(the trigger, images with it in their raw captions, findings)."""
-    program = dataset.caption_program
+    program = dataset.caption_transform
     if program.trigger is not None:
         trigger = program.trigger
         holders = [row for row, captions in enumerate(rows) if any(_holds(text, trigger) for text in captions)]

@@ -34,7 +34,7 @@ __all__ = ["check"]
 Track = Callable[[str], AbstractContextManager[Show]]
 
 _SHALLOW: Final = 1_000_000_000
-"""Pixels in all up to which every picture is decoded without being asked: about ten seconds on two cores."""
+"""Pixels in all up to which every image is decoded without being asked: about ten seconds on two cores."""
 
 _SECTIONS: Final = ("files", "pixels", "duplicates", "captions", "plan")
 _LEVELS: Final = ("error", "warning", "note")
@@ -65,7 +65,7 @@ def check(
     Args:
         dataset: Load it with `on_error="skip"` and `missing_captions="empty"`, so that what is wrong is found here
             and does not end the look.
-        held_out: The pictures to validate with: none of them may be among those of the dataset.
+        held_out: The images to validate with: none of them may be among those of the dataset.
         source: What to call the dataset; its root by default.
         folders: The folders that were given as path, to be looked through for what is not read and what has no
             partner.
@@ -80,13 +80,13 @@ def check(
         on_upscale: As the Loader's.
         seed: As the Loader's.
         shuffle: As the Loader's.
-        deep: Whether to decode every picture: finds damage inside, equal pixels under other names, and near
+        deep: Whether to decode every image: finds damage inside, equal pixels under other names, and near
             duplicates. None does so when there are at most 10⁹ pixels in all.
-        threads: How many pictures to look at at once; the number of cores by default.
+        threads: How many images to look at at once; the number of cores by default.
         track: Gives, for the name of a step, a context with a function to call with (done, total).
 
     Raises:
-        MissingDependencyError: A picture needs an extra that is not installed.
+        MissingDependencyError: An image needs an extra that is not installed.
     """
     threads = threads or os.cpu_count() or 1
     track = track or _silent
@@ -97,7 +97,7 @@ def check(
     facts, other = every[: len(manifest)], every[len(manifest) :]
     sizes = np.array([one.header.size if one.header else (0, 0) for one in facts], np.int32).reshape(-1, 2)
     usable = np.array([one.problem is None for one in facts])
-    program = dataset.caption_program
+    program = dataset.caption_transform
     in_files, uncaptioned = file_findings(
         manifest,
         facts,
@@ -152,7 +152,7 @@ def check(
 def _facts(
     refs: Sequence[ImageRef], reader: ImageReader, deep: bool | None, threads: int, track: Track
 ) -> tuple[list[Facts], bool]:
-    """All pictures in one scan, so that those to train on are compared with those held out."""
+    """All images in one scan, so that those to train on are compared with those held out."""
     facts: list[Facts] = []
     if not deep:
         with track("reading headers") as show:
@@ -173,7 +173,7 @@ def _place(found: Finding) -> tuple[int, int, int]:
 
 def _not_checked(dataset: TextToImageDataset, held_out: Manifest | None, decoded: bool) -> Iterator[str]:
     if not decoded:
-        yield "damage inside files, equal pixels and near duplicates: --deep decodes every picture"
+        yield "damage inside files, equal pixels and near duplicates: --deep decodes every image"
     if dataset.spec is None and not dataset.tokenises:
         yield "caption lengths in tokens, and the cost of encodings: --model says for which model"
     elif dataset.spec is not None and not dataset.spec.tokenizers:
@@ -181,7 +181,7 @@ def _not_checked(dataset: TextToImageDataset, held_out: Manifest | None, decoded
     elif not dataset.tokenises:
         yield "caption lengths in tokens: the model's tokenizers are not here; --tokenizers names their folder"
     if held_out is None:
-        yield "pictures shared with a validation set: the config has none (validation=0.05 holds some out)"
+        yield "images shared with a validation set: the config has none (validation=0.05 holds some out)"
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def _nothing(source: str, error: ManifestError, ledger: Ledger) -> Report:
 def _files(
     config: Config, dataset: TextToImageDataset, held_out: Manifest | None, folders: Sequence[str]
 ) -> tuple[str, ...] | None:
-    """What else the report depends on: data files, pictures elsewhere, the tokenizers. None when some are remote."""
+    """What else the report depends on: data files, images elsewhere, the tokenizers. None when some are remote."""
     refs = [*dataset.manifest.refs(), *(held_out.refs() if held_out is not None else ())]
     tokenizers: list[Path] = []
     transform = dataset.model_transform
@@ -159,7 +159,7 @@ def _dataset(config: Config, ledger: Ledger) -> tuple[TextToImageDataset, bool]:
 
 
 def _other_side(config: Config, read: Manifest) -> Manifest | None:
-    """The pictures of the validation set, where there is one: a share held out, or a split of its own."""
+    """The images of the validation set, where there is one: a share held out, or a split of its own."""
     from calotype.data.build import build_dataset
     from calotype.manifest.named_splits import SPLIT_TAKEN
 
@@ -169,7 +169,7 @@ def _other_side(config: Config, read: Manifest) -> Manifest | None:
         return None
     other = "train" if section.split in ("validation", "valid", "val") else "validation"
     try:
-        # Only its pictures matter: no model, so that no tokenizer is loaded again.
+        # Only its images matter: no model, so that no tokenizer is loaded again.
         return build_dataset(config.without_model().side(other).with_dataset(missing_captions="empty")).manifest
     except (ManifestError, ConfigError):
         return None  # there is no other split; the report says that nothing was compared

@@ -66,12 +66,12 @@ def cost_facts(
     Args:
         dataset: Up to 16 of its samples are prepared, for about a second each way.
         facts: Of each row.
-        sizes: (N, 2), the (height, width) of the pictures, 0 where they can't be read.
+        sizes: (N, 2), the (height, width) of the images, 0 where they can't be read.
         batch_size: As the Loader's.
         threads: That prepare samples.
 
     Returns:
-        Nothing when no picture can be used.
+        Nothing when no image can be used.
     """
     usable = np.array([one.problem is None for one in facts]) & (sizes > 0).all(axis=1)
     if not usable.any():
@@ -105,7 +105,7 @@ def target_sizes(dataset: TextToImageDataset, sizes: Sizes, rows: npt.NDArray[np
     if dataset.buckets is not None:
         assigned, _ = dataset.scan(headers=sizes)
         return np.array(dataset.buckets.sizes, np.int32)[assigned[rows]]
-    program = dataset.image_program
+    program = dataset.img_transform
     if program.output_size is not None:
         return np.tile(np.array(program.output_size, np.int32), (len(rows), 1))
     drawn = [
@@ -192,7 +192,7 @@ def _downloads(
 ) -> CacheCost:
     if not remote or measured.fetched is None:
         return CacheCost(
-            level="downloads", place="disk", bytes=0, fill_seconds=0.0, epoch_seconds=None, note="no picture is remote"
+            level="downloads", place="disk", bytes=0, fill_seconds=0.0, epoch_seconds=None, note="no image is remote"
         )
     length = sum(header.bytes for row in remote if (header := facts[row].header) is not None)
     return CacheCost(
@@ -201,7 +201,7 @@ def _downloads(
         bytes=length,
         fill_seconds=measured.fetched * len(remote),
         epoch_seconds=max(0.0, measured.prepared - measured.fetched) * shown,
-        note=f"{measured.samples} pictures fetched here with {threads} thread(s); the server may be slower for all",
+        note=f"{measured.samples} images fetched here with {threads} thread(s); the server may be slower for all",
     )
 
 
@@ -213,10 +213,10 @@ def _pixels(
     measured: _Measured,
     shown: float,
 ) -> CacheCost:
-    fixed = dataset.image_program.fixed_geometry
+    fixed = dataset.img_transform.fixed_geometry
     kept = targets if fixed else sizes[rows]
     length = 3 * int(kept.astype(np.int64).prod(axis=1).sum())
-    what = "cropped and resized pixels" if fixed else "whole pictures, since the crop is drawn anew each time"
+    what = "cropped and resized pixels" if fixed else "whole images, since the crop is drawn anew each time"
     free = _free_memory()
     warning = f"; more than the {free / 1e9:.1f} GB of memory that is free here" if free and length > free else ""
     return CacheCost(
@@ -230,14 +230,14 @@ def _pixels(
 
 
 def _device(dataset: TextToImageDataset, targets: Sizes, measured: _Measured, shown: float) -> CacheCost:
-    if not dataset.image_program.fixed_geometry:
+    if not dataset.img_transform.fixed_geometry:
         return CacheCost(
             level="device_cache",
             place="device",
             bytes=None,
             fill_seconds=None,
             epoch_seconds=None,
-            note="not possible: the crop is drawn anew each time, and only cropped pictures are kept there",
+            note="not possible: the crop is drawn anew each time, and only cropped images are kept there",
         )
     length = 3 * int(targets.astype(np.int64).prod(axis=1).sum())
     note = "no GPU here: the last step was timed on the CPU"
@@ -278,7 +278,7 @@ def _encodings(dataset: TextToImageDataset, targets: Sizes, shown: float) -> Cac
         bytes=sum(length for length, _ in pictures) + texts * spec.text_bytes,
         fill_seconds=work / rate,
         epoch_seconds=each * shown / _read_rate(),
-        note=f"pictures: {len(pictures):,}, texts: {texts:,}, one variant each, bfloat16; to fill: {work:.1e} "
+        note=f"images: {len(pictures):,}, texts: {texts:,}, one variant each, bfloat16; to fill: {work:.1e} "
         f"operations at the {rate:.1e}/s of a matrix product on this {device}, right within a factor of 3",
     )
 

@@ -1,4 +1,4 @@
-"""Pictures that come twice: the same file, the same pixels, or nearly the same picture; and leaks into validation."""
+"""Images that come twice: the same file, the same pixels, or nearly the same image; and leaks into validation."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from calotype.check.report import Finding, finding
 __all__ = ["NEAR", "duplicate_findings"]
 
 NEAR: Final = 6
-"""Bits of 64 in which the perceptual hashes of nearly equal pictures may differ.
+"""Bits of 64 in which the perceptual hashes of nearly equal images may differ.
 
-Measured on 26 pictures of scikit-image with `imagehash.phash`: saved again as JPEG (quality 40 to 95), at half or a
+Measured on 26 images of scikit-image with `imagehash.phash`: saved again as JPEG (quality 40 to 95), at half or a
 quarter of the size, in grey, a fifth brighter or with less contrast, nine in ten stay within 3 bits (a drawn chessboard
 goes to 11); with 2 % cropped off each side half are within 6; the closest of two different scenes are 20 apart, and
 two views of one stereo pair 4. `tests/check/test_duplicates.py` repeats it."""
 
 _FLAT: Final = 16
-"""A picture with structure sets about half of the 64 bits; fewer than this, or more than 64 less this, is a flat one,
+"""An image with structure sets about half of the 64 bits; fewer than this, or more than 64 less this, is a flat one,
 whose hash says nothing."""
 
 
@@ -34,13 +34,13 @@ def duplicate_findings(
     held_out: Sequence[Facts] = (),
     distance: int = NEAR,
 ) -> list[Finding]:
-    """One finding for each group of equal or nearly equal pictures, at its strongest level, the first one leading.
+    """One finding for each group of equal or nearly equal images, at its strongest level, the first one leading.
 
-    A picture that is (nearly) one of the held-out ones is a leak instead. Without a deep look only equal files are
-    found. Pictures that can't be used are left aside.
+    An image that is (nearly) one of the held-out ones is a leak instead. Without a deep look only equal files are
+    found. Images that can't be used are left aside.
 
     Args:
-        ids: Of the pictures to train on.
+        ids: Of the images to train on.
         facts: Of the same.
         held_out_ids: Of those to validate with.
         held_out: Of the same.
@@ -87,7 +87,7 @@ def _leaks(
     pixels: list[list[int]],
     near: list[tuple[list[int], list[int], int]],
 ) -> Iterator[Finding]:
-    """A finding for each picture to train on that is also validated with."""
+    """A finding for each image to train on that is also validated with."""
     leaks: dict[int, dict[int, str]] = {}
 
     def cross(left: Iterable[int], right: Iterable[int], words: str) -> None:
@@ -139,7 +139,7 @@ def _within(
     pixels: list[list[int]],
     near: list[tuple[list[int], list[int], int]],
 ) -> Iterator[Finding]:
-    """Groups among the pictures to train on; what a stronger level brought together stands for one picture."""
+    """Groups among the images to train on; what a stronger level brought together stands for one image."""
     same = _Sets()
     for group in files:
         ours = [place for place in group if place < split]

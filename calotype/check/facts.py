@@ -1,4 +1,4 @@
-"""What is known of each picture: from its header and its end, and when asked from all of its pixels."""
+"""What is known of each image: from its header and its end, and when asked from all of its pixels."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ from calotype.types import ImageRef
 __all__ = ["Facts", "scan_facts"]
 
 _CHUNK: Final = 512
-"""Pictures between two writes to the memory."""
+"""Images between two writes to the memory."""
 _TELL: Final = 16
-"""Pictures between two calls of `progress`, while they are read."""
+"""Images between two calls of `progress`, while they are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """One picture."""
+    """One image."""
 
     header: Header | None
     """None when it can't be read; then `problem` says why."""
     problem: tuple[str, str] | None = None
-    """(kind of finding, detail) of what keeps training from using it; None for a good picture."""
+    """(kind of finding, detail) of what keeps training from using it; None for a good image."""
     content: bytes | None = None
-    """xxh3-128 of the file's bytes; None where nobody needed it: no other picture has its length, beginning and end."""
+    """xxh3-128 of the file's bytes; None where nobody needed it: no other image has its length, beginning and end."""
     pixels: bytes | None = None
     """xxh3-128 of the decoded upright pixels and their shape; None without a deep look."""
     phash: int | None = None
-    """64-bit perceptual hash (DCT) of the upright picture; None without a deep look."""
+    """64-bit perceptual hash (DCT) of the upright image; None without a deep look."""
     notes: tuple[str, ...] = ()
     """`Decoded.notes`; `grey` when all pixels are; `incomplete: …` when something behind the pixels is missing. Empty
     without a deep look."""
@@ -60,23 +60,23 @@ def scan_facts(
     threads: int,
     progress: Show | None = None,
 ) -> list[Facts]:
-    """Looks at every picture; a second run asks the file system only whether the files are still the same.
+    """Looks at every image; a second run asks the file system only whether the files are still the same.
 
     What is found is remembered by path, length and time of change, and what pixels tell by the hash of the file, in
     `$CALOTYPE_CACHE/facts` (else `~/.cache/calotype/facts`); an interrupted scan keeps what it has done. Nothing is
     remembered of a URL but its pixels: it is fetched again, unless the reader's fetcher has downloads.
 
     Args:
-        refs: The pictures. To find those that two datasets share, scan both in one call: files are compared whole only
+        refs: The images. To find those that two datasets share, scan both in one call: files are compared whole only
             where another one of the call could be equal.
         reader: Reads them.
-        deep: Decodes every picture, and hashes every file.
-        threads: How many pictures to read or decode at once; as many are in memory.
-        progress: Called now and then, in the caller's thread, with (pictures done, pictures in all). The latter grows
+        deep: Decodes every image, and hashes every file.
+        threads: How many images to read or decode at once; as many are in memory.
+        progress: Called now and then, in the caller's thread, with (images done, images in all). The latter grows
             by the files that have to be compared whole, once it is known which.
 
     Raises:
-        MissingDependencyError: A picture needs an extra that is not installed.
+        MissingDependencyError: An image needs an extra that is not installed.
     """
     with (
         file_table() as files,
@@ -121,7 +121,7 @@ class _Scan:
         return [_facts(file, seen) for file, seen in zip(self._files, self._seen, strict=True) if file is not None]
 
     def _recall(self, refs: Sequence[ImageRef]) -> None:
-        """Takes what is known of the next pictures out of the memory."""
+        """Takes what is known of the next images out of the memory."""
         keys = file_keys(refs)
         most = self._reader.max_pixels  # was perhaps another then
         files = [None if row is None else FileFacts._make(row) for row in self._file_memory.recall(keys)]
@@ -209,7 +209,7 @@ class _Scan:
 
 
 _Found = tuple[FileFacts, PixelFacts | None]
-"""What a thread found out about one picture."""
+"""What a thread found out about one image."""
 
 
 def _facts(file: FileFacts, seen: PixelFacts | None) -> Facts:

@@ -1,4 +1,4 @@
-"""What a look at the pictures found, kept in `$CALOTYPE_CACHE/facts`: headers by file, pixels by content."""
+"""What a look at the images found, kept in `$CALOTYPE_CACHE/facts`: headers by file, pixels by content."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def file_table() -> Memory:
         key=("path", "part"),
         state=FileState._fields,
         values=FileFacts._fields,
-        what="facts of pictures",
+        what="facts of images",
         made_by=decoders(),
     )
 

@@ -1,4 +1,4 @@
-"""Findings about files: those that can't be used, odd ones, and pictures and captions that miss each other."""
+"""Findings about files: those that can't be used, odd ones, and images and captions that miss each other."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def file_findings(
         manifest: Loaded with `on_error="skip"` and `missing_captions="empty"`.
         facts: Of each row.
         folders: Those given as path, to be looked through for what is not read.
-        missing_captions: What the config says about pictures without a caption; None when it says nothing.
+        missing_captions: What the config says about images without a caption; None when it says nothing.
         implied: A trigger or template makes each text, and so says that images without a caption are as meant.
         caption_lines: What the config says about caption files of several lines; None when it says nothing.
         caption_suffix: The config's.
@@ -151,7 +151,7 @@ def _pictures(manifest: Manifest, ids: Sequence[str], facts: Sequence[Facts]) ->
     for row, ref in zip(misnamed, manifest.refs(misnamed), strict=True):
         header = facts[row].header
         suffix = _suffix(ref.name)
-        # What a server calls a picture is its own business.
+        # What a server calls an image is its own business.
         if ref.url is None and header is not None and _FORMATS.get(suffix, header.format) != header.format:
             yield finding("wrong_suffix", ids[row], f"it is a {header.format}, and its name ends in {suffix}")
 
@@ -298,7 +298,7 @@ def _texts(file: str) -> list[str]:
 
 
 def _shared_captions(manifest: Manifest, ids: Sequence[str], beside: _Beside) -> Iterator[Finding]:
-    """Pictures that differ in their suffix only, so that one caption file is that of them all."""
+    """Images that differ in their suffix only, so that one caption file is that of them all."""
     stems: dict[str, list[int]] = defaultdict(list)
     for row, id in enumerate(ids):
         stems[os.path.splitext(id)[0]].append(row)  # noqa: PTH122
@@ -311,7 +311,7 @@ def _sharing(manifest: Manifest, ids: Sequence[str], rows: Iterable[int], beside
     files = {row: beside.of(ref) for row, ref in zip(rows, manifest.refs(rows), strict=True)}
     shared: dict[str, set[int]] = defaultdict(set)
     for one, other in combinations(files, 2):
-        # Captions of a metadata file go before those beside the pictures.
+        # Captions of a metadata file go before those beside the images.
         if manifest[one].captions == manifest[other].captions != ("",):
             for file in set(files[one]) & set(files[other]):
                 shared[file] |= {one, other}

@@ -12,7 +12,7 @@ from calotype.terminal import json_line, visible
 __all__ = ["write_fix_list"]
 
 _KEEP_FIRST = frozenset({"same_file", "same_pixels", "near_duplicate"})
-"""Here `where` is the picture to keep, and `others` are the ones to look at."""
+"""Here `where` is the image to keep, and `others` are the ones to look at."""
 
 _OTHERS_ONLY = frozenset({"trigger_missing", "trigger_twice"})
 

@@ -1,4 +1,4 @@
-"""How much of each picture training shows and how far it enlarges it, from the buckets and program that train."""
+"""How much of each image training shows and how far it enlarges it, from the buckets and program that train."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calotype.data.dataset import TextToImageDataset
-from calotype.transforms import ImageProgram
+from calotype.transforms import ImageTransform
 from calotype.types import SampleKey
 
 __all__ = ["Framing", "framing"]
@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Framing:
-    """What becomes of N pictures."""
+    """What becomes of N images."""
 
     target: npt.NDArray[np.int64]
     """(N, 2): (height, width) of the sample."""
@@ -40,7 +40,7 @@ def framing(
     sizes: npt.NDArray[np.int32],
     stated: npt.NDArray[np.int32],
 ) -> Framing | None:
-    """What becomes of some rows' pictures; None when callables decide their size.
+    """What becomes of some rows' images; None when callables decide their size.
 
     Args:
         dataset: Whose buckets and image program are asked.
@@ -48,7 +48,7 @@ def framing(
         sizes: (N, 2), the real (height, width), upright.
         stated: (N, 2), what the data file says, 0 where it says nothing: buckets are chosen by it, as in training.
     """
-    program = dataset.image_program
+    program = dataset.img_transform
     if program.whole:
         return None
     if not len(rows):
@@ -64,8 +64,8 @@ def framing(
     return _drawing(dataset, rows, sizes, target)
 
 
-def _covering(program: ImageProgram, sizes: npt.NDArray[np.int32], target: npt.NDArray[np.int64]) -> Framing:
-    """The picture is scaled to cover the target and what is over is cropped: `transforms.geometry.cover_box`."""
+def _covering(program: ImageTransform, sizes: npt.NDArray[np.int32], target: npt.NDArray[np.int64]) -> Framing:
+    """The image is scaled to cover the target and what is over is cropped: `transforms.geometry.cover_box`."""
     scale: Floats = (target / sizes).max(axis=1)
     shown = target.prod(axis=1) / (scale**2 * sizes.astype(np.float64).prod(axis=1))
     low, high = program.crop_scale or (1.0, 1.0)
@@ -80,7 +80,7 @@ def _drawing(
     target: npt.NDArray[np.int64] | None,
 ) -> Framing:
     """Asks the program, once for each pair of size and target; a random one for several epochs."""
-    program = dataset.image_program
+    program = dataset.img_transform
     pairs = sizes.astype(np.int64) if target is None else np.concatenate([sizes, target], axis=1)
     kinds, first, kind_of = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
     targets = np.zeros((len(kinds), 2), np.int64)

@@ -8,7 +8,7 @@ from typing import Literal
 __all__ = ["KINDS", "Kind", "Level"]
 
 Level = Literal["error", "warning", "note"]
-"""`error`: training would stop, lose a picture or cheat. `warning`: it would go on, and likely to a worse result.
+"""`error`: training would stop, lose an image or cheat. `warning`: it would go on, and likely to a worse result.
 `note`: seen to, and good to know. Errors and warnings make the exit status 1."""
 
 
@@ -27,10 +27,10 @@ KINDS: dict[str, Kind] = {
     # files
     "missing_file": Kind("files", "error", "Files that are not there", "mend the path in the data file, or the row"),
     "unreadable": Kind("files", "error", "Files that can't be read", "check the file's rights and disk, or remove it"),
-    "empty_file": Kind("files", "error", "Empty files", "copy or download the picture again, or remove it"),
-    "not_an_image": Kind("files", "error", "Not images", "replace it by a picture, or remove it"),
-    "truncated": Kind("files", "error", "Truncated files", "copy or download the picture again, or remove it"),
-    "damaged": Kind("files", "error", "Damaged files", "copy or download the picture again, or remove it"),
+    "empty_file": Kind("files", "error", "Empty files", "copy or download the image again, or remove it"),
+    "not_an_image": Kind("files", "error", "Not images", "replace it by an image, or remove it"),
+    "truncated": Kind("files", "error", "Truncated files", "copy or download the image again, or remove it"),
+    "damaged": Kind("files", "error", "Damaged files", "copy or download the image again, or remove it"),
     "too_many_pixels": Kind(
         "files", "error", "Over the limit of pixels", "make it smaller; only if you trust it, raise max_pixels"
     ),
@@ -40,7 +40,7 @@ KINDS: dict[str, Kind] = {
         "Made to take far too long or too much memory",
         "save it again as a usual PNG or JPEG, in pieces if a side is very long; or remove it",
     ),
-    "fetch_failed": Kind("files", "error", "URLs that gave no picture", "mend the URL, or remove the row"),
+    "fetch_failed": Kind("files", "error", "URLs that gave no image", "mend the URL, or remove the row"),
     "bad_data": Kind("files", "error", "Data that can't be read", "mend it; nothing else could be looked at"),
     "bad_row": Kind("files", "error", "Rows that can't be used", "mend the row in the data file"),
     "animated": Kind("files", "warning", "Animated or of several pages", "only the first frame is used: save that one"),
@@ -75,7 +75,7 @@ KINDS: dict[str, Kind] = {
         "files", "note", "Names with another format's suffix", "it is read by its content; rename it for other programs"
     ),
     "caption_without_image": Kind(
-        "files", "warning", "Captions without an image", "add its picture, or remove the caption"
+        "files", "warning", "Captions without an image", "add its image, or remove the caption"
     ),
     "unused_captions": Kind(
         "files", "warning", "Captions that are not used", "use them as is said there, or move them away"
@@ -106,7 +106,7 @@ KINDS: dict[str, Kind] = {
         "pixels", "warning", "Smaller than training needs", "find a larger original, lower resolution, or leave it out"
     ),
     "cropped": Kind(
-        "pixels", "warning", "Much of the picture is cropped away", "use buckets, or crop it yourself to what matters"
+        "pixels", "warning", "Much of the image is cropped away", "use buckets, or crop it yourself to what matters"
     ),
     "wrong_size": Kind(
         "pixels", "warning", "Another size than the data file says", "mend width and height in the data file"
@@ -114,17 +114,17 @@ KINDS: dict[str, Kind] = {
     "extreme_aspect": Kind("pixels", "warning", "Extreme shapes", "crop it yourself, or raise buckets.max_aspect"),
     # duplicates
     "leak": Kind(
-        "duplicates", "error", "Pictures both trained on and validated with", "remove one side, or measure nothing"
+        "duplicates", "error", "Images both trained on and validated with", "remove one side, or measure nothing"
     ),
     "same_file": Kind("duplicates", "warning", "The same file twice", "remove all but one"),
     "same_pixels": Kind("duplicates", "warning", "The same pixels in different files", "remove all but one"),
     "near_duplicate": Kind(
-        "duplicates", "warning", "Nearly the same picture", "keep the best, unless the difference is what matters"
+        "duplicates", "warning", "Nearly the same image", "keep the best, unless the difference is what matters"
     ),
     # captions
     "empty_caption": Kind("captions", "warning", "Empty captions", "write one, or set a trigger"),
     "repeated_caption": Kind(
-        "captions", "warning", "The same caption on several images", "say what sets each picture apart"
+        "captions", "warning", "The same caption on several images", "say what sets each image apart"
     ),
     "trigger_missing": Kind(
         "captions",
@@ -157,7 +157,7 @@ KINDS: dict[str, Kind] = {
     "odd_characters": Kind("captions", "warning", "Odd characters in captions", "mend the text, or its encoding"),
     "refusal": Kind("captions", "warning", "A captioner's refusals", "write the caption, or have it made again"),
     "opener": Kind(
-        "captions", "warning", "A captioner's openers", "remove it: the model would learn the phrase with every picture"
+        "captions", "warning", "A captioner's openers", "remove it: the model would learn the phrase with every image"
     ),
     # plan
     "no_batches": Kind("plan", "error", "No batch at all", "lower batch_size, or choose remainder=short or =repeat"),

@@ -1,4 +1,4 @@
-"""What only a picture's pixels tell: damage inside, hashes of what is seen, and whether it is grey after all."""
+"""What only an image's pixels tell: damage inside, hashes of what is seen, and whether it is grey after all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COSINES: Final = 2 * np.cos(np.pi / (2 * _SIDE) * np.outer(np.arange(8), 2 * np
 
 
 class PixelFacts(NamedTuple):
-    """Of one picture, decoded as training decodes it."""
+    """Of one image, decoded as training decodes it."""
 
     pixels: bytes | None
     """xxh3-128 of the shape and the upright sRGB bytes; None when they can't be decoded."""
@@ -44,7 +44,7 @@ class PixelFacts(NamedTuple):
 
 
 def pixel_facts(ref: ImageRef, data: bytes, reader: ImageReader) -> PixelFacts:
-    """Decodes a whole picture.
+    """Decodes a whole image.
 
     Args:
         ref: Whose it is.
@@ -80,7 +80,7 @@ def perceptual_hash(pixels: npt.NDArray[np.uint8]) -> int:
 
 def is_grey(pixels: npt.NDArray[np.uint8]) -> bool:
     """Whether the three channels of uint8 (H, W, 3) are equal everywhere."""
-    sparse = pixels[::_SPARSE, ::_SPARSE]  # enough to see that nearly all pictures are not
+    sparse = pixels[::_SPARSE, ::_SPARSE]  # enough to see that nearly all images are not
     return all(bool((part[..., :1] == part[..., 1:]).all()) for part in (sparse, pixels))
 
 

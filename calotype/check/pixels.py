@@ -1,4 +1,4 @@
-"""Findings about pixels: colours, transparency and depth, and what becomes of a picture's size and shape."""
+"""Findings about pixels: colours, transparency and depth, and what becomes of an image's size and shape."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from calotype.images import Header
 __all__ = ["pixel_findings"]
 
 _MUCH: Final = 0.2
-"""Share of a picture's area whose loss is worth a word."""
+"""Share of an image's area whose loss is worth a word."""
 _EXTREME: Final = 4.0
-"""Longest side over shortest from which on a picture is of an odd shape, where no buckets say so."""
+"""Longest side over shortest from which on an image is of an odd shape, where no buckets say so."""
 
 _TURNS: Final = {
     2: "mirrored left to right",
@@ -34,10 +34,10 @@ _GREYS: Final = ("L", "LA", "La", "1", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def pixel_findings(dataset: TextToImageDataset, facts: Sequence[Facts], sizes: npt.NDArray[np.int32]) -> list[Finding]:
-    """Findings of the section `pixels`, for the pictures that can be used.
+    """Findings of the section `pixels`, for the images that can be used.
 
     Args:
-        dataset: Its buckets and image program say what each picture becomes.
+        dataset: Its buckets and image program say what each image becomes.
         facts: Of each row.
         sizes: (N, 2), the (height, width) that the headers give, 0 where there is none.
     """

@@ -34,12 +34,12 @@ def plan_facts(
 
     Args:
         dataset: Its buckets, weights and seed.
-        sizes: (N, 2), the (height, width) that the pictures' headers give, 0 where they can't be read.
-        usable: (N,), False for pictures that training can't use.
+        sizes: (N, 2), the (height, width) that the images' headers give, 0 where they can't be read.
+        usable: (N,), False for images that training can't use.
         batch_size: Samples a rank gets each step.
         world_size: Ranks.
         remainder: The config's policy: the findings are about this one.
-        on_upscale: The config's; `skip` leaves pictures out that are too small.
+        on_upscale: The config's; `skip` leaves images out that are too small.
         seed: The Loader's, which decides who is left out or comes twice; the dataset's by default.
         shuffle: The Loader's, likewise.
 

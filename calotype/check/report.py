@@ -36,7 +36,7 @@ class Finding:
     advice: str
     """What to do."""
     others: tuple[str, ...] = ()
-    """The other rows or files that it concerns: the pictures that this one repeats, say."""
+    """The other rows or files that it concerns: the images that this one repeats, say."""
 
 
 def finding(
@@ -69,7 +69,7 @@ class CaptionFacts:
     trigger: str | None
     """The config's trigger, else the word that most captions share and that looks like one; None without."""
     trigger_in: int
-    """Pictures whose raw captions have it."""
+    """Images whose raw captions have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,9 +115,9 @@ class PlanFacts:
     remainder: str
     """The config's policy."""
     buckets: tuple[tuple[int, int, int], ...]
-    """(height, width, pictures), the fullest first; empty when the image program decides the size."""
+    """(height, width, images), the fullest first; empty when the image program decides the size."""
     samples: int
-    """Of epoch 0: usable pictures, times their weights."""
+    """Of epoch 0: usable images, times their weights."""
     batches: int
     policies: tuple[RemainderFacts, ...]
 
@@ -155,7 +155,7 @@ class Report:
     held_out: int
     """Rows of the validation side, which were looked at for leaks."""
     deep: bool
-    """Whether every picture was decoded."""
+    """Whether every image was decoded."""
     findings: tuple[Finding, ...]
     captions: CaptionFacts | None
     tokens: tuple[TokenFacts, ...]

@@ -121,7 +121,7 @@ def _number(count: int, thing: str) -> str:
 
 def _subject(report: Report) -> str:
     model = f" for {report.model}" if report.model else ""
-    look = "every picture decoded" if report.deep else "headers only"
+    look = "every image decoded" if report.deep else "headers only"
     aside = f" and {report.held_out:,} held out" if report.held_out else ""
     return f"{report.source}{model}: {_number(report.images, 'image')}{aside}, {look} ({report.made})"
 

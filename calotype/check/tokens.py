@@ -23,7 +23,7 @@ def token_facts(dataset: TextToImageDataset) -> tuple[tuple[TokenFacts, ...], li
     """Counts every caption at its longest: through the caption program, with nothing dropped.
 
     Returns:
-        For each tokenizer its lengths; and a finding for each picture with a caption that is cut. Nothing of either
+        For each tokenizer its lengths; and a finding for each image with a caption that is cut. Nothing of either
         when the dataset has no tokenizers.
     """
     transform = dataset.model_transform
@@ -55,7 +55,7 @@ def token_facts(dataset: TextToImageDataset) -> tuple[tuple[TokenFacts, ...], li
 
 def longest_texts(dataset: TextToImageDataset) -> dict[str, list[int]]:
     """Each final caption that can come up, with nothing dropped, and the rows that it is one of."""
-    program = dataset.caption_program.whole()
+    program = dataset.caption_transform.whole()
     plain = not (program.template or program.trigger or program.custom)
     found: dict[str, list[int]] = {}
     for row, captions in enumerate(dataset.manifest.captions.to_pylist()):

@@ -29,7 +29,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="calotype",
-    help="From a folder of pictures to training batches for text-to-image models.",
+    help="From a folder of images to training batches for text-to-image models.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -140,7 +140,7 @@ def export(
         typer.Option("--keys", help="A file with the keys to take, 32 hex digits a line.", show_default=False),
     ] = None,
     kind: Annotated[
-        str | None, typer.Option("--kind", help="Take one kind: text, picture, …", show_default=False)
+        str | None, typer.Option("--kind", help="Take one kind: text, image, …", show_default=False)
     ] = None,
     unpacked: Annotated[bool, typer.Option("--unpacked", help="One safetensors file a record, not a store.")] = False,
     json: Json = False,

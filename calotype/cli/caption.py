@@ -1,4 +1,4 @@
-"""`calotype caption`: gives captions to pictures that have none."""
+"""`calotype caption`: gives captions to images that have none."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def caption(
     class_word: Annotated[
         str | None, typer.Option("--class-word", help="What the subject is: man, dog, teapot.", show_default=False)
     ] = None,
-    sidecars: Annotated[bool, typer.Option("--sidecars", help="Also write .txt files beside the pictures.")] = False,
+    sidecars: Annotated[bool, typer.Option("--sidecars", help="Also write .txt files beside the images.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again for what failed before.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace captions that a person wrote, too.")] = False,
     seed: Annotated[int, typer.Option(help="Another seed draws other captions.")] = 0,
@@ -96,7 +96,7 @@ def caption(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Have a model describe pictures that have no caption. Exit status 0: all done, 1: some failed, 2: wrong use."""
+    """Have a model describe images that have no caption. Exit status 0: all done, 1: some failed, 2: wrong use."""
     from calotype import caption_lints, captioning
     from calotype.progress import track
 

@@ -27,7 +27,7 @@ def check(
         bool | None,
         typer.Option(
             "--deep/--headers",
-            help="Decode every picture: finds damage inside, equal pixels, near duplicates. Small sets are, unasked.",
+            help="Decode every image: finds damage inside, equal pixels, near duplicates. Small sets are, unasked.",
             show_default=False,
         ),
     ] = None,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Json", "Model", "Overrides", "Source", "Tokenizers", "make_loader", "read_config"]
 
-Source = Annotated[str, typer.Argument(help="A folder of pictures, a data file, or a YAML config.")]
+Source = Annotated[str, typer.Argument(help="A folder of images, a data file, or a YAML config.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value pairs, such as resolution=512 loader.batch_size=4.")
 ]

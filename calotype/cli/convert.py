@@ -57,7 +57,7 @@ def convert(
     images: Annotated[
         Pictures | None,
         typer.Option(
-            help="Copy the pictures' files, link to them, put them inside the data files, or only refer to them.",
+            help="Copy the images' files, link to them, put them inside the data files, or only refer to them.",
             show_default="what suits the form",
         ),
     ] = None,
@@ -69,10 +69,10 @@ def convert(
         typer.Option(help="Where it stands, such as 'a photo of {trigger}, {caption}'.", show_default=False),
     ] = None,
     shard_size: Annotated[
-        str, typer.Option("--shard-size", help="Bytes of pictures in one shard or file: 500MB, 1GB, …")
+        str, typer.Option("--shard-size", help="Bytes of images in one shard or file: 500MB, 1GB, …")
     ] = "500MB",
     lossy: Annotated[bool, typer.Option("--lossy", help="Write although captions must change for this form.")] = False,
-    skip: Annotated[bool, typer.Option("--skip", help="Leave out pictures that can't be had, and name them.")] = False,
+    skip: Annotated[bool, typer.Option("--skip", help="Leave out images that can't be had, and name them.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Hold an existing result against its source, byte for byte.")
@@ -134,7 +134,7 @@ def _options(source: str, overrides: list[str] | None) -> DatasetConfig:
 
 
 def _manifest(options: DatasetConfig, to: To) -> Any:
-    """The source with all that it has: also pictures without captions, and (but for kohya, which could not leave
+    """The source with all that it has: also images without captions, and (but for kohya, which could not leave
     them out when training) rejected ones."""
     from calotype.config.dataset import MANIFEST_OPTIONS
     from calotype.manifest import load_manifest
@@ -191,15 +191,15 @@ def _dry_run(plan: ConvertPlan, *, json: bool) -> None:
         )
         return
     unknown = f" and {plan.unknown_sizes:,} of unknown size" if plan.unknown_sizes else ""
-    say(f"{len(plan):,} pictures to {plan.form.name} ({plan.target.images}): {plan.destination}")
-    say(f"{plan.nbytes / 1e6:,.1f} MB of pictures{unknown} would be written")
+    say(f"{len(plan):,} images to {plan.form.name} ({plan.target.images}): {plan.destination}")
+    say(f"{plan.nbytes / 1e6:,.1f} MB of images{unknown} would be written")
     _say(plan)
 
 
 def _show(report: ConvertReport) -> None:
     before = f", {report.resumed:,} of them by an earlier run" if report.resumed else ""
     say(
-        f"{report.rows:,} pictures ({report.bytes / 1e6:,.1f} MB written{before}) in {report.seconds:,.1f} s: "
+        f"{report.rows:,} images ({report.bytes / 1e6:,.1f} MB written{before}) in {report.seconds:,.1f} s: "
         f"{report.destination}"
     )
     for number, (name, reason) in enumerate(report.failed.items()):
@@ -215,4 +215,4 @@ def _show_differences(report: VerifyReport) -> None:
     if len(report.differences) > _SHOWN:
         say(f"{len(report.differences) - _SHOWN:,} more; --json names them all")
     state = f"{len(report.differences):,} differences" if report.differences else "all as in the source"
-    say(f"{report.rows:,} rows, {report.bytes / 1e6:,.1f} MB of pictures: {state}")
+    say(f"{report.rows:,} rows, {report.bytes / 1e6:,.1f} MB of images: {state}")

@@ -23,7 +23,7 @@ def distill(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Make a small captioner that says what its teacher says, scored on held-out pictures before and after."""
+    """Make a small captioner that says what its teacher says, scored on held-out images before and after."""
     from calotype import distill
     from calotype.progress import track
 

@@ -40,9 +40,9 @@ def encode(
     ] = None,
     device: Annotated[str | None, typer.Option(help="Where the models run; a GPU if there is one.")] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="Pictures at once; by default by their size.")
+        int | None, typer.Option("--batch-size", min=1, help="Images at once; by default by their size.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Pictures decoded at once.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Images decoded at once.")] = None,
     engine: Annotated[Engine, typer.Option(help="Encode in this process, or on a Ray cluster.")] = Engine.local,
     address: Annotated[
         str | None,
@@ -116,9 +116,7 @@ def _dry_run(config: Config, device: str, *, json: bool) -> None:
     if json:
         emit(expected.to_json() | {"store": str(store), "free": free_bytes(store)})
         return
-    say(
-        f"To encode  {expected.pictures:,} pictures and {expected.texts:,} texts; {expected.reused:,} records are there"
-    )
+    say(f"To encode  {expected.pictures:,} images and {expected.texts:,} texts; {expected.reused:,} records are there")
     parts = f"images {expected.picture_bytes / 1e6:,.1f} MB, texts {expected.text_bytes / 1e6:,.1f} MB"
     say(f"Disk       {expected.bytes / 1e6:,.1f} MB ({parts}), {free_bytes(store) / 1e9:,.1f} GB are free: {store}")
     say(f"Time       about {expected.seconds:,.0f} s on this {expected.device}, right within a factor of 3")

@@ -1,4 +1,4 @@
-"""`calotype init`: a short config for a folder of pictures, to train as it stands."""
+"""`calotype init`: a short config for a folder of images, to train as it stands."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _CONFIG = """\
 model: {model_value}
 dataset:
   path: {path}
-  resolution: {resolution}     # about this number squared of pixels, in buckets near each picture's own shape
+  resolution: {resolution}     # about this number squared of pixels, in buckets near each image's own shape
   # img_transform: {{horizontal_flip: 0.5}}    # where left and right don't matter: no faces, no writing
   caption_transform:
     trigger: {trigger}     # goes before each caption; what you will write in prompts
     drop: 0.05             # so many captions are left out, which keeps guidance working
-  # validation: 0.1        # hold a tenth of the pictures out, and watch the loss on them
+  # validation: 0.1        # hold a tenth of the images out, and watch the loss on them
 encodings:
   on_the_fly: true         # what text encoders and autoencoder give is kept the first time it is needed
 loader:
@@ -50,11 +50,11 @@ train:
 
 
 def init(
-    folder: Annotated[str, typer.Argument(help="A folder of pictures, or a data file.")],
+    folder: Annotated[str, typer.Argument(help="A folder of images, or a data file.")],
     model: Annotated[
         str, typer.Option(help="A model's name (flux.1-dev), its name on the hub, or a local pipeline folder.")
     ],
-    trigger: Annotated[str, typer.Option(help="The word that will stand for what the pictures show.")],
+    trigger: Annotated[str, typer.Option(help="The word that will stand for what the images show.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The file to write; by default the folder's name.", show_default=False),
@@ -62,7 +62,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
     json: Json = False,
 ) -> None:
-    """Write a short config for these pictures, which `calotype train` takes as it stands."""
+    """Write a short config for these images, which `calotype train` takes as it stands."""
     from calotype.encodings.frozen import FrozenModels
     from calotype.errors import ConfigError, MissingPathError
     from calotype.models.registry import get_spec
@@ -100,7 +100,7 @@ def init(
 
 
 def _resolution(source: Path, spec: ModelSpec, trigger: str) -> int:
-    """The model's own, or the next smaller usual one that at least half of the pictures fill without being enlarged."""
+    """The model's own, or the next smaller usual one that at least half of the images fill without being enlarged."""
     from calotype.data.builder import text_to_image_dataset
     from calotype.models import PixelsTransform
 

@@ -27,7 +27,7 @@ def preview(
     batches: Annotated[int, typer.Option(min=1, help="How many, from the beginning of the epoch.")] = 4,
     seed: Annotated[int | None, typer.Option(help="The loader's; defaults to the config's.")] = None,
     epoch: Annotated[int, typer.Option(min=0, help="The epoch to look at.")] = 0,
-    draws: Annotated[int, typer.Option(min=0, help="Later epochs to show of each picture.")] = 3,
+    draws: Annotated[int, typer.Option(min=0, help="Later epochs to show of each image.")] = 3,
     autoencoder: Annotated[
         str | None,
         typer.Option(help="Show the round trip through it: a diffusers folder, one with vae/, or a hub name."),

@@ -1,4 +1,4 @@
-"""`calotype studio`: a page in the browser to look through a dataset, mend captions and reject pictures."""
+"""`calotype studio`: a page in the browser to look through a dataset, mend captions and reject images."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def studio(
 
     def ready(address: str) -> None:
         say(
-            f"{len(made.rows)} pictures of {made.source.name}. Open {address}",
+            f"{len(made.rows)} images of {made.source.name}. Open {address}",
             "That address lets one browser in, once. Ctrl-C ends it.",
         )
         if open_browser:

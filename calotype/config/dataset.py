@@ -57,9 +57,9 @@ class DatasetConfig(Section):
     source: Paths = None
     """Another name for `path`."""
     img_transform: Transform = None
-    """Crop, flips, colors: options of `calotype.ImageProgram`, or transforms of your own."""
+    """Crop, flips, colors: options of `calotype.ImageTransform`, or transforms of your own."""
     caption_transform: Transform = None
-    """Trigger, template, shuffled parts: options of `calotype.CaptionProgram`, or a callable of your own."""
+    """Trigger, template, shuffled parts: options of `calotype.CaptionTransform`, or a callable of your own."""
     model: PathText | None = None
     """As `model` at the top of the config."""
     tokenizers: PathText | Mapping[str, PathText] | None = None

@@ -46,7 +46,7 @@ class DistillConfig(Section):
     null_is_default: ClassVar[Collection[str] | None] = (*_LORA_OPTIONS, "lr_warmup_steps")
 
     student: Student
-    """The model that learns: a folder, or a name on the hub. One with a chat template that takes pictures."""
+    """The model that learns: a folder, or a name on the hub. One with a chat template that takes images."""
     revision: Text | None = None
     """Of a student on the hub."""
     teacher: Teacher = "dataset"
@@ -56,11 +56,11 @@ class DistillConfig(Section):
     """What the teacher is asked for and the student learns to answer: names of presets, or files. With the captions of
     a dataset, whichever of them these captions would be the answers to."""
     n: Count | None = None
-    """How many captions of each picture the teacher is asked for; by default one for each preset."""
+    """How many captions of each image the teacher is asked for; by default one for each preset."""
     class_word: Text | None = None
     """What presets call {class_word}: man, dog, teapot."""
     pixels: Count = 1 << 20
-    """Larger pictures are made smaller until they have so many, for both of them."""
+    """Larger images are made smaller until they have so many, for both of them."""
     max_tokens: Count = 512
     """Of the student's answers; what is longer is not learnt from."""
 
@@ -69,7 +69,7 @@ class DistillConfig(Section):
     max_steps: Count = 1000
     """Steps of the whole run, those before a resume included."""
     batch_size: Count = 4
-    """Pictures of a batch, on every rank."""
+    """Images of a batch, on every rank."""
     gradient_accumulation_steps: Count = 4
     """Batches to a step, on every rank."""
     method: Method = "lora"
@@ -107,9 +107,9 @@ class DistillConfig(Section):
     keep_checkpoints: Count = 2
     """Older ones are deleted."""
     validation_every: Count = 250
-    """Steps between two losses on held-out pictures."""
+    """Steps between two losses on held-out images."""
     validation_images: Count = 256
-    """Scores are of at most so many of the held-out pictures, evenly picked."""
+    """Scores are of at most so many of the held-out images, evenly picked."""
 
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
         {"output_dir", "max_steps", "log_every", "checkpoint_every", "keep_checkpoints", "validation_every", "device"}

@@ -42,11 +42,11 @@ def input_folders(config: Config) -> list[str] | None:
 def input_files(
     config: Config, refs: Iterable[ImageRef], folders: Sequence[str], *, more: Iterable[Path] = ()
 ) -> tuple[str, ...] | None:
-    """What else it depends on: data files, pictures elsewhere, and `more`. None when some pictures are remote.
+    """What else it depends on: data files, images elsewhere, and `more`. None when some images are remote.
 
     Args:
         config: The config.
-        refs: The pictures.
+        refs: The images.
         folders: What `input_folders` gave: files in them are watched already.
         more: Further files.
     """

@@ -101,15 +101,15 @@ class TrainConfig(Section):
     """Steps between validations, where the dataset has a `validation` share."""
 
     sample_prompts: Texts = ()
-    """Pictures are made of these while training: the trigger goes in here too, nothing is added."""
+    """Images are made of these while training: the trigger goes in here too, nothing is added."""
     sample_every: CountOrZero = 250
     """Steps between them; there are some at the end too."""
     sample_steps: Count = 28
-    """Denoising steps of a picture."""
+    """Denoising steps of an image."""
     sample_guidance: Rate = 3.5
-    """The guidance scale of a picture."""
+    """The guidance scale of an image."""
     sample_size: Size | None = None
-    """[height, width] in pixels; None is that of the bucket with the most pictures."""
+    """[height, width] in pixels; None is that of the bucket with the most images."""
 
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
         {"output_dir", "max_steps", "log_every", "trackers", "checkpoint_every", "keep_checkpoints", "validation_every"}

@@ -1,4 +1,4 @@
-"""What the forms share that hold pictures and, beside each, a JSON text about it."""
+"""What the forms share that hold images and, beside each, a JSON text about it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MAX_TEXT = 1 << 20
 
 
 class ArchiveForm(JsonForm):
-    """Pictures under names of their own, inside."""
+    """Images under names of their own, inside."""
 
     images: tuple[Images, ...] = ("embed",)
 
@@ -22,7 +22,7 @@ class ArchiveForm(JsonForm):
 
 
 def description(target: Target, record: Record) -> bytes:
-    """What the JSON beside a picture in an archive holds.
+    """What the JSON beside an image in an archive holds.
 
     Raises:
         ConvertError: More than a reader takes.
@@ -31,6 +31,6 @@ def description(target: Target, record: Record) -> bytes:
     if len(data) > _MAX_TEXT:
         raise ConvertError(
             f"{record.row.id}: its captions and columns are {len(data):,} bytes of JSON, and archives are read with up "
-            f"to {_MAX_TEXT:,} beside a picture; leave columns out, or choose another form"
+            f"to {_MAX_TEXT:,} beside an image; leave columns out, or choose another form"
         )
     return data

@@ -89,6 +89,6 @@ def _batch(target: Target, shape: pa.Schema, records: list[Record]) -> pa.Record
 
 
 def bytes_in(column: pa.Array) -> Iterator[bytes]:
-    """The pictures of an image column, one after the other."""
+    """The images of an image column, one after the other."""
     for value in column.field("bytes"):
         yield value.as_py()

@@ -12,7 +12,7 @@ from calotype.types import Row
 __all__ = ["REJECTED", "Columns", "choose_columns"]
 
 REJECTED = "rejected"
-"""The column that means the same in the source and in the result: such pictures are left out when it is read."""
+"""The column that means the same in the source and in the result: such images are left out when it is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class Columns:
     captions: tuple[str, ...]
     """One that holds a text (or, with `several`, a list of them), or one for each caption."""
     several: bool
-    """Whether any picture has more than one caption."""
+    """Whether any image has more than one caption."""
     ids: bool
     sizes: bool
     weights: bool
@@ -31,7 +31,7 @@ class Columns:
     """The data's own columns: name in the source → in the result."""
 
     def values(self, row: Row) -> dict[str, Any]:
-        """Everything about a row but its picture, as plain values."""
+        """Everything about a row but its image, as plain values."""
         given = [text for text in row.captions if text]
         values: dict[str, Any] = {}
         if len(self.captions) == 1:
@@ -72,7 +72,7 @@ def choose_columns(
         weights: Whether there is a `weight` column.
         extras: The data's own columns.
         clean: Makes of a name one that the form can hold.
-        image_is_given: The reader knows the picture without its name, as in archives.
+        image_is_given: The reader knows the image without its name, as in archives.
     """
     ours = [image, *captions, *(["id"] if ids else []), *(["width", "height"] if sizes else [])]
     ours += ["weight"] if weights else []

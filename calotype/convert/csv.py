@@ -1,4 +1,4 @@
-"""CSV with a header: one line a picture, several captions in numbered columns."""
+"""CSV with a header: one line an image, several captions in numbered columns."""
 
 from __future__ import annotations
 

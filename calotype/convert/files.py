@@ -1,4 +1,4 @@
-"""Pictures as files: copied byte for byte, linked, or left where they are."""
+"""Images as files: copied byte for byte, linked, or left where they are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["read_files", "write_files"]
 
 
 def write_files(target: Target, folder: Path, records: Iterator[Record]) -> None:
-    """Puts pictures into `folder` under their names.
+    """Puts images into `folder` under their names.
 
     A link is a hard link; where that can't be (another disk), a symbolic one by a path relative to where the result
     will lie.

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["MEMBER", "Finding", "Form", "Images", "Record", "Target"]
 
 Images = Literal["copy", "link", "embed", "refer"]
-"""How the pictures get into the result: as files of their own, as links to the old ones, inside its data files, or
+"""How the images get into the result: as files of their own, as links to the old ones, inside its data files, or
 not at all (the data file says where they are)."""
 
 
 MEMBER = "\0image"
-"""The image column of forms in which a picture has a name of its own; no column can be called so."""
+"""The image column of forms in which an image has a name of its own; no column can be called so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +51,12 @@ class Target:
     """A word for the whole: the trigger, or the source's name."""
     columns: Columns
     extras: pa.Table
-    """The data's own columns as the source has them, a row a picture."""
+    """The data's own columns as the source has them, a row an image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One picture on its way out."""
+    """One image on its way out."""
 
     index: int
     """Of the row in the source."""
@@ -83,18 +83,18 @@ class Form(Protocol):
 
     name: str
     images: tuple[Images, ...]
-    """What it can do with pictures; the first is what it does unasked."""
+    """What it can do with images; the first is what it does unasked."""
     shards: bool = False
     """Whether a part is a file of up to `shard_size` bytes."""
     table: str | None = None
-    """Name of its data file, where it is one file beside the pictures."""
+    """Name of its data file, where it is one file beside the images."""
 
     def column_names(self, images: Images, captions: int) -> tuple[str, tuple[str, ...]]:
-        """What the result calls the image column, and those of up to `captions` captions a picture."""
+        """What the result calls the image column, and those of up to `captions` captions an image."""
         ...
 
     def names(self, rows: Iterable[Row], images: Images, folder: Path, title: str) -> Iterator[str]:
-        """What the pictures are called in the result, in the rows' order. One without a suffix gets its own later."""
+        """What the images are called in the result, in the rows' order. One without a suffix gets its own later."""
         return references(rows, folder) if images == "refer" else file_names(rows)
 
     def caption(self, text: str) -> str:
@@ -120,7 +120,7 @@ class Form(Protocol):
         ...
 
     def read_part(self, target: Target, folder: Path, part: int, names: Sequence[str]) -> Iterator[bytes]:
-        """The pictures' bytes as the finished part has them, in order."""
+        """The images' bytes as the finished part has them, in order."""
         ...
 
     def finish(self, target: Target, folder: Path, parts: int, records: Callable[[], Iterator[Record]]) -> None:

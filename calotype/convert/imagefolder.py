@@ -1,4 +1,4 @@
-"""Hugging Face's imagefolder: pictures, and a `metadata.jsonl` that names them."""
+"""Hugging Face's imagefolder: images, and a `metadata.jsonl` that names them."""
 
 from __future__ import annotations
 

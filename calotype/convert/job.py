@@ -1,4 +1,4 @@
-"""Runs a conversion: pictures are read ahead by threads, written in order, and held against what was read."""
+"""Runs a conversion: images are read ahead by threads, written in order, and held against what was read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PART_BYTES = 64_000_000
 """What a part holds at most, where it is no file of its own: a kill loses so much work."""
 _THREADS = 4
 _AHEAD = 16
-"""Pictures in memory that wait to be written."""
+"""Images in memory that wait to be written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +43,12 @@ class ConvertReport:
     rows: int
     """In the result."""
     bytes: int
-    """Of pictures that were written (also by earlier runs that were cut off)."""
+    """Of images that were written (also by earlier runs that were cut off)."""
     resumed: int
     """Rows that were there from such a run."""
     seconds: float
     failed: dict[str, str]
-    """Id of each picture that can't be had → why."""
+    """Id of each image that can't be had → why."""
     findings: tuple[Finding, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -67,14 +67,14 @@ def run_conversion(
 
     Args:
         plan: What `plan_conversion` gave.
-        reader: Reads pictures, and fetches those behind URLs.
+        reader: Reads images, and fetches those behind URLs.
         lossy: Write although captions change (`Finding` of level `error`).
-        on_error: What to do when a picture can't be had: `raise` (what is done is kept), or `skip` it and say so.
-        progress: Called with (done, total) pictures.
+        on_error: What to do when an image can't be had: `raise` (what is done is kept), or `skip` it and say so.
+        progress: Called with (done, total) images.
 
     Raises:
         ConfigError: The destination is there, or is being made by another process; or captions would change.
-        ConvertError: A picture can't be had; or what was written does not come back as it was.
+        ConvertError: An image can't be had; or what was written does not come back as it was.
     """
     if not lossy and (lost := [found.text for found in plan.findings if found.level == "error"]):
         raise ConfigError(f"{'; '.join(lost)}. lossy=True (--lossy) writes it all the same")
@@ -118,7 +118,7 @@ def _disk_errors(plan: ConvertPlan) -> Iterator[None]:
 
 
 def _records(plan: ConvertPlan, parts: list[Part]) -> Iterator[Record]:
-    """All rows of the result, without their pictures' bytes."""
+    """All rows of the result, without their images' bytes."""
     for part in parts:
         for index in range(part.first, part.end):
             if index not in part.failed:
@@ -185,7 +185,7 @@ def _write_parts(plan: ConvertPlan, work: Work, reader: ImageReader, on_error: s
             work.forget_from(len(work.parts) - 1)
             work.add(replace(last, end=len(plan), failed=last.failed | failed))
         if not work.parts:
-            raise ConvertError(f"no picture can be had: {next(iter(failed.values()), 'the source has none')}")
+            raise ConvertError(f"no image can be had: {next(iter(failed.values()), 'the source has none')}")
         progress(len(plan), len(plan))
     finally:
         records.close()
@@ -264,7 +264,7 @@ def _taken(
     except ImageError as error:
         if on_error != "skip":
             raise ConvertError(
-                f"{error}. What is done is kept: mend it and run the same conversion again, or leave such pictures out "
+                f"{error}. What is done is kept: mend it and run the same conversion again, or leave such images out "
                 "with on_error='skip' (--skip)"
             ) from error
         failed[index] = str(error)

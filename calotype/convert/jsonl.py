@@ -1,4 +1,4 @@
-"""JSON lines: one object a picture."""
+"""JSON lines: one object an image."""
 
 from __future__ import annotations
 

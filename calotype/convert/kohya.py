@@ -27,7 +27,7 @@ _READ = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 class Kohya(JsonForm):
     """The folder to give to sd-scripts as `--train_data_dir`, with `--caption_extension .txt`.
 
-    The number before `_` is how often an epoch shows the folder's pictures. A text file has a caption a line: kohya
+    The number before `_` is how often an epoch shows the folder's images. A text file has a caption a line: kohya
     reads the first, or with `enable_wildcard` draws one. It looks into no deeper folder and at no other file, so that
     `metadata.jsonl` can hold ids, sizes, exact weights and further columns for those who read it. The captions are not
     in it: there is one place to edit them.
@@ -70,14 +70,14 @@ class Kohya(JsonForm):
                 level="note",
                 kind="unread_by_kohya",
                 count=others.total(),
-                text=f"{others.total():,} pictures are {kinds}, which kohya's scripts pass over",
+                text=f"{others.total():,} images are {kinds}, which kohya's scripts pass over",
             )
         if captions > 1:
             yield Finding(
                 level="note",
                 kind="captions_as_lines",
                 count=captions,
-                text="several captions of a picture become lines of its text file: kohya draws one of them with "
+                text="several captions of an image become lines of its text file: kohya draws one of them with "
                 "enable_wildcard (and else takes the first), calotype with caption_lines=many",
             )
 

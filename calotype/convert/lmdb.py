@@ -1,4 +1,4 @@
-"""LMDB: one environment, a picture and its JSON under numbered keys."""
+"""LMDB: one environment, an image and its JSON under numbered keys."""
 
 from __future__ import annotations
 

@@ -56,27 +56,27 @@ _ARCHIVE = re.compile(r"(\.(?:tar|lmdb|mdb))!(?=.)")
 
 
 def suffix_of(data: bytes) -> str:
-    """The suffix that goes with a picture's first bytes.
+    """The suffix that goes with an image's first bytes.
 
     Raises:
-        NotAnImageError: They are no picture's.
+        NotAnImageError: They are no image's.
     """
     return _SUFFIXES[sniff(data[:HEAD])]
 
 
 def split_suffix(name: str) -> tuple[str, str]:
-    """(name without the suffix, suffix); no suffix where it is none of a picture."""
+    """(name without the suffix, suffix); no suffix where it is none of an image."""
     stem, suffix = posixpath.splitext(name)
     return (stem, suffix) if suffix.lower() in IMAGE_SUFFIXES else (name, "")
 
 
 def is_whole_file(ref: ImageRef) -> bool:
-    """Whether a picture is a file of its own on this machine."""
+    """Whether an image is a file of its own on this machine."""
     return ref.path is not None and ref.key is None and ref.size is None and not ref.offset
 
 
 def wish(ref: ImageRef) -> str:
-    """The name that a picture has where it comes from, relative; it may clash with others."""
+    """The name that an image has where it comes from, relative; it may clash with others."""
     if ref.url is not None:
         return posixpath.basename(unquote(urlsplit(ref.url).path).rstrip("/")) or "picture"
     name = ref.name
@@ -153,7 +153,7 @@ class Names:
 
 
 def file_names(rows: Iterable[Row]) -> Iterator[str]:
-    """Names of picture files, as near as can be to those that they had."""
+    """Names of image files, as near as can be to those that they had."""
     names = Names()
     for row in rows:
         yield names.take(tidy(wish(row.image)))
@@ -174,7 +174,7 @@ def _way(place: str, folder: str) -> str:
 
 
 def reference(ref: ImageRef, folder: Path) -> str | None:
-    """What a data file in `folder` calls a picture that stays where it is; None where no reference can lead there."""
+    """What a data file in `folder` calls an image that stays where it is; None where no reference can lead there."""
     if ref.url is not None:
         return ref.url
     assert ref.path is not None
@@ -195,10 +195,10 @@ def reference(ref: ImageRef, folder: Path) -> str | None:
 
 
 def references(rows: Iterable[Row], folder: Path) -> Iterator[str]:
-    """What a data file in `folder` calls the pictures.
+    """What a data file in `folder` calls the images.
 
     Raises:
-        ConfigError: A picture lies where no reference can lead.
+        ConfigError: An image lies where no reference can lead.
     """
     for row in rows:
         found = reference(row.image, folder)

@@ -1,4 +1,4 @@
-"""Parquet: pictures inside in row groups, or a table that leads to them."""
+"""Parquet: images inside in row groups, or a table that leads to them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["Parquet"]
 
 
 class Parquet(TableForm):
-    """With pictures inside, files of up to `shard_size` bytes; else `metadata.parquet`, or a file of any name.
+    """With images inside, files of up to `shard_size` bytes; else `metadata.parquet`, or a file of any name.
 
-    A row group is some 32 MB, so that a reader of some rows reads little more. Bytes of pictures are not compressed
-    again. `datasets` shows the image column as pictures.
+    A row group is some 32 MB, so that a reader of some rows reads little more. Bytes of images are not compressed
+    again. `datasets` shows the image column as images.
     """
 
     name = "parquet"

@@ -24,7 +24,7 @@ from calotype.progress import Show
 from calotype.types import ImageRef, Row, SampleKey
 
 if TYPE_CHECKING:
-    from calotype.transforms.caption import CaptionProgram
+    from calotype.transforms.caption import CaptionTransform
 
 __all__ = ["ConvertPlan", "plan_conversion"]
 
@@ -43,15 +43,15 @@ class ConvertPlan:
     form: Form
     target: Target
     names: Sequence[str]
-    """What each picture is called in the result."""
-    program: CaptionProgram | None
+    """What each image is called in the result."""
+    program: CaptionTransform | None
     """What is baked into the captions."""
     shard_size: int
     findings: tuple[Finding, ...]
     nbytes: int
-    """Of the pictures that are read, as far as their sizes are known without fetching."""
+    """Of the images that are read, as far as their sizes are known without fetching."""
     unknown_sizes: int
-    """Pictures whose sizes are not known: those behind URLs."""
+    """Images whose sizes are not known: those behind URLs."""
     key: str
     """A hash of source and options: a conversion only goes on where the same one stopped."""
 
@@ -68,7 +68,7 @@ class ConvertPlan:
         return Record(index=index, row=self.row(index), name=name or self.names[index], data=data)
 
     def moves(self, ref: ImageRef) -> bool:
-        """Whether a picture's bytes are read and written."""
+        """Whether an image's bytes are read and written."""
         if self.target.images == "link":
             return not is_whole_file(ref)
         return self.target.images != "refer"
@@ -89,14 +89,14 @@ def plan_conversion(
 
     Args:
         manifest: The source, loaded with `missing_captions="empty"`, and (for all forms but kohya's)
-            `columns={"rejected": None}`, so that pictures without captions and rejected ones come along.
+            `columns={"rejected": None}`, so that images without captions and rejected ones come along.
         destination: A folder that is not there yet or empty; or a file with the form's own suffix, where all of the
             result is one file.
         to: A name in `FORMS`.
-        images: What becomes of the pictures' files; None takes what suits the form.
-        trigger: A word that is written into every caption, as `CaptionProgram` would when training.
+        images: What becomes of the images' files; None takes what suits the form.
+        trigger: A word that is written into every caption, as `CaptionTransform` would when training.
         template: Where in a caption it stands.
-        shard_size: Bytes of pictures in one file, for forms of several.
+        shard_size: Bytes of images in one file, for forms of several.
         progress: Called with (done, total) rows.
 
     Raises:
@@ -108,7 +108,7 @@ def plan_conversion(
     place = Path(os.path.abspath(Path(destination).expanduser()))  # noqa: PTH100 - resolve() would follow links
     images = images or _default(form, manifest, place)
     if images not in form.images:
-        raise ConfigError(f"images: {to} can't {images} pictures; expected {' or '.join(form.images)}")
+        raise ConfigError(f"images: {to} can't {images} images; expected {' or '.join(form.images)}")
     if shard_size < 1:
         raise ConfigError(f"shard_size: found {shard_size}; expected a number of bytes, 1 or more")
     single = _is_single(form, images, place)
@@ -141,7 +141,7 @@ def plan_conversion(
 
 
 def _default(form: Form, manifest: Manifest, place: Path) -> Images:
-    """What a form does with pictures unasked; what can't be referred to is copied."""
+    """What a form does with images unasked; what can't be referred to is copied."""
     first = form.images[0]
     led = first != "refer" or all(reference(ref, place) is not None for ref in manifest.refs())
     return first if led else "copy"
@@ -163,27 +163,27 @@ def _check_place(manifest: Manifest, images: Images, place: Path) -> None:
     inside = of_pictures and images in ("copy", "link") and manifest.root in place.parents
     if inside or place == manifest.root:
         raise ConfigError(
-            f"destination: {place} lies in the source {manifest.root}, whose pictures it would join; name a folder "
+            f"destination: {place} lies in the source {manifest.root}, whose images it would join; name a folder "
             "elsewhere"
         )
 
 
-def _program(trigger: str | None, template: str | None) -> CaptionProgram | None:
+def _program(trigger: str | None, template: str | None) -> CaptionTransform | None:
     if trigger is None and template is None:
         return None
-    from calotype.transforms.caption import CaptionProgram  # with torch, which takes seconds to import
+    from calotype.transforms.caption import CaptionTransform  # with torch, which takes seconds to import
 
-    return CaptionProgram(trigger=trigger, template=template)
+    return CaptionTransform(trigger=trigger, template=template)
 
 
-def _baked(program: CaptionProgram | None, text: str) -> str:
+def _baked(program: CaptionTransform | None, text: str) -> str:
     return text if program is None else program((text,), SampleKey(0), 0)
 
 
 class _Facts:
     """What one look at all rows tells."""
 
-    def __init__(self, program: CaptionProgram | None, form: Form) -> None:
+    def __init__(self, program: CaptionTransform | None, form: Form) -> None:
         self._program, self._form = program, form
         self._hash = xxhash.xxh3_128()
         self.ids: list[str] = []
@@ -264,7 +264,7 @@ def _findings(
                 level="note",
                 kind="copied",
                 count=copied,
-                text=f"{copied:,} pictures are behind URLs or inside archives; they can't be linked and are copied",
+                text=f"{copied:,} images are behind URLs or inside archives; they can't be linked and are copied",
             )
     for sentence in manifest.describe()["notes"]:
         yield Finding(level="note", kind="source", count=1, text=f"of the source: {sentence}")

@@ -1,4 +1,4 @@
-"""What the forms share whose pictures are files beside one data file."""
+"""What the forms share whose images are files beside one data file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["TableForm"]
 
 
 class TableForm(Form):
-    """A data file with a line a picture, beside the pictures or leading to them."""
+    """A data file with a line an image, beside the images or leading to them."""
 
     images: tuple[Images, ...] = ("refer", "copy", "link")
 

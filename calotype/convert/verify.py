@@ -1,4 +1,4 @@
-"""Holds a result against its source: every row, and every byte of every picture."""
+"""Holds a result against its source: every row, and every byte of every image."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class VerifyReport:
     destination: str
     rows: int
     bytes: int
-    """Of pictures, read on both sides."""
+    """Of images, read on both sides."""
     differences: tuple[Difference, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -46,12 +46,12 @@ class VerifyReport:
 def verify_conversion(
     plan: ConvertPlan, *, reader: ImageReader | None = None, progress: Show = lambda done, total: None
 ) -> VerifyReport:
-    """Reads the result as training would, and compares ids, captions, weights, sizes, columns and pictures.
+    """Reads the result as training would, and compares ids, captions, weights, sizes, columns and images.
 
     Args:
         plan: What `plan_conversion` gives for the source as it is now, with the options of the conversion.
-        reader: Reads pictures on both sides.
-        progress: Called with (done, total) pictures.
+        reader: Reads images on both sides.
+        progress: Called with (done, total) images.
 
     Raises:
         MissingPathError: There is no result.

@@ -1,4 +1,4 @@
-"""WebDataset: tar shards in which a picture, its caption and its JSON share a key."""
+"""WebDataset: tar shards in which an image, its caption and its JSON share a key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["WebDataset"]
 
 
 class WebDataset(ArchiveForm):
-    """`shard-000000.tar`, …: for each picture `key.jpg`, `key.txt` with its first caption, and `key.json` with all."""
+    """`shard-000000.tar`, …: for each image `key.jpg`, `key.txt` with its first caption, and `key.json` with all."""
 
     name = "webdataset"
     shards = True

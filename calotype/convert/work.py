@@ -29,11 +29,11 @@ class Part:
     end: int
     bytes: int
     digest: str
-    """xxh3-128 over the xxh3-128 of each of its pictures."""
+    """xxh3-128 over the xxh3-128 of each of its images."""
     names: dict[int, str] = field(default_factory=dict)
-    """Names that differ from the plan's: their suffixes showed when the pictures were read."""
+    """Names that differ from the plan's: their suffixes showed when the images were read."""
     failed: dict[int, str] = field(default_factory=dict)
-    """Rows that are left out, since their pictures can't be had, and why."""
+    """Rows that are left out, since their images can't be had, and why."""
 
 
 class Work:

@@ -41,7 +41,7 @@ class Variant(NamedTuple):
     """
 
     content: int
-    """A hash of the picture's bytes or the caption's, of which 64 bits count."""
+    """A hash of the image's bytes or the caption's, of which 64 bits count."""
     number: int
 
     @classmethod

@@ -22,7 +22,7 @@ from calotype.ledger import Ledger
 from calotype.manifest import Manifest, load_manifest
 from calotype.manifest.unused import require_captions
 from calotype.models import build_model_transform, check_model_transform, get_spec
-from calotype.transforms import CaptionProgram, ImageProgram
+from calotype.transforms import CaptionTransform, ImageTransform
 from calotype.types import ModelTransform, Transform
 
 __all__ = ["make_dataset", "text_to_image_dataset"]
@@ -58,19 +58,19 @@ def text_to_image_dataset(
         model_transform: The model's transform (`FluxTransform`, …), or None to take it from `model`.
         path: Folder, data file, glob, list of these, the name of a hub dataset, or a `Manifest` that is loaded already.
         source: Another name for `path`.
-        img_transform: Options of `ImageProgram`, a `_component_` mapping, a callable, a list of those, or None.
-        caption_transform: Options of `CaptionProgram`, a `_component_` mapping, a callable, or None.
+        img_transform: Options of `ImageTransform`, a `_component_` mapping, a callable, a list of those, or None.
+        caption_transform: Options of `CaptionTransform`, a `_component_` mapping, a callable, or None.
         model: A model's name (`flux.1-dev`) or hub id; it fills in the resolution, the multiple of the sides and
             the tokenizers' lengths.
         tokenizers: Where that model's tokenizers are; None means its hub repository.
-        resolution: Pictures get about this number squared of pixels. Defaults to the model's, else 1024.
-        buckets: Whether pictures keep their own aspect ratio, as near as `Buckets` has one; or options for it.
+        resolution: Images get about this number squared of pixels. Defaults to the model's, else 1024.
+        buckets: Whether images keep their own aspect ratio, as near as `Buckets` has one; or options for it.
             Defaults to True, unless `img_transform` says the size with `resize`.
         include: Opt-in keys of a sample, see `TextToImageDataset`.
         seed: Of every draw.
         decode: `exact`, or `fast` for JPEGs decoded at a half, a quarter or an eighth where that is enough.
-        background: RGB that transparent pictures are laid on.
-        pixel_cache: Keep decoded pixels of up to this many pictures in memory, or {max_images, max_bytes}.
+        background: RGB that transparent images are laid on.
+        pixel_cache: Keep decoded pixels of up to this many images in memory, or {max_images, max_bytes}.
         downloads: Keep downloaded originals in this folder, or {directory, max_images, max_bytes}.
         fetch: Options of `Fetcher` (timeout, retries, allow_private, …).
         missing_captions: `error`, `skip`, `empty`, or a text. Defaults to `error`, and to `empty` when a trigger or
@@ -122,13 +122,13 @@ def make_dataset(
     elif model is not None and isinstance(model_transform, ModelTransform):
         check_model_transform(str(model), model_transform)
 
-    img_transform, resolution = options.img_transform, options.resolution
+    image_options, resolution = options.img_transform, options.resolution
     if options.buckets is False:
-        img_transform, resolution = fixed_size(img_transform, resolution, spec)
-    image_program = ImageProgram.from_config(img_transform, where="img_transform")
-    caption_program = CaptionProgram.from_config(options.caption_transform, where="caption_transform")
+        image_options, resolution = fixed_size(image_options, resolution, spec)
+    img_transform = ImageTransform.from_config(image_options, where="img_transform")
+    caption_transform = CaptionTransform.from_config(options.caption_transform, where="caption_transform")
     # Where the program makes each text, images without a caption are as they should be; nobody said so, though.
-    implied = options.missing_captions is None and bool(caption_program.trigger or caption_program.template)
+    implied = options.missing_captions is None and bool(caption_transform.trigger or caption_transform.template)
 
     rows = {name: value for name, value in options.given().items() if name in MANIFEST_OPTIONS}
     if isinstance(path, Manifest) and rows:
@@ -142,14 +142,14 @@ def make_dataset(
     )
     if implied and not isinstance(path, Manifest):
         require_captions(manifest)
-    _check_placeholders(manifest, caption_program, options.on_error)
+    _check_placeholders(manifest, caption_transform, options.on_error)
     return TextToImageDataset(
         manifest,
-        image_program=image_program,
-        caption_program=caption_program,
+        img_transform=img_transform,
+        caption_transform=caption_transform,
         model_transform=model_transform,
         reader=ImageReader(decode=options.decode, background=_rgb(options.background), fetcher=make_fetcher(options)),
-        buckets=choose_buckets(options.buckets, resolution, image_program, spec),
+        buckets=choose_buckets(options.buckets, resolution, img_transform, spec),
         include=options.include,
         seed=options.seed,
         pixel_cache=_pixel_cache(options.pixel_cache),
@@ -161,7 +161,7 @@ def _manifest(path: Any, **options: Any) -> Manifest:
     return path if isinstance(path, Manifest) else load_manifest(path, **options)
 
 
-def _check_placeholders(manifest: Manifest, program: CaptionProgram, on_error: str) -> None:
+def _check_placeholders(manifest: Manifest, program: CaptionTransform, on_error: str) -> None:
     """Captions that wait for a trigger: without one, a model would learn the placeholder."""
     if program.trigger is not None or program.custom:
         return

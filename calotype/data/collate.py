@@ -81,7 +81,7 @@ def check_same(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
             hint = ""
             if value.dim() == 3 and value.shape[1:] != twin.shape[1:]:
                 hint = (
-                    "; pictures of different sizes need `resolution` with `buckets` (under calotype.Loader), "
+                    "; images of different sizes need `resolution` with `buckets` (under calotype.Loader), "
                     "or `resize` with `center_crop`"
                 )
             raise CollateError(

@@ -21,7 +21,7 @@ from calotype.ledger import LedgerEntry
 from calotype.manifest import Manifest
 from calotype.models import ModelSpec, PixelsTransform, TokenTransform, Truncation
 from calotype.progress import Show
-from calotype.transforms import Buckets, CaptionDraw, CaptionProgram, ImageProgram
+from calotype.transforms import Buckets, CaptionDraw, CaptionTransform, ImageTransform
 from calotype.types import Batch, Geometry, ModelTransform, Row, Sample, SampleKey, Transform
 
 __all__ = ["TextToImageDataset"]
@@ -30,15 +30,15 @@ _OWN_KEYS = ("id", "text", "captions", "index")
 
 
 class TextToImageDataset(SampleSource):
-    """Pictures and captions as training samples: a plain map-style dataset.
+    """Images and captions as training samples: a plain map-style dataset.
 
     `dataset[i]` is a pure function of (seed, i): ask with a `SampleKey` for another epoch or bucket. Nothing in it
     changes between calls, so that workers and threads can share or copy it as they like.
 
     Args:
-        manifest: Which pictures, which captions.
-        image_program: Geometry and colour.
-        caption_program: From a row's captions to one text.
+        manifest: Which images, which captions.
+        img_transform: Geometry and colour.
+        caption_transform: From a row's captions to one text.
         model_transform: Tokenises and normalises. One with `prepare` and `finish` (`calotype.types.ModelTransform`)
             lets the Loader carry uint8 pixels and normalise on the device; any other callable is simply called.
         reader: Turns image references into pixels.
@@ -56,8 +56,8 @@ class TextToImageDataset(SampleSource):
         self,
         manifest: Manifest,
         *,
-        image_program: ImageProgram,
-        caption_program: CaptionProgram,
+        img_transform: ImageTransform,
+        caption_transform: CaptionTransform,
         model_transform: Transform | None = None,
         reader: ImageReader | None = None,
         buckets: Buckets | None = None,
@@ -67,8 +67,8 @@ class TextToImageDataset(SampleSource):
         spec: ModelSpec | None = None,
     ) -> None:
         self.manifest = manifest
-        self.image_program = image_program
-        self.caption_program = caption_program
+        self.img_transform = img_transform
+        self.caption_transform = caption_transform
         self.model_transform: Transform = model_transform if model_transform is not None else PixelsTransform()
         self.reader = reader if reader is not None else ImageReader()
         self.buckets = buckets
@@ -92,7 +92,7 @@ class TextToImageDataset(SampleSource):
         """One sample with its pixels still uint8: what travels to the device.
 
         Raises:
-            ImageError: The picture can't be read.
+            ImageError: The image can't be read.
         """
         key = self.checked(key)
         row = self.manifest[key.index]
@@ -115,7 +115,7 @@ class TextToImageDataset(SampleSource):
         return transform.finish(batch) if isinstance(transform, ModelTransform) else dict(batch)
 
     def sample(self, key: int | SampleKey) -> Sample:
-        """What the model transform gets: uint8 picture, final caption, id and geometry."""
+        """What the model transform gets: uint8 image, final caption, id and geometry."""
         key = self.checked(key)
         return self._sample(self.manifest[key.index], key)[0]
 
@@ -125,7 +125,7 @@ class TextToImageDataset(SampleSource):
         return self._caption(self.manifest[key.index], key)
 
     def image(self, key: int | SampleKey) -> tuple[torch.Tensor, Geometry]:
-        """The final picture, uint8 (3, H, W), and its geometry. It may be the pixel cache's own: don't write to it."""
+        """The final image, uint8 (3, H, W), and its geometry. It may be the pixel cache's own: don't write to it."""
         key = self.checked(key)
         return self._image(self.manifest[key.index], key)
 
@@ -135,12 +135,12 @@ class TextToImageDataset(SampleSource):
         return Sample(image=image, text=caption.text, id=row.id, geometry=geometry), caption
 
     def _caption(self, row: Row, key: SampleKey) -> CaptionDraw:
-        return self.caption_program.draw(row.captions, key, self._seed(key))
+        return self.caption_transform.draw(row.captions, key, self._seed(key))
 
     def _image(self, row: Row, key: SampleKey) -> tuple[torch.Tensor, Geometry]:
         with DECODING.held():  # until the whole image is not needed any more
             image, geometry = self._resampled(row, key)
-        image = self.image_program.finish(image, geometry, key, self._seed(key))
+        image = self.img_transform.finish(image, geometry, key, self._seed(key))
         size = (image.shape[1], image.shape[2])
         if size != geometry.target_size:  # a program of callables alone decides the size itself
             geometry = replace(geometry, target_size=size)
@@ -148,7 +148,7 @@ class TextToImageDataset(SampleSource):
 
     def _resampled(self, row: Row, key: SampleKey) -> tuple[torch.Tensor, Geometry]:
         """Cropped and resized, through the cache. A fixed geometry caches what comes out, any other what goes in."""
-        cache, program = self.pixel_cache, self.image_program
+        cache, program = self.pixel_cache, self.img_transform
         cache_key = None if cache is None else self._cache_key(row, key)
         if cache is not None and (found := cache.get(cache_key)) is not None:
             pixels, original_size = found
@@ -171,18 +171,18 @@ class TextToImageDataset(SampleSource):
     def _cache_key(self, row: Row, key: SampleKey) -> Hashable:
         """What the pixels in the cache are of: never a row's number, since datasets of other rows share the cache."""
         whole = (row.image, self.reader.options)
-        if not self.image_program.fixed_geometry:
+        if not self.img_transform.fixed_geometry:
             return whole
         size: Hashable = key.size
         if size is None and self.buckets is not None:
             size = tuple(self.buckets.sizes)  # which of them depends on the image
-        return *whole, self.image_program.resampling, size
+        return *whole, self.img_transform.resampling, size
 
     def _geometry(self, original_size: tuple[int, int], key: SampleKey) -> Geometry:
         if key.size is None and self.buckets is not None:
             bucket = int(self.buckets.assign(np.array([original_size]))[0])
             key = key._replace(size=self.buckets.sizes[bucket])
-        return self.image_program.draw(original_size, key, self._seed(key))
+        return self.img_transform.draw(original_size, key, self._seed(key))
 
     def _seed(self, key: SampleKey) -> int:
         return self.seed if key.seed is None else key.seed
@@ -199,16 +199,16 @@ class TextToImageDataset(SampleSource):
         progress: Show | None = None,
         headers: npt.NDArray[np.integer[Any]] | None = None,
     ) -> tuple[npt.NDArray[np.int32], list[LedgerEntry]]:
-        """The bucket of every row, from the sizes the data file gives or the pictures' headers.
+        """The bucket of every row, from the sizes the data file gives or the images' headers.
 
         Args:
             threads: How many headers to read at once.
             progress: Called with (done, total) as headers are read.
-            headers: (N, 2), the (height, width) that the pictures' headers give, 0 where they can't be read, for
+            headers: (N, 2), the (height, width) that the images' headers give, 0 where they can't be read, for
                 whoever has read them already.
 
         Returns:
-            int32 (N,) with the index into `buckets.sizes` of each row (all 0 without buckets), -1 for pictures that
+            int32 (N,) with the index into `buckets.sizes` of each row (all 0 without buckets), -1 for images that
             can't be read; and a ledger entry for each of those and for each one that has to be enlarged further
             than `buckets.max_upscale`.
         """
@@ -255,16 +255,16 @@ class TextToImageDataset(SampleSource):
         return twin
 
     def with_device_cache(self, device: torch.device) -> Self:
-        """The same dataset, which keeps its cropped pictures on the device.
+        """The same dataset, which keeps its cropped images on the device.
 
         Raises:
             ConfigError: The crop is drawn anew each time.
         """
-        if not self.image_program.fixed_geometry:
+        if not self.img_transform.fixed_geometry:
             raise ConfigError(
                 "device_cache: found an image program whose crop is drawn anew each time (random_crop, rotate or a "
-                "callable); expected a fixed geometry, since what is kept on the device is the cropped picture. "
-                "`pixel_cache` keeps whole decoded pictures in memory instead"
+                "callable); expected a fixed geometry, since what is kept on the device is the cropped image. "
+                "`pixel_cache` keeps whole decoded images in memory instead"
             )
         return self.with_cache(PixelCache(device=device))
 

@@ -14,18 +14,18 @@ __all__ = ["PixelCache"]
 
 
 class PixelCache:
-    """Keeps the first pictures it is given until it is full; those stay.
+    """Keeps the first images it is given until it is full; those stay.
 
-    Epochs visit every picture once in a new order. Under that pattern a cache that evicts (least recently used, say)
+    Epochs visit every image once in a new order. Under that pattern a cache that evicts (least recently used, say)
     throws out what the next epoch asks for, and a cache of half the dataset hits far less than half the time; one
     that keeps what it has hits exactly half the time.
 
     Threads may share it. A pickled cache arrives empty: each process fills its own.
 
     Args:
-        max_images: How many pictures to keep; None for any number.
+        max_images: How many images to keep; None for any number.
         max_bytes: How many bytes of pixels to keep; None for any number.
-        device: Where to keep them. On an accelerator the pictures are stored there and never travel again.
+        device: Where to keep them. On an accelerator the images are stored there and never travel again.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from typing import Any
 from calotype.config.buckets import BucketsConfig
 from calotype.errors import ConfigError
 from calotype.models import ModelSpec, check_image_size
-from calotype.transforms import Buckets, ImageProgram
+from calotype.transforms import Buckets, ImageTransform
 
 __all__ = ["choose_buckets", "fixed_size"]
 
@@ -17,7 +17,7 @@ __all__ = ["choose_buckets", "fixed_size"]
 def choose_buckets(
     buckets: bool | BucketsConfig | None,
     resolution: int | Sequence[int] | None,
-    program: ImageProgram,
+    program: ImageTransform,
     spec: ModelSpec | None,
 ) -> Buckets | None:
     """The size question: the image program's `resize`, or a resolution with buckets. The model has the last word."""
@@ -60,7 +60,7 @@ def _size(resolution: int | Sequence[int] | None, spec: ModelSpec | None) -> tup
 def fixed_size(
     img_transform: Any, resolution: int | Sequence[int] | None, spec: ModelSpec | None
 ) -> tuple[Any, int | Sequence[int] | None]:
-    """`img_transform` and `resolution` for `buckets: false`: every picture is brought to one size.
+    """`img_transform` and `resolution` for `buckets: false`: every image is brought to one size.
 
     The resolution becomes a `resize` with a crop; where the image program decides the size itself, both stay.
     """

@@ -22,8 +22,8 @@ _CONFIG = """\
 # Everything that training needs to know about the data. Try: calotype preview {name} resolution=256
 model: flux.1-dev            # decides what sizes and caption lengths are possible
 dataset:
-  path: photos               # pictures, and a metadata.jsonl with two captions each
-  resolution: 512            # about 512 × 512 pixels, in buckets near each picture's own shape
+  path: photos               # images, and a metadata.jsonl with two captions each
+  resolution: 512            # about 512 × 512 pixels, in buckets near each image's own shape
   buckets: {{max_upscale: 2.0}}
   img_transform:
     horizontal_flip: 0.5
@@ -51,7 +51,7 @@ encodings:
   store: {store}
   dtype: float32
   max_sequence_length: 64
-  image_variants: 2          # colours are drawn without end: so many draws of each picture are kept
+  image_variants: 2          # colours are drawn without end: so many draws of each image are kept
 loader: {{batch_size: 4, seed: 7, in_process: true}}
 train:
   output_dir: {output}

@@ -1,4 +1,4 @@
-"""From pictures with captions to what a vision-language model learns from: only the answer's tokens carry loss.
+"""From images with captions to what a vision-language model learns from: only the answer's tokens carry loss.
 
 The prompt's tokens are those of `TransformersBackend`: the same `chat_inputs`. The answer's are set behind them one row
 at a time, as generating would:
@@ -51,14 +51,14 @@ def collate(processor: Any, requests: Sequence[CaptionRequest], answers: Sequenc
 
     Args:
         processor: The student's, with a tokenizer that pads on the left.
-        requests: The pictures and what is asked about them.
+        requests: The images and what is asked about them.
         answers: Of each, its tokens, from `answer_tokens`.
     """
     batch = dict(chat_inputs(processor, requests))
     prompts = batch["input_ids"]  # (B, L of the prompts), padded on the left: the last column is nowhere padding
     pads = (batch["attention_mask"] == 0).sum(dim=1).tolist()
     longest = max(map(len, answers))
-    # What there is for each token (its mask, its kind, the pictures it may look at) is for an answer's tokens what it
+    # What there is for each token (its mask, its kind, the images it may look at) is for an answer's tokens what it
     # is for the last of the prompt, as in `generate`.
     for name, value in batch.items():
         if value.shape[:2] == prompts.shape and not value.is_floating_point():
@@ -80,7 +80,7 @@ def loss_sum(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
     """The cross-entropy of the answers' tokens, summed over the batch, in float32.
 
     Logits, a hundred thousand numbers for every token, are made only at the places of answers, where the model's
-    `forward` can be told so: the tokens of a picture, a thousand perhaps, have none.
+    `forward` can be told so: the tokens of an image, a thousand perhaps, have none.
 
     Args:
         model: The student, perhaps wrapped by accelerate or peft.

@@ -26,7 +26,7 @@ __all__ = ["run"]
 
 _USED: Final = ("dataset", "distill", "model", "tokenizer", "tokenizers")
 _HELD_OUT: Final = 0.1
-"""Share of the pictures that scores are of, where the config does not say."""
+"""Share of the images that scores are of, where the config does not say."""
 
 
 def run(
@@ -38,10 +38,10 @@ def run(
     tell: Callable[[str], None] = lambda text: None,
     track: Track = silent,
 ) -> DistillReport:
-    """Trains the student of a config's `distill` section on captions of its dataset's pictures.
+    """Trains the student of a config's `distill` section on captions of its dataset's images.
 
     Args:
-        config: What `load_config` gave. Of `dataset`, what says which pictures there are and which are held out
+        config: What `load_config` gave. Of `dataset`, what says which images there are and which are held out
             (`validation`, a tenth by default) is used.
         resume: Go on from the last checkpoint, if there is one.
         retry_failed: Ask the teacher once more where it has failed before.
@@ -148,7 +148,7 @@ def _sides(
 
 
 def _datasets(config: Config) -> tuple[TextToImageDataset, TextToImageDataset | None]:
-    """Pictures to learn from, and those held out; with nothing that needs a text-to-image model."""
+    """Images to learn from, and those held out; with nothing that needs a text-to-image model."""
     from calotype.data.build import build_dataset
 
     section = config.our_dataset("learnt from")

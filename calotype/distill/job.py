@@ -63,7 +63,7 @@ def distill(
     """
     if not lessons.training:
         raise ConfigError(
-            f"distill: there is no caption to learn from (left out: {ledger.counts()}); caption the pictures first "
+            f"distill: there is no caption to learn from (left out: {ledger.counts()}); caption the images first "
             "(`calotype caption`), or name a teacher"
         )
     say = tell if accelerator.is_main_process else lambda text: None
@@ -88,7 +88,7 @@ def distill(
         if accelerator.is_main_process:
             after.save(output / "scores" / "after.json")
         say(f"after:  {after.scores}")
-    noted = gather_object([(entry.kind, entry.id) for entry in ledger])  # each epoch notes the same pictures again
+    noted = gather_object([(entry.kind, entry.id) for entry in ledger])  # each epoch notes the same images again
     report = DistillReport(
         result=str(result),
         student=made.student,

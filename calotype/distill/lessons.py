@@ -1,4 +1,4 @@
-"""`Lesson`: a picture, what is asked about it, what the teacher says; and `Batches`, each made from its number."""
+"""`Lesson`: an image, what is asked about it, what the teacher says; and `Batches`, each made from its number."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ __all__ = ["Batches", "Lesson", "Lessons"]
 _AHEAD: Final = 2
 """Batches that are begun while one is in use."""
 _THREADS: Final = 8
-"""That read pictures."""
+"""That read images."""
 _COLLATING: Final = threading.Lock()
 """A tokenizer serves one thread at a time, and one side's batches are begun while the other's are in use."""
 
 _Read = tuple[CaptionRequest, list[int]]
-"""An example with its picture: what is asked, and the answer's tokens."""
+"""An example with its image: what is asked, and the answer's tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lesson:
-    """One picture with one question."""
+    """One image with one question."""
 
     id: str
     """The row's."""
@@ -63,7 +63,7 @@ class Lessons:
     held_out: tuple[Lesson, ...]
     """Never trained on: the scores are of these."""
     reader: ImageReader
-    """Reads their pictures."""
+    """Reads their images."""
     teacher: Mapping[str, Any]
     """Whose words they are, in plain values: `dataset`, or backend, model and parameters."""
 
@@ -72,13 +72,13 @@ class Batches:
     """What is trained on, for one rank: batch n is a function of n alone, so a resumed run needs to remember nothing.
 
     Each caption of each lesson is an example of its own; an epoch goes once through all, in an order drawn from
-    (seed, epoch). A picture that can't be read is noted, and the next example takes its place.
+    (seed, epoch). An image that can't be read is noted, and the next example takes its place.
 
     Args:
         lessons: From them all ranks take their shares.
         processor: The student's.
         ends: The tokens at which the student stops.
-        reader: Reads the pictures.
+        reader: Reads the images.
         options: Sizes, and the seed of the order.
         accelerator: Knows the ranks.
         ledger: Where what is left out is noted.
@@ -148,7 +148,7 @@ class Batches:
         """Refuses another run's.
 
         Raises:
-            ConfigError: Captions, pictures or the number of ranks have changed since.
+            ConfigError: Captions, images or the number of ranks have changed since.
         """
         now = self.state_dict()
         if dict(state) != now:
@@ -171,7 +171,7 @@ class Batches:
             return collate(self._processor, [request for request, _ in examples], [answer for _, answer in examples])
 
     def _read(self, places: Sequence[int], *, replace: bool) -> list[_Read]:
-        """The examples with their pictures; without those that can't be read, or with others in their place."""
+        """The examples with their images; without those that can't be read, or with others in their place."""
         with ThreadPoolExecutor(_THREADS) as readers:
             found = list(readers.map(lambda place: self._read_one(place, replace=replace), places))
         return [read for read in found if read is not None]
@@ -185,5 +185,5 @@ class Batches:
             except ImageError as error:
                 self._ledger.add(error.kind, lesson.id, error.reason)
         if replace:
-            raise ConfigError("distill: none of the pictures can be read; `calotype check` says why")
+            raise ConfigError("distill: none of the images can be read; `calotype check` says why")
         return None

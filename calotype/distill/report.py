@@ -26,7 +26,7 @@ class DistillReport:
     examples: int
     """Captions of an epoch."""
     held_out: int
-    """Questions about held-out pictures that the scores are of."""
+    """Questions about held-out images that the scores are of."""
     left_out: Mapping[str, int]
     """What could not be learnt from, by kind."""
     steps: int
@@ -34,7 +34,7 @@ class DistillReport:
     losses: tuple[tuple[int, float], ...]
     """(step, mean loss of the steps up to it since the one before)."""
     validation: tuple[tuple[int, float], ...]
-    """(step, loss on held-out pictures)."""
+    """(step, loss on held-out images)."""
     before: Scores | None
     """None where nothing was held out."""
     after: Scores | None

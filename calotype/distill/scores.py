@@ -1,4 +1,4 @@
-"""`Scores`: how near a student comes to its teacher on pictures that it was not trained on."""
+"""`Scores`: how near a student comes to its teacher on images that it was not trained on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["HeldOut", "Scores", "held_out_loss", "score"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
-    """Of one student on the held-out pictures, against all that the teacher says of each."""
+    """Of one student on the held-out images, against all that the teacher says of each."""
 
     bleu: float
     """BLEU of the whole (Papineni et al., 2002), 0 to 100: the teacher's runs of one to four words that it hits."""
@@ -93,7 +93,7 @@ def score(
     Args:
         accelerator: Of the run. Each rank asks a copy of the model for its share of the lessons.
         model: A folder or a name on the hub.
-        lessons: Those held out are asked. A picture that can't be read counts as not answered.
+        lessons: Those held out are asked. An image that can't be read counts as not answered.
         options: Of the run.
         track: Shows the progress.
         ledger: Notes what is left out.
@@ -124,7 +124,7 @@ def score(
         )
         loss = held_out_loss(accelerator, student, batches)
         mine = range(accelerator.process_index, len(lessons.held_out), accelerator.num_processes)
-        with track("captioning held-out pictures") as show:
+        with track("captioning held-out images") as show:
             said = _ask(backend, {place: lessons.held_out[place] for place in mine}, lessons.reader, options, show)
     found = dict(gather_object(list(said.items())))
     answers = [found.get(place) for place in range(len(lessons.held_out))]
@@ -173,7 +173,7 @@ def _ask(
 
 def _compared(metrics: Any, lessons: Sequence[Lesson], answers: Sequence[str | None], loss: float) -> HeldOut:
     said = [answer or "" for answer in answers]  # no caption counts as nothing said
-    # Sacrebleu takes the first reference of all, the second of all, …; None where a picture has no more.
+    # Sacrebleu takes the first reference of all, the second of all, …; None where an image has no more.
     most = max(len(lesson.captions) for lesson in lessons)
     references = [[lesson.captions[i] if i < len(lesson.captions) else None for lesson in lessons] for i in range(most)]
     bleu, chrf = metrics.BLEU(), metrics.CHRF()

@@ -26,7 +26,7 @@ def from_dataset(
     """Lessons of the captions that are there, each as an answer to every preset.
 
     Args:
-        rows: Pictures with captions.
+        rows: Images with captions.
         presets: What these captions are taken as answers to.
         class_word: For presets that use it.
         ledger: Notes the rows without a caption.
@@ -75,9 +75,9 @@ def from_captioner(
         class_word: For presets that use it.
         backend: The teacher.
         answers: What it said before; gets what it says now, so that a killed run loses nothing.
-        n: Captions of each picture; one for each preset by default.
-        pixels: Of a picture at most.
-        reader: Reads the pictures.
+        n: Captions of each image; one for each preset by default.
+        pixels: Of an image at most.
+        reader: Reads the images.
         retry_failed: Ask once more what failed before.
         show: Is told the progress.
         ledger: Notes what there is no answer to.

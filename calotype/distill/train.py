@@ -48,7 +48,7 @@ class Trained:
     losses: tuple[tuple[int, float], ...]
     """(step, mean loss of the steps up to it since the one before)."""
     validation: tuple[tuple[int, float], ...]
-    """(step, loss on held-out pictures), on the way."""
+    """(step, loss on held-out images), on the way."""
     clock: Clock
 
 

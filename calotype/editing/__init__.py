@@ -1,4 +1,4 @@
-"""Captions changed where they are: files beside pictures, metadata files and data files; rejected flags; backups."""
+"""Captions changed where they are: files beside images, metadata files and data files; rejected flags; backups."""
 
 from __future__ import annotations
 

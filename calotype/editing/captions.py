@@ -29,7 +29,7 @@ _TRIES: Final = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptionState:
-    """What a picture has on the disk."""
+    """What an image has on the disk."""
 
     captions: tuple[str, ...]
     """In their order; none when it has none."""
@@ -43,7 +43,7 @@ class CaptionState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What is to become of a picture; what is None stays."""
+    """What is to become of an image; what is None stays."""
 
     captions: Sequence[str] | None = None
     """The new ones. Blank ones are none, and line breaks at an end are not kept."""
@@ -95,17 +95,17 @@ class Captions(ABC):
     root: Path
     """Folder that ids are relative to, and in which `.calotype` holds backups."""
     takes_sidecars: bool
-    """Whether `write` can also write files beside the pictures."""
+    """Whether `write` can also write files beside the images."""
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
         self._documents: dict[Path, tuple[FileState, Document]] = {}
 
     def read(self, ids: Iterable[str] | None = None) -> dict[str, CaptionState]:
-        """Every picture of the manifest by its id, in its order; rejected ones too.
+        """Every image of the manifest by its id, in its order; rejected ones too.
 
         Args:
-            ids: Only these, as far as they are there: spares the reading of files beside the other pictures.
+            ids: Only these, as far as they are there: spares the reading of files beside the other images.
 
         Raises:
             ManifestError: A data file can't be read.
@@ -129,7 +129,7 @@ class Captions(ABC):
             expect: Row id → the `version` that its `CaptionState` had when it was read. A row that is not named is
                 written whatever it holds.
             backup: Copy the files that will change, as they are, to `root/.calotype/backups` first.
-            sidecars: Also write a `.txt` file beside each picture that a metadata file has the captions of.
+            sidecars: Also write a `.txt` file beside each image that a metadata file has the captions of.
 
         Raises:
             EditError: The form of the data can't hold a caption, or nothing can be written here. Nothing was changed,
@@ -232,14 +232,14 @@ class Captions(ABC):
 
     @abstractmethod
     def _places(self) -> dict[str, Place]:
-        """Where the captions of every picture are, as of now."""
+        """Where the captions of every image are, as of now."""
 
     @abstractmethod
     def _change(self, place: Place, change: Change, files: dict[Path, bytes], *, sidecars: bool) -> list[Document]:
         """Changes documents, which it gives back, and adds other files to `files`."""
 
     def _beside(self, place: Place) -> list[str]:
-        """Captions in files beside the picture."""
+        """Captions in files beside the image."""
         return []
 
     def _state(self, place: Place) -> CaptionState:

@@ -38,8 +38,6 @@ class DataFileCaptions(Captions):
 
     def _change(self, place: Place, change: Change, files: dict[Path, bytes], *, sidecars: bool) -> list[Document]:
         if sidecars:
-            raise EditError(
-                f"{self._files[0]}: caption files beside pictures are for folders of pictures, not data files"
-            )
+            raise EditError(f"{self._files[0]}: caption files beside images are for folders of images, not data files")
         changed = [] if change.rejected is None else set_rejected(place.entries, change.rejected)
         return changed if change.captions is None else [*changed, *set_captions(place.entries, change.captions)]

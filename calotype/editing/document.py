@@ -26,7 +26,7 @@ class Entry:
     """Where it is in its document: the document's own business."""
     id: str
     picture: str
-    """The reference to its picture, as the manifest has it."""
+    """The reference to its image, as the manifest has it."""
     explicit_id: bool
     captions: tuple[str, ...]
     rejected: bool
@@ -43,10 +43,10 @@ class Document(ABC):
 
     @abstractmethod
     def set_captions(self, records: Sequence[Any], captions: Sequence[str]) -> None:
-        """Gives one picture new captions.
+        """Gives one image new captions.
 
         Args:
-            records: All that the picture has in this document.
+            records: All that the image has in this document.
             captions: None of them blank, none with line breaks at its end.
 
         Raises:
@@ -59,7 +59,7 @@ class Document(ABC):
 
     @abstractmethod
     def add(self, picture: str) -> Any:
-        """A new record at the end, for a picture named by a reference relative to the file's folder."""
+        """A new record at the end, for an image named by a reference relative to the file's folder."""
 
     @abstractmethod
     def render(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Captions of a folder of pictures: in its metadata files, or in files beside the pictures."""
+"""Captions of a folder of images: in its metadata files, or in files beside the images."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ __all__ = ["FolderCaptions"]
 
 
 class FolderCaptions(Captions):
-    """The captions of a folder of pictures.
+    """The captions of a folder of images.
 
-    A picture's captions stay where they are: in a metadata file, or in the files beside it. Those of a picture that has
+    An image's captions stay where they are: in a metadata file, or in the files beside it. Those of an image that has
     none go where the others' are; to `metadata.jsonl`, where there are none at all or where the file beside it can't
-    hold them. A file beside a picture that says the same as the metadata goes on saying so. A rejected picture is
+    hold them. A file beside an image that says the same as the metadata goes on saying so. A rejected image is
     marked in the metadata file, which is made where there is none.
 
     Args:
-        folder: Where the pictures are.
+        folder: Where the images are.
         reading: How the manifest reads it.
     """
 
@@ -122,7 +122,7 @@ class FolderCaptions(Captions):
         *,
         sidecars: bool,
     ) -> None:
-        """Sees to the files beside a picture whose captions are in the metadata."""
+        """Sees to the files beside an image whose captions are in the metadata."""
         if captions and (sidecars or self._sidecars.says(picture, before)):
             self._copy_beside(picture, captions, files)
         elif not captions and self._sidecars.of(picture):  # it would be read again, now that the metadata has none
@@ -134,7 +134,7 @@ class FolderCaptions(Captions):
             files[self.root / name] = data
 
     def _add(self, place: Place) -> None:
-        """A record for a picture that no metadata file names: in the one nearest above it, else in a new one."""
+        """A record for an image that no metadata file names: in the one nearest above it, else in a new one."""
         assert place.picture is not None
         picture = PurePosixPath(place.picture)
         home = next((folder for folder in picture.parents if folder in self._metadata), None)
@@ -144,7 +144,7 @@ class FolderCaptions(Captions):
         document = self._metadata[home]
         name = picture.relative_to(home).as_posix()
         if REMOTE.match(name) or normal_reference(name, document.file.parent, self.root) != place.picture:
-            raise EditError(f"{self.root / picture}: no data file can name this picture as it is called; rename it")
+            raise EditError(f"{self.root / picture}: no data file can name this image as it is called; rename it")
         entry = Entry(
             record=document.add(name),
             id=place.picture,

@@ -33,7 +33,7 @@ def open_captions(
     caption_suffix: str | Sequence[str] | None = None,
     delimiter: str | None = None,
 ) -> Captions:
-    """The captions of a folder of pictures or of data files, to be read and changed where they are.
+    """The captions of a folder of images or of data files, to be read and changed where they are.
 
     Rows, ids and captions are those of `load_manifest` with the same options, where each row is good.
 
@@ -82,7 +82,7 @@ def open_captions(
         return FolderCaptions(folder, reading)
     files = data_files_of(folder, listing)
     if not files:
-        raise MissingPathError(f"{folder}: no pictures found; expected images, or a data file that lists them")
+        raise MissingPathError(f"{folder}: no images found; expected images, or a data file that lists them")
     return DataFileCaptions(files, reading)
 
 

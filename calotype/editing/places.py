@@ -1,4 +1,4 @@
-"""Where the captions of each picture are: its records in data files, and the files beside it."""
+"""Where the captions of each image are: its records in data files, and the files beside it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["Place", "entries_by_id", "set_captions", "set_rejected"]
 
 @dataclass(slots=True, kw_only=True)
 class Place:
-    """Where the captions of one picture are."""
+    """Where the captions of one image are."""
 
     entries: list[tuple[Document, Entry]] = field(default_factory=list)
     """Its records in data files."""
     picture: str | None = None
-    """Its path in the folder, if it is a picture in one."""
+    """Its path in the folder, if it is an image in one."""
     beside: bool = False
     """Files beside it count: no data file has a caption for it."""
     usual: tuple[str, ...] = ()
@@ -25,7 +25,7 @@ class Place:
 
 
 def entries_by_id(documents: Sequence[Document]) -> Iterator[tuple[str, Document, Entry]]:
-    """The records of all documents; without those whose id is already that of another picture."""
+    """The records of all documents; without those whose id is already that of another image."""
     owners: dict[str, Entry] = {}
     for document in documents:
         for entry in document.entries:
@@ -35,7 +35,7 @@ def entries_by_id(documents: Sequence[Document]) -> Iterator[tuple[str, Document
 
 
 def set_captions(entries: Sequence[tuple[Document, Entry]], captions: Sequence[str]) -> list[Document]:
-    """Gives a picture new captions in its data files: all in the first that has any, none in the others."""
+    """Gives an image new captions in its data files: all in the first that has any, none in the others."""
     by_document: dict[int, tuple[Document, list[Entry]]] = {}
     for document, entry in entries:
         by_document.setdefault(id(document), (document, []))[1].append(entry)

@@ -1,4 +1,4 @@
-"""Caption files beside pictures: which hold a picture's captions, and what they must hold for others."""
+"""Caption files beside images: which hold an image's captions, and what they must hold for others."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class Sidecars:
 
     @cached_property
     def _sharing(self) -> Counter[str]:
-        """How many pictures there are of each stem."""
+        """How many images there are of each stem."""
         return Counter(map(stem_of, self.listing.images))
 
     def of(self, picture: str) -> list[str]:
-        """The files that hold a picture's captions, in their order."""
+        """The files that hold an image's captions, in their order."""
         return self._files.of(picture)
 
     def read(self, picture: str) -> list[str]:
-        """A picture's captions.
+        """An image's captions.
 
         Raises:
             EditError: A file is not UTF-8 or not JSON, or can't be read.
@@ -82,7 +82,7 @@ class Sidecars:
             ) from None
 
     def write(self, picture: str, captions: Sequence[str]) -> dict[str, bytes] | None:
-        """What the picture's files must hold to give these captions; None when they can't.
+        """What the image's files must hold to give these captions; None when they can't.
 
         A JSON file stays as it is: a text file beside it goes before it.
 
@@ -108,12 +108,12 @@ class Sidecars:
         return self._own(picture, names[0]) if names else self._new(picture), _encoded(mirror(captions))
 
     def says(self, picture: str, captions: Sequence[str]) -> bool:
-        """Whether the picture has one file, and that holds just this."""
+        """Whether the image has one file, and that holds just this."""
         names = self._texts_of(picture)
         return len(names) == 1 and self._data(names[0]).rstrip(b"\r\n") == _encoded(mirror(captions)).rstrip(b"\n")
 
     def _own(self, picture: str, name: str) -> str:
-        """The file itself, or one that goes before it where other pictures share it."""
+        """The file itself, or one that goes before it where other images share it."""
         base, full = folded(stem_of(name)), folded(picture)
         shared = base == folded(stem_of(picture)) and base != full
         return picture + name[len(stem_of(name)) :] if shared and self._sharing[stem_of(picture)] > 1 else name

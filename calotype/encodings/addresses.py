@@ -37,7 +37,7 @@ class Variants:
     """
 
     image: int | None = None
-    """Draws of crop, angle, colours and custom steps for each picture."""
+    """Draws of crop, angle, colours and custom steps for each image."""
     caption: int | None = None
     """Draws of the order and the drops of parts for each caption."""
 
@@ -49,7 +49,7 @@ class Variants:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """One outcome of one picture, and the key of its record."""
+    """One outcome of one image, and the key of its record."""
 
     index: int
     """Of the row."""
@@ -61,7 +61,7 @@ class Picture:
 
 
 class Outcome(NamedTuple):
-    """All that decides what a picture becomes where its draws are listed or have variants."""
+    """All that decides what an image becomes where its draws are listed or have variants."""
 
     row: int
     size: tuple[int, int] | None
@@ -90,7 +90,7 @@ class Addresses:
         fingerprints: Of the frozen models.
         variants: What stands for what can't be listed.
         threads: How many files to read at once, where they are not known yet.
-        progress: Called with (pictures done, pictures in all) meanwhile.
+        progress: Called with (images done, images in all) meanwhile.
 
     Raises:
         ConfigError: The dataset draws something anew each epoch and nothing says how many variants are to stand for it;
@@ -112,7 +112,7 @@ class Addresses:
         refs = dataset.manifest.refs()
         found = scan_contents(refs, dataset.reader, threads=threads, progress=progress)
         self.contents: list[Content | None] = [one if isinstance(one, Content) else None for one in found]
-        """Of each row; None where the picture can't be read."""
+        """Of each row; None where the image can't be read."""
         self.unreadable: dict[int, ImageError] = {i: one for i, one in enumerate(found) if isinstance(one, ImageError)}
         sizes = np.array([one.size if one is not None else (0, 0) for one in self.contents], np.int32).reshape(-1, 2)
         self.buckets, self.notes = dataset.scan(headers=sizes)
@@ -122,13 +122,13 @@ class Addresses:
             for i, error in self.unreadable.items()
         ]
         self._check_variants()
-        self._keys = PictureKeys(fingerprints.picture, dataset.image_program, dataset.reader)
+        self._keys = PictureKeys(fingerprints.picture, dataset.img_transform, dataset.reader)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def leave_out(self, index: int, reason: str, *, kind: str = "unreadable") -> None:
-        """Takes a row out whose picture turned out to be unreadable, or which has no finite record."""
+        """Takes a row out whose image turned out to be unreadable, or which has no finite record."""
         row = self.dataset.manifest[index]
         error = DecodeError(row.image.name, reason)
         self.contents[index], self.unreadable[index], self.buckets[index] = None, error, -1
@@ -136,16 +136,16 @@ class Addresses:
 
     @property
     def usable(self) -> npt.NDArray[np.int64]:
-        """The rows whose pictures can be read."""
+        """The rows whose images can be read."""
         return np.flatnonzero([one is not None for one in self.contents])
 
     def pictures(self, index: int) -> list[Picture]:
-        """Every outcome of one row's picture; none where it can't be read."""
+        """Every outcome of one row's image; none where it can't be read."""
         content = self.contents[index]
         if content is None:
             return []
         key = SampleKey(index, size=self._size(index))
-        outcomes = self.dataset.image_program.outcomes(
+        outcomes = self.dataset.img_transform.outcomes(
             content.size, key, content=_number(content), variants=self.variants.image or 1
         )
         return [self._picture(index, content, one.geometry, one.variant) for one in outcomes]
@@ -153,18 +153,18 @@ class Addresses:
     def texts(self, index: int) -> dict[str, float]:
         """Every text that one row's captions can become, and its probability."""
         captions = self.dataset.manifest.captions_of(index)
-        return self.dataset.caption_program.outcomes(captions, variants=self.variants.caption or 1)
+        return self.dataset.caption_transform.outcomes(captions, variants=self.variants.caption or 1)
 
     def outcome(self, key: SampleKey) -> Outcome:
-        """Which outcome of its picture a sample shows.
+        """Which outcome of its image a sample shows.
 
         Raises:
-            ImageError: The picture can't be read.
+            ImageError: The image can't be read.
         """
         content = self.contents[key.index]
         if content is None:
             raise self.unreadable[key.index].with_traceback(None)  # else it grows each time it is raised
-        program, seed = self.dataset.image_program, self._seed(key)
+        program, seed = self.dataset.img_transform, self._seed(key)
         variant = None
         if program.endless:
             count = self.variants.image or 1
@@ -176,24 +176,24 @@ class Addresses:
         """What a sample shows.
 
         Raises:
-            ImageError: The picture can't be read.
+            ImageError: The image can't be read.
         """
         return self.picture_of(self.outcome(key))
 
     def picture_of(self, outcome: Outcome) -> Picture:
-        """The outcome of a picture that can be read, and its record's key."""
+        """The outcome of an image that can be read, and its record's key."""
         index, size, flip, variant = outcome
         content = self.contents[index]
         assert content is not None
         # Flips and variants are decided: nothing else of the sample's key or seed plays a part any more.
-        program, key = self.dataset.image_program, SampleKey(index, size=size)
+        program, key = self.dataset.img_transform, SampleKey(index, size=size)
         return self._picture(index, content, program.draw(content.size, key, 0, variant=variant, flip=flip), variant)
 
     def records(self, key: SampleKey) -> SampleRecords:
         """The records of a sample.
 
         Raises:
-            ImageError: The picture can't be read.
+            ImageError: The image can't be read.
         """
         outcome, text = self.outcome(key), self.caption(key).text
         return SampleRecords(key, outcome, self.picture_of(outcome), text, self.text_key(text))
@@ -201,7 +201,7 @@ class Addresses:
     def caption(self, key: SampleKey) -> CaptionDraw:
         """The caption that a sample has."""
         captions = self.dataset.manifest.captions_of(key.index)
-        return self.dataset.caption_program.draw(captions, key, self._seed(key), variants=self.variants.caption or 1)
+        return self.dataset.caption_transform.draw(captions, key, self._seed(key), variants=self.variants.caption or 1)
 
     def text_key(self, text: str) -> bytes:
         """Of the record of a final caption."""
@@ -220,7 +220,7 @@ class Addresses:
         return self.dataset.seed if key.seed is None else key.seed
 
     def _check_variants(self) -> None:
-        program, captions, spec = self.dataset.image_program, self.dataset.caption_program, self.dataset.spec
+        program, captions, spec = self.dataset.img_transform, self.dataset.caption_transform, self.dataset.spec
         for option, count, endless in (
             ("image_variants", self.variants.image, program.endless),
             ("caption_variants", self.variants.caption, captions.endless),
@@ -232,7 +232,7 @@ class Addresses:
             cost = ""
             if spec is not None and len(rows := self.usable):
                 total = sum(spec.encodings.picture_bytes(*self._target(int(row))) for row in rows)
-                cost = f"; each variant takes {_bytes(len(program.flips) * total)} for {len(rows):,} pictures"
+                cost = f"; each variant takes {_bytes(len(program.flips) * total)} for {len(rows):,} images"
             raise ConfigError(_endless("img_transform", program.endless, "pictures", "image_variants", cost))
         if captions.endless and self.variants.caption is None:
             cost = f"; each variant takes up to {_bytes(spec.encodings.text_bytes)} a caption" if spec else ""
@@ -242,7 +242,7 @@ class Addresses:
         content = self.contents[index]
         assert content is not None
         key = SampleKey(index, size=self._size(index))
-        return self.dataset.image_program.draw(content.size, key, 0, flip=(False, False)).target_size
+        return self.dataset.img_transform.draw(content.size, key, 0, flip=(False, False)).target_size
 
 
 def _number(content: Content) -> int:

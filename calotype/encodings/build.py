@@ -36,7 +36,7 @@ def encoded_dataset(
     Args:
         dataset: What was encoded; its model transform plays no part.
         device: Where the frozen models run, when they run: with `on_the_fly=True`. The trainer's.
-        progress: Called with (pictures done, pictures in all) while files that are not known are hashed.
+        progress: Called with (images done, images in all) while files that are not known are hashed.
         **options: Those of `EncodingConfig`, as they were when it was encoded: `model`, `store`, `dtype`, `latents`,
             `max_sequence_length`, `image_variants`, `caption_variants`; and `on_the_fly`, `in_memory`.
 

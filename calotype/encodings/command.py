@@ -39,8 +39,8 @@ def run(
         device: Where the models run; a GPU if there is one.
         engine: `local` is this process, `ray` a cluster.
         address: Of the cluster; by default `$RAY_ADDRESS`, else one is started.
-        batch_size: Pictures encoded at once; by default by their size.
-        threads: Pictures decoded at once; by default the number of cores.
+        batch_size: Images encoded at once; by default by their size.
+        threads: Images decoded at once; by default the number of cores.
         track: Shows the progress.
 
     Raises:

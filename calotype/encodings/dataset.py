@@ -54,7 +54,7 @@ class EncodedDataset(SampleSource):
     * the family's texts (`prompt_embeds` (T, D), `pooled_prompt_embeds` (D,), …) in the dtype they were kept in, and
       their masks where the model has them. Texts that are kept without their padding are filled up with zeros to the
       longest of the whole dataset, so that every batch of every rank has one shape;
-    * what else the model is told of a picture (SDXL: `original_size`, `crop_top_left`, `target_size`);
+    * what else the model is told of an image (SDXL: `original_size`, `crop_top_left`, `target_size`);
     * the dataset's opt-in keys (`id`, `text`, …).
 
     Args:
@@ -63,7 +63,7 @@ class EncodedDataset(SampleSource):
         store: Where the records are.
         variants: As when they were encoded.
         threads: How many files to hash at once, where they are not known yet.
-        progress: Called with (pictures done, pictures in all) meanwhile.
+        progress: Called with (images done, images in all) meanwhile.
 
     Raises:
         StoreError: Records are missing; says how many, and the command that makes them.
@@ -91,7 +91,7 @@ class EncodedDataset(SampleSource):
         self.spec = dataset.spec
         self.buckets: Buckets | None = dataset.buckets
         self.seed = dataset.seed
-        self.image_program = dataset.image_program
+        self.img_transform = dataset.img_transform
         self._tokenizers: FrozenModels | None = models
         self._text_length: int | None = None
         self._scaling: dict[str, torch.Tensor] | None = None
@@ -106,7 +106,7 @@ class EncodedDataset(SampleSource):
         self._leave_out_marked(work)
         if work.pictures or work.texts:
             raise StoreError(
-                f"{self.store.path}: {len(work.pictures):,} pictures and {len(work.texts):,} texts of "
+                f"{self.store.path}: {len(work.pictures):,} images and {len(work.texts):,} texts of "
                 f"{len(work.needed):,} records are not encoded for {models.spec.name} with these options; `calotype "
                 "encode` with the same config makes them, or encodings.on_the_fly=true does while it trains"
             )
@@ -122,7 +122,7 @@ class EncodedDataset(SampleSource):
         return max((f.shape[0] for layout in layouts for f in layout.fields if f.name in names), default=0)
 
     def _leave_out(self) -> None:
-        """Does without the pictures of which the store says that their bytes can't be decoded."""
+        """Does without the images of which the store says that their bytes can't be decoded."""
         contents = {index: one for index, one in enumerate(self.addresses.contents) if one is not None}
         found = self.store.find([unreadable_key(one.digest) for one in contents.values()])
         for index, row in zip(contents, found.tolist(), strict=True):
@@ -130,7 +130,7 @@ class EncodedDataset(SampleSource):
                 self.addresses.leave_out(index, bytes(self.store.get(row)["reason"].tolist()).decode())
 
     def _leave_out_marked(self, work: Work) -> None:
-        """Does without the rows of which a picture or a text has no finite record."""
+        """Does without the rows of which an image or a text has no finite record."""
         marked = {one.key for one in work.marked}
         if not marked:
             return
@@ -156,7 +156,7 @@ class EncodedDataset(SampleSource):
         """One sample, its latents not drawn; large tensors are still on disk (`calotype.types.Readable`), or kept.
 
         Raises:
-            ImageError: The picture could not be read when the dataset was made.
+            ImageError: The image could not be read when the dataset was made.
             StoreError: The record is damaged; names the shard.
         """
         return self._kept(self._described(key))
@@ -203,12 +203,12 @@ class EncodedDataset(SampleSource):
         if text is None:
             text = self.addresses.caption(key).text
             if key.index not in known:  # whether it is fixed is asked once
-                fixed = self.dataset.caption_program.fixed(self.manifest.captions_of(key.index))
+                fixed = self.dataset.caption_transform.fixed(self.manifest.captions_of(key.index))
                 self._known.remember(known, key.index, text if fixed else None)
         return text
 
     def _picture_parts(self, key: SampleKey, picture: Picture) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The tensors of a picture's record, and what else the model is told of it."""
+        """The tensors of an image's record, and what else the model is told of it."""
         row = self._row(key, picture.key, "picture")
         tensors = {field.name: StoredTensor(self.store, row, field) for field in self.store.layout(row)}
         return tensors, self.family.conditioning(picture.geometry)
@@ -319,7 +319,7 @@ class EncodedDataset(SampleSource):
 class _Known:
     """What samples were made of before, so that it is not drawn, hashed and looked for again each epoch.
 
-    Only what is found again always: a picture's outcome, a text, and the caption of a row where nothing is drawn.
+    Only what is found again always: an image's outcome, a text, and the caption of a row where nothing is drawn.
     """
 
     def __init__(self) -> None:

@@ -35,8 +35,8 @@ def encode_dataset(
     Args:
         dataset: Build it for the same model, so that its sizes fit; its model transform plays no part.
         device: Where the models run; a GPU if there is one.
-        batch_size: Pictures encoded at once; by default by their size.
-        threads: Pictures decoded at once; by default the number of cores.
+        batch_size: Images encoded at once; by default by their size.
+        threads: Images decoded at once; by default the number of cores.
         engine: `local` is this process, `ray` a cluster.
         address: Of the cluster; by default `$RAY_ADDRESS`, else one is started.
         track: Shows the progress; on standard error by default.

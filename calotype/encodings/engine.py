@@ -1,4 +1,4 @@
-"""What every engine does with a job: plan it, give texts and then pictures to whoever encodes, and report."""
+"""What every engine does with a job: plan it, give texts and then images to whoever encodes, and report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Encoder(Protocol):
 
 
 def run(job: EncodeJob, encoder: Callable[[], AbstractContextManager[Encoder]], track: Track) -> EncodeReport:
-    """Encodes what is missing: texts first, then pictures, so that only one kind of model is in memory at a time.
+    """Encodes what is missing: texts first, then images, so that only one kind of model is in memory at a time.
 
     Args:
         job: What to encode.
@@ -46,6 +46,6 @@ def run(job: EncodeJob, encoder: Callable[[], AbstractContextManager[Encoder]], 
         with encoder() as encode:
             with track("encoding captions", unit="captions") as show:
                 done.add(encode.texts(work.texts, progress=show))
-            with track("encoding pictures") as show:
+            with track("encoding images") as show:
                 done.add(encode.pictures(work.pictures, progress=show))
     return job.report(addresses, work, done, time.perf_counter() - start)

@@ -48,7 +48,7 @@ class Estimate:
     picture_bytes: int
     text_bytes: int
     seconds: float
-    """Right within a factor of 3; decoding the pictures is not in it."""
+    """Right within a factor of 3; decoding the images is not in it."""
     operations: float
     device: str
 
@@ -128,10 +128,10 @@ def check_room(work: Work, models: FrozenModels, store: Path, *, free: int) -> N
     kept = kept_bytes(work, models)
     if kept.total and kept.total + _SPARE > free:
         raise StoreError(
-            f"{store}: encoding {len(work.pictures):,} pictures takes {_bytes(kept.pictures)} and {len(work.texts):,} "
+            f"{store}: encoding {len(work.pictures):,} images takes {_bytes(kept.pictures)} and {len(work.texts):,} "
             f"texts {_bytes(kept.texts)}; with {_bytes(_SPARE)} left alone, that is more than the {_bytes(free)} that "
             "are free; choose a --store on another disk, a lower resolution, a smaller max_sequence_length, fewer "
-            "variants, or latents: mean, which halves the pictures"
+            "variants, or latents: mean, which halves the images"
         )
 
 

@@ -31,7 +31,7 @@ _OF_THE_FILES: Final = {"text_fingerprint", "picture_fingerprint", "scaling", "_
 
 
 class FrozenModels:
-    """What a pipeline computes before its transformer: embeddings of texts, latents of pictures.
+    """What a pipeline computes before its transformer: embeddings of texts, latents of images.
 
     Loading and computing are diffusers' own (`from_pretrained`, `encode_prompt`, the autoencoder's `encode`), so what
     comes out is what the pipeline itself would compute. The transformer is never loaded, and text encoders and
@@ -101,7 +101,7 @@ class FrozenModels:
 
     @cached_property
     def picture_fingerprint(self) -> str:
-        """32 hex digits that change with whatever could change a picture's record, its pixels aside. Loads nothing."""
+        """32 hex digits that change with whatever could change an image's record, its pixels aside. Loads nothing."""
         kept = self.latents if self.spec.encodings.posterior else "latents"
         vae = component_fingerprint(self._component("vae"), variant=self.variant)
         return combine(["picture", *self._made_by, kept, vae]).hex()
@@ -142,7 +142,7 @@ class FrozenModels:
         return most
 
     def encode_pictures(self, img: Tensor) -> dict[str, Tensor]:
-        """Records of pictures, stacked, on the models' device.
+        """Records of images, stacked, on the models' device.
 
         Args:
             img: (B, 3, H, W), uint8, or float in [-1, 1].

@@ -1,4 +1,4 @@
-"""The keys of records: a hash of everything that could change what an encoder gives for a picture or a text."""
+"""The keys of records: a hash of everything that could change what an encoder gives for an image or a text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from calotype.core.rng import Variant
 from calotype.encodings.step_identity import step_identity
 from calotype.images import ImageReader
-from calotype.transforms import ImageProgram
+from calotype.transforms import ImageTransform
 from calotype.transforms.resample import resampler
 from calotype.types import Geometry
 
@@ -46,7 +46,7 @@ def scaling_key(fingerprint: str) -> bytes:
     """Of an autoencoder's scaling.
 
     Args:
-        fingerprint: Of the autoencoder, as for its pictures.
+        fingerprint: Of the autoencoder, as for its images.
     """
     return record_key("scaling", fingerprint)
 
@@ -70,7 +70,7 @@ def unreadable_key(content: bytes) -> bytes:
 
 
 class PictureKeys:
-    """Keys of one dataset's pictures for one autoencoder.
+    """Keys of one dataset's images for one autoencoder.
 
     Args:
         fingerprint: Of the autoencoder, its dtype and what is kept of it.
@@ -81,7 +81,7 @@ class PictureKeys:
         ConfigError: A custom step of the program can't be told from another.
     """
 
-    def __init__(self, fingerprint: str, program: ImageProgram, reader: ImageReader) -> None:
+    def __init__(self, fingerprint: str, program: ImageTransform, reader: ImageReader) -> None:
         recipe = [f"pixels {_PIXELS}", reader.decode, repr(tuple(reader.background)), resampler(program.interpolation)]
         recipe += [f"{name} {low!r} {high!r}" for name, (low, high) in sorted(program.color_jitter.ranges.items())]
         recipe += [step_identity(step.function) for step in program.custom]
@@ -90,7 +90,7 @@ class PictureKeys:
         self._drawn = bool(program.color_jitter.ranges or program.custom)
 
     def key(self, content: bytes, geometry: Geometry, variant: Variant | None) -> bytes:
-        """Of one outcome of one picture.
+        """Of one outcome of one image.
 
         Args:
             content: The hash of its file.

@@ -104,7 +104,7 @@ class OnTheFlyDataset(EncodedDataset):
         with EncodeWorker(self.dataset, self._models, self.store, threads=self._threads) as worker:
             with track("encoding captions that were not drawn", unit="captions") as show:
                 worker.texts(texts, progress=show)
-            with track("encoding pictures that were not drawn") as show:
+            with track("encoding images that were not drawn") as show:
                 worker.pictures(pictures, progress=show)
         self.store.refresh()
         self._leave_out()

@@ -49,7 +49,7 @@ def encode(
         address: Of the cluster; by default `$RAY_ADDRESS`, then a cluster that runs on this machine; if there is
             neither, one is started here for the time of the run. A process that is connected stays so.
         workers: How many; by default as many as the cluster has room for.
-        chunk: Pictures or texts that a worker gets at once; by default by their number, up to 1024.
+        chunk: Images or texts that a worker gets at once; by default by their number, up to 1024.
         track: Shows how far it is.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The chunk worker: encodes pictures and texts with models of its own into shards of its own."""
+"""The chunk worker: encodes images and texts with models of its own into shards of its own."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from calotype.images.budget import DECODING
 from calotype.ledger import LedgerEntry
 from calotype.progress import Show, counter
 from calotype.terminal import get_logger
-from calotype.transforms import ImageProgram
+from calotype.transforms import ImageTransform
 from calotype.types import Geometry, SampleKey
 
 __all__ = ["Done", "EncodeWorker", "picture_pixels"]
@@ -42,7 +42,7 @@ __all__ = ["Done", "EncodeWorker", "picture_pixels"]
 logger = get_logger("calotype")
 
 _PIXELS: Final = {"cuda": 4 << 20, "cpu": 1 << 20}
-"""Of one batch, until a device says that it is too much: four pictures of 1024² on a GPU, one on a CPU."""
+"""Of one batch, until a device says that it is too much: four images of 1024² on a GPU, one on a CPU."""
 _TEXTS: Final = {"cuda": 32, "cpu": 8}
 _AHEAD: Final = 2
 """Batches decoded, or waiting to be written, beside the one that is encoded."""
@@ -81,11 +81,11 @@ class EncodeWorker:
     """Encodes chunks, one after the other. Every batch is in the store before the next but two begins.
 
     Args:
-        dataset: Whose rows the pictures and texts are of.
+        dataset: Whose rows the images and texts are of.
         models: Loads what a chunk needs when it comes; the text encoders leave before the autoencoder comes.
         store: Where the records go, in shards that no other worker writes to.
-        threads: How many pictures to decode at once.
-        batch_size: Pictures encoded at once; by default as many as have 4 megapixels on a GPU, 1 on a CPU. Halved for
+        threads: How many images to decode at once.
+        batch_size: Images encoded at once; by default as many as have 4 megapixels on a GPU, 1 on a CPU. Halved for
             good where the device runs out of memory.
     """
 
@@ -128,7 +128,7 @@ class EncodeWorker:
         return done
 
     def pictures(self, pictures: Sequence[Picture], *, progress: Show | None = None, scaling: bool = True) -> Done:
-        """Encodes pictures: neighbours of one size together. One that can't be read costs only itself.
+        """Encodes images: neighbours of one size together. One that can't be read costs only itself.
 
         Args:
             pictures: A chunk.
@@ -264,7 +264,7 @@ class EncodeWorker:
     def _batches(
         self, pictures: Sequence[Picture], done: Done, more: Callable[[int], None]
     ) -> Iterator[list[tuple[Picture, torch.Tensor]]]:
-        """Decoded pictures of one shape, as many as a batch takes, the next ones decoded meanwhile."""
+        """Decoded images of one shape, as many as a batch takes, the next ones decoded meanwhile."""
         groups = [list(group) for _, group in groupby(pictures, lambda one: (one.index, one.geometry.target_size))]
         pending: deque[tuple[list[Picture], Future[list[torch.Tensor] | ImageError]]] = deque()
         todo = iter(groups)
@@ -294,7 +294,7 @@ class EncodeWorker:
             yield batch
 
     def _give_up(self, picture: Picture, error: ImageError, done: Done) -> None:
-        """Names a picture that can't be read. Where its bytes are to blame, the store keeps that word of them, so that
+        """Names an image that can't be read. Where its bytes are to blame, the store keeps that word of them, so that
         training goes on without it."""
         id = self._dataset.manifest[picture.index].id
         done.failures.append(LedgerEntry(kind="unreadable", id=id, reason=str(error)))
@@ -304,7 +304,7 @@ class EncodeWorker:
             self._writer.put([key], [{"reason": reason}], kind="unreadable")
 
     def _room(self, picture: Picture, image: torch.Tensor | None = None) -> int:
-        """Pictures of this size in a batch."""
+        """Images of this size in a batch."""
         height, width = image.shape[1:] if image is not None else picture.geometry.target_size
         pixels = _PIXELS.get(self._models.device.type, 1 << 20)
         size = self._batch_size or max(1, pixels // (height * width))
@@ -345,7 +345,7 @@ def picture_pixels(dataset: TextToImageDataset, pictures: Sequence[Picture]) -> 
     The very pixels that online training gets: each outcome is a function of the file and its own geometry alone.
     """
     ref = dataset.manifest[pictures[0].index].image
-    program, reader = dataset.image_program, dataset.reader
+    program, reader = dataset.img_transform, dataset.reader
     images = []
     try:
         data = reader.read_bytes(ref)
@@ -365,5 +365,5 @@ def picture_pixels(dataset: TextToImageDataset, pictures: Sequence[Picture]) -> 
     return images
 
 
-def _need(program: ImageProgram, geometry: Geometry) -> Callable[[tuple[int, int]], tuple[int, int]]:
+def _need(program: ImageTransform, geometry: Geometry) -> Callable[[tuple[int, int]], tuple[int, int]]:
     return lambda size: program.needed_size(geometry)

@@ -102,7 +102,7 @@ def to_srgb(image: Image.Image, icc: bytes) -> tuple[Image.Image, str | None]:
     """An image of mode L, RGB or CMYK → mode RGB in sRGB, and a note when that was not a plain matter.
 
     A profile that contradicts the pixels (RGB for CMYK, say) or can't be read is passed over, and the note says so;
-    an RGB profile on a grey picture is common and means what it says.
+    an RGB profile on a grey image is common and means what it says.
     """
     found = conversion(icc)
     if found.problem:

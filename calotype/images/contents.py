@@ -1,4 +1,4 @@
-"""`scan_contents`: the hash and the true size of every picture's file, remembered from one run to the next."""
+"""`scan_contents`: the hash and the true size of every image's file, remembered from one run to the next."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from calotype.types import ImageRef
 __all__ = ["Content", "scan_contents"]
 
 _CHUNK: Final = 256
-"""Pictures for each thread between two writes to the memory."""
+"""Images for each thread between two writes to the memory."""
 
 
 _LASTING: Final = FileState(0, 0, 0, 0)
@@ -26,7 +26,7 @@ _LASTING: Final = FileState(0, 0, 0, 0)
 
 
 class Content(NamedTuple):
-    """What a picture is, whatever it is called."""
+    """What an image is, whatever it is called."""
 
     digest: bytes
     """xxh3-128 of the file's bytes (16 bytes)."""
@@ -46,23 +46,23 @@ def scan_contents(
     threads: int = 4,
     progress: Show | None = None,
 ) -> list[Content | ImageError]:
-    """Reads every picture's file once; later runs ask the file system only whether the files are still the same.
+    """Reads every image's file once; later runs ask the file system only whether the files are still the same.
 
     Remembered by path and `FileState` in `$CALOTYPE_CACHE/contents` (else `~/.cache/calotype/contents`). A URL is taken
     to give the same image for good, as a local copy of it would: it is fetched once, here or by whoever needs its
     pixels.
 
     Args:
-        refs: The pictures.
+        refs: The images.
         reader: Reads them.
         threads: How many files to read at once.
-        progress: Called now and then, in the caller's thread, with (pictures done, pictures in all).
+        progress: Called now and then, in the caller's thread, with (images done, images in all).
 
     Returns:
-        One for each picture, in order; an error where it can't be read.
+        One for each image, in order; an error where it can't be read.
 
     Raises:
-        MissingDependencyError: A picture needs an extra that is not installed.
+        MissingDependencyError: An image needs an extra that is not installed.
     """
     found: list[Content | ImageError] = []
     with _memory() as memory, ThreadPoolExecutor(threads, thread_name_prefix="calotype-contents") as pool:
@@ -88,7 +88,7 @@ def scan_contents(
 
 def _memory() -> Memory:
     state, values = FileState._fields, ("digest", "height", "width")
-    return Memory("contents", "contents_2", key=("path", "part"), state=state, values=values, what="hashes of pictures")
+    return Memory("contents", "contents_2", key=("path", "part"), state=state, values=values, what="hashes of images")
 
 
 def _keys(refs: Sequence[ImageRef]) -> list[Key | None]:

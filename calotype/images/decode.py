@@ -32,7 +32,7 @@ from calotype.images.quiet import quiet_pillow
 __all__ = ["Decoded", "Need", "decode", "pillow_orientation"]
 
 Need = Callable[[tuple[int, int]], tuple[int, int]]
-"""From a picture's upright (H, W) to the (H, W) that its whole will be resampled to."""
+"""From an image's upright (H, W) to the (H, W) that its whole will be resampled to."""
 
 _STRIP = 1 << 20
 """Pixels that are converted at a time, so that an image is in memory once as it is stored and once as it comes out."""
@@ -43,7 +43,7 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """One picture's pixels."""
+    """One image's pixels."""
 
     pixels: npt.NDArray[np.uint8]
     """uint8 (H, W, 3), C-contiguous and writable, sRGB, upright."""

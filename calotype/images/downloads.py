@@ -1,4 +1,4 @@
-"""`Downloads`: up to N fetched pictures kept on disk for the next epoch, least recently used out first."""
+"""`Downloads`: up to N fetched images kept on disk for the next epoch, least recently used out first."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Downloads:
 
     Args:
         directory: Made when it is not there. Give it a folder of its own.
-        max_images: Most pictures kept; None for no limit.
-        max_bytes: Most bytes kept, the index not counted; None for no limit. A picture longer than this is handed on
+        max_images: Most images kept; None for no limit.
+        max_bytes: Most bytes kept, the index not counted; None for no limit. An image longer than this is handed on
             and not kept.
 
     Raises:
@@ -110,7 +110,7 @@ class Downloads:
         return self._path(_name(url)).exists()
 
     def __len__(self) -> int:
-        """Pictures kept, by every process."""
+        """Images kept, by every process."""
         return self._total()[0]
 
     @property
@@ -141,7 +141,7 @@ class Downloads:
         return data
 
     def _keep(self, name: str, data: bytes) -> None:
-        """Keeps a file and makes room for it. A disk that is full or gone costs the copy, not the picture."""
+        """Keeps a file and makes room for it. A disk that is full or gone costs the copy, not the image."""
         if self.max_bytes is not None and len(data) > self.max_bytes:
             return
         temporary = self.directory / "tmp" / f"{os.getpid()}-{secrets.token_hex(8)}"

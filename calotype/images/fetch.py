@@ -42,7 +42,7 @@ _LONGEST_WAIT = 30.0  # seconds that a server's Retry-After is heeded for at mos
 
 
 class Fetcher:
-    """Fetches pictures by URL. Safe from any number of threads; picklable (a copy starts with no connections).
+    """Fetches images by URL. Safe from any number of threads; picklable (a copy starts with no connections).
 
     Connections are kept alive and shared between threads, with one TLS context for all. Of a URL that redirects,
     each hop is held to the same rules. Proxy settings in the environment are not used: a proxy would resolve names
@@ -98,17 +98,17 @@ class Fetcher:
         self._connections = _Connections()
 
     def get(self, url: str) -> bytes:
-        """The picture at `url`, from the local copy when there is one.
+        """The image at `url`, from the local copy when there is one.
 
         Raises:
-            FetchError: The URL did not give a picture; the message has no password or signature of the URL in it.
+            FetchError: The URL did not give an image; the message has no password or signature of the URL in it.
         """
         if self.downloads is not None:
             return self.downloads.get(url, self.fetch)
         return self.fetch(url)
 
     def fetch(self, url: str) -> bytes:
-        """The picture at `url`, from the network. Raises as `get` does."""
+        """The image at `url`, from the network. Raises as `get` does."""
         deadline = time.monotonic() + self.timeout
         tries = 0
         while True:

@@ -1,4 +1,4 @@
-"""Which format some bytes are, told from their first ones; and what they are instead when they are no picture."""
+"""Which format some bytes are, told from their first ones; and what they are instead when they are no image."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _what_instead(head: bytes) -> str:
     start = text[:60] + ("…" if len(text) > 60 else "")
     low = text.lower()
     if "<svg" in low:
-        return "this is an SVG drawing, not a picture of pixels: convert it to PNG first"
+        return "this is an SVG drawing, not an image of pixels: convert it to PNG first"
     if low.startswith(("<!doctype html", "<html", "<head", "<body")) or "<html" in low:
         return f"this is an HTML page, not an image: {start!r}"
     if text and text.isprintable():

@@ -1,4 +1,4 @@
-"""What a picture's header says, without decoding a pixel; and whether the file seems to be all there."""
+"""What an image's header says, without decoding a pixel; and whether the file seems to be all there."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FIRST: Final = 16 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """One picture's facts."""
+    """One image's facts."""
 
     format: str
     """`JPEG`, `PNG`, `WEBP`, `AVIF`, `GIF`, `BMP`, `TIFF` or `HEIF`: by content, whatever the file is called."""

@@ -142,7 +142,7 @@ def count_scans(data: bytes, header: JpegHeader) -> int:
 
 
 def scale_for(size: tuple[int, int], need: tuple[int, int], *, margin: float = 1.5) -> int:
-    """The largest of 8, 4, 2, 1 that divides a picture and leaves `margin` times `need` on both sides.
+    """The largest of 8, 4, 2, 1 that divides an image and leaves `margin` times `need` on both sides.
 
     Only powers of two: scaling by 5/8 and the like is slower than none. Both sizes are (H, W), the same way up.
     """
@@ -153,7 +153,7 @@ def scale_for(size: tuple[int, int], need: tuple[int, int], *, margin: float = 1
 
 
 def _scaled(side: int, factor: int) -> int:
-    """Rounded, so that the scaled picture shows the original's extent to half a pixel of its own."""
+    """Rounded, so that the scaled image shows the original's extent to half a pixel of its own."""
     return (side + factor // 2) // factor
 
 

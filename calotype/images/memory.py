@@ -1,4 +1,4 @@
-"""What was found out about pictures, kept from one run to the next: a table in an SQLite file."""
+"""What was found out about images, kept from one run to the next: a table in an SQLite file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ImageReader`: a reference to a picture → its upright sRGB pixels, or its header, or an `ImageError`."""
+"""`ImageReader`: a reference to an image → its upright sRGB pixels, or its header, or an `ImageError`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = ["ImageReader"]
 
 
 class ImageReader:
-    """Reads pictures. Holds options only, so it is cheap to pickle and safe from any number of threads.
+    """Reads images. Holds options only, so it is cheap to pickle and safe from any number of threads.
 
     Args:
-        decode: `exact` gives every picture's own pixels, bit-equal to Pillow's. `fast` lets `read(…, need=…)` decode a
+        decode: `exact` gives every image's own pixels, bit-equal to Pillow's. `fast` lets `read(…, need=…)` decode a
             JPEG at 1/2, 1/4 or 1/8 of its size, as long as at least 1.5 times `need` is left on both sides: up to
             twice as fast for large photos. After resampling the pixels are 42 to 53 dB away from the exact ones; where
-            a side is no multiple of 8 the picture is also stretched by up to half a scaled pixel.
+            a side is no multiple of 8 the image is also stretched by up to half a scaled pixel.
         background: The sRGB colour that transparent pixels are composited on, 0 to 255 each.
         max_pixels: Images whose header announces more are refused before they are decoded. The default is Pillow's:
             178,956,970, twice what fits a quarter of a GiB at 3 bytes a pixel. Files on disk may have 8 bytes for each
@@ -60,12 +60,12 @@ class ImageReader:
         self.fetcher = fetcher if fetcher is not None else Fetcher()
 
     def read(self, ref: ImageRef, *, need: Need | None = None, data: bytes | None = None) -> Decoded:
-        """The picture's pixels.
+        """The image's pixels.
 
         Args:
             ref: Where it is.
             need: A function of the upright (H, W) that gives the (H, W) which the caller will resample the whole
-                picture to; a caller that crops first says what the whole would come to at that scale. Only
+                image to; a caller that crops first says what the whole would come to at that scale. Only
                 `decode="fast"` asks it.
             data: What `read_bytes` gave, where the caller has it.
 
@@ -73,8 +73,8 @@ class ImageReader:
             uint8 (H, W, 3) sRGB, upright, with the notes of what was not plain.
 
         Raises:
-            ImageError: One of its kinds, whatever is wrong with the picture.
-            MissingDependencyError: The picture needs an extra that is not installed.
+            ImageError: One of its kinds, whatever is wrong with the image.
+            MissingDependencyError: The image needs an extra that is not installed.
         """
         with _as_image_errors(ref):
             return decode(
@@ -105,7 +105,7 @@ class ImageReader:
             data: What `read_bytes` gave, where the caller has it.
 
         Raises:
-            MissingDependencyError: The picture needs an extra that is not installed.
+            MissingDependencyError: The image needs an extra that is not installed.
         """
         try:
             with _as_image_errors(ref):

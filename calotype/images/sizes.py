@@ -1,4 +1,4 @@
-"""`scan_sizes`: the (height, width) of every picture from its header, remembered from one run to the next."""
+"""`scan_sizes`: the (height, width) of every image from its header, remembered from one run to the next."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def scan_sizes(
     threads: int = 4,
     progress: Show | None = None,
 ) -> tuple[npt.NDArray[np.int32], list[tuple[int, ImageError]]]:
-    """Reads the sizes of many pictures; a second run asks the file system only whether the files are still the same.
+    """Reads the sizes of many images; a second run asks the file system only whether the files are still the same.
 
     Sizes are remembered by path and `FileState`, in `$CALOTYPE_CACHE/sizes` (else
     `~/.cache/calotype/sizes`); those of URLs are not, since only the server knows whether they changed. Reading a
-    URL's size fetches the picture (and keeps it where the reader's fetcher has downloads).
+    URL's size fetches the image (and keeps it where the reader's fetcher has downloads).
 
     Args:
-        refs: The pictures.
+        refs: The images.
         reader: Reads the headers.
         threads: They help where files or servers are slow to answer; parsing itself is held by the GIL.
-        progress: Called now and then, in the caller's thread, with (pictures done, pictures in all).
+        progress: Called now and then, in the caller's thread, with (images done, images in all).
 
     Returns:
-        int32 (N, 2) of (H, W) upright, 0 where a picture can't be read; and those pictures' (index, error), in order.
+        int32 (N, 2) of (H, W) upright, 0 where an image can't be read; and those images' (index, error), in order.
 
     Raises:
-        MissingDependencyError: A picture needs an extra that is not installed.
+        MissingDependencyError: An image needs an extra that is not installed.
     """
     refs = refs if isinstance(refs, Sequence) else list(refs)
     sizes = np.zeros((len(refs), 2), np.int32)

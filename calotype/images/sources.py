@@ -1,4 +1,4 @@
-"""Where a picture's bytes come from: a file, a byte range of one, an LMDB value, or a URL."""
+"""Where an image's bytes come from: a file, a byte range of one, an LMDB value, or a URL."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _open_file(ref: ImageRef, path: str) -> Iterator[int]:
 
 
 def _extent(ref: ImageRef, path: str, descriptor: int) -> tuple[int, int]:
-    """(first byte, number of bytes) of the picture in its file."""
+    """(first byte, number of bytes) of the image in its file."""
     info = os.fstat(descriptor)
     if not stat.S_ISREG(info.st_mode):
         raise ImageError(ref.name, f"{path} is not a regular file (a folder, pipe or device)")
@@ -162,7 +162,7 @@ def _read_lmdb(ref: ImageRef, path: str, key: bytes, check: Callable[[int], None
     try:
         import lmdb
     except ImportError:
-        raise MissingDependencyError("lmdb", extra="lmdb", purpose="to read pictures out of LMDB") from None
+        raise MissingDependencyError("lmdb", extra="lmdb", purpose="to read images out of LMDB") from None
     try:
         # Once per process: opening one twice is an error to LMDB, and an environment does not survive a fork.
         with _environments_lock:

@@ -25,7 +25,7 @@ _LENGTHS: Final = (279, 325)  # StripByteCounts, TileByteCounts
 def missing_end(file: BinaryIO, length: int, format: str, *, head: bytes, tail: bytes, scan: int = 0) -> str | None:
     """Why a file can't be whole, or None when nothing speaks against it.
 
-    Data behind the picture (padding, a motion photo's video, a second picture) is no reason. A reason does not say
+    Data behind the image (padding, a motion photo's video, a second image) is no reason. A reason does not say
     that pixels are missing: the end of a PNG or an animation may be cut behind them.
 
     Args:

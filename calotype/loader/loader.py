@@ -36,7 +36,7 @@ _TELL = 5
 class Loader:
     """Batches on the device, in an order that follows from the seed, from any position on.
 
-    The batches of an epoch are a pure function of (seed, epoch, the pictures' sizes, batch size, world size): any
+    The batches of an epoch are a pure function of (seed, epoch, the images' sizes, batch size, world size): any
     number of threads, in or out of this process, gives the same bits. `state_dict` between two batches, loaded into a
     loader of the same data, goes on with the very next batch; at another world or batch size it goes on with
     exactly the samples that are left.
@@ -57,9 +57,9 @@ class Loader:
         shuffle: False gives the rows in their order, bucket by bucket.
         remainder: What happens to the samples of a bucket that don't fill a step: `short` (a smaller batch),
             `repeat` (filled up with samples that come twice) or `drop` (left out, by name). See `Plan`.
-        on_error: What happens when a picture can't be read: `replace` shows another one of the same bucket in its
+        on_error: What happens when an image can't be read: `replace` shows another one of the same bucket in its
             place and notes it in the ledger; `raise` raises its ImageError.
-        on_upscale: What happens to pictures that have to be enlarged beyond `Buckets.max_upscale`: `warn`, `skip` or
+        on_upscale: What happens to images that have to be enlarged beyond `Buckets.max_upscale`: `warn`, `skip` or
             `error`.
         device_cache: Keeps the whole dataset on the device from the first epoch on: its encodings, or its pixels. For
             small sets; pixels need a fixed geometry (no random crop or rotation), flips and colour are then drawn on
@@ -245,7 +245,7 @@ class Loader:
             )
         if state["order"] != self._order_fingerprint:
             raise LoaderError(
-                "the state was saved with other pictures, sizes or options of the order, "
+                "the state was saved with other images, sizes or options of the order, "
                 f"so its position means nothing here; {way_out}"
             )
         history = tuple(
@@ -285,7 +285,7 @@ class Loader:
         return self._source
 
     def _scan(self, on_upscale: str) -> tuple[np.ndarray[Any, np.dtype[np.int32]], list[LedgerEntry]]:
-        with track("reading picture sizes") as progress:
+        with track("reading image sizes") as progress:
             buckets, notes = self.dataset.scan(progress=progress)
         self._check_length("scan", "buckets", buckets)
         sizes = len(self.dataset.bucket_sizes)
@@ -297,7 +297,7 @@ class Loader:
         small = {note.id: note for note in notes if note.kind == "upscaled"}
         if small and on_upscale == "error":
             raise ConfigError(
-                f"{len(small)} pictures are too small for their bucket, the first: "
+                f"{len(small)} images are too small for their bucket, the first: "
                 f"{next(iter(small))}: {next(iter(small.values())).reason}; lower `resolution`, raise "
                 "`buckets: {max_upscale: …}`, or choose on_upscale='warn' or 'skip'"
             )
@@ -367,7 +367,7 @@ class Loader:
         usable = int((np.asarray(self.plan.buckets) >= 0).sum())
         if not usable:
             counts = dict(Counter(note.kind for note in notes))
-            return f"none of the {len(self.dataset)} pictures can be used: {counts}"
+            return f"none of the {len(self.dataset)} images can be used: {counts}"
         return (
             f"remainder='drop' leaves no batch: no bucket holds batch_size × world_size = "
             f"{self.plan.batch_size * self.plan.world_size} of the {usable} samples; "

@@ -24,7 +24,7 @@ __all__ = ["Cursor", "EpochPlan", "Plan", "Remainder", "Segment"]
 Remainder = Literal["short", "repeat", "drop"]
 _LEFT_OUT = -1
 _STAND_INS = 8
-"""Tried for a sample before giving up: so many bad pictures in a row are no accident."""
+"""Tried for a sample before giving up: so many bad images in a row are no accident."""
 _STAND_IN_REPEAT = 1_000_000
 """`SampleKey.repeat` of stand-ins, from here on."""
 

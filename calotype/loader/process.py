@@ -100,7 +100,7 @@ def packed(message: object) -> bytes:
 
 def launch(setup: Setup, far_end: int) -> subprocess.Popen[bytes]:
     """Starts the process on its end of a socket pair. The caller sends it `Setup`, through cloudpickle."""
-    # glibc gives blocks of megabytes back to the system at once, and every picture would fault its pages in anew.
+    # glibc gives blocks of megabytes back to the system at once, and every image would fault its pages in anew.
     keep = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
     code = f"import sys; sys.path[:] = {sys.path!r}; from calotype.loader.process import main; main({far_end})"
     return subprocess.Popen(
@@ -113,7 +113,7 @@ def main(fd: int) -> None:
     # Ctrl-C is the trainer's to handle, as are Slurm's and a closed terminal's signal to all: it closes the socket.
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(one, signal.SIG_IGN)
-    torch.set_num_threads(1)  # the threads are ours: one picture each
+    torch.set_num_threads(1)  # the threads are ours: one image each
     connection = Connection(fd)
     try:
         setup: Setup = cloudpickle.loads(connection.recv_bytes())

@@ -85,7 +85,7 @@ class Producer:
         dataset: Gives the samples.
         plan: Says which.
         threads: How many will work at once.
-        on_error: `replace` puts another picture of the same bucket where one can't be read, and notes it;
+        on_error: `replace` puts another image of the same bucket where one can't be read, and notes it;
             `raise` ends with the error.
         finish: Whether samples are finished here, one by one, or later on the device, batch by batch. The bits are
             the same.
@@ -209,7 +209,7 @@ class Producer:
         """Waits for the oldest step begun.
 
         Raises:
-            Exception: Whatever the dataset raised that is not one unreadable picture.
+            Exception: Whatever the dataset raised that is not one unreadable image.
         """
         job = self._jobs[0]
         with self._changed:
@@ -241,7 +241,7 @@ class Producer:
                 notes.append(LedgerEntry(kind="unreadable", id=self._name(key.index), reason=str(error)))
         else:
             tried = "; ".join(note.reason for note in notes)
-            raise LoaderError(f"{len(notes)} pictures in a row can't be read: {tried}")
+            raise LoaderError(f"{len(notes)} images in a row can't be read: {tried}")
         if not isinstance(sample, Mapping):
             raise LoaderError(
                 f"{type(self._dataset).__name__}.prepare: found a {type(sample).__name__}, expected a mapping of names "

@@ -17,7 +17,7 @@ __all__ = ["BucketCount", "Entry", "Summary", "describe_batch", "summarise"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketCount:
-    """How many pictures go to one size."""
+    """How many images go to one size."""
 
     height: int
     width: int

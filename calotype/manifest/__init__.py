@@ -1,4 +1,4 @@
-"""What pictures, which captions: folders, data files, archives and hub datasets become one sequence of rows."""
+"""What images, which captions: folders, data files, archives and hub datasets become one sequence of rows."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def find_archived(refs: Any, root: Path, problems: dict[int, str]) -> tuple[Any,
         if member in tars[archive]:
             offsets[row], sizes[row] = tars[archive][member]
         else:
-            problems.setdefault(row, f"no picture {member!r} in {archive}")
+            problems.setdefault(row, f"no image {member!r} in {archive}")
     text, whole = pa.large_string(), pa.int64()
     return (
         pa.array(archives, text),

@@ -153,7 +153,7 @@ def _ranges(values: pa.Array, base: int, total: int) -> tuple[npt.NDArray[np.int
         raise NotMappedError
     kind = np.int64 if pa.types.is_large_binary(values.type) else np.int32
     ends = np.frombuffer(bounds, dtype=kind)[values.offset : values.offset + len(values) + 1].astype(np.int64)
-    # A value of no bytes is as good as null: there is no picture in it.
+    # A value of no bytes is as good as null: there is no image in it.
     sizes = np.diff(ends)
     sizes[(sizes == 0) | ~np.asarray(values.is_valid())] = -1
     return start + ends[:-1], sizes

@@ -1,4 +1,4 @@
-"""From parts to one table: rows of one picture come together, ids stay unique, captions are seen to."""
+"""From parts to one table: rows of one image come together, ids stay unique, captions are seen to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Where = Callable[[int], str]
 
 
 def assemble(parts: Sequence[Part], reading: Reading) -> tuple[pa.Table, _Where]:
-    """One table of all parts, one row a picture, in the order in which they came.
+    """One table of all parts, one row an image, in the order in which they came.
 
     Returns:
         The table, and a function from its row number to `file:line`.
@@ -48,7 +48,7 @@ def assemble(parts: Sequence[Part], reading: Reading) -> tuple[pa.Table, _Where]
 
 
 def _rejected(table: pa.Table) -> pa.Array:
-    """The ids of the pictures that any row marks as rejected."""
+    """The ids of the images that any row marks as rejected."""
     if pa.types.is_null(table["rejected"].type):
         return pa.array([], pa.large_string())
     return pc.unique(table["id"].filter(pc.fill_null(table["rejected"], False)))
@@ -89,7 +89,7 @@ def _merge(table: pa.Table, explicit: np.ndarray, where: _Where, reading: Readin
     first[group[::-1]] = np.arange(len(group))[::-1]  # the earliest row of each group is written last
     again = np.flatnonzero(first[group] != np.arange(len(group)))
     drop: list[int] = []
-    # Ids that come from references are equal only for one picture; those of a column can be wrong.
+    # Ids that come from references are equal only for one image; those of a column can be wrong.
     doubtful = again[explicit[again] | explicit[first[group[again]]]]
     places = [table[name] for name in ("offset", "size", "key") if not pa.types.is_null(table[name].type)]
     if not pa.types.is_null(table["ref"].type):
@@ -103,8 +103,8 @@ def _merge(table: pa.Table, explicit: np.ndarray, where: _Where, reading: Readin
     for row, twin in zip(doubtful[differs].tolist(), twins[differs].tolist(), strict=True):
         reading.bad(
             where(row),
-            f"the id {table['id'][row].as_py()!r} is already that of another picture, at {where(twin)}; ids must be "
-            "unique. columns={'id': None} takes the pictures' paths instead",
+            f"the id {table['id'][row].as_py()!r} is already that of another image, at {where(twin)}; ids must be "
+            "unique. columns={'id': None} takes the images' paths instead",
             kind="duplicate_id",
         )
         drop.append(row)

@@ -1,4 +1,4 @@
-"""Captions as the data has them: files beside pictures, and columns of tables."""
+"""Captions as the data has them: files beside images, and columns of tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture's fingerprint: equal bytes have equal ones, and none needs more than 48 KiB of reading."""
+"""An image's fingerprint: equal bytes have equal ones, and none needs more than 48 KiB of reading."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ __all__ = ["read_folder"]
 def read_folder(
     folder: Path, listing: Listing, reading: Reading, read_metadata: Callable[[Path, Reading], Part]
 ) -> list[Part]:
-    """The rows of a folder's pictures.
+    """The rows of a folder's images.
 
     An image's captions come from the metadata file nearest above it if that has any for it, else from the files
     beside it (`a.jpg.txt` before `a.txt`, then the same with `.caption`, then with `.json`), else, in kohya's `10_name`
@@ -39,7 +39,7 @@ def read_folder(
     parts = [
         _only_present(read_metadata(folder / name, lenient), present, elsewhere, lead, reading) for name in metadata
     ]
-    ids: dict[str, str] = {}  # picture → the id that the metadata gives it
+    ids: dict[str, str] = {}  # image → the id that the metadata gives it
     captioned: set[str] = set()
     for part in parts:
         paths = part.paths().to_pylist()
@@ -62,7 +62,7 @@ def read_folder(
         parts.append(
             make_part(
                 len(rows),
-                # A picture that the metadata lists without a caption is there already: its sidecar joins it by its id.
+                # An image that the metadata lists without a caption is there already: its sidecar joins it by its id.
                 id=[ids.get(path, path) for path in paths],
                 ref=paths if any(part.explicit_ids for part in parts) else None,
                 captions=captions,
@@ -99,7 +99,7 @@ def _only_present(part: Part, present: set[str], elsewhere: set[str], lead: str,
         else:
             alike = on_disk.alike(name)
             there = f"; it may be one of {', '.join(map(repr, alike[:3]))}" if alike else ""
-            reading.bad(part.where(int(rows[place])), f"the picture {name!r} is not there{there}")
+            reading.bad(part.where(int(rows[place])), f"the image {name!r} is not there{there}")
             keep[place] = False
     if renamed:
         part = _renamed(part, renamed, reading)

@@ -132,13 +132,13 @@ def _choose(splits: Any, name: str, reading: Reading) -> tuple[str, Any]:
 
 
 def _rows(loaded: Any, names: list[str]) -> pa.Table:
-    """These columns as Arrow has them: pictures not decoded, `select` and `shuffle` of the dataset applied."""
+    """These columns as Arrow has them: images not decoded, `select` and `shuffle` of the dataset applied."""
     table: pa.Table = loaded.select_columns(names).with_format("arrow")[:]
     return table
 
 
 def _images(loaded: Any, type_: pa.DataType, column: str, label: str) -> Iterator[tuple[Embedded, pa.ChunkedArray]]:
-    """The places of a dataset's pictures: in its own Arrow files where it is all of these, else in the cache."""
+    """The places of a dataset's images: in its own Arrow files where it is all of these, else in the cache."""
     files = [Path(file["filename"]) for file in loaded.cache_files]
     if files and loaded._indices is None:
         try:

@@ -53,7 +53,7 @@ def load_manifest(
     keep_rejected: bool = False,
     ledger: Ledger | None = None,
 ) -> Manifest:
-    """What pictures there are and which captions they have. No picture is opened.
+    """What images there are and which captions they have. No image is opened.
 
     `docs/formats.md` lists what is read, with examples.
 
@@ -65,7 +65,7 @@ def load_manifest(
         split: Of a dataset or folder that has splits (`train`, `validation`, `test`), the one to read, or `all`. Unset,
             it is `train`. With `validation` above 0, the side of that split: `train` or `validation`.
         root: Folder that relative references of data files, and ids, are relative to; else the data file's own.
-        missing_captions: What to do with pictures without a caption: `error`, `skip` (into the ledger), `empty`
+        missing_captions: What to do with images without a caption: `error`, `skip` (into the ledger), `empty`
             (an empty caption, as a trigger or template wants it), or any other text, which becomes their caption.
         recursive: Whether folders inside the folder are read too.
         exclude: Files and folders of the folder to leave out, as patterns of a `.gitignore`: `masks/`, `*.gif`,
@@ -78,7 +78,7 @@ def load_manifest(
         member_key: What the members of a sample share in tar and LMDB: their names up to the `first_dot` of the base
             name, as WebDataset has it, or up to the `last_dot`. `auto` takes the first, and the last where an image
             has a text by it.
-        validation: Share of the pictures to hold out, 0 up to 1. Without `split` the training side is given.
+        validation: Share of the images to hold out, 0 up to 1. Without `split` the training side is given.
         validation_seed: Another seed holds out others.
         data_files: As in `datasets.load_dataset`: files of the dataset, a list, or a mapping split → files.
         image_dir: Another name for `root`.
@@ -91,7 +91,7 @@ def load_manifest(
     Raises:
         ConfigError: The options contradict each other or have wrong values.
         ManifestError: A file or row can't be read; the message has file and line.
-        MissingCaptionError: Pictures have no caption and `missing_captions` is `error`.
+        MissingCaptionError: Images have no caption and `missing_captions` is `error`.
         MissingDependencyError: An optional package (`datasets`, `lmdb`) is needed for this format.
     """
     path = _one_of("path", path, "source", source)
@@ -108,7 +108,7 @@ def load_manifest(
             f"missing_captions: found {missing_captions!r}; expected 'error', 'skip', 'empty' or the text of a caption"
         )
     if isinstance(validation, bool) or not 0 <= validation < 1:
-        raise ConfigError(f"validation: found {validation!r}; expected a share of the pictures, 0 up to (not with) 1")
+        raise ConfigError(f"validation: found {validation!r}; expected a share of the images, 0 up to (not with) 1")
     if validation and split is not None:
         _choice("split (with validation)", split, _SIDES)
     sources = find_sources(path, data_files, None if validation else split)
@@ -185,7 +185,7 @@ def _nothing(sources: Sources, reading: Reading) -> str:
     deeper = "" if reading.recursive else " (recursive=False: folders inside it were not looked into)"
     if reading.notes:
         return f"{sources}: no images found: {'; '.join(reading.notes)}"
-    return f"{sources}: no pictures found{deeper}; expected images, or a data file that lists them (docs/formats.md)"
+    return f"{sources}: no images found{deeper}; expected images, or a data file that lists them (docs/formats.md)"
 
 
 def _side(table: pa.Table, root: Path, validation: float, seed: int, side: str, about: dict[str, Any]) -> pa.Table:
@@ -193,7 +193,7 @@ def _side(table: pa.Table, root: Path, validation: float, seed: int, side: str, 
     about["validation"] = {"side": side, "train": int((~out).sum()), "validation": int(out.sum())}
     if not (out if side == "validation" else ~out).any():
         raise ManifestError(
-            f"validation={validation} of {len(table)} pictures leaves none for split={side!r} (the side of each "
-            "picture follows from its content): use another share, or another validation_seed"
+            f"validation={validation} of {len(table)} images leaves none for split={side!r} (the side of each "
+            "image follows from its content): use another share, or another validation_seed"
         )
     return table.take(pa.array(np.flatnonzero(out if side == "validation" else ~out)))

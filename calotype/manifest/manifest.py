@@ -143,7 +143,7 @@ class Manifest(Sequence[Row]):
         return Manifest(self._table.take(pa.array(chosen)), root=self._root, about=self._about, ledger=self._ledger)
 
     def refs(self, indices: Iterable[int] | None = None) -> list[ImageRef]:
-        """The pictures of these rows (of all by default), without the rest of each row."""
+        """The images of these rows (of all by default), without the rest of each row."""
         return [self._image(int(at)) for at in (range(len(self)) if indices is None else indices)]
 
     def sizes(self) -> npt.NDArray[np.int32]:

@@ -94,7 +94,7 @@ def _chosen(folder: Path, listing: Listing, split: str) -> Listing:
             return listing  # no splits at all: everything is for training, as `datasets` has it
         raise ManifestError(
             f"{folder}: no split {split!r}; expected a folder or data files named {' or '.join(words)} in it. "
-            "For a split of its pictures by hash use validation=0.05"
+            "For a split of its images by hash use validation=0.05"
         )
     return chosen
 

@@ -102,10 +102,10 @@ class Part:
     """Row number → `file:line`, for messages."""
 
     explicit_ids: bool = False
-    """Ids came from a column, so two pictures that share one are a mistake."""
+    """Ids came from a column, so two images that share one are a mistake."""
 
     def paths(self) -> pa.ChunkedArray:
-        """The pictures, whatever their ids are."""
+        """The images, whatever their ids are."""
         refs = self.table["ref"]
         return self.table["id"] if pa.types.is_null(refs.type) else pc.coalesce(refs, self.table["id"])
 

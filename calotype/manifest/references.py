@@ -59,7 +59,7 @@ def normal_reference(text: str, base: Path, root: Path, folder_of: Callable[[str
         folder_of: A remembered answer to what a folder is, for whole columns.
 
     Returns:
-        A posix path relative to `root` where the picture lies in or beside it, else an absolute one.
+        A posix path relative to `root` where the image lies in or beside it, else an absolute one.
     """
     text = written(text)
     if text[:5].lower() == "file:":

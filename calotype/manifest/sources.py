@@ -1,4 +1,4 @@
-"""What a path is, by looking: picture folder, data files, archives, saved dataset, or a dataset's name."""
+"""What a path is, by looking: image folder, data files, archives, saved dataset, or a dataset's name."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _READERS: dict[str, Callable[[Path, Reading], Part]] = {
     ".lmdb": read_lmdb,
     ".mdb": read_lmdb,
 }
-"""In the order in which one kind is chosen when a folder without pictures holds several."""
+"""In the order in which one kind is chosen when a folder without images holds several."""
 
 _TEXTS = frozenset({".jsonl", ".ndjson", ".csv", ".tsv"})
 
@@ -134,7 +134,7 @@ def _local(paths: Sequence[PathLike]) -> Sources:
             raise ConfigError(f"path: found {each!r}, expected a folder, a file, a pattern, or a list of these")
         if REMOTE.match(os.fspath(each)):
             raise ManifestError(
-                f"{each}: data files and folders are read from this machine's disks; copy it here first. (The pictures "
+                f"{each}: data files and folders are read from this machine's disks; copy it here first. (The images "
                 "that a data file names may be remote.)"
             )
         found += _places(absolute(each))
@@ -270,15 +270,13 @@ def _read_listing(folder: Path, listing: Listing, reading: Reading) -> tuple[lis
     listing = of_split(folder, listing, reading)
     if listing.images:
         if reading.image_root is not None:
-            raise ConfigError(
-                f"root: {folder} is a folder of pictures, which are where they are; root is for data files"
-            )
+            raise ConfigError(f"root: {folder} is a folder of images, which are where they are; root is for data files")
         return read_folder(folder, listing, reading, _read_file), ["folder"]
     return _read_data_folder(folder, listing, reading)
 
 
 def _read_data_folder(folder: Path, listing: Listing, reading: Reading) -> tuple[list[Part], list[str]]:
-    """A folder without pictures: shards or data files of one kind."""
+    """A folder without images: shards or data files of one kind."""
     places = data_files_of(folder, listing)
     if not places:
         return [], ["folder"]
@@ -314,7 +312,7 @@ def _is_empty(file: Path) -> bool:
 
 
 def data_files_of(folder: Path, listing: Listing) -> list[Path]:
-    """The files that a folder without pictures is read from: all of one kind, and LMDB folders by their names."""
+    """The files that a folder without images is read from: all of one kind, and LMDB folders by their names."""
     for suffix in _READERS:
         places = [folder / name for name in listing.data if Path(name).suffix.lower() == suffix]
         if places:

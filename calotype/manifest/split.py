@@ -1,4 +1,4 @@
-"""The validation split: which side a picture is on follows from its content and nothing else."""
+"""The validation split: which side an image is on follows from its content and nothing else."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["held_out"]
 def held_out(table: pa.Table, root: Path, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
     """Which rows of a manifest's table are held out for validation.
 
-    The side is a hash of the seed and the picture's fingerprint: its length in bytes and the first, middle and last
-    16 KiB. Equal files have equal fingerprints, so copies under other names land on one side; no other picture plays
-    a part, so adding some moves none; and no file is read whole. (Different pictures with one fingerprint would
-    merely share a side.) A picture that is not on this machine, or can't be read, goes by its URL or id.
+    The side is a hash of the seed and the image's fingerprint: its length in bytes and the first, middle and last
+    16 KiB. Equal files have equal fingerprints, so copies under other names land on one side; no other image plays
+    a part, so adding some moves none; and no file is read whole. (Different images with one fingerprint would
+    merely share a side.) An image that is not on this machine, or can't be read, goes by its URL or id.
     """
     count = len(table)
     ids = table["id"].to_pylist()

@@ -35,7 +35,7 @@ class Chroma(ModelFamily):
 
     The mask is bool here: the float one of diffusers 0.42 is added to the attention's scores and masks nothing
     (https://github.com/huggingface/diffusers/issues/12116), while the model was trained with padding masked but for
-    its first token. The transformer takes it with the picture's tokens, all true, behind it.
+    its first token. The transformer takes it with the image's tokens, all true, behind it.
     """
 
     def encode_prompt(

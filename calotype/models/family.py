@@ -131,7 +131,7 @@ class ModelFamily(ABC):
         raise NotImplementedError
 
     def encode(self, vae: Any, img: Tensor, *, latents: Literal["moments", "mean"]) -> dict[str, Tensor]:
-        """Records of pictures, stacked: `moments` (B, 2C, h, w), or `latents` (B, C, h, w).
+        """Records of images, stacked: `moments` (B, 2C, h, w), or `latents` (B, C, h, w).
 
         Args:
             vae: The loaded autoencoder.
@@ -203,7 +203,7 @@ class ModelFamily(ABC):
         return batch
 
     def conditioning(self, geometry: Geometry) -> dict[str, Tensor]:
-        """What else the model is told about a picture; nothing, for most."""
+        """What else the model is told about an image; nothing, for most."""
         return {}
 
 

@@ -1,6 +1,6 @@
 """Flow matching: which times are trained, what the transformer sees at each, and what it is to answer.
 
-A straight path leads from a picture's latents x₀ (t = 0) to noise (t = 1), and the transformer learns its velocity
+A straight path leads from an image's latents x₀ (t = 0) to noise (t = 1), and the transformer learns its velocity
 (Lipman et al., "Flow Matching for Generative Modeling", 2022; Esser et al., "Scaling Rectified Flow Transformers",
 2024). Everything drawn here follows from numbers that are given, so that a resumed run draws what it would have drawn.
 """
@@ -36,20 +36,20 @@ def velocity(latents: Tensor, noise: Tensor) -> Tensor:
 
 
 def loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """The squared error of each picture (B,), in float32."""
+    """The squared error of each image (B,), in float32."""
     return (predicted.float() - target.float()).square().flatten(1).mean(dim=1)
 
 
 def shift(scheduler: Mapping[str, Any], sequence_length: int) -> float:
-    """By how much the logits of times are moved: towards noise, the more the larger the picture.
+    """By how much the logits of times are moved: towards noise, the more the larger the image.
 
-    FLUX.1-dev's μ is linear in the number of the picture's tokens, 0.5 at 256 and 1.15 at 4096 (diffusers'
+    FLUX.1-dev's μ is linear in the number of the image's tokens, 0.5 at 256 and 1.15 at 4096 (diffusers'
     `calculate_shift`; `get_lin_function` of black-forest-labs/flux); FLUX.1-schnell does not shift; SD3 shifts by a
     constant s, which is μ = ln s (Esser et al., equation 23). All of it stands in the pipeline's scheduler.
 
     Args:
         scheduler: Its config: of a `FlowMatchEulerDiscreteScheduler`.
-        sequence_length: Tokens of the picture.
+        sequence_length: Tokens of the image.
     """
     if not scheduler["use_dynamic_shifting"]:
         return math.log(scheduler["shift"])

@@ -1,4 +1,4 @@
-"""What is trained: what the network sees of a picture at a time between 0 and 1, and what it is to answer there."""
+"""What is trained: what the network sees of an image at a time between 0 and 1, and what it is to answer there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Denoising", "FlowMatching", "Objective"]
 
 
 class Objective(Protocol):
-    """One way from a picture (t = 0) to noise (t = 1). Times are (B,), float32; latents and noise (B, C, h, w)."""
+    """One way from an image (t = 0) to noise (t = 1). Times are (B,), float32; latents and noise (B, C, h, w)."""
 
     scheduler_class: ClassVar[str]
     """diffusers' scheduler that the pipeline's `scheduler` folder is read as."""
@@ -24,7 +24,7 @@ class Objective(Protocol):
     def __init__(self, scheduler: Any) -> None: ...
 
     def draw_times(self, count: int, sequence_length: int, *, rng: torch.Generator) -> Tensor:
-        """The times (count,) that a batch of pictures of so many tokens is trained at, on the CPU."""
+        """The times (count,) that a batch of images of so many tokens is trained at, on the CPU."""
         ...
 
     def told(self, times: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ class SDXLTransform(TokenTransform):
 
 
 def size_conditioning(geometry: Geometry | None, target_size: tuple[int, ...]) -> dict[str, Tensor]:
-    """SDXL's micro-conditioning of one picture.
+    """SDXL's micro-conditioning of one image.
 
     Args:
         geometry: How its pixels were made; None counts as uncropped and in its original size.

@@ -152,7 +152,7 @@ class EncodingSpec:
     """Of its encoder, a pixel."""
 
     def picture_bytes(self, height: int, width: int) -> int:
-        """Kept of a picture of so many pixels, as bfloat16: the posterior's mean and log variance, or latents alone."""
+        """Kept of an image of so many pixels, as bfloat16: the posterior's mean and log variance, or latents alone."""
         area = (height // self.latent_factor) * (width // self.latent_factor)
         return (2 if self.posterior else 1) * self.latent_channels * area * _BF16
 
@@ -197,7 +197,7 @@ class ModelSpec:
 
 
 def check_image_size(spec: ModelSpec, size: tuple[int, int], *, where: str = "size") -> None:
-    """Refuses a picture's size that the model can't take.
+    """Refuses an image's size that the model can't take.
 
     Args:
         spec: The model.
@@ -211,7 +211,7 @@ def check_image_size(spec: ModelSpec, size: tuple[int, int], *, where: str = "si
     if any(side <= 0 or side % spec.multiple for side in size):
         fit = tuple(max(1, round(side / spec.multiple)) * spec.multiple for side in size)
         raise ConfigError(
-            f"{where}: {height}x{width} (height x width) does not fit {spec.name}, whose pictures have sides that are "
+            f"{where}: {height}x{width} (height x width) does not fit {spec.name}, whose images have sides that are "
             f"multiples of {spec.multiple}; the nearest is {fit[0]}x{fit[1]}"
         )
 

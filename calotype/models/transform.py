@@ -33,7 +33,7 @@ class PixelsTransform:
         """`image` → `img`, uint8 (3, H, W).
 
         Raises:
-            ConfigError: `image` is not such a tensor or picture.
+            ConfigError: `image` is not such a tensor or image.
         """
         return {"img": _pixels(sample)}
 

@@ -67,7 +67,7 @@ def _notices(sample: SampleView) -> list[Html]:
         missing = tag("code", tag("bdi", sample.stands_in_for))
         notices.append(("⚠ Stands in for ", missing, ", which could not be read."))
     if not sample.repeatable:
-        notices.append(("⚠ Made a second time, it came out with other pixels: no run will repeat this picture.",))
+        notices.append(("⚠ Made a second time, it came out with other pixels: no run will repeat this image.",))
     return [tag("p", *words, class_="notice", role="note") for words in notices]
 
 

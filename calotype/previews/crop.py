@@ -1,4 +1,4 @@
-"""The part of a picture that was kept, as a drawing to lie over the original."""
+"""The part of an image that was kept, as a drawing to lie over the original."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Point = tuple[float, float]
 def corners(geometry: Geometry) -> tuple[Point, Point, Point, Point]:
     """Where the corners of the sample came from: top left, top right, bottom right, bottom left, before any flip.
 
-    Turning the picture counter-clockwise is reading it along a grid turned clockwise; the grid is turned in pixels of
+    Turning the image counter-clockwise is reading it along a grid turned clockwise; the grid is turned in pixels of
     the sample and only then stretched to the box, as `calotype.transforms.resample` does it.
     """
     top, left, height, width = geometry.box
@@ -37,14 +37,14 @@ def crop_overlay(kept: Geometry, others: Sequence[Geometry]) -> Html:
     """An SVG of the original's shape: what is cropped away is dimmed, the part kept has a frame.
 
     Args:
-        kept: Of the trained picture.
+        kept: Of the trained image.
         others: Of its further draws. Each has a dashed frame with its number (from 1), unless it is the part that
-            the trained picture has.
+            the trained image has.
     """
     height, width = kept.original_size
     outline = _points(kept)
     away = tag("path", class_="away", fill_rule="evenodd", d=f"M0 0H{width}V{height}H0ZM{' '.join(outline)}Z")
-    # Twice, wide and dark below narrow and light: to be seen on any picture.
+    # Twice, wide and dark below narrow and light: to be seen on any image.
     frame = [tag("polygon", class_=name, points=" ".join(outline)) for name in ("under", "kept")]
     dashed = [_other(number, other, kept) for number, other in enumerate(others, start=1)]
     return tag("svg", away, *dashed, *frame, class_="crop", viewBox=f"0 0 {width} {height}", aria_hidden="true")

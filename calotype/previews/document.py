@@ -116,7 +116,7 @@ def preview(
 
 
 def check_ending(path: Path) -> None:
-    """Refuses a file that is neither a page nor a picture.
+    """Refuses a file that is neither a page nor an image.
 
     Raises:
         ConfigError: Names both.

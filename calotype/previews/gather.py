@@ -52,13 +52,13 @@ def gather(
         loader: Its position is put back afterwards.
         epoch: Which.
         batches: How many, as far as the epoch has them.
-        draws: How many later epochs to show of each picture.
-        autoencoder: Shows the trained picture after a round trip through it.
+        draws: How many later epochs to show of each image.
+        autoencoder: Shows the trained image after a round trip through it.
         progress: Called with (done, total) samples; a round trip counts as one more.
 
     Raises:
-        ConfigError: The loader's batches are not made of pictures.
-        ImageError: A picture can't be read, under `on_error="raise"`.
+        ConfigError: The loader's batches are not made of images.
+        ImageError: An image can't be read, under `on_error="raise"`.
         LoaderError: As the loader does.
     """
     dataset = previewed(loader)
@@ -104,7 +104,7 @@ def previewed(loader: Loader) -> TextToImageDataset:
         return dataset
     found = "encodings" if isinstance(dataset, EncodedDataset) else f"a {type(dataset).__name__}"
     way_out = "; leave out `encodings`" if isinstance(dataset, EncodedDataset) else ""
-    raise ConfigError(f"preview: found a loader of {found}, expected one of pictures{way_out}")
+    raise ConfigError(f"preview: found a loader of {found}, expected one of images{way_out}")
 
 
 class _Count:
@@ -152,7 +152,7 @@ def _explain(
 
 
 def _trained(batch: Batch, place: int) -> torch.Tensor | None:
-    """One picture of a batch, uint8 (3, H, W); None where a model transform of another kind leaves none."""
+    """One image of a batch, uint8 (3, H, W); None where a model transform of another kind leaves none."""
     images = batch.get("img")
     if not (isinstance(images, torch.Tensor) and images.ndim == 4 and images.shape[1] == 3):
         return None
@@ -167,12 +167,12 @@ def _came(
 ) -> tuple[TextToImageDataset, KeptReader, SampleKey, tuple[torch.Tensor, Geometry]]:
     """The key that came to a place of a batch: the one wanted, or the first of its stand-ins that can be read.
 
-    With it a twin of the dataset that has decoded its picture, and what it made of it.
+    With it a twin of the dataset that has decoded its image, and what it made of it.
     """
     for key in chain([wanted], plan.stand_ins(step, place)):
         reader = KeptReader(dataset.reader, dataset.manifest[key.index].image)
         twin = dataset.with_reader(reader).with_cache(
-            # A pixel cache decides at what scale pictures are decoded: the twin has one too, and it keeps nothing.
+            # A pixel cache decides at what scale images are decoded: the twin has one too, and it keeps nothing.
             None if dataset.pixel_cache is None else PixelCache(max_images=0)
         )
         try:
@@ -183,14 +183,14 @@ def _came(
 
 
 def draw_sample(twin: TextToImageDataset, reader: KeptReader, key: SampleKey) -> Draw:
-    """One draw of a picture, made at the size that is shown.
+    """One draw of an image, made at the size that is shown.
 
     Args:
         twin: Reads with `reader`.
-        reader: Has read the picture before.
+        reader: Has read the image before.
         key: Of the sample.
     """
-    program = twin.image_program
+    program = twin.img_transform
     if program.custom:  # callables may depend on the size
         image, geometry = twin.image(key)
     else:

@@ -1,4 +1,4 @@
-"""A reader for one picture that is drawn many times: what it has decoded, it keeps."""
+"""A reader for one image that is drawn many times: what it has decoded, it keeps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class KeptReader(ImageReader):
 
     Args:
         reader: Reads.
-        ref: The one picture.
+        ref: The one image.
     """
 
     def __init__(self, reader: ImageReader, ref: ImageRef) -> None:
@@ -26,7 +26,7 @@ class KeptReader(ImageReader):
         self._kept: dict[int, Decoded] = {}
 
     def read(self, ref: ImageRef, *, need: Need | None = None, data: bytes | None = None) -> Decoded:
-        """The picture's pixels, shared: don't write to them. Raises as `ImageReader.read` does."""
+        """The image's pixels, shared: don't write to them. Raises as `ImageReader.read` does."""
         if ref != self._ref:
             return self._reader.read(ref, need=need, data=data)
         if self._kept and (scale := self._scale(self.any, need)) in self._kept:
@@ -37,11 +37,11 @@ class KeptReader(ImageReader):
 
     @property
     def any(self) -> Decoded:
-        """The whole picture at a scale that it has been asked for."""
+        """The whole image at a scale that it has been asked for."""
         return next(iter(self._kept.values()))
 
     def _scale(self, decoded: Decoded, need: Need | None) -> int:
-        """Which decode answers; for a picture that is no JPEG, and so never scaled, it is only a name."""
+        """Which decode answers; for an image that is no JPEG, and so never scaled, it is only a name."""
         if need is None or self.decode == "exact":
             return 1
         return scale_for(decoded.original_size, need(decoded.original_size))

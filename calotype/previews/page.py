@@ -29,7 +29,7 @@ def render_page(batches: Sequence[BatchView], *, title: str) -> str:
     Returns:
         The text of the file; write it as UTF-8.
     """
-    # Nearly all the time goes to encoding pictures, during which other threads can run.
+    # Nearly all the time goes to encoding images, during which other threads can run.
     with ThreadPoolExecutor() as pool:
         sections = [_batch(batch, number, pool) for number, batch in enumerate(batches, start=1)]
     most = max((len(sample.draws) for batch in batches for sample in batch.samples), default=0)
@@ -60,7 +60,7 @@ def _own(name: str) -> Html:
 
 
 def _policy(style: str, script: str) -> str:
-    """Content security: pictures that the page carries, its own style and its own script, and nothing else."""
+    """Content security: images that the page carries, its own style and its own script, and nothing else."""
     style_hash, script_hash = (
         base64.b64encode(hashlib.sha256(content.encode()).digest()).decode() for content in (style, script)
     )

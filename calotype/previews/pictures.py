@@ -1,4 +1,4 @@
-"""Pictures as parts of the page: small enough for sixty-four samples in one file, as `data:` addresses."""
+"""Images as parts of the page: small enough for sixty-four samples in one file, as `data:` addresses."""
 
 from __future__ import annotations
 

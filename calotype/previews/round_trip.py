@@ -1,4 +1,4 @@
-"""Through a frozen autoencoder and back: how much of a picture the latents of a model can hold."""
+"""Through a frozen autoencoder and back: how much of an image the latents of a model can hold."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Autoencoder:
         )
 
     def __call__(self, image: Pixels) -> RoundTrip:
-        """One picture, encoded to the mode of its posterior and decoded.
+        """One image, encoded to the mode of its posterior and decoded.
 
         Args:
             image: uint8 (H, W, 3); the model gets it as float in [-1, 1].

@@ -1,4 +1,4 @@
-"""A contact sheet: the batches of a preview as one picture, a tile for each sample."""
+"""A contact sheet: the batches of a preview as one image, a tile for each sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from calotype.previews.wording import NO_CAPTION
 __all__ = ["contact_sheet"]
 
 _TRAINED, _ORIGINAL, _DRAW = 288, 184, 56
-"""Longer sides, at most: of the picture as trained, of the original and of further draws beside it."""
+"""Longer sides, at most: of the image as trained, of the original and of further draws beside it."""
 _GAP, _SMALL_GAP = 20, 8
 _TILE = _TRAINED + _SMALL_GAP + _ORIGINAL
 _COLUMNS, _DRAWS_IN_A_ROW = 3, 3
@@ -99,7 +99,7 @@ def _framed(sample: SampleView) -> Image.Image:
         (x / width * (original.width - 1), y / height * (original.height - 1)) for x, y in corners(sample.geometry)
     ]
     draw = ImageDraw.Draw(original)
-    # Twice, wide and dark below narrow and light: to be seen on any picture.
+    # Twice, wide and dark below narrow and light: to be seen on any image.
     draw.polygon(frame, outline=_UNDER, width=3)
     draw.polygon(frame, outline=_FRAME, width=2)
     return original

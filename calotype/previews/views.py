@@ -34,7 +34,7 @@ class TokenView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
-    """Another draw of the same picture: what a later epoch makes of it."""
+    """Another draw of the same image: what a later epoch makes of it."""
 
     epoch: int
     image: Pixels
@@ -45,11 +45,11 @@ class Draw:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundTrip:
-    """The trained picture after the autoencoder's encoder and decoder."""
+    """The trained image after the autoencoder's encoder and decoder."""
 
     image: Pixels
     psnr: float
-    """dB, against the trained picture."""
+    """dB, against the trained image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,23 +59,23 @@ class SampleView:
     key: SampleKey
     id: str
     original: Pixels
-    """The whole upright picture, made smaller for showing."""
+    """The whole upright image, made smaller for showing."""
     geometry: Geometry
-    """Of the trained picture; its sizes are those of the real original."""
+    """Of the trained image; its sizes are those of the real original."""
     image: Pixels
     """The tensor as trained, denormalised, at its full size."""
     draws: tuple[Draw, ...]
     caption: CaptionDraw
     captions: int = 1
-    """How many the picture has; `caption.choice` says which of them it was."""
+    """How many the image has; `caption.choice` says which of them it was."""
     tokens: tuple[TokenView, ...]
     """Empty without tokenizers."""
     round_trip: RoundTrip | None
     """None without an autoencoder."""
     stands_in_for: str | None = None
-    """The id of a picture that could not be read and in whose place this one came."""
+    """The id of an image that could not be read and in whose place this one came."""
     repeatable: bool = True
-    """Drawn again from its key, the picture had the very pixels of the batch. If not, a step of the image program draws
+    """Drawn again from its key, the image had the very pixels of the batch. If not, a step of the image program draws
     from elsewhere, or the file has changed, and original, geometry and draws may tell of other pixels than `image`."""
 
 

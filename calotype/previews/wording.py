@@ -22,7 +22,7 @@ def caption_section(draw: CaptionDraw, *, captions: int) -> Html:
 
     Args:
         draw: What came out.
-        captions: How many the picture has.
+        captions: How many the image has.
     """
     which = f"caption {draw.choice + 1} of {captions}" if captions > 1 else None
     if draw.text == draw.raw and not draw.dropped:

@@ -162,7 +162,7 @@ class _Api:
             raise BadRequestError("edits: expected captions or rejected, or both")
         number, id = self._number(one.get("n")), field(one, "id", str, default=None)
         if id is not None and id != self._studio.rows.ids[number]:
-            raise _NotFoundError("calotype studio was started anew and numbers its pictures otherwise: reload the page")
+            raise _NotFoundError("calotype studio was started anew and numbers its images otherwise: reload the page")
         return Edit(
             number=number,
             version=field(one, "version", str),
@@ -225,10 +225,10 @@ class _Api:
         if given["mode"] not in ("fill", "add", "replace"):
             raise BadRequestError(f"mode: found {given['mode']!r}, expected fill, add or replace")
         if given["n"] is not None and not 1 <= given["n"] <= 20:
-            raise BadRequestError(f"n: found {given['n']!r}, expected 1 to 20 captions a picture")
+            raise BadRequestError(f"n: found {given['n']!r}, expected 1 to 20 captions an image")
         numbers = self._chosen(data)
         if not numbers:
-            raise BadRequestError("there is no picture to caption")
+            raise BadRequestError("there is no image to caption")
         again = data.get("numbers") is not None and given["mode"] == "replace" and given["force"]
         return Answer(202, {"run": self._studio.runs.start(numbers, RunOptions(**given), again=again)})
 
@@ -325,7 +325,7 @@ def _augmentations(data: Json) -> dict[str, Json]:
 def _label(edits: Sequence[Edit], ids: Sequence[str]) -> str:
     captions = any(edit.captions is not None for edit in edits)
     verb = "edit" if captions else "reject" if any(edit.rejected for edit in edits) else "take back"
-    return f"{verb} {ids[edits[0].number]}" if len(edits) == 1 else f"{verb} {len(edits)} pictures"
+    return f"{verb} {ids[edits[0].number]}" if len(edits) == 1 else f"{verb} {len(edits)} images"
 
 
 async def _on_error(request: Request, problem: Exception) -> Response:

@@ -63,19 +63,19 @@ class Augmentations:
     def options(self) -> dict[str, Any]:
         """What the config says now."""
         config = self._config()
-        dataset = config.our_dataset("reviewed")
-        found = {name: getattr(dataset, name) or {} for name in SECTIONS}
-        plain = {name: section if isinstance(section, Mapping) else {} for name, section in found.items()}
-        locked = [name for name, section in found.items() if not isinstance(section, Mapping) or COMPONENT in section]
-        locked += [f"{name}.custom" for name, section in plain.items() if "custom" in section and name not in locked]
+        section = config.our_dataset("reviewed")
+        found = {name: getattr(section, name) or {} for name in SECTIONS}
+        plain = {name: one if isinstance(one, Mapping) else {} for name, one in found.items()}
+        locked = [name for name, one in found.items() if not isinstance(one, Mapping) or COMPONENT in one]
+        locked += [f"{name}.custom" for name, one in plain.items() if "custom" in one and name not in locked]
         return {
             "config": str(self._source.file) if self._source.file is not None else None,
             "version": self._version(),
             "target": str(self._target()),
-            "resolution": dataset.resolution,
+            "resolution": section.resolution,
             "model": config.any_model,
             "locked": locked,
-            **{name: {key: section[key] for key in section if key not in _CODE} for name, section in plain.items()},
+            **{name: {key: one[key] for key in one if key not in _CODE} for name, one in plain.items()},
         }
 
     def draw(
@@ -87,7 +87,7 @@ class Augmentations:
         epochs: Sequence[int],
         seed: int | None = None,
     ) -> dict[str, Any]:
-        """What training would make of one picture.
+        """What training would make of one image.
 
         Args:
             number: Of the row.
@@ -98,7 +98,7 @@ class Augmentations:
 
         Raises:
             ConfigError: An option is wrong, or names code.
-            ImageError: The picture can't be read.
+            ImageError: The image can't be read.
             IndexError: The row is newer than the studio's start.
         """
         dataset = self._dataset({name: self._merged(name, given) for name, given in options.items()})
@@ -108,7 +108,7 @@ class Augmentations:
         for epoch in epochs:
             key = SampleKey(number, epoch, seed=seed)
             drawn = draw_sample(twin, reader, self._sized(twin, reader, key))
-            caption = dataset.caption_program.draw(captions or ("",), key, dataset.seed if seed is None else seed)
+            caption = dataset.caption_transform.draw(captions or ("",), key, dataset.seed if seed is None else seed)
             draws.append(
                 {
                     "epoch": epoch,
@@ -222,9 +222,9 @@ class Augmentations:
         return last[1]
 
     def _reader(self, dataset: TextToImageDataset, number: int) -> KeptReader:
-        """Holds one decoded picture, as sliders are moved over one."""
+        """Holds one decoded image, as sliders are moved over one."""
         if not 0 <= number < len(self._manifest):
-            raise IndexError("the picture is newer than this run of calotype studio: start it anew to draw from it")
+            raise IndexError("the image is newer than this run of calotype studio: start it anew to draw from it")
         ref = self._manifest[number].image
         state = stamp(ref)
         kept = self._kept
@@ -235,7 +235,7 @@ class Augmentations:
         return kept[2]
 
     def _sized(self, twin: TextToImageDataset, reader: KeptReader, key: SampleKey) -> SampleKey:
-        """With the bucket that the loader's plan would put the picture into."""
+        """With the bucket that the loader's plan would put the image into."""
         if twin.buckets is None:
             return key
         place = int(twin.buckets.assign(np.array([reader.any.original_size]))[0])

@@ -1,4 +1,4 @@
-"""Pictures for the page: thumbnails, made once and kept on disk, and larger views; never larger than they are shown."""
+"""Images for the page: thumbnails, made once and kept on disk, and larger views; never larger than they are shown."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _BORN: Final = os.urandom(8)
 
 
 def stamp(ref: ImageRef) -> FileState | None:
-    """The state of the file that holds a picture; None where it is not there, or not on this machine."""
+    """The state of the file that holds an image; None where it is not there, or not on this machine."""
     return None if ref.path is None else file_state(file_holding(ref.path, ref.key))
 
 
 def picture_version(ref: ImageRef, state: FileState | None) -> str:
-    """Names a picture in its present state: what an address with it gives never changes.
+    """Names an image in its present state: what an address with it gives never changes.
 
     Args:
-        ref: The picture.
+        ref: The image.
         state: Its `stamp`.
     """
     # Nobody can tell whether one without a state changes: its name holds for this run of the server.
@@ -72,7 +72,7 @@ class Pictures:
         """A JPEG of at most `THUMBNAIL` pixels a side.
 
         Raises:
-            ImageError: The picture can't be read.
+            ImageError: The image can't be read.
             MissingDependencyError: It needs an extra that is not installed.
         """
         state = stamp(ref)

@@ -1,4 +1,4 @@
-"""`Rows`: all that is known of every picture, in memory, by number; and since when."""
+"""`Rows`: all that is known of every image, in memory, by number; and since when."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Rows:
         self.seq = 0
         """Of the last change."""
         self.pictures_seq = 0
-        """Of the last change of pictures."""
+        """Of the last change of images."""
         self._tokenizers = tuple(tokenizers)
         self._numbers: dict[str, int] = {}
         self.ids: list[str] = []
@@ -99,14 +99,14 @@ class Rows:
             self._touch([number])
 
     def set_missing(self, number: int, missing: bool) -> None:
-        """Whether the picture, or what names it, is gone."""
+        """Whether the image, or what names it, is gone."""
         with self.lock:
             if self._missing[number] != missing:
                 self._missing[number] = missing
                 self._touch([number])
 
     def set_stamp(self, number: int, found: FileState | None) -> None:
-        """The file of a picture has changed: nothing that was known of its pixels holds."""
+        """The file of an image has changed: nothing that was known of its pixels holds."""
         with self.lock:
             self._stamps[number] = found
             self._sizes[number] = self._problems[number] = None
@@ -114,7 +114,7 @@ class Rows:
             self._duplicates, self.pictures_seq = None, self.seq
 
     def set_ref(self, number: int, ref: ImageRef) -> None:
-        """Where the picture of a row is now."""
+        """Where the image of a row is now."""
         found = stamp(ref)
         gone = ref.path is not None and found is None
         if ref == self.refs[number] and found == self._stamps[number] and gone == self._missing[number]:
@@ -125,7 +125,7 @@ class Rows:
             self.set_missing(number, gone)
 
     def set_sizes(self, sizes: Mapping[int, tuple[int, int] | str]) -> None:
-        """(height, width) of pictures, or why they can't be read."""
+        """(height, width) of images, or why they can't be read."""
         with self.lock:
             for number, found in sizes.items():
                 if isinstance(found, str):
@@ -143,7 +143,7 @@ class Rows:
             self._touch(counted)
 
     def set_duplicates(self, duplicates: Mapping[int, tuple[int, ...]], *, pictures_seq: int) -> None:
-        """Which pictures are (nearly) equal to which others, unless pictures have changed since `pictures_seq`."""
+        """Which images are (nearly) equal to which others, unless images have changed since `pictures_seq`."""
         with self.lock:
             if self.pictures_seq != pictures_seq:
                 return
@@ -178,7 +178,7 @@ class Rows:
         return self._states[number]
 
     def stamp(self, number: int) -> FileState | None:
-        """The same of its picture."""
+        """The same of its image."""
         return self._stamps[number]
 
     def missing(self, number: int) -> bool:
@@ -186,7 +186,7 @@ class Rows:
         return self._missing[number]
 
     def problem(self, number: int) -> str | None:
-        """Why its picture can't be read, as far as that is known."""
+        """Why its image can't be read, as far as that is known."""
         return self._problems[number]
 
     def without_size(self) -> list[int]:
@@ -201,7 +201,7 @@ class Rows:
 
     @property
     def duplicates_known(self) -> bool:
-        """Whether somebody has looked for them since pictures last changed."""
+        """Whether somebody has looked for them since images last changed."""
         return self._duplicates is not None
 
     def details(self, number: int) -> dict[str, Any]:

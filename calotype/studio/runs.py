@@ -30,7 +30,7 @@ _log = get_logger(__name__)
 
 _SHOWN: Final = 50
 _LIVELY: Final = 0.7
-"""The temperature at which one picture is captioned again: at 0 it would get the same words."""
+"""The temperature at which one image is captioned again: at 0 it would get the same words."""
 _NEEDS: Final = {"http": ("url",), "transformers": ("model",)}
 
 
@@ -124,7 +124,7 @@ class CaptionRuns:
             if self._thread is not None and self._thread.is_alive():
                 raise BusyError("a captioning run is under way: wait for it, or cancel it")
             self._count += 1
-            pictures = self._rows.ids[numbers[0]] if len(numbers) == 1 else f"{len(numbers):,} pictures"
+            pictures = self._rows.ids[numbers[0]] if len(numbers) == 1 else f"{len(numbers):,} images"
             self._run = _Run(id=str(self._count), label=f"caption {pictures}", total=len(numbers))
             self._options = options
             self._stop = threading.Event()
@@ -201,7 +201,7 @@ class CaptionRuns:
         )
 
     def _opened(self, name: str, options: Mapping[str, Any]) -> CaptionBackend:
-        """The backend, which stays open between runs: loading a model takes longer than captioning a picture."""
+        """The backend, which stays open between runs: loading a model takes longer than captioning an image."""
         key = json.dumps([name, options])
         if self._backend is None or self._backend[0] != key:
             if self._backend is not None:

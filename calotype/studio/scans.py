@@ -36,7 +36,7 @@ class Scans:
 
     Args:
         rows: Are looked through, and told what was found.
-        reader: Reads their pictures.
+        reader: Reads their images.
         counter: Counts their tokens.
     """
 
@@ -63,7 +63,7 @@ class Scans:
         self._wake.set()
 
     def want_duplicates(self) -> None:
-        """Somebody asks for them: every picture is decoded once, which is remembered from one run to the next."""
+        """Somebody asks for them: every image is decoded once, which is remembered from one run to the next."""
         self._duplicates_wanted = True
         if not self._rows.duplicates_known and self._scans["duplicates"].state != "running":
             self._scans["duplicates"] = _Scan(state="running", total=len(self._rows))

@@ -1,4 +1,4 @@
-"""The server: the page's files, the pictures, the routes of the API, behind the guard, on a loopback port."""
+"""The server: the page's files, the images, the routes of the API, behind the guard, on a loopback port."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _file(file: Path) -> Callable[[Request], Awaitable[Response]]:
 
 
 class _Shown:
-    """Gives pictures by the numbers of rows."""
+    """Gives images by the numbers of rows."""
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio

@@ -35,7 +35,7 @@ class Source:
     """Why that is so."""
 
     def manifest(self) -> Manifest:
-        """All of its pictures as of now: rejected ones, held out ones, and those without a caption too.
+        """All of its images as of now: rejected ones, held out ones, and those without a caption too.
 
         Raises:
             ManifestError: It can't be read.

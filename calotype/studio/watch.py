@@ -1,4 +1,4 @@
-"""Notices what others change on the disk: new and lost pictures, captions written by another program, other pixels."""
+"""Notices what others change on the disk: new and lost images, captions written by another program, other pixels."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Watcher:
         bases = {_stem(path) for path in pictures if path is not None} | pictures
         beside = {path for path in changed if path.lower().endswith(CAPTION_SUFFIXES) and _stem(path) in bases}
         if not (changed - beside - pictures) and not (came_or_went & pictures):
-            self._read_again(beside)  # nothing but files beside pictures that are here already
+            self._read_again(beside)  # nothing but files beside images that are here already
             return
         manifest = self._source.manifest()
         there = {id: place for place, id in enumerate(manifest.ids.to_pylist())}
@@ -162,7 +162,7 @@ class Watcher:
         return dict(entry for folder in self._folders for entry in _walk(folder))
 
     def _others(self, manifest: Manifest) -> tuple[str, ...]:
-        """Data files and pictures that lie in none of the folders."""
+        """Data files and images that lie in none of the folders."""
         local = [ref for ref in manifest.refs() if ref.path is not None]
         return input_files(self._source.config, local, self._folders) or ()
 

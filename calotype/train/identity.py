@@ -27,7 +27,7 @@ from calotype.errors import ConfigError
 from calotype.loader import Loader
 from calotype.train.checkpoint import Checkpoint
 from calotype.train.networks import network_of
-from calotype.transforms import CaptionProgram, ImageProgram
+from calotype.transforms import CaptionTransform, ImageTransform
 
 __all__ = ["Identity", "resume_as"]
 
@@ -78,8 +78,8 @@ class Identity:
             "loader.shuffle": plan.shuffle,
             "seed": plan.seed,
         }
-        facts |= _options("dataset.img_transform", dataset.image_program)
-        facts |= _options("dataset.caption_transform", dataset.caption_program)
+        facts |= _options("dataset.img_transform", dataset.img_transform)
+        facts |= _options("dataset.caption_transform", dataset.caption_transform)
         facts = json.loads(json.dumps(facts))
         return cls(facts=facts, ids=_ids(encoded), contents=_contents(encoded, loader))
 
@@ -190,7 +190,7 @@ def _files(models: FrozenModels) -> dict[str, str]:
     return found
 
 
-def _options(where: str, program: ImageProgram | CaptionProgram) -> dict[str, Any]:
+def _options(where: str, program: ImageTransform | CaptionTransform) -> dict[str, Any]:
     """A transform's options, by name."""
     found: dict[str, Any] = {}
     for name, value in vars(program).items():

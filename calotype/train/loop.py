@@ -68,7 +68,7 @@ def train(
     Args:
         accelerator: From `make_accelerator`, before the loaders: they take their rank from what it sets up.
         loader: Gives `latents` and the texts of the model's family, on the accelerator's device. Its seed is the run's.
-        models: The frozen models: they say which pipeline it is, and make the samples' prompts and pictures.
+        models: The frozen models: they say which pipeline it is, and make the samples' prompts and images.
         options: How to train.
         found: The checkpoint to go on from.
         identity: What the run is computed from beside its options, for its checkpoints; the main process's.
@@ -94,7 +94,7 @@ def train(
     dataset = loader.dataset
     store = dataset.store if isinstance(dataset, EncodedDataset) else None
     pixels = dataset.dataset if isinstance(dataset, EncodedDataset) else dataset
-    trigger = pixels.caption_program.trigger if isinstance(pixels, TextToImageDataset) else None
+    trigger = pixels.caption_transform.trigger if isinstance(pixels, TextToImageDataset) else None
     wanted = fill_prompts(options.sample_prompts, trigger)
 
     def failed(entry: LedgerEntry) -> None:
@@ -136,7 +136,7 @@ def train(
         say(f"Resuming from step {step}: {found.folder}")
 
     def batch_loss(batch: Mapping[str, Any], noise: Tensor, times: Tensor) -> Tensor:
-        """The loss of each picture (B,)."""
+        """The loss of each image (B,)."""
         latents = batch["latents"].float()
         texts = {field.key: batch[field.key].to(taken) for field in models.family.texts}
         texts |= {key: batch[key] for key in network.conditioning}
@@ -370,7 +370,7 @@ def _endless(loader: Loader) -> Iterator[Batch]:
 
 
 def _common_size(loader: Loader, models: FrozenModels) -> Sequence[int]:
-    """(height, width) of the bucket with the most pictures."""
+    """(height, width) of the bucket with the most images."""
     buckets = torch.from_numpy(loader.plan.buckets)
     size = loader.plan.sizes[int(torch.bincount(buckets[buckets >= 0]).argmax())]
     return size or (models.spec.resolution,) * 2

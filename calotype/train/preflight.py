@@ -74,7 +74,7 @@ def check_data(dataset: TextToImageDataset, network: Any, options: TrainConfig, 
     Raises:
         ConfigError: A bucket is larger than the network takes; or a sample prompt has `{trigger}` and there is none.
     """
-    fill_prompts(options.sample_prompts, dataset.caption_program.trigger)
+    fill_prompts(options.sample_prompts, dataset.caption_transform.trigger)
     for size in dataset.buckets.sizes if dataset.buckets is not None else ():
         _check_positions(network, spec, size, where="dataset.resolution: the bucket")
 

@@ -53,7 +53,7 @@ class TrainReport:
     result: str
     """The LoRA's file, or the network's folder."""
     samples: tuple[str, ...]
-    """The pictures that were made last."""
+    """The images that were made last."""
     ledger: Mapping[str, int] = field(default_factory=dict)
     """How many images were left out, replaced, repeated, cut in their captions, …: by kind, on all ranks together."""
     ledger_file: str | None = None

@@ -1,4 +1,4 @@
-"""The validation loss: held-out pictures at fixed times with fixed noise, so that two numbers can be compared."""
+"""The validation loss: held-out images at fixed times with fixed noise, so that two numbers can be compared."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from calotype.models.flow import draw_noise
 __all__ = ["validation_loss"]
 
 _TIMES: Final = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""t of each picture's points: fixed, unshifted and evenly spread. Most of the loss's variance is between times (Esser
+"""t of each image's points: fixed, unshifted and evenly spread. Most of the loss's variance is between times (Esser
 et al., 2024, section 5.1), so drawing them anew would hide what changed."""
 
 _OWN: Final = 1
 """Makes the keys of this noise other ones than training's."""
 
 BatchLoss = Callable[[Mapping[str, Any], Tensor, Tensor], Tensor]
-"""(batch, noise, times (B,)) → the loss of each picture (B,)."""
+"""(batch, noise, times (B,)) → the loss of each image (B,)."""
 
 
 def validation_loss(
@@ -33,7 +33,7 @@ def validation_loss(
     seed: int,
     given_up: Callable[[], bool] = lambda: False,
 ) -> float | None:
-    """The mean over all held-out pictures and times, the same on every rank; None where it was given up.
+    """The mean over all held-out images and times, the same on every rank; None where it was given up.
 
     Args:
         accelerator: Of the run.

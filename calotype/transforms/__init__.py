@@ -1,10 +1,17 @@
-"""What is done to pictures and captions between reading them and handing them to a model."""
+"""What is done to images and captions between reading them and handing them to a model."""
 
 from __future__ import annotations
 
+from calotype.core.lazy import exports
 from calotype.core.placeholders import PLACEHOLDER
 from calotype.transforms.buckets import Buckets
-from calotype.transforms.caption import CaptionDraw, CaptionProgram, Part
-from calotype.transforms.image import ImageOutcome, ImageProgram
+from calotype.transforms.caption import CaptionDraw, CaptionTransform, Part
+from calotype.transforms.image import ImageOutcome, ImageTransform
 
-__all__ = ["PLACEHOLDER", "Buckets", "CaptionDraw", "CaptionProgram", "ImageOutcome", "ImageProgram", "Part"]
+__all__ = ["PLACEHOLDER", "Buckets", "CaptionDraw", "CaptionTransform", "ImageOutcome", "ImageTransform", "Part"]
+
+__getattr__ = exports(
+    __name__,
+    {"CaptionTransform": ".caption", "ImageTransform": ".image"},
+    former={"CaptionProgram": "CaptionTransform", "ImageProgram": "ImageTransform"},
+)

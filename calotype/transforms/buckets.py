@@ -1,4 +1,4 @@
-"""Aspect buckets: the few sizes that pictures of any shape are brought to, so that batches stack."""
+"""Aspect buckets: the few sizes that images of any shape are brought to, so that batches stack."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["Buckets"]
 
 
 class Buckets:
-    """Sizes of nearly one area and many shapes, and which of them a picture belongs to.
+    """Sizes of nearly one area and many shapes, and which of them an image belongs to.
 
     Args:
         resolution: Side of the square whose area the buckets keep, in pixels; or a (height, width) of that area.
         multiple: Every side is a multiple of this (what the model's latents and patches need).
-        max_aspect: Longest side over shortest, at most. A picture beyond it goes to the most extreme bucket and is
+        max_aspect: Longest side over shortest, at most. An image beyond it goes to the most extreme bucket and is
             cropped.
-        max_upscale: How much a picture may be enlarged before the dataset names it as too small; 1.0 means not at all.
+        max_upscale: How much an image may be enlarged before the dataset names it as too small; 1.0 means not at all.
 
     Raises:
         ConfigError: A value out of range, or an area that holds no size with such sides.
@@ -67,7 +67,7 @@ class Buckets:
         )
 
     def assign(self, sizes: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """The bucket of each picture: the one nearest by log aspect ratio, the wider one on a tie.
+        """The bucket of each image: the one nearest by log aspect ratio, the wider one on a tie.
 
         Args:
             sizes: (N, 2) heights and widths in pixels.
@@ -79,7 +79,7 @@ class Buckets:
         return np.searchsorted(self._borders, sides[:, 0] / sides[:, 1], side="left").astype(np.int64)
 
     def upscale(self, sizes: npt.ArrayLike, assigned: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
-        """(N,) factor by which each picture is scaled to cover its bucket; above 1 it is enlarged."""
+        """(N,) factor by which each image is scaled to cover its bucket; above 1 it is enlarged."""
         factors: npt.NDArray[np.float64] = (self._table[assigned] / _sides(sizes)).max(axis=1)
         return factors
 

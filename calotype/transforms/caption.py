@@ -19,7 +19,7 @@ from calotype.errors import ConfigError
 from calotype.transforms.options import as_list, known_keys, plain, probability
 from calotype.types import SampleKey
 
-__all__ = ["CaptionDraw", "CaptionProgram", "Part"]
+__all__ = ["CaptionDraw", "CaptionTransform", "Part"]
 
 _OPTIONS = (
     "choose",
@@ -54,7 +54,7 @@ class CaptionDraw:
     """The caption it was made from, as the data has it."""
 
     choice: int
-    """Position of `raw` among the picture's captions."""
+    """Position of `raw` among the image's captions."""
 
     parts: tuple[Part, ...]
     """Everything that was considered, in reading order; dropped parts stay where they were."""
@@ -63,7 +63,7 @@ class CaptionDraw:
     """The whole caption was dropped (classifier-free guidance): `text` is empty."""
 
 
-class CaptionProgram:
+class CaptionTransform:
     """Draws the caption of a sample. With no option set, it passes through byte for byte.
 
     The order: choose a caption, drop and shuffle its parts, join them, put the trigger where the caption says
@@ -127,7 +127,7 @@ class CaptionProgram:
         self.custom = _callables(custom)
 
     @classmethod
-    def from_config(cls, config: Any, *, where: str = "caption_transform") -> CaptionProgram:
+    def from_config(cls, config: Any, *, where: str = "caption_transform") -> CaptionTransform:
         """The program that an option names.
 
         Args:
@@ -137,7 +137,7 @@ class CaptionProgram:
         """
         if config is None:
             return cls()
-        if isinstance(config, CaptionProgram):
+        if isinstance(config, CaptionTransform):
             return config
         if isinstance(config, Mapping) and COMPONENT not in config:
             known_keys(config, _OPTIONS, where=where)
@@ -153,7 +153,7 @@ class CaptionProgram:
             known_keys(options, _OPTIONS, where=f"{where}[0]")
             return cls.from_config({**options, "custom": [*as_list(options.get("custom", ())), *items]}, where=where)
         built = build(plain(config), where=where)
-        if isinstance(built, CaptionProgram):
+        if isinstance(built, CaptionTransform):
             return built
         if callable(built):
             return cls(custom=built)
@@ -248,7 +248,7 @@ class CaptionProgram:
     def _fill(self, text: str) -> str:
         return text if self.trigger is None else fill_placeholders(text, self.trigger)
 
-    def whole(self) -> CaptionProgram:
+    def whole(self) -> CaptionTransform:
         """The same program with nothing dropped and nothing moved: what it makes of a caption at its longest."""
         twin = copy.copy(self)
         twin.drop = twin.drop_parts = twin.shuffle_parts = 0.0

@@ -1,4 +1,4 @@
-"""Which part of a picture becomes which size: numbers only, no pixels."""
+"""Which part of an image becomes which size: numbers only, no pixels."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def make_geometry(
     """The geometry that takes a part of the original to the target's size.
 
     Args:
-        original_size: (height, width) of the upright picture.
+        original_size: (height, width) of the upright image.
         target_size: (height, width) of the sample.
-        part: (height, width) of the part of the original to keep, in its pixels. Shrunk where the picture is too
+        part: (height, width) of the part of the original to keep, in its pixels. Shrunk where the image is too
             small to turn it.
         place: Where the part is, in [0, 1) on each axis: 0 is the top or left border. None is the middle.
         angle: Degrees by which the part is turned, counter-clockwise.
@@ -58,7 +58,7 @@ def make_geometry(
     """
     around = around_rotation(target_size, angle)
     fit = min(1.0, *(original_size[a] / (part[a] * around[a]) for a in (0, 1)))
-    # Turned, a part may not be rounded up beyond the picture.
+    # Turned, a part may not be rounded up beyond the image.
     whole_pixels = round if angle == 0.0 else math.floor
     sides = [min(original_size[a], max(1, whole_pixels(part[a] * fit))) for a in (0, 1)]
     starts, resized_starts = [], []
@@ -66,17 +66,17 @@ def make_geometry(
         # Left and right of the part stays what its corners need when it is turned.
         spare = max(0.0, sides[a] * (around[a] - 1) / 2)
         first, last = math.ceil(spare), math.floor(original_size[a] - sides[a] - spare)
-        # The side of the whole picture at the scale of the sample; rounded down, as torchvision does.
+        # The side of the whole image at the scale of the sample; rounded down, as torchvision does.
         whole = original_size[a] * target_size[a] // sides[a]
         if place is None or first > last:
             start = round((original_size[a] - sides[a]) / 2)
-            # As `torchvision.transforms.CenterCrop` and diffusers' SDXL scripts count it: in the resized picture.
+            # As `torchvision.transforms.CenterCrop` and diffusers' SDXL scripts count it: in the resized image.
             resized_start = max(0, round((whole - target_size[a]) / 2))
         else:
             start = first + math.floor(place[a] * (last - first + 1))
             resized_start = round(start * target_size[a] / sides[a])
             if flip[1 - a]:
-                # The picture was flipped as a whole before the crop: count from the other border.
+                # The image was flipped as a whole before the crop: count from the other border.
                 resized_start = max(0, whole - target_size[a] - resized_start)
         starts.append(start)
         resized_starts.append(resized_start)

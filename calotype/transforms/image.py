@@ -1,4 +1,4 @@
-"""The image program: where a picture is cropped, how it is resized, flipped, turned and coloured."""
+"""The image program: where an image is cropped, how it is resized, flipped, turned and coloured."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from calotype.transforms.resample import INTERPOLATIONS, crop_resize, to_tensor
 from calotype.transforms.steps import as_steps
 from calotype.types import Geometry, SampleKey
 
-__all__ = ["ImageOutcome", "ImageProgram"]
+__all__ = ["ImageOutcome", "ImageTransform"]
 
 _OPTIONS = (
     "center_crop",
@@ -38,7 +38,7 @@ _OPTIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageOutcome:
-    """One of the finitely many pictures that come of one."""
+    """One of the finitely many images that come of one."""
 
     geometry: Geometry
     variant: Variant | None
@@ -46,7 +46,7 @@ class ImageOutcome:
     probability: float
 
 
-class ImageProgram:
+class ImageTransform:
     """Draws the geometry and the colours of a sample, and makes its pixels.
 
     The work is in three halves so that the middle one, the dear one, can be kept: `draw` decides, `resample` makes the
@@ -64,7 +64,7 @@ class ImageProgram:
         vertical_flip: Probability; `True` is 0.5.
         color_jitter: `brightness`, `contrast`, `saturation`, `hue` → strength or [min, max], as torchvision's.
         rotate: Up to so many degrees either way, or [min, max], counter-clockwise; at most 180. No empty corner shows:
-            the part is taken from farther inside, and is smaller where the picture does not reach.
+            the part is taken from farther inside, and is smaller where the image does not reach.
         interpolation: `lanczos`, `bicubic` or `bilinear`, antialiased.
         custom: Callables on uint8 (3, H, W) tensors (or Pillow images) → the same, run last: torchvision's v2
             transforms, say.
@@ -100,7 +100,7 @@ class ImageProgram:
         self.interpolation = interpolation
         self.custom = as_steps(custom)
         self.whole = False
-        """The program is nothing but callables: they get the upright picture as it is, and decide its size."""
+        """The program is nothing but callables: they get the upright image as it is, and decide its size."""
 
     @classmethod
     def from_config(cls, config: Any, *, where: str = "img_transform") -> Self:
@@ -131,7 +131,7 @@ class ImageProgram:
         if not callable(built):
             raise ConfigError(
                 f"{where}: found {config!r}; expected a mapping of options ({', '.join(_OPTIONS)}), "
-                f"a {COMPONENT} mapping, or a callable on pictures"
+                f"a {COMPONENT} mapping, or a callable on images"
             )
         return cls._from_list([built], where=where)
 
@@ -187,7 +187,7 @@ class ImageProgram:
 
     @property
     def output_size(self) -> tuple[int, int] | None:
-        """(height, width) of every sample that has no bucket, if it is one; None when the picture decides."""
+        """(height, width) of every sample that has no bucket, if it is one; None when the image decides."""
         if self.whole:
             return None
         if isinstance(self.resize, int):
@@ -210,7 +210,7 @@ class ImageProgram:
         """The geometry of one sample: a pure function of its arguments.
 
         Args:
-            original_size: (height, width) of the upright picture.
+            original_size: (height, width) of the upright image.
             key: Its `size`, if any, is the (height, width) to make. Unless `resize` is the same pair, which stretches,
                 what is over is cropped: in the middle, or where `random_crop` says.
             seed: Of the dataset.
@@ -274,9 +274,9 @@ class ImageProgram:
         """Every outcome that `draw` and `finish` have where variants stand for what is endless.
 
         Args:
-            original_size: (height, width) of the upright picture.
+            original_size: (height, width) of the upright image.
             key: Its `size` counts.
-            content: A hash of the picture's bytes, see `Variant`.
+            content: A hash of the image's bytes, see `Variant`.
             variants: How many draws stand for those that can't be listed.
         """
         numbers = [Variant(content, number) for number in range(variants)] if self.endless else [None]
@@ -298,7 +298,7 @@ class ImageProgram:
         ]
 
     def needed_size(self, geometry: Geometry) -> tuple[int, int]:
-        """(height, width) of the whole picture at which the part kept has just the pixels of the sample.
+        """(height, width) of the whole image at which the part kept has just the pixels of the sample.
 
         A decoder that can decode at a smaller scale needs no more than this, times its own margin.
         """
@@ -340,7 +340,7 @@ class ImageProgram:
             uint8 (3, h, w), contiguous. A program of callables alone may give another size than `geometry.target_size`.
 
         Raises:
-            ConfigError: A custom step gave something else than a uint8 picture, or changed the size asked for.
+            ConfigError: A custom step gave something else than a uint8 image, or changed the size asked for.
         """
         horizontal, vertical = geometry.flip
         axes = [axis for axis, flipped in ((2, horizontal), (1, vertical)) if flipped]

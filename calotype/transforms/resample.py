@@ -1,4 +1,4 @@
-"""From the pixels of a decoded picture to the tensor of a sample: crop, resize, rotate."""
+"""From the pixels of a decoded image to the tensor of a sample: crop, resize, rotate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def to_tensor(pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
 
 
 def crop_resize(pixels: npt.NDArray[np.uint8], geometry: Geometry, interpolation: str) -> torch.Tensor:
-    """The part of the picture that `geometry` keeps, at its target size; neither flipped nor recoloured.
+    """The part of the image that `geometry` keeps, at its target size; neither flipped nor recoloured.
 
     Only that part is resampled, from source pixels: what is thrown away costs nothing. Its borders are those of the
     crop, as in `PIL.Image.crop(…).resize(…)`.
@@ -47,7 +47,7 @@ def crop_resize(pixels: npt.NDArray[np.uint8], geometry: Geometry, interpolation
 
 
 def _scaled(start: int, length: int, original: int, decoded: int) -> tuple[int, int]:
-    """[start, end) of the part in the decoded picture, at least one pixel long."""
+    """[start, end) of the part in the decoded image, at least one pixel long."""
     if decoded == original:
         return start, start + length
     first = min(decoded - 1, round(start * decoded / original))

@@ -1,4 +1,4 @@
-"""A custom step of an image program: any callable on pictures, made repeatable."""
+"""A custom step of an image program: any callable on images, made repeatable."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class Step:
         return f"Step({self.function!r})"
 
     def __call__(self, image: torch.Tensor, seed: int) -> torch.Tensor:
-        """The step's picture, uint8 (3, H', W') on the device of `image`, a pure function of (image, seed)."""
+        """The step's image, uint8 (3, H', W') on the device of `image`, a pure function of (image, seed)."""
         result = self._run(image, seed)
         if self._unchecked > 0:
             self._unchecked -= 1
             if not torch.equal(result, self._run(image, seed)):
                 self._unchecked = 0
                 warnings.warn(
-                    f"custom: {self.function!r} gave two different pictures for the same draw. It draws from outside "
-                    "torch (Python's random, NumPy's global generator) or keeps a state, so its pictures can't be "
+                    f"custom: {self.function!r} gave two different images for the same draw. It draws from outside "
+                    "torch (Python's random, NumPy's global generator) or keeps a state, so its images can't be "
                     "repeated by a resume or a preview; draw with torch functions instead",
                     stacklevel=2,
                 )
@@ -88,7 +88,7 @@ def as_steps(custom: Any) -> tuple[Step, ...]:
     functions = as_list(custom) if custom is not None else []
     for function in functions:
         if not callable(function):
-            raise ConfigError(f"custom: found {function!r}; expected a callable on pictures or a _component_ mapping")
+            raise ConfigError(f"custom: found {function!r}; expected a callable on images or a _component_ mapping")
     return tuple(function if isinstance(function, Step) else Step(function) for function in functions)
 
 

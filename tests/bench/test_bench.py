@@ -68,7 +68,7 @@ def test_all_rows_that_apply_are_filled(photos, monkeypatch):
         keeps_pixels = strategy.name in ("pixel_cache", "device_cache")  # about 64 × 64, three bytes each
         assert 3 * 60 * 60 < found["kept_bytes"] < 3 * 70 * 70 if keeps_pixels else found["kept_bytes"] == 0
     rows = {row.strategy: row for row in report.rows}
-    assert rows.pop("downloads").refused == "no picture comes from a URL"
+    assert rows.pop("downloads").refused == "no image comes from a URL"
     for name, row in rows.items():
         assert row.refused is None
         assert row.epoch_seconds == pytest.approx(7 / row.images_per_second)
@@ -116,7 +116,7 @@ def test_the_command(photos, tmp_path):
     report = json.loads(done.stdout.splitlines()[-1])
     rows = {row["strategy"]: row for row in report["rows"]}
     assert list(rows) == ["none", "downloads", "device_cache"]
-    assert rows["downloads"]["refused"] == "no picture comes from a URL"
+    assert rows["downloads"]["refused"] == "no image comes from a URL"
     assert "drawn anew each epoch" in rows["device_cache"]["refused"]
     assert rows["none"]["refused"] is None and rows["none"]["images_per_second"] > 0
     assert rows["device_cache"]["config"] == ["loader.device_cache: true"]

@@ -17,7 +17,7 @@ from calotype.captioning.backend import CaptionAnswer
 
 
 class Shapes:
-    """Says how large a picture is."""
+    """Says how large an image is."""
 
     name, model, batch_size, concurrency = "shapes", "shapes@1", 4, 3
 
@@ -86,7 +86,7 @@ def test_a_backend_keeps_the_promises_of_the_protocol(backend, requests, request
     assert len(set(captions)) > 1  # it has looked at them
     assert all(answer.error is None and answer.kind is None for answer in answers)
 
-    # A picture's answer does not depend on those beside it, nor on when or from which thread it is asked.
+    # An image's answer does not depend on those beside it, nor on when or from which thread it is asked.
     assert [backend.caption([one])[0].text for one in requests] == captions
     assert [answer.text for answer in backend.caption(requests[::-1])] == captions[::-1]
     with ThreadPoolExecutor(backend.concurrency) as pool:

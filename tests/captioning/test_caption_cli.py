@@ -76,7 +76,7 @@ def test_a_dry_run_shows_captions(folder, caption):
 
 def test_failures_are_named_and_the_status_says_so(folder, caption):
     (folder / "rocket.jpg").write_bytes(b"")
-    with serving(lambda asked: failure(400, "no such picture")) as server:
+    with serving(lambda asked: failure(400, "no such image")) as server:
         status, said, _ = caption(folder, "--url", server.url)
         assert status == 1 and "0 answers" not in said and "3 failed" in said
         assert "Failed: rocket.jpg: " in said and "Failed: coffee.png: " in said

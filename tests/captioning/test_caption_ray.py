@@ -33,7 +33,7 @@ def cluster():
 
 @pytest.fixture
 def folder(tmp_path, skimage_data):
-    """Real photos that all differ, and one file that is no picture."""
+    """Real photos that all differ, and one file that is no image."""
     folder = tmp_path / "photos"
     folder.mkdir()
     with Image.open(skimage_data / "coffee.png") as photo:

@@ -155,7 +155,7 @@ def test_a_picture_that_the_server_refuses_costs_the_others_nothing(backend_for)
     with serving(respond) as loopback:
         backend = backend_for(loopback)
         with ThreadPoolExecutor(8) as pool:
-            prompts = ["bad" if i == 5 else f"picture {i}" for i in range(24)]
+            prompts = ["bad" if i == 5 else f"image {i}" for i in range(24)]
             answers = [found[0] for found in pool.map(lambda prompt: backend.caption([ask(prompt)]), prompts)]
         assert [answer.text is None for answer in answers] == [prompt == "bad" for prompt in prompts]
         assert answers[5].kind == "refused"
@@ -179,7 +179,7 @@ def test_no_more_requests_are_under_way_than_asked_for(backend_for):
 
     with serving(respond) as loopback:
         backend = backend_for(loopback, concurrency=4)
-        assert backend.concurrency == 6  # two more encode their pictures meanwhile
+        assert backend.concurrency == 6  # two more encode their images meanwhile
         with ThreadPoolExecutor(backend.concurrency) as pool:
             answers = list(pool.map(lambda i: backend.caption([ask(str(i))])[0], range(40)))
     assert all(answer.text for answer in answers)
@@ -189,7 +189,7 @@ def test_no_more_requests_are_under_way_than_asked_for(backend_for):
 def test_when_nothing_ever_succeeds_the_run_ends(backend_for):
     with serving(lambda asked: failure(422, "Unexpected fields in the request: {'top_k'}")) as loopback:
         backend = backend_for(loopback, extra={"top_k": 4})
-        with pytest.raises(CaptionError, match=r"first 10 pictures all came to nothing; .*Unexpected fields"):
+        with pytest.raises(CaptionError, match=r"first 10 images all came to nothing; .*Unexpected fields"):
             backend.caption([ask(str(i)) for i in range(50)])
         assert len(loopback.asked) == 10
 

@@ -50,13 +50,13 @@ def preset(folder, text, name="ask"):
 
 
 def echo(asked):
-    """The prompt, which tells the pictures apart where it has {stem} in it; and the seed, where there is one."""
+    """The prompt, which tells the images apart where it has {stem} in it; and the seed, where there is one."""
     return completion(f"{asked.prompt} {asked.body.get('seed', '')}".strip())
 
 
 @pytest.fixture
 def run(folder):
-    """Captions the folder; by default with a prompt that names the picture."""
+    """Captions the folder; by default with a prompt that names the image."""
 
     def run(server, *, path=folder, text="see {stem}", presets=None, **options):
         presets = presets or [preset(folder, text)]

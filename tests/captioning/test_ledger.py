@@ -107,7 +107,7 @@ from pathlib import Path
 from calotype.captioning.ledger import Answer, CaptionLedger
 ledger = CaptionLedger(Path(sys.argv[1]))
 for number in range(10**9):
-    ledger.append(Answer(key=f"{sys.argv[2]}{number}", picture="p", recipe="r", id="a", backend="b", model="m",
+    ledger.append(Answer(key=f"{sys.argv[2]}{number}", image="p", recipe="r", id="a", backend="b", model="m",
                          preset="s", seed=0, text="x" * 5000))
     print(number, flush=True)
 """
@@ -144,7 +144,7 @@ def test_a_folder_that_can_t_be_written(tmp_path):
 
 POISON = {
     "key is [1]": {"key": [1]},
-    "picture is {}": {"picture": {}},
+    "image is {}": {"picture": {}},
     "text is a number": {"text": 7},
     "seed is true": {"seed": True},
     "at is a text": {"at": "now"},

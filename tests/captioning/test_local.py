@@ -100,7 +100,7 @@ def test_a_model_that_fails_at_every_picture_ends_the_run(opened, requests, monk
     backend = opened()
     answers = backend.caption(requests)
     assert {answer.kind for answer in answers} == {"failed"}
-    with pytest.raises(CaptionError, match=r"the first 10 pictures all came to nothing; .*shapes don't match"):
+    with pytest.raises(CaptionError, match=r"the first 10 images all came to nothing; .*shapes don't match"):
         backend.caption(requests)
 
 

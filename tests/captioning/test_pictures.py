@@ -1,4 +1,4 @@
-"""Pictures as captioners see them."""
+"""Images as captioners see them."""
 
 import io
 
@@ -48,7 +48,7 @@ def test_its_pixels_are_those_that_training_sees(skimage_data):
 
 def test_what_is_no_picture_is_an_image_error(tmp_path):
     with pytest.raises(ImageError, match="picture"):
-        prepare_picture(b"no picture")
+        prepare_picture(b"no image")
     with pytest.raises(ImageError, match=r"none\.png"):
         prepare_picture(tmp_path / "none.png")
     file = io.BytesIO()

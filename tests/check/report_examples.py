@@ -65,6 +65,6 @@ def example(**changes):
                 level="pixel_cache", place="memory", bytes=7_864_320, fill_seconds=1.5, epoch_seconds=0.2, note="m"
             ),
         ),
-        "not_checked": ("pictures shared with a validation set",),
+        "not_checked": ("images shared with a validation set",),
     }
     return Report(**(values | changes))

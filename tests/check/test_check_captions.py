@@ -64,7 +64,7 @@ def test_one_phrase_for_all_is_a_practice(check):
     _, found = check(["a photo of sks dog"] * 5)
     (one,) = found["repeated_caption"]
     assert one.level == "note" and "5 of 5" in one.detail
-    _, found = check(["a long description of one picture that can't be true of five pictures at once, in detail"] * 5)
+    _, found = check(["a long description of one image that can't be true of five images at once, in detail"] * 5)
     assert found["repeated_caption"][0].level == "warning"
 
 

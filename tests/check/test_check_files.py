@@ -216,11 +216,11 @@ def test_what_is_read_though_it_looks_like_companions_is_a_note(folder):
     assert "2 of 2 images of masks/" in found[0].detail and "exclude" in found[0].detail
 
 
-# --------------------------------------------------------------------------------------------- captions and pictures
+# --------------------------------------------------------------------------------------------- captions and images
 
 
 def test_captions_without_a_picture_and_bad_rows(folder):
-    (folder / "lost.txt").write_text("of no picture")
+    (folder / "lost.txt").write_text("of no image")
     (folder / "03.txt").write_bytes(b"caf\xe9 in Latin-1")
     found, without = findings(folder)
     assert named(found) == {("caption_without_image", "warning", "lost.txt"), ("bad_row", "error", "03.txt")}
@@ -295,7 +295,7 @@ def test_what_lies_beside_every_dataset_is_no_warning(folder):
 
 def test_rows_of_a_data_file_without_a_caption(folder):
     rows = [{"image": "00.jpg", "text": "x"}, {"image": "01.jpg", "text": " "}, {"image": "02.jpg"}]
-    rows += [{"image": "missing.jpg", "text": "y"}, {"text": "no picture"}]
+    rows += [{"image": "missing.jpg", "text": "y"}, {"text": "no image"}]
     (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     for file in folder.glob("*.txt"):
         file.unlink()
@@ -311,7 +311,7 @@ def test_rows_of_a_data_file_without_a_caption(folder):
 
 def test_members_of_an_archive(folder, tmp_path):
     (folder / "01.txt").unlink()
-    (folder / "alone.txt").write_text("no picture")
+    (folder / "alone.txt").write_text("no image")
     Image.open(folder / "02.jpg").save(folder / "02.jpg", "PNG")
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
         for file in sorted(folder.iterdir()):

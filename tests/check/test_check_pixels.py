@@ -1,4 +1,4 @@
-"""Findings about pixels, held against what the dataset that trains does with each picture."""
+"""Findings about pixels, held against what the dataset that trains does with each image."""
 
 from __future__ import annotations
 
@@ -248,14 +248,14 @@ def test_framing_is_the_mean_of_what_training_draws(shapes, options):
         height, width = sizes[index].tolist()
         size = geometry.target_size if dataset.buckets is not None else None
         keys = [SampleKey(index, epoch=epoch, size=size) for epoch in range(200 if frames.drawn else 1)]
-        drawn = [dataset.image_program.draw((height, width), key, dataset.seed) for key in keys]
+        drawn = [dataset.img_transform.draw((height, width), key, dataset.seed) for key in keys]
         assert drawn[0] == geometry
         assert frames.target[index].tolist() == list(geometry.target_size)
         lost = np.mean([1 - one.box[2] * one.box[3] / (height * width) for one in drawn])
         assert frames.lost[index] == pytest.approx(lost, abs=0.08 if frames.drawn else 0.006)
         scale = np.mean([one.scale for one in drawn])
         assert frames.scale[index] == pytest.approx(scale, rel=0.12 if frames.drawn else 0.006)
-    fixed = dataset.image_program.fixed_geometry
+    fixed = dataset.img_transform.fixed_geometry
     assert not (fixed and frames.drawn)
 
 

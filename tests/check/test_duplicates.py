@@ -1,4 +1,4 @@
-"""Pictures that come twice: found at their strongest level, all of them, and nothing else."""
+"""Images that come twice: found at their strongest level, all of them, and nothing else."""
 
 import io
 import itertools

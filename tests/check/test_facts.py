@@ -1,4 +1,4 @@
-"""`scan_facts`: what is known of each picture, remembered until it changes."""
+"""`scan_facts`: what is known of each image, remembered until it changes."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def scan(refs, reader=READER, *, deep=False, threads=2, **options) -> list[Facts
 
 
 def by_hand(ref: ImageRef) -> Facts:
-    """The slow obvious way to a deep look at one good picture."""
+    """The slow obvious way to a deep look at one good image."""
     data = Path(str(ref.path)).read_bytes()
     decoded = READER.read(ref)
     return Facts(
@@ -319,7 +319,7 @@ def test_headers_first_and_pixels_later_come_to_the_same(folder, tmp_path, monke
     scan(refs)
     reader = Counting()
     found = scan(refs, reader, deep=True)
-    assert reader.asked == (0, 13, 13)  # two of them are one picture, which two threads may meet at once
+    assert reader.asked == (0, 13, 13)  # two of them are one image, which two threads may meet at once
     monkeypatch.setenv("CALOTYPE_CACHE", str(tmp_path / "another"))
     assert scan(refs, deep=True) == found
 

@@ -22,10 +22,9 @@ def printed(report, width=100):
 def test_a_line_for_every_finding_with_all_that_is_known():
     report = example()
     got = list(lines(report))
-    assert got[0].startswith("checked: photos for flux.1-dev: 10 images, every picture decoded")
+    assert got[0].startswith("checked: photos for flux.1-dev: 10 images, every image decoded")
     assert got[1] == (
-        "error: truncated: a.jpg: the JPEG ends without its end marker "
-        "(copy or download the picture again, or remove it)"
+        "error: truncated: a.jpg: the JPEG ends without its end marker (copy or download the image again, or remove it)"
     )
     assert got[2] == "warning: same_file: b.jpg: the same 1,234 bytes [c.jpg, d.jpg] (remove all but one)"
     assert got[-1] == "result: 1 error, 1 warning, 1 note"
@@ -34,7 +33,7 @@ def test_a_line_for_every_finding_with_all_that_is_known():
     assert "buckets (width×height: images)  512×512: 6  576×448: 4" in text
     assert "remainder=drop: 3 batches" in text
     assert "cost: pixel_cache: 7.9 MB memory, 1.5 s to fill, 0.2 s an epoch: m" in text
-    assert "not checked: pictures shared with a validation set" in text
+    assert "not checked: images shared with a validation set" in text
 
 
 def test_lines_stay_single_whatever_a_name_holds():
@@ -47,7 +46,7 @@ def test_lines_stay_single_whatever_a_name_holds():
 def test_a_terminal_gets_a_few_of_each_kind_and_the_number():
     found = tuple(finding("cropped", f"{n:03d}.jpg", f"{20 + n} % of its area") for n in range(40))
     text = printed(example(findings=found))
-    assert "Much of the picture is cropped away  40" in text
+    assert "Much of the image is cropped away  40" in text
     assert "000.jpg" in text and "005.jpg" not in text and "35 more" in text
     assert text.count(KINDS["cropped"].advice) == 1
 

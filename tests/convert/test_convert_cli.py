@@ -54,7 +54,7 @@ def answer(out):
 
 def test_there_and_verified(run, source, tmp_path):
     out, _ = run(source, tmp_path / "out", "--to", "webdataset", "--shard-size", "5KB")
-    assert out.startswith("5 pictures (") and "MB written" in out
+    assert out.startswith("5 images (") and "MB written" in out
     assert len(list((tmp_path / "out").iterdir())) > 1
     assert facts(load(tmp_path / "out")) == facts(load(source))
     out, _ = run(source, tmp_path / "out", "--to", "webdataset", "--shard-size", "5KB", "--verify")
@@ -73,7 +73,7 @@ def test_dry_run_writes_nothing(run, source, tmp_path):
     document = answer(out)
     assert (document["rows"], document["bytes"], document["images"]) == (5, total, "embed")
     out, _ = run(source, tmp_path / "out", "--to", "kohya", "--dry-run")
-    assert "pictures to kohya (copy)" in out and "would be written" in out
+    assert "images to kohya (copy)" in out and "would be written" in out
     assert list(tmp_path.iterdir()) == []
 
 
@@ -99,7 +99,7 @@ def test_options_of_the_source(run, tmp_path, source):
     [
         (["--to", "zip"], 2, "zip"),
         ([], 2, "--to"),
-        (["--to", "lmdb", "--images", "link"], 2, "lmdb can't link pictures"),
+        (["--to", "lmdb", "--images", "link"], 2, "lmdb can't link images"),
         (["--to", "hf", "--shard-size", "many"], 2, "--shard-size: found 'many'"),
         (["--to", "jsonl", "--template", "no place"], 2, "{caption}"),
         (["clumns.image=a", "--to", "jsonl"], 2, "did you mean 'columns'?"),

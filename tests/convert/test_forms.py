@@ -148,7 +148,7 @@ def test_what_cannot_be_referred_to(converted, source, tmp_path):
     with pytest.raises(ConfigError, match=r"can't lead to .*choose 'copy' or 'embed'"):
         plan_conversion(manifest, tmp_path / "out", to="csv", images="refer")
     assert plan_conversion(manifest, tmp_path / "out", to="csv").target.images == "copy"
-    with pytest.raises(ConfigError, match="webdataset can't link pictures; expected embed"):
+    with pytest.raises(ConfigError, match="webdataset can't link images; expected embed"):
         plan_conversion(manifest, tmp_path / "out", to="webdataset", images="link")
     with pytest.raises(ConfigError, match="to: found 'zip'"):
         plan_conversion(manifest, tmp_path / "out", to="zip")

@@ -17,7 +17,7 @@ from calotype.images import ImageReader
 
 
 class Stopping(ImageReader):
-    """Is interrupted at the fourth picture."""
+    """Is interrupted at the fourth image."""
 
     def read_bytes(self, ref):
         if "10_sks" in ref.name:
@@ -206,7 +206,7 @@ def test_pictures_that_cannot_be_had(source, tmp_path, small_parts, to, names):
 
 def test_no_picture_at_all(source, tmp_path):
     plan = plan_conversion(load(source), tmp_path / "out", to="lmdb")
-    with pytest.raises(ConvertError, match="no picture can be had"):
+    with pytest.raises(ConvertError, match="no image can be had"):
         run_conversion(plan, reader=broken(*(ref.name for ref in load(source).refs())), on_error="skip")
 
 

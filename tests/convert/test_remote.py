@@ -1,4 +1,4 @@
-"""Pictures behind URLs: fetched into the result, or left there."""
+"""Images behind URLs: fetched into the result, or left there."""
 
 import json
 import threading

@@ -18,7 +18,7 @@ from calotype.errors import (
 )
 from calotype.images import ImageReader
 from calotype.images.budget import DECODING
-from calotype.transforms import ImageProgram
+from calotype.transforms import ImageTransform
 from calotype.types import SampleKey
 
 
@@ -30,10 +30,10 @@ def test_public_names_are_sorted_and_there():
     assert calotype.__all__ == [
         "Buckets",
         "CalotypeError",
-        "CaptionProgram",
+        "CaptionTransform",
         "EncodedDataset",
         "FluxTransform",
-        "ImageProgram",
+        "ImageTransform",
         "Ledger",
         "Loader",
         "Manifest",
@@ -285,8 +285,8 @@ def test_datasets_of_other_sizes_or_resampling_may_share_one_pixel_cache(photos)
 
 
 def test_a_decoded_image_counts_until_it_is_resampled(photos, monkeypatch):
-    used, resample = [], ImageProgram.resample
-    monkeypatch.setattr(ImageProgram, "resample", lambda *args: (used.append(DECODING.used), resample(*args))[1])
+    used, resample = [], ImageTransform.resample
+    monkeypatch.setattr(ImageTransform, "resample", lambda *args: (used.append(DECODING.used), resample(*args))[1])
     height, width = load(photos, resolution=64).image(0)[1].original_size
     assert used == [3 * height * width] and DECODING.used == 0
 

@@ -1,4 +1,4 @@
-"""Pictures at URLs, end to end: fetched once, kept for the next epoch, one dead link costs nothing else."""
+"""Images at URLs, end to end: fetched once, kept for the next epoch, one dead link costs nothing else."""
 
 import http.server
 import json

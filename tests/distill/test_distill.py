@@ -146,7 +146,7 @@ def test_an_interrupted_and_resumed_run_ends_with_the_very_same_weights(few, cap
 
 def test_a_teacher_is_asked_once_and_its_words_are_learnt(captioner, tmp_path, monkeypatch):
     folder = make_crops(tmp_path / "crops", each=2, captions=False)
-    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "broken.jpg").write_bytes(b"no image")
     teacher = {"backend": "transformers", "model": str(captioner), "max_tokens": 16}
     asked = []
     caption = TransformersBackend.caption
@@ -183,7 +183,7 @@ def first_run():
 
 def test_in_bf16_what_cant_be_read_or_is_too_long_is_noted(captioner, tmp_path, first_run):
     folder = make_crops(tmp_path / "crops", each=1)
-    (folder / "chelsea-0.jpg").write_bytes(b"no picture")
+    (folder / "chelsea-0.jpg").write_bytes(b"no image")
     before = torch.random.get_rng_state()
     report = run(folder, captioner, tmp_path / "out", max_steps=2, max_tokens=7, mixed_precision="bf16")
     assert report.left_out == {"not_an_image": 1, "too_long": 2}

@@ -20,7 +20,7 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture(scope="module")
 def written(captioner, tmp_path_factory):
-    """A config's file; its run has eight pictures to learn from and four held out."""
+    """A config's file; its run has eight images to learn from and four held out."""
     folder = tmp_path_factory.mktemp("cli")
     crops = make_crops(folder / "crops", each=2)
     options = {"batch_size": 4, "gradient_accumulation_steps": 1, "max_steps": 3}

@@ -18,7 +18,7 @@ WORDS = ("a cat, sitting", 'with "quotes" and\ttab', "two\nlines", "ünï 猫, {
 
 @pytest.fixture
 def put(tmp_path):
-    """put("cats/a.jpg") makes a picture's file, put("a.txt", "a cat") a text; gives the path."""
+    """put("cats/a.jpg") makes an image's file, put("a.txt", "a cat") a text; gives the path."""
 
     def put(name, content=b"not looked into"):
         path = tmp_path / "set" / name
@@ -139,7 +139,7 @@ def folder(put):
         put(name)
     put("a.txt", "a cat\n"), put("b.txt", "tags, of b"), put("b.caption", "A sentence."), put("c.txt", "shared")
     put("metadata.jsonl", lines({"file_name": "g.jpg", "text": "from the metadata"}, {"file_name": "a.jpg", "k": 1}))
-    put("g.txt", "not read"), put("sub/d.txt", "below"), put("gone.txt", "without a picture")
+    put("g.txt", "not read"), put("sub/d.txt", "below"), put("gone.txt", "without an image")
     return put.root
 
 

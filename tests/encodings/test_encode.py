@@ -23,7 +23,7 @@ from calotype.encodings.work import find_work
 from calotype.encodings.worker import picture_pixels
 from calotype.errors import CalotypeError, ConfigError
 from calotype.images.budget import DECODING
-from calotype.transforms import ImageProgram
+from calotype.transforms import ImageTransform
 from calotype.types import SampleKey
 
 
@@ -39,14 +39,14 @@ def counts(job):
 
 
 def planned(job):
-    """(pictures, texts) that are still to be made."""
+    """(images, texts) that are still to be made."""
     _, work = job.plan()
     return len(work.pictures), len(work.texts)
 
 
 def test_a_decoded_image_counts_until_its_outcomes_are_resampled(folder, tmp_path, monkeypatch):
-    job, used, resample = make_job(folder, tmp_path / "store"), [], ImageProgram.resample
-    monkeypatch.setattr(ImageProgram, "resample", lambda *args: (used.append(DECODING.used), resample(*args))[1])
+    job, used, resample = make_job(folder, tmp_path / "store"), [], ImageTransform.resample
+    monkeypatch.setattr(ImageTransform, "resample", lambda *args: (used.append(DECODING.used), resample(*args))[1])
     (picture,) = job.plan()[0].pictures(0)
     picture_pixels(job.dataset, [picture])
     height, width = picture.geometry.original_size
@@ -231,7 +231,7 @@ def test_a_file_that_changes_meanwhile_is_named_and_not_kept(folder, tmp_path):
 
 
 class Cramped:
-    """Models on a device without the memory for more than one picture or two texts. The memory alone is made up."""
+    """Models on a device without the memory for more than one image or two texts. The memory alone is made up."""
 
     def __init__(self, models):
         self._models = models
@@ -307,7 +307,7 @@ def test_two_datasets_share_what_they_have_in_common(folder, tmp_path):
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_done(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("calotype.encodings.job.free_bytes", lambda path: 1000)
-    with pytest.raises(CalotypeError, match=r"encoding 4 pictures takes .* are free; choose a --store"):
+    with pytest.raises(CalotypeError, match=r"encoding 4 images takes .* are free; choose a --store"):
         run(folder, tmp_path / "store")
     assert len(EncodingStore(tmp_path / "store")) == 0
     # FLUX.1's texts, 8.4 MB each in float32, are what is too much here; and 64 MiB are left alone.
@@ -388,7 +388,7 @@ def test_from_python(folder, tmp_path):
     assert encoded[0]["latents"].shape == (16, 6, 10)
     for wrong, message in (
         ({"dtpye": "float32"}, "did you mean 'dtype'"),
-        ({"latents": "median"}, "'moments' or 'mean'"),
+        ({"latents": "median"}, "expected moments or mean"),
         ({"engine": "spark"}, "expected local or ray"),
         ({"address": "10.0.0.1:6379"}, "without engine ray"),
     ):

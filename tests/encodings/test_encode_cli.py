@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """Pictures that differ, and take a while all together: long enough to be caught in the middle."""
+    """Images that differ, and take a while all together: long enough to be caught in the middle."""
     folder = tmp_path_factory.mktemp("many")
     for number in range(MANY):
         Image.new("RGB", (96, 72), (number, 100, 200)).save(folder / f"{number:03d}.png")
@@ -112,7 +112,7 @@ def test_a_dry_run_does_nothing(folder, pipeline, tmp_path, store):
     assert expected["bytes"] > 0 and expected["seconds"] > 0 and expected["store"] == str(none)
     assert not none.exists()
     out, _ = calotype("encode", folder, "resolution=64", "--model", pipeline, "--store", store[0], "--dry-run")
-    assert "0 pictures and 0 texts; 9 records are there" in out
+    assert "0 images and 0 texts; 9 records are there" in out
 
 
 def test_a_config_is_trained_on_as_it_is_encoded(folder, pipeline, tmp_path):
@@ -146,7 +146,7 @@ def test_one_bad_picture_is_status_1_and_named(folder, pipeline, tmp_path):
 
 
 def pictures(store):
-    """Pictures that are in a store by now."""
+    """Images that are in a store by now."""
     try:
         opened = EncodingStore(store)
     except StoreError:
@@ -215,7 +215,7 @@ def test_what_no_dataset_needs_is_pruned(folder, pipeline, tmp_path):
     other = make_folder(tmp_path / "other", names=("motorcycle_left.png", "coffee.png"))
     config = tmp_path / "other.yaml"
     config.write_text(f"dataset: {{path: {other}, resolution: 64}}\nmodel: {pipeline}\n")
-    assert encode(config, "--store", store)["encoded"] == 2  # one picture, one text: the coffee is there
+    assert encode(config, "--store", store)["encoded"] == 2  # one image, one text: the coffee is there
     out, _ = calotype("cache", "prune", store, "--for", config, "--dry-run", "--json")
     assert json.loads(out.splitlines()[-1])["records"] == 6
     calotype("cache", "prune", store, "--for", config)

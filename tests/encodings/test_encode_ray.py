@@ -42,7 +42,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Pictures and captions that all differ, in two shapes; and one file that is no picture."""
+    """Images and captions that all differ, in two shapes; and one file that is no image."""
     photos = [Image.open(path) for path in sorted(make_folder(tmp_path_factory.mktemp("few")).glob("*.png"))]
     folder = tmp_path_factory.mktemp("many")
     for number in range(MANY):
@@ -114,7 +114,7 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(folder, local, tmp_pa
         processes()[0].send_signal(signal.SIGKILL)
 
     job = make_job(folder, tmp_path / "store", batch_size=1)
-    report = engine.encode(job, workers=2, chunk=6, track=at("encoding pictures", kill))
+    report = engine.encode(job, workers=2, chunk=6, track=at("encoding images", kill))
     assert "a worker died over" in caplog.text
     assert counts(report) == counts(local[1])
     assert report.encoded == 2 * MANY + 2 and [one.id for one in report.failures] == ["page.png"]
@@ -143,7 +143,7 @@ def test_ctrl_c_stops_the_workers_and_keeps_what_was_written(folder, local, tmp_
 
 
 class Deadly:
-    """Kills whoever looks at a red picture."""
+    """Kills whoever looks at a red image."""
 
     cache_key = "deadly"
 

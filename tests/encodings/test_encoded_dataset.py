@@ -250,7 +250,7 @@ def test_a_picture_that_goes_while_threads_only_read_is_replaced_by_name(folder,
 
 
 def test_what_is_not_encoded_is_an_error_that_names_the_command(folder, job, tmp_path):
-    with pytest.raises(StoreError, match=r"7 pictures and 8 texts of 15 records.*calotype encode.*on_the_fly"):
+    with pytest.raises(StoreError, match=r"7 images and 8 texts of 15 records.*calotype encode.*on_the_fly"):
         encoded(make_job(folder, tmp_path / "store"))
 
 
@@ -271,7 +271,7 @@ def test_kept_records_change_no_bit_and_are_read_once(job, dataset, tmp_path, wh
         got = [digest(batch) for _ in range(3) for batch in loader]
         if where != "in_memory_of_the_process":
             cache = loader.dataset.record_cache
-            assert len(cache) <= 2 * 7 + 2 * 8  # moments of each picture and its mirror, two tensors of each text
+            assert len(cache) <= 2 * 7 + 2 * 8  # moments of each image and its mirror, two tensors of each text
             assert len(pickle.loads(pickle.dumps(cache))) == 0
             read = []
             loader.dataset.store.read_into = lambda *place: read.append(place)
@@ -300,7 +300,7 @@ def test_variants_come_as_often_as_they_should(folder, tmp_path):
         texts[dataset.addresses.caption(key).text] += 1
         if epoch < 20:
             assert dataset[key]["latents"].shape == (16, 6, 10)
-    program = dataset.image_program
+    program = dataset.img_transform
     content = int.from_bytes(dataset.addresses.contents[1].digest[:8], "little")
     size = dataset.buckets.sizes[dataset.addresses.buckets[1]]
     listed = program.outcomes((72, 96), SampleKey(1, size=size), content=content, variants=3)
@@ -386,7 +386,7 @@ class TestOnTheFly:
         dataset = encoded(make_job(folder, tmp_path / "store"), OnTheFlyDataset)
         with calotype.Loader(dataset, 1, seed=3, in_process=True) as loader:
             next(iter(loader))
-            assert len(dataset.store) == 3  # a picture, a text, the scaling
+            assert len(dataset.store) == 3  # an image, a text, the scaling
             next(iter(loader))
             assert len(dataset.store) <= 5
 

@@ -1,4 +1,4 @@
-"""What is kept of texts and pictures becomes, in training, what each pipeline computes itself.
+"""What is kept of texts and images becomes, in training, what each pipeline computes itself.
 
 On one side a pipeline of diffusers, loaded whole, and its own calls; on the other the frozen models' records and the
 family's training side. Pipelines are tiny and random, but of the real classes, with the real numbers of channels.
@@ -281,7 +281,7 @@ def test_counts_are_those_of_the_pipeline_s_tokenizers(name):
         assert cuts
 
 
-# -- Pictures ----------------------------------------------------------------------------------------------------------
+# -- Images ----------------------------------------------------------------------------------------------------------
 
 
 def flux_like(vae: Any, z: Tensor) -> Tensor:

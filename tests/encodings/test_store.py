@@ -146,7 +146,7 @@ def test_reading_into_memory_that_is_there(store):
     ):
         with pytest.raises(StoreError, match=r"moments: found a tensor of .* expected torch.bfloat16"):
             store.read_into(row, "moments", wrong)
-    with pytest.raises(StoreError, match=r"latents: a record of kind 'picture' has no such tensor \(it has moments\)"):
+    with pytest.raises(StoreError, match=r"latents: a record of kind 'image' has no such tensor \(it has moments\)"):
         store.read_into(row, "latents", slot[0])
     with pytest.raises(IndexError):
         store.get(-1)

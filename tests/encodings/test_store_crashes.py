@@ -237,7 +237,7 @@ if limit:
 writer = store.writer()
 for number in range(100):
     try:
-        writer.put([key(number)], {"x": torch.full((1, 100_000), number, dtype=torch.int64)}, kind="picture")
+        writer.put([key(number)], {"x": torch.full((1, 100_000), number, dtype=torch.int64)}, kind="image")
     except StoreError as error:
         print(error)
         break

@@ -1,4 +1,4 @@
-"""What the tests of pictures share: photos, colour profiles and TIFFs made here byte by byte, a misbehaving server."""
+"""What the tests of images share: photos, colour profiles and TIFFs made here byte by byte, a misbehaving server."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             self.send(int(rest), b"so it is")
 
         def do_flaky(self, rest: str) -> None:
-            """`/flaky/503/2`: that status twice, then the picture."""
+            """`/flaky/503/2`: that status twice, then the image."""
             status, times = rest.split("/")[:2]
             after = server.state.get("retry_after")
             if server.requests[self.path] <= int(times):
@@ -397,7 +397,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             self.send(302, location=self.path)
 
         def do_hops(self, rest: str) -> None:
-            """`/hops/3`: three redirects, then the picture."""
+            """`/hops/3`: three redirects, then the image."""
             self.send(302, location=f"/hops/{int(rest) - 1}" if int(rest) > 1 else "/picture/hopped")
 
         def do_to(self, rest: str) -> None:

@@ -23,7 +23,7 @@ ORIENTATION = 0x0112
 
 
 def twin(data: bytes, background: tuple[int, int, int] = (255, 255, 255)) -> np.ndarray:
-    """Plain Pillow for 8-bit pictures without a profile, the compositing in float64."""
+    """Plain Pillow for 8-bit images without a profile, the compositing in float64."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     if image.has_transparency_data:
         rgba = np.asarray(image.convert("RGBA")).astype(np.float64)

@@ -1,4 +1,4 @@
-"""A process that forks while its threads read pictures: the child reads on, and never hangs."""
+"""A process that forks while its threads read images: the child reads on, and never hangs."""
 
 from __future__ import annotations
 

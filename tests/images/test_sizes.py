@@ -1,4 +1,4 @@
-"""`scan_sizes`: sizes of many pictures, remembered until a file changes."""
+"""`scan_sizes`: sizes of many images, remembered until a file changes."""
 
 from __future__ import annotations
 

@@ -67,8 +67,8 @@ def test_an_epoch_is_every_picture_once_and_the_next_for_is_the_next_epoch(datas
 def test_five_pictures_and_a_batch_of_eight(square):
     few = calotype.TextToImageDataset(
         square.manifest.select(range(5)),
-        image_program=square.image_program,
-        caption_program=square.caption_program,
+        img_transform=square.img_transform,
+        caption_transform=square.caption_transform,
         include=("id",),
     )
     with calotype.Loader(few, 8, in_process=True) as loader:
@@ -145,7 +145,7 @@ def test_resume_at_another_world_and_batch_size_is_exact(square):
     ("change", "message"),
     [
         ({"seed": 99}, "saved with seed 99, this loader has 0; load_state_dict"),
-        ({"order": "x"}, "other pictures, sizes or options of the order"),
+        ({"order": "x"}, "other images, sizes or options of the order"),
         ({"version": 77}, "not a state of this loader"),
     ],
 )
@@ -163,7 +163,7 @@ def test_a_dataset_that_changed_is_refused(square, photos, tmp_path):
     moved = calotype.text_to_image_dataset(path=copy, **options)
     calotype.Loader(moved, 2, in_process=True).load_state_dict(state)  # moving a folder changes nothing
     smaller = calotype.text_to_image_dataset(path=copy, validation=0.3, split="train", **options)
-    with pytest.raises(LoaderError, match="other pictures"):
+    with pytest.raises(LoaderError, match="other images"):
         calotype.Loader(smaller, 2, in_process=True).load_state_dict(state)
 
 
@@ -294,7 +294,7 @@ def test_on_error_raise_names_the_picture(photos, tmp_path, in_process):
 
 def test_a_folder_of_rubbish_ends_with_a_reason(photos, tmp_path):
     dataset = broken_folder(photos, tmp_path, *(f"{n:02d}.jpg" for n in range(12)))
-    with pytest.raises(LoaderError, match="9 pictures in a row can't be read"):
+    with pytest.raises(LoaderError, match="9 images in a row can't be read"):
         list(calotype.Loader(dataset, 3, in_process=True))
 
 
@@ -494,7 +494,7 @@ def test_pixel_cache_changes_no_bit(dataset, square, in_process):
         expected = [digest(b) for loader in [calotype.Loader(data, 3, in_process=True)] for _ in (0, 1) for b in loader]
         for limits in ({}, {"max_images": 5}, {"max_bytes": 1_500_000}) if in_process else ({"max_images": 5},):
             cache = calotype.data.pixel_cache.PixelCache(**limits)
-            # Of two threads one may begin a picture of the second epoch while the other still has it of the first:
+            # Of two threads one may begin an image of the second epoch while the other still has it of the first:
             # where hits are counted, there is one.
             threads = 1 if in_process else 2
             with calotype.Loader(data.with_cache(cache), 3, in_process=in_process, threads=threads) as loader:
@@ -591,7 +591,7 @@ def test_pictures_too_small_are_named_left_out_or_refused(photos):
     skipping = load(on_upscale="skip")
     assert set(ids(skipping)).isdisjoint(small)
     assert {entry.id for entry in skipping.ledger if entry.kind == "too_small"} == small
-    with pytest.raises(ConfigError, match="4 pictures are too small for their bucket"):
+    with pytest.raises(ConfigError, match="4 images are too small for their bucket"):
         load(on_upscale="error")
 
 
@@ -613,7 +613,7 @@ def test_wrong_options(square, options, message):
 
 def test_an_empty_dataset_is_refused(square):
     empty = calotype.TextToImageDataset(
-        square.manifest.select([]), image_program=square.image_program, caption_program=square.caption_program
+        square.manifest.select([]), img_transform=square.img_transform, caption_transform=square.caption_transform
     )
     with pytest.raises(ConfigError, match="no samples"):
         calotype.Loader(empty, 2)

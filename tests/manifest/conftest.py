@@ -1,4 +1,4 @@
-"""A cache of its own for each test, and small real pictures to put anywhere."""
+"""A cache of its own for each test, and small real images to put anywhere."""
 
 import io
 from pathlib import Path

@@ -7,6 +7,7 @@ import pytest
 
 from calotype import captioning, check
 from calotype.captioning.backend import CaptionAnswer
+from calotype.config import Config
 from calotype.editing import open_captions
 from calotype.errors import ConfigError, ManifestError
 from calotype.manifest import load_manifest
@@ -78,7 +79,7 @@ def test_rows_of_metadata_files_and_globs_too(put):
 def test_whatever_lists_the_folder_leaves_out_the_same(put):
     put("a.jpg"), put("a.txt", "a"), put("old/b.jpg"), put("old/b.txt", "b"), put("old/clip.mp4", "")
     config = {"dataset": {"path": str(put.root), "exclude": "old"}}
-    source = open_source(config, file=None)
+    source = open_source(Config.parse(config), file=None)
     assert list(source.captions.read()) == source.manifest().ids.to_pylist() == ["a.jpg"]
     report = captioning.run(config, backend=Backend(), presets=["short"], mode="add", dry_run=5)
     assert [example.id for example in report.examples] == ["a.jpg"]

@@ -1,4 +1,4 @@
-"""Folders of pictures: sidecars, metadata files, kohya repeats, and what is passed over."""
+"""Folders of images: sidecars, metadata files, kohya repeats, and what is passed over."""
 
 import csv
 import json
@@ -70,7 +70,7 @@ def test_what_is_no_picture_is_passed_over(put):
 
 
 def test_a_caption_file_without_a_picture_is_listed(put):
-    put("a.jpg"), put("a.txt", "x"), put("b.txt", "no picture of mine")
+    put("a.jpg"), put("a.txt", "x"), put("b.txt", "no image of mine")
     manifest = load_manifest(put.root)
     assert [(entry.kind, entry.id) for entry in manifest.ledger] == [("no_picture", str(put.root / "b.txt"))]
 
@@ -208,7 +208,7 @@ def test_imagefolder_metadata(put, kind):
 def test_metadata_in_sub_folders_and_a_picture_that_is_not_there(put):
     put("train/a.jpg"), put("train/metadata.jsonl", '{"file_name": "a.jpg", "text": "x"}\n')
     put("test/a.jpg"), put("test/metadata.csv", "file_name,text\na.jpg,y\ngone.jpg,z\n")
-    with pytest.raises(ManifestError, match=r"metadata\.csv:3: the picture 'test/gone\.jpg' is not there"):
+    with pytest.raises(ManifestError, match=r"metadata\.csv:3: the image 'test/gone\.jpg' is not there"):
         load_manifest(put.root, split="all")
     manifest = load_manifest(put.root, split="all", on_error="skip")
     assert captions(manifest) == {"train/a.jpg": ("x",), "test/a.jpg": ("y",)}
@@ -254,7 +254,7 @@ def test_split_train_of_a_folder_without_splits_is_all_of_it(put):
 
 def test_empty_and_wrong_folders_are_errors(put, tmp_path):
     put.root.mkdir()
-    with pytest.raises(ManifestError, match="no pictures found"):
+    with pytest.raises(ManifestError, match="no images found"):
         load_manifest(put.root)
     put("deep/a.jpg")
     with pytest.raises(ManifestError, match="recursive=False"):

@@ -15,7 +15,7 @@ from calotype.manifest import load_manifest
 
 @pytest.fixture
 def saved(put, jpeg):
-    """A dataset of 5 pictures with bytes inside, in two splits; built from files, as its authors would."""
+    """A dataset of 5 images with bytes inside, in two splits; built from files, as its authors would."""
     for number in range(5):
         put(f"source/{number}.jpg", jpeg(number))
     features = datasets.Features(

@@ -135,7 +135,7 @@ def test_references_into_archives_need_the_member(put, jpeg, read):
     ]
     assert read(manifest[0].image) == jpeg(1)
     assert manifest[1].image.path == str(put.root / "plain.jpg") and manifest[1].image.size is None
-    for wrong, message in (("shards/s.tar!b.jpg", "no picture 'b.jpg'"), ("t.tar!a.jpg", "there is no such archive")):
+    for wrong, message in (("shards/s.tar!b.jpg", "no image 'b.jpg'"), ("t.tar!a.jpg", "there is no such archive")):
         with pytest.raises(ManifestError, match=rf"data\.jsonl:2: .*{message}"):
             load_manifest(write(put, ["plain.jpg", wrong]))
 

@@ -64,7 +64,7 @@ def test_copies_of_a_picture_are_on_its_side(many):
 
 
 def test_every_container_agrees_on_the_side(many, jpeg):
-    """A picture is on the same side as a file, a value of a Parquet file and a value of an LMDB environment."""
+    """An image is on the same side as a file, a value of a Parquet file and a value of an LMDB environment."""
     _, held = sides(many.root)
     pq.write_table(pa.table({"image": [jpeg(n) for n in range(60)], "text": ["x"] * 60}), many("t/a.parquet", ""))
     assert sides(many.root / "t" / "a.parquet")[1] == {f"a.parquet#{int(name[:2])}" for name in held}
@@ -75,7 +75,7 @@ def test_every_container_agrees_on_the_side(many, jpeg):
 
 
 def test_long_files_of_one_size_are_told_apart(put):
-    """Uncompressed pictures all have one size; the side must not hang on that alone, nor on the header."""
+    """Uncompressed images all have one size; the side must not hang on that alone, nor on the header."""
     for number in range(60):
         middle = number.to_bytes(2, "big") * 8192
         put(f"{number:02d}.bmp", b"\0" * 200_000 + middle + b"\0" * 200_000), put(f"{number:02d}.txt", "x")

@@ -367,7 +367,7 @@ def test_column_mistakes_are_errors(put):
 
 def test_a_column_turned_off_is_not_guessed(put):
     file = put("a.csv", "image,text,id\na.jpg,x,7\nb.jpg,y,7\n")
-    with pytest.raises(ManifestError, match=r"a\.csv:3: the id '7' is already that of another picture, at .*a\.csv:2"):
+    with pytest.raises(ManifestError, match=r"a\.csv:3: the id '7' is already that of another image, at .*a\.csv:2"):
         load_manifest(file)
     manifest = load_manifest(file, columns={"id": None})
     assert [(row.id, row.extra) for row in manifest] == [("a.jpg", {"id": "7"}), ("b.jpg", {"id": "7"})]
@@ -393,7 +393,7 @@ def test_an_id_that_is_another_files_path_is_a_mistake(put):
             if captions_or_error:
                 assert sorted(load_manifest(files)[0].captions) == ["x", "y"]
             else:
-                with pytest.raises(ManifestError, match="already that of another picture"):
+                with pytest.raises(ManifestError, match="already that of another image"):
                     load_manifest(files)
 
 

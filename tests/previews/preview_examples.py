@@ -13,7 +13,7 @@ from calotype.loader.summary import describe_batch
 from calotype.models.pieces import TokenPiece
 from calotype.previews.page import render_page
 from calotype.previews.views import BatchView, Draw, RoundTrip, SampleView, TokenView
-from calotype.transforms import CaptionProgram, ImageProgram
+from calotype.transforms import CaptionTransform, ImageTransform
 from calotype.types import SampleKey
 
 FOLDER = Path(skimage.__file__).parent / "data"
@@ -33,8 +33,8 @@ HOSTILE_CAPTION = (
 )
 HOSTILE_ID = '"><img src=x onerror=alert(2)>\u202egpj.exe'
 
-GEOMETRY = ImageProgram(random_crop={"scale": [0.6, 1.0]}, horizontal_flip=0.5, color_jitter={"brightness": 0.2})
-WORDS = CaptionProgram(shuffle_parts=0.6, drop_parts=0.2, keep_parts=1, trigger="cpelletier")
+GEOMETRY = ImageTransform(random_crop={"scale": [0.6, 1.0]}, horizontal_flip=0.5, color_jitter={"brightness": 0.2})
+WORDS = CaptionTransform(shuffle_parts=0.6, drop_parts=0.2, keep_parts=1, trigger="cpelletier")
 
 
 @functools.cache
@@ -44,7 +44,7 @@ def photo(name):
 
 
 def enlarged(pixels, side):
-    """The picture at a larger size, with the noise of a sensor, so that it weighs what a real photo does."""
+    """The image at a larger size, with the noise of a sensor, so that it weighs what a real photo does."""
     height, width = pixels.shape[:2]
     scale = side / min(height, width)
     large = np.asarray(Image.fromarray(pixels).resize((round(width * scale), round(height * scale))))
@@ -122,7 +122,7 @@ def sample(
 
 
 def round_trip(image):
-    """A picture as a strong JPEG gives it back: what an autoencoder's loss looks like, roughly."""
+    """An image as a strong JPEG gives it back: what an autoencoder's loss looks like, roughly."""
     import io
 
     buffer = io.BytesIO()
@@ -151,8 +151,8 @@ def batch(samples, *, epoch=0, step=0):
 
 def example():
     """Two batches with everything that a page can show, hostile texts among it."""
-    turned = ImageProgram(random_crop={"scale": [0.4, 0.6]}, rotate=20, vertical_flip=0.5)
-    dropping = CaptionProgram(drop=1.0)
+    turned = ImageTransform(random_crop={"scale": [0.4, 0.6]}, rotate=20, vertical_flip=0.5)
+    dropping = CaptionTransform(drop=1.0)
     cat = sample("chelsea.png", index=2, captions=(CAPTIONS["chelsea.png"], "a cat"), size=(384, 512))
     first = [
         sample("coffee.png", index=1),
@@ -162,13 +162,13 @@ def example():
             "astronaut.png",
             index=4,
             captions=(f"{HOSTILE_CAPTION}, {' '.join(['word'] * 90)}",),
-            words=CaptionProgram(),
+            words=CaptionTransform(),
             id=HOSTILE_ID,
         ),
     ]
-    portrait = ImageProgram(resize=[640, 320], center_crop=True)
+    portrait = ImageTransform(resize=[640, 320], center_crop=True)
     second = [
-        sample("rocket.jpg", index=5, size=(640, 320), program=portrait, words=CaptionProgram(), draws=1),
+        sample("rocket.jpg", index=5, size=(640, 320), program=portrait, words=CaptionTransform(), draws=1),
         sample("hubble_deep_field.jpg", index=6, size=(640, 320), program=portrait, draws=0, tokens=lambda _: ()),
     ]
     return [batch(first), batch(second, step=1)]

@@ -211,7 +211,7 @@ def test_the_loader_goes_on_where_it_was(photos):
 
 
 class Unsteady:
-    """Another picture at each call, whatever the seed."""
+    """Another image at each call, whatever the seed."""
 
     def __init__(self):
         self.calls = 0
@@ -223,12 +223,12 @@ class Unsteady:
 
 def test_a_picture_that_cannot_be_repeated_is_marked(photos):
     dataset = dataset_of(photos, img_transform={"custom": Unsteady()})
-    with pytest.warns(UserWarning, match="two different pictures"):
+    with pytest.warns(UserWarning, match="two different images"):
         views = gather(loader_of(dataset, threads=1))
     for sample, image in zip(samples_of(views), views[0].batch["img"], strict=True):
         np.testing.assert_array_equal(sample.image, denormalised(image))  # what is shown is what is trained
         assert not sample.repeatable
-    assert render_page(views, title="t").count("no run will repeat this picture") == 3
+    assert render_page(views, title="t").count("no run will repeat this image") == 3
 
 
 def test_a_model_transform_without_img_shows_what_it_was_given(photos):

@@ -31,7 +31,7 @@ from calotype.previews.crop import corners
 from calotype.previews.markup import Html, tag, text
 from calotype.previews.page import render_page
 from calotype.previews.views import TokenView
-from calotype.transforms import ImageProgram
+from calotype.transforms import ImageTransform
 from calotype.types import SampleKey
 
 
@@ -237,10 +237,10 @@ def test_the_frame_is_the_box(page, batches):
 @pytest.mark.parametrize("angle", [0, 7, -30, 90, 145])
 @pytest.mark.parametrize("options", [{"random_crop": {"scale": [0.3, 0.5]}}, {"resize": [96, 32]}])
 def test_the_frame_is_where_the_pixels_came_from(angle, options):
-    """Against the pixels themselves: each pixel of this picture says its own place in red (x) and green (y)."""
+    """Against the pixels themselves: each pixel of this image says its own place in red (x) and green (y)."""
     y, x = np.mgrid[:200, :250]
     picture = np.stack([x, y, 0 * x], -1).astype(np.uint8)
-    program = ImageProgram(rotate=[angle, angle], **options)
+    program = ImageTransform(rotate=[angle, angle], **options)
     image, geometry = trained(picture, program, SampleKey(3, 0, (96, 32) if "resize" in options else (64, 96)))
     assert geometry.rotate == angle
     height, width = geometry.target_size
@@ -261,7 +261,7 @@ def test_other_draws_have_their_frames_unless_they_are_the_same():
         expected = " ".join(f"{x:.2f},{y:.2f}" for x, y in corners(draw.geometry))
         assert group.one(class_="dashed")["points"] == expected
         assert group.one("text").text() == str(number)
-    still = sample("coffee.png", draws=3, program=ImageProgram(horizontal_flip=0.5))
+    still = sample("coffee.png", draws=3, program=ImageTransform(horizontal_flip=0.5))
     assert not show(still).one("svg", class_="crop").all("g")
 
 
@@ -271,7 +271,7 @@ def test_the_style_lets_every_draw_stand_out():
 
 
 def test_the_numbers_of_the_geometry():
-    view = sample("hubble_deep_field.jpg", size=(320, 480), draws=0, program=ImageProgram(vertical_flip=1.0))
+    view = sample("hubble_deep_field.jpg", size=(320, 480), draws=0, program=ImageTransform(vertical_flip=1.0))
     article = show(view).one("article")
     assert view.geometry.box == (102, 0, 667, 1000)
     assert fact(article, "Original") == "1000 × 872 px"
@@ -286,13 +286,13 @@ def test_the_numbers_of_the_geometry():
 
 
 def test_an_enlarged_picture_is_marked():
-    article = show(sample("chelsea.png", size=(512, 512), draws=0, program=ImageProgram())).one("article")
+    article = show(sample("chelsea.png", size=(512, 512), draws=0, program=ImageTransform())).one("article")
     assert fact(article, "Scale") == "× 1.707 ⚠ enlarged"
 
 
 @pytest.mark.parametrize(("angle", "words"), [(12, "turned 12.0° counter-clockwise"), (-3.5, "turned 3.5° clockwise")])
 def test_a_turn_is_said_with_its_way(angle, words):
-    program = ImageProgram(random_crop=True, rotate=[angle, angle])
+    program = ImageTransform(random_crop=True, rotate=[angle, angle])
     article = show(sample("coffee.png", draws=0, program=program)).one("article")
     assert fact(article, "Rotate") == words
     assert words in article.one(class_="trained").text()

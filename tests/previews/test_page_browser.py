@@ -180,7 +180,7 @@ def test_the_frame_lies_on_the_picture_where_the_crop_was(visit, batches, size):
 def test_what_is_cropped_away_is_dimmed_and_the_rest_is_not(visit, batches):
     page = visit()
     load_pictures(page)
-    plate = page.locator("article").nth(4).locator(".plate")  # the middle third of the rocket's picture, unturned
+    plate = page.locator("article").nth(4).locator(".plate")  # the middle third of the rocket's image, unturned
     view = all_samples(batches)[4]
     page.evaluate("document.querySelectorAll('.other, .kept, .under').forEach((e) => e.remove())")
     dimmed = np.asarray(Image.open(io.BytesIO(plate.screenshot())).convert("RGB")).astype(float)[2:-2]

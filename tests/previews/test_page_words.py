@@ -7,12 +7,12 @@ from preview_examples import CAPTIONS, all_samples, example, sample, show
 
 from calotype.previews.page import render_page
 from calotype.previews.wording import NO_CAPTION, final_caption
-from calotype.transforms import CaptionProgram
+from calotype.transforms import CaptionTransform
 from calotype.types import SampleKey
 
 
 def test_the_final_caption_reads_exactly_as_it_is_trained_and_every_part_is_marked():
-    program = CaptionProgram(shuffle_parts=0.5, drop_parts=0.3, keep_parts=1, template="a, {trigger}: {caption}, b",
+    program = CaptionTransform(shuffle_parts=0.5, drop_parts=0.3, keep_parts=1, template="a, {trigger}: {caption}, b",
                              trigger="one")  # fmt: skip
     seen = set()
     for index in range(200):
@@ -28,19 +28,19 @@ def test_the_final_caption_reads_exactly_as_it_is_trained_and_every_part_is_mark
 
 
 def test_changes_are_counted_in_words():
-    view = sample("coffee.png", draws=0, words=CaptionProgram(drop_parts=0.6, keep_parts=1, trigger="xyz"))
+    view = sample("coffee.png", draws=0, words=CaptionTransform(drop_parts=0.6, keep_parts=1, trigger="xyz"))
     states = [part.state for part in view.caption.parts]
     labels = [p.text() for p in show(view).all("p", class_="label")]
     assert labels == ["In the data", f"As trained · {states.count('dropped')} dropped, 1 added"]
 
 
 def test_an_unchanged_caption_is_shown_once():
-    article = show(sample("coffee.png", draws=0, words=CaptionProgram())).one("article")
+    article = show(sample("coffee.png", draws=0, words=CaptionTransform())).one("article")
     assert [p.text() for p in article.all("p", class_="caption")] == [CAPTIONS["coffee.png"]]
 
 
 def test_a_dropped_caption_says_so():
-    article = show(sample("coffee.png", draws=1, words=CaptionProgram(drop=1.0))).one("article")
+    article = show(sample("coffee.png", draws=1, words=CaptionTransform(drop=1.0))).one("article")
     paragraph = article.one("p", class_="final")
     assert paragraph.one("em").text() == NO_CAPTION
     assert [node.text() for node in paragraph.all("del")] == CAPTIONS["coffee.png"].split(", ")
@@ -48,23 +48,23 @@ def test_a_dropped_caption_says_so():
 
 
 def test_an_empty_caption_is_not_a_dropped_one():
-    page = show(sample("coffee.png", draws=0, captions=("",), words=CaptionProgram()))
+    page = show(sample("coffee.png", draws=0, captions=("",), words=CaptionTransform()))
     assert page.one("p", class_="final").text() == "(empty)"
 
 
 def test_which_of_several_captions_it_was():
-    view = sample("coffee.png", draws=0, captions=("a", "b", "c"), words=CaptionProgram(choose=[0, 0, 1]))
+    view = sample("coffee.png", draws=0, captions=("a", "b", "c"), words=CaptionTransform(choose=[0, 0, 1]))
     assert show(view).one("p", class_="label").text() == "As in the data · caption 3 of 3"
 
 
 def test_a_custom_change_is_an_addition():
-    view = sample("coffee.png", draws=0, words=CaptionProgram(custom=str.upper))
+    view = sample("coffee.png", draws=0, words=CaptionTransform(custom=str.upper))
     assert show(view).one("p", class_="final").one("ins").text() == CAPTIONS["coffee.png"].upper()
 
 
 def test_captions_of_other_draws():
     long = ", ".join(f"part {n}" for n in range(60))
-    view = sample("coffee.png", draws=3, captions=(long,), words=CaptionProgram())
+    view = sample("coffee.png", draws=3, captions=(long,), words=CaptionTransform())
     texts = (long, long.upper(), "")
     draws = tuple(dataclasses.replace(draw, text=text) for draw, text in zip(view.draws, texts, strict=True))
     same, other, none = show(dataclasses.replace(view, draws=draws)).all("figure", class_="draw")

@@ -163,7 +163,7 @@ def test_a_sheet_of_everything():
     sheet = contact_sheet(batches, title="photos")
     assert sheet.mode == "RGB"
     assert sheet.width == 2 * 20 + 2 * 480 + 20
-    # Every sample has its picture: as many tiles' left upper corners as there are samples.
+    # Every sample has its image: as many tiles' left upper corners as there are samples.
     pixels = np.asarray(sheet)
     for view in all_samples(batches):
         small = Image.fromarray(view.image)

@@ -307,7 +307,7 @@ def test_pictures(client, folder):
         (folder.parent / "shown.jpg").write_bytes(answer.content)
         with Image.open(folder.parent / "shown.jpg") as shown:
             assert shown.size == size
-    (folder / "rocket.jpg").write_bytes(b"no picture")
+    (folder / "rocket.jpg").write_bytes(b"no image")
     client.look(0)
     assert client.found("is:unreadable") == ["rocket.jpg"]
     answer = client.get(client.row("rocket.jpg")["thumb"])
@@ -328,7 +328,7 @@ def test_thumbnails_are_upright_and_kept(client, folder):
     (folder.parent / "shown.jpg").write_bytes(first)
     with Image.open(folder.parent / "shown.jpg") as shown:
         assert shown.size == size
-    client.studio.pictures._make = None  # what is kept needs no picture
+    client.studio.pictures._make = None  # what is kept needs no image
     assert client.get(row["thumb"]).content == first
 
 
@@ -369,7 +369,7 @@ def test_without_tokenizers_it_says_why(client):
 
 def test_twenty_thousand_pictures(tmp_path, small_photos):
     names = [f"{number:05d}.jpg" for number in range(20_000)]
-    lines = [json.dumps({"file_name": name, "text": f"picture {name[:5]}"}) for name in names]
+    lines = [json.dumps({"file_name": name, "text": f"image {name[:5]}"}) for name in names]
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
     shutil.copy(small_photos / "rocket.jpg", tmp_path / names[0])
     for name in names[1:]:
@@ -379,7 +379,7 @@ def test_twenty_thousand_pictures(tmp_path, small_photos):
         assert answer["count"] == 20_000 and answer["numbers"][-1] == 19_999
         rows = client.read("rows/details?numbers=19500-19999")["rows"]
         assert [row["id"] for row in rows] == names[19_500:]
-        assert client.found("picture AND 01234") == ["01234.jpg"]
+        assert client.found("image AND 01234") == ["01234.jpg"]
         client.edit("01234.jpg", "another")
         assert client.found("another") == ["01234.jpg"]
         since = client.read("changes?since=0")

@@ -21,7 +21,7 @@ def caption(client, server, **more):
 
 
 def answer(asked):
-    return completion(f"a picture {asked.image.width} wide, seed {asked.body.get('seed', 0)}")
+    return completion(f"an image {asked.image.width} wide, seed {asked.body.get('seed', 0)}")
 
 
 def test_pictures_without_a_caption_get_one(client, folder):
@@ -36,7 +36,7 @@ def test_pictures_without_a_caption_get_one(client, folder):
         run = ended(client)
         assert (run["state"], run["captioned"], run["failed"], run["error"]) == ("done", 1, 0, None)
     (text,) = client.row("motorcycle_left.png")["captions"]
-    assert text.startswith("a picture 224 wide")
+    assert text.startswith("an image 224 wide")
     assert len(server.asked) == 1
     news = client.look(seq)
     assert news["disk"] == []  # our own

@@ -124,7 +124,7 @@ def test_find_edit_undo_reject_replace_and_load_again(visit, server, folder):
 
     page.keyboard.press("/")
     page.keyboard.type("caption:red")
-    expect(page.locator("#count")).to_have_text("2 of 5 pictures")
+    expect(page.locator("#count")).to_have_text("2 of 5 images")
     page.keyboard.press("Enter")
     page.keyboard.press("j")
     expect(page.locator("#pane h2")).to_have_text("coffee.png")
@@ -156,12 +156,12 @@ def test_find_edit_undo_reject_replace_and_load_again(visit, server, folder):
     assert dialog.locator(".examples del").all_inner_texts() == ["red", "red"]
     assert dialog.locator(".examples ins").all_inner_texts() == ["crimson", "crimson"]
     assert (folder / "coffee.txt").read_text() == "a cup of coffee, a red table\n"  # only looked at
-    dialog.get_by_role("button", name="Replace in 2 pictures").click()
+    dialog.get_by_role("button", name="Replace in 2 images").click()
     expect(cell(page, "astronaut.png")).to_contain_text("a woman in a crimson suit")
     assert (folder / "astronaut.txt").read_text() == "a woman in a crimson suit, smiling\n"
 
     page.reload()
-    expect(page.locator("#count")).to_have_text("0 of 5 pictures")  # the filter is kept, and nothing is red now
+    expect(page.locator("#count")).to_have_text("0 of 5 images")  # the filter is kept, and nothing is red now
     page.keyboard.press("/")
     page.keyboard.press("Escape")
     expect(cells(page)).to_have_count(5)
@@ -182,7 +182,7 @@ def test_a_filter_that_is_wrong_says_where(visit, server):
     expect(wrong).to_contain_text("expected a number")
     expect(page.locator("#filter")).to_have_attribute("aria-invalid", "true")
     expect(cells(page)).to_have_count(5)  # what was shown still is
-    filtered(page, "words>4", "2 of 5 pictures")
+    filtered(page, "words>4", "2 of 5 images")
     expect(wrong).to_be_hidden()
 
 
@@ -190,10 +190,10 @@ def test_chips_write_the_filter_and_count(visit, server):
     page = visit(server)
     chip = page.get_by_role("button", name="No caption")
     expect(chip).to_have_text("No caption 1")
-    filtered(page, "ginger OR rocket", "2 of 5 pictures")
+    filtered(page, "ginger OR rocket", "2 of 5 images")
     chip.click()
     expect(page.locator("#filter")).to_have_value("(ginger OR rocket) no:caption")
-    expect(page.locator("#count")).to_have_text("0 of 5 pictures")
+    expect(page.locator("#count")).to_have_text("0 of 5 images")
     chip.click()
     expect(page.locator("#filter")).to_have_value("ginger OR rocket")
     expect(chip).to_have_attribute("aria-pressed", "false")
@@ -205,7 +205,7 @@ def test_duplicates_are_shown_beside_each_other(studio, visit, folder):
     page = visit(server)
     page.get_by_role("button", name="Duplicates").click()
     expect(cells(page)).to_have_count(2)
-    expect(page.locator("#count")).to_have_text("2 of 6 pictures")
+    expect(page.locator("#count")).to_have_text("2 of 6 images")
     expect(page.locator(".chip[data-term='is:duplicate'] b")).to_have_text("2")
     expect(page.locator("#pane h2")).to_have_text("chelsea-again.png")
     page.locator(".twins button").click()
@@ -260,8 +260,8 @@ def test_several_captions_and_their_tokens(studio, visit, folder):
     saved(page)
     expect(caption(page)).to_have_value("a second one")
     assert load_manifest(folder, missing_captions="empty").captions.to_pylist()[0] == ["a second one"]
-    filtered(page, "tokens.clip<5", "1 of 5 pictures")  # that without a caption
-    filtered(page, "tokens.clip=5", "2 of 5 pictures")
+    filtered(page, "tokens.clip<5", "1 of 5 images")  # that without a caption
+    filtered(page, "tokens.clip=5", "2 of 5 images")
 
 
 # --- Twenty thousand
@@ -269,7 +269,7 @@ def test_several_captions_and_their_tokens(studio, visit, folder):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory, skimage_data):
-    """20,000 pictures: ten small photos under many names."""
+    """20,000 images: ten small photos under many names."""
     folder = tmp_path_factory.mktemp("many")
     with Image.open(skimage_data / "coffee.png") as photo:
         for turn in range(10):
@@ -284,7 +284,7 @@ def many(tmp_path_factory, skimage_data):
 def test_twenty_thousand_pictures(studio, visit, many):
     server = studio(many)
     page = visit(server)
-    expect(page.locator("#count")).to_have_text("20,000 pictures")
+    expect(page.locator("#count")).to_have_text("20,000 images")
     grid = page.locator("#grid")
     most = page.evaluate(
         """async () => {
@@ -316,7 +316,7 @@ def test_twenty_thousand_pictures(studio, visit, many):
     expect(cell(page, "00000.jpg")).to_be_in_viewport()
     expect(grid).to_be_focused()
 
-    filtered(page, "caption:1999", "12 of 20,000 pictures")
+    filtered(page, "caption:1999", "12 of 20,000 images")
     expect(page.locator(".cell .name").first).to_have_text("01999.jpg")
     page.locator("#sort").select_option("-id")
     expect(page.locator(".cell .name").first).to_have_text("19999.jpg")
@@ -384,7 +384,7 @@ def test_pictures_that_come_and_go(visit, server, folder):
     page = visit(server, refusals=["404"])
     shutil.copy(folder / "rocket.jpg", folder / "zebra.jpg")
     (folder / "coffee.png").unlink()
-    expect(page.locator("#count")).to_have_text("6 pictures")
+    expect(page.locator("#count")).to_have_text("6 images")
     expect(cell(page, "zebra.jpg")).to_be_visible()
     expect(cell(page, "coffee.png")).to_contain_text("gone from the disk")
 
@@ -509,7 +509,7 @@ def test_captioning_with_progress_and_cancel(visit, server, folder):
 
     def slowly(asked):
         go.wait(20)
-        return completion(f"picture {asked.image.width} wide")
+        return completion(f"image {asked.image.width} wide")
 
     with serving(slowly) as captioner:
         page = visit(server)
@@ -520,11 +520,11 @@ def test_captioning_with_progress_and_cancel(visit, server, folder):
         dialog.get_by_label("Model").fill("tiny-vl")
         dialog.get_by_role("button", name="Start").click()
         run = page.get_by_role("region", name="Captioning")
-        expect(run).to_contain_text("0 of 1 picture")
+        expect(run).to_contain_text("0 of 1 image")
         go.set()
         expect(run).to_contain_text("Captioned")
-        expect(cell(page, "motorcycle_left.png")).to_contain_text("picture 224 wide")
-        assert (folder / "motorcycle_left.txt").read_text() == "picture 224 wide\n"
+        expect(cell(page, "motorcycle_left.png")).to_contain_text("image 224 wide")
+        assert (folder / "motorcycle_left.txt").read_text() == "image 224 wide\n"
         assert (folder / "chelsea.txt").read_text() == "a ginger cat\n"  # it had one
 
         go.clear()
@@ -537,7 +537,7 @@ def test_captioning_with_progress_and_cancel(visit, server, folder):
         expect(run).to_contain_text("Captioning cancelled")
         page.locator("#grid").focus()
         page.keyboard.press("r")
-        expect(caption(page)).to_have_value("picture 160 wide")
+        expect(caption(page)).to_have_value("image 160 wide")
         expect(run).to_contain_text("Captioned")
         page.keyboard.press("u")
         expect(caption(page)).to_have_value("a woman in a red suit, smiling")
@@ -642,17 +642,17 @@ def test_a_screen_reader_finds_its_way(visit, server):
     page = visit(server)
     tree = page.locator("body").aria_snapshot()
     for line in (
-        '- link "Skip to the pictures"',
+        '- link "Skip to the images"',
         '- heading "photos" [level=1]',
         "- status: All saved",
         '- searchbox "Filter"',
         '- group "Only those that are":',
         '- listbox "Pictures":',
         '- option "astronaut.png a woman in a red suit, smiling" [selected]',
-        '- region "The picture and its captions":',
-        '- img "Picture astronaut.png"',
+        '- region "The image and its captions":',
+        '- img "Image astronaut.png"',
         '- textbox "Caption"',
-        '- button "Next picture"',
+        '- button "Next image"',
     ):
         assert line in tree, f"{line}\n{tree}"
     assert page.locator("[role=status], [role=alert], output").count() >= 3

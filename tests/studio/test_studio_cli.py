@@ -21,7 +21,7 @@ def test_it_prints_its_address_and_ends_with_ctrl_c(folder):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline()
-        found = re.fullmatch(r"5 pictures of photos\. Open (http://127\.0\.0\.1:\d+/)\?code=(\S{43})\n", line)
+        found = re.fullmatch(r"5 images of photos\. Open (http://127\.0\.0\.1:\d+/)\?code=(\S{43})\n", line)
         assert found, line + process.stderr.read()
         cookies = CookieJar()
         browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(cookies))

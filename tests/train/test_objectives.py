@@ -56,7 +56,7 @@ def test_a_pipeline_s_objective_is_its_family_s(model, kind):
 
 @pytest.mark.parametrize("model", ["sdxl", "sd-1.5"])
 def test_what_is_predicted_is_what_the_pipeline_steps_by(model):
-    """One DDIM step from the last step of the schedule takes the pipeline to the picture that the answer implies."""
+    """One DDIM step from the last step of the schedule takes the pipeline to the image that the answer implies."""
     models = frozen(model)
     unet, objective = load_network(models, torch.float32), load_objective(models)
     (record,) = models.encode_texts(["a cat"])

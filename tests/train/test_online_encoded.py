@@ -65,7 +65,7 @@ def online(folder):
 
 
 def seen(loader, epochs):
-    """What every picture looked like: (id, flipped or not) → its latents; and the batches' ids and texts."""
+    """What every image looked like: (id, flipped or not) → its latents; and the batches' ids and texts."""
     latents, order = {}, []
     for _ in range(epochs):
         for batch in loader:
@@ -95,7 +95,7 @@ def test_the_batches_are_the_same_and_their_latents_alike_in_distribution(folder
 
 
 def posterior_variance(dataset):
-    """Of the latents as the transformer gets them, on the average of all kept pictures."""
+    """Of the latents as the transformer gets them, on the average of all kept images."""
     records = [dataset.store.get(row) for row in dataset.store.rows("picture").tolist()]
     logvar = torch.cat([record["moments"].chunk(2)[1].flatten() for record in records if "moments" in record])
     return (logvar.exp().mean() * dataset.scaling["scaling_factor"] ** 2).item()

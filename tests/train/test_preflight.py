@@ -54,7 +54,7 @@ def refused(made, tmp_path, message, kind=ConfigError):
         ({"trackers": ["tensorbored"]}, r"train.trackers: found 'tensorbored'"),
         ({"sample_prompts": ["a {trigger}"]}, r"train.sample_prompts: found 'a {trigger}'"),
         ({"dataset": {"resolution": 100}}, r"100x100 .*multiples of 16"),
-        ({"dataset": {"validation": 1e-9}}, r"validation=1e-09 of 4 pictures leaves none for split='validation'"),
+        ({"dataset": {"validation": 1e-9}}, r"validation=1e-09 of 4 images leaves none for split='validation'"),
         ({"dataset": {"path": "./nowhere"}}, r"/nowhere: there is no such"),
         ({"encodings": {"dtype": "float8"}}, r"encodings.dtype: found 'float8'"),
         ({"encodings": {"max_sequence_length": 4096}}, r"max_sequence_length: 4096 does not fit"),

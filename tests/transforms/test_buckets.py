@@ -1,4 +1,4 @@
-"""Aspect buckets: which sizes there are, and which picture goes where."""
+"""Aspect buckets: which sizes there are, and which image goes where."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from calotype.errors import ConfigError
-from calotype.transforms import CaptionProgram, Part
+from calotype.transforms import CaptionTransform, Part
 from calotype.types import SampleKey
 
 TAGS = "a red fox, snow, forest, sunset, 35mm"
@@ -16,7 +16,7 @@ KEY = SampleKey(4, 1)
 
 
 def program(**options):
-    return CaptionProgram.from_config(options)
+    return CaptionTransform.from_config(options)
 
 
 def draws(of, captions=(TAGS,), n=300, seed=0):
@@ -47,8 +47,8 @@ def test_with_nothing_on_a_caption_passes_byte_for_byte(caption, options):
 
 
 def test_none_and_call():
-    assert CaptionProgram.from_config(None)([TAGS], KEY, 0) == TAGS
-    assert CaptionProgram.from_config(None)([], KEY, 0) == ""
+    assert CaptionTransform.from_config(None)([TAGS], KEY, 0) == TAGS
+    assert CaptionTransform.from_config(None)([], KEY, 0) == ""
 
 
 def test_parts_are_joined_with_one_space_once_something_changed():
@@ -276,37 +276,37 @@ def reversed_words(text, *, rng):
 
 
 def test_callables():
-    assert CaptionProgram.from_config(louder)(["a fox"], KEY, 0) == "A FOX"
-    assert CaptionProgram.from_config([{"trigger": "sks"}, louder])(["a fox"], KEY, 0) == "sks, A FOX"
-    assert CaptionProgram.from_config([louder, str.strip])([" a fox "], KEY, 0) == "A FOX"
-    assert CaptionProgram.from_config({"custom": louder, "trigger": "sks"})(["a fox"], KEY, 0) == "sks, A FOX"
-    drawn = CaptionProgram.from_config({"custom": [louder], "drop": 1.0}).draw(["a fox"], KEY, 0)
+    assert CaptionTransform.from_config(louder)(["a fox"], KEY, 0) == "A FOX"
+    assert CaptionTransform.from_config([{"trigger": "sks"}, louder])(["a fox"], KEY, 0) == "sks, A FOX"
+    assert CaptionTransform.from_config([louder, str.strip])([" a fox "], KEY, 0) == "A FOX"
+    assert CaptionTransform.from_config({"custom": louder, "trigger": "sks"})(["a fox"], KEY, 0) == "sks, A FOX"
+    drawn = CaptionTransform.from_config({"custom": [louder], "drop": 1.0}).draw(["a fox"], KEY, 0)
     assert (drawn.text, drawn.parts) == ("", (Part("A FOX", "dropped"),))
 
 
 def test_components():
-    options = {"_component_": "calotype.transforms.CaptionProgram", "trigger": "sks"}
-    assert CaptionProgram.from_config(options)(["a fox"], KEY, 0) == "sks, a fox"
-    assert CaptionProgram.from_config({"_component_": "torch.nn.Identity"})(["a fox"], KEY, 0) == "a fox"
+    options = {"_component_": "calotype.transforms.CaptionTransform", "trigger": "sks"}
+    assert CaptionTransform.from_config(options)(["a fox"], KEY, 0) == "sks, a fox"
+    assert CaptionTransform.from_config({"_component_": "torch.nn.Identity"})(["a fox"], KEY, 0) == "a fox"
     mixed = [{"trigger": "sks"}, {"_component_": "torch.nn.Identity"}, louder]
-    assert CaptionProgram.from_config(mixed)(["a fox"], KEY, 0) == "sks, A FOX"
+    assert CaptionTransform.from_config(mixed)(["a fox"], KEY, 0) == "sks, A FOX"
 
 
 def test_a_callable_may_ask_for_a_generator():
     caption = "one two three four five six seven"
-    shuffle = CaptionProgram.from_config(reversed_words)
+    shuffle = CaptionTransform.from_config(reversed_words)
     state = np.random.get_state()[1].copy()  # noqa: NPY002
     texts = [shuffle([caption], SampleKey(i), 0) for i in range(20)]
     assert texts == [shuffle([caption], SampleKey(i), 0) for i in range(20)]
     assert len(set(texts)) > 15
     assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
-    twice = CaptionProgram.from_config([reversed_words, reversed_words])
+    twice = CaptionTransform.from_config([reversed_words, reversed_words])
     assert [twice([caption], SampleKey(i), 0) for i in range(20)] != texts
 
 
 def test_a_callable_must_give_a_text():
     with pytest.raises(ConfigError, match=r"gave list for the caption 'a fox'; expected a text"):
-        CaptionProgram.from_config(str.split)(["a fox"], KEY, 0)
+        CaptionTransform.from_config(str.split)(["a fox"], KEY, 0)
 
 
 @pytest.mark.parametrize(
@@ -348,6 +348,6 @@ def test_a_wrong_option_is_an_error_at_construction(options, message):
 
 def test_a_wrong_whole_is_an_error_at_construction():
     with pytest.raises(ConfigError, match=r"here: found 0\.1; expected a mapping of options"):
-        CaptionProgram.from_config(0.1, where="here")
+        CaptionTransform.from_config(0.1, where="here")
     with pytest.raises(ConfigError, match=r"caption_transform\[0\]: unknown option 'shuffel_parts'"):
-        CaptionProgram.from_config([{"shuffel_parts": 1.0}, louder])
+        CaptionTransform.from_config([{"shuffel_parts": 1.0}, louder])

@@ -18,7 +18,7 @@ from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 from calotype.errors import ConfigError
-from calotype.transforms import ImageProgram
+from calotype.transforms import ImageTransform
 from calotype.transforms.seeded import SeededDraws
 from calotype.types import SampleKey
 
@@ -46,7 +46,7 @@ RANDOM_TRANSFORMS = {
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread_an_operation():
-    """As in the loader's threads; small pictures are quicker so, and the machine may be shared."""
+    """As in the loader's threads; small images are quicker so, and the machine may be shared."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -54,7 +54,7 @@ def one_thread_an_operation():
 
 
 def results(function, n=12):
-    image = ImageProgram(custom=function)
+    image = ImageTransform(custom=function)
     geometry = image.draw(tuple(PICTURE.shape[1:]), SampleKey(0), 0)
     return [image.finish(PICTURE, geometry, SampleKey(i), 0) for i in range(n)]
 
@@ -70,12 +70,12 @@ def test_draws_follow_from_the_key_and_leave_the_global_generators_alone(name):
     torch.manual_seed(1234)
     again = results(copy.deepcopy(function))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    # They do draw: different keys give different pictures.
+    # They do draw: different keys give different images.
     assert len({a.numpy().tobytes() for a in first}) > 2
 
 
 def test_results_are_equal_across_threads():
-    image = ImageProgram(custom=[RANDOM_TRANSFORMS["ColorJitter"], RANDOM_TRANSFORMS["AugMix"]])
+    image = ImageTransform(custom=[RANDOM_TRANSFORMS["ColorJitter"], RANDOM_TRANSFORMS["AugMix"]])
     geometry = image.draw(tuple(PICTURE.shape[1:]), SampleKey(0), 0)
 
     def one(i):
@@ -90,7 +90,7 @@ def test_one_step_does_not_change_another_ones_draws():
     noise = RANDOM_TRANSFORMS["GaussianNoise"]
     with_second = results([noise, v2.RandomHorizontalFlip(0.0)])
     assert all(torch.equal(a, b) for a, b in zip(results([noise]), with_second, strict=True))
-    image = ImageProgram(custom=noise, color_jitter={"hue": 0.0}, horizontal_flip=0.0, vertical_flip=0.0)
+    image = ImageTransform(custom=noise, color_jitter={"hue": 0.0}, horizontal_flip=0.0, vertical_flip=0.0)
     geometry = image.draw(tuple(PICTURE.shape[1:]), SampleKey(0), 0)
     assert torch.equal(image.finish(PICTURE, geometry, SampleKey(0), 0), results(noise)[0])
 
@@ -148,7 +148,7 @@ def test_a_generator_of_the_users_own_is_left_in_place():
 
 @pytest.mark.parametrize("function", [ImageOps.solarize, lambda im: im.filter(ImageFilter.BLUR), ImageOps.mirror])
 def test_a_step_may_work_on_pillow_images(function):
-    image = ImageProgram(custom=function)
+    image = ImageTransform(custom=function)
     geometry = image.draw(tuple(PICTURE.shape[1:]), SampleKey(0), 0)
     expected = np.asarray(function(Image.fromarray(COFFEE)))
     for i in range(3):
@@ -168,7 +168,7 @@ def test_what_a_step_takes_is_found_out_anew_for_each_image():
         return picture // 2
 
     def run(*pictures):
-        image = ImageProgram(custom=step)
+        image = ImageTransform(custom=step)
         geometry = image.draw(tuple(PICTURE.shape[1:]), SampleKey(0), 0)
         return [image.finish(picture, geometry, SampleKey(0), 0) for picture in pictures]
 
@@ -189,7 +189,7 @@ def test_a_failure_of_the_machine_is_not_taken_for_a_step_s_taste(error):
 
 
 def test_a_step_that_writes_into_its_input_does_not_change_what_is_kept():
-    image = ImageProgram(custom=lambda picture: picture.zero_())
+    image = ImageTransform(custom=lambda picture: picture.zero_())
     geometry = image.draw(tuple(PICTURE.shape[1:]), SampleKey(0), 0)
     before = PICTURE.clone()
     assert image.finish(PICTURE, geometry, SampleKey(0), 0).sum() == 0
@@ -219,7 +219,7 @@ def test_a_step_that_fails_says_why_itself():
 
 
 def test_a_step_may_not_change_a_size_that_was_asked_for():
-    image = ImageProgram(resize=[96, 128], custom=v2.Resize(32))
+    image = ImageTransform(resize=[96, 128], custom=v2.Resize(32))
     geometry = image.draw((96, 128), SampleKey(0), 0)
     with pytest.raises(ConfigError, match=r"custom: the steps gave 32×42 pixels .* where 96×128 were asked for"):
         image.finish(PICTURE, geometry, SampleKey(0), 0)
@@ -232,7 +232,7 @@ def test_a_step_that_draws_from_elsewhere_is_named(draw):
     def darken(picture):
         return (picture * draw()).byte()
 
-    with pytest.warns(UserWarning, match=r"darken.*gave two different pictures for the same draw"):
+    with pytest.warns(UserWarning, match=r"darken.*gave two different images for the same draw"):
         results(darken)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -252,7 +252,7 @@ def test_a_step_that_draws_from_elsewhere_is_named(draw):
     ],
 )
 def test_a_callable_alone_is_the_whole_program(config):
-    image = ImageProgram.from_config(config)
+    image = ImageTransform.from_config(config)
     geometry = image.draw(COFFEE.shape[:2], SampleKey(0), 0)
     assert (image.whole, image.fixed_geometry, image.output_size) == (True, False, None)
     assert (geometry.box, geometry.target_size) == ((0, 0, 96, 128), (96, 128))
@@ -262,7 +262,7 @@ def test_a_callable_alone_is_the_whole_program(config):
 
 
 def test_a_whole_program_decides_its_size_but_not_against_a_bucket():
-    image = ImageProgram.from_config(v2.RandomCrop((32, 48)))
+    image = ImageTransform.from_config(v2.RandomCrop((32, 48)))
     geometry = image.draw(COFFEE.shape[:2], SampleKey(0), 0)
     pixels = image.resample(np.array(COFFEE), geometry)
     assert image.finish(pixels, geometry, SampleKey(0), 0).shape == (3, 32, 48)
@@ -271,8 +271,8 @@ def test_a_whole_program_decides_its_size_but_not_against_a_bucket():
 
 
 def test_options_and_callables_in_one_list():
-    image = ImageProgram.from_config([{"resize": [48, 64], "horizontal_flip": 1.0}, v2.RandomHorizontalFlip(1.0)])
-    plain = ImageProgram(resize=[48, 64])
+    image = ImageTransform.from_config([{"resize": [48, 64], "horizontal_flip": 1.0}, v2.RandomHorizontalFlip(1.0)])
+    plain = ImageTransform(resize=[48, 64])
     geometry = image.draw(COFFEE.shape[:2], SampleKey(0), 0)
     pixels = image.resample(np.array(COFFEE), geometry)
     assert not image.whole
@@ -280,7 +280,7 @@ def test_options_and_callables_in_one_list():
 
 
 def test_a_program_travels_to_another_process():
-    image = ImageProgram.from_config({"resize": 32, "custom": [v2.GaussianBlur(3)], "color_jitter": {"hue": 0.1}})
+    image = ImageTransform.from_config({"resize": 32, "custom": [v2.GaussianBlur(3)], "color_jitter": {"hue": 0.1}})
     twin = pickle.loads(pickle.dumps(image))
     key = SampleKey(3)
     geometry = image.draw(COFFEE.shape[:2], key, 0)

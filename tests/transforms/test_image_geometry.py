@@ -1,4 +1,4 @@
-"""Where a picture is cropped and what numbers come with it."""
+"""Where an image is cropped and what numbers come with it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torchvision.transforms as v1
 from PIL import Image
 
 from calotype.errors import ConfigError
-from calotype.transforms import ImageProgram
+from calotype.transforms import ImageTransform
 from calotype.types import SampleKey
 
 KEY = SampleKey(5, 2)
@@ -20,7 +20,7 @@ SIZES = [(400, 600), (427, 640), (600, 400), (512, 512), (1281, 957), (33, 2000)
 
 
 def program(**options):
-    return ImageProgram.from_config(options)
+    return ImageTransform.from_config(options)
 
 
 def draws(of, n=400, size=(400, 600), seed=0):
@@ -49,7 +49,7 @@ def test_centre_crop_covers_and_keeps_the_middle(size, target):
     geometry = program(resize=list(target), center_crop=True).draw(size, KEY, 0)
     top, left, height, width = geometry.box
     assert geometry.target_size == target
-    # One side of the picture is kept whole, the other is cut by as much on both sides.
+    # One side of the image is kept whole, the other is cut by as much on both sides.
     assert height == size[0] or width == size[1]
     assert abs(top - (size[0] - height - top)) <= 1
     assert abs(left - (size[1] - width - left)) <= 1
@@ -75,12 +75,12 @@ def test_a_bucket_goes_before_resize_and_never_stretches():
     geometry = program(resize=[100, 300]).draw((400, 600), KEY._replace(size=(320, 320)), 0)
     assert geometry.target_size == (320, 320)
     assert geometry.box == (0, 100, 400, 400)
-    assert ImageProgram().draw((400, 600), KEY._replace(size=(320, 320)), 0).box == (0, 100, 400, 400)
+    assert ImageTransform().draw((400, 600), KEY._replace(size=(320, 320)), 0).box == (0, 100, 400, 400)
 
 
 def test_without_a_size_the_picture_stays_as_it_is():
     pixels = skimage.data.coffee()
-    image = ImageProgram.from_config(None)
+    image = ImageTransform.from_config(None)
     geometry = image.draw(pixels.shape[:2], KEY, 0)
     result = image.finish(image.resample(pixels, geometry), geometry, KEY, 0)
     assert np.array_equal(result.permute(1, 2, 0).numpy(), pixels)
@@ -161,7 +161,7 @@ def test_sdxl_numbers_of_a_centre_crop_are_those_of_diffusers_script(size, flipp
 
 @pytest.mark.parametrize("flip", [(False, False), (True, False), (False, True), (True, True)])
 def test_crop_top_left_counts_in_the_resized_and_flipped_picture(flip):
-    """At scale 1 the numbers can be checked by cropping the flipped picture there."""
+    """At scale 1 the numbers can be checked by cropping the flipped image there."""
     pixels = skimage.data.coffee()[:300, :301]
     image = program(
         resize=[80, 90],
@@ -266,9 +266,9 @@ def test_a_wrong_option_is_an_error_at_construction(options, message):
 
 def test_a_wrong_whole_is_an_error_at_construction():
     with pytest.raises(ConfigError, match=r"here: found 3; expected a mapping of options \(center_crop, .*"):
-        ImageProgram.from_config(3, where="here")
+        ImageTransform.from_config(3, where="here")
     with pytest.raises(ConfigError, match=r"torchvision.transforms.v2.GausianBlur.*did you mean '?GaussianBlur"):
-        ImageProgram.from_config({"_component_": "torchvision.transforms.v2.GausianBlur", "kernel_size": 3})
+        ImageTransform.from_config({"_component_": "torchvision.transforms.v2.GausianBlur", "kernel_size": 3})
 
 
 def test_yaml_containers_of_omegaconf_are_options_too():
@@ -281,7 +281,7 @@ def test_yaml_containers_of_omegaconf_are_options_too():
             "custom": [{"_component_": "torchvision.transforms.v2.GaussianBlur", "kernel_size": 3}],
         }
     )
-    image = ImageProgram.from_config(config)
+    image = ImageTransform.from_config(config)
     assert image.output_size == (64, 32)
     assert len(image.custom) == 1
     geometry = image.draw((400, 600), KEY, 0)

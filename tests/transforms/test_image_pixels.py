@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional
 
 from calotype.core.rng import Stream, generator
-from calotype.transforms import ImageProgram
+from calotype.transforms import ImageTransform
 from calotype.types import SampleKey
 
 KEY = SampleKey(5, 2)
@@ -56,7 +56,7 @@ def pillow_crop_resize(pixels, geometry, resampling):
     ids=str,
 )
 def test_resample_is_pillows_crop_and_resize(photos, options, interpolation, least):
-    image = ImageProgram.from_config(options | {"interpolation": interpolation})
+    image = ImageTransform.from_config(options | {"interpolation": interpolation})
     for pixels in photos.values():
         geometry = image.draw(pixels.shape[:2], KEY, 0)
         expected = pillow_crop_resize(pixels, geometry, PILLOW[interpolation])
@@ -70,7 +70,7 @@ def test_resample_is_pillows_crop_and_resize(photos, options, interpolation, lea
 
 def test_resample_takes_read_only_and_strided_pixels(photos):
     pixels = photos["coffee"]
-    image = ImageProgram(resize=[64, 64], random_crop=True)
+    image = ImageTransform(resize=[64, 64], random_crop=True)
     geometry = image.draw(pixels.shape[:2], KEY, 0)
     expected = image.resample(pixels, geometry)
     frozen = pixels.copy()
@@ -78,7 +78,7 @@ def test_resample_takes_read_only_and_strided_pixels(photos):
     strided = np.ascontiguousarray(pixels[:, ::-1])[:, ::-1]
     assert torch.equal(image.resample(frozen, geometry), expected)
     assert torch.equal(image.resample(strided, geometry), expected)
-    whole = ImageProgram()
+    whole = ImageTransform()
     assert np.array_equal(hwc(whole.resample(frozen, whole.draw(pixels.shape[:2], KEY, 0))), pixels)
 
 
@@ -86,7 +86,7 @@ def test_resample_takes_read_only_and_strided_pixels(photos):
 def test_pixels_decoded_at_a_smaller_scale_show_the_same_part(photos, options):
     pixels = photos["astronaut"]
     half = np.asarray(Image.fromarray(pixels).resize((256, 256), Image.Resampling.BOX))
-    image = ImageProgram.from_config({"resize": [96, 120]} | options)
+    image = ImageTransform.from_config({"resize": [96, 120]} | options)
     geometry = image.draw(pixels.shape[:2], KEY, 0)
     # Half a source pixel of shift, and the softer source, leave about 30 dB; another part would leave less than 20.
     assert psnr(hwc(image.resample(half, geometry)), hwc(image.resample(pixels, geometry))) > 28
@@ -96,7 +96,7 @@ def test_extreme_shapes_give_the_size_asked_for():
     for shape in [(1, 1), (1, 500), (500, 1), (3, 2000), (7, 5)]:
         pixels = np.full((*shape, 3), 77, dtype=np.uint8)
         for more in ({}, {"center_crop": True}, {"random_crop": {"scale": [0.1, 1.0]}}, {"rotate": 90}):
-            image = ImageProgram.from_config({"resize": [24, 40]} | more)
+            image = ImageTransform.from_config({"resize": [24, 40]} | more)
             geometry = image.draw(shape, KEY, 0)
             result = image.resample(pixels, geometry)
             assert result.shape == (3, 24, 40)
@@ -104,7 +104,7 @@ def test_extreme_shapes_give_the_size_asked_for():
 
 
 def waves(x, y):
-    """A smooth picture that is known between its pixels too: red, green and blue at (x, y)."""
+    """A smooth image that is known between its pixels too: red, green and blue at (x, y)."""
     return np.stack([128 + 100 * np.sin(x / 31 + y / 83), 128 + 100 * np.cos(y / 23), 128 + 60 * np.sin(x / 41)], -1)
 
 
@@ -114,7 +114,7 @@ def waves(x, y):
 def test_rotation_shows_the_part_turned_counter_clockwise_around_its_middle(angle, options, interpolation):
     y, x = np.mgrid[0:500, 0:620] + 0.5
     pixels = waves(x, y).round().astype(np.uint8)
-    image = ImageProgram.from_config(
+    image = ImageTransform.from_config(
         {"resize": [160, 200], "rotate": [angle, angle], "interpolation": interpolation} | options
     )
     for i in range(3):
@@ -132,9 +132,9 @@ def test_rotation_shows_the_part_turned_counter_clockwise_around_its_middle(angl
 
 def test_a_quarter_turn_is_counter_clockwise(photos):
     pixels = photos["astronaut"]
-    image = ImageProgram(resize=[128, 128], center_crop=True, rotate=[90, 90])
+    image = ImageTransform(resize=[128, 128], center_crop=True, rotate=[90, 90])
     geometry = image.draw((512, 512), KEY, 0)
-    upright = ImageProgram(resize=[128, 128]).resample(pixels, geometry)
+    upright = ImageTransform(resize=[128, 128]).resample(pixels, geometry)
     assert geometry.rotate == 90
     part = pillow_crop_resize(pixels, geometry, PILLOW["lanczos"])
     turned = hwc(upright)
@@ -145,13 +145,13 @@ def test_a_quarter_turn_is_counter_clockwise(photos):
 def test_rotation_shows_no_empty_corner(angle):
     white = np.full((300, 500, 3), 255, dtype=np.uint8)
     for options in ({"center_crop": True}, {"random_crop": True}, {}):
-        image = ImageProgram.from_config({"resize": [64, 96], "rotate": [angle, angle]} | options)
+        image = ImageTransform.from_config({"resize": [64, 96], "rotate": [angle, angle]} | options)
         assert (image.resample(white, image.draw((300, 500), KEY, 0)) == 255).all()
 
 
 @pytest.mark.parametrize("flip", [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
 def test_flips(photos, flip):
-    image = ImageProgram(resize=[32, 48], horizontal_flip=flip[0], vertical_flip=flip[1])
+    image = ImageTransform(resize=[32, 48], horizontal_flip=flip[0], vertical_flip=flip[1])
     pixels = photos["coffee"]
     geometry = image.draw(pixels.shape[:2], KEY, 0)
     resampled = image.resample(pixels, geometry)
@@ -166,7 +166,7 @@ def test_flips(photos, flip):
 def test_colour_jitter_is_torchvisions_in_a_drawn_order(photos):
     pixels = torch.from_numpy(photos["coffee"]).permute(2, 0, 1)[:, :64, :64].contiguous()
     options = {"brightness": 0.3, "contrast": [0.5, 1.5], "saturation": 0.4, "hue": 0.1}
-    image = ImageProgram(color_jitter=options)
+    image = ImageTransform(color_jitter=options)
     rng = generator(0, KEY, Stream.COLOUR)
     order, draws = rng.permutation(4), rng.random(4)
     steps = [
@@ -186,7 +186,7 @@ def test_colour_jitter_is_torchvisions_in_a_drawn_order(photos):
 
 def test_colour_draws_spread_over_the_range_and_over_orders():
     grey = torch.full((3, 4, 4), 100, dtype=torch.uint8)
-    image = ImageProgram(color_jitter={"brightness": [0.5, 1.5]})
+    image = ImageTransform(color_jitter={"brightness": [0.5, 1.5]})
     geometry = image.draw((4, 4), KEY, 0)
     levels = [int(image.finish(grey, geometry, SampleKey(i), 0)[0, 0, 0]) for i in range(1000)]
     assert min(levels) < 55
@@ -197,8 +197,8 @@ def test_colour_draws_spread_over_the_range_and_over_orders():
 def test_one_jitter_does_not_change_another_ones_draw():
     grey = torch.full((3, 4, 4), 100, dtype=torch.uint8)
     alone, both = (
-        ImageProgram(color_jitter={"brightness": 0.5}),
-        ImageProgram(
+        ImageTransform(color_jitter={"brightness": 0.5}),
+        ImageTransform(
             color_jitter={"brightness": 0.5, "saturation": 0.5}, random_crop=True, resize=4, horizontal_flip=True
         ),
     )
@@ -213,7 +213,7 @@ def test_one_jitter_does_not_change_another_ones_draw():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_finish_runs_on_the_device(photos):
     pixels = torch.from_numpy(photos["coffee"]).permute(2, 0, 1).contiguous()
-    image = ImageProgram.from_config(
+    image = ImageTransform.from_config(
         {
             "horizontal_flip": 1.0,
             "color_jitter": {"brightness": 0.2, "hue": 0.05},

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from calotype.core.rng import Variant
-from calotype.transforms import CaptionProgram, ImageProgram
+from calotype.transforms import CaptionTransform, ImageTransform
 from calotype.types import SampleKey
 
 EPOCHS = 4000
@@ -40,7 +40,7 @@ CAPTIONS = ("a cat, on a mat, asleep", "two dogs, in the rain")
     ids=lambda value: ", ".join(value) if isinstance(value, dict) else str(value),
 )
 def test_captions_come_as_often_as_their_outcomes_say(options, count):
-    program = CaptionProgram(**options)
+    program = CaptionTransform(**options)
     listed = program.outcomes(CAPTIONS, variants=3)
     assert sum(listed.values()) == pytest.approx(1.0)
     assert count is None or len(listed) == count
@@ -52,14 +52,14 @@ def test_captions_come_as_often_as_their_outcomes_say(options, count):
 
 @pytest.mark.parametrize("options", [{}, {"drop": 0.3}, {"choose": [3, 1], "trigger": "sks"}], ids=str)
 def test_what_can_be_listed_is_drawn_just_as_online(options):
-    program = CaptionProgram(**options)
+    program = CaptionTransform(**options)
     for epoch in range(50):
         key = SampleKey(3, epoch)
         assert program.draw(CAPTIONS, key, 1, variants=2) == program.draw(CAPTIONS, key, 1)
 
 
 def test_captions_are_dropped_and_shuffled_in_the_very_epochs_in_which_they_would_be_online():
-    program = CaptionProgram(shuffle_parts=0.5, drop=0.2)
+    program = CaptionTransform(shuffle_parts=0.5, drop=0.2)
     for epoch in range(200):
         key = SampleKey(0, epoch)
         online, kept = program.draw(CAPTIONS, key, 1), program.draw(CAPTIONS, key, 1, variants=4)
@@ -68,7 +68,7 @@ def test_captions_are_dropped_and_shuffled_in_the_very_epochs_in_which_they_woul
 
 
 def test_variants_of_a_caption_know_nothing_of_row_or_seed():
-    program = CaptionProgram(shuffle_parts=True)
+    program = CaptionTransform(shuffle_parts=True)
     texts = {
         frozenset(program.draw(CAPTIONS[:1], SampleKey(index, epoch), seed, variants=2).text for epoch in range(40))
         for index in (0, 9)
@@ -78,7 +78,7 @@ def test_variants_of_a_caption_know_nothing_of_row_or_seed():
 
 
 def test_drop_changes_no_other_text():
-    low, high = (CaptionProgram(shuffle_parts=0.5, drop=drop).outcomes(CAPTIONS, variants=4) for drop in (0.05, 0.1))
+    low, high = (CaptionTransform(shuffle_parts=0.5, drop=drop).outcomes(CAPTIONS, variants=4) for drop in (0.05, 0.1))
     assert low.keys() == high.keys() and high[""] == 0.1
 
 
@@ -98,7 +98,7 @@ FREE = {"random_crop": {"scale": [0.5, 1.0]}, "horizontal_flip": 0.3, "rotate": 
     ids=str,
 )
 def test_pictures_come_as_often_as_their_outcomes_say(options, count):
-    program = ImageProgram(**options)
+    program = ImageTransform(**options)
     listed = {o.geometry: o.probability for o in program.outcomes(SIZE, SampleKey(0), content=42, variants=3)}
     assert len(listed) == count and sum(listed.values()) == pytest.approx(1.0)
     found = frequencies(draw(program, SampleKey(5, epoch), 3) for epoch in range(EPOCHS))
@@ -115,14 +115,14 @@ def draw(program, key, variants):
 
 
 def test_flips_are_those_of_the_same_epoch_online():
-    program = ImageProgram(**FREE)
+    program = ImageTransform(**FREE)
     for epoch in range(50):
         key = SampleKey(2, epoch)
         assert draw(program, key, 3).flip == program.draw(SIZE, key, 7).flip
 
 
 def test_colours_of_a_variant_are_the_same_every_epoch():
-    program = ImageProgram(color_jitter={"brightness": 0.5, "hue": 0.1})
+    program = ImageTransform(color_jitter={"brightness": 0.5, "hue": 0.1})
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 16, 16), np.uint8))
     geometry = program.draw((16, 16), SampleKey(0), 0)
     made = [
@@ -136,13 +136,13 @@ def test_colours_of_a_variant_are_the_same_every_epoch():
 @pytest.mark.parametrize(
     ("program", "names"),
     [
-        (ImageProgram(horizontal_flip=0.5, vertical_flip=0.5), ()),
-        (ImageProgram(rotate=[3, 3]), ()),
-        (ImageProgram(rotate=3, random_crop=True), ("random_crop", "rotate")),
-        (ImageProgram(color_jitter={"hue": 0.1}, custom=lambda image: image), ("color_jitter", "custom")),
-        (CaptionProgram(drop=0.5, trigger="sks", custom=str.upper), ()),
-        (CaptionProgram(shuffle_parts=0.1, drop_parts=0.1), ("shuffle_parts", "drop_parts")),
-        (CaptionProgram(custom=lambda text, rng: text), ("custom",)),
+        (ImageTransform(horizontal_flip=0.5, vertical_flip=0.5), ()),
+        (ImageTransform(rotate=[3, 3]), ()),
+        (ImageTransform(rotate=3, random_crop=True), ("random_crop", "rotate")),
+        (ImageTransform(color_jitter={"hue": 0.1}, custom=lambda image: image), ("color_jitter", "custom")),
+        (CaptionTransform(drop=0.5, trigger="sks", custom=str.upper), ()),
+        (CaptionTransform(shuffle_parts=0.1, drop_parts=0.1), ("shuffle_parts", "drop_parts")),
+        (CaptionTransform(custom=lambda text, rng: text), ("custom",)),
     ],
     ids=["flips", "quarter turns", "crop", "colours", "drop", "parts", "custom"],
 )
@@ -166,7 +166,7 @@ def test_endless_options_are_named(program, names):
     ids=lambda value: ", ".join(value) if isinstance(value, dict) else str(len(value)),
 )
 def test_a_caption_is_fixed_when_no_draw_changes_it(options, captions):
-    program = CaptionProgram(**options)
+    program = CaptionTransform(**options)
     texts = {program.draw(captions, SampleKey(5, epoch), 7).text for epoch in range(100)}
     assert program.fixed(captions) == (len(texts) == 1)
 
@@ -174,7 +174,7 @@ def test_a_caption_is_fixed_when_no_draw_changes_it(options, captions):
 @pytest.mark.parametrize("options", [{}, {"horizontal_flip": 0.5}, {"horizontal_flip": 0.3, "vertical_flip": 1.0}])
 def test_the_flip_alone_is_that_of_the_whole_geometry(options):
     for more in ({}, {"random_crop": {"scale": [0.5, 1.0]}}, {"rotate": 10}):
-        program = ImageProgram(resize=(64, 64), **options, **more)
+        program = ImageTransform(resize=(64, 64), **options, **more)
         for epoch in range(50):
             key = SampleKey(3, epoch)
             assert program.drawn_flip(key, 7) == program.draw((100, 80), key, 7).flip
