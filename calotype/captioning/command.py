@@ -20,8 +20,8 @@ from calotype.captioning.report import CaptionReport
 from calotype.config import Config
 from calotype.editing import open_captions
 from calotype.errors import ConfigError, ManifestError
-from calotype.manifest.named_splits import ALL
-from calotype.manifest.unused import unused_captions
+from calotype.manifest.folders.named_splits import ALL
+from calotype.manifest.folders.unused_captions import unused_captions
 from calotype.progress import Track, silent
 from calotype.terminal import get_logger
 

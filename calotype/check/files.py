@@ -19,16 +19,16 @@ from calotype.check.report import Finding, finding
 from calotype.check.strays import strays
 from calotype.core.small_files import read_small_file
 from calotype.manifest import Manifest
-from calotype.manifest.caption_files import CaptionFiles, parse_caption_suffix
 from calotype.manifest.captions import decode_text, split_captions
-from calotype.manifest.companions import READ_ALL_THE_SAME
 from calotype.manifest.exclude import NOTHING, Exclude
-from calotype.manifest.listing import DATA_SUFFIXES, readable
-from calotype.manifest.named_splits import SPLIT_TAKEN
-from calotype.manifest.reading import IMAGE_SUFFIXES
-from calotype.manifest.sidecars import is_json
+from calotype.manifest.file_kinds import DATA_SUFFIXES, IMAGE_SUFFIXES
+from calotype.manifest.folders.caption_files import CaptionFiles, parse_caption_suffix
+from calotype.manifest.folders.companions import READ_ALL_THE_SAME
+from calotype.manifest.folders.listing import readable
+from calotype.manifest.folders.named_splits import SPLIT_TAKEN
+from calotype.manifest.folders.sidecars import is_json
+from calotype.manifest.folders.unused_captions import UNUSED, has_captions, may_be_captions
 from calotype.manifest.sources import absolute
-from calotype.manifest.unused import UNUSED, has_captions, may_be_captions
 from calotype.types import ImageRef
 
 __all__ = ["file_findings"]

@@ -15,7 +15,7 @@ from calotype.check.kinds import Level
 from calotype.images.formats import HEAD, NotAnImageError, sniff
 from calotype.manifest.exclude import NOTHING, Exclude
 from calotype.manifest.file_kinds import HARMLESS, HARMLESS_NAMES, WEIGHTS
-from calotype.manifest.listing import list_folder
+from calotype.manifest.folders.listing import list_folder
 
 __all__ = ["Stray", "strays"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from calotype.manifest.columns import find_columns
+from calotype.manifest.tables.columns import find_columns
 from calotype.types import Row
 
 __all__ = ["REJECTED", "Columns", "choose_columns"]

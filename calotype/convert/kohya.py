@@ -14,7 +14,7 @@ from calotype.convert.files import read_files, write_files
 from calotype.convert.form import Finding, Images, Record, Target
 from calotype.convert.jsonl import JsonForm, to_json
 from calotype.convert.names import Names, split_suffix, tidy, wish
-from calotype.manifest.kohya import kohya_folder
+from calotype.manifest.folders.kohya import kohya_folder
 from calotype.manifest.manifest import Manifest
 from calotype.types import Row
 

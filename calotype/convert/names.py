@@ -16,9 +16,9 @@ import xxhash
 
 from calotype.errors import ConfigError
 from calotype.images.formats import HEAD, sniff
-from calotype.manifest.kohya import KOHYA_FOLDER
+from calotype.manifest.file_kinds import IMAGE_SUFFIXES
+from calotype.manifest.folders.kohya import KOHYA_FOLDER
 from calotype.manifest.manifest import REMOTE
-from calotype.manifest.reading import IMAGE_SUFFIXES
 from calotype.types import ImageRef, Row
 
 __all__ = [

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from calotype.editing.document import Document, find_entries
 from calotype.errors import EditError, ManifestError
-from calotype.manifest.columns import find_columns
-from calotype.manifest.delimited import field_limit, heading_of, in_full, open_delimited
+from calotype.manifest.readers.delimited import field_limit, heading_of, in_full, open_delimited
 from calotype.manifest.reading import Reading
+from calotype.manifest.tables.columns import find_columns
 
 __all__ = ["DelimitedDocument"]
 

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from calotype.manifest.columns import Columns
 from calotype.manifest.reading import Reading
-from calotype.manifest.tables import table_part
+from calotype.manifest.tables.columns import Columns
+from calotype.manifest.tables.rows import table_part
 
 __all__ = ["Document", "Entry", "find_entries"]
 

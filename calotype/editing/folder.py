@@ -11,12 +11,13 @@ from calotype.editing.json_document import JsonLines
 from calotype.editing.places import Place, entries_by_id, set_captions, set_rejected
 from calotype.editing.sidecars import Sidecars
 from calotype.errors import EditError
-from calotype.manifest.kohya import kohya_folders
-from calotype.manifest.listing import METADATA, list_folder
+from calotype.manifest.file_kinds import METADATA
+from calotype.manifest.folders.kohya import kohya_folders
+from calotype.manifest.folders.listing import list_folder
 from calotype.manifest.manifest import REMOTE
 from calotype.manifest.names_on_disk import NamesOnDisk
 from calotype.manifest.reading import Reading
-from calotype.manifest.references import normal_reference
+from calotype.manifest.tables.references import normal_reference
 
 __all__ = ["FolderCaptions"]
 

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from calotype.editing.document import Document, find_entries
 from calotype.errors import EditError, ManifestError
-from calotype.manifest.columns import Columns, find_columns
-from calotype.manifest.json_files import decoded_lines, open_form, row_problem, with_text
-from calotype.manifest.json_forms import JsonForm
+from calotype.manifest.readers.json_files import decoded_lines, open_form, row_problem, with_text
+from calotype.manifest.readers.json_forms import JsonForm
 from calotype.manifest.reading import Reading
-from calotype.manifest.values import encodable, table_of
+from calotype.manifest.tables.columns import Columns, find_columns
+from calotype.manifest.tables.values import encodable, table_of
 
 __all__ = ["JsonLines", "open_json"]
 

@@ -10,14 +10,14 @@ from calotype.editing.data_files import DataFileCaptions
 from calotype.editing.folder import FolderCaptions
 from calotype.errors import EditError, MissingPathError
 from calotype.ledger import Ledger
-from calotype.manifest.caption_files import parse_caption_suffix
-from calotype.manifest.columns import ColumnMap, parse_column_map
-from calotype.manifest.dialect import parse_delimiter
 from calotype.manifest.exclude import parse_exclude
-from calotype.manifest.hub import is_saved_dataset
-from calotype.manifest.listing import list_folder
+from calotype.manifest.folders.caption_files import parse_caption_suffix
+from calotype.manifest.folders.listing import list_folder
+from calotype.manifest.readers.dialect import parse_delimiter
+from calotype.manifest.readers.hub import is_saved_dataset
 from calotype.manifest.reading import Reading
 from calotype.manifest.sources import PathLike, absolute, data_files_of, find_sources
+from calotype.manifest.tables.columns import ColumnMap, parse_column_map
 
 __all__ = ["open_captions"]
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from calotype.core.small_files import read_small_file
 from calotype.errors import EditError
-from calotype.manifest.caption_files import CaptionFiles
 from calotype.manifest.captions import decode_text, split_captions
-from calotype.manifest.json_captions import captions_in_json, join_captions, parse_json_object
-from calotype.manifest.listing import Listing, stem_of
+from calotype.manifest.folders.caption_files import CaptionFiles
+from calotype.manifest.folders.json_captions import captions_in_json, join_captions, parse_json_object
+from calotype.manifest.folders.listing import Listing, stem_of
+from calotype.manifest.folders.sidecars import caption_files_of, is_json
 from calotype.manifest.names_on_disk import folded
 from calotype.manifest.reading import Reading
-from calotype.manifest.sidecars import caption_files_of, is_json
 
 __all__ = ["Sidecars", "mirror"]
 

@@ -1,11 +1,33 @@
-"""Files of other kinds than images, captions and data: which are archives, and which are known to be no part of it."""
+"""Kinds of files by their names: images, captions, data, packed files, and files known to be none of these."""
 
 from __future__ import annotations
 
 import shlex
 from typing import Final
 
-__all__ = ["ARCHIVES", "HARMLESS", "HARMLESS_NAMES", "WEIGHTS", "archive_suffix", "unpacking"]
+__all__ = [
+    "ARCHIVES",
+    "CAPTION_SUFFIXES",
+    "DATA_SUFFIXES",
+    "HARMLESS",
+    "HARMLESS_NAMES",
+    "IMAGE_SUFFIXES",
+    "METADATA",
+    "WEIGHTS",
+    "archive_suffix",
+    "unpacking",
+]
+
+IMAGE_SUFFIXES: Final = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .avif .gif .bmp .tif .tiff .heic .heif".split()  # noqa: SIM905
+)
+CAPTION_SUFFIXES: Final = (".txt", ".caption", ".json")
+"""Of the files beside images that are read as captions."""
+DATA_SUFFIXES: Final = frozenset(
+    ".json .jsonl .ndjson .csv .tsv .parquet .arrow .feather .tar .mdb".split()  # noqa: SIM905
+)
+METADATA: Final = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
+"""Names of Hugging Face's metadata files, in lower case."""
 
 ARCHIVES: Final = (
     ".tar.gz .tar.bz2 .tar.xz .tar.zst .tar.lz4 .tgz .tbz2 .tbz .txz .tzst .zip .rar .7z .cbz .cbr .gz .bz2 .xz .zst "  # noqa: SIM905

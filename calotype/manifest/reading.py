@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,16 +15,12 @@ from calotype.errors import ManifestError
 from calotype.ledger import Ledger
 from calotype.manifest.captions import as_texts
 from calotype.manifest.exclude import NOTHING, Exclude
+from calotype.manifest.file_kinds import CAPTION_SUFFIXES
 from calotype.manifest.manifest import EXTRA
-from calotype.manifest.member_keys import MemberKey
 
-__all__ = ["CAPTION_SUFFIXES", "IMAGE_SUFFIXES", "Part", "Reading", "as_extra", "make_part"]
+__all__ = ["MemberKey", "Part", "Reading", "as_extra", "line_finder", "make_part"]
 
-IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .avif .gif .bmp .tif .tiff .heic .heif".split()  # noqa: SIM905
-)
-CAPTION_SUFFIXES = (".txt", ".caption", ".json")
-"""Of the files beside images that are read as captions."""
+MemberKey = Literal["auto", "first_dot", "last_dot"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,3 +155,19 @@ def make_part(
     fields = [pa.field(label, values.type) for label, values in columns.items()] + [field_ for field_, _ in extra]
     arrays = [*columns.values(), *(values for _, values in extra)]
     return Part(table=pa.table(arrays, schema=pa.schema(fields)), where=where, explicit_ids=explicit_ids)
+
+
+def line_finder(file: Path, first: int = 0) -> Callable[[int], str]:
+    """Row number → `file:line`. Lines of white space only are no rows; rows begin after `first` lines that are not.
+
+    The file is looked through at the first call only: most files are never asked.
+    """
+    numbers: list[int] = []
+
+    def where(row: int) -> str:
+        if not numbers:
+            with file.open("rb") as lines:
+                numbers.extend(number for number, line in enumerate(lines, 1) if line.strip())
+        return f"{file}:{numbers[first + row]}"
+
+    return where

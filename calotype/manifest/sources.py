@@ -12,22 +12,20 @@ from typing import Any
 
 from calotype.core.small_files import require_regular
 from calotype.errors import ConfigError, ManifestError, MissingPathError
-from calotype.manifest.arrow_files import read_arrow, read_parquet
-from calotype.manifest.braces import expand_braces
-from calotype.manifest.caption_files import CaptionFiles
-from calotype.manifest.delimited import read_delimited
-from calotype.manifest.file_kinds import archive_suffix, unpacking
-from calotype.manifest.folder import read_folder
-from calotype.manifest.hub import is_saved_dataset, read_hub, read_saved
-from calotype.manifest.json_files import read_json
-from calotype.manifest.left_out import name_left_out
-from calotype.manifest.listing import Listing, leave_out, list_folder, stem_of
+from calotype.manifest.file_kinds import CAPTION_SUFFIXES, IMAGE_SUFFIXES, archive_suffix, unpacking
+from calotype.manifest.folders.caption_files import CaptionFiles
+from calotype.manifest.folders.folder import name_left_out, read_folder
+from calotype.manifest.folders.listing import Listing, leave_out, list_folder, stem_of
+from calotype.manifest.folders.named_splits import ALL, of_split
+from calotype.manifest.folders.unused_captions import note_other_columns
 from calotype.manifest.manifest import REMOTE
-from calotype.manifest.members import read_lmdb, read_tar
-from calotype.manifest.misspelt import exists, near, near_folder
-from calotype.manifest.named_splits import ALL, of_split
-from calotype.manifest.reading import CAPTION_SUFFIXES, IMAGE_SUFFIXES, Part, Reading
-from calotype.manifest.unused import note_other_columns
+from calotype.manifest.paths import exists, expand_braces, near, near_folder
+from calotype.manifest.readers.arrow_files import read_arrow, read_parquet
+from calotype.manifest.readers.delimited import read_delimited
+from calotype.manifest.readers.hub import is_saved_dataset, read_hub, read_saved
+from calotype.manifest.readers.json_files import read_json
+from calotype.manifest.readers.members import read_lmdb, read_tar
+from calotype.manifest.reading import Part, Reading
 
 __all__ = ["PathLike", "Sources", "absolute", "data_files_of", "find_sources", "read_sources"]
 

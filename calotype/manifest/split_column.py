@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from calotype.errors import ManifestError
 from calotype.manifest.captions import as_texts, is_text
+from calotype.manifest.folders.named_splits import ALL, SPLIT_TAKEN, split_named
 from calotype.manifest.manifest import EXTRA
-from calotype.manifest.named_splits import ALL, SPLIT_TAKEN, split_named
 from calotype.manifest.reading import Reading
 
 __all__ = ["of_split_column"]

@@ -14,7 +14,7 @@ from calotype.data.dataset import TextToImageDataset
 from calotype.editing import Captions, CaptionState, open_captions
 from calotype.errors import EditError
 from calotype.manifest import Manifest, load_manifest
-from calotype.manifest.named_splits import ALL
+from calotype.manifest.folders.named_splits import ALL
 
 __all__ = ["Source", "open_source", "pixels_dataset"]
 

@@ -14,7 +14,7 @@ from calotype.config.inputs import input_files, picture_folders
 from calotype.core.file_state import FileState, file_holding, file_state
 from calotype.errors import EditError, ManifestError
 from calotype.manifest import Manifest
-from calotype.manifest.reading import CAPTION_SUFFIXES
+from calotype.manifest.file_kinds import CAPTION_SUFFIXES
 from calotype.studio.edits import Editor
 from calotype.studio.rows import Rows
 from calotype.studio.source import Source

@@ -9,7 +9,7 @@ import pytest
 
 from calotype.errors import ConfigError, ManifestError, MissingCaptionError
 from calotype.manifest import load_manifest
-from calotype.manifest.caption_files import CaptionFiles
+from calotype.manifest.folders.caption_files import CaptionFiles
 
 _NFC, _NFD = "Caf\u00e9", "Cafe\u0301"
 

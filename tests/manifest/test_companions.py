@@ -7,7 +7,7 @@ import pytest
 from calotype.editing import open_captions
 from calotype.errors import ManifestError
 from calotype.manifest import load_manifest
-from calotype.manifest.companions import find_companions
+from calotype.manifest.folders.companions import find_companions
 
 
 def companions(images, captions=(), others=()):

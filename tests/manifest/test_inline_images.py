@@ -118,7 +118,7 @@ def test_weights_that_no_epoch_can_hold_are_bad_rows(put, value, kind):
 
 
 def test_weights_that_add_up_to_more_than_an_epoch_holds(put, monkeypatch):
-    monkeypatch.setattr("calotype.manifest.tables._MOST_SHOWN", 1000)
+    monkeypatch.setattr("calotype.manifest.tables.rows._MOST_SHOWN", 1000)
     rows = [{"image": f"{n}.jpg", "text": "x", "weight": 600} for n in range(2)]
     with pytest.raises(ManifestError, match=r"weight adds up to 1,200 images an epoch; expected 1,000"):
         load_manifest(put("t.json", json.dumps(rows)))

@@ -7,8 +7,8 @@ import pytest
 
 from calotype.errors import ConfigError, ManifestError, MissingPathError
 from calotype.manifest import load_manifest
-from calotype.manifest.braces import expand_braces
-from calotype.manifest.listing import list_folder
+from calotype.manifest.folders.listing import list_folder
+from calotype.manifest.paths import expand_braces
 
 
 def left_out(manifest, root):

@@ -9,7 +9,7 @@ import pytest
 
 from calotype.errors import ManifestError
 from calotype.manifest import load_manifest
-from calotype.manifest.references import normal_reference, normal_references
+from calotype.manifest.tables.references import normal_reference, normal_references
 
 
 def write(put, refs, name="data.jsonl"):

@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
@@ -14,10 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from calotype.manifest.cache import cached
 from calotype.manifest.captions import as_texts
-
-if TYPE_CHECKING:
-    from calotype.manifest.tables import Embedded
+from calotype.manifest.tables.embedded import Embedded, embedded_in, unpack
 
 __all__ = ["inline_images"]
 
@@ -37,9 +36,6 @@ def inline_images(column: Any, label: str, problems: dict[int, str]) -> tuple[Em
         label: What ids call the data file.
         problems: Row → what is wrong with it; images that can't be decoded are added.
     """
-    from calotype.manifest.arrow_files import embedded_in, unpack  # which reads tables, and so comes after this
-    from calotype.manifest.cache import cached
-
     texts = as_texts(column)
     lengths = pc.fill_null(pc.binary_length(texts), 0)
     rows = np.flatnonzero(np.asarray(pc.greater_equal(lengths, _SHORTEST)))

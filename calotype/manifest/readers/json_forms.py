@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from calotype.errors import ManifestError
-from calotype.manifest.columns import find_columns
-from calotype.manifest.reading import IMAGE_SUFFIXES, Reading
-from calotype.manifest.references import is_remote
+from calotype.manifest.file_kinds import IMAGE_SUFFIXES
+from calotype.manifest.reading import Reading
+from calotype.manifest.tables.columns import find_columns
+from calotype.manifest.tables.references import is_remote
 
 __all__ = ["JsonForm", "form_of", "is_row"]
 

@@ -7,15 +7,15 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 from calotype.errors import ConfigError
-from calotype.manifest.companions import find_companions
+from calotype.manifest.folders.companions import find_companions
+from calotype.manifest.reading import MemberKey
 
-__all__ = ["MEMBER_KEYS", "Matched", "MemberKey", "ending", "match_members", "parse_member_key"]
+__all__ = ["Matched", "ending", "match_members", "parse_member_key"]
 
-MemberKey = Literal["auto", "first_dot", "last_dot"]
-MEMBER_KEYS: Final = ("auto", "first_dot", "last_dot")
+_RULES: Final[tuple[MemberKey, ...]] = ("auto", "first_dot", "last_dot")
 _SUFFIXES: Final = ".jpg .jpeg .jpe .jfif .webp .avif .heic .heif .png .tiff .tif .bmp .gif".split()  # noqa: SIM905
 """Of two images of one key, the sample is the one that comes first here: masks and maps are stored without loss."""
 _LAST_WORD: Final = re.compile(r"[-_ ][A-Za-z_]+\.\w+$")
@@ -53,9 +53,10 @@ def parse_member_key(given: object) -> MemberKey:
     Raises:
         ConfigError: It is something else.
     """
-    if given not in MEMBER_KEYS:
-        raise ConfigError(f"member_key: found {given!r}; expected {', '.join(map(repr, MEMBER_KEYS))}")
-    return given
+    for rule in _RULES:
+        if given == rule:
+            return rule
+    raise ConfigError(f"member_key: found {given!r}; expected {', '.join(map(repr, _RULES))}")
 
 
 def match_members(images: Sequence[str], texts: Sequence[str], rule: MemberKey) -> Matched:

@@ -15,13 +15,12 @@ import pyarrow.json
 
 from calotype.errors import ManifestError
 from calotype.manifest.captions import decode_text
-from calotype.manifest.columns import Columns, find_columns
 from calotype.manifest.json_depth import has_deep_rows, loads
-from calotype.manifest.json_forms import JsonForm, form_of, is_row
-from calotype.manifest.lines import line_finder
-from calotype.manifest.reading import Part, Reading
-from calotype.manifest.tables import table_part
-from calotype.manifest.values import encodable, table_of
+from calotype.manifest.readers.json_forms import JsonForm, form_of, is_row
+from calotype.manifest.reading import Part, Reading, line_finder
+from calotype.manifest.tables.columns import Columns, find_columns
+from calotype.manifest.tables.rows import table_part
+from calotype.manifest.tables.values import encodable, table_of
 
 __all__ = ["decoded_lines", "open_form", "read_json", "row_problem", "with_text"]
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from calotype.manifest.archives.lmdb_index import lmdb_fingerprints
 from calotype.manifest.fingerprint import of_file
-from calotype.manifest.lmdb_index import lmdb_fingerprints
 from calotype.manifest.manifest import REMOTE
 
 __all__ = ["held_out"]

@@ -8,9 +8,9 @@ from functools import lru_cache
 from typing import Any
 
 from calotype.manifest.captions import decode_text, split_captions
-from calotype.manifest.columns import caption_columns
 from calotype.manifest.json_depth import loads
 from calotype.manifest.reading import Reading
+from calotype.manifest.tables.columns import caption_columns
 
 __all__ = ["captions_in_json", "join_captions", "parse_json_object"]
 

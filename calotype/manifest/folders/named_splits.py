@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from calotype.errors import ManifestError
-from calotype.manifest.listing import METADATA, Listing
+from calotype.manifest.file_kinds import METADATA
+from calotype.manifest.folders.listing import Listing
 from calotype.manifest.reading import Reading
 
 __all__ = ["ALL", "SPLIT_TAKEN", "of_split", "split_named"]

@@ -10,13 +10,14 @@ from typing import Any
 import pyarrow as pa
 
 from calotype.errors import ManifestError, MissingDependencyError
-from calotype.manifest.arrow_files import NotMappedError, embedded_in, naming_damage, unpack
 from calotype.manifest.cache import cached
-from calotype.manifest.columns import find_columns
-from calotype.manifest.named_splits import ALL, SPLIT_TAKEN
+from calotype.manifest.folders.named_splits import ALL, SPLIT_TAKEN
+from calotype.manifest.folders.unused_captions import note_other_columns
+from calotype.manifest.readers.arrow_files import naming_damage
 from calotype.manifest.reading import Part, Reading
-from calotype.manifest.tables import Embedded, holds_bytes, table_part
-from calotype.manifest.unused import note_other_columns
+from calotype.manifest.tables.columns import find_columns
+from calotype.manifest.tables.embedded import Embedded, NotMappedError, embedded_in, holds_bytes, unpack
+from calotype.manifest.tables.rows import table_part
 
 __all__ = ["is_saved_dataset", "read_hub", "read_saved"]
 

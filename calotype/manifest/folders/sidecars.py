@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from calotype.core.small_files import read_small_file
-from calotype.manifest.caption_files import CaptionFiles
 from calotype.manifest.captions import decode_text, split_captions
-from calotype.manifest.json_captions import captions_in_json, join_captions, parse_json_object
-from calotype.manifest.listing import Listing
+from calotype.manifest.folders.caption_files import CaptionFiles
+from calotype.manifest.folders.json_captions import captions_in_json, join_captions, parse_json_object
+from calotype.manifest.folders.listing import Listing
+from calotype.manifest.folders.unused_captions import add_unused
 from calotype.manifest.reading import Reading
-from calotype.manifest.unused import add_unused
 
 __all__ = [
     "caption_files_of",

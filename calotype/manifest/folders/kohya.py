@@ -6,7 +6,7 @@ import re
 
 import pyarrow as pa
 
-from calotype.manifest.listing import Listing
+from calotype.manifest.folders.listing import Listing
 from calotype.manifest.reading import Part, Reading
 
 __all__ = ["kohya_folder", "kohya_folders", "weighted"]

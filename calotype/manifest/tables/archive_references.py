@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from calotype.errors import ManifestError
-from calotype.manifest.lmdb_index import lmdb_index
-from calotype.manifest.tar_index import tar_index
+from calotype.manifest.archives.lmdb_index import lmdb_index
+from calotype.manifest.archives.tar_index import tar_index
 
 __all__ = ["find_archived"]
 

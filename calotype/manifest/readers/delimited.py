@@ -14,12 +14,12 @@ import pyarrow.csv
 
 from calotype.errors import ManifestError
 from calotype.manifest.captions import decode_text
-from calotype.manifest.columns import Columns, find_columns, is_header, recognised
-from calotype.manifest.dialect import DELIMITERS, Dialect, Record, sniff, with_backslash, with_spaces
-from calotype.manifest.lines import line_finder
-from calotype.manifest.reading import IMAGE_SUFFIXES, Part, Reading
-from calotype.manifest.references import is_remote
-from calotype.manifest.tables import table_part
+from calotype.manifest.file_kinds import IMAGE_SUFFIXES
+from calotype.manifest.readers.dialect import DELIMITERS, Dialect, Record, sniff, with_backslash, with_spaces
+from calotype.manifest.reading import Part, Reading, line_finder
+from calotype.manifest.tables.columns import Columns, find_columns, is_header, recognised
+from calotype.manifest.tables.references import is_remote
+from calotype.manifest.tables.rows import table_part
 
 __all__ = ["Heading", "field_limit", "heading_of", "in_full", "open_delimited", "read_delimited", "read_heading"]
 

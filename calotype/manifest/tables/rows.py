@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,16 +13,17 @@ import pyarrow.compute as pc
 import xxhash
 
 from calotype.errors import ManifestError
-from calotype.manifest.archived import find_archived
 from calotype.manifest.captions import as_texts, caption_lists, is_text, is_text_list
-from calotype.manifest.columns import Columns, find_columns
-from calotype.manifest.images_on_disk import find_images
-from calotype.manifest.inline_images import inline_images
 from calotype.manifest.manifest import JSON_FIELD
 from calotype.manifest.reading import Part, Reading, as_extra, make_part
-from calotype.manifest.references import normal_references
+from calotype.manifest.tables.archive_references import find_archived
+from calotype.manifest.tables.columns import Columns, find_columns
+from calotype.manifest.tables.embedded import Embedded, holds_bytes
+from calotype.manifest.tables.images_on_disk import find_images
+from calotype.manifest.tables.inline_images import inline_images
+from calotype.manifest.tables.references import normal_references
 
-__all__ = ["Embedded", "holds_bytes", "table_part"]
+__all__ = ["table_part"]
 
 _LONGEST_PATH: Final = 4096
 _LONGEST_ID: Final = 512
@@ -32,28 +32,6 @@ _MOST_PIXELS: Final = 1_000_000
 """Of one side of an image."""
 _MOST_WEIGHT: Final = 10_000
 _MOST_SHOWN: Final = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Embedded:
-    """Where the image bytes of a table's rows lie: ranges of one file, or keys of one LMDB environment."""
-
-    file: Path
-    inside: npt.NDArray[np.bool_]
-    """Which rows have bytes there; the others have a path or nothing."""
-    ids: Any
-    """large_string array: what the rows are called when no column says."""
-    offsets: npt.NDArray[np.int64] | None = None
-    sizes: npt.NDArray[np.int64] | None = None
-    keys: Any = None
-    """binary array, for LMDB."""
-
-
-def holds_bytes(type_: pa.DataType) -> bool:
-    """Whether a column holds file contents: binary values, or Hugging Face's `Image` struct."""
-    if pa.types.is_struct(type_):
-        return any(field.name == "bytes" and holds_bytes(field.type) for field in type_)
-    return bool(pa.types.is_binary(type_) or pa.types.is_large_binary(type_))
 
 
 def table_part(

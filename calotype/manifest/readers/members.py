@@ -13,17 +13,19 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from calotype.manifest.archives.lmdb_index import lmdb_index
+from calotype.manifest.archives.tar_index import tar_index
 from calotype.manifest.captions import decode_text, split_captions
-from calotype.manifest.columns import find_columns
-from calotype.manifest.json_captions import captions_in_json, join_captions, parse_json_object
-from calotype.manifest.lmdb_index import lmdb_index
-from calotype.manifest.member_keys import ending, match_members
-from calotype.manifest.reading import IMAGE_SUFFIXES, Part, Reading, make_part
-from calotype.manifest.sidecars import has_several_lines, note_several_lines
-from calotype.manifest.tables import Embedded, table_part
-from calotype.manifest.tar_index import tar_index
-from calotype.manifest.unused import UNUSED
-from calotype.manifest.values import table_of
+from calotype.manifest.file_kinds import IMAGE_SUFFIXES
+from calotype.manifest.folders.json_captions import captions_in_json, join_captions, parse_json_object
+from calotype.manifest.folders.sidecars import has_several_lines, note_several_lines
+from calotype.manifest.folders.unused_captions import UNUSED
+from calotype.manifest.readers.member_keys import ending, match_members
+from calotype.manifest.reading import Part, Reading, make_part
+from calotype.manifest.tables.columns import find_columns
+from calotype.manifest.tables.embedded import Embedded
+from calotype.manifest.tables.rows import table_part
+from calotype.manifest.tables.values import table_of
 
 __all__ = ["read_lmdb", "read_tar"]
 

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from calotype.core.small_files import require_regular
 from calotype.errors import MissingCaptionError
-from calotype.manifest.caption_files import CaptionFiles
 from calotype.manifest.captions import decode_text, is_text
-from calotype.manifest.listing import Listing, stem_of
+from calotype.manifest.folders.caption_files import CaptionFiles
+from calotype.manifest.folders.listing import Listing, stem_of
 from calotype.manifest.manifest import EXTRA, Manifest
 from calotype.manifest.reading import Part, Reading
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from calotype.errors import ManifestError
+from calotype.manifest.archives.tar_headers import DamagedTarError, tar_headers
 from calotype.manifest.cache import cached_table
-from calotype.manifest.tar_headers import DamagedTarError, tar_headers
 
 __all__ = ["tar_index"]
 

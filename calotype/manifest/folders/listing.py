@@ -10,17 +10,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from calotype.errors import ManifestError
-from calotype.manifest.companions import find_companions
 from calotype.manifest.exclude import NOTHING, Exclude
-from calotype.manifest.file_kinds import archive_suffix, unpacking
-from calotype.manifest.reading import CAPTION_SUFFIXES, IMAGE_SUFFIXES
+from calotype.manifest.file_kinds import CAPTION_SUFFIXES, DATA_SUFFIXES, IMAGE_SUFFIXES, archive_suffix, unpacking
+from calotype.manifest.folders.companions import find_companions
 
-__all__ = ["DATA_SUFFIXES", "METADATA", "LeftOut", "Listing", "leave_out", "list_folder", "readable", "stem_of"]
+__all__ = ["LeftOut", "Listing", "leave_out", "list_folder", "readable", "stem_of"]
 
-DATA_SUFFIXES = frozenset(".json .jsonl .ndjson .csv .tsv .parquet .arrow .feather .tar .mdb".split())  # noqa: SIM905
 _SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "lock.mdb", "@eadir", "$recycle.bin"})
-METADATA = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
-"""Names of Hugging Face's metadata files, in lower case."""
 _MOST_WAYS: Final = 100
 """Links by which one folder may be reached: more are no dataset, and may be without end."""
 

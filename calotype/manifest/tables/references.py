@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from calotype.manifest.captions import as_texts
+from calotype.manifest.file_kinds import IMAGE_SUFFIXES
 from calotype.manifest.manifest import REMOTE
-from calotype.manifest.reading import IMAGE_SUFFIXES
 
 __all__ = ["References", "is_remote", "normal_reference", "normal_references"]
 

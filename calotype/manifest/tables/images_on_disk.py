@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from calotype.manifest.file_kinds import IMAGE_SUFFIXES
 from calotype.manifest.names_on_disk import NamesOnDisk
-from calotype.manifest.reading import IMAGE_SUFFIXES
 
 __all__ = ["find_images"]
 

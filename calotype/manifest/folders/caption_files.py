@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 
 from calotype.errors import ConfigError
-from calotype.manifest.listing import DATA_SUFFIXES, stem_of
+from calotype.manifest.file_kinds import CAPTION_SUFFIXES, DATA_SUFFIXES, IMAGE_SUFFIXES
+from calotype.manifest.folders.listing import stem_of
 from calotype.manifest.names_on_disk import NamesOnDisk
-from calotype.manifest.reading import CAPTION_SUFFIXES, IMAGE_SUFFIXES
 
 __all__ = ["CaptionFiles", "parse_caption_suffix"]
 

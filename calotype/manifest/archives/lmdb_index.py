@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from calotype.core.file_state import file_holding
 from calotype.errors import ManifestError, MissingDependencyError
-from calotype.manifest import lmdb_walk
+from calotype.manifest.archives import lmdb_walk
 from calotype.manifest.cache import cached_table
 from calotype.manifest.fingerprint import of_bytes
 

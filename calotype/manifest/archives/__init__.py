@@ -1,0 +1,1 @@
+"""The indexes of tar archives and LMDB environments: what lies at which bytes or under which key."""

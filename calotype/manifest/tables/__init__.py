@@ -1,0 +1,1 @@
+"""The rows of a table: which column is what, image references, embedded images, numbers and flags."""
