@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import ssl
 import threading
 import time
@@ -15,9 +14,9 @@ from urllib3.exceptions import HTTPError, LocationParseError, NameResolutionErro
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 from urllib3.util import Timeout, Url, parse_url
 
+from calotype.core.retry import FIRST_WAIT, backoff, retry_after
 from calotype.errors import CaptionError, ConfigError
 from calotype.images.connect import new_pool, within
-from calotype.images.retry_after import retry_after
 
 __all__ = ["ADDRESSES", "NotThereError", "RequestFailedError", "Server"]
 
@@ -26,8 +25,6 @@ ADDRESSES: Final = (
     "http://localhost:1234/v1, llama.cpp at http://localhost:8080/v1"
 )
 
-_FIRST_WAIT: Final = 0.5
-"""Seconds before the second try; doubled for each after it."""
 _LONGEST_WAIT: Final = 20.0
 _BUSY: Final = frozenset((429, 503))
 """The server has too much to do, or is still starting: not the fault of what it was asked."""
@@ -134,7 +131,9 @@ class Server:
             if again.busy:
                 refusals += 1
                 busy_since = now if busy_since is None else busy_since
-                wait = max(again.wait, _FIRST_WAIT) if again.wait is not None else _backoff(refusals)
+                wait = (
+                    max(again.wait, FIRST_WAIT) if again.wait is not None else backoff(refusals, longest=_LONGEST_WAIT)
+                )
                 if now + wait > busy_since + self.patience:
                     raise RequestFailedError(f"{reason}: longer than patience = {self.patience:g} s", kind="failed")
                 if again.wait is not None:
@@ -148,7 +147,8 @@ class Server:
                 raise (
                     CaptionError(f"{self.url}: {reason}") if again.gone else RequestFailedError(reason, kind=again.kind)
                 )
-            self._sleep(min(again.wait, _LONGEST_WAIT) if again.wait is not None else _backoff(failures))
+            wait = backoff(failures, longest=_LONGEST_WAIT) if again.wait is None else min(again.wait, _LONGEST_WAIT)
+            self._sleep(wait)
 
     def _sleep(self, seconds: float) -> None:
         if self._closed.wait(max(0.0, seconds)):
@@ -276,8 +276,3 @@ def _api(url: str) -> str:
     for ending in ("/chat/completions", "/models"):
         path = path.removesuffix(ending)
     return parsed._replace(path=path or "/v1", query=None, fragment=None).url
-
-
-def _backoff(tries: int) -> float:
-    """Seconds to wait after so many tries; never the same, so that threads don't come back all at once."""
-    return min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** (tries - 1)) * random.SystemRandom().uniform(0.5, 1.0)

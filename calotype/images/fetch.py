@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import socket
 import ssl
 import threading
@@ -22,10 +21,10 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Timeout, make_headers, parse_url
 
+from calotype.core.retry import backoff, retry_after
 from calotype.errors import ConfigError, FetchError
 from calotype.images.connect import PrivateAddressError, new_pool, within
 from calotype.images.formats import HEAD, sniff
-from calotype.images.retry_after import retry_after
 from calotype.images.urls import redact
 
 if TYPE_CHECKING:
@@ -37,8 +36,7 @@ _RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _CHUNK = 256 * 1024
 _DRAIN = 64 * 1024  # an error page up to this is read, so that its connection can be used again
-_BACKOFF = 0.5  # seconds before the first retry; doubled for each after it
-_LONGEST_WAIT = 30.0  # seconds that a server's Retry-After is heeded for at most
+_LONGEST_WAIT = 30.0  # seconds between two attempts, whatever Retry-After asks for
 
 
 class Fetcher:
@@ -116,10 +114,9 @@ class Fetcher:
                 with within(deadline, allow_private=self.allow_private):
                     return self._try(url, deadline)
             except _TryAgainError as problem:
-                reason, wait = str(problem), problem.wait
-                if wait is None:
-                    wait = _BACKOFF * 2**tries * random.SystemRandom().uniform(0.5, 1.5)
+                reason, asked = str(problem), problem.wait
             tries += 1
+            wait = backoff(tries, longest=_LONGEST_WAIT) if asked is None else min(asked, _LONGEST_WAIT)
             after = f" (tried {tries} time{'s' if tries > 1 else ''})"
             if tries > self.retries:
                 raise FetchError(redact(url), reason + after)
@@ -141,8 +138,7 @@ class Fetcher:
                     _drain(response)
                     reason = f"the server answered {response.status} {response.reason or ''}".rstrip()
                     if response.status in _RETRIED:
-                        asked = retry_after(response)
-                        raise _TryAgainError(reason, wait=None if asked is None else min(asked, _LONGEST_WAIT))
+                        raise _TryAgainError(reason, wait=retry_after(response))
                     raise FetchError(redact(url), reason)
                 return self._body(response, url)
             except HTTPError as error:

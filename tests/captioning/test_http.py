@@ -11,6 +11,7 @@ from PIL import Image
 
 from calotype.captioning import http, server
 from calotype.captioning.backend import CaptionRequest, open_backend
+from calotype.core import retry
 from calotype.errors import CaptionError, ConfigError
 
 PICTURE = Image.new("RGB", (40, 30), (200, 30, 30))
@@ -22,7 +23,8 @@ def ask(prompt="Describe.", **options):
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch):
-    monkeypatch.setattr(server, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(retry, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(server, "FIRST_WAIT", 0.001)
 
 
 @pytest.fixture

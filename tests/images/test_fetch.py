@@ -13,6 +13,7 @@ from email.utils import formatdate
 import cloudpickle
 import pytest
 
+from calotype.core import retry
 from calotype.errors import ConfigError, FetchError, ImageError
 from calotype.images import Fetcher, ImageReader
 from calotype.images import connect as connect_module
@@ -24,7 +25,7 @@ from calotype.types import ImageRef
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch):
-    monkeypatch.setattr(fetch_module, "_BACKOFF", 0.01)
+    monkeypatch.setattr(retry, "FIRST_WAIT", 0.01)
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def test_a_wait_beyond_the_time_limit_is_not_begun(server, monkeypatch):
 def test_waits_grow_and_differ(server, monkeypatch):
     waits = []
     monkeypatch.setattr(fetch_module.time, "sleep", waits.append)
-    monkeypatch.setattr(fetch_module, "_BACKOFF", 0.5)
+    monkeypatch.setattr(retry, "FIRST_WAIT", 0.5)
     with pytest.raises(FetchError):
         local(retries=5, timeout=600).fetch(f"{server.url}/status/500")
     assert len(waits) == 5
