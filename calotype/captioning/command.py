@@ -21,7 +21,7 @@ from calotype.config import Config
 from calotype.editing import open_captions
 from calotype.errors import ConfigError, ManifestError
 from calotype.manifest.folders.named_splits import ALL
-from calotype.manifest.folders.unused_captions import unused_captions
+from calotype.manifest.unused_captions import unused_captions
 from calotype.progress import Track, silent
 from calotype.terminal import get_logger
 

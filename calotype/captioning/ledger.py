@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from calotype.editing.house import HOUSE, house, locked, open_own
+from calotype.editing.hidden_folder import HIDDEN_FOLDER, hidden_folder, locked, open_hidden_file
 from calotype.errors import EditError
-from calotype.manifest.json_depth import loads
+from calotype.manifest.strict_json import loads
 from calotype.terminal import get_logger, visible
 
 try:
@@ -73,7 +73,7 @@ _OPTIONAL: Final = frozenset({"text", "error", "kind", "finish_reason", "at"})
 
 def ledger_folder(root: Path) -> Path:
     """Where the ledger of a dataset is: beside the data, so that it goes where that goes."""
-    return root / HOUSE / "captions"
+    return root / HIDDEN_FOLDER / "captions"
 
 
 class CaptionLedger:
@@ -175,9 +175,9 @@ class CaptionLedger:
         self.learn(answer)
 
     def _open(self) -> None:
-        house(self.root, self.folder.name)
+        hidden_folder(self.root, self.folder.name)
         self._part = self.folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}_{secrets.token_hex(3)}.jsonl"
-        self._file = open_own(self._part, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY)
+        self._file = open_hidden_file(self._part, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY)
         if fcntl is not None:
             with contextlib.suppress(OSError):  # held for as long as this run lives: nobody merges it before
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -204,7 +204,7 @@ class CaptionLedger:
                     continue
                 good = b"".join(line + b"\n" for line in opened.read().split(b"\n") if _is_answer(line))
                 flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY
-                with os.fdopen(open_own(self.folder / _WHOLE, flags), "ab") as whole:
+                with os.fdopen(open_hidden_file(self.folder / _WHOLE, flags), "ab") as whole:
                     # A merge that was cut short may have left half a line: what follows begins one of its own.
                     whole.write((b"\n" if whole.tell() else b"") + good)
                     whole.flush()

@@ -25,7 +25,7 @@ from calotype.data.dataset import TextToImageDataset
 from calotype.images import ImageReader
 from calotype.loader.plan import Remainder
 from calotype.manifest import Manifest
-from calotype.manifest.exclude import NOTHING, Exclude
+from calotype.manifest.exclude import EXCLUDE_NOTHING, Exclude
 from calotype.progress import Show
 from calotype.types import ImageRef
 
@@ -49,7 +49,7 @@ def check(
     missing_captions: str | None = None,
     caption_lines: str | None = None,
     caption_suffix: str | Sequence[str] | None = None,
-    exclude: Exclude = NOTHING,
+    exclude: Exclude = EXCLUDE_NOTHING,
     batch_size: int = 1,
     world_size: int = 1,
     remainder: Remainder = "short",

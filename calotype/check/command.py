@@ -161,10 +161,10 @@ def _dataset(config: Config, ledger: Ledger) -> tuple[TextToImageDataset, bool]:
 def _other_side(config: Config, read: Manifest) -> Manifest | None:
     """The images of the validation set, where there is one: a share held out, or a split of its own."""
     from calotype.data.build import build_dataset
-    from calotype.manifest.folders.named_splits import SPLIT_TAKEN
+    from calotype.manifest.folders.named_splits import DEFAULT_SPLIT_NOTE
 
     section = config.our_dataset()
-    taken = any(note.startswith(SPLIT_TAKEN) for note in read.describe()["notes"])
+    taken = any(note.startswith(DEFAULT_SPLIT_NOTE) for note in read.describe()["notes"])
     if not section.validation and section.split is None and not taken:
         return None
     other = "train" if section.split in ("validation", "valid", "val") else "validation"

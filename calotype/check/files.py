@@ -20,15 +20,14 @@ from calotype.check.strays import strays
 from calotype.core.small_files import read_small_file
 from calotype.manifest import Manifest
 from calotype.manifest.captions import decode_text, split_captions
-from calotype.manifest.exclude import NOTHING, Exclude
+from calotype.manifest.exclude import EXCLUDE_NOTHING, Exclude
 from calotype.manifest.file_kinds import DATA_SUFFIXES, IMAGE_SUFFIXES
-from calotype.manifest.folders.caption_files import CaptionFiles, parse_caption_suffix
-from calotype.manifest.folders.companions import READ_ALL_THE_SAME
-from calotype.manifest.folders.listing import readable
-from calotype.manifest.folders.named_splits import SPLIT_TAKEN
-from calotype.manifest.folders.sidecars import is_json
-from calotype.manifest.folders.unused_captions import UNUSED, has_captions, may_be_captions
+from calotype.manifest.folders.caption_files import CaptionFiles, is_json, parse_caption_suffix
+from calotype.manifest.folders.companions import READ_AS_SAMPLES
+from calotype.manifest.folders.listing import printable
+from calotype.manifest.folders.named_splits import DEFAULT_SPLIT_NOTE
 from calotype.manifest.sources import absolute
+from calotype.manifest.unused_captions import UNUSED_CAPTIONS, has_captions, may_be_captions
 from calotype.types import ImageRef
 
 __all__ = ["file_findings"]
@@ -55,7 +54,7 @@ _LEDGER: Final = {
     "no_picture": "caption_without_image",
     "no_split": "no_split",
     "rejected": "rejected",
-    UNUSED: "unused_captions",
+    UNUSED_CAPTIONS: "unused_captions",
     "unused_member": "unused_member",
 } | {
     kind: kind
@@ -73,7 +72,7 @@ def file_findings(
     implied: bool = False,
     caption_lines: str | None = None,
     caption_suffix: str | Sequence[str] | None = None,
-    exclude: Exclude = NOTHING,
+    exclude: Exclude = EXCLUDE_NOTHING,
 ) -> tuple[list[Finding], set[int]]:
     """Findings of the section `files`, and blank caption files.
 
@@ -99,7 +98,7 @@ def file_findings(
         if entry.kind in _LEDGER:
             alike[entry.kind, entry.reason].append(_relative(entry.id, manifest.root))
     for (kind, reason), (first, *others) in alike.items():
-        if kind == UNUSED:
+        if kind == UNUSED_CAPTIONS:
             level: Level | None = "error" if stops else None
             found.append(finding(_LEDGER[kind], first, reason, level=level, others=tuple(others)))
             continue
@@ -111,8 +110,8 @@ def file_findings(
             advice = _advice(kind, where, caption_suffix)
             found.append(finding(_LEDGER[kind], where, reason, level=level, advice=advice))
     notes = manifest.describe()["notes"]
-    found += [finding("other_splits", "", note) for note in notes if note.startswith(SPLIT_TAKEN)]
-    found += [finding("doubtful", "", note) for note in notes if READ_ALL_THE_SAME in note]
+    found += [finding("other_splits", "", note) for note in notes if note.startswith(DEFAULT_SPLIT_NOTE)]
+    found += [finding("doubtful", "", note) for note in notes if READ_AS_SAMPLES in note]
     already = {entry.id for entry in manifest.ledger}
     for folder in map(absolute, folders):
         for stray in strays(folder, parse_caption_suffix(caption_suffix), exclude, already):
@@ -182,7 +181,7 @@ def _advice(kind: str, where: str, caption_suffix: str | Sequence[str] | None) -
 
 def _place(folder: Path, name: str, root: Path) -> str:
     """A file of a folder, whose name may be no text, as ids have it."""
-    return _relative(f"{folder}/{readable(name)}", root)
+    return _relative(f"{folder}/{printable(name)}", root)
 
 
 def _without_caption(manifest: Manifest) -> list[int]:

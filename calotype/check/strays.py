@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 
 from calotype.check.kinds import Level
 from calotype.images.formats import HEAD, NotAnImageError, sniff
-from calotype.manifest.exclude import NOTHING, Exclude
-from calotype.manifest.file_kinds import HARMLESS, HARMLESS_NAMES, WEIGHTS
+from calotype.manifest.exclude import EXCLUDE_NOTHING, Exclude
+from calotype.manifest.file_kinds import UNRELATED_NAMES, UNRELATED_SUFFIXES, WEIGHTS
 from calotype.manifest.folders.listing import list_folder
 
 __all__ = ["Stray", "strays"]
@@ -60,7 +60,7 @@ class Stray(NamedTuple):
 
 
 def strays(
-    folder: Path, caption_suffixes: Sequence[str], exclude: Exclude = NOTHING, named: Collection[str] = ()
+    folder: Path, caption_suffixes: Sequence[str], exclude: Exclude = EXCLUDE_NOTHING, named: Collection[str] = ()
 ) -> Iterator[Stray]:
     """Look through a folder and all below it. Files of a suffix that nobody knows are opened, 512 bytes of each.
 
@@ -76,7 +76,7 @@ def strays(
         suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each of 100,000 names costs a second
         if f"{folder}/{name}" in named:
             continue
-        if suffix in HARMLESS or posixpath.basename(name).lower() in HARMLESS_NAMES:
+        if suffix in UNRELATED_SUFFIXES or posixpath.basename(name).lower() in UNRELATED_NAMES:
             home = posixpath.dirname(name)
             if suffix in WEIGHTS and _CACHE.fullmatch(posixpath.basename(home)):
                 caches[home].append(name)

@@ -138,7 +138,7 @@ def _manifest(options: DatasetConfig, to: To) -> Any:
     them out when training) rejected ones."""
     from calotype.config.dataset import MANIFEST_OPTIONS
     from calotype.manifest import load_manifest
-    from calotype.manifest.folders.unused_captions import require_captions
+    from calotype.manifest.unused_captions import require_captions
 
     known = (*MANIFEST_OPTIONS, "missing_captions", "on_error")
     given = {name: value for name, value in options.given().items() if name in known}

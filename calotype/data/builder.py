@@ -20,7 +20,7 @@ from calotype.images import ImageReader
 from calotype.images.from_config import make_fetcher
 from calotype.ledger import Ledger
 from calotype.manifest import Manifest, load_manifest
-from calotype.manifest.folders.unused_captions import require_captions
+from calotype.manifest.unused_captions import require_captions
 from calotype.models import build_model_transform, check_model_transform, get_spec
 from calotype.transforms import CaptionTransform, ImageTransform
 from calotype.types import ModelTransform, Transform

@@ -14,10 +14,10 @@ from calotype.core.file_state import FileState, state_of
 from calotype.core.small_files import require_regular
 from calotype.editing.delimited_document import DelimitedDocument
 from calotype.editing.document import Document
-from calotype.editing.files import digest_of, replacing
-from calotype.editing.house import back_up, locked
+from calotype.editing.hidden_folder import back_up, locked
 from calotype.editing.json_document import open_json
-from calotype.editing.places import Place
+from calotype.editing.locations import Location
+from calotype.editing.replacement import digest_of, replacing
 from calotype.errors import EditError, ManifestError
 from calotype.manifest.reading import Reading
 
@@ -174,7 +174,7 @@ class Captions(ABC):
         self,
         changes: Mapping[str, Sequence[str] | Change],
         expect: Mapping[str, str],
-        places: Mapping[str, Place],
+        places: Mapping[str, Location],
         *,
         sidecars: bool,
     ) -> _Plan:
@@ -231,18 +231,18 @@ class Captions(ABC):
         return left
 
     @abstractmethod
-    def _places(self) -> dict[str, Place]:
+    def _places(self) -> dict[str, Location]:
         """Where the captions of every image are, as of now."""
 
     @abstractmethod
-    def _change(self, place: Place, change: Change, files: dict[Path, bytes], *, sidecars: bool) -> list[Document]:
+    def _change(self, place: Location, change: Change, files: dict[Path, bytes], *, sidecars: bool) -> list[Document]:
         """Changes documents, which it gives back, and adds other files to `files`."""
 
-    def _beside(self, place: Place) -> list[str]:
+    def _beside(self, place: Location) -> list[str]:
         """Captions in files beside the image."""
         return []
 
-    def _state(self, place: Place) -> CaptionState:
+    def _state(self, place: Location) -> CaptionState:
         captions = [text for _, entry in place.entries for text in entry.captions]
         problem = None
         if place.beside:

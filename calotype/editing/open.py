@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from calotype.editing.captions import Captions
-from calotype.editing.data_files import DataFileCaptions
-from calotype.editing.folder import FolderCaptions
+from calotype.editing.data_file_captions import DataFileCaptions
+from calotype.editing.folder_captions import FolderCaptions
 from calotype.errors import EditError, MissingPathError
 from calotype.ledger import Ledger
 from calotype.manifest.exclude import parse_exclude

@@ -10,11 +10,14 @@ from pathlib import Path
 
 from calotype.core.small_files import read_small_file
 from calotype.errors import EditError
-from calotype.manifest.captions import decode_text, split_captions
-from calotype.manifest.folders.caption_files import CaptionFiles
+from calotype.manifest.folders.caption_files import (
+    CaptionFiles,
+    caption_files_of,
+    is_json,
+    text_captions,
+)
 from calotype.manifest.folders.json_captions import captions_in_json, join_captions, parse_json_object
 from calotype.manifest.folders.listing import Listing, stem_of
-from calotype.manifest.folders.sidecars import caption_files_of, is_json
 from calotype.manifest.names_on_disk import folded
 from calotype.manifest.reading import Reading
 
@@ -59,8 +62,7 @@ class Sidecars:
         """What the JSON file beside it says."""
         for name in filter(is_json, self.of(picture)):
             try:
-                listed, _ = captions_in_json(parse_json_object(self._data(name)), self.reading)
-                return [text for text in listed if text.strip()]
+                return captions_in_json(parse_json_object(self._data(name)), self.reading)[0]
             except TypeError:
                 continue
             except ValueError as error:
@@ -75,11 +77,9 @@ class Sidecars:
 
     def _captions(self, name: str, data: bytes) -> list[str]:
         try:
-            return split_captions(decode_text(data), bool(self.reading.many_lines))
-        except UnicodeDecodeError as error:
-            raise EditError(
-                f"{self.folder / name}: not UTF-8 text (byte {error.start}); save the caption file as UTF-8"
-            ) from None
+            return text_captions(data, self.reading)
+        except ValueError as error:
+            raise EditError(f"{self.folder / name}: {error}") from None
 
     def write(self, picture: str, captions: Sequence[str]) -> dict[str, bytes] | None:
         """What the image's files must hold to give these captions; None when they can't.

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from calotype.errors import MissingCaptionError
 from calotype.manifest.captions import list_array
-from calotype.manifest.folders.unused_captions import unused_captions
 from calotype.manifest.manifest import EXTRA, JSON_FIELD
 from calotype.manifest.reading import Part, Reading
+from calotype.manifest.unused_captions import unused_captions
 
 __all__ = ["assemble", "fill_missing_captions"]
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from calotype.errors import ConfigError
 
-__all__ = ["NOTHING", "Exclude", "parse_exclude"]
+__all__ = ["EXCLUDE_NOTHING", "Exclude", "parse_exclude"]
 
 _TOKEN: Final = re.compile(r"\*\*/|\*\*|\*|\?|\[[!^]?\]?[^\]]*\]|.", re.DOTALL)
 
@@ -52,7 +52,7 @@ class Exclude:
         return [pattern for pattern, *_ in self._patterns if pattern not in self._matched]
 
 
-NOTHING: Final = Exclude()
+EXCLUDE_NOTHING: Final = Exclude()
 
 
 def parse_exclude(option: Any) -> Exclude:

@@ -9,13 +9,13 @@ __all__ = [
     "ARCHIVES",
     "CAPTION_SUFFIXES",
     "DATA_SUFFIXES",
-    "HARMLESS",
-    "HARMLESS_NAMES",
     "IMAGE_SUFFIXES",
     "METADATA",
+    "UNRELATED_NAMES",
+    "UNRELATED_SUFFIXES",
     "WEIGHTS",
     "archive_suffix",
-    "unpacking",
+    "unpack_command",
 ]
 
 IMAGE_SUFFIXES: Final = frozenset(
@@ -38,13 +38,13 @@ ARCHIVES: Final = (
 WEIGHTS: Final = frozenset({".safetensors", ".ckpt", ".pt", ".pth", ".npz", ".npy", ".bin", ".pkl"})
 """Of what trainers and their caches write."""
 
-HARMLESS: Final = WEIGHTS | frozenset(
+UNRELATED_SUFFIXES: Final = WEIGHTS | frozenset(
     ".toml .yaml .yml .ini .cfg .md .rst .log .py .sh .bat .ps1 .html .htm .xml .xmp .aae .thm .lock .db .sqlite "  # noqa: SIM905
     ".sqlite3 .idx .url .webloc .md5 .sha1 .sha256 .onnx .gguf .ipynb .css .js .c2pa".split()
 )
 """Of what lies beside images and is neither image nor caption, so that nobody needs to hear of it."""
 
-HARMLESS_NAMES: Final = frozenset(
+UNRELATED_NAMES: Final = frozenset(
     "readme license licence copying authors makefile dockerfile checksums sha256sums md5sums".split()  # noqa: SIM905
 )
 """Names without a suffix, in lower case, of which the same holds."""
@@ -80,7 +80,7 @@ def archive_suffix(name: str) -> str | None:
     return next((suffix for suffix in ARCHIVES if lower.endswith(suffix)), None)
 
 
-def unpacking(path: str) -> str:
+def unpack_command(path: str) -> str:
     """The command that unpacks a file: into a folder beside it, or, of one file or tar, into that."""
     suffix = archive_suffix(path) or ".zip"
     return _COMMANDS[suffix].format(shlex.quote(path), home=shlex.quote(path[: -len(suffix)]))

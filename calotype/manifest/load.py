@@ -15,7 +15,6 @@ from calotype.manifest.assemble import assemble, fill_missing_captions
 from calotype.manifest.exclude import parse_exclude
 from calotype.manifest.folders.caption_files import parse_caption_suffix
 from calotype.manifest.folders.named_splits import ALL
-from calotype.manifest.folders.unused_captions import unused_captions
 from calotype.manifest.manifest import Manifest
 from calotype.manifest.readers.dialect import parse_delimiter
 from calotype.manifest.readers.member_keys import parse_member_key
@@ -23,6 +22,7 @@ from calotype.manifest.reading import MemberKey, Reading
 from calotype.manifest.sources import PathLike, Sources, absolute, find_sources, read_sources
 from calotype.manifest.split_column import of_split_column
 from calotype.manifest.tables.columns import ColumnMap, parse_column_map
+from calotype.manifest.unused_captions import unused_captions
 from calotype.manifest.validation import held_out
 
 __all__ = ["load_manifest"]

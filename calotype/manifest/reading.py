@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from calotype.errors import ManifestError
 from calotype.ledger import Ledger
 from calotype.manifest.captions import as_texts
-from calotype.manifest.exclude import NOTHING, Exclude
+from calotype.manifest.exclude import EXCLUDE_NOTHING, Exclude
 from calotype.manifest.file_kinds import CAPTION_SUFFIXES
 from calotype.manifest.manifest import EXTRA
 
@@ -56,7 +56,7 @@ class Reading:
     """Which members of an archive are one sample."""
     delimiter: str | None = None
     """Of CSV and TSV; None: what the file's first lines show."""
-    exclude: Exclude = NOTHING
+    exclude: Exclude = EXCLUDE_NOTHING
     """What a folder's listing leaves out."""
 
     keep_rejected: bool = False

@@ -12,12 +12,12 @@ from typing import Any
 
 from calotype.core.small_files import require_regular
 from calotype.errors import ConfigError, ManifestError, MissingPathError
-from calotype.manifest.file_kinds import CAPTION_SUFFIXES, IMAGE_SUFFIXES, archive_suffix, unpacking
+from calotype.manifest.file_kinds import CAPTION_SUFFIXES, IMAGE_SUFFIXES, archive_suffix, unpack_command
 from calotype.manifest.folders.caption_files import CaptionFiles
-from calotype.manifest.folders.folder import name_left_out, read_folder
+from calotype.manifest.folders.image_folder import read_folder
 from calotype.manifest.folders.listing import Listing, leave_out, list_folder, stem_of
 from calotype.manifest.folders.named_splits import ALL, of_split
-from calotype.manifest.folders.unused_captions import note_other_columns
+from calotype.manifest.folders.unread_files import name_left_out
 from calotype.manifest.manifest import REMOTE
 from calotype.manifest.paths import exists, expand_braces, near, near_folder
 from calotype.manifest.readers.arrow_files import read_arrow, read_parquet
@@ -26,6 +26,7 @@ from calotype.manifest.readers.hub import is_saved_dataset, read_hub, read_saved
 from calotype.manifest.readers.json_files import read_json
 from calotype.manifest.readers.members import read_lmdb, read_tar
 from calotype.manifest.reading import Part, Reading
+from calotype.manifest.unused_captions import note_other_columns
 
 __all__ = ["PathLike", "Sources", "absolute", "data_files_of", "find_sources", "read_sources"]
 
@@ -148,7 +149,7 @@ def _local(paths: Sequence[PathLike]) -> Sources:
         other = [file for file in other if file.suffix.lower() not in CAPTION_SUFFIXES]
     if other:
         if archive_suffix(other[0].name):
-            raise ManifestError(f"{other[0]}: packed files are not read. Unpack it: {unpacking(str(other[0]))}")
+            raise ManifestError(f"{other[0]}: packed files are not read. Unpack it: {unpack_command(str(other[0]))}")
         raise ManifestError(
             f"{other[0]}: a file of this kind is not read; expected a folder, or one of {' '.join(_READERS)}"
         )

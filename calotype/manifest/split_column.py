@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from calotype.errors import ManifestError
 from calotype.manifest.captions import as_texts, is_text
-from calotype.manifest.folders.named_splits import ALL, SPLIT_TAKEN, split_named
+from calotype.manifest.folders.named_splits import ALL, DEFAULT_SPLIT_NOTE, split_named
 from calotype.manifest.manifest import EXTRA
 from calotype.manifest.reading import Reading
 
@@ -52,7 +52,7 @@ def of_split_column(
         raise ManifestError(f"the column {name!r} has the splits {listed}; choose one with split=, or split='{ALL}'")
     reading.used.add("split")
     if reading.split is None:
-        reading.note(f"{SPLIT_TAKEN} of {listed} by the column {name!r}; split='{ALL}' takes all")
+        reading.note(f"{DEFAULT_SPLIT_NOTE} of {listed} by the column {name!r}; split='{ALL}' takes all")
     for row in (row for row, split in enumerate(of_row) if split is None):
         reason = f"in no split by the column {name!r}, of whose splits {wanted} was taken; split='{ALL}' takes all"
         reading.ledger.add("no_split", where(row), reason)

@@ -21,8 +21,8 @@ from calotype.config.instantiate import COMPONENT
 from calotype.core.file_state import FileState
 from calotype.data.dataset import TextToImageDataset
 from calotype.data.pixel_cache import PixelCache
-from calotype.editing.files import digest_of, replacing
-from calotype.editing.house import copy_beside
+from calotype.editing.hidden_folder import copy_beside
+from calotype.editing.replacement import digest_of, replacing
 from calotype.errors import CalotypeError, ConfigError
 from calotype.manifest import Manifest
 from calotype.previews.gather import draw_sample

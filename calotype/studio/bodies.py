@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from calotype.manifest.json_depth import loads
+from calotype.manifest.strict_json import loads
 
 __all__ = ["BadRequestError", "field", "is_whole", "parse_body", "texts_of"]
 

@@ -20,7 +20,7 @@ from calotype.captioning.command import caption_lints
 from calotype.captioning.ledger import CaptionLedger
 from calotype.captioning.questions import tidy
 from calotype.editing import open_captions
-from calotype.editing.folder import FolderCaptions
+from calotype.editing.folder_captions import FolderCaptions
 from calotype.errors import CaptionError, ConfigError, EditError
 from calotype.manifest import load_manifest
 

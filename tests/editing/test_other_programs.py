@@ -9,8 +9,8 @@ import warnings
 
 import pytest
 
-from calotype.editing import files, house, open_captions, renames
-from calotype.editing.files import digest_of, replacing
+from calotype.editing import hidden_folder, open_captions, renames, replacement
+from calotype.editing.replacement import digest_of, replacing
 from calotype.errors import EditError
 
 NAMES = [f"{number:02d}" for number in range(30)]
@@ -29,14 +29,14 @@ def folder(tmp_path):
 def before_exchange(request, monkeypatch):
     """Calls a function with the file that is about to be replaced; on a system that can exchange files or can't."""
     calls = []
-    real = files.exchange if request.param == "exchange" else (lambda name, target: False)
+    real = replacement.exchange if request.param == "exchange" else (lambda name, target: False)
 
     def exchange(name, target):
         for call in calls:
             call(name, target)
         return real(name, target)
 
-    monkeypatch.setattr(files, "exchange", exchange)
+    monkeypatch.setattr(replacement, "exchange", exchange)
     return calls.append
 
 
@@ -98,13 +98,13 @@ def test_a_file_that_is_deleted_meanwhile_is_not_made_again(folder, before_excha
 
 def test_a_caption_file_that_another_program_makes_meanwhile_is_left(folder, before_exchange, monkeypatch):
     (folder / "07.txt").unlink()
-    real = files.rename_new
+    real = replacement.rename_new
 
     def rename_new(name, target):
         save(folder / "07.txt", "by a person\n")
         return real(name, target)
 
-    monkeypatch.setattr(files, "rename_new", rename_new)
+    monkeypatch.setattr(replacement, "rename_new", rename_new)
     written = change(folder, "07.jpg")
     assert written.conflicts["07.jpg"].captions == ("by a person",)
     assert (folder / "07.txt").read_text() == "by a person\n" and not leftovers(folder)
@@ -247,7 +247,7 @@ def test_what_a_killed_change_left_is_swept_and_kept(folder, before_exchange):
     before_exchange(kill)
     killed(lambda: change(folder))
     assert len(leftovers(folder)) >= 15
-    with house.locked(folder):
+    with hidden_folder.locked(folder):
         pass
     assert not leftovers(folder) and not list((folder / ".calotype/writing").iterdir())
     (kept,) = (folder / ".calotype/backups").glob("*_interrupted_*")
@@ -258,9 +258,9 @@ def test_what_a_killed_change_left_is_swept_and_kept(folder, before_exchange):
 
 
 def test_what_a_living_change_writes_is_left_alone(folder):
-    with house.written_files(folder, [folder / "01.txt"]) as (name,):
+    with hidden_folder.written_files(folder, [folder / "01.txt"]) as (name,):
         name.write_text("being written")
-        with house.locked(folder):
+        with hidden_folder.locked(folder):
             pass
         assert name.read_text() == "being written"
     assert not leftovers(folder)

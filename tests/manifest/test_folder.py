@@ -149,7 +149,7 @@ def test_kohya_repeats_and_class_names(put):
     assert manifest.weights().tolist() == [1, 10, 10, 1, 1]
     assert manifest[1].weight == 10
     notes = " ".join(manifest.describe()["notes"])
-    assert "10_sks dog: kohya repeat folder, each image is shown 10 times" in notes and "2 picture(s)" in notes
+    assert "10_sks dog: kohya repeat folder, each image is shown 10 times" in notes and "2 image(s)" in notes
 
 
 def test_an_empty_caption_file_in_kohyas_folder_is_an_empty_caption(put):

@@ -10,7 +10,7 @@ from PIL import Image
 from studio_client import reviewing
 
 from calotype.config import build_dataset, load_config
-from calotype.editing import files
+from calotype.editing import replacement
 from calotype.types import SampleKey
 
 YAML = """\
@@ -183,7 +183,7 @@ def test_a_backup_goes_nowhere_through_a_planted_link(client, config, tmp_path, 
         def now(cls, tz=None):
             return datetime(2026, 1, 2)
 
-    monkeypatch.setattr("calotype.editing.house.datetime", Then)
+    monkeypatch.setattr("calotype.editing.hidden_folder.datetime", Then)
     config.with_name("cats.yaml.bak-2026-01-02_00-00-00").symlink_to(tmp_path / "victim")
     given, about = options(client)
     given["img_transform"]["rotate"] = 1
@@ -192,14 +192,14 @@ def test_a_backup_goes_nowhere_through_a_planted_link(client, config, tmp_path, 
 
 
 def test_a_config_that_an_editor_saves_just_before_the_rename_is_a_conflict(client, config, monkeypatch):
-    real, saves = files.exchange, iter([1])
+    real, saves = replacement.exchange, iter([1])
 
     def exchange(name, target):
         if next(saves, None):
             config.write_text("# a person's\n" + config.read_text())
         return real(name, target)
 
-    monkeypatch.setattr(files, "exchange", exchange)
+    monkeypatch.setattr(replacement, "exchange", exchange)
     given, about = options(client)
     given["img_transform"]["rotate"] = 1
     assert client.do("augment/save", 409, version=about["version"], **given)["error"]["kind"] == "conflict"

@@ -1,16 +1,53 @@
-"""Which caption files belong to which image: the one rule that reading, checking and editing share."""
+"""Caption files beside images: which belong to which image, and the captions in them.
+
+The one rule that reading, checking and editing share.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 
+from calotype.core.small_files import read_small_file
 from calotype.errors import ConfigError
+from calotype.manifest.captions import decode_text, split_captions
 from calotype.manifest.file_kinds import CAPTION_SUFFIXES, DATA_SUFFIXES, IMAGE_SUFFIXES
-from calotype.manifest.folders.listing import stem_of
+from calotype.manifest.folders.json_captions import captions_in_json, join_captions, parse_json_object
+from calotype.manifest.folders.listing import Listing, stem_of
 from calotype.manifest.names_on_disk import NamesOnDisk
+from calotype.manifest.reading import Reading
+from calotype.manifest.unused_captions import add_unused_captions
 
-__all__ = ["CaptionFiles", "parse_caption_suffix"]
+__all__ = [
+    "CaptionFiles",
+    "caption_files_of",
+    "has_several_lines",
+    "is_json",
+    "note_several_lines",
+    "parse_caption_suffix",
+    "read_caption_files",
+    "read_text_captions",
+    "text_captions",
+]
+
+
+def parse_caption_suffix(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Checks the option `caption_suffix`: the suffixes of caption files, in lower case.
+
+    Raises:
+        ConfigError: A suffix is none, or that of images or data files.
+    """
+    if given is None:
+        return CAPTION_SUFFIXES
+    several = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    if not several or not all(isinstance(each, str) and each.strip(". ") for each in several):
+        raise ConfigError(f"caption_suffix: found {given!r}; expected a suffix such as .txt, or a list of them")
+    suffixes = tuple(dict.fromkeys(f".{each.strip().lstrip('.').lower()}" for each in several))
+    for suffix in suffixes:
+        if suffix in IMAGE_SUFFIXES or (suffix in DATA_SUFFIXES and suffix != ".json"):
+            raise ConfigError(f"caption_suffix: {suffix} is the suffix of images or data files, not of caption files")
+    return suffixes
 
 
 class CaptionFiles:
@@ -108,19 +145,122 @@ class CaptionFiles:
         return "a caption file with no image beside it"
 
 
-def parse_caption_suffix(given: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Checks the option `caption_suffix`: the suffixes of caption files, in lower case.
+def caption_files_of(listing: Listing, suffixes: Sequence[str]) -> CaptionFiles:
+    """The caption files of a folder's images: those of a listing, and its `.json` files beside images."""
+    json_files = [name for name in listing.data if is_json(name)] if ".json" in suffixes else []
+    return CaptionFiles(listing.images, [*listing.captions, *json_files], suffixes)
+
+
+def is_json(name: str) -> bool:
+    """Whether a caption file is JSON, and not text."""
+    return name[-5:].lower() == ".json"
+
+
+def read_caption_files(
+    folder: Path,
+    files: CaptionFiles,
+    images: Sequence[str],
+    kohya: dict[str, tuple[float, str]],
+    reading: Reading,
+) -> list[list[str]]:
+    """Read the captions of images from the files beside them.
+
+    Args:
+        folder: Folder of the images.
+        files: The caption files of each image.
+        images: The images, relative to the folder.
+        kohya: What `kohya_folders` found: an image without a caption file is captioned by its folder's class name.
+        reading: The options; unreadable files are reported to it.
+
+    Returns:
+        The captions of each image.
+    """
+    captions: list[list[str]] = []
+    from_folder_name = 0
+    several_lines: list[str] = []
+    for image in images:
+        texts: list[str] = []
+        in_json: list[str] = []
+        own = files.of(image)
+        for file in own:
+            if is_json(file):
+                in_json = _read_json(folder / file, texts, reading)
+                continue
+            try:
+                found = read_text_captions(folder / file, reading)
+            except ValueError as error:
+                reading.bad(str(folder / file), str(error))
+                continue
+            if has_several_lines(found):
+                several_lines.append(file)
+            texts += found
+        texts = join_captions(texts, in_json, reading)
+        repeats, class_name = kohya.get(image.rpartition("/")[0], (None, ""))
+        if repeats is not None and not own:  # an empty file is an empty caption, to kohya too
+            texts = [class_name]
+            from_folder_name += 1
+        captions.append(texts)
+    if from_folder_name:
+        reading.note(f"{from_folder_name} image(s) without a caption file are captioned by kohya's folder name")
+    note_several_lines(several_lines, reading)
+    return captions
+
+
+def read_text_captions(file: Path, reading: Reading) -> list[str]:
+    """Read the captions in a text file.
 
     Raises:
-        ConfigError: A suffix is none, or that of images or data files.
+        ValueError: It can't be read, or is no text; the message is the reason.
     """
-    if given is None:
-        return CAPTION_SUFFIXES
-    several = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    if not several or not all(isinstance(each, str) and each.strip(". ") for each in several):
-        raise ConfigError(f"caption_suffix: found {given!r}; expected a suffix such as .txt, or a list of them")
-    suffixes = tuple(dict.fromkeys(f".{each.strip().lstrip('.').lower()}" for each in several))
-    for suffix in suffixes:
-        if suffix in IMAGE_SUFFIXES or (suffix in DATA_SUFFIXES and suffix != ".json"):
-            raise ConfigError(f"caption_suffix: {suffix} is the suffix of images or data files, not of caption files")
-    return suffixes
+    try:
+        return text_captions(read_small_file(file), reading)
+    except OSError as error:
+        raise ValueError(f"the caption file can't be read: {error.strerror}") from error
+
+
+def text_captions(data: bytes, reading: Reading) -> list[str]:
+    """Return the captions in the contents of a text file.
+
+    Raises:
+        ValueError: The contents are no text; the message is the reason.
+    """
+    try:
+        return split_captions(decode_text(data), bool(reading.many_lines))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 text (byte {error.start}); save the caption file as UTF-8") from None
+
+
+def has_several_lines(texts: list[str]) -> bool:
+    """Whether the text of a caption file has several lines, each of which may be meant as a caption."""
+    return any("\n" in text.strip() for text in texts)
+
+
+def note_several_lines(files: list[str], reading: Reading) -> None:
+    """Report caption files of several lines, unless `caption_lines` is set."""
+    if files and reading.many_lines is None:
+        count = "1 caption file has" if len(files) == 1 else f"{len(files):,} caption files have"
+        reading.note(
+            f"{count} several lines ({files[0]}), and each is one caption: caption_lines=many makes each line a "
+            "caption, caption_lines=one confirms that this is meant"
+        )
+
+
+def _read_json(file: Path, texts: list[str], reading: Reading) -> list[str]:
+    try:
+        value = parse_json_object(read_small_file(file))
+    except (TypeError, OSError) as error:
+        add_unused_captions(reading, str(file), f"not read: {error.strerror if isinstance(error, OSError) else error}")
+        return []
+    except ValueError as error:
+        if texts:
+            add_unused_captions(reading, str(file), f"not read: {error}; the text file beside it is")
+        else:
+            reading.bad(str(file), f"the caption can't be read: {error}")
+        return []
+    captions, _ = captions_in_json(value, reading)
+    if not captions and not texts and reading.columns.get("caption", ()) is not None:
+        keys = ", ".join(map(repr, list(value)[:8])) + (", …" if len(value) > 8 else "")
+        add_unused_captions(
+            reading, str(file), f"no caption among its keys: {keys or 'none'}; name one with columns.caption"
+        )
+    return captions

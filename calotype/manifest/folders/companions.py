@@ -17,9 +17,9 @@ from typing import Final
 
 from calotype.manifest.file_kinds import WEIGHTS
 
-__all__ = ["READ_ALL_THE_SAME", "Companions", "find_companions"]
+__all__ = ["READ_AS_SAMPLES", "Companions", "find_companions"]
 
-READ_ALL_THE_SAME: Final = "is read as samples"
+READ_AS_SAMPLES: Final = "is read as samples"
 """Words that are in each of the doubts."""
 
 _ONETRAINERS: Final = "masklabel|condlabel"
@@ -168,7 +168,7 @@ class _Search:
                 self._judge(names, f"{mirrored} of {len(names)} images of {folder}/ have names of images around it")
             elif names and match["certain"]:
                 self.found.doubts.append(
-                    f"{folder}/ has the name of a folder of masks or control images, and {READ_ALL_THE_SAME}, "
+                    f"{folder}/ has the name of a folder of masks or control images, and {READ_AS_SAMPLES}, "
                     f"because the names of its {len(names)} images are not those around it; exclude='/{folder}/' "
                     "leaves it out"
                 )
@@ -178,7 +178,7 @@ class _Search:
         if 2 * sum(map(self._is_captioned, names)) <= len(names):
             self._leave_out(names, f"{what}; rename it to have it read as samples")
         else:
-            self.found.doubts.append(f"{what}, and {READ_ALL_THE_SAME}, because it has captions; exclude leaves it out")
+            self.found.doubts.append(f"{what}, and {READ_AS_SAMPLES}, because it has captions; exclude leaves it out")
 
     def _leave_out(self, names: Iterable[str], reason: str, *, kind: str = "companion") -> None:
         for name in names:

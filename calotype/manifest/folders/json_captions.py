@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 from calotype.manifest.captions import decode_text, split_captions
-from calotype.manifest.json_depth import loads
 from calotype.manifest.reading import Reading
+from calotype.manifest.strict_json import loads
 from calotype.manifest.tables.columns import caption_columns
 
 __all__ = ["captions_in_json", "join_captions", "parse_json_object"]
@@ -35,9 +35,9 @@ def captions_in_json(value: Mapping[str, Any], reading: Reading) -> tuple[list[s
         return [], ()
     if given:
         keys = tuple(name for name in given if name in value)
-        return [text for key in keys for text in _texts(value[key])], keys
+        return [text for key in keys for text in _texts(value[key]) if text.strip()], keys
     if keys := tuple(key for key in caption_columns(names) if any(True for _ in _texts(value[key]))):
-        return [text for key in keys for text in _texts(value[key])], keys
+        return [text for key in keys for text in _texts(value[key]) if text.strip()], keys
     keys = () if _says_none(value) else _tag_keys(names)
     tags = [tag for key in keys for tag in _tags(value[key])]
     return ([", ".join(tags)], keys) if tags else ([], ())

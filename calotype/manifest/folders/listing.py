@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from calotype.errors import ManifestError
-from calotype.manifest.exclude import NOTHING, Exclude
-from calotype.manifest.file_kinds import CAPTION_SUFFIXES, DATA_SUFFIXES, IMAGE_SUFFIXES, archive_suffix, unpacking
+from calotype.manifest.exclude import EXCLUDE_NOTHING, Exclude
+from calotype.manifest.file_kinds import CAPTION_SUFFIXES, DATA_SUFFIXES, IMAGE_SUFFIXES, archive_suffix, unpack_command
 from calotype.manifest.folders.companions import find_companions
 
-__all__ = ["LeftOut", "Listing", "leave_out", "list_folder", "readable", "stem_of"]
+__all__ = ["LeftOut", "Listing", "leave_out", "list_folder", "printable", "stem_of"]
 
 _SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "lock.mdb", "@eadir", "$recycle.bin"})
 _MOST_WAYS: Final = 100
@@ -52,7 +52,7 @@ def list_folder(
     recursive: bool,
     on_bad: Callable[[str, str], None],
     caption_suffixes: Sequence[str] = CAPTION_SUFFIXES,
-    exclude: Exclude = NOTHING,
+    exclude: Exclude = EXCLUDE_NOTHING,
 ) -> Listing:
     """Look through a folder once. Hidden and system files are passed over.
 
@@ -82,7 +82,7 @@ def list_folder(
             name.encode("utf-8")
         except UnicodeEncodeError:
             if names is not found.others:
-                on_bad(f"{folder}/{readable(name)}", "the file's name is not UTF-8; rename it")
+                on_bad(f"{folder}/{printable(name)}", "the file's name is not UTF-8; rename it")
                 continue
         names.append(name)
     for names in (found.images, found.captions, found.data, found.others):
@@ -91,7 +91,7 @@ def list_folder(
     return found
 
 
-def leave_out(found: Listing, folder: Path, exclude: Exclude = NOTHING) -> None:
+def leave_out(found: Listing, folder: Path, exclude: Exclude = EXCLUDE_NOTHING) -> None:
     """Take what is not to be read out of a listing's images and others.
 
     Args:
@@ -108,7 +108,7 @@ def leave_out(found: Listing, folder: Path, exclude: Exclude = NOTHING) -> None:
     if packed:
         found.others = [name for name in found.others if not archive_suffix(name)]
         for name in packed:
-            reason = f"packed files are not read; unpack it: {unpacking(f'{folder}/{name}')}"
+            reason = f"packed files are not read; unpack it: {unpack_command(f'{folder}/{name}')}"
             found.left_out.append(LeftOut("archive", name, reason))
     companions = find_companions(found.images, found.captions, found.others)
     if companions.images:
@@ -122,7 +122,7 @@ def leave_out(found: Listing, folder: Path, exclude: Exclude = NOTHING) -> None:
         found.captions = [name for name in found.captions if stem_of(name) not in gone]
 
 
-def readable(name: str) -> str:
+def printable(name: str) -> str:
     """A name whose bytes may be no text, as text."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
@@ -148,7 +148,7 @@ def _walk(
         except OSError as error:
             if not inside:
                 raise ManifestError(f"{folder}: the folder can't be read: {error.strerror}") from None
-            on_bad(readable(place).removesuffix("/"), f"the folder can't be read: {error.strerror}")
+            on_bad(printable(place).removesuffix("/"), f"the folder can't be read: {error.strerror}")
             continue
         this = stat.st_dev, stat.st_ino
         ways[this] += 1

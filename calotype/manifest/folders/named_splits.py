@@ -12,12 +12,12 @@ from calotype.manifest.file_kinds import METADATA
 from calotype.manifest.folders.listing import Listing
 from calotype.manifest.reading import Reading
 
-__all__ = ["ALL", "SPLIT_TAKEN", "of_split", "split_named"]
+__all__ = ["ALL", "DEFAULT_SPLIT_NOTE", "of_split", "split_named"]
 
 ALL = "all"
 """The split that is everything, as `datasets` has it."""
 
-SPLIT_TAKEN = "split 'train' was taken"
+DEFAULT_SPLIT_NOTE = "split 'train' was taken"
 """How the note begins that says so where nobody chose."""
 
 _SPLITS = {
@@ -57,7 +57,7 @@ def of_split(folder: Path, listing: Listing, reading: Reading) -> Listing:
     found = ", ".join(f"{split} ({counts[split]:,} {'images' if listing.images else 'files'})" for split in splits)
     if "train" not in splits:
         raise ManifestError(f"{folder}: found the splits {found}; choose one with split=, or all with split='{ALL}'")
-    reading.note(f"{SPLIT_TAKEN} of {found}; split='{ALL}' takes all")
+    reading.note(f"{DEFAULT_SPLIT_NOTE} of {found}; split='{ALL}' takes all")
     kinds = {PurePosixPath(name).suffix.lower() for name in names if split_of(name) is not None}
     for name in names:
         if split_of(name) is None and (listing.images or PurePosixPath(name).suffix.lower() in kinds):

@@ -11,13 +11,13 @@ import pyarrow as pa
 
 from calotype.errors import ManifestError, MissingDependencyError
 from calotype.manifest.cache import cached
-from calotype.manifest.folders.named_splits import ALL, SPLIT_TAKEN
-from calotype.manifest.folders.unused_captions import note_other_columns
+from calotype.manifest.folders.named_splits import ALL, DEFAULT_SPLIT_NOTE
 from calotype.manifest.readers.arrow_files import naming_damage
 from calotype.manifest.reading import Part, Reading
 from calotype.manifest.tables.columns import find_columns
 from calotype.manifest.tables.embedded import Embedded, NotMappedError, embedded_in, holds_bytes, unpack
 from calotype.manifest.tables.rows import table_part
+from calotype.manifest.unused_captions import note_other_columns
 
 __all__ = ["is_saved_dataset", "read_hub", "read_saved"]
 
@@ -128,7 +128,7 @@ def _choose(splits: Any, name: str, reading: Reading) -> tuple[str, Any]:
         )
     others = [each for each in splits if each != wanted]
     if others and reading.split is None:
-        reading.note(f"{SPLIT_TAKEN}; {', '.join(others)} not")
+        reading.note(f"{DEFAULT_SPLIT_NOTE}; {', '.join(others)} not")
     return wanted, splits[wanted]
 
 

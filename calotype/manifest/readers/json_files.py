@@ -15,9 +15,9 @@ import pyarrow.json
 
 from calotype.errors import ManifestError
 from calotype.manifest.captions import decode_text
-from calotype.manifest.json_depth import has_deep_rows, loads
 from calotype.manifest.readers.json_forms import JsonForm, form_of, is_row
 from calotype.manifest.reading import Part, Reading, line_finder
+from calotype.manifest.strict_json import has_deep_rows, loads
 from calotype.manifest.tables.columns import Columns, find_columns
 from calotype.manifest.tables.rows import table_part
 from calotype.manifest.tables.values import encodable, table_of

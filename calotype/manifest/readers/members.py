@@ -17,15 +17,15 @@ from calotype.manifest.archives.lmdb_index import lmdb_index
 from calotype.manifest.archives.tar_index import tar_index
 from calotype.manifest.captions import decode_text, split_captions
 from calotype.manifest.file_kinds import IMAGE_SUFFIXES
+from calotype.manifest.folders.caption_files import has_several_lines, note_several_lines
 from calotype.manifest.folders.json_captions import captions_in_json, join_captions, parse_json_object
-from calotype.manifest.folders.sidecars import has_several_lines, note_several_lines
-from calotype.manifest.folders.unused_captions import UNUSED
 from calotype.manifest.readers.member_keys import ending, match_members
 from calotype.manifest.reading import Part, Reading, make_part
 from calotype.manifest.tables.columns import find_columns
 from calotype.manifest.tables.embedded import Embedded
 from calotype.manifest.tables.rows import table_part
 from calotype.manifest.tables.values import table_of
+from calotype.manifest.unused_captions import UNUSED_CAPTIONS
 
 __all__ = ["read_lmdb", "read_tar"]
 
@@ -82,9 +82,11 @@ def read_tar(file: Path, reading: Reading) -> Part:
             if found.texts.setdefault(name, data) != data:
                 reading.bad(f"{file}!{name}", "this text is in the archive twice; its name must be unique")
         elif suffix in _TEXTS:
-            found.leave_out(UNUSED, "a text of more than 1 MiB", [name])
+            found.leave_out(UNUSED_CAPTIONS, "a text of more than 1 MiB", [name])
         elif suffix in _LIKE_CAPTIONS:
-            found.leave_out(UNUSED, "members of this kind are not read; call them .txt to have them read", [name])
+            found.leave_out(
+                UNUSED_CAPTIONS, "members of this kind are not read; call them .txt to have them read", [name]
+            )
         else:
             found.leave_out("unused_member", "members of this kind are not read", [name])
     return _part(file, found, reading)
@@ -217,7 +219,9 @@ def _samples(file: Path, found: _Members, reading: Reading) -> list[tuple[_Image
         found.leave_out(kind, reason, [found.images[name].name])
     for doubt in matched.doubts:
         reading.note(doubt)
-    found.leave_out(UNUSED, "not used: the sample has another caption, or parts of its key in its name", matched.unused)
+    found.leave_out(
+        UNUSED_CAPTIONS, "not used: the sample has another caption, or parts of its key in its name", matched.unused
+    )
     for name in matched.orphans:
         reading.ledger.add("no_picture", f"{reading.label(file)}!{name}", "a caption with no image beside it")
     return samples

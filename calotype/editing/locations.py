@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from calotype.editing.document import Document, Entry
 
-__all__ = ["Place", "entries_by_id", "set_captions", "set_rejected"]
+__all__ = ["Location", "entries_by_id", "set_captions", "set_rejected"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Place:
+class Location:
     """Where the captions of one image are."""
 
     entries: list[tuple[Document, Entry]] = field(default_factory=list)

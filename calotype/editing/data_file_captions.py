@@ -7,7 +7,7 @@ from pathlib import Path
 
 from calotype.editing.captions import Captions, Change
 from calotype.editing.document import Document
-from calotype.editing.places import Place, entries_by_id, set_captions, set_rejected
+from calotype.editing.locations import Location, entries_by_id, set_captions, set_rejected
 from calotype.errors import EditError
 from calotype.manifest.reading import Reading
 
@@ -30,13 +30,13 @@ class DataFileCaptions(Captions):
         self._files = list(files)
         self._places()  # what can't be read or changed is said at once
 
-    def _places(self) -> dict[str, Place]:
-        places: dict[str, Place] = {}
+    def _places(self) -> dict[str, Location]:
+        places: dict[str, Location] = {}
         for id, document, entry in entries_by_id([self._document(file) for file in self._files]):
-            places.setdefault(id, Place()).entries.append((document, entry))
+            places.setdefault(id, Location()).entries.append((document, entry))
         return places
 
-    def _change(self, place: Place, change: Change, files: dict[Path, bytes], *, sidecars: bool) -> list[Document]:
+    def _change(self, place: Location, change: Change, files: dict[Path, bytes], *, sidecars: bool) -> list[Document]:
         if sidecars:
             raise EditError(f"{self._files[0]}: caption files beside images are for folders of images, not data files")
         changed = [] if change.rejected is None else set_rejected(place.entries, change.rejected)

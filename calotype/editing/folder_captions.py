@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from calotype.editing.captions import Captions, Change
 from calotype.editing.document import Document, Entry
 from calotype.editing.json_document import JsonLines
-from calotype.editing.places import Place, entries_by_id, set_captions, set_rejected
+from calotype.editing.locations import Location, entries_by_id, set_captions, set_rejected
 from calotype.editing.sidecars import Sidecars
 from calotype.errors import EditError
 from calotype.manifest.file_kinds import METADATA
@@ -42,7 +42,7 @@ class FolderCaptions(Captions):
         self.root = folder
         self._places()  # what can't be read or changed is said at once
 
-    def _places(self) -> dict[str, Place]:
+    def _places(self) -> dict[str, Location]:
         reading = self._reading
         listing = list_folder(
             self.root, reading.recursive, lambda where, what: None, reading.caption_suffixes, reading.exclude
@@ -52,7 +52,7 @@ class FolderCaptions(Captions):
         self._sidecars = Sidecars(self.root, listing, self._reading)
         pictures = set(listing.images)
         on_disk = NamesOnDisk(pictures)
-        places: dict[str, Place] = {}
+        places: dict[str, Location] = {}
         ids: dict[str, str] = {}
         captioned: set[str] = set()
         entries = list(entries_by_id([self._document(self.root / name) for name in metadata]))
@@ -63,7 +63,7 @@ class FolderCaptions(Captions):
                 if (found := on_disk.find(name)) is None or found in listed:
                     continue
                 id, name = id if entry.explicit_id else found, found
-            place = places.setdefault(id, Place())
+            place = places.setdefault(id, Location())
             place.entries.append((document, entry))
             place.picture = name if name in pictures else None
             ids[name] = id
@@ -72,7 +72,7 @@ class FolderCaptions(Captions):
         kohya = kohya_folders(listing, self._reading)
         for name in listing.images:
             if name not in captioned:
-                place = places.setdefault(ids.get(name, name), Place())
+                place = places.setdefault(ids.get(name, name), Location())
                 place.picture, place.beside = name, True
                 home = name.rpartition("/")[0]
                 place.usual = (kohya[home][1],) if home in kohya and not self._sidecars.of(name) else ()
@@ -83,10 +83,10 @@ class FolderCaptions(Captions):
     def _is_elsewhere(self, name: str) -> bool:
         return name.startswith(("/", "../")) or "://" in name or (self.root / name).is_file()
 
-    def _beside(self, place: Place) -> list[str]:
+    def _beside(self, place: Location) -> list[str]:
         return self._sidecars.read(place.picture) if place.picture is not None else []
 
-    def _change(self, place: Place, change: Change, files: dict[Path, bytes], *, sidecars: bool) -> list[Document]:
+    def _change(self, place: Location, change: Change, files: dict[Path, bytes], *, sidecars: bool) -> list[Document]:
         changed: list[Document] = []
         if change.rejected is not None:
             if change.rejected and not place.entries:
@@ -134,7 +134,7 @@ class FolderCaptions(Captions):
             name, data = self._sidecars.copy(picture, captions)
             files[self.root / name] = data
 
-    def _add(self, place: Place) -> None:
+    def _add(self, place: Location) -> None:
         """A record for an image that no metadata file names: in the one nearest above it, else in a new one."""
         assert place.picture is not None
         picture = PurePosixPath(place.picture)

@@ -17,7 +17,7 @@ from typing import Final
 
 import xxhash
 
-from calotype.editing.house import umask, written_files
+from calotype.editing.hidden_folder import umask, written_files
 from calotype.editing.renames import exchange, exchange_in_steps, rename_new
 from calotype.errors import EditError
 

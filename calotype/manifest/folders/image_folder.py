@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from calotype.manifest.file_kinds import METADATA
+from calotype.manifest.folders.caption_files import caption_files_of, read_caption_files
 from calotype.manifest.folders.kohya import kohya_folders, weighted
-from calotype.manifest.folders.listing import LeftOut, Listing, readable
-from calotype.manifest.folders.sidecars import caption_files_of, sidecar_captions
-from calotype.manifest.folders.unused_captions import note_other_columns, note_unused_files
+from calotype.manifest.folders.listing import Listing
+from calotype.manifest.folders.unread_files import note_unused_files
 from calotype.manifest.names_on_disk import NamesOnDisk
 from calotype.manifest.reading import Part, Reading, make_part
+from calotype.manifest.unused_captions import note_other_columns
 
-__all__ = ["name_left_out", "read_folder"]
-
-_KINDS: Final = {
-    "companion": "images that are no samples",
-    "regularisation": "regularisation images",
-    "archive": "packed files",
-    "link_loop": "links to folders above them",
-    "broken_link": "links that lead nowhere",
-}
-"""Kind in the ledger → what a note calls them. What `exclude` leaves out needs none."""
+__all__ = ["read_folder"]
 
 
 def read_folder(
@@ -62,7 +52,7 @@ def read_folder(
     kohya = kohya_folders(listing, reading)
     reading.used.add("caption_suffix")
     files = caption_files_of(listing, reading.caption_suffixes)
-    captions = sidecar_captions(folder, files, rows, kohya, reading)
+    captions = read_caption_files(folder, files, rows, kohya, reading)
     unread = [name for name in listing.data if name not in metadata]
     note_unused_files(folder, listing, files, unread, reading)
     without = {lead + name for name, own in zip(rows, captions, strict=True) if not own}
@@ -129,21 +119,3 @@ def _renamed(part: Part, renamed: dict[int, str], reading: Reading) -> Part:
     first = next(iter(renamed.values()))
     reading.note(f"{len(renamed):,} image(s) have names in another case or Unicode form than the metadata: {first}")
     return Part(table=table, where=part.where, explicit_ids=part.explicit_ids)
-
-
-def name_left_out(folder: Path, listing: Listing, parts: Sequence[Part], reading: Reading) -> None:
-    """Enter what was left out of a listing into the ledger, but images that a metadata file lists as rows."""
-    lead = reading.relative(folder)
-    lead = "" if lead == "." else f"{lead}/"
-    rows = {path for part in parts for path in part.paths().to_pylist()} if listing.left_out else set()
-    by_kind: dict[str, list[LeftOut]] = defaultdict(list)
-    for each in listing.left_out:
-        if lead + each.name not in rows:
-            reading.ledger.add(each.kind, f"{folder}/{readable(each.name)}", each.reason)
-            by_kind[each.kind].append(each)
-    for kind, several in by_kind.items():
-        if kind in _KINDS:
-            first, more = several[0], f" and {len(several) - 1:,} more" if len(several) > 1 else ""
-            reading.note(f"{_KINDS[kind]} are left out: {readable(lead + first.name)}{more} ({first.reason})")
-    for doubt in listing.doubts:
-        reading.note(doubt)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from calotype.errors import ManifestError
-from calotype.manifest.json_depth import MAX_DEPTH, has_deep_rows, loads
 from calotype.manifest.load import load_manifest
+from calotype.manifest.strict_json import MAX_DEPTH, has_deep_rows, loads
 
 DEEPEST = '{"a":' * MAX_DEPTH + "1" + "}" * MAX_DEPTH
 

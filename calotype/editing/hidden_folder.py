@@ -24,23 +24,32 @@ try:
 except ImportError:  # Windows has none: there, who edits with two programs at once has to see to it
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["HOUSE", "back_up", "copy_beside", "house", "locked", "open_own", "umask", "written_files"]
+__all__ = [
+    "HIDDEN_FOLDER",
+    "back_up",
+    "copy_beside",
+    "hidden_folder",
+    "locked",
+    "open_hidden_file",
+    "umask",
+    "written_files",
+]
 
-HOUSE: Final = ".calotype"
+HIDDEN_FOLDER: Final = ".calotype"
 """Its name. It holds what belongs to the data and is no data: backups, the ledger of captions, the lock."""
 _WRITING: Final = "writing"
 """Folder in it with a file for each change that is under way, locked for as long as that lives."""
 _TOKEN: Final = re.compile(r"[0-9a-f]{16}")
 
 
-def house(root: Path, *names: str) -> Path:
+def hidden_folder(root: Path, *names: str) -> Path:
     """Return `root/.calotype/<names>`, made where it is not there.
 
     Raises:
         EditError: It can't be made, or it or a folder on the way is a link.
     """
     place = root
-    for name in (HOUSE, *names):
+    for name in (HIDDEN_FOLDER, *names):
         place = place / name
         try:
             place.mkdir(exist_ok=True)
@@ -51,7 +60,7 @@ def house(root: Path, *names: str) -> Path:
     return place
 
 
-def open_own(path: Path, flags: int) -> int:
+def open_hidden_file(path: Path, flags: int) -> int:
     """Open a file of the hidden folder to write to it, never through a link and never waiting for a pipe.
 
     Raises:
@@ -67,9 +76,9 @@ def locked(root: Path) -> Iterator[None]:
     Raises:
         EditError: Nothing can be written there.
     """
-    lock = house(root) / "lock"
+    lock = hidden_folder(root) / "lock"
     try:
-        file = open_own(lock, os.O_RDWR | os.O_CREAT)
+        file = open_hidden_file(lock, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         what = "it is a link; remove it" if lock.is_symlink() else error.strerror
         raise EditError(f"{lock}: captions can't be changed here: {what}") from error
@@ -107,7 +116,9 @@ def back_up(files: Iterable[Path], root: Path, folder: Path | None = None) -> Pa
                 place = _place_in(folder, file, root)
                 shutil.copy2(file, place)
     except OSError as error:
-        raise EditError(f"{root / HOUSE}: no backup can be made: {error.strerror}; nothing was changed") from error
+        raise EditError(
+            f"{root / HIDDEN_FOLDER}: no backup can be made: {error.strerror}; nothing was changed"
+        ) from error
     return folder
 
 
@@ -146,8 +157,8 @@ def written_files(root: Path | None, targets: Sequence[Path]) -> Iterator[list[P
     """
     token = os.urandom(8).hex()
     names = _names(token, targets)
-    journal = None if root is None else house(root, _WRITING) / token
-    file = None if journal is None else open_own(journal, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    journal = None if root is None else hidden_folder(root, _WRITING) / token
+    file = None if journal is None else open_hidden_file(journal, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
         if file is not None:
             if fcntl is not None:
@@ -180,14 +191,14 @@ def _sweep(root: Path) -> None:
     """Move the temporary files of killed changes to a backup: some may hold the only copy of what was replaced."""
     if fcntl is None:
         return
-    folder = root / HOUSE / _WRITING
+    folder = root / HIDDEN_FOLDER / _WRITING
     if folder.is_symlink() or not folder.is_dir():
         return
     for journal in folder.iterdir():
         if not _TOKEN.fullmatch(journal.name):
             continue
         with suppress(OSError):
-            file = open_own(journal, os.O_RDWR)
+            file = open_hidden_file(journal, os.O_RDWR)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _keep_left(root, journal, file)
@@ -216,7 +227,7 @@ def _keep_left(root: Path, journal: Path, file: int) -> None:
 
 def _new_backup(root: Path, kind: str) -> Path:
     prefix = datetime.now().strftime("%Y-%m-%d_%H-%M-%S_") + kind
-    folder = Path(tempfile.mkdtemp(dir=house(root, "backups"), prefix=prefix))
+    folder = Path(tempfile.mkdtemp(dir=hidden_folder(root, "backups"), prefix=prefix))
     folder.chmod(0o777 & ~umask())
     return folder
 

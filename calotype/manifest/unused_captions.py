@@ -1,0 +1,101 @@
+"""What may hold captions and was not used: named in the ledger, and an error where no image has any caption."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from calotype.errors import MissingCaptionError
+from calotype.manifest.captions import is_text
+from calotype.manifest.manifest import EXTRA, Manifest
+from calotype.manifest.reading import Part, Reading
+
+__all__ = [
+    "UNUSED_CAPTIONS",
+    "add_unused_captions",
+    "has_captions",
+    "may_be_captions",
+    "note_other_columns",
+    "require_captions",
+    "unused_captions",
+]
+
+UNUSED_CAPTIONS: Final = "unused_captions"
+"""Kind in the ledger."""
+_OF_OTHER_THINGS: Final = re.compile(r"(?i)(?:readme|licen[cs]e|copying|requirements|changelog|install)\b")
+"""Texts that lie in many folders, and are about something else than an image."""
+
+_FEW: Final = 3
+_MANY: Final = 12
+
+
+def add_unused_captions(reading: Reading, where: str, reason: str) -> None:
+    """Enters what may hold captions, and is not used, into the ledger."""
+    reading.ledger.add(UNUSED_CAPTIONS, where, reason)
+
+
+def may_be_captions(kind: str, where: str) -> bool:
+    """Whether a ledger entry is about something that may hold captions and was not used."""
+    return kind == UNUSED_CAPTIONS or (kind == "no_picture" and not _OF_OTHER_THINGS.match(posixpath.basename(where)))
+
+
+def unused_captions(found: Manifest | Reading) -> list[str]:
+    """One sentence for each reason for which something that may hold captions was not used."""
+    by_reason: dict[str, list[str]] = {}
+    for entry in found.ledger:
+        if may_be_captions(entry.kind, entry.id):
+            by_reason.setdefault(entry.reason, []).append(entry.id.removeprefix(f"{found.root}/"))
+    return [f"{_few(where)}: {reason}" for reason, where in by_reason.items()]
+
+
+def note_other_columns(file: str, part: Part, reading: Reading) -> None:
+    """Names the columns of a data file in which no caption was found, for one of them may hold captions."""
+    if pc.any(pc.greater(pc.list_value_length(part.table["captions"]), 0)).as_py():
+        return
+    own = [field for field in part.table.schema if field.name.startswith(EXTRA)]
+    texts = {
+        field.name.removeprefix(EXTRA): pc.sum(pc.binary_length(part.table[field.name])).as_py() or 0
+        for field in own
+        if is_text(field.type) and not field.metadata
+    }
+    likely = max(texts, key=lambda name: texts[name]) if texts and max(texts.values()) else None
+    if likely or any(field.metadata or pa.types.is_nested(field.type) for field in own):
+        names = [field.name.removeprefix(EXTRA) for field in own]
+        more = ", …" if len(names) > _MANY else ""
+        how = f"Set columns.caption={likely}" if likely else "Put the captions into a column of text, such as caption"
+        reason = f"no caption column. Found columns: {', '.join(names[:_MANY])}{more}. {how}"
+        reading.note(f"{file.removeprefix(f'{reading.root}/')}: {reason}")
+        add_unused_captions(reading, file, reason)
+
+
+def _few(where: list[str]) -> str:
+    more = f" and {len(where) - 1:,} more" if len(where) > 1 else ""
+    return f"{where[0]}{more}"
+
+
+def has_captions(captions: Any) -> bool:
+    """Whether any row of a column of captions has a text that is not empty."""
+    if pa.types.is_null(captions.type):
+        return False
+    return bool(pc.any(pc.greater(pc.binary_length(pc.list_flatten(captions)), 0)).as_py())
+
+
+def require_captions(manifest: Manifest) -> None:
+    """Stops where no image has a caption though something is there that may hold them.
+
+    For whoever reads images without a caption as meant, because a trigger or template gives each its text.
+
+    Raises:
+        MissingCaptionError: Names what is there, and how to use it.
+    """
+    found = unused_captions(manifest)
+    if found and not has_captions(manifest.captions):
+        raise MissingCaptionError(
+            f"none of the {len(manifest):,} images has a caption, and something that may hold captions is not used. "
+            f"{'. '.join(found[:_FEW])}{' (more in the ledger)' if len(found) > _FEW else ''}. "
+            "missing_captions='empty' goes on without them"
+        )
