@@ -55,7 +55,7 @@ def token_facts(dataset: TextToImageDataset) -> tuple[tuple[TokenFacts, ...], li
 
 def longest_texts(dataset: TextToImageDataset) -> dict[str, list[int]]:
     """Each final caption that can come up, with nothing dropped, and the rows that it is one of."""
-    program = dataset.caption_transform.whole()
+    program = dataset.caption_transform.without_dropping()
     plain = not (program.template or program.trigger or program.custom)
     found: dict[str, list[int]] = {}
     for row, captions in enumerate(dataset.manifest.captions.to_pylist()):

@@ -166,7 +166,7 @@ class Addresses:
             raise self.unreadable[key.index].with_traceback(None)  # else it grows each time it is raised
         program, seed = self.dataset.img_transform, self._seed(key)
         variant = None
-        if program.endless:
+        if program.non_enumerable:
             count = self.variants.image or 1
             variant = Variant.drawn(_number(content), count, key, seed, Stream.IMAGE_VARIANT)
         size = self._size(key.index) if key.size is None else key.size
@@ -222,21 +222,21 @@ class Addresses:
     def _check_variants(self) -> None:
         program, captions, spec = self.dataset.img_transform, self.dataset.caption_transform, self.dataset.spec
         for option, count, endless in (
-            ("image_variants", self.variants.image, program.endless),
-            ("caption_variants", self.variants.caption, captions.endless),
+            ("image_variants", self.variants.image, program.non_enumerable),
+            ("caption_variants", self.variants.caption, captions.non_enumerable),
         ):
             if count is not None and not endless:
                 reason = "has no effect: nothing is drawn without end, and what can be listed is kept whole"
                 self.notes.append(LedgerEntry(kind="no_effect", id=f"encodings.{option}", reason=reason))
-        if program.endless and self.variants.image is None:
+        if program.non_enumerable and self.variants.image is None:
             cost = ""
             if spec is not None and len(rows := self.usable):
                 total = sum(spec.encodings.picture_bytes(*self._target(int(row))) for row in rows)
                 cost = f"; each variant takes {_bytes(len(program.flips) * total)} for {len(rows):,} images"
-            raise ConfigError(_endless("img_transform", program.endless, "pictures", "image_variants", cost))
-        if captions.endless and self.variants.caption is None:
+            raise ConfigError(_endless("img_transform", program.non_enumerable, "pictures", "image_variants", cost))
+        if captions.non_enumerable and self.variants.caption is None:
             cost = f"; each variant takes up to {_bytes(spec.encodings.text_bytes)} a caption" if spec else ""
-            raise ConfigError(_endless("caption_transform", captions.endless, "texts", "caption_variants", cost))
+            raise ConfigError(_endless("caption_transform", captions.non_enumerable, "texts", "caption_variants", cost))
 
     def _target(self, index: int) -> tuple[int, int]:
         content = self.contents[index]

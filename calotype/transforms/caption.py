@@ -167,7 +167,7 @@ class CaptionTransform:
         return self.draw(captions, key, seed).text
 
     @property
-    def endless(self) -> tuple[str, ...]:
+    def non_enumerable(self) -> tuple[str, ...]:
         """The options whose outcomes are too many to list, or drawn by foreign code."""
         found = {
             "shuffle_parts": self.shuffle_parts > 0.0,
@@ -191,7 +191,7 @@ class CaptionTransform:
         choice_draw, drop_draw, shuffle_draw, custom_draw = rng.random(4).tolist()
         choice = self._choice(captions, choice_draw)
         shuffled = shuffle_draw < self.shuffle_parts
-        if variants is not None and self.endless:
+        if variants is not None and self.non_enumerable:
             raw = captions[choice] if captions else ""
             variant = Variant.drawn(_content(raw), variants, key, seed, Stream.CAPTION_VARIANT)
             rng, custom_draw = _variant_draws(variant)
@@ -203,7 +203,7 @@ class CaptionTransform:
 
     def fixed(self, captions: Sequence[str]) -> bool:
         """Whether `draw` gives these captions the same text every time."""
-        return self.drop == 0.0 and not self.endless and len(self._choices(captions)) == 1
+        return self.drop == 0.0 and not self.non_enumerable and len(self._choices(captions)) == 1
 
     def outcomes(self, captions: Sequence[str], *, variants: int) -> dict[str, float]:
         """Every text that `draw(…, variants=variants)` can give, and its probability.
@@ -248,7 +248,7 @@ class CaptionTransform:
     def _fill(self, text: str) -> str:
         return text if self.trigger is None else fill_placeholders(text, self.trigger)
 
-    def whole(self) -> CaptionTransform:
+    def without_dropping(self) -> CaptionTransform:
         """The same program with nothing dropped and nothing moved: what it makes of a caption at its longest."""
         twin = copy.copy(self)
         twin.drop = twin.drop_parts = twin.shuffle_parts = 0.0

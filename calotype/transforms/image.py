@@ -166,7 +166,7 @@ class ImageTransform:
         return self.resize, self.center_crop, self.interpolation
 
     @property
-    def endless(self) -> tuple[str, ...]:
+    def non_enumerable(self) -> tuple[str, ...]:
         """The options whose outcomes can't be listed, for they are drawn from a continuum or by foreign code."""
         found = {
             "random_crop": self.random_crop,
@@ -279,7 +279,7 @@ class ImageTransform:
             content: A hash of the image's bytes, see `Variant`.
             variants: How many draws stand for those that can't be listed.
         """
-        numbers = [Variant(content, number) for number in range(variants)] if self.endless else [None]
+        numbers = [Variant(content, number) for number in range(variants)] if self.non_enumerable else [None]
         chances = (
             {False: 1.0 - self.horizontal_flip, True: self.horizontal_flip},
             {

@@ -110,7 +110,7 @@ def test_pictures_come_as_often_as_their_outcomes_say(options, count):
 def draw(program, key, variants):
     from calotype.core.rng import Stream
 
-    variant = Variant.drawn(42, variants, key, 7, Stream.IMAGE_VARIANT) if program.endless else None
+    variant = Variant.drawn(42, variants, key, 7, Stream.IMAGE_VARIANT) if program.non_enumerable else None
     return program.draw(SIZE, key, 7, variant=variant)
 
 
@@ -147,7 +147,7 @@ def test_colours_of_a_variant_are_the_same_every_epoch():
     ids=["flips", "quarter turns", "crop", "colours", "drop", "parts", "custom"],
 )
 def test_endless_options_are_named(program, names):
-    assert program.endless == names
+    assert program.non_enumerable == names
 
 
 @pytest.mark.parametrize(
