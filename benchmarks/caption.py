@@ -33,7 +33,7 @@ from _photos import photo_sets
 from _process import machine, say
 
 from calotype import captioning
-from calotype.captioning.pictures import prepare_picture
+from calotype.captioning.prepare_image import prepare_image
 
 MODEL = "fixed-latency"
 ANSWER = "A mountain lake at dawn, its far shore in mist, a single birch in the foreground on the left."
@@ -100,7 +100,7 @@ def bare(port: int, slots: int, requests: list[bytes], count: int) -> float:
 def ready_request(photo: Path) -> bytes:
     """What the backend would send for a photo."""
     file = io.BytesIO()
-    prepare_picture(photo).save(file, "JPEG", quality=95, subsampling=0)
+    prepare_image(photo).save(file, "JPEG", quality=95, subsampling=0)
     url = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "Describe this image."}]
     body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": content}], "max_tokens": 512}).encode()

@@ -8,7 +8,7 @@ from typing import Final
 
 from calotype.captioning.backend import CaptionAnswer
 
-__all__ = ["read_answer"]
+__all__ = ["parse_answer"]
 
 _TAGS: Final = r"think(?:ing)?|thought|reason(?:ing)?"
 _MARKS: Final = (
@@ -47,7 +47,7 @@ _REFUSAL: Final = re.compile(
 _SAYS_SOMETHING: Final = re.compile(r"\w")
 
 
-def read_answer(
+def parse_answer(
     text: str | None, *, finish_reason: str | None, reasoned: bool = False, special: Sequence[str] = ()
 ) -> CaptionAnswer:
     """The caption in a model's answer, on one line; or why it holds none.

@@ -20,8 +20,8 @@ ENTRY_POINTS: Final = "calotype.captioners"
 by keyword and gives a `CaptionBackend`."""
 
 _BUILT_IN: Final = {
-    "http": "calotype.captioning.http.HttpBackend",
-    "transformers": "calotype.captioning.local.TransformersBackend",
+    "http": "calotype.captioning.http_backend.HttpBackend",
+    "transformers": "calotype.captioning.transformers_backend.TransformersBackend",
 }
 
 
@@ -30,7 +30,7 @@ class CaptionRequest:
     """One image to be captioned."""
 
     image: Image.Image
-    """RGB, upright, sRGB, alpha composited, no larger than it should be sent (`pictures.prepare_picture` makes it)."""
+    """RGB, upright, sRGB, alpha composited, no larger than it should be sent (`prepare_image` makes it)."""
     prompt: str
     """What the model is asked."""
     system: str | None = None

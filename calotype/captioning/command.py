@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from calotype.captioning.backend import CaptionBackend, open_backend
-from calotype.captioning.in_process import caption_here, try_out
 from calotype.captioning.job import CaptionJob
+from calotype.captioning.local_engine import caption_locally, dry_run_job
 from calotype.captioning.modes import check_mode
-from calotype.captioning.pictures import PIXELS
+from calotype.captioning.prepare_image import MAX_PIXELS
 from calotype.captioning.presets import load_preset
-from calotype.captioning.questions import plan_draws
+from calotype.captioning.prompts import plan_variants
 from calotype.captioning.report import CaptionReport
 from calotype.config import Config
 from calotype.editing import open_captions
@@ -56,7 +56,7 @@ def run(
     force: bool = False,
     retry_failed: bool = False,
     sidecars: bool = False,
-    pixels: int = PIXELS,
+    pixels: int = MAX_PIXELS,
     only: Collection[str] | None = None,
     dry_run: int | None = None,
     engine: Literal["local", "ray"] = "local",
@@ -99,7 +99,7 @@ def run(
         ManifestError: The data can't be read.
     """
     chosen = [load_preset(preset) for preset in presets]
-    draws = plan_draws(chosen, n, seed)
+    draws = plan_variants(chosen, n, seed)
     config = Config.parse(config, only=_USED)
     section = config.our_dataset("captioned")
     if section.origin is None:
@@ -143,8 +143,8 @@ def _run(
     job: CaptionJob, backend: CaptionBackend, dry_run: int | None, track: Track, stop: threading.Event | None
 ) -> CaptionReport:
     if dry_run is not None:
-        return try_out(job, backend, dry_run)
-    return caption_here(job, backend, track=track, stop=stop)
+        return dry_run_job(job, backend, dry_run)
+    return caption_locally(job, backend, track=track, stop=stop)
 
 
 def _on_cluster(
@@ -158,7 +158,7 @@ def _on_cluster(
 ) -> CaptionReport:
     if not isinstance(backend, str):
         raise ConfigError(f"engine: ray opens a backend on each machine by its name; found {backend!r}")
-    from calotype.captioning.ray import caption_on_cluster
+    from calotype.captioning.ray_engine import caption_on_cluster
 
     return caption_on_cluster(job, backend, options, address=address, track=track, stop=stop)
 

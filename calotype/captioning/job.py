@@ -9,10 +9,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from calotype.captioning.ledger import Answer, CaptionLedger
-from calotype.captioning.modes import Mode, settle
+from calotype.captioning.ledger import CaptionLedger, LedgerEntry
+from calotype.captioning.modes import Mode, merge_captions
 from calotype.captioning.presets import CaptionPreset
-from calotype.captioning.questions import Asker, Draw, PictureTask, plan_draws, question_of, variables_of
+from calotype.captioning.prompts import (
+    BackendIdentity,
+    CaptionVariant,
+    ImagePrompts,
+    plan_variants,
+    prompt_variables,
+    render_prompt,
+)
 from calotype.captioning.report import CaptionFailure, CaptionReport, Example
 from calotype.editing import Captions, CaptionState
 from calotype.errors import ConfigError, EditError, ImageError
@@ -39,7 +46,7 @@ class CaptionJob:
         reader: Reads the images.
         presets: What to ask for.
         count: Captions for each image; one of each preset by default.
-        mode: See `settle`.
+        mode: See `merge_captions`.
         class_word: For the presets: what kind of thing the subject is.
         seed: Of the first caption of each preset.
         force: Replace captions that a person wrote.
@@ -64,15 +71,15 @@ class CaptionJob:
     pixels: int
 
     @property
-    def draws(self) -> list[Draw]:
-        return plan_draws(self.presets, self.count, self.seed)
+    def draws(self) -> list[CaptionVariant]:
+        return plan_variants(self.presets, self.count, self.seed)
 
     @property
     def root(self) -> Path:
         """The dataset's folder."""
         return self.captions.root
 
-    def plan(self, asker: Asker, ledger: CaptionLedger, *, track: Track = silent) -> Run:
+    def plan(self, asker: BackendIdentity, ledger: CaptionLedger, *, track: Track = silent) -> Run:
         """What there is to do. Opens no image but those whose captions may be the ledger's.
 
         Raises:
@@ -100,9 +107,9 @@ class CaptionJob:
                 continue
             row = replace(row, captions=state.captions)  # as they are now
             answered = ledger.captions(pictures[index]) if index in pictures else []
-            variables = variables_of(row, self.class_word)
+            variables = prompt_variables(row, self.class_word)
             questions = tuple(
-                question_of(draw, variables, asker, answered=answered, current=state.captions) for draw in draws
+                render_prompt(draw, variables, asker, answered=answered, current=state.captions) for draw in draws
             )
             if state.captions and self.mode != "add":
                 picture = pictures.get(index, "")
@@ -110,17 +117,17 @@ class CaptionJob:
                 texts = [one.text for one in known if one is not None and one.text is not None]
                 texts += [question.known for question in questions if question.known is not None]
                 made = {answer.text or "" for answer in answered}
-                if settle(self.mode, state.captions, texts, made=made, force=self.force) is None:
+                if merge_captions(self.mode, state.captions, texts, made=made, force=self.force) is None:
                     run.kept += self.mode == "replace"
                     continue
-            run.tasks.append(PictureTask(id=row.id, ref=row.image, questions=questions))
+            run.tasks.append(ImagePrompts(id=row.id, ref=row.image, questions=questions))
         return run
 
     def _pictures(
         self,
         indices: Sequence[int],
         states: dict[str, CaptionState],
-        draws: Sequence[Draw],
+        draws: Sequence[CaptionVariant],
         ledger: CaptionLedger,
         track: Track,
     ) -> dict[int, str]:
@@ -148,10 +155,10 @@ class Run:
     """A job under way: takes answers in, and writes captions out."""
 
     job: CaptionJob
-    asker: Asker
+    asker: BackendIdentity
     ledger: CaptionLedger
     per_picture: int
-    tasks: list[PictureTask] = field(default_factory=list)
+    tasks: list[ImagePrompts] = field(default_factory=list)
     kept: int = 0
     asked: int = 0
     reused: int = 0
@@ -163,7 +170,7 @@ class Run:
     _backed_up: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
     """Answers come from other threads than those that write."""
-    _answers: dict[str, dict[int, Answer]] = field(default_factory=dict)
+    _answers: dict[str, dict[int, LedgerEntry]] = field(default_factory=dict)
     _finished: list[str] = field(default_factory=list)
     _started: float = field(default_factory=time.perf_counter)
     _wrote_at: float = field(default_factory=time.perf_counter)
@@ -177,7 +184,7 @@ class Run:
     def fail(self, id: str, kind: str, reason: str, preset: str, *, again: bool) -> None:
         self.failures.append(CaptionFailure(id=id, kind=kind, reason=reason, preset=preset, again=again))
 
-    def take(self, task: PictureTask, place: int, answer: Answer, new: bool) -> None:
+    def take(self, task: ImagePrompts, place: int, answer: LedgerEntry, new: bool) -> None:
         """An answer to one of the questions about an image."""
         if new:
             self.ledger.learn(answer)
@@ -238,7 +245,7 @@ class Run:
             texts = _texts(answers[id])
             pictures = {answer.picture for answer in answers[id].values()}
             made = {answer.text or "" for picture in pictures for answer in self.ledger.captions(picture)}
-            wanted = settle(self.job.mode, state.captions, texts, made=made, force=self.job.force)
+            wanted = merge_captions(self.job.mode, state.captions, texts, made=made, force=self.job.force)
             if texts and wanted is not None and wanted != state.captions and state.problem is None:
                 changes[id] = wanted
         return self._put(changes, {id: states[id].version for id in changes}) if changes else []
@@ -291,5 +298,5 @@ class Run:
         )
 
 
-def _texts(answers: Mapping[int, Answer]) -> list[str]:
+def _texts(answers: Mapping[int, LedgerEntry]) -> list[str]:
     return [text for place in sorted(answers) if (text := answers[place].text) is not None]

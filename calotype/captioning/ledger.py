@@ -25,7 +25,7 @@ try:
 except ImportError:  # Windows has none: there, parts of killed runs stay apart, and are read all the same
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Answer", "CaptionLedger", "ledger_folder"]
+__all__ = ["CaptionLedger", "LedgerEntry", "ledger_folder"]
 
 _log = get_logger(__name__)
 
@@ -34,7 +34,7 @@ _WHOLE: Final = "ledger.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class LedgerEntry:
     """What became of one question about one image: a line of the ledger."""
 
     key: str
@@ -94,8 +94,8 @@ class CaptionLedger:
         self._lock = threading.Lock()
         self._file: int | None = None
         self._part: Path | None = None
-        self._answers: dict[str, Answer] = {}
-        self._of_picture: dict[str, list[Answer]] = defaultdict(list)
+        self._answers: dict[str, LedgerEntry] = {}
+        self._of_picture: dict[str, list[LedgerEntry]] = defaultdict(list)
         self._named: set[tuple[Path, str]] = set()
         self.refresh()
 
@@ -135,16 +135,16 @@ class CaptionLedger:
     def __len__(self) -> int:
         return len(self._answers)
 
-    def get(self, key: str) -> Answer | None:
+    def get(self, key: str) -> LedgerEntry | None:
         """The answer to a question: a caption if it ever gave one, else the last failure."""
         return self._answers.get(key)
 
-    def captions(self, picture: str) -> list[Answer]:
+    def captions(self, picture: str) -> list[LedgerEntry]:
         """Every answer to any question about an image that gave a caption."""
         with self._lock:
             return list(self._of_picture.get(picture, ()))
 
-    def learn(self, answer: Answer) -> None:
+    def learn(self, answer: LedgerEntry) -> None:
         """Knows an answer from now on, without writing it."""
         with self._lock:
             known = self._answers.get(answer.key)
@@ -153,7 +153,7 @@ class CaptionLedger:
             if answer.text is not None and (known is None or known.text != answer.text):
                 self._of_picture[answer.picture].append(answer)
 
-    def append(self, answer: Answer) -> None:
+    def append(self, answer: LedgerEntry) -> None:
         """Writes an answer; when this returns, no end of this process can lose it.
 
         Raises:
@@ -230,7 +230,7 @@ def _is_answer(line: bytes) -> bool:
     return True
 
 
-def _read(line: bytes) -> Answer:
+def _read(line: bytes) -> LedgerEntry:
     """The answer in a line. What a newer version may have added is passed over.
 
     Raises:
@@ -249,4 +249,4 @@ def _read(line: bytes) -> Answer:
         if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
             raise ValueError(f"{name}: found {visible(repr(value), 60)}, expected {kind.__name__}")
         values[name] = value
-    return Answer(**values)
+    return LedgerEntry(**values)

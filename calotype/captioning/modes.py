@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from calotype.errors import ConfigError
 
-__all__ = ["Mode", "check_mode", "settle"]
+__all__ = ["Mode", "check_mode", "merge_captions"]
 
 Mode = Literal["fill", "add", "replace"]
 
@@ -24,7 +24,7 @@ def check_mode(mode: str) -> Mode:
     raise ConfigError(f"mode: found {mode!r}; expected {', '.join(get_args(Mode))}")
 
 
-def settle(
+def merge_captions(
     mode: Mode, current: Sequence[str], answers: Sequence[str], *, made: Collection[str], force: bool
 ) -> tuple[str, ...] | None:
     """The captions that an image is to have; None when its own stay, whatever the answers are.

@@ -151,7 +151,7 @@ def _pairs(option: list[str] | None) -> dict[str, Any]:
 
 def _picked(device: str | None) -> str:
     """The model that `auto` stands for; says why, before it is downloaded."""
-    from calotype.captioning.models import pick_captioner
+    from calotype.captioning.captioners import pick_captioner
 
     picked = pick_captioner(device)
     say(f"auto: {picked.why}", error=True)

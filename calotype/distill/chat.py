@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from calotype.captioning.backend import CaptionRequest
-from calotype.captioning.local import chat_inputs
+from calotype.captioning.transformers_backend import chat_inputs
 
 __all__ = ["IGNORED", "answer_tokens", "collate", "loss_sum"]
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from calotype.captioning.backend import CaptionRequest
-from calotype.captioning.pictures import prepare_picture
+from calotype.captioning.prepare_image import prepare_image
 from calotype.config.distill import DistillConfig
 from calotype.distill.chat import answer_tokens, collate
 from calotype.errors import ConfigError, ImageError
@@ -180,7 +180,7 @@ class Batches:
         for step in range(len(self._examples) if replace else 1):
             lesson, answer = self._examples[(place + step) % len(self._examples)]
             try:
-                image = prepare_picture(lesson.image, pixels=self._pixels, reader=self._reader)
+                image = prepare_image(lesson.image, pixels=self._pixels, reader=self._reader)
                 return lesson.request(image), answer
             except ImageError as error:
                 self._ledger.add(error.kind, lesson.id, error.reason)

@@ -17,8 +17,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from PIL import Image
 
-from calotype.captioning.local import TransformersBackend
-from calotype.captioning.pictures import prepare_picture
+from calotype.captioning.prepare_image import prepare_image
+from calotype.captioning.transformers_backend import TransformersBackend
 from calotype.config.distill import DistillConfig
 from calotype.core.output_files import write_json
 from calotype.distill.chat import IGNORED, loss_sum
@@ -154,7 +154,7 @@ def _ask(
 
     def picture(place: int) -> Image.Image | None:
         try:
-            return prepare_picture(lessons[place].image, pixels=options.pixels, reader=reader)
+            return prepare_image(lessons[place].image, pixels=options.pixels, reader=reader)
         except ImageError:
             return None
 

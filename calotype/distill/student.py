@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from calotype.captioning.local import load_captioner
+from calotype.captioning.transformers_backend import load_captioner
 from calotype.config.distill import DistillConfig
 from calotype.errors import ConfigError, MissingDependencyError
 

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from calotype.captioning.backend import CaptionBackend
-from calotype.captioning.ledger import Answer, CaptionLedger
+from calotype.captioning.ledger import CaptionLedger, LedgerEntry
+from calotype.captioning.pipeline import CaptionPipeline
 from calotype.captioning.presets import CaptionPreset
-from calotype.captioning.questions import Asker, PictureTask, plan_draws, question_of, variables_of
-from calotype.captioning.worker import CaptionWorker
+from calotype.captioning.prompts import BackendIdentity, ImagePrompts, plan_variants, prompt_variables, render_prompt
 from calotype.distill.lessons import Lesson
 from calotype.errors import ConfigError
 from calotype.images import ImageReader
@@ -34,16 +34,16 @@ def from_dataset(
     Raises:
         ConfigError: A preset uses a variable that has no value.
     """
-    asker = Asker(backend="dataset", model="dataset", parameters={}, pixels=0)
+    asker = BackendIdentity(backend="dataset", model="dataset", parameters={}, pixels=0)
     lessons = []
     for row in rows:
         captions = tuple(caption for caption in row.captions if caption.strip())
         if not captions:
             ledger.add("no_caption", row.id, "it has no caption to learn from")
             continue
-        variables = variables_of(row, class_word) | {"caption": None}  # what is to be said is not told beforehand
-        for draw in plan_draws(presets, None, 0):
-            question = question_of(draw, variables, asker, answered=(), current=())
+        variables = prompt_variables(row, class_word) | {"caption": None}  # what is to be said is not told beforehand
+        for draw in plan_variants(presets, None, 0):
+            question = render_prompt(draw, variables, asker, answered=(), current=())
             if question.error is not None:
                 ledger.add("no_value", row.id, question.error)
                 continue
@@ -87,8 +87,8 @@ def from_captioner(
         ConfigError: There are more presets than captions asked for, or captions than would differ.
         EditError: The ledger of answers can't be written.
     """
-    asker = Asker.of(backend, pixels)
-    draws = plan_draws(presets, n, 0)
+    asker = BackendIdentity.of(backend, pixels)
+    draws = plan_variants(presets, n, 0)
     if len(draws) > len(presets) and backend.parameters.get("temperature") == 0:
         raise ConfigError(
             f"distill.n: {len(draws)} captions of {len(presets)} presets at temperature 0 would be the same again; set "
@@ -96,13 +96,13 @@ def from_captioner(
         )
     tasks = []
     for row in rows:
-        variables = variables_of(row, class_word)
-        questions = [question_of(draw, variables, asker, answered=(), current=row.captions) for draw in draws]
-        tasks.append(PictureTask(id=row.id, ref=row.image, questions=tuple(questions)))
+        variables = prompt_variables(row, class_word)
+        questions = [render_prompt(draw, variables, asker, answered=(), current=row.captions) for draw in draws]
+        tasks.append(ImagePrompts(id=row.id, ref=row.image, questions=tuple(questions)))
     given: dict[str, dict[int, str]] = defaultdict(dict)
     total, done = len(tasks) * len(draws), 0
 
-    def answered(task: PictureTask, place: int, answer: Answer, new: bool) -> None:
+    def answered(task: ImagePrompts, place: int, answer: LedgerEntry, new: bool) -> None:
         nonlocal done
         done += 1
         if answer.text is None:
@@ -111,7 +111,7 @@ def from_captioner(
             given[task.id][place] = answer.text
         show(done, total)
 
-    CaptionWorker(backend, reader, answers, pixels=pixels, retry_failed=retry_failed).run(tasks, answered)
+    CaptionPipeline(backend, reader, answers, pixels=pixels, retry_failed=retry_failed).run(tasks, answered)
     lessons = []
     for task in tasks:
         alike: dict[tuple[str, str | None], list[str]] = defaultdict(list)  # captions of one prompt are one lesson

@@ -20,7 +20,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from calotype.captioning.local import captioner_identity
+from calotype.captioning.transformers_backend import captioner_identity
 from calotype.config.distill import DistillConfig
 from calotype.distill.chat import IGNORED, loss_sum
 from calotype.distill.lessons import Batches, Lessons

@@ -4,13 +4,12 @@ import pytest
 import tiny_captioners
 
 from calotype.captioning.backend import CaptionRequest
-from calotype.captioning.pictures import prepare_picture
+from calotype.captioning.prepare_image import prepare_image
 
 
 @pytest.fixture(scope="session")
 def requests():
     """One for each of the six photos."""
     return [
-        CaptionRequest(image=prepare_picture(photo), prompt=tiny_captioners.PROMPT)
-        for photo in tiny_captioners.photos()
+        CaptionRequest(image=prepare_image(photo), prompt=tiny_captioners.PROMPT) for photo in tiny_captioners.photos()
     ]

@@ -2,13 +2,13 @@
 
 import pytest
 
-from calotype.captioning.answers import read_answer
+from calotype.captioning.answers import parse_answer
 from calotype.captioning.backend import CaptionAnswer
 from calotype.captioning.sampling import Sampling
 
 
 def caption_of(said, **options):
-    return read_answer(said, **{"finish_reason": "stop", **options})
+    return parse_answer(said, **{"finish_reason": "stop", **options})
 
 
 @pytest.mark.parametrize(

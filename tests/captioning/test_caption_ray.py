@@ -15,7 +15,7 @@ from caption_server import completion, serving
 from PIL import Image
 
 from calotype import captioning
-from calotype.captioning import ray as engine
+from calotype.captioning import ray_engine as engine
 from calotype.captioning.ledger import CaptionLedger
 from calotype.editing import open_captions
 from calotype.errors import CaptionError, ConfigError

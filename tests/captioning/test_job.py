@@ -18,7 +18,7 @@ from calotype import captioning
 from calotype.captioning.backend import CaptionAnswer
 from calotype.captioning.command import caption_lints
 from calotype.captioning.ledger import CaptionLedger
-from calotype.captioning.questions import tidy
+from calotype.captioning.prompts import tidy
 from calotype.editing import open_captions
 from calotype.editing.folder_captions import FolderCaptions
 from calotype.errors import CaptionError, ConfigError, EditError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from calotype.captioning.ledger import Answer, CaptionLedger, ledger_folder
+from calotype.captioning.ledger import CaptionLedger, LedgerEntry, ledger_folder
 from calotype.errors import EditError
 
 
@@ -25,7 +25,7 @@ def answer(key, text="a cat", **others):
         "preset": "short",
         "seed": 0,
     }
-    return Answer(key=key, text=text, **given | others)
+    return LedgerEntry(key=key, text=text, **given | others)
 
 
 def failed(key, **others):
@@ -104,10 +104,10 @@ def test_what_a_newer_version_adds_is_passed_over(tmp_path):
 WRITER = """
 import sys, time
 from pathlib import Path
-from calotype.captioning.ledger import Answer, CaptionLedger
+from calotype.captioning.ledger import LedgerEntry, CaptionLedger
 ledger = CaptionLedger(Path(sys.argv[1]))
 for number in range(10**9):
-    ledger.append(Answer(key=f"{sys.argv[2]}{number}", image="p", recipe="r", id="a", backend="b", model="m",
+    ledger.append(LedgerEntry(key=f"{sys.argv[2]}{number}", image="p", recipe="r", id="a", backend="b", model="m",
                          preset="s", seed=0, text="x" * 5000))
     print(number, flush=True)
 """

@@ -14,7 +14,7 @@ import tiny_captioners
 import urllib3
 
 from calotype.captioning.backend import open_backend
-from calotype.captioning.http import API_KEY
+from calotype.captioning.http_backend import API_KEY
 from calotype.errors import CaptionError
 
 TRANSFORMERS = Path(sys.executable).parent / "transformers"

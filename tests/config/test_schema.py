@@ -209,7 +209,7 @@ def test_the_json_schema_knows_the_sections_and_refuses_other_options():
 _CONFIGS = ("config", "options", "section", "given", "dataset", "option", "loader")
 _BOUNDARIES = {
     "calotype/config/instantiate.py",  # options of a `_component_`, which are its own affair
-    "calotype/captioning/ray.py",  # options of a captioner's backend, which has its own
+    "calotype/captioning/ray_engine.py",  # options of a captioner's backend, which has its own
     "calotype/captioning/command.py::_on_cluster",
     "calotype/models/tokenizer.py",  # a tokenizer's config.json
     "calotype/train/checkpoint.py",  # a loader's state_dict

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from calotype import captioning, distill
 from calotype.captioning.backend import CaptionRequest, open_backend
-from calotype.captioning.local import TransformersBackend
-from calotype.captioning.pictures import prepare_picture
+from calotype.captioning.prepare_image import prepare_image
+from calotype.captioning.transformers_backend import TransformersBackend
 from calotype.config.distill import DistillConfig
 from calotype.errors import ConfigError, NotFiniteError
 from calotype.manifest import load_manifest
@@ -78,7 +78,7 @@ def test_what_comes_out_is_a_captioner_that_says_what_was_scored(distilled, crop
     assert not list(student.glob("*adapter*"))
     scored = json.loads((output / "scores" / "after.json").read_text())["answers"]
     backend = open_backend("transformers", model=str(student), device="cpu", max_tokens=16)
-    requests = [CaptionRequest(image=prepare_picture(crops / one["id"]), prompt=one["prompt"]) for one in scored]
+    requests = [CaptionRequest(image=prepare_image(crops / one["id"]), prompt=one["prompt"]) for one in scored]
     assert [answer.text for answer in backend.caption(requests)] == [one["student"] for one in scored]
     backend.close()
 

@@ -1,4 +1,4 @@
-"""`caption_here`: a captioning job on this machine; and what every engine does at the end of one."""
+"""`caption_locally`: a captioning job on this machine; and what every engine does at the end of one."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from contextlib import contextmanager
 from calotype.captioning.backend import CaptionBackend
 from calotype.captioning.job import CaptionJob, Run
 from calotype.captioning.ledger import CaptionLedger
-from calotype.captioning.questions import Asker
+from calotype.captioning.pipeline import CaptionPipeline
+from calotype.captioning.prompts import BackendIdentity
 from calotype.captioning.report import CaptionReport
-from calotype.captioning.worker import CaptionWorker
 from calotype.progress import Track, silent
 
-__all__ = ["caption_here", "try_out", "under_way"]
+__all__ = ["caption_locally", "dry_run_job", "under_way"]
 
 
 class _StoppedError(Exception):
     """Someone asked for the end of the run."""
 
 
-def caption_here(
+def caption_locally(
     job: CaptionJob, backend: CaptionBackend, *, track: Track = silent, stop: threading.Event | None = None
 ) -> CaptionReport:
     """Captions what is missing.
@@ -41,8 +41,8 @@ def caption_here(
         EditError: The captions or the ledger can't be written.
     """
     ledger = CaptionLedger(job.root)
-    run = job.plan(Asker.of(backend, job.pixels), ledger, track=track)
-    worker = CaptionWorker(backend, job.reader, ledger, pixels=job.pixels, retry_failed=job.retry_failed)
+    run = job.plan(BackendIdentity.of(backend, job.pixels), ledger, track=track)
+    worker = CaptionPipeline(backend, job.reader, ledger, pixels=job.pixels, retry_failed=job.retry_failed)
     with under_way(run, track, stop) as wait:
         worker.run(run.tasks, run.take, wait=wait)
     return run.report()
@@ -73,11 +73,11 @@ def under_way(run: Run, track: Track, stop: threading.Event | None) -> Iterator[
                 run.ledger.close()
 
 
-def try_out(job: CaptionJob, backend: CaptionBackend, count: int) -> CaptionReport:
+def dry_run_job(job: CaptionJob, backend: CaptionBackend, count: int) -> CaptionReport:
     """Captions the first images that lack captions, and writes nothing, not even to the ledger."""
     ledger = CaptionLedger(job.root)
-    run = job.plan(Asker.of(backend, job.pixels), ledger)
+    run = job.plan(BackendIdentity.of(backend, job.pixels), ledger)
     run.tasks = run.tasks[:count]
-    worker = CaptionWorker(backend, job.reader, ledger, pixels=job.pixels, retry_failed=job.retry_failed, keep=False)
+    worker = CaptionPipeline(backend, job.reader, ledger, pixels=job.pixels, retry_failed=job.retry_failed, keep=False)
     worker.run(run.tasks, run.take)
     return run.report(examples=list(run.examples()))

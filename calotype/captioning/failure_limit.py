@@ -1,4 +1,4 @@
-"""`FirstAnswers`: ends a run in which nothing has ever succeeded, before it has failed for every image."""
+"""`FailureLimit`: ends a run in which nothing has ever succeeded, before it has failed for every image."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Final
 
 from calotype.errors import CaptionError
 
-__all__ = ["FirstAnswers"]
+__all__ = ["FailureLimit"]
 
 _HOPELESS: Final = 10
 """When so many images have failed and none has ever succeeded, the fault is not the images'."""
 
 
-class FirstAnswers:
+class FailureLimit:
     """Counts failures until there is an answer. Safe from any number of threads.
 
     Args:

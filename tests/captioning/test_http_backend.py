@@ -9,7 +9,7 @@ import pytest
 from caption_server import Reply, completion, describe, failure, serving
 from PIL import Image
 
-from calotype.captioning import http, server
+from calotype.captioning import api_client, http_backend
 from calotype.captioning.backend import CaptionRequest, open_backend
 from calotype.core import retry
 from calotype.errors import CaptionError, ConfigError
@@ -24,14 +24,14 @@ def ask(prompt="Describe.", **options):
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch):
     monkeypatch.setattr(retry, "FIRST_WAIT", 0.001)
-    monkeypatch.setattr(server, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(api_client, "FIRST_WAIT", 0.001)
 
 
 @pytest.fixture
 def backend_for():
     """Opens a backend on a server that is given by its answers, and closes both."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv(http.API_KEY, raising=False)
+        patch.delenv(http_backend.API_KEY, raising=False)
         opened = []
 
         def open_for(loopback, **options):
@@ -100,7 +100,7 @@ def test_an_answer_that_does_not_come_is_waited_for_so_long_and_no_longer(backen
 
 def test_what_the_server_asks_to_wait_is_waited_by_all(backend_for, monkeypatch):
     waits = []
-    monkeypatch.setattr(server.Server, "_sleep", lambda self, seconds: waits.append(seconds))
+    monkeypatch.setattr(api_client.ApiClient, "_sleep", lambda self, seconds: waits.append(seconds))
     with serving(lambda asked: failure(429, Retry_After="7") if asked.times == 0 else describe(asked)) as loopback:
         backend = backend_for(loopback)
         assert backend.caption([ask("one")])[0].text
@@ -125,7 +125,7 @@ def test_a_date_can_say_how_long_to_wait(backend_for):
 
 def test_a_picture_that_breaks_the_server_is_not_waited_for_as_long_as_it_asks(backend_for, monkeypatch):
     waits = []
-    monkeypatch.setattr(server.Server, "_sleep", lambda self, seconds: waits.append(seconds))
+    monkeypatch.setattr(api_client.ApiClient, "_sleep", lambda self, seconds: waits.append(seconds))
     with serving(lambda asked: failure(500, Retry_After="3600")) as loopback:
         (answer,) = backend_for(loopback).caption([ask()])
         assert answer.kind == "failed" and "tried 4 times" in answer.error
@@ -277,18 +277,18 @@ def test_what_is_sent(backend_for, monkeypatch):
 
 
 def test_the_key_stays_out_of_messages(backend_for, monkeypatch):
-    monkeypatch.setenv(http.API_KEY, "secret-123")
+    monkeypatch.setenv(http_backend.API_KEY, "secret-123")
     with (
         serving(lambda asked: failure(401, "Incorrect API key provided: secret-123")) as loopback,
         pytest.raises(CaptionError, match=r"401 Unauthorized: Incorrect API key provided: [*]+") as caught,
     ):
         backend_for(loopback).caption([ask()])
     assert "secret-123" not in str(caught.value)
-    assert http.API_KEY in str(caught.value)
+    assert http_backend.API_KEY in str(caught.value)
 
 
 def test_a_redirect_is_not_followed(backend_for, monkeypatch):
-    monkeypatch.setenv(http.API_KEY, "secret-123")
+    monkeypatch.setenv(http_backend.API_KEY, "secret-123")
     elsewhere = Reply(status=307, headers={"Location": "http://127.0.0.1:9/v1/chat/completions"})
     with serving(lambda asked: elsewhere) as loopback, pytest.raises(CaptionError, match="redirects to http://127"):
         backend_for(loopback).caption([ask()])

@@ -11,7 +11,7 @@ import torch
 
 from calotype.errors import CaptionError
 
-__all__ = ["CAPTIONERS", "Captioner", "Picked", "free_memory", "pick_captioner", "usual_device"]
+__all__ = ["CAPTIONERS", "Captioner", "Picked", "default_device", "free_memory", "pick_captioner"]
 
 _GIB: Final = 1 << 30
 
@@ -93,7 +93,7 @@ def pick_captioner(device: str | torch.device | None = None, *, free: int | None
     Raises:
         CaptionError: None of them fits.
     """
-    device = torch.device(device if device is not None else usual_device())
+    device = torch.device(device if device is not None else default_device())
     free = free_memory(device) if free is None else free
     candidates = [row for row in CAPTIONERS if row.auto]
     fitting = [row for row in candidates if row.needs(device) <= free]
@@ -117,7 +117,7 @@ def pick_captioner(device: str | torch.device | None = None, *, free: int | None
     return Picked(captioner=picked, why=f"{why}.")
 
 
-def usual_device() -> str:
+def default_device() -> str:
     """`cuda` where there is one, else `mps`, else `cpu`."""
     if torch.cuda.is_available():
         return "cuda"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from calotype.captioning.models import CAPTIONERS, free_memory, pick_captioner, usual_device
+from calotype.captioning.captioners import CAPTIONERS, default_device, free_memory, pick_captioner
 from calotype.errors import CaptionError
 
 GIB = 1 << 30
@@ -53,7 +53,7 @@ def test_the_table_goes_from_small_to_large():
 
 def test_free_memory_of_this_machine():
     assert 0 < free_memory(torch.device("cpu")) < 1 << 50
-    assert pick_captioner(usual_device()).why
+    assert pick_captioner(default_device()).why
 
 
 def test_the_docs_have_the_same_table():

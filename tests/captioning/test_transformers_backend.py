@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from transformers import Qwen2VLForConditionalGeneration
 
-from calotype.captioning import local
+from calotype.captioning import transformers_backend
 from calotype.captioning.backend import CaptionRequest, open_backend
-from calotype.captioning.draw import Draw
+from calotype.captioning.logits_processor import GumbelMaxSampler
 from calotype.errors import CaptionError, ConfigError
 
 CAPTIONS = list(tiny_captioners.CAPTIONS.values())
@@ -129,11 +129,11 @@ def test_draws_have_the_probabilities_of_the_model():
     expected = torch.softmax(logits[0] / 0.7, dim=0)
     rows = 20_000
     scores = logits.expand(rows, -1)
-    drawn = Draw(range(rows), temperature=0.7, top_p=None)(torch.empty(0), scores).argmax(dim=1)
+    drawn = GumbelMaxSampler(range(rows), temperature=0.7, top_p=None)(torch.empty(0), scores).argmax(dim=1)
     found = torch.bincount(drawn, minlength=4) / rows
     assert torch.allclose(found, expected, atol=0.012)
     # 0.77 and 0.18 together have 0.9: the others are never drawn.
-    drawn = Draw(range(2000), temperature=0.7, top_p=0.9)(torch.empty(0), scores[:2000]).argmax(dim=1)
+    drawn = GumbelMaxSampler(range(2000), temperature=0.7, top_p=0.9)(torch.empty(0), scores[:2000]).argmax(dim=1)
     assert set(drawn.tolist()) == {0, 1}
 
 
@@ -143,10 +143,10 @@ def test_the_identity_is_that_of_what_is_in_the_folder(captioner, backend, tmp_p
     copy = shutil.copytree(captioner, tmp_path / "tiny-qwen2-vl")
     (copy / "README.md").write_text("A page of text changes nothing.")
 
-    assert local.captioner_identity(copy, None) == model
+    assert transformers_backend.captioner_identity(copy, None) == model
     template = copy / "chat_template.jinja"
     template.write_text(template.read_text().replace("assistant", "Assistant"))
-    assert local.captioner_identity(copy, None) != model
+    assert transformers_backend.captioner_identity(copy, None) != model
 
 
 def test_closed(opened, requests):
@@ -228,9 +228,9 @@ def test_options_out_of_range():
 
 
 def test_auto_says_what_it_took_and_why(captioner, monkeypatch):
-    picked = local.pick_captioner("cpu", free=64 << 30)
+    picked = transformers_backend.pick_captioner("cpu", free=64 << 30)
     here = replace(picked, captioner=replace(picked.captioner, hub=str(captioner)))
-    monkeypatch.setattr(local, "pick_captioner", lambda device: here)
+    monkeypatch.setattr(transformers_backend, "pick_captioner", lambda device: here)
     backend = open_backend("transformers", device="cpu")
     assert backend.why == picked.why
     assert backend.model.startswith("tiny-qwen2-vl@")

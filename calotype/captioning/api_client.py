@@ -1,4 +1,4 @@
-"""`Server`: JSON to and from an OpenAI-compatible HTTP server; what fails is sent again as long as that can help."""
+"""`ApiClient`: JSON to and from an OpenAI-compatible HTTP server; what fails is sent again as long as that can help."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from calotype.core.retry import FIRST_WAIT, backoff, retry_after
 from calotype.errors import CaptionError, ConfigError
 from calotype.images.connect import new_pool, within
 
-__all__ = ["ADDRESSES", "NotThereError", "RequestFailedError", "Server"]
+__all__ = ["ADDRESSES", "ApiClient", "NotFoundError", "RequestFailedError"]
 
 ADDRESSES: Final = (
     "vLLM and transformers serve answer at http://localhost:8000/v1, Ollama at http://localhost:11434/v1, LM Studio at "
@@ -48,11 +48,11 @@ class RequestFailedError(Exception):
         self.kind = kind
 
 
-class NotThereError(CaptionError):
+class NotFoundError(CaptionError):
     """The server answers, and has nothing at this path (404, 405), or not the model that was asked for."""
 
 
-class Server:
+class ApiClient:
     """Speaks to one server. Safe from any number of threads.
 
     A request that fails as the server's or the network's fault (5xx, a time-out, a connection that breaks, an answer
@@ -204,7 +204,7 @@ class Server:
             sent = "the key" if self._key else "no key was sent: it"
             return CaptionError(f"{self.url}: {reason} ({sent} is taken from {self._key_from})")
         if status in (404, 405):
-            return NotThereError(f"{reason} (to {path})")
+            return NotFoundError(f"{reason} (to {path})")
         return RequestFailedError(reason, kind="refused")
 
     def _judged(self, error: HTTPError) -> Exception:
@@ -238,7 +238,7 @@ class Server:
         return text if len(text) <= 300 else f"{text[:299]}…"
 
     def __repr__(self) -> str:
-        return f"Server({self.url!r})"
+        return f"ApiClient({self.url!r})"
 
 
 class _TryAgainError(Exception):

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import torch
 
-from calotype.captioning.answers import read_answer
+from calotype.captioning.answers import parse_answer
 from calotype.captioning.backend import CaptionAnswer, CaptionRequest
-from calotype.captioning.draw import Draw
-from calotype.captioning.first import FirstAnswers
-from calotype.captioning.models import pick_captioner, usual_device
+from calotype.captioning.captioners import default_device, pick_captioner
+from calotype.captioning.chat_templates import accept_content_parts
+from calotype.captioning.failure_limit import FailureLimit
+from calotype.captioning.logits_processor import GumbelMaxSampler
 from calotype.captioning.sampling import Sampling
-from calotype.captioning.templates import give_parts
 from calotype.encodings.fingerprint import files_fingerprint
 from calotype.errors import CaptionError, ConfigError, MissingDependencyError
 from calotype.models.component_files import files_that_count
@@ -48,7 +48,7 @@ class TransformersBackend:
     request is answered with does not depend on the batch that it is in, rounding aside: each draws from its own seed.
 
     Args:
-        model: A folder (`save_pretrained`), a name on the hub, or `auto`: the largest of `models.CAPTIONERS` that fits.
+        model: A folder (`save_pretrained`), a name on the hub, or `auto`: the largest of `CAPTIONERS` that fits.
         revision: Of a name on the hub.
         device: `cuda`, `cuda:1`, `mps`, `cpu`; None is the first of these that there is.
         dtype: `bfloat16`, `float16` or `float32`; None is bfloat16 on a GPU that computes in it, else float16, and
@@ -85,7 +85,7 @@ class TransformersBackend:
         if dtype is not None and dtype not in _DTYPES:
             raise ConfigError(f"dtype: {', '.join(_DTYPES)} was expected, found {dtype!r}")
         self._sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p)
-        self.device = torch.device(device or usual_device())
+        self.device = torch.device(device or default_device())
         self.batch_size = batch_size
         self.why: str | None = None
         """With `model="auto"`, the sentence that says which it is and why."""
@@ -99,7 +99,7 @@ class TransformersBackend:
         ends = self._model.generation_config.eos_token_id
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
         self._fixed_tasks = self._model.config.model_type == "florence2"
-        self._first = FirstAnswers(self.model)
+        self._first = FailureLimit(self.model)
         self._at_once = batch_size  # what has fitted into memory so far
         self._preparing = threading.Lock()  # a tokenizer serves one thread at a time
         self._computing = threading.Lock()
@@ -191,7 +191,7 @@ class TransformersBackend:
             draws = []
             if self._sampling.temperature > 0:
                 seeds = [request.seed for request in requests]
-                draws = [Draw(seeds, temperature=self._sampling.temperature, top_p=self._sampling.top_p)]
+                draws = [GumbelMaxSampler(seeds, temperature=self._sampling.temperature, top_p=self._sampling.top_p)]
             output = self._model.generate(
                 **inputs, max_new_tokens=max_tokens, logits_processor=LogitsProcessorList(draws)
             )
@@ -224,7 +224,7 @@ class TransformersBackend:
         # Special tokens are decoded too: in some models they are what sets reasoning apart from the answer.
         text = self._processor.decode(tokens[:end], skip_special_tokens=False)
         special = self._processor.tokenizer.all_special_tokens
-        return read_answer(text, finish_reason="length" if end is None else "stop", special=special)
+        return parse_answer(text, finish_reason="length" if end is None else "stop", special=special)
 
     def __repr__(self) -> str:
         return f"TransformersBackend(model={self.model!r}, device={str(self.device)!r})"
@@ -286,7 +286,7 @@ def load_captioner(
             "page and run `hf auth login`)"
         ) from error
     tokenizer = getattr(processor, "tokenizer", None)
-    if tokenizer is None or not (give_parts(processor) or model.config.model_type == "florence2"):
+    if tokenizer is None or not (accept_content_parts(processor) or model.config.model_type == "florence2"):
         raise CaptionError(
             f"model: {name} has no chat template, so there is no telling how it wants to be asked about an image; use "
             "an instruction-tuned model (its name often ends in -it or -Instruct), or Florence-2"
@@ -299,7 +299,7 @@ def load_captioner(
 
 def _decide_greedily(processor: Any, model: Any) -> None:
     """Leaves no chance of its own to `generate`."""
-    # What a checkpoint would have drawn with is of no use here: `Draw` draws, by each request's own seed.
+    # What a checkpoint would have drawn with is of no use here: `GumbelMaxSampler` draws, by each request's own seed.
     settings = model.generation_config
     settings.do_sample, settings.num_beams = False, 1
     settings.temperature = settings.top_p = settings.top_k = None

@@ -14,13 +14,22 @@ import xxhash
 from PIL import Image
 
 from calotype.captioning.backend import CaptionBackend
-from calotype.captioning.ledger import Answer
+from calotype.captioning.ledger import LedgerEntry
 from calotype.captioning.presets import CaptionPreset
 from calotype.core.placeholders import PLACEHOLDER
 from calotype.errors import ConfigError
 from calotype.types import ImageRef, Row
 
-__all__ = ["Asker", "Draw", "PictureTask", "Question", "plan_draws", "question_of", "tidy", "variables_of"]
+__all__ = [
+    "BackendIdentity",
+    "CaptionVariant",
+    "ImagePrompts",
+    "RenderedPrompt",
+    "plan_variants",
+    "prompt_variables",
+    "render_prompt",
+    "tidy",
+]
 
 _NO_PICTURE: Final = Image.new("RGB", (1, 1))
 """Stands in a request until its image has been read."""
@@ -29,7 +38,7 @@ _PLACEHOLDER: Final = re.compile(rf"""(?i)"{_TRIGGER}"|“{_TRIGGER}”|`{_TRIGG
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asker:
+class BackendIdentity:
     """Who is asked, and how: all of a backend that an answer depends on."""
 
     backend: str
@@ -39,19 +48,19 @@ class Asker:
     """The budget that images are made to fit."""
 
     @classmethod
-    def of(cls, backend: CaptionBackend, pixels: int) -> Asker:
+    def of(cls, backend: CaptionBackend, pixels: int) -> BackendIdentity:
         return cls(backend=backend.name, model=backend.model, parameters=dict(backend.parameters), pixels=pixels)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Draw:
+class CaptionVariant:
     """One of the K captions that each image is to get."""
 
     preset: CaptionPreset
     seed: int
 
 
-def plan_draws(presets: Sequence[CaptionPreset], count: int | None, seed: int) -> list[Draw]:
+def plan_variants(presets: Sequence[CaptionPreset], count: int | None, seed: int) -> list[CaptionVariant]:
     """The K captions of an image: each preset once, then each once more with another seed, and so on.
 
     Args:
@@ -65,11 +74,11 @@ def plan_draws(presets: Sequence[CaptionPreset], count: int | None, seed: int) -
     count = len(presets) if count is None else count
     if not presets or count < len(presets):
         raise ConfigError(f"n: found {count}, and {len(presets)} presets; expected a caption for each preset at least")
-    return [Draw(preset=presets[i % len(presets)], seed=seed + i // len(presets)) for i in range(count)]
+    return [CaptionVariant(preset=presets[i % len(presets)], seed=seed + i // len(presets)) for i in range(count)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Question:
+class RenderedPrompt:
     """One caption that is wanted of one image."""
 
     preset: str
@@ -78,7 +87,7 @@ class Question:
     task: str | None
     seed: int
     recipe: str
-    """See `Answer.recipe`."""
+    """See `LedgerEntry.recipe`."""
     known: str | None = None
     """A caption that answers it already, though the prompt has changed since (it quotes that caption)."""
     error: str | None = None
@@ -88,9 +97,9 @@ class Question:
         """What its answer is found by."""
         return _hash([picture, self.recipe, self.prompt, self.system, self.task, self.seed])
 
-    def answer(self, asker: Asker, id: str, picture: str, **outcome: Any) -> Answer:
+    def answer(self, asker: BackendIdentity, id: str, picture: str, **outcome: Any) -> LedgerEntry:
         """An answer to it."""
-        return Answer(
+        return LedgerEntry(
             key=self.key(picture),
             picture=picture,
             recipe=self.recipe,
@@ -104,22 +113,27 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PictureTask:
+class ImagePrompts:
     """All questions about one image."""
 
     id: str
     ref: ImageRef
-    questions: tuple[Question, ...]
+    questions: tuple[RenderedPrompt, ...]
 
 
-def question_of(
-    draw: Draw, variables: Mapping[str, str | None], asker: Asker, *, answered: Sequence[Answer], current: Sequence[str]
-) -> Question:
+def render_prompt(
+    draw: CaptionVariant,
+    variables: Mapping[str, str | None],
+    asker: BackendIdentity,
+    *,
+    answered: Sequence[LedgerEntry],
+    current: Sequence[str],
+) -> RenderedPrompt:
     """The question that a draw is for one image.
 
     Args:
         draw: What is wanted.
-        variables: Of the image, as `variables_of` gives them.
+        variables: Of the image, as `prompt_variables` gives them.
         asker: Who will be asked.
         answered: The ledger's captions of the image, as far as they are known.
         current: The captions that the image has.
@@ -141,7 +155,7 @@ def question_of(
         error = f"the preset {preset.name!r} asks with its {lacks[0]}, and it has none"
     else:
         request = preset.request(_NO_PICTURE, variables, seed=draw.seed)
-    return Question(
+    return RenderedPrompt(
         preset=preset.name,
         prompt=request.prompt if request is not None else "",
         system=request.system if request is not None else None,
@@ -153,7 +167,7 @@ def question_of(
     )
 
 
-def variables_of(row: Row, class_word: str | None) -> dict[str, str | None]:
+def prompt_variables(row: Row, class_word: str | None) -> dict[str, str | None]:
     """What a preset may have in braces, for one image.
 
     The trigger is always the placeholder: the captions wait for the word, which the caption program fills in.

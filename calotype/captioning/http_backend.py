@@ -11,11 +11,11 @@ from typing import Any, Final, Literal
 
 from PIL import Image
 
-from calotype.captioning.answers import read_answer
+from calotype.captioning.answers import parse_answer
+from calotype.captioning.api_client import ADDRESSES, ApiClient, NotFoundError, RequestFailedError
 from calotype.captioning.backend import CaptionAnswer, CaptionRequest
-from calotype.captioning.first import FirstAnswers
+from calotype.captioning.failure_limit import FailureLimit
 from calotype.captioning.sampling import Sampling
-from calotype.captioning.server import ADDRESSES, NotThereError, RequestFailedError, Server
 from calotype.errors import CaptionError, ConfigError
 
 __all__ = ["API_KEY", "HttpBackend"]
@@ -74,7 +74,7 @@ class HttpBackend:
             raise ConfigError(f"concurrency: a whole number above 0 was expected, found {concurrency!r}")
         self.concurrency = concurrency + max(2, concurrency // 4)
         self._under_way = threading.BoundedSemaphore(concurrency)
-        self._server = Server(
+        self._server = ApiClient(
             url,
             key=_key(api_key_env),
             key_from=f"the environment variable {api_key_env or API_KEY}",
@@ -86,7 +86,7 @@ class HttpBackend:
         self._image_format: Literal["jpeg", "png"] = image_format
         self._sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p)
         self._extra = dict(extra or {})
-        self._first = FirstAnswers(self._server.url)
+        self._first = FailureLimit(self._server.url)
         try:
             self.model = self._which_model(None if model == "auto" else model)
         except BaseException:
@@ -117,7 +117,7 @@ class HttpBackend:
                 raise CaptionError(f"{self._server.url}: {error}{self._offered()}") from error
             self._first.count_failure(str(error))
             return CaptionAnswer(error=str(error), kind=error.kind)
-        except NotThereError as error:
+        except NotFoundError as error:
             raise CaptionError(f"{self._server.url}: {error}{self._offered()}") from error
         self._first.answered = True
         return answer
@@ -139,7 +139,7 @@ class HttpBackend:
         """The model to name in requests. Asks the server in any case, to hear at once when it can't be reached."""
         try:
             offered = self._server.get("models", _read_models)
-        except (NotThereError, RequestFailedError) as error:
+        except (NotFoundError, RequestFailedError) as error:
             if asked_for is None:
                 raise CaptionError(
                     f"{self._server.url}: asked which models it has, {error}. If this is the address of an "
@@ -213,4 +213,4 @@ def _read_completion(found: Any) -> CaptionAnswer:
     if content is not None and not isinstance(content, str):
         raise ValueError(f"text was expected in the message, not {type(content).__name__}")
     reasoned = bool(message.get("reasoning_content") or message.get("reasoning"))
-    return read_answer(content, finish_reason=finish_reason, reasoned=reasoned)
+    return parse_answer(content, finish_reason=finish_reason, reasoned=reasoned)

@@ -1,11 +1,11 @@
-"""Chat templates as they come: `give_parts` makes those that want plain strings take an image and a text as parts."""
+"""`accept_content_parts`: make a chat template that expects plain strings accept an image and a text as parts."""
 
 from __future__ import annotations
 
 import json
 from typing import Any, Final
 
-__all__ = ["give_parts"]
+__all__ = ["accept_content_parts"]
 
 _PROBE: Final = "zxq probe of the template qxz"
 
@@ -27,7 +27,7 @@ _FLATTEN: Final = """\
 """Goes before a template that wants strings. `IMAGE` is what stands in them for an image."""
 
 
-def give_parts(processor: Any) -> bool:
+def accept_content_parts(processor: Any) -> bool:
     """Makes sure that the processor's chat template takes messages whose content is a list of parts.
 
     Most templates of vision-language models do. Some are still those of their language model, and would print the list

@@ -11,12 +11,12 @@ from typing import Any, Final
 import cloudpickle
 
 from calotype.captioning.backend import CaptionBackend, open_backend
-from calotype.captioning.in_process import under_way
 from calotype.captioning.job import CaptionJob
-from calotype.captioning.ledger import Answer, CaptionLedger
-from calotype.captioning.questions import Asker, PictureTask
+from calotype.captioning.ledger import CaptionLedger, LedgerEntry
+from calotype.captioning.local_engine import under_way
+from calotype.captioning.pipeline import CaptionPipeline
+from calotype.captioning.prompts import BackendIdentity, ImagePrompts
 from calotype.captioning.report import CaptionReport
-from calotype.captioning.worker import CaptionWorker
 from calotype.core.actor_pool import (
     Crew,
     Room,
@@ -37,7 +37,7 @@ __all__ = ["caption_on_cluster"]
 
 _UNIT: Final = 4
 
-_Given = list[tuple[int, int, Answer, bool]]
+_Given = list[tuple[int, int, LedgerEntry, bool]]
 """(which task of the chunk, which of its questions, the answer, whether it was asked for now)."""
 
 
@@ -71,7 +71,7 @@ def caption_on_cluster(
         stop: Ends the run early when it is set.
 
     Raises:
-        ConfigError: No cluster answers, or it has no room for the workers; or as `caption_here`.
+        ConfigError: No cluster answers, or it has no room for the workers; or as `caption_locally`.
         CaptionError: As the backend on any of the machines.
         EditError: The captions or the ledger can't be written.
         CalotypeError: Three workers died over one chunk.
@@ -85,10 +85,10 @@ def caption_on_cluster(
         run = job.plan(asker, ledger, track=track)
         size = chunk or chunk_size(len(run.tasks), room.workers, _UNIT)
 
-        def give(actor: Any, start: int, tasks: Sequence[PictureTask], again: bool) -> Any:
+        def give(actor: Any, start: int, tasks: Sequence[ImagePrompts], again: bool) -> Any:
             return actor.caption.remote(tasks, again=again)
 
-        def took(start: int, tasks: Sequence[PictureTask], given: _Given) -> None:
+        def took(start: int, tasks: Sequence[ImagePrompts], given: _Given) -> None:
             for which, place, answer, new in given:
                 run.take(tasks[which], place, answer, new)
 
@@ -111,14 +111,14 @@ class _Hired:
         )
         self._order = shared(cloudpickle.dumps(order))
         self._make = actor_class(_Actor, room)
-        self._asker: Asker | None = None
+        self._asker: BackendIdentity | None = None
         self._first: tuple[Any, Any] | None = None
         self._first = self.start()
 
-    def asker(self) -> Asker:
+    def asker(self) -> BackendIdentity:
         """Who will answer, as the first actor finds: the model may be on the cluster only."""
         assert self._first is not None
-        asker: Asker = result_of(self._first[1])
+        asker: BackendIdentity = result_of(self._first[1])
         self._asker = asker
         return asker
 
@@ -145,26 +145,26 @@ class _Order:
 class _Actor:
     """A caption worker in a process of its own."""
 
-    def open(self, order: bytes, expected: Asker | None) -> Asker:
+    def open(self, order: bytes, expected: BackendIdentity | None) -> BackendIdentity:
         """Makes the worker, and says who answers: the same as on the other machines."""
         opened: _Order = cloudpickle.loads(order)
         try:
             self._backend: CaptionBackend = open_backend(opened.backend, **opened.options)
         except CalotypeError as error:
             raise type(error)(f"{machine()}: {error}") from error
-        asker = Asker.of(self._backend, opened.pixels)
+        asker = BackendIdentity.of(self._backend, opened.pixels)
         if expected is not None and asker != expected:
             raise ConfigError(
                 f"{machine()}: {asker.model} answers there, with {dict(asker.parameters)}, and {expected.model} with "
                 f"{dict(expected.parameters)} on the machine that began; all machines need the same model"
             )
         self._ledger = CaptionLedger(opened.root)
-        self._worker = CaptionWorker(
+        self._worker = CaptionPipeline(
             self._backend, opened.reader, self._ledger, pixels=opened.pixels, retry_failed=opened.retry_failed
         )
         return asker
 
-    def caption(self, tasks: Sequence[PictureTask], *, again: bool) -> _Given:
+    def caption(self, tasks: Sequence[ImagePrompts], *, again: bool) -> _Given:
         """Answers a chunk; what another worker had answered of it before it died is in the ledger."""
         if again:
             self._ledger.refresh()

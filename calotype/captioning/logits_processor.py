@@ -1,4 +1,4 @@
-"""`Draw`: tokens drawn at random, each row of a batch by a seed of its own, so that batches don't change answers."""
+"""`GumbelMaxSampler`: sample tokens with one seed per row, so that the batch does not change the answers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["Draw"]
+__all__ = ["GumbelMaxSampler"]
 
 
-class Draw:
+class GumbelMaxSampler:
     """A logits processor for greedy decoding that makes it draw instead.
 
     To each logit, divided by the temperature, it adds noise of Gumbel's distribution; the largest sum is then a draw

@@ -1,27 +1,31 @@
-"""`prepare_picture`: an image as a captioner should see it: upright, sRGB, without alpha, no larger than it needs."""
+"""`prepare_image`: an image as a captioner should see it: upright, sRGB, without alpha, no larger than it needs."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from PIL import Image
 
+from calotype.core.lazy import exports
 from calotype.images import ImageReader
 from calotype.transforms.resample import crop_resize
 from calotype.types import Geometry, ImageRef
 
-__all__ = ["PIXELS", "fit", "prepare_picture"]
+__all__ = ["MAX_PIXELS", "fit", "prepare_image"]
 
-PIXELS: Final = 1024 * 1024
+if not TYPE_CHECKING:
+    __getattr__ = exports(__name__, {"prepare_image": __name__}, former={"prepare_picture": "prepare_image"})
+
+MAX_PIXELS: Final = 1024 * 1024
 """The usual budget: what today's captioners make use of, and a quarter of a megabyte to send as JPEG."""
 
 _READER: Final = ImageReader(decode="fast")
 
 
-def prepare_picture(
-    image: ImageRef | str | Path | bytes, *, pixels: int = PIXELS, reader: ImageReader = _READER
+def prepare_image(
+    image: ImageRef | str | Path | bytes, *, pixels: int = MAX_PIXELS, reader: ImageReader = _READER
 ) -> Image.Image:
     """The image for a `CaptionRequest`.
 

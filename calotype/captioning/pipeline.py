@@ -1,4 +1,4 @@
-"""`CaptionWorker`: images prepared ahead in threads, and the backend kept busy with as many calls as it wants."""
+"""`CaptionPipeline`: images prepared ahead in threads, and the backend kept busy with as many calls as it wants."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import xxhash
 from PIL import Image
 
 from calotype.captioning.backend import CaptionAnswer, CaptionBackend, CaptionRequest
-from calotype.captioning.ledger import Answer, CaptionLedger
-from calotype.captioning.pictures import prepare_picture
-from calotype.captioning.questions import Asker, PictureTask, Question, tidy
+from calotype.captioning.ledger import CaptionLedger, LedgerEntry
+from calotype.captioning.prepare_image import prepare_image
+from calotype.captioning.prompts import BackendIdentity, ImagePrompts, RenderedPrompt, tidy
 from calotype.errors import CalotypeError, CaptionError, ImageError
 from calotype.images import ImageReader
 
-__all__ = ["Answered", "CaptionWorker", "unreadable"]
+__all__ = ["Answered", "CaptionPipeline", "unreadable"]
 
-Answered = Callable[[PictureTask, int, Answer, bool], None]
+Answered = Callable[[ImagePrompts, int, LedgerEntry, bool], None]
 """Called with (task, which of its questions, the answer, whether it was asked for now), by one thread at a time."""
 
 _AHEAD: Final = 2
@@ -37,7 +37,7 @@ _GRACE: Final = 5.0
 class _Ready:
     """A question with its image."""
 
-    task: PictureTask
+    task: ImagePrompts
     place: int
     """Among the task's questions."""
     picture: str
@@ -47,7 +47,7 @@ class _Ready:
     """Of those that hold this image."""
 
     @property
-    def question(self) -> Question:
+    def question(self) -> RenderedPrompt:
         return self.task.questions[self.place]
 
     def request(self) -> CaptionRequest:
@@ -57,7 +57,7 @@ class _Ready:
         )
 
 
-class CaptionWorker:
+class CaptionPipeline:
     """Answers questions about images: from the ledger where that knows, else by a backend.
 
     Args:
@@ -82,11 +82,13 @@ class CaptionWorker:
         keep: bool = True,
     ) -> None:
         self._backend, self._reader, self._ledger = backend, reader, ledger
-        self._asker = Asker.of(backend, pixels)
+        self._asker = BackendIdentity.of(backend, pixels)
         self._pixels, self._retry_failed, self._keep = pixels, retry_failed, keep
         self._threads = threads or min(8, (os.cpu_count() or 1) + 1)
 
-    def run(self, tasks: Sequence[PictureTask], answered: Answered, *, wait: Callable[[], None] = lambda: None) -> None:
+    def run(
+        self, tasks: Sequence[ImagePrompts], answered: Answered, *, wait: Callable[[], None] = lambda: None
+    ) -> None:
         """Answers all questions, in no certain order.
 
         An answer is in the ledger as soon as the backend gives it. An exception in the caller's thread (Ctrl-C, or
@@ -107,14 +109,14 @@ class CaptionWorker:
         finally:
             run.close()
 
-    def prepare(self, task: PictureTask) -> tuple[list[tuple[int, Answer]], list[_Ready]]:
+    def prepare(self, task: ImagePrompts) -> tuple[list[tuple[int, LedgerEntry]], list[_Ready]]:
         """Reads one image. Gives what is known of its questions already, and what is to be asked."""
         try:
             data = self._reader.read_bytes(task.ref)
         except ImageError as error:
             return unreadable(task, self._asker, error), []
         picture = xxhash.xxh3_128_hexdigest(data)
-        known: list[tuple[int, Answer]] = []
+        known: list[tuple[int, LedgerEntry]] = []
         open_: list[int] = []
         for place, question in enumerate(task.questions):
             answer = self._known(task.id, question, picture)
@@ -125,7 +127,7 @@ class CaptionWorker:
         if not open_:
             return known, []
         try:
-            image = prepare_picture(data, pixels=self._pixels, reader=self._reader)
+            image = prepare_image(data, pixels=self._pixels, reader=self._reader)
         except ImageError as error:
             failed = dict(unreadable(task, self._asker, error))
             return [*known, *((place, failed[place]) for place in open_)], []
@@ -133,7 +135,7 @@ class CaptionWorker:
             _Ready(task=task, place=place, picture=picture, image=image, last=place == open_[-1]) for place in open_
         ]
 
-    def _known(self, id: str, question: Question, picture: str) -> Answer | None:
+    def _known(self, id: str, question: RenderedPrompt, picture: str) -> LedgerEntry | None:
         if question.known is not None:
             return question.answer(self._asker, id, picture, text=question.known)
         if question.error is not None:
@@ -143,7 +145,7 @@ class CaptionWorker:
             return None
         return replace(answer, id=id)
 
-    def ask(self, ready: Sequence[_Ready]) -> list[Answer]:
+    def ask(self, ready: Sequence[_Ready]) -> list[LedgerEntry]:
         """One call of the backend; what it says is in the ledger when this returns."""
         requests = [one.request() for one in ready]
         try:
@@ -164,7 +166,7 @@ class CaptionWorker:
                 self._ledger.append(answer)
         return answers
 
-    def _kept(self, one: _Ready, said: CaptionAnswer) -> Answer:
+    def _kept(self, one: _Ready, said: CaptionAnswer) -> LedgerEntry:
         return one.question.answer(
             self._asker,
             one.task.id,
@@ -182,7 +184,7 @@ class CaptionWorker:
         return self._threads, self._backend.concurrency, self._backend.batch_size
 
 
-def unreadable(task: PictureTask, asker: Asker, error: ImageError) -> list[tuple[int, Answer]]:
+def unreadable(task: ImagePrompts, asker: BackendIdentity, error: ImageError) -> list[tuple[int, LedgerEntry]]:
     """The answers about an image that can't be had. Never in the ledger: looking again costs nothing."""
     return [
         (place, question.answer(asker, task.id, "", error=error.reason, kind=error.kind))
@@ -193,7 +195,7 @@ def unreadable(task: PictureTask, asker: Asker, error: ImageError) -> list[tuple
 class _Run:
     """The threads of one run: some prepare images, some call the backend. No one waits for a batch of another."""
 
-    def __init__(self, worker: CaptionWorker, tasks: Sequence[PictureTask], answered: Answered) -> None:
+    def __init__(self, worker: CaptionPipeline, tasks: Sequence[ImagePrompts], answered: Answered) -> None:
         self._worker, self._answered = worker, answered
         preparers, callers, self._batch = worker.wants
         self._tasks = iter(tasks)
@@ -258,7 +260,7 @@ class _Run:
                 if not self._preparing:
                     self._ready.put(None)
 
-    def _take_task(self) -> PictureTask | None:
+    def _take_task(self) -> ImagePrompts | None:
         while not self._room.acquire(timeout=_PATIENCE):
             if self._stopped.is_set():
                 return None
@@ -283,7 +285,7 @@ class _Run:
                     self._room.release()
         return [] if self._stopped.is_set() else batch
 
-    def _tell(self, task: PictureTask, place: int, answer: Answer, *, new: bool) -> None:
+    def _tell(self, task: ImagePrompts, place: int, answer: LedgerEntry, *, new: bool) -> None:
         with self._telling:
             if not self._closed:
                 self._answered(task, place, answer, new)
