@@ -18,6 +18,7 @@ from calotype.captioning.presets import load_preset
 from calotype.captioning.prompts import plan_variants
 from calotype.captioning.report import CaptionReport
 from calotype.config import Config
+from calotype.config.caption_transform import CaptionTransformConfig
 from calotype.editing import open_captions
 from calotype.errors import ConfigError, ManifestError
 from calotype.manifest.folders.named_splits import ALL
@@ -183,8 +184,9 @@ def _plain_dataset(config: Config, *, trigger: str | None = None) -> TextToImage
     options: dict[str, Any] = {"missing_captions": "empty", "on_error": "skip", "split": ALL}
     options |= dict.fromkeys(_ELSEWHERE)
     if trigger is not None:
-        program = config.our_dataset().caption_transform
-        options["caption_transform"] = {**(program if isinstance(program, Mapping) else {}), "trigger": trigger}
+        captions = config.our_dataset().caption_transform
+        known = captions if isinstance(captions, CaptionTransformConfig) else CaptionTransformConfig()
+        options["caption_transform"] = known.updated(trigger=trigger)
     try:
         return build_dataset(config.without_model().with_dataset(**options))
     except ManifestError as error:

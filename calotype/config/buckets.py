@@ -13,7 +13,7 @@ from calotype.config.section import Count, Section
 __all__ = ["BucketsConfig", "Resolution"]
 
 Resolution = Annotated[
-    int | Annotated[Sequence[int], Field(min_length=2, max_length=2)],
+    Count | Annotated[Sequence[Count], Field(min_length=2, max_length=2)],
     Expected("one number or [height, width] in pixels"),
 ]
 
@@ -25,7 +25,11 @@ class BucketsConfig(Section):
     """Side of the square whose area the buckets keep, or [height, width]; defaults to the dataset's."""
     multiple: Count | None = None
     """Every side is a multiple of this; defaults to what the model needs, at least 64 (16 below 512 pixels)."""
-    max_aspect: Annotated[float, Field(ge=1), Expected("a number of at least 1, such as 2.0")] = 2.0
+    max_aspect: Annotated[float, Field(ge=1, allow_inf_nan=False), Expected("a number of at least 1, such as 2.0")] = (
+        2.0
+    )
     """Longest side over shortest, at most. Images beyond it are cropped."""
-    max_upscale: Annotated[float, Field(ge=0), Expected("a number of at least 0, such as 1.25")] = 1.0
+    max_upscale: Annotated[
+        float, Field(ge=0, allow_inf_nan=False), Expected("a number of at least 0, such as 1.25")
+    ] = 1.0
     """How much an image may be enlarged before it counts as too small."""

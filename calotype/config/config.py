@@ -103,12 +103,6 @@ class Config(Section):
         """Return a copy with other sections, checked anew."""
         return self.parse(self.given() | sections)
 
-    def to_mapping(self) -> dict[str, Any]:
-        """Return the config as YAML has it: what was given, without defaults."""
-        mapping = _unchecked(self)
-        assert isinstance(mapping, dict)
-        return mapping
-
     def our_dataset(self, use: str = "used here") -> DatasetConfig:
         """Return the options of the dataset, without the model of the top.
 
@@ -208,9 +202,3 @@ class Config(Section):
         if model is not None and section.model is not None:
             raise ConfigError("config: 'model' stands in 'encodings' and outside it as well; keep one of them")
         return section.of(usual | section.given() | ({} if model is None else {"model": model}))
-
-
-def _unchecked(value: Any) -> Any:
-    if isinstance(value, Section):
-        return {name: _unchecked(item) for name, item in value.given().items()}
-    return dict(value.mapping) if isinstance(value, Component) else value

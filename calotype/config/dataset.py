@@ -6,18 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, Discriminator, Tag, WithJsonSchema
 
 from calotype.config.buckets import BucketsConfig, Resolution
+from calotype.config.caption_transform import CaptionTransformConfig
 from calotype.config.expected import Expected
 from calotype.config.image_files import DownloadsConfig, FetchConfig, PixelCacheConfig
+from calotype.config.img_transform import ImageTransformConfig
+from calotype.config.instantiate import COMPONENT
 from calotype.config.section import CountOrZero, PathText, Section, Text, Texts
 from calotype.errors import ConfigError
 
 __all__ = ["MANIFEST_OPTIONS", "DatasetConfig"]
 
 _TEXTS: Final[dict[str, Any]] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
-_TRANSFORM: Final[dict[str, Any]] = {"anyOf": [{"type": "object"}, {"type": "array"}]}
 _COLUMNS: Final[dict[str, Any]] = {
     "type": "object",
     "additionalProperties": {"anyOf": [*_TEXTS["anyOf"], {"type": "null"}]},
@@ -32,9 +34,24 @@ DataFiles = Annotated[
     Expected("a file, a list of files, or a mapping of splits"),
     WithJsonSchema({"anyOf": [*_TEXTS["anyOf"], {"type": "object", "additionalProperties": _TEXTS}]}),
 ]
-Transform = Annotated[
-    Any, Expected("a mapping of options, a `_component_` mapping, or a list of those"), WithJsonSchema(_TRANSFORM)
-]
+
+
+def _form(value: Any) -> str:
+    """Whether a transform is given by options, or as code."""
+    named = isinstance(value, Mapping) and COMPONENT in value
+    return "options" if isinstance(value, Mapping | Section) and not named else "code"
+
+
+_CODE: Final[dict[str, Any]] = {
+    "anyOf": [
+        {"type": "object", "properties": {COMPONENT: {"type": "string"}}, "required": [COMPONENT]},
+        {"type": "array"},
+        {"type": "null"},
+    ]
+}
+Code = Annotated[Any, WithJsonSchema(_CODE), Tag("code")]
+ImgTransform = Annotated[Annotated[ImageTransformConfig, Tag("options")] | Code, Discriminator(_form)]
+CaptionTransform = Annotated[Annotated[CaptionTransformConfig, Tag("options")] | Code, Discriminator(_form)]
 
 
 def _decode(value: Any) -> Any:
@@ -56,9 +73,9 @@ class DatasetConfig(Section):
     """A folder, a data file, a glob, a list of these, or the name of a hub dataset."""
     source: Paths = None
     """Another name for `path`."""
-    img_transform: Transform = None
+    img_transform: ImgTransform = None
     """Crop, flips, colors: options of `calotype.ImageTransform`, or transforms of your own."""
-    caption_transform: Transform = None
+    caption_transform: CaptionTransform = None
     """Trigger, template, shuffled parts: options of `calotype.CaptionTransform`, or a callable of your own."""
     model: PathText | None = None
     """As `model` at the top of the config."""

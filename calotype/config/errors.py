@@ -15,7 +15,20 @@ if TYPE_CHECKING:
 
     from calotype.config.section import Section
 
-__all__ = ["config_error"]
+__all__ = ["OptionError", "config_error"]
+
+
+class OptionError(ValueError):
+    """Raised by a section's validator: an option does not go with another one.
+
+    Args:
+        option: Its name in the section.
+        reason: What was found, what was expected, and how to fix it.
+    """
+
+    def __init__(self, option: str, reason: str) -> None:
+        super().__init__(reason)
+        self.option = option
 
 
 class _Place(NamedTuple):
@@ -45,11 +58,13 @@ def config_error(error: ValidationError, section: type[Section], options: Mappin
     key = found[0][0].path
     place, one = max(
         (pair for pair in found if pair[0].path == key or pair[0].path.startswith(f"{key}.")),
-        key=lambda pair: (len(pair[0].keys), isinstance(_cause(pair[1]), ConfigError)),
+        key=lambda pair: (len(pair[0].keys), isinstance(_cause(pair[1]), ConfigError | OptionError)),
     )
     cause = _cause(one)
     if isinstance(cause, ConfigError):
         return cause
+    if isinstance(cause, OptionError):
+        return ConfigError(f"{_joined(place.path, cause.option)}: {cause}")
     if place.field is None:
         holder, _, option = place.path.rpartition(".")
         component = place.section.component
@@ -78,11 +93,15 @@ def _place(error: ErrorDetails, section: type[Section], where: str) -> _Place:
         if inner is not None and isinstance(item, str) and item in inner.model_fields:
             current = inner
             keys.append(item)
-            path = f"{path}.{item}" if path else item
+            path = _joined(path, item)
             inner = _section_of(current.model_fields[item].annotation)
     if unknown and inner is not None:
-        return _Place(f"{path}.{error['loc'][-1]}", inner, None, (*keys, str(error["loc"][-1])))
+        return _Place(_joined(path, str(error["loc"][-1])), inner, None, (*keys, str(error["loc"][-1])))
     return _Place(path, current, keys[-1] if keys else "", tuple(keys))
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
 def _value(options: Any, keys: tuple[str, ...], found: Any) -> Any:

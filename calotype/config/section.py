@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from numbers import Number
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
+from calotype.config.component import Component
 from calotype.config.errors import config_error
 from calotype.config.expected import Expected
 
@@ -74,6 +76,10 @@ class Section(BaseModel):
         """Return the options that were given, by name; the others have their defaults."""
         return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
 
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the options as YAML has them: what was given, without defaults."""
+        return {name: _as_yaml(value) for name, value in self.given().items()}
+
     def updated(self, **options: Any) -> Self:
         """Return a copy with other options, checked anew."""
         return self.of(self.given() | options)
@@ -89,10 +95,18 @@ class Section(BaseModel):
         return {name: value for name, value in options.items() if value is not None or name not in values}
 
 
+def _as_yaml(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.to_mapping()
+    return dict(value.mapping) if isinstance(value, Component) else value
+
+
 def plain(value: Any) -> Any:
-    """Mappings, lists and OmegaConf's containers as dicts and lists, all the way down; anything else is kept."""
+    """Return mappings, lists and OmegaConf's containers as dicts and lists, and NumPy's numbers as Python's."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list) or (isinstance(value, Sequence) and type(value).__module__.startswith("omegaconf.")):
         return [plain(item) for item in value]
+    if isinstance(value, Number) and type(value).__module__ == "numpy":
+        return value.item()  # type: ignore[attr-defined]
     return value

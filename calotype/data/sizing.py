@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from calotype.config.buckets import BucketsConfig
+from calotype.config.img_transform import ImageTransformConfig
 from calotype.errors import ConfigError
 from calotype.models import ModelSpec, check_image_size
 from calotype.transforms import Buckets, ImageTransform
@@ -64,8 +65,8 @@ def fixed_size(
 
     The resolution becomes a `resize` with a crop; where the image program decides the size itself, both stay.
     """
-    options = dict(img_transform) if isinstance(img_transform, Mapping) else {}
-    if "_component_" in options or "resize" in options or not isinstance(img_transform, Mapping | None):
+    options = ImageTransformConfig() if img_transform is None else img_transform
+    if not isinstance(options, ImageTransformConfig) or options.resize is not None:
         return img_transform, resolution
-    crop = {} if options.get("center_crop") or options.get("random_crop") else {"center_crop": True}
-    return options | {"resize": list(_size(resolution, spec))} | crop, None
+    crop = {} if options.center_crop or options.random_crop else {"center_crop": True}
+    return options.updated(resize=list(_size(resolution, spec)), **crop), None

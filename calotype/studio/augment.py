@@ -64,7 +64,7 @@ class Augmentations:
         """What the config says now."""
         config = self._config()
         section = config.our_dataset("reviewed")
-        found = {name: getattr(section, name) or {} for name in SECTIONS}
+        found = {name: section.to_mapping().get(name) or {} for name in SECTIONS}
         plain = {name: one if isinstance(one, Mapping) else {} for name, one in found.items()}
         locked = [name for name, one in found.items() if not isinstance(one, Mapping) or COMPONENT in one]
         locked += [f"{name}.custom" for name, one in plain.items() if "custom" in one and name not in locked]
@@ -207,7 +207,7 @@ class Augmentations:
 
     def _merged(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """The page's options, with the code that the config names."""
-        section = self._config().our_dataset("reviewed").given().get(name)
+        section = self._config().our_dataset("reviewed").to_mapping().get(name)
         if section is not None and (not isinstance(section, Mapping) or COMPONENT in section):
             raise ConfigError(f"{name}: the config names code for it, which is changed in the file itself")
         if (path := _code(given)) is not None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from calotype.config.buckets import BucketsConfig
 from calotype.errors import ConfigError
-from calotype.transforms.options import at_least, pair, positive_int
 
 __all__ = ["Buckets"]
 
@@ -37,15 +37,14 @@ class Buckets:
         max_aspect: float = 2.0,
         max_upscale: float = 1.0,
     ) -> None:
-        if isinstance(resolution, Sequence):
-            sides = pair(resolution, key="resolution", example="[832, 1216]")
-        else:
-            sides = (resolution, resolution)
-        height, width = (positive_int(side, key="resolution", example=1024) for side in sides)
+        options = BucketsConfig.of(
+            {"resolution": resolution, "multiple": multiple, "max_aspect": max_aspect, "max_upscale": max_upscale}
+        )
+        height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
         self.resolution = (height, width)
-        self.multiple = positive_int(multiple, key="multiple", example=64)
-        self.max_aspect = at_least(max_aspect, key="max_aspect", low=1, example="2.0")
-        self.max_upscale = at_least(max_upscale, key="max_upscale", low=0, example="1.25")
+        self.multiple = options.multiple or 64
+        self.max_aspect = float(options.max_aspect)
+        self.max_upscale = float(options.max_upscale)
         sizes = _sizes(height * width, self.multiple, self.max_aspect)
         if not sizes:
             raise ConfigError(

@@ -12,27 +12,16 @@ from typing import Any, Literal
 import numpy as np
 import xxhash
 
+from calotype.config.caption_transform import CaptionTransformConfig
 from calotype.config.instantiate import COMPONENT, build
-from calotype.core.placeholders import PLACEHOLDER, fill_placeholders, has_placeholder, has_trigger, other_placeholders
+from calotype.config.section import plain
+from calotype.core.placeholders import PLACEHOLDER, fill_placeholders, has_placeholder, has_trigger
 from calotype.core.rng import Stream, Variant, generator
 from calotype.errors import ConfigError
-from calotype.transforms.options import as_list, known_keys, plain, probability
+from calotype.transforms.options import as_list, build_list, split_list
 from calotype.types import SampleKey
 
 __all__ = ["CaptionDraw", "CaptionTransform", "Part"]
-
-_OPTIONS = (
-    "choose",
-    "custom",
-    "drop",
-    "drop_parts",
-    "keep_parts",
-    "repeat_trigger",
-    "separator",
-    "shuffle_parts",
-    "template",
-    "trigger",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,23 +95,28 @@ class CaptionTransform:
         repeat_trigger: bool = False,
         custom: Callable[..., str] | Sequence[Callable[..., str]] = (),
     ) -> None:
-        self.drop = _rate(drop, key="drop")
-        self.shuffle_parts = probability(shuffle_parts, key="shuffle_parts")
-        self.drop_parts = _rate(drop_parts, key="drop_parts")
-        if isinstance(keep_parts, bool) or not isinstance(keep_parts, int) or keep_parts < 0:
-            raise ConfigError(f"keep_parts: found {keep_parts!r}; expected a count of parts, 0 or more")
-        self.keep_parts = keep_parts
-        if not isinstance(separator, str) or not separator:
-            raise ConfigError(f"separator: found {separator!r}; expected a text such as ','")
-        self.separator = separator
-        self.choose = _choose(choose)
-        self.trigger = _text(trigger, key="trigger")
-        self.template = _template(_text(template, key="template"), self.trigger)
-        if not isinstance(repeat_trigger, bool):
-            raise ConfigError(f"repeat_trigger: found {repeat_trigger!r}; expected true or false")
-        if repeat_trigger and self.trigger is None:
-            raise ConfigError("repeat_trigger: found true and no trigger, without which it has no effect; set trigger")
-        self.repeat_trigger = repeat_trigger
+        options = CaptionTransformConfig.of(
+            {
+                "drop": drop,
+                "shuffle_parts": shuffle_parts,
+                "drop_parts": drop_parts,
+                "keep_parts": keep_parts,
+                "separator": separator,
+                "choose": choose,
+                "trigger": trigger,
+                "template": template,
+                "repeat_trigger": repeat_trigger,
+            }
+        )
+        self.drop = float(options.drop)
+        self.shuffle_parts = float(options.shuffle_parts)
+        self.drop_parts = float(options.drop_parts)
+        self.keep_parts = options.keep_parts
+        self.separator = options.separator
+        self.choose = options.choose if isinstance(options.choose, str) else tuple(map(float, options.choose))
+        self.trigger = options.trigger
+        self.template = _template(options.template, self.trigger)
+        self.repeat_trigger = options.repeat_trigger
         self._bare_template = self.template if self.template is None else _without_trigger(self.template, separator)
         self.custom = _callables(custom)
 
@@ -140,27 +134,31 @@ class CaptionTransform:
         if isinstance(config, CaptionTransform):
             return config
         if isinstance(config, Mapping) and COMPONENT not in config:
-            known_keys(config, _OPTIONS, where=where)
-            try:
-                return cls(**build(plain(config), where=where))
-            except ConfigError as error:
-                raise ConfigError(f"{where}.{error}") from error
+            config = CaptionTransformConfig.of(config, where=where)
+        if isinstance(config, CaptionTransformConfig):
+            return cls._from_options(config, (), where=where)
         if isinstance(config, Sequence) and not isinstance(config, str):
-            items = list(config)
-            options: Mapping[str, Any] = {}
-            if items and isinstance(items[0], Mapping) and COMPONENT not in items[0]:
-                options = items.pop(0)
-            known_keys(options, _OPTIONS, where=f"{where}[0]")
-            return cls.from_config({**options, "custom": [*as_list(options.get("custom", ())), *items]}, where=where)
+            options, steps, first = split_list(config)
+            known = CaptionTransformConfig.of(options, where=f"{where}[0]")
+            return cls._from_options(known, build_list(steps, where=where, first=first), where=where)
         built = build(plain(config), where=where)
         if isinstance(built, CaptionTransform):
             return built
         if callable(built):
             return cls(custom=built)
         raise ConfigError(
-            f"{where}: found {config!r}; expected a mapping of options ({', '.join(_OPTIONS)}), "
-            f"a {COMPONENT} mapping, or a callable from text to text"
+            f"{where}: found {config!r}, expected a mapping of options "
+            f"({', '.join(sorted(CaptionTransformConfig.names()))}), a {COMPONENT} mapping, or a callable from text "
+            "to text"
         )
+
+    @classmethod
+    def _from_options(cls, options: CaptionTransformConfig, steps: Sequence[Any], *, where: str) -> CaptionTransform:
+        custom = build(options.custom, where=f"{where}.custom")
+        try:
+            return cls(**{**options.given(), "custom": [*as_list(custom), *steps]})
+        except ConfigError as error:
+            raise ConfigError(f"{where}.{error}") from error
 
     def __call__(self, captions: Sequence[str], key: SampleKey, seed: int) -> str:
         """The text that `draw` gives."""
@@ -319,37 +317,10 @@ def _variant_draws(variant: Variant) -> tuple[np.random.Generator, float]:
     return rng, float(rng.random())
 
 
-def _rate(value: Any, *, key: str) -> float:
-    if value is True:
-        raise ConfigError(f"{key}: found true; expected how often, a probability from 0 to 1, such as 0.05")
-    return probability(value, key=key)
-
-
-def _text(value: Any, *, key: str) -> str | None:
-    if value is None or (isinstance(value, str) and value.strip()):
-        return value
-    raise ConfigError(f"{key}: found {value!r}; expected a text, or null for none")
-
-
 def _template(template: str | None, trigger: str | None) -> str | None:
     if template is None:
         return None if trigger is None else f"{PLACEHOLDER}, {{caption}}"
-    template = fill_placeholders(template, PLACEHOLDER)
-    if others := [other for other in other_placeholders(template) if other != "{caption}"]:
-        raise ConfigError(
-            f"template: found {others[0]} of another program; expected {{caption}} where the caption stands, and "
-            "{trigger} where the trigger does"
-        )
-    if template.count("{caption}") != 1:
-        raise ConfigError(
-            f"template: found {template!r}; expected {{caption}} in it once, such as "
-            "'a photo of {trigger}, {caption}'"
-        )
-    if trigger is None and PLACEHOLDER in template:
-        raise ConfigError(f"template: found {template!r} and no trigger; set trigger, or leave {{trigger}} out")
-    if trigger is not None and PLACEHOLDER not in template:
-        raise ConfigError(f"template: found {template!r}, without the trigger {trigger!r}; add {{trigger}} to it")
-    return template
+    return fill_placeholders(template, PLACEHOLDER)
 
 
 def _without_trigger(template: str, separator: str) -> str:
@@ -360,24 +331,11 @@ def _without_trigger(template: str, separator: str) -> str:
     return bare.strip(dangling)
 
 
-def _choose(choose: Any) -> str | tuple[float, ...]:
-    if choose in ("random", "first", "longest"):
-        return str(choose)
-    if isinstance(choose, Sequence) and not isinstance(choose, str):
-        weights = tuple(choose)
-        numbers = all(isinstance(w, int | float) and not isinstance(w, bool) and 0 <= w < np.inf for w in weights)
-        if numbers and sum(weights) > 0:
-            return tuple(float(w) for w in weights)
-    raise ConfigError(
-        f"choose: found {choose!r}; expected 'random', 'first', 'longest', or weights of 0 and above such as [3, 1]"
-    )
-
-
 def _callables(custom: Any) -> tuple[Callable[..., str], ...]:
     steps = tuple(as_list(custom)) if custom is not None else ()
     for step in steps:
         if not callable(step):
-            raise ConfigError(f"custom: found {step!r}; expected a callable from text to text")
+            raise ConfigError(f"custom: found {step!r}, expected a callable from text to text")
     return steps
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from calotype.errors import ConfigError
-from calotype.transforms.options import known_keys, span
+from calotype.config.img_transform import ColorJitterConfig
 
 __all__ = ["ColorJitter"]
 
@@ -20,18 +18,13 @@ class ColorJitter:
     """Brightness, contrast, saturation and hue, each by a random factor and in random order.
 
     Args:
-        options: Any of the four names → a number or [min, max], as `torchvision.transforms.v2.ColorJitter` takes them:
-            0.2 is a factor from 0.8 to 1.2 (never below 0); for `hue`, 0.05 is a shift from -0.05 to 0.05 turns of the
-            colour wheel, at most 0.5 either way.
+        options: A number or [min, max] for any of the four: 0.2 is a factor from 0.8 to 1.2 (never below 0); for
+            `hue`, 0.05 is a shift from -0.05 to 0.05 turns of the color wheel, at most 0.5 either way.
     """
 
-    def __init__(self, options: Any) -> None:
-        if not isinstance(options, Mapping):
-            raise ConfigError(
-                f"color_jitter: found {options!r}; expected a mapping such as {{brightness: 0.1, contrast: 0.1}}"
-            )
-        known_keys(options, _NAMES, where="color_jitter")
-        self.ranges = {name: _range(name, value) for name, value in options.items() if value is not None}
+    def __init__(self, options: ColorJitterConfig | None) -> None:
+        given = {} if options is None else options.given()
+        self.ranges = {name: _range(name, value) for name, value in given.items() if value is not None}
 
     def __call__(self, image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """`image`, uint8 (3, H, W), with other colours."""
@@ -48,11 +41,8 @@ class ColorJitter:
         return image
 
 
-def _range(name: str, value: Any) -> tuple[float, float]:
-    key = f"color_jitter.{name}"
-    low, high, middle = (-0.5, 0.5, 0.0) if name == "hue" else (0.0, 1e6, 1.0)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if not 0 <= value <= (high if name == "hue" else 1e6 - 1):
-            raise ConfigError(f"{key}: found {value!r}; expected 0 to {high:g}, such as 0.05, or [min, max]")
-        return max(low, middle - value), middle + value
-    return span(value, key=key, low=low, high=high, example="[-0.05, 0.05]" if name == "hue" else "[0.9, 1.1]")
+def _range(name: str, value: float | Sequence[float]) -> tuple[float, float]:
+    if not isinstance(value, int | float):
+        return float(value[0]), float(value[1])
+    low, middle = (-0.5, 0.0) if name == "hue" else (0.0, 1.0)
+    return max(low, middle - value), middle + value

@@ -11,29 +11,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from calotype.config.img_transform import ImageTransformConfig, RandomCropConfig
 from calotype.config.instantiate import COMPONENT, build
+from calotype.config.section import plain
 from calotype.core.rng import Stream, Variant, generator
 from calotype.errors import ConfigError
 from calotype.transforms.color import ColorJitter
 from calotype.transforms.geometry import cover_box, keep_aspect, make_geometry
-from calotype.transforms.options import as_list, known_keys, pair, plain, positive_int, probability, span
-from calotype.transforms.resample import INTERPOLATIONS, crop_resize, to_tensor
+from calotype.transforms.options import as_list, build_list, split_list
+from calotype.transforms.resample import crop_resize, to_tensor
 from calotype.transforms.steps import as_steps
 from calotype.types import Geometry, SampleKey
 
 __all__ = ["ImageOutcome", "ImageTransform"]
-
-_OPTIONS = (
-    "center_crop",
-    "color_jitter",
-    "custom",
-    "horizontal_flip",
-    "interpolation",
-    "random_crop",
-    "resize",
-    "rotate",
-    "vertical_flip",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,18 +76,26 @@ class ImageTransform:
         interpolation: str = "lanczos",
         custom: Any = (),
     ) -> None:
-        self.resize = _resize(resize)
-        self.center_crop = _switch(center_crop, key="center_crop")
-        self.crop_scale = _random_crop(random_crop)
-        if self.center_crop and self.random_crop:
-            raise ConfigError("center_crop, random_crop: found both; a crop is in the middle or random, remove one")
-        self.horizontal_flip = probability(horizontal_flip, key="horizontal_flip", true=0.5)
-        self.vertical_flip = probability(vertical_flip, key="vertical_flip", true=0.5)
-        self.color_jitter = ColorJitter({} if color_jitter is None else color_jitter)
-        self.rotate = _rotate(rotate)
-        if interpolation not in INTERPOLATIONS:
-            raise ConfigError(f"interpolation: found {interpolation!r}; expected one of {', '.join(INTERPOLATIONS)}")
-        self.interpolation = interpolation
+        options = ImageTransformConfig.of(
+            {
+                "resize": resize,
+                "center_crop": center_crop,
+                "random_crop": random_crop,
+                "horizontal_flip": horizontal_flip,
+                "vertical_flip": vertical_flip,
+                "color_jitter": color_jitter,
+                "rotate": rotate,
+                "interpolation": interpolation,
+            }
+        )
+        self.resize = _resize(options.resize)
+        self.center_crop = options.center_crop
+        self.crop_scale = _crop_scale(options.random_crop)
+        self.horizontal_flip = _chance(options.horizontal_flip)
+        self.vertical_flip = _chance(options.vertical_flip)
+        self.color_jitter = ColorJitter(options.color_jitter)
+        self.rotate = _rotate(options.rotate)
+        self.interpolation: str = options.interpolation
         self.custom = as_steps(custom)
         self.whole = False
         """The program is nothing but callables: they get the upright image as it is, and decide its size."""
@@ -117,35 +115,34 @@ class ImageTransform:
         if isinstance(config, cls):
             return config
         if isinstance(config, Mapping) and COMPONENT not in config:
-            known_keys(config, _OPTIONS, where=where)
-            options = build(plain(config), where=where)
-            try:
-                return cls(**options)
-            except ConfigError as error:
-                raise ConfigError(f"{where}.{error}") from error
+            config = ImageTransformConfig.of(config, where=where)
+        if isinstance(config, ImageTransformConfig):
+            return cls._from_options(config, (), where=where)
         if isinstance(config, Sequence) and not isinstance(config, str):
-            return cls._from_list(list(config), where=where)
+            options, steps, first = split_list(config)
+            known = ImageTransformConfig.of(options, where=f"{where}[0]")
+            made = cls._from_options(known, build_list(steps, where=where, first=first), where=where)
+            made.whole = bool(steps) and not first
+            return made
         built = build(plain(config), where=where)
         if isinstance(built, cls):
             return built
         if not callable(built):
             raise ConfigError(
-                f"{where}: found {config!r}; expected a mapping of options ({', '.join(_OPTIONS)}), "
-                f"a {COMPONENT} mapping, or a callable on images"
+                f"{where}: found {config!r}, expected a mapping of options "
+                f"({', '.join(sorted(ImageTransformConfig.names()))}), a {COMPONENT} mapping, or a callable on images"
             )
-        return cls._from_list([built], where=where)
+        made = cls(custom=built)
+        made.whole = True
+        return made
 
     @classmethod
-    def _from_list(cls, items: list[Any], *, where: str) -> Self:
-        options: Mapping[str, Any] = {}
-        has_options = bool(items) and isinstance(items[0], Mapping) and COMPONENT not in items[0]
-        if has_options:
-            options = items.pop(0)
-            known_keys(options, _OPTIONS, where=f"{where}[0]")
-        steps = [build(plain(item), where=f"{where}[{i}]") for i, item in enumerate(items, start=int(has_options))]
-        program = cls.from_config({**options, "custom": [*as_list(options.get("custom", ())), *steps]}, where=where)
-        program.whole = bool(steps) and not has_options
-        return program
+    def _from_options(cls, options: ImageTransformConfig, steps: Sequence[Any], *, where: str) -> Self:
+        custom = build(options.custom, where=f"{where}.custom")
+        try:
+            return cls(**{**options.given(), "custom": [*as_list(custom), *steps]})
+        except ConfigError as error:
+            raise ConfigError(f"{where}.{error}") from error
 
     @property
     def random_crop(self) -> bool:
@@ -366,39 +363,21 @@ def _generator(seed: int, key: SampleKey, stream: Stream, variant: Variant | Non
     return generator(seed, key, stream) if variant is None else variant.generator(stream)
 
 
-def _switch(value: Any, *, key: str) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise ConfigError(f"{key}: found {value!r}; expected true or false")
+def _resize(value: int | Sequence[int] | None) -> int | tuple[int, int] | None:
+    return value if value is None or isinstance(value, int) else (value[0], value[1])
 
 
-def _resize(value: Any) -> int | tuple[int, int] | None:
-    if value is None:
-        return None
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        first, second = pair(value, key="resize", example="[1024, 768] (height, width)")
-        return positive_int(first, key="resize[0]", example=1024), positive_int(second, key="resize[1]", example=768)
-    return positive_int(value, key="resize", example=1024)
-
-
-def _random_crop(value: Any) -> tuple[float, float] | None:
+def _crop_scale(value: bool | RandomCropConfig) -> tuple[float, float] | None:
     if isinstance(value, bool):
         return (1.0, 1.0) if value else None
-    if isinstance(value, Mapping):
-        known_keys(value, ("scale",), where="random_crop")
-        key = "random_crop.scale"
-        scale = span(value.get("scale", (1.0, 1.0)), key=key, low=0.0, high=1.0, example="[0.8, 1.0]")
-        if scale[0] > 0.0:
-            return scale
-        raise ConfigError(f"{key}: found {value['scale']!r}; expected parts of the area above 0, such as [0.8, 1.0]")
-    raise ConfigError(f"random_crop: found {value!r}; expected true, false, or {{scale: [0.8, 1.0]}}")
+    return float(value.scale[0]), float(value.scale[1])
 
 
-def _rotate(value: Any) -> tuple[float, float]:
-    if value is None or value is False:
+def _chance(value: float | bool) -> float:
+    return 0.5 if value is True else float(value)
+
+
+def _rotate(value: float | Sequence[float] | None) -> tuple[float, float]:
+    if not value:
         return 0.0, 0.0
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if 0 <= value <= 180:
-            return -float(value), float(value)
-        raise ConfigError(f"rotate: found {value!r}; expected degrees from 0 to 180, such as 5, or [min, max]")
-    return span(value, key="rotate", low=-180.0, high=180.0, example="[-5, 5]")
+    return (-float(value), float(value)) if isinstance(value, int | float) else (float(value[0]), float(value[1]))

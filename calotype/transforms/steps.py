@@ -88,7 +88,7 @@ def as_steps(custom: Any) -> tuple[Step, ...]:
     functions = as_list(custom) if custom is not None else []
     for function in functions:
         if not callable(function):
-            raise ConfigError(f"custom: found {function!r}; expected a callable on images or a _component_ mapping")
+            raise ConfigError(f"custom: found {function!r}, expected a callable on images or a _component_ mapping")
     return tuple(function if isinstance(function, Step) else Step(function) for function in functions)
 
 

@@ -12,10 +12,12 @@ from omegaconf import OmegaConf
 
 import calotype
 from calotype.config import Config, read_config
+from calotype.config.caption_transform import CaptionTransformConfig
 from calotype.config.component import Component
 from calotype.config.dataset import MANIFEST_OPTIONS, DatasetConfig
 from calotype.config.encodings import EncodingConfig
 from calotype.config.image_files import DownloadsConfig, FetchConfig, PixelCacheConfig
+from calotype.config.img_transform import ImageTransformConfig
 from calotype.config.loader import LoaderConfig
 from calotype.config.reference import json_schema, key_tables
 from calotype.config.train import TrainConfig
@@ -62,6 +64,18 @@ ROOT = Path(__file__).parents[2]
         ({"dataset": {"fetch": {"timout": 3}}}, "dataset.fetch: unknown option 'timout'; did you mean 'timeout'?"),
         ({"dataset": {"recursive": "yes"}}, "dataset.recursive: found 'yes', expected true or false"),
         ({"dataset": {"validation": "5%"}}, "dataset.validation: found '5%', expected a number"),
+        (
+            {"dataset": {"img_transform": {"color_jitter": {"hue": [0.2, -0.2]}}}},
+            "dataset.img_transform.color_jitter.hue: found [0.2, -0.2], expected 0 to 0.5, such as 0.05, or [min, max]",
+        ),
+        (
+            {"dataset": {"img_transform": {"random_crop": {"scales": 1}}}},
+            "dataset.img_transform.random_crop: unknown option 'scales'; did you mean 'scale'?",
+        ),
+        (
+            {"dataset": {"caption_transform": {"template": "{trigger}, {caption}"}}},
+            "dataset.caption_transform.template: found '{trigger}, {caption}' and no trigger; set trigger",
+        ),
         ({"datset": {}}, "config: unknown option 'datset'; did you mean 'dataset'?"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
@@ -164,6 +178,8 @@ def test_functions_take_the_options_of_the_schema_with_its_defaults():
     assert flat == of(DatasetConfig, without=MANIFEST_OPTIONS)
     rows = defaults(load_manifest, without=("path", "source", "missing_captions", "on_error", "ledger"))
     assert rows == {name: DatasetConfig.model_fields[name].default for name in MANIFEST_OPTIONS}
+    assert defaults(calotype.ImageTransform) == of(ImageTransformConfig)
+    assert defaults(calotype.CaptionTransform) == of(CaptionTransformConfig)
     assert defaults(calotype.Loader, without=("ledger",)) == of(LoaderConfig)
     assert defaults(Fetcher, without=("downloads",)) == of(FetchConfig)
     assert defaults(PixelCache, without=("device",)) == of(PixelCacheConfig)
@@ -200,6 +216,9 @@ def test_the_json_schema_knows_the_sections_and_refuses_other_options():
     assert schema["additionalProperties"] is True and set(schema["properties"]) == set(Config.names())
     assert schema["$defs"]["LoaderConfig"]["additionalProperties"] is False
     assert schema["$defs"]["LoaderConfig"]["properties"]["remainder"]["enum"] == ["short", "repeat", "drop"]
+    for transform in ("ImageTransformConfig", "CaptionTransformConfig"):  # editors complete within these too
+        assert schema["$defs"][transform]["additionalProperties"] is False
+    assert schema["$defs"]["ImageTransformConfig"]["properties"]["rotate"]["anyOf"][0]["maximum"] == 180
     assert schema["properties"]["tokenizer"]["anyOf"][0]["required"] == ["_component_"]
 
 
@@ -215,7 +234,6 @@ _BOUNDARIES = {
     "calotype/train/checkpoint.py",  # a loader's state_dict
     "calotype/studio/augment.py",  # what the page sends
     "calotype/studio/runs.py",
-    "calotype/transforms/options.py",
     "calotype/bench/strategies.py",
     "calotype/cli/common.py",
     "calotype/data/build.py::_from_folder",

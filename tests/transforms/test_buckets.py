@@ -118,14 +118,14 @@ def test_a_size_below_one_pixel_is_an_error():
     ("options", "message"),
     [
         ({"resolution": 0}, "resolution: found 0"),
-        ({"resolution": (1024,)}, r"resolution: found \(1024,\); expected two values"),
+        ({"resolution": (1024,)}, r"resolution: found \(1024,\), expected one number or \[height, width\]"),
         ({"resolution": 32}, r"resolution: 32×32 pixels hold no size .* multiples of 64; raise resolution"),
         ({"resolution": 1024, "multiple": 0}, "multiple: found 0"),
         (
             {"resolution": 1024, "max_aspect": 0.5},
-            r"max_aspect: found 0\.5; expected a number of at least 1, such as 2\.0",
+            r"max_aspect: found 0\.5, expected a number of at least 1, such as 2\.0",
         ),
-        ({"resolution": 1024, "max_upscale": "2"}, r"max_upscale: found '2'; expected a number of at least 0"),
+        ({"resolution": 1024, "max_upscale": "2"}, r"max_upscale: found '2', expected a number of at least 0"),
     ],
 )
 def test_a_wrong_option_is_an_error(options, message):

@@ -313,23 +313,23 @@ def test_a_callable_must_give_a_text():
     ("options", "message"),
     [
         ({"dropp": 0.1}, r"caption_transform: unknown option 'dropp'; did you mean 'drop'\?"),
-        ({"drop": 5}, r"caption_transform\.drop: found 5; expected a probability from 0 to 1"),
-        ({"drop": True}, r"drop: found true; expected how often"),
+        ({"drop": 5}, r"caption_transform\.drop: found 5, expected how often, a probability from 0 to 1"),
+        ({"drop": True}, r"drop: found True, expected how often"),
         ({"drop_parts": "0.1"}, r"drop_parts: found '0\.1'"),
         ({"shuffle_parts": -0.1}, r"shuffle_parts: found -0\.1"),
-        ({"keep_parts": -1}, r"keep_parts: found -1; expected a count"),
+        ({"keep_parts": -1}, r"keep_parts: found -1, expected a count"),
         ({"keep_parts": True}, r"keep_parts: found True"),
         ({"separator": ""}, r"separator: found ''"),
-        ({"choose": "best"}, r"choose: found 'best'; expected 'random', 'first', 'longest', or weights"),
+        ({"choose": "best"}, r"choose: found 'best', expected 'random', 'first', 'longest', or weights"),
         ({"choose": [0, 0]}, r"choose: found \[0, 0\]"),
         ({"choose": [1, -1]}, r"choose: found \[1, -1\]"),
         ({"choose": []}, r"choose: found \[\]"),
-        ({"trigger": " "}, r"trigger: found ' '; expected a text"),
+        ({"trigger": " "}, r"trigger: found ' ', expected a text"),
         (
             {"template": "a photo of {trigger}", "trigger": "sks"},
-            r"template: found .*; expected \{caption\} in it once",
+            r"template: found .*, expected \{caption\} in it once",
         ),
-        ({"template": "{caption} {caption}"}, r"template: found .*; expected \{caption\} in it once"),
+        ({"template": "{caption} {caption}"}, r"template: found .*, expected \{caption\} in it once"),
         (
             {"template": "a photo of [name], {caption}", "trigger": "sks"},
             r"template: found \[name\] of another program",
@@ -338,7 +338,7 @@ def test_a_callable_must_give_a_text():
         ({"repeat_trigger": "yes", "trigger": "sks"}, "repeat_trigger: found 'yes'"),
         ({"template": "{trigger}, {caption}"}, r"template: found .* and no trigger; set trigger"),
         ({"template": "{caption}", "trigger": "sks"}, r"without the trigger 'sks'; add \{trigger\}"),
-        ({"custom": ["upper"]}, r"custom: found 'upper'; expected a callable"),
+        ({"custom": ["upper"]}, r"custom: found 'upper', expected a callable"),
     ],
 )
 def test_a_wrong_option_is_an_error_at_construction(options, message):
@@ -347,7 +347,7 @@ def test_a_wrong_option_is_an_error_at_construction(options, message):
 
 
 def test_a_wrong_whole_is_an_error_at_construction():
-    with pytest.raises(ConfigError, match=r"here: found 0\.1; expected a mapping of options"):
+    with pytest.raises(ConfigError, match=r"here: found 0\.1, expected a mapping of options"):
         CaptionTransform.from_config(0.1, where="here")
     with pytest.raises(ConfigError, match=r"caption_transform\[0\]: unknown option 'shuffel_parts'"):
         CaptionTransform.from_config([{"shuffel_parts": 1.0}, louder])
