@@ -97,7 +97,8 @@ def caption(
     json: Json = False,
 ) -> None:
     """Have a model describe images that have no caption. Exit status 0: all done, 1: some failed, 2: wrong use."""
-    from calotype import caption_lints, captioning
+    from calotype import captioning
+    from calotype.captioning.command import caption_lints
     from calotype.progress import track
 
     config = read_config(source, overrides, model=None, tokenizers=None)

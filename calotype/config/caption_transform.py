@@ -72,7 +72,7 @@ class CaptionTransformConfig(Section):
     """Callables of your own from text to text."""
 
     @property
-    def random(self) -> bool:
+    def non_enumerable(self) -> bool:
         """Whether it may have outcomes that can't be listed: those that `encodings.caption_variants` is for."""
         return bool(self.shuffle_parts or self.drop_parts) or self.custom not in ((), [], None)
 

@@ -108,7 +108,7 @@ class ImageTransformConfig(Section):
     """Transforms of your own on uint8 (3, H, W) tensors or Pillow images, run last."""
 
     @property
-    def random(self) -> bool:
+    def non_enumerable(self) -> bool:
         """Whether it has outcomes that can't be listed: those that `encodings.image_variants` is for."""
         rotates = self.rotate[0] != self.rotate[1] if isinstance(self.rotate, Sequence) else bool(self.rotate)
         jitters = self.color_jitter is not None and any(one is not None for one in self.color_jitter.given().values())
