@@ -20,9 +20,12 @@ def test_every_path_in_the_page_exists():
     missing = []
     for heading, text in sections():
         packages = [PACKAGE / name for name in re.findall(r"`(\w+)/`", heading)]
-        for path in PATH.findall(text):
-            if not any((folder / path).exists() for folder in (*packages, PACKAGE, ROOT)):
-                missing.append(f"{heading}: {path}")
+        folders = (*packages, PACKAGE, ROOT)
+        missing += [
+            f"{heading}: {path}"
+            for path in PATH.findall(text)
+            if not any((folder / path).exists() for folder in folders)
+        ]
     assert missing == []
 
 
