@@ -1,4 +1,4 @@
-"""The values that travel down the data's way: Row → Sample → Batch, and the key that asks for one."""
+"""Data types shared by all layers: `Row` → `Sample` → `Batch`, and the `SampleKey` that requests a sample."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = [
 ]
 
 Batch = dict[str, Any]
-"""What a training step gets: name → tensor with the batch in front, or (opt-in) a list of strings."""
+"""Input of a training step: name → tensor (B, …), or for opt-in `text` and `id` a list of B strings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRef:
-    """Where an image's bytes are. Plain data: reading it is `calotype.images`' business.
+    """Location of an encoded image. `calotype.images.ImageReader` reads it.
 
-    One of four forms:
+    Has one of four forms:
 
     ========== ======================= =======================================================
     form       fields set              example
@@ -42,104 +42,110 @@ class ImageRef:
     """
 
     name: str
-    """As a person would find it, relative where that is possible: `cats/a.jpg`, `shard.tar!a.jpg`, a URL."""
+    """For messages and ids, relative if possible: `cats/a.jpg`, `shard.tar!a.jpg`, a URL."""
 
     path: str | None = None
-    """Absolute path of the file (or LMDB environment) that holds the bytes."""
+    """Absolute path of the file or LMDB environment."""
 
     offset: int = 0
     size: int | None = None
-    """Bytes `[offset, offset + size)` of the file; `size` None means the whole file."""
+    """In bytes: the image is `[offset, offset + size)` of the file; `size` None is the whole file."""
 
     key: bytes | None = None
+    """Key of the value in the LMDB environment."""
+
     url: str | None = None
+    """`http(s)://…`, or a URL of fsspec."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One image of a manifest and what is known of it without opening it."""
+    """One image of a manifest with its captions and metadata, from the data alone: the image is not opened."""
 
     id: str
-    """Stable and unique in its manifest; relative, so that it survives a move of the dataset."""
+    """Unique in the manifest, and stable: relative, so it does not change when the dataset moves."""
 
     image: ImageRef
 
     captions: tuple[str, ...]
-    """All of them, byte for byte. Never empty: `("",)` is an image that is meant to have no caption."""
+    """All captions, byte for byte. At least one: `("",)` is an image without a caption."""
 
     width: int | None = None
     height: int | None = None
-    """In pixels, upright, when the data file says so; None when only the image knows."""
+    """Of the upright image, in pixels, if the data file holds them; else None."""
 
     weight: float = 1.0
-    """How many times an epoch shows it (kohya's repeats); fractions are spread over epochs."""
+    """Repeats in an epoch, as kohya's; a fraction is spread over epochs."""
 
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Any other columns."""
+    """Other columns of the data: name → value."""
 
 
 class SampleKey(NamedTuple):
-    """Asks a dataset for one sample; everything random about it follows from this key.
+    """Identifies one sample of a dataset; all its randomness follows from (seed, key).
 
-    The sampler hands it over, so no dataset or worker holds an epoch that could get stale.
+    The sampler passes it to `dataset[key]`, so no dataset or worker holds an epoch that could be stale.
     """
 
-    index: int  # type: ignore[assignment]  # it hides tuple.index, which nobody asks of a key
+    index: int  # type: ignore[assignment]  # hides tuple.index, which a key does not need
+    """Index of the row in the dataset."""
     epoch: int = 0
+    """From 0."""
     size: tuple[int, int] | None = None
-    """(height, width) of the bucket; None leaves it to the image program."""
+    """(height, width) of the bucket in pixels; None leaves the size to the image transform."""
     seed: int | None = None
-    """None means the dataset's own."""
+    """None is the dataset's seed."""
     repeat: int = 0
-    """Counts the times this index has come before in the same epoch (rows with a weight above 1)."""
+    """How often this index occurred before in the same epoch; above 0 only for rows with a weight above 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """How an image became the pixels of a sample. Sizes are (height, width) in pixels."""
+    """How an image is cropped, resized, rotated and flipped to a sample. Sizes are (height, width) in pixels."""
 
     original_size: tuple[int, int]
-    """Upright, before anything was done to it."""
+    """Of the upright image, before any transform. SDXL's conditioning."""
 
     box: tuple[int, int, int, int]
-    """(top, left, height, width) of the part of the original that was kept."""
+    """(top, left, height, width) of the crop, in pixels of the original."""
 
     crop_top_left: tuple[int, int]
-    """Of that part, in the coordinates of the resized (and flipped) image: SDXL's conditioning."""
+    """(top, left) of the crop, in pixels of the resized and flipped image. SDXL's conditioning."""
 
     target_size: tuple[int, int]
-    """Of the tensor."""
+    """Of the sample's image tensor (3, h, w). SDXL's conditioning."""
 
     rotate: float = 0.0
-    """Degrees, counter-clockwise, around the middle of the box."""
+    """Degrees, counter-clockwise, about the centre of the crop."""
 
     flip: tuple[bool, bool] = (False, False)
     """(horizontal, vertical)."""
 
     @property
     def scale(self) -> float:
-        """Output pixels for each pixel of the original; above 1 the image was enlarged."""
+        """Pixels of the sample per pixel of the original, the larger of both axes; above 1 enlarges."""
         return max(self.target_size[0] / self.box[2], self.target_size[1] / self.box[3])
 
 
 class Sample(dict[str, Any]):
-    """What a model transform gets: a mapping of
+    """Input of a model transform: a dict of
 
-    * `image`: uint8 tensor (3, H, W), sRGB, upright;
-    * `text`: the final caption;
-    * `id`: the row's id;
+    * `image`: uint8 tensor (3, H, W) in [0, 255], sRGB, upright;
+    * `text`: str, the final caption;
+    * `id`: str, the row's id;
     * `geometry`: a `Geometry`.
     """
 
     @property
     def image(self) -> torch.Tensor:
+        """`self["image"]`, uint8 (3, H, W)."""
         image: torch.Tensor = self["image"]
         return image
 
 
 @runtime_checkable
 class Readable(Protocol):
-    """A tensor that is somewhere else still: whoever has memory for it says where it is to go."""
+    """A stored tensor that is not read yet; the caller provides the memory."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -151,29 +157,29 @@ class Readable(Protocol):
     def nbytes(self) -> int: ...
 
     def read_into(self, out: memoryview, /) -> None:
-        """Fills the memory of a contiguous tensor of this shape and dtype: `nbytes` bytes."""
+        """Read the tensor, contiguous, into `out`, which has `nbytes` bytes."""
         ...
 
 
 class Transform(Protocol):
-    """Mapping → mapping. It copies before it changes."""
+    """A callable from mapping to mapping that does not modify its argument."""
 
     def __call__(self, sample: Mapping[str, Any], /) -> Mapping[str, Any]: ...
 
 
 @runtime_checkable
 class ModelTransform(Protocol):
-    """A model's transform in two halves, so that pixels travel as uint8 and are normalised on the device.
+    """A model's transform in two stages, so that pixels are moved as uint8 and normalised on the device.
 
-    `transform(sample)` must equal `finish(prepare(sample))`, for one sample as for a batch.
+    `transform(sample)` must equal `finish(prepare(sample))`, for a sample and for a batch.
     """
 
     def __call__(self, sample: Mapping[str, Any], /) -> dict[str, Any]: ...
 
     def prepare(self, sample: Mapping[str, Any], /) -> dict[str, Any]:
-        """Tokenises; leaves `img` uint8. Runs in the loader's threads."""
+        """Tokenise; leave `img` uint8 (3, H, W). Runs in the loader's threads, on single samples."""
         ...
 
     def finish(self, batch: Mapping[str, Any], /) -> dict[str, Any]:
-        """`img` → float in [-1, 1]. Runs on the device, on whole batches."""
+        """Convert `img`, uint8 (B, 3, H, W), to float in [-1, 1]. Runs on the device, on batches."""
         ...

@@ -1,4 +1,4 @@
-"""What is done to images and captions between reading them and handing them to a model."""
+"""Transforms of images and captions: crop, resize, flip, colour; choose, shuffle, drop. Aspect buckets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Aspect buckets: the few sizes that images of any shape are brought to, so that batches stack."""
+"""`Buckets`: aspect-ratio buckets, the few sizes to which images of any shape are resized, so that batches stack."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["Buckets"]
 
 
 class Buckets:
-    """Sizes of nearly one area and many shapes, and which of them an image belongs to.
+    """Assign each image to a size: the sizes have nearly one area and many aspect ratios.
 
     Args:
-        resolution: Side of the square whose area the buckets keep, in pixels; or a (height, width) of that area.
-        multiple: Every side is a multiple of this (what the model's latents and patches need).
-        max_aspect: Longest side over shortest, at most. An image beyond it goes to the most extreme bucket and is
-            cropped.
-        max_upscale: How much an image may be enlarged before the dataset names it as too small; 1.0 means not at all.
+        resolution: Side in pixels of the square whose area no bucket exceeds, or a (height, width) of that area.
+        multiple: Divides every side, in pixels: 8 × the patch size for most latent models.
+        max_aspect: Largest ratio of the longer to the shorter side, 1 or more. An image beyond it goes to the most
+            extreme bucket and is cropped.
+        max_upscale: Factor above which an enlarged image is reported as too small; 1.0 allows no enlargement.
 
     Raises:
-        ConfigError: A value out of range, or an area that holds no size with such sides.
+        ConfigError: A value is out of range, or the area is too small for `multiple`.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class Buckets:
         self.sizes = sizes
         """(height, width) of each bucket, from wide to tall."""
         self._table = np.array(sizes, dtype=np.int64)
-        # Between two neighbours the border is their geometric mean: the middle by log aspect ratio. Square root,
-        # product and quotient are exactly rounded everywhere, so all ranks agree even on ties; a logarithm is not.
-        aspects = self._table[:, 0] / self._table[:, 1]
-        self._borders = np.sqrt(aspects[:-1] * aspects[1:])
+        # The boundary of adjacent buckets is their geometric mean, the middle by log aspect ratio. IEEE 754 rounds
+        # sqrt, product and quotient exactly, so all ranks agree on ties; a logarithm may differ between machines.
+        aspects = self._table[:, 0] / self._table[:, 1]  # (buckets,)
+        self._borders = np.sqrt(aspects[:-1] * aspects[1:])  # (buckets - 1,)
 
     def __repr__(self) -> str:
         return (
@@ -66,24 +66,24 @@ class Buckets:
         )
 
     def assign(self, sizes: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """The bucket of each image: the one nearest by log aspect ratio, the wider one on a tie.
+        """Return the bucket of each image: the nearest by log aspect ratio, the wider one on a tie.
 
         Args:
             sizes: (N, 2) heights and widths in pixels.
 
         Returns:
-            (N,) positions in `self.sizes`.
+            int64 (N,) indices into `self.sizes`.
         """
         sides = _sides(sizes)
         return np.searchsorted(self._borders, sides[:, 0] / sides[:, 1], side="left").astype(np.int64)
 
     def upscale(self, sizes: npt.ArrayLike, assigned: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
-        """(N,) factor by which each image is scaled to cover its bucket; above 1 it is enlarged."""
+        """Return float64 (N,) factors by which images are scaled to cover their buckets; above 1 enlarges."""
         factors: npt.NDArray[np.float64] = (self._table[assigned] / _sides(sizes)).max(axis=1)
         return factors
 
     def describe(self, assigned: npt.NDArray[np.integer[Any]]) -> str:
-        """One line for each bucket in use, the fullest first: `  832×1216   17 images` (height×width)."""
+        """Return a line for each bucket in use, the fullest first: `  832×1216   17 images` (height×width)."""
         counts = np.bincount(assigned, minlength=len(self.sizes))
         used = sorted(np.flatnonzero(counts), key=lambda i: -counts[i])
         lines = []
@@ -94,10 +94,10 @@ class Buckets:
 
 
 def _sizes(area: int, multiple: int, max_aspect: float) -> tuple[tuple[int, int], ...]:
-    """All (height, width) with the longest side that `area` leaves beside the shorter one, from wide to tall.
+    """Return all (height, width) within `area` and `max_aspect`, from wide to tall.
 
-    Each short side takes the largest long side whose product stays within `area`, so no bucket needs more memory
-    than the square and none wastes a whole `multiple`.
+    Each short side has the largest long side with short × long ≤ `area`: no bucket needs more memory than the square,
+    and none could be longer by one `multiple`.
     """
     found = set()
     for short in range(multiple, math.isqrt(area) + 1, multiple):

@@ -1,4 +1,4 @@
-"""The caption program: which caption, which of its parts in which order, and what is put around them."""
+"""`CaptionTransform`: choose a caption, drop and shuffle its parts, add the trigger word and a template."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["CaptionDraw", "CaptionTransform", "Part"]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of a caption and what became of it."""
+    """A part of a caption and what the transform did with it."""
 
     text: str
     state: Literal["kept", "dropped", "moved", "added"]
@@ -34,51 +34,51 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptionDraw:
-    """One outcome of a caption program."""
+    """A caption that a transform made, and how."""
 
     text: str
-    """What the tokenizer gets."""
+    """Input of the tokenizer."""
 
     raw: str
-    """The caption it was made from, as the data has it."""
+    """The caption in the data that it was made from."""
 
     choice: int
-    """Position of `raw` among the image's captions."""
+    """Index of `raw` in the image's captions."""
 
     parts: tuple[Part, ...]
-    """Everything that was considered, in reading order; dropped parts stay where they were."""
+    """All parts in reading order, the dropped ones in their former positions."""
 
     dropped: bool
-    """The whole caption was dropped (classifier-free guidance): `text` is empty."""
+    """Whether the whole caption was dropped (classifier-free guidance): then `text` is empty."""
 
 
 class CaptionTransform:
-    """Draws the caption of a sample. With no option set, it passes through byte for byte.
+    """Turns the captions of an image into the text of a sample. Without options, text passes through byte for byte.
 
-    The order: choose a caption, drop and shuffle its parts, join them, put the trigger where the caption says
-    `{trigger}`, custom callables, template or trigger, and last the drop of the whole. Every draw follows from (seed,
-    key), and no option's draws depend on another option; raising `drop` only adds dropped captions to those dropped
-    before.
+    Steps in order: choose a caption; drop and shuffle its parts and join them; replace `{trigger}`; custom callables;
+    template or trigger; drop the whole caption. All randomness follows from (seed, key), and each option has random
+    numbers of its own: turning one on does not change another's, and a higher `drop` keeps the captions dropped before.
 
     Args:
-        drop: Probability that the text is empty, for classifier-free guidance. `true` is refused: say how often.
-        shuffle_parts: Probability that a caption's parts are shuffled; `true` is always.
-        drop_parts: Probability for each part to be left out. One part always stays: only `drop` gives empty texts.
-        keep_parts: The first so many parts are neither dropped nor moved.
-        separator: Between parts. Parts are joined again with it and one space, when one was dropped or moved.
+        drop: Probability in [0, 1] of an empty text, for classifier-free guidance. `true` is an error.
+        shuffle_parts: Probability in [0, 1] that the parts of a caption are shuffled; `true` is 1.
+        drop_parts: Probability in [0, 1] that a part is dropped, for each part. At least one part remains: only `drop`
+            makes empty texts.
+        keep_parts: Number of leading parts that are neither dropped nor moved.
+        separator: Text between parts. When a part was dropped or moved, parts are joined by it and one space.
         choose: Which of several captions: `random`, `first`, `longest` (in characters, the first on a tie), or a list
             of weights by position; captions beyond the list have weight 0.
-        trigger: The word that the model is to learn. It stands wherever a caption has `{trigger}` (or `[trigger]`,
-            `<trigger>`, …); a caption that has none gets it, without a template, in front: `trigger, caption`.
-        template: Text with `{caption}` and, if a trigger is set, `{trigger}` in it. Around an empty caption the spaces
-            and separators that would dangle at its ends are left out.
-        repeat_trigger: Whether a caption that has the trigger already, as a whole word in whatever case, gets it once
-            more. By default it does not: the template is put around it without `{trigger}` and what separates it.
-        custom: Callables str → str. One that has an argument named `rng` gets a `numpy.random.Generator` to draw from;
-            one that draws from elsewhere can't be repeated.
+        trigger: Word that the model learns. It replaces `{trigger}` in captions (or `[trigger]`, `<trigger>`, …).
+            Without a template it precedes captions that have no placeholder: `trigger, caption`.
+        template: Text with `{caption}` once and, if a trigger is set, `{trigger}`. Spaces and separators at the ends
+            are stripped around an empty caption.
+        repeat_trigger: Whether to add the trigger to captions that contain it already, as a whole word in any case.
+            By default these get the template without `{trigger}` and the separator after it.
+        custom: Callables str → str. An argument named `rng` receives a `numpy.random.Generator`; other randomness is
+            not reproducible.
 
     Raises:
-        ConfigError: A value out of range, or a template that does not go with the trigger.
+        ConfigError: A value is out of range, or `template` and `trigger` contradict each other.
     """
 
     def __init__(
@@ -122,12 +122,15 @@ class CaptionTransform:
 
     @classmethod
     def from_config(cls, config: Any, *, where: str = "caption_transform") -> CaptionTransform:
-        """The program that an option names.
+        """Make the transform that an option describes.
 
         Args:
-            config: None, a program, a mapping of options, a `{_component_: …}` mapping, a callable str → str, or a
-                list whose first item may be a mapping of options and whose others are callables.
+            config: None, a transform, its options (typed or as a mapping), a `{_component_: …}` mapping, a callable
+                str → str, or a list whose first item may be a mapping of options and whose others are callables.
             where: The option's name, for messages.
+
+        Raises:
+            ConfigError: Anything else, or a wrong option.
         """
         if config is None:
             return cls()
@@ -161,12 +164,12 @@ class CaptionTransform:
             raise ConfigError(f"{where}.{error}") from error
 
     def __call__(self, captions: Sequence[str], key: SampleKey, seed: int) -> str:
-        """The text that `draw` gives."""
+        """Return the text of `draw`."""
         return self.draw(captions, key, seed).text
 
     @property
     def non_enumerable(self) -> tuple[str, ...]:
-        """The options whose outcomes are too many to list, or drawn by foreign code."""
+        """The options with too many outcomes to enumerate, or with randomness in callables."""
         found = {
             "shuffle_parts": self.shuffle_parts > 0.0,
             "drop_parts": self.drop_parts > 0.0,
@@ -175,17 +178,17 @@ class CaptionTransform:
         return tuple(name for name, there in found.items() if there)
 
     def draw(self, captions: Sequence[str], key: SampleKey, seed: int, *, variants: int | None = None) -> CaptionDraw:
-        """The caption of one sample and how it came about: a pure function of its arguments.
+        """Return the caption of one sample and how it was made: a pure function of the arguments.
 
         Args:
-            captions: All of the row's.
-            key: Of the sample.
-            seed: Of the dataset.
-            variants: Give one of the texts that `outcomes` lists for this number, instead of any. What can be listed
-                (the choice, whether it is dropped, whether it is shuffled) is drawn as without it.
+            captions: All captions of the row.
+            key: The sample's key.
+            seed: The dataset's seed.
+            variants: Restrict the text to those that `outcomes` enumerates for this number. The choice, whether it is
+                dropped and whether it is shuffled are the same as without it.
         """
         rng = generator(seed, key, Stream.CAPTION)
-        # A fixed number of draws comes first, so that what a caption consists of can't shift them.
+        # A constant number of draws comes first, whatever the caption.
         choice_draw, drop_draw, shuffle_draw, custom_draw = rng.random(4).tolist()
         choice = self._choice(captions, choice_draw)
         shuffled = shuffle_draw < self.shuffle_parts
@@ -196,30 +199,30 @@ class CaptionTransform:
         made = self._make(captions, choice, rng, custom_draw, shuffled=shuffled)
         if drop_draw >= self.drop:
             return made
-        gone = tuple(Part(part.text, "dropped") for part in made.parts)
-        return replace(made, text="", parts=gone, dropped=True)
+        dropped = tuple(Part(part.text, "dropped") for part in made.parts)
+        return replace(made, text="", parts=dropped, dropped=True)
 
     def fixed(self, captions: Sequence[str]) -> bool:
-        """Whether `draw` gives these captions the same text every time."""
+        """Whether `draw` returns the same text for these captions with every key."""
         return self.drop == 0.0 and not self.non_enumerable and len(self._choices(captions)) == 1
 
     def outcomes(self, captions: Sequence[str], *, variants: int) -> dict[str, float]:
-        """Every text that `draw(…, variants=variants)` can give, and its probability.
+        """Return every text that `draw(…, variants=variants)` can return, and its probability.
 
         Args:
-            captions: All of the row's.
-            variants: How many draws stand for those that can't be listed, for each caption.
+            captions: All captions of the row.
+            variants: Samples taken for each caption in place of the options in `non_enumerable`.
         """
         found: dict[str, float] = {}
         for choice, chance in self._choices(captions):
-            for shuffled, part in ((False, 1.0 - self.shuffle_parts), (True, self.shuffle_parts)):
-                endless = shuffled or self.drop_parts > 0.0 or any(map(_takes_rng, self.custom))
-                count = variants if endless else 1
-                for number in range(count if part > 0.0 else 0):
+            for shuffled, share in ((False, 1.0 - self.shuffle_parts), (True, self.shuffle_parts)):
+                sampled = shuffled or self.drop_parts > 0.0 or any(map(_takes_rng, self.custom))
+                count = variants if sampled else 1
+                for number in range(count if share > 0.0 else 0):
                     content = _content(captions[choice]) if captions else _content("")
                     rng, custom_draw = _variant_draws(Variant(content, number))
                     text = self._make(captions, choice, rng, custom_draw, shuffled=shuffled).text
-                    found[text] = found.get(text, 0.0) + (1.0 - self.drop) * chance * part / count
+                    found[text] = found.get(text, 0.0) + (1.0 - self.drop) * chance * share / count
         if self.drop > 0.0:
             found[""] = found.get("", 0.0) + self.drop
         return found
@@ -247,10 +250,10 @@ class CaptionTransform:
         return text if self.trigger is None else fill_placeholders(text, self.trigger)
 
     def without_dropping(self) -> CaptionTransform:
-        """The same program with nothing dropped and nothing moved: what it makes of a caption at its longest."""
-        twin = copy.copy(self)
-        twin.drop = twin.drop_parts = twin.shuffle_parts = 0.0
-        return twin
+        """Return this transform with nothing dropped or shuffled: its texts have their greatest length."""
+        transform = copy.copy(self)
+        transform.drop = transform.drop_parts = transform.shuffle_parts = 0.0
+        return transform
 
     def _choice(self, captions: Sequence[str], draw: float) -> int:
         choices = self._choices(captions)
@@ -260,7 +263,7 @@ class CaptionTransform:
         return choices[int(np.searchsorted(borders, draw * borders[-1], side="right"))][0]
 
     def _choices(self, captions: Sequence[str]) -> list[tuple[int, float]]:
-        """The captions that can be chosen, and how likely each is."""
+        """Return the captions that can be chosen and their probabilities, which sum to 1."""
         if len(captions) < 2 or self.choose == "first":
             return [(0, 1.0)]
         if self.choose == "longest":
@@ -276,18 +279,18 @@ class CaptionTransform:
         texts = [part for part in texts if part]
         if not shuffled and not self.drop_parts:
             return raw, [Part(part, "kept") for part in texts]
-        # Two draws a part, so that dropping some does not change the order of the others.
+        # Two random numbers a part, so that dropping some does not change the order of the others.
         drop_draws, order_draws = rng.random((2, len(texts)))
         free = range(min(self.keep_parts, len(texts)), len(texts))
-        gone = {i for i in free if drop_draws[i] < self.drop_parts}
-        if texts and len(gone) == len(texts):
-            gone.remove(int(drop_draws.argmax()))
-        staying = [i for i in free if i not in gone]
+        dropped = {i for i in free if drop_draws[i] < self.drop_parts}
+        if texts and len(dropped) == len(texts):
+            dropped.remove(int(drop_draws.argmax()))
+        staying = [i for i in free if i not in dropped]
         order = sorted(staying, key=lambda i: order_draws[i]) if shuffled else staying
-        if not gone and order == staying:
+        if not dropped and order == staying:
             return raw, [Part(part, "kept") for part in texts]
         shown = [Part(part, "kept") for part in texts]
-        for i in gone:
+        for i in dropped:
             shown[i] = Part(texts[i], "dropped")
         for slot, i in zip(staying, order, strict=True):
             shown[slot] = Part(texts[i], "kept" if slot == i else "moved")
@@ -297,7 +300,7 @@ class CaptionTransform:
     def _surround(self, template: str | None, caption: str, parts: list[Part]) -> tuple[str, list[Part]]:
         if template is None:
             return caption, parts
-        # The pieces are joined, never formatted: captions and triggers may hold braces.
+        # Concatenated and not formatted: captions and triggers may contain braces.
         before, after = map(self._fill, template.split("{caption}"))
         if not caption.strip():
             dangling = f" \t\n{self.separator}"
@@ -324,7 +327,7 @@ def _template(template: str | None, trigger: str | None) -> str | None:
 
 
 def _without_trigger(template: str, separator: str) -> str:
-    """The template for captions that have the trigger: what would separate it from the rest goes with it."""
+    """Return the template without the trigger and the separator after it, for captions that contain the trigger."""
     glue = re.escape(separator.strip() or separator)
     bare = re.sub(rf"{re.escape(PLACEHOLDER)}(?:\s*(?:{glue}|[,;:]))?\s*", "", template)
     dangling = f" \t\n{separator}"
@@ -342,7 +345,9 @@ def _callables(custom: Any) -> tuple[Callable[..., str], ...]:
 def _call(step: Callable[..., str], text: str, rng: np.random.Generator) -> str:
     result = step(text, rng=rng) if _takes_rng(step) else step(text)
     if not isinstance(result, str):
-        raise ConfigError(f"custom: {step!r} gave {type(result).__name__} for the caption {text!r}; expected a text")
+        raise ConfigError(
+            f"custom: {step!r} returned {type(result).__name__} for the caption {text!r}; expected a text"
+        )
     return result
 
 

@@ -1,4 +1,4 @@
-"""Colour jitter: torchvision's, with draws that follow from (seed, key)."""
+"""`ColorJitter`: torchvision's, with an explicit random generator."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ _NAMES = ("brightness", "contrast", "saturation", "hue")
 
 
 class ColorJitter:
-    """Brightness, contrast, saturation and hue, each by a random factor and in random order.
+    """Adjust brightness, contrast, saturation and hue by random factors, in random order.
 
     Args:
-        options: A number or [min, max] for any of the four: 0.2 is a factor from 0.8 to 1.2 (never below 0); for
-            `hue`, 0.05 is a shift from -0.05 to 0.05 turns of the color wheel, at most 0.5 either way.
+        options: A number or [min, max] for any of the four, as in `torchvision.transforms.v2.ColorJitter`: 0.2 is a
+            factor in [0.8, 1.2], never below 0; for `hue`, 0.05 is a shift in [-0.05, 0.05] turns of the color wheel,
+            at most ±0.5.
     """
 
     def __init__(self, options: ColorJitterConfig | None) -> None:
@@ -27,10 +28,10 @@ class ColorJitter:
         self.ranges = {name: _range(name, value) for name, value in given.items() if value is not None}
 
     def __call__(self, image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """`image`, uint8 (3, H, W), with other colours."""
-        # Always the same draws: switching one of the four off leaves the others as they were.
-        from torchvision.transforms.v2 import functional  # here, since it takes seconds that most datasets don't need
+        """Adjust the colours of an image, uint8 (3, H, W)."""
+        from torchvision.transforms.v2 import functional  # imported here: it takes seconds and few datasets need it
 
+        # The number of draws is constant: turning one adjustment off does not change the others.
         order = rng.permutation(len(_NAMES))
         draws = rng.random(len(_NAMES))
         for i in order:

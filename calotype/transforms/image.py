@@ -1,4 +1,4 @@
-"""The image program: where an image is cropped, how it is resized, flipped, turned and coloured."""
+"""`ImageTransform`: crop, resize, flip, rotate and colour jitter, with randomness that follows from (seed, key)."""
 
 from __future__ import annotations
 
@@ -28,39 +28,40 @@ __all__ = ["ImageOutcome", "ImageTransform"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageOutcome:
-    """One of the finitely many images that come of one."""
+    """One of the finitely many results that an image can have."""
 
     geometry: Geometry
     variant: Variant | None
-    """Draws the colours and custom steps too; None where nothing is endless."""
+    """Seeds the crop, colours and custom steps; None where all options are enumerable."""
     probability: float
 
 
 class ImageTransform:
-    """Draws the geometry and the colours of a sample, and makes its pixels.
+    """Turns a decoded image, uint8 (H, W, 3), into the image of a sample, uint8 (3, h, w).
 
-    The work is in three halves so that the middle one, the dear one, can be kept: `draw` decides, `resample` makes the
-    pixels that only the geometry decides, `finish` flips and colours them. All draws follow from (seed, key); switching
-    one option on changes no other option's draws.
+    Three stages, so that the expensive second one can be cached: `draw` samples the geometry, `resample` crops, resizes
+    and rotates, `finish` flips, applies colours and runs custom steps. All randomness follows from (seed, key), and
+    each option has random numbers of its own: turning one on does not change another's.
 
     Args:
-        resize: (height, width), or one number. A pair without a crop stretches to exactly this size; with a crop it
-            scales to cover and crops. One number without a crop is the length of the shorter side, the aspect kept;
-            with a crop it is the side of a square. A bucket's size (`SampleKey.size`) goes before it.
-        center_crop: Keep the middle.
-        random_crop: Keep a random part, as large as the target's aspect allows; `{"scale": [0.8, 1.0]}`: of a random
-            area from 0.8 to 1.0 of that.
-        horizontal_flip: Probability; `True` is 0.5.
-        vertical_flip: Probability; `True` is 0.5.
-        color_jitter: `brightness`, `contrast`, `saturation`, `hue` → strength or [min, max], as torchvision's.
-        rotate: Up to so many degrees either way, or [min, max], counter-clockwise; at most 180. No empty corner shows:
-            the part is taken from farther inside, and is smaller where the image does not reach.
+        resize: (height, width) in pixels, or one number. A pair stretches to this size; with a crop it scales to cover
+            and crops. One number is the shorter side, and the aspect ratio stays; with a crop it is the side of a
+            square. A bucket's size (`SampleKey.size`) takes precedence.
+        center_crop: Crop the centre.
+        random_crop: Crop at a random position, as large as the target's aspect ratio allows. With
+            `{"scale": [0.8, 1.0]}`, the crop has 0.8 to 1.0 of that area, at random.
+        horizontal_flip: Probability in [0, 1]; `True` is 0.5.
+        vertical_flip: Probability in [0, 1]; `True` is 0.5.
+        color_jitter: `brightness`, `contrast`, `saturation`, `hue` → strength or [min, max], as in
+            `torchvision.transforms.v2.ColorJitter`.
+        rotate: Largest angle either way in degrees, or [min, max], counter-clockwise, within ±180. Corners are never
+            empty: the crop moves inwards, and shrinks where the image is too small.
         interpolation: `lanczos`, `bicubic` or `bilinear`, antialiased.
-        custom: Callables on uint8 (3, H, W) tensors (or Pillow images) → the same, run last: torchvision's v2
-            transforms, say.
+        custom: Callables that take and return uint8 (3, H, W) tensors or Pillow images, such as torchvision's v2
+            transforms; run last.
 
     Raises:
-        ConfigError: A value out of range, or options that contradict each other.
+        ConfigError: A value is out of range, or options contradict each other.
     """
 
     def __init__(
@@ -98,17 +99,20 @@ class ImageTransform:
         self.interpolation: str = options.interpolation
         self.custom = as_steps(custom)
         self.whole = False
-        """The program is nothing but callables: they get the upright image as it is, and decide its size."""
+        """Whether the transform is callables only: they receive the upright original and decide the size."""
 
     @classmethod
     def from_config(cls, config: Any, *, where: str = "img_transform") -> Self:
-        """The program that an option names.
+        """Make the transform that an option describes.
 
         Args:
-            config: None, a program, a mapping of options, a `{_component_: …}` mapping, a callable, or a list whose
-                first item may be a mapping of options and whose others are callables. A callable alone is the whole
-                program.
+            config: None, a transform, its options (typed or as a mapping), a `{_component_: …}` mapping, a callable, or
+                a list whose first item may be a mapping of options and whose others are callables. Callables without
+                options set `whole`.
             where: The option's name, for messages.
+
+        Raises:
+            ConfigError: Anything else, or a wrong option.
         """
         if config is None:
             return cls()
@@ -146,25 +150,25 @@ class ImageTransform:
 
     @property
     def random_crop(self) -> bool:
-        """The crop's place, or also its area, is drawn."""
+        """Whether the crop's position, or also its area, is random."""
         return self.crop_scale is not None
 
     @property
     def fixed_geometry(self) -> bool:
-        """The part kept and its size are the same every epoch: what `resample` gives can be kept.
+        """Whether the crop and the size are the same in every epoch, so that the result of `resample` can be cached.
 
-        Flips don't count, they come later.
+        Flips are applied later, by `finish`.
         """
         return not (self.random_crop or self.whole or self.rotate != (0.0, 0.0))
 
     @property
     def resampling(self) -> tuple[Hashable, ...]:
-        """All options that decide what `resample` makes of an image and a size, where the geometry is fixed."""
+        """The options that determine the result of `resample` for an image and a size, with `fixed_geometry`."""
         return self.resize, self.center_crop, self.interpolation
 
     @property
     def non_enumerable(self) -> tuple[str, ...]:
-        """The options whose outcomes can't be listed, for they are drawn from a continuum or by foreign code."""
+        """The options whose outcomes can't be enumerated: they are continuous, or callables."""
         found = {
             "random_crop": self.random_crop,
             "rotate": self.rotate[0] != self.rotate[1],
@@ -175,7 +179,7 @@ class ImageTransform:
 
     @property
     def flips(self) -> tuple[tuple[bool, bool], ...]:
-        """Every (horizontal, vertical) that can be drawn."""
+        """Every (horizontal, vertical) flip with a probability above 0."""
         sides = [
             [False] if chance == 0.0 else [True] if chance == 1.0 else [False, True]
             for chance in (self.horizontal_flip, self.vertical_flip)
@@ -184,7 +188,7 @@ class ImageTransform:
 
     @property
     def output_size(self) -> tuple[int, int] | None:
-        """(height, width) of every sample that has no bucket, if it is one; None when the image decides."""
+        """(height, width) of all samples without a bucket; None when it depends on the image."""
         if self.whole:
             return None
         if isinstance(self.resize, int):
@@ -204,28 +208,28 @@ class ImageTransform:
         variant: Variant | None = None,
         flip: tuple[bool, bool] | None = None,
     ) -> Geometry:
-        """The geometry of one sample: a pure function of its arguments.
+        """Return the geometry of one sample: a pure function of the arguments.
 
         Args:
-            original_size: (height, width) of the upright image.
-            key: Its `size`, if any, is the (height, width) to make. Unless `resize` is the same pair, which stretches,
-                what is over is cropped: in the middle, or where `random_crop` says.
-            seed: Of the dataset.
-            variant: Draws what is endless, the crop and the angle, in the key's stead. The flips stay the key's.
-            flip: (horizontal, vertical) to take, whatever the key draws.
+            original_size: (height, width) of the upright image, in pixels.
+            key: The sample's key. Its `size`, if any, is the target (height, width): the image is cropped to its aspect
+                ratio, at random with `random_crop`, else at the centre; it is stretched if `resize` is the same pair.
+            seed: The dataset's seed.
+            variant: Seeds the crop and the angle in place of (seed, key). Flips still follow from (seed, key).
+            flip: (horizontal, vertical) in place of the random flips.
 
         Raises:
-            ConfigError: There is a crop, and neither `resize` nor a bucket says to what size.
+            ConfigError: There is a crop without a size, from `resize` or a bucket.
         """
         height, width = original_size = (int(original_size[0]), int(original_size[1]))
         if self.whole:
             return make_geometry(
-                original_size, original_size, (height, width), place=None, angle=0.0, flip=(False, False)
+                original_size, original_size, (height, width), position=None, angle=0.0, flip=(False, False)
             )
         if flip is None:
             flip = self.drawn_flip(key, seed)
-        # Always the same number of draws in the same order, whatever is switched on (the first two are the flips');
-        # none where nothing asks for one.
+        # A constant number of draws in constant order, whatever the options (0 and 1 are `drawn_flip`'s); the generator
+        # is only made when a draw is used.
         draws = [0.0] * 6
         if not self.fixed_geometry:
             rng = generator(seed, key, Stream.GEOMETRY) if variant is None else variant.generator(Stream.GEOMETRY)
@@ -233,19 +237,19 @@ class ImageTransform:
         angle = self.rotate[0] + (self.rotate[1] - self.rotate[0]) * draws[2]
         target_size = self._target_size(original_size, key)
         if not self._crops and (key.size is None or target_size == self.resize):
-            part: tuple[float, float] = (height, width)
+            crop: tuple[float, float] = (height, width)
         else:
-            part = cover_box(original_size, target_size)
-        place = None
+            crop = cover_box(original_size, target_size)
+        position = None
         if self.crop_scale is not None:
             low, high = self.crop_scale
             side = math.sqrt(low + (high - low) * draws[3])
-            part = (part[0] * side, part[1] * side)
-            place = (draws[4], draws[5])
-        return make_geometry(original_size, target_size, part, place=place, angle=angle, flip=flip)
+            crop = (crop[0] * side, crop[1] * side)
+            position = (draws[4], draws[5])
+        return make_geometry(original_size, target_size, crop, position=position, angle=angle, flip=flip)
 
     def drawn_flip(self, key: SampleKey, seed: int) -> tuple[bool, bool]:
-        """The (horizontal, vertical) that `draw` gives a sample, without the rest of its geometry."""
+        """Return the (horizontal, vertical) flip of `draw`, without the rest of the geometry."""
         if len(flips := self.flips) == 1:
             return flips[0]
         across, down = generator(seed, key, Stream.GEOMETRY).random(2).tolist()
@@ -260,29 +264,24 @@ class ImageTransform:
             return keep_aspect(original_size, self.resize)
         if self._crops:
             name = "center_crop" if self.center_crop else "random_crop"
-            raise ConfigError(
-                f"{name}: nothing says to what size; add resize, such as resize: [1024, 1024], or buckets"
-            )
+            raise ConfigError(f"{name}: found no size to crop to; add resize, such as resize: [1024, 1024], or buckets")
         return original_size
 
     def outcomes(
         self, original_size: tuple[int, int], key: SampleKey, *, content: int, variants: int
     ) -> list[ImageOutcome]:
-        """Every outcome that `draw` and `finish` have where variants stand for what is endless.
+        """Return every outcome of `draw` and `finish`, with `variants` samples of the options in `non_enumerable`.
 
         Args:
-            original_size: (height, width) of the upright image.
-            key: Its `size` counts.
+            original_size: (height, width) of the upright image, in pixels.
+            key: Only its `size` is used.
             content: A hash of the image's bytes, see `Variant`.
-            variants: How many draws stand for those that can't be listed.
+            variants: Samples taken in place of the options in `non_enumerable`.
         """
         numbers = [Variant(content, number) for number in range(variants)] if self.non_enumerable else [None]
         chances = (
             {False: 1.0 - self.horizontal_flip, True: self.horizontal_flip},
-            {
-                False: 1.0 - self.vertical_flip,
-                True: self.vertical_flip,
-            },
+            {False: 1.0 - self.vertical_flip, True: self.vertical_flip},
         )
         return [
             ImageOutcome(
@@ -295,9 +294,9 @@ class ImageTransform:
         ]
 
     def needed_size(self, geometry: Geometry) -> tuple[int, int]:
-        """(height, width) of the whole image at which the part kept has just the pixels of the sample.
+        """Return the (height, width) of the whole image at which the crop has as many pixels as the sample.
 
-        A decoder that can decode at a smaller scale needs no more than this, times its own margin.
+        A decoder that can decode at a smaller scale needs no more than this times its margin.
         """
         if self.whole:
             return geometry.original_size
@@ -308,11 +307,11 @@ class ImageTransform:
         )
 
     def resample(self, pixels: npt.NDArray[np.uint8], geometry: Geometry) -> torch.Tensor:
-        """The pixels that the geometry decides: cropped, resized and rotated, not flipped, not coloured.
+        """Crop, resize and rotate, without flip and colours.
 
         Args:
-            pixels: uint8 (H', W', 3), upright; smaller than `geometry.original_size` when decoded at a smaller scale.
-            geometry: What `draw` gave.
+            pixels: uint8 (H', W', 3), sRGB, upright; smaller than `geometry.original_size` after a scaled decode.
+            geometry: The result of `draw`.
 
         Returns:
             uint8 (3, h, w), contiguous.
@@ -324,20 +323,20 @@ class ImageTransform:
     def finish(
         self, image: torch.Tensor, geometry: Geometry, key: SampleKey, seed: int, *, variant: Variant | None = None
     ) -> torch.Tensor:
-        """Flips, colours, and runs the custom steps, on the device where `image` is.
+        """Flip, apply colours and run the custom steps, on the device of `image`.
 
         Args:
-            image: uint8 (3, h, w), what `resample` gave; not changed.
-            geometry: What `draw` gave.
-            key: The sample's.
-            seed: Of the dataset.
-            variant: Draws colours and custom steps in the key's stead.
+            image: uint8 (3, h, w), the result of `resample`; not changed.
+            geometry: The result of `draw`.
+            key: The sample's key.
+            seed: The dataset's seed.
+            variant: Seeds colours and custom steps in place of (seed, key).
 
         Returns:
-            uint8 (3, h, w), contiguous. A program of callables alone may give another size than `geometry.target_size`.
+            uint8 (3, h, w), contiguous. (h, w) is `geometry.target_size`, unless the transform is callables only.
 
         Raises:
-            ConfigError: A custom step gave something else than a uint8 image, or changed the size asked for.
+            ConfigError: A custom step returned something other than a uint8 image, or changed its size.
         """
         horizontal, vertical = geometry.flip
         axes = [axis for axis, flipped in ((2, horizontal), (1, vertical)) if flipped]
@@ -352,9 +351,9 @@ class ImageTransform:
             expected = key.size if self.whole else geometry.target_size
             if expected is not None and tuple(image.shape[1:]) != tuple(expected):
                 raise ConfigError(
-                    f"custom: the steps gave {image.shape[1]}×{image.shape[2]} pixels (height×width) where "
-                    f"{expected[0]}×{expected[1]} were asked for; let resize and the crop options decide the size, "
-                    "or make img_transform nothing but callables and switch buckets off"
+                    f"custom: the steps returned {image.shape[1]}×{image.shape[2]} pixels (height×width); expected "
+                    f"{expected[0]}×{expected[1]}; set the size by resize and the crop options, or make img_transform "
+                    "callables only and turn buckets off"
                 )
         return image.contiguous()
 

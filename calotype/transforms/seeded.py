@@ -1,4 +1,4 @@
-"""Makes any torch code draw from a given seed instead of torch's global generator, in this thread only."""
+"""`SeededDraws`: run torch code with its own random generator in place of the global one, in one thread."""
 
 from __future__ import annotations
 
@@ -15,21 +15,19 @@ __all__ = ["SeededDraws"]
 
 
 class SeededDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """`with SeededDraws(seed): …`: every random operation of torch inside is a pure function of `seed`.
+    """Context manager that makes every random operation of torch inside it a pure function of `seed`.
 
-    torch's transforms and layers draw from a process-wide generator that they take no argument for. This mode stands
-    where torch hands an operation to its kernel, so it sees each random one, whoever asked for it (a Tensor method,
-    `torch.distributions`, dropout, TorchScript), and passes it a generator of its own. The global generator is
-    neither read nor set. Modes belong to a thread, so threads don't disturb one another.
+    torch's transforms and layers use the process-wide generator and take no other. This dispatch mode intercepts each
+    random operation (Tensor methods, `torch.distributions`, dropout, TorchScript) and passes it its own generator. The
+    global generator is neither read nor set. A mode is active in one thread, so threads are independent.
 
-    Python's `random` and NumPy's global generator are not torch's and are not covered.
+    Python's `random` and NumPy's global generator are not covered.
 
     Args:
-        seed: In [0, 2**63). A device other than the CPU has a generator of its own with the same seed, whose numbers
-            differ from the CPU's.
+        seed: In [0, 2**63). Each device has a generator with this seed; a GPU's numbers differ from the CPU's.
 
     Raises:
-        ConfigError: (inside) a random operation that this version of torch offers no generator for.
+        ConfigError: Inside the block, for a random operation that accepts no generator in this version of torch.
     """
 
     def __init__(self, seed: int) -> None:
@@ -56,7 +54,7 @@ class SeededDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @cache
 def _with_generator(func: Any) -> Any:
-    """The overload of a random operation that takes a generator and otherwise the same arguments."""
+    """Return the overload of a random operation that takes the same arguments and a generator."""
     wanted = [argument.name for argument in func._schema.arguments]
     if "generator" in wanted:
         return func
@@ -68,13 +66,13 @@ def _with_generator(func: Any) -> Any:
         if len(others) < len(arguments) and others == [(a.name, str(a.type)) for a in func._schema.arguments]:
             return overload
     raise ConfigError(
-        f"custom: {func} draws from torch's global generator and takes no other, so it can't be repeated; "
-        "draw with torch.rand, Tensor.uniform_ and the like instead"
+        f"custom: {func} uses torch's global generator and accepts no other, so it is not reproducible; "
+        "use torch.rand, Tensor.uniform_ and the like instead"
     )
 
 
 def _device(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.device:
-    """Where the drawn numbers will be: the given device, else that of the tensor drawn into, else torch's default."""
+    """Return the device of an operation's random numbers: `device`, else that of its first tensor, else the CPU."""
     if kwargs.get("device") is not None:
         return torch.device(kwargs["device"])
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]

@@ -1,4 +1,4 @@
-"""A custom step of an image program: any callable on images, made repeatable."""
+"""`Step`: a custom step of an image transform, any callable on images, made reproducible."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _CHECKED_CALLS = 8
 
 
 class Step:
-    """Calls `function` with a uint8 (3, H, W) tensor or, where it can't take that one, with a Pillow image.
+    """Calls `function` with a uint8 (3, H, W) tensor or, if that raises, with a Pillow image.
 
-    Which, is found out anew in each call: so what comes of an image never depends on another one or on the order.
-    Its torch draws follow from the seed. Its first calls are made twice, to notice one that draws from elsewhere.
+    Each call decides anew, so a result does not depend on earlier images or their order. torch's random numbers follow
+    from the seed. The first 8 calls run twice, to detect other sources of randomness.
     """
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
@@ -34,16 +34,23 @@ class Step:
         return f"Step({self.function!r})"
 
     def __call__(self, image: torch.Tensor, seed: int) -> torch.Tensor:
-        """The step's image, uint8 (3, H', W') on the device of `image`, a pure function of (image, seed)."""
+        """Return uint8 (3, H', W') on the device of `image`, a pure function of (image, seed).
+
+        Args:
+            image: uint8 (3, H, W); not changed.
+            seed: In [0, 2**63).
+
+        Raises:
+            ConfigError: `function` returned something other than a uint8 image.
+        """
         result = self._run(image, seed)
         if self._unchecked > 0:
             self._unchecked -= 1
             if not torch.equal(result, self._run(image, seed)):
                 self._unchecked = 0
                 warnings.warn(
-                    f"custom: {self.function!r} gave two different images for the same draw. It draws from outside "
-                    "torch (Python's random, NumPy's global generator) or keeps a state, so its images can't be "
-                    "repeated by a resume or a preview; draw with torch functions instead",
+                    f"custom: {self.function!r} returned two different images for the same seed: it uses randomness "
+                    "outside torch or keeps state, so resume and preview can't reproduce it; use torch's functions",
                     stacklevel=2,
                 )
         return result
@@ -52,9 +59,9 @@ class Step:
         try:
             result = self._call(image.clone(), seed)
         except Exception as error:
-            if _of_the_machine(error):
-                raise  # it says nothing of what the step takes, and a Pillow image would give other pixels
-            # What a callable takes can't be told from outside; if it is neither, this error is the true one.
+            if _is_system_error(error):
+                raise  # no matter of the argument's type, and a Pillow image could give other pixels
+            # A callable's argument type is unknown; if it takes neither, the first error is the relevant one.
             try:
                 result = self._call(_pillow(image), seed)
             except Exception:
@@ -71,20 +78,20 @@ class Step:
         if isinstance(result, Image.Image):
             result = torch.from_numpy(np.array(result.convert("RGB"))).permute(2, 0, 1)
         if not (isinstance(result, torch.Tensor) and result.dtype == torch.uint8 and result.ndim == 3):
-            raise ConfigError(f"custom: {self.function!r} gave {_what(result)}; expected {_EXPECTED}")
+            raise ConfigError(f"custom: {self.function!r} returned {_what(result)}; expected {_EXPECTED}")
         if result.shape[0] != 3:
-            raise ConfigError(f"custom: {self.function!r} gave {_what(result)}; expected {_EXPECTED}")
+            raise ConfigError(f"custom: {self.function!r} returned {_what(result)}; expected {_EXPECTED}")
         return result.as_subclass(torch.Tensor).to(image.device)
 
 
 _EXPECTED = (
-    "a uint8 tensor of shape (3, H, W) or a Pillow image; leave out ToDtype and Normalize, the model's transform "
-    "does that"
+    "a uint8 tensor of shape (3, H, W) or a Pillow image; leave out ToDtype and Normalize, which the model's "
+    "transform applies"
 )
 
 
 def as_steps(custom: Any) -> tuple[Step, ...]:
-    """Steps for a callable, a sequence of callables, or None."""
+    """Wrap a callable, a sequence of callables, or None as steps."""
     functions = as_list(custom) if custom is not None else []
     for function in functions:
         if not callable(function):
@@ -92,8 +99,8 @@ def as_steps(custom: Any) -> tuple[Step, ...]:
     return tuple(function if isinstance(function, Step) else Step(function) for function in functions)
 
 
-def _of_the_machine(error: Exception) -> bool:
-    """Whether memory or a disk failed; Pillow's own OSErrors, of what it can't take, have no number."""
+def _is_system_error(error: Exception) -> bool:
+    """Whether memory or I/O failed; OSErrors that Pillow raises for an unsupported argument have no errno."""
     no_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return no_memory or (isinstance(error, OSError) and error.errno is not None)
 

@@ -1,4 +1,4 @@
-"""The caption program: nothing changes unless asked for, and every draw can be explained."""
+"""The caption transform: nothing changes unless asked for, and every draw can be explained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TAGS = "a red fox, snow, forest, sunset, 35mm"
 KEY = SampleKey(4, 1)
 
 
-def program(**options):
+def transform(**options):
     return CaptionTransform.from_config(options)
 
 
@@ -41,7 +41,7 @@ def draws(of, captions=(TAGS,), n=300, seed=0):
     [{}, {"shuffle_parts": 0.0, "drop_parts": 0}, {"keep_parts": 99, "shuffle_parts": 1.0, "drop_parts": 0.9}],
 )
 def test_with_nothing_on_a_caption_passes_byte_for_byte(caption, options):
-    draw = program(**options).draw([caption], KEY, 0)
+    draw = transform(**options).draw([caption], KEY, 0)
     assert (draw.text, draw.raw, draw.choice, draw.dropped) == (caption, caption, 0, False)
     assert {part.state for part in draw.parts} <= {"kept"}
 
@@ -53,7 +53,7 @@ def test_none_and_call():
 
 def test_parts_are_joined_with_one_space_once_something_changed():
     messy = "one ,two,  three,,four , "
-    for draw in draws(program(shuffle_parts=True), [messy]):
+    for draw in draws(transform(shuffle_parts=True), [messy]):
         if [part.text for part in draw.parts] == ["one", "two", "three", "four"]:
             assert draw.text == messy
         else:
@@ -62,33 +62,33 @@ def test_parts_are_joined_with_one_space_once_something_changed():
 
 
 def test_shuffle_comes_as_often_as_asked_and_gives_every_order():
-    texts = [draw.text for draw in draws(program(shuffle_parts=1.0), ["a, b, c"], n=3000)]
+    texts = [draw.text for draw in draws(transform(shuffle_parts=1.0), ["a, b, c"], n=3000)]
     counts = Counter(texts)
     assert len(counts) == 6
     # A sixth of 3,000; 5 standard deviations are 102.
     assert all(abs(count - 500) < 102 for count in counts.values())
-    rare = [draw.text != "a, b, c" for draw in draws(program(shuffle_parts=0.3), ["a, b, c"], n=3000)]
+    rare = [draw.text != "a, b, c" for draw in draws(transform(shuffle_parts=0.3), ["a, b, c"], n=3000)]
     assert np.mean(rare) == pytest.approx(0.3 * 5 / 6, abs=0.04)
 
 
 def test_kept_parts_stay_in_front():
-    for draw in draws(program(shuffle_parts=1.0, drop_parts=0.6, keep_parts=2)):
+    for draw in draws(transform(shuffle_parts=1.0, drop_parts=0.6, keep_parts=2)):
         assert draw.text.startswith("a red fox, snow")
         assert [part.state for part in draw.parts[:2]] == ["kept", "kept"]
 
 
 def test_parts_are_dropped_as_often_as_asked_and_one_always_stays():
-    kept = [draw.text.split(", ") for draw in draws(program(drop_parts=0.25), n=2000)]
+    kept = [draw.text.split(", ") for draw in draws(transform(drop_parts=0.25), n=2000)]
     assert np.mean([len(parts) for parts in kept]) == pytest.approx(0.75 * 5, abs=0.1)
-    for draw in draws(program(drop_parts=1.0)):
+    for draw in draws(transform(drop_parts=1.0)):
         assert len([part for part in draw.parts if part.state == "kept"]) == 1
         assert draw.text in TAGS.split(", ")
-    assert len({draw.text for draw in draws(program(drop_parts=1.0))}) == 5
+    assert len({draw.text for draw in draws(transform(drop_parts=1.0))}) == 5
 
 
 def test_a_draw_says_what_happened_to_each_part():
     seen = set()
-    for draw in draws(program(shuffle_parts=0.5, drop_parts=0.3, keep_parts=1)):
+    for draw in draws(transform(shuffle_parts=0.5, drop_parts=0.3, keep_parts=1)):
         words = TAGS.split(", ")
         assert sorted(part.text for part in draw.parts) == sorted(words)
         staying = [part for part in draw.parts if part.state != "dropped"]
@@ -103,14 +103,14 @@ def test_a_draw_says_what_happened_to_each_part():
     ("separator", "caption", "expected"), [("|", "a|b|c", "a| c"), (". ", "a. b. c", "a. c"), ("\n", "a\nb\nc", "a\nc")]
 )
 def test_separator(separator, caption, expected):
-    texts = {draw.text for draw in draws(program(drop_parts=0.5, separator=separator), [caption])}
+    texts = {draw.text for draw in draws(transform(drop_parts=0.5, separator=separator), [caption])}
     assert expected in texts
     assert caption in texts
 
 
 def test_drop_is_last_and_raising_it_only_adds_drops():
     options = {"trigger": "sks", "shuffle_parts": 0.5}
-    few, more = draws(program(drop=0.05, **options), n=4000), draws(program(drop=0.1, **options), n=4000)
+    few, more = draws(transform(drop=0.05, **options), n=4000), draws(transform(drop=0.1, **options), n=4000)
     assert np.mean([draw.dropped for draw in few]) == pytest.approx(0.05, abs=0.015)
     assert np.mean([draw.dropped for draw in more]) == pytest.approx(0.1, abs=0.02)
     for a, b in zip(few, more, strict=True):
@@ -125,15 +125,15 @@ def test_drop_is_last_and_raising_it_only_adds_drops():
 
 def test_one_option_does_not_change_another_ones_draws():
     captions = ["a, b, c, d", "e, f, g, h", "i, j, k, l"]
-    choices = [draw.choice for draw in draws(program(), captions)]
-    dropped = [draw.dropped for draw in draws(program(drop=0.2), captions)]
-    orders = [draw.text for draw in draws(program(shuffle_parts=0.5), captions)]
-    everything = draws(program(drop=0.2, shuffle_parts=0.5, trigger="sks"), captions)
+    choices = [draw.choice for draw in draws(transform(), captions)]
+    dropped = [draw.dropped for draw in draws(transform(drop=0.2), captions)]
+    orders = [draw.text for draw in draws(transform(shuffle_parts=0.5), captions)]
+    everything = draws(transform(drop=0.2, shuffle_parts=0.5, trigger="sks"), captions)
     assert [draw.choice for draw in everything] == choices
     assert [draw.dropped for draw in everything] == dropped
     assert all(b.dropped or b.text == f"sks, {a}" for a, b in zip(orders, everything, strict=True))
     # Dropping parts leaves the others in the order they would have had.
-    fewer = draws(program(shuffle_parts=0.5, drop_parts=0.4), captions)
+    fewer = draws(transform(shuffle_parts=0.5, drop_parts=0.4), captions)
     for whole, less in zip(orders, fewer, strict=True):
         parts = less.text.split(", ")
         assert parts == [part for part in whole.split(", ") if part in parts]
@@ -141,12 +141,12 @@ def test_one_option_does_not_change_another_ones_draws():
 
 def test_draws_follow_from_seed_and_key_alone():
     caption = ", ".join("abcdefghijklmno")
-    text = program(shuffle_parts=True)([caption], KEY, 7)
-    assert program(shuffle_parts=True)([caption], KEY, 7) == text
+    text = transform(shuffle_parts=True)([caption], KEY, 7)
+    assert transform(shuffle_parts=True)([caption], KEY, 7) == text
     others = [(KEY, 8), (KEY._replace(epoch=3), 7), (KEY._replace(index=6), 7), (KEY._replace(repeat=1), 7)]
-    assert all(program(shuffle_parts=True)([caption], key, seed) != text for key, seed in others)
+    assert all(transform(shuffle_parts=True)([caption], key, seed) != text for key, seed in others)
     # The bucket has no say.
-    assert program(shuffle_parts=True)([caption], KEY._replace(size=(64, 64)), 7) == text
+    assert transform(shuffle_parts=True)([caption], KEY._replace(size=(64, 64)), 7) == text
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_draws_follow_from_seed_and_key_alone():
 )
 def test_choose(choose, shares):
     captions = ["one", "twelve", "eleven"]
-    found = draws(program(choose=choose), captions, n=3000)
+    found = draws(transform(choose=choose), captions, n=3000)
     counts = Counter(draw.choice for draw in found)
     assert [counts[i] / 3000 for i in range(3)] == pytest.approx(shares, abs=0.045)
     assert all((counts[i] == 0) == (share == 0) for i, share in enumerate(shares))
@@ -190,7 +190,7 @@ def test_choose(choose, shares):
     ],
 )
 def test_trigger_and_template(options, caption, expected):
-    draw = program(**options).draw([caption], KEY, 0)
+    draw = transform(**options).draw([caption], KEY, 0)
     assert draw.text == expected
     assert draw.raw == caption
     assert any(part.state == "added" for part in draw.parts)
@@ -212,57 +212,57 @@ def test_trigger_and_template(options, caption, expected):
     ],
 )
 def test_a_caption_that_has_the_trigger_gets_it_once(caption, options, expected):
-    made = program(trigger="ohwx", **options)
+    made = transform(trigger="ohwx", **options)
     assert made([caption], KEY, 0) == expected
     assert set(made.outcomes([caption], variants=1)) == {expected}
 
 
 @pytest.mark.parametrize("trigger", ["o.wx", r"o\wx", r"\1 \g<0>", "(ohwx", "c++"])
 def test_a_trigger_is_a_text_and_no_pattern(trigger):
-    made = program(trigger=trigger)
+    made = transform(trigger=trigger)
     assert made(["ohwx at a desk"], KEY, 0) == f"{trigger}, ohwx at a desk"
     assert made(["{trigger} at a desk"], KEY, 0) == made([f"{trigger} at a desk"], KEY, 0) == f"{trigger} at a desk"
 
 
 def test_a_part_that_held_the_trigger_may_be_dropped_and_the_trigger_is_there():
-    texts = {draw.text for draw in draws(program(trigger="ohwx", drop_parts=0.5), ["a man, ohwx, desk"])}
+    texts = {draw.text for draw in draws(transform(trigger="ohwx", drop_parts=0.5), ["a man, ohwx, desk"])}
     assert all(text.count("ohwx") == 1 for text in texts) and "ohwx, a man" in texts
 
 
 @pytest.mark.parametrize(
     "written", ["[trigger]", "[Trigger]", "<trigger>", "{{trigger}}", "{TRIGGER}", "[trigger_word]", "{trigger word}"]
 )
-def test_other_programs_placeholders_for_the_trigger_are_ours(written):
-    assert program(trigger="ohwx")([f"a photo of {written} at a desk"], KEY, 0) == "a photo of ohwx at a desk"
-    assert program()([f"a photo of {written}"], KEY, 0) == f"a photo of {written}"
-    assert program(trigger="ohwx", template=f"{written}: {{caption}}")(["a"], KEY, 0) == "ohwx: a"
+def test_other_tools_placeholders_for_the_trigger_are_ours(written):
+    assert transform(trigger="ohwx")([f"a photo of {written} at a desk"], KEY, 0) == "a photo of ohwx at a desk"
+    assert transform()([f"a photo of {written}"], KEY, 0) == f"a photo of {written}"
+    assert transform(trigger="ohwx", template=f"{written}: {{caption}}")(["a"], KEY, 0) == "ohwx: a"
 
 
 def test_added_parts_stand_where_they_are_read():
-    draw = program(trigger="sks", template="<{trigger}> {caption}!").draw(["a, b"], KEY, 0)
+    draw = transform(trigger="sks", template="<{trigger}> {caption}!").draw(["a, b"], KEY, 0)
     assert draw.parts == (Part("<sks> ", "added"), Part("a", "kept"), Part("b", "kept"), Part("!", "added"))
 
 
 def test_a_trigger_stands_where_the_caption_says():
     captions = ["{trigger} and a dog, {trigger} smiles", "a beach, no one there"]
-    drawn = {draw.raw: draw for draw in draws(program(trigger="jo, the cat"), captions, n=40)}
+    drawn = {draw.raw: draw for draw in draws(transform(trigger="jo, the cat"), captions, n=40)}
     assert drawn[captions[0]].text == "jo, the cat and a dog, jo, the cat smiles"
     assert drawn[captions[0]].parts == (Part("jo, the cat and a dog", "kept"), Part("jo, the cat smiles", "kept"))
     assert drawn[captions[1]].text == "jo, the cat, a beach, no one there"
 
 
 def test_a_trigger_is_never_lost_with_a_part_nor_changed_by_a_custom_step_that_knows_no_braces():
-    texts = {draw.text for draw in draws(program(trigger="sks", drop_parts=0.5), ["a dog, {trigger} smiles, sun"])}
+    texts = {draw.text for draw in draws(transform(trigger="sks", drop_parts=0.5), ["a dog, {trigger} smiles, sun"])}
     assert all(text.count("sks") == 1 and "{" not in text for text in texts) and "sks, a dog" in texts
-    assert program(trigger="sks", custom=louder)(["{trigger} smiles"], KEY, 0) == "SKS SMILES"
+    assert transform(trigger="sks", custom=louder)(["{trigger} smiles"], KEY, 0) == "SKS SMILES"
 
 
 def test_another_trigger_changes_texts_and_no_draws():
     options = {"shuffle_parts": 0.5, "drop_parts": 0.3, "drop": 0.1}
     captions = ["{trigger} sits, red, blue, green", "a dog, {trigger}, sun"]
-    first, second = (draws(program(trigger=word, **options), captions) for word in ("sks", "ohwx"))
+    first, second = (draws(transform(trigger=word, **options), captions) for word in ("sks", "ohwx"))
     assert [draw.text.replace("sks", "ohwx") for draw in first] == [draw.text for draw in second]
-    outcomes = [program(trigger=word, **options).outcomes(captions, variants=4) for word in ("sks", "ohwx")]
+    outcomes = [transform(trigger=word, **options).outcomes(captions, variants=4) for word in ("sks", "ohwx")]
     assert {text.replace("sks", "ohwx"): chance for text, chance in outcomes[0].items()} == outcomes[1]
 
 
@@ -305,7 +305,7 @@ def test_a_callable_may_ask_for_a_generator():
 
 
 def test_a_callable_must_give_a_text():
-    with pytest.raises(ConfigError, match=r"gave list for the caption 'a fox'; expected a text"):
+    with pytest.raises(ConfigError, match=r"returned list for the caption 'a fox'; expected a text"):
         CaptionTransform.from_config(str.split)(["a fox"], KEY, 0)
 
 
@@ -343,7 +343,7 @@ def test_a_callable_must_give_a_text():
 )
 def test_a_wrong_option_is_an_error_at_construction(options, message):
     with pytest.raises(ConfigError, match=message):
-        program(**options)
+        transform(**options)
 
 
 def test_a_wrong_whole_is_an_error_at_construction():

@@ -206,7 +206,9 @@ def test_a_step_that_writes_into_its_input_does_not_change_what_is_kept():
     ],
 )
 def test_a_step_must_give_a_picture(function, found):
-    with pytest.raises(ConfigError, match=rf"gave {found}.*; expected a uint8 tensor.*leave out ToDtype and Normalize"):
+    with pytest.raises(
+        ConfigError, match=rf"returned {found}.*; expected a uint8 tensor.*leave out ToDtype and Normalize"
+    ):
         results(function)
 
 
@@ -221,7 +223,7 @@ def test_a_step_that_fails_says_why_itself():
 def test_a_step_may_not_change_a_size_that_was_asked_for():
     image = ImageTransform(resize=[96, 128], custom=v2.Resize(32))
     geometry = image.draw((96, 128), SampleKey(0), 0)
-    with pytest.raises(ConfigError, match=r"custom: the steps gave 32×42 pixels .* where 96×128 were asked for"):
+    with pytest.raises(ConfigError, match=r"custom: the steps returned 32×42 pixels .*; expected 96×128"):
         image.finish(PICTURE, geometry, SampleKey(0), 0)
 
 
@@ -232,7 +234,7 @@ def test_a_step_that_draws_from_elsewhere_is_named(draw):
     def darken(picture):
         return (picture * draw()).byte()
 
-    with pytest.warns(UserWarning, match=r"darken.*gave two different images for the same draw"):
+    with pytest.warns(UserWarning, match=r"darken.*returned two different images for the same seed"):
         results(darken)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -251,7 +253,7 @@ def test_a_step_that_draws_from_elsewhere_is_named(draw):
         ],
     ],
 )
-def test_a_callable_alone_is_the_whole_program(config):
+def test_a_callable_alone_is_the_whole_transform(config):
     image = ImageTransform.from_config(config)
     geometry = image.draw(COFFEE.shape[:2], SampleKey(0), 0)
     assert (image.whole, image.fixed_geometry, image.output_size) == (True, False, None)
@@ -261,12 +263,12 @@ def test_a_callable_alone_is_the_whole_program(config):
     assert np.array_equal(result.permute(1, 2, 0).numpy(), COFFEE[:, ::-1])
 
 
-def test_a_whole_program_decides_its_size_but_not_against_a_bucket():
+def test_a_transform_of_callables_decides_its_size_but_not_against_a_bucket():
     image = ImageTransform.from_config(v2.RandomCrop((32, 48)))
     geometry = image.draw(COFFEE.shape[:2], SampleKey(0), 0)
     pixels = image.resample(np.array(COFFEE), geometry)
     assert image.finish(pixels, geometry, SampleKey(0), 0).shape == (3, 32, 48)
-    with pytest.raises(ConfigError, match=r"gave 32×48 .* where 64×64 were asked for"):
+    with pytest.raises(ConfigError, match=r"returned 32×48 .*; expected 64×64"):
         image.finish(pixels, geometry, SampleKey(0, size=(64, 64)), 0)
 
 
@@ -279,7 +281,7 @@ def test_options_and_callables_in_one_list():
     assert torch.equal(image.finish(pixels, geometry, SampleKey(0), 0), plain.resample(np.array(COFFEE), geometry))
 
 
-def test_a_program_travels_to_another_process():
+def test_a_transform_travels_to_another_process():
     image = ImageTransform.from_config({"resize": 32, "custom": [v2.GaussianBlur(3)], "color_jitter": {"hue": 0.1}})
     twin = pickle.loads(pickle.dumps(image))
     key = SampleKey(3)

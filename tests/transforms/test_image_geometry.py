@@ -19,7 +19,7 @@ KEY = SampleKey(5, 2)
 SIZES = [(400, 600), (427, 640), (600, 400), (512, 512), (1281, 957), (33, 2000), (1, 7)]
 
 
-def program(**options):
+def transform(**options):
     return ImageTransform.from_config(options)
 
 
@@ -29,7 +29,7 @@ def draws(of, n=400, size=(400, 600), seed=0):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_resize_pair_without_crop_stretches_the_whole_picture(size):
-    geometry = program(resize=[100, 300]).draw(size, KEY, 0)
+    geometry = transform(resize=[100, 300]).draw(size, KEY, 0)
     assert geometry.target_size == (100, 300)
     assert geometry.box == (0, 0, *size)
     assert geometry.crop_top_left == (0, 0)
@@ -38,7 +38,7 @@ def test_resize_pair_without_crop_stretches_the_whole_picture(size):
 @pytest.mark.parametrize("size", SIZES)
 def test_resize_number_without_crop_keeps_the_aspect_as_torchvision_does(size):
     expected = v1.Resize(48)(Image.new("RGB", (size[1], size[0])))
-    geometry = program(resize=48).draw(size, KEY, 0)
+    geometry = transform(resize=48).draw(size, KEY, 0)
     assert geometry.target_size == (expected.height, expected.width)
     assert geometry.box == (0, 0, *size)
 
@@ -46,7 +46,7 @@ def test_resize_number_without_crop_keeps_the_aspect_as_torchvision_does(size):
 @pytest.mark.parametrize("target", [(256, 320), (320, 256), (64, 512), (512, 64), (300, 300)])
 @pytest.mark.parametrize("size", SIZES)
 def test_centre_crop_covers_and_keeps_the_middle(size, target):
-    geometry = program(resize=list(target), center_crop=True).draw(size, KEY, 0)
+    geometry = transform(resize=list(target), center_crop=True).draw(size, KEY, 0)
     top, left, height, width = geometry.box
     assert geometry.target_size == target
     # One side of the image is kept whole, the other is cut by as much on both sides.
@@ -59,20 +59,20 @@ def test_centre_crop_covers_and_keeps_the_middle(size, target):
 
 
 def test_centre_crop_of_a_number_is_a_square():
-    geometry = program(resize=128, center_crop=True).draw((400, 600), KEY, 0)
+    geometry = transform(resize=128, center_crop=True).draw((400, 600), KEY, 0)
     assert geometry.target_size == (128, 128)
     assert geometry.box == (0, 100, 400, 400)
 
 
 def test_height_comes_before_width():
-    image = program(resize=[64, 128], center_crop=True)
+    image = transform(resize=[64, 128], center_crop=True)
     pixels = skimage.data.coffee()
     geometry = image.draw(pixels.shape[:2], KEY, 0)
     assert image.finish(image.resample(pixels, geometry), geometry, KEY, 0).shape == (3, 64, 128)
 
 
 def test_a_bucket_goes_before_resize_and_never_stretches():
-    geometry = program(resize=[100, 300]).draw((400, 600), KEY._replace(size=(320, 320)), 0)
+    geometry = transform(resize=[100, 300]).draw((400, 600), KEY._replace(size=(320, 320)), 0)
     assert geometry.target_size == (320, 320)
     assert geometry.box == (0, 100, 400, 400)
     assert ImageTransform().draw((400, 600), KEY._replace(size=(320, 320)), 0).box == (0, 100, 400, 400)
@@ -88,18 +88,18 @@ def test_without_a_size_the_picture_stays_as_it_is():
 
 @pytest.mark.parametrize("option", ["center_crop", "random_crop"])
 def test_a_crop_to_no_size_is_an_error(option):
-    with pytest.raises(ConfigError, match=rf"{option}: nothing says to what size; add resize"):
-        program(**{option: True}).draw((400, 600), KEY, 0)
+    with pytest.raises(ConfigError, match=rf"{option}: found no size to crop to; add resize"):
+        transform(**{option: True}).draw((400, 600), KEY, 0)
 
 
 def test_random_crop_reaches_every_place_and_stays_inside():
-    boxes = [geometry.box for geometry in draws(program(resize=[100, 100], random_crop=True), n=4000, size=(40, 60))]
+    boxes = [geometry.box for geometry in draws(transform(resize=[100, 100], random_crop=True), n=4000, size=(40, 60))]
     assert {box[1] for box in boxes} == set(range(21))
     assert {(box[0], box[2], box[3]) for box in boxes} == {(0, 40, 40)}
 
 
 def test_random_crop_draws_the_area_uniformly():
-    boxes = [g.box for g in draws(program(resize=[200, 300], random_crop={"scale": [0.25, 1.0]}), n=2000)]
+    boxes = [g.box for g in draws(transform(resize=[200, 300], random_crop={"scale": [0.25, 1.0]}), n=2000)]
     areas = np.array([height * width / (400 * 600) for _, _, height, width in boxes])
     assert areas.min() >= 0.248
     assert areas.max() <= 1.0
@@ -111,28 +111,28 @@ def test_random_crop_draws_the_area_uniformly():
 
 
 def test_flips_come_as_often_as_asked():
-    geometries = draws(program(resize=64, horizontal_flip=0.25, vertical_flip=True), n=4000)
+    geometries = draws(transform(resize=64, horizontal_flip=0.25, vertical_flip=True), n=4000)
     assert np.mean([g.flip[0] for g in geometries]) == pytest.approx(0.25, abs=0.03)
     assert np.mean([g.flip[1] for g in geometries]) == pytest.approx(0.5, abs=0.03)
 
 
 def test_one_option_does_not_change_another_ones_draws():
     base = {"resize": [64, 64], "horizontal_flip": 0.5, "vertical_flip": 0.3}
-    flips = [g.flip for g in draws(program(**base))]
+    flips = [g.flip for g in draws(transform(**base))]
     for more in ({"random_crop": True}, {"random_crop": {"scale": [0.5, 1]}}, {"rotate": 20}, {"center_crop": True}):
-        assert [g.flip for g in draws(program(**base, **more))] == flips
-    places = [g.box for g in draws(program(resize=[64, 64], random_crop=True))]
-    assert [g.box for g in draws(program(**base, random_crop=True))] == places
-    angles = [g.rotate for g in draws(program(resize=[64, 64], rotate=20))]
-    assert [g.rotate for g in draws(program(**base, rotate=20, random_crop=True))] == angles
+        assert [g.flip for g in draws(transform(**base, **more))] == flips
+    places = [g.box for g in draws(transform(resize=[64, 64], random_crop=True))]
+    assert [g.box for g in draws(transform(**base, random_crop=True))] == places
+    angles = [g.rotate for g in draws(transform(resize=[64, 64], rotate=20))]
+    assert [g.rotate for g in draws(transform(**base, rotate=20, random_crop=True))] == angles
     # More flips are the same flips and some others.
-    often = [g.flip[0] for g in draws(program(**base | {"horizontal_flip": 0.8}))]
+    often = [g.flip[0] for g in draws(transform(**base | {"horizontal_flip": 0.8}))]
     assert all(new or not old[0] for old, new in zip(flips, often, strict=True))
     assert sum(often) > sum(old[0] for old in flips)
 
 
 def test_draws_follow_from_seed_and_key_alone():
-    image = program(resize=[64, 64], random_crop={"scale": [0.5, 1]}, horizontal_flip=True, rotate=10)
+    image = transform(resize=[64, 64], random_crop={"scale": [0.5, 1]}, horizontal_flip=True, rotate=10)
     first = image.draw((400, 600), KEY, 7)
     assert image.draw((400, 600), KEY, 7) == first
     others = [(KEY, 8), (KEY._replace(epoch=3), 7), (KEY._replace(index=6), 7), (KEY._replace(repeat=1), 7)]
@@ -154,7 +154,7 @@ def sdxl_script(size, resolution, flipped):
     "size", [(400, 600), (427, 640), (640, 427), (1281, 957), (2000, 3000), (512, 512), (300, 301)]
 )
 def test_sdxl_numbers_of_a_centre_crop_are_those_of_diffusers_script(size, flipped):
-    geometry = program(resize=512, center_crop=True, horizontal_flip=float(flipped)).draw(size, KEY, 0)
+    geometry = transform(resize=512, center_crop=True, horizontal_flip=float(flipped)).draw(size, KEY, 0)
     assert geometry.flip == (flipped, False)
     assert (geometry.original_size, geometry.crop_top_left) == sdxl_script(size, 512, flipped)
 
@@ -163,7 +163,7 @@ def test_sdxl_numbers_of_a_centre_crop_are_those_of_diffusers_script(size, flipp
 def test_crop_top_left_counts_in_the_resized_and_flipped_picture(flip):
     """At scale 1 the numbers can be checked by cropping the flipped image there."""
     pixels = skimage.data.coffee()[:300, :301]
-    image = program(
+    image = transform(
         resize=[80, 90],
         random_crop={"scale": [0.0900, 0.0901]},
         horizontal_flip=float(flip[0]),
@@ -185,7 +185,7 @@ def test_crop_top_left_counts_in_the_resized_and_flipped_picture(flip):
 @pytest.mark.parametrize("crop", [{"random_crop": True}, {"center_crop": True}, {}])
 @pytest.mark.parametrize("size", [(400, 600), (600, 400), (90, 1000), (5, 5)])
 def test_a_turned_part_stays_inside_the_picture(size, crop):
-    for geometry in draws(program(resize=[96, 160], rotate=180, **crop), n=200, size=size):
+    for geometry in draws(transform(resize=[96, 160], rotate=180, **crop), n=200, size=size):
         top, left, height, width = geometry.box
         middle = np.array([left + width / 2, top + height / 2])
         angle = math.radians(geometry.rotate)
@@ -201,14 +201,14 @@ def test_a_turned_part_stays_inside_the_picture(size, crop):
 
 
 def test_needed_size_is_enough_and_not_more():
-    image = program(resize=[100, 100], random_crop={"scale": [0.3, 1.0]})
+    image = transform(resize=[100, 100], random_crop={"scale": [0.3, 1.0]})
     for geometry in draws(image, n=100, size=(2000, 3000)):
         height, width = image.needed_size(geometry)
         assert geometry.box[2] * height / 2000 >= 100
         assert geometry.box[3] * width / 3000 >= 100
         assert geometry.box[2] * (height - 1) / 2000 < 100
-    assert program(resize=512, center_crop=True).needed_size(
-        program(resize=512, center_crop=True).draw((50, 60), KEY, 0)
+    assert transform(resize=512, center_crop=True).needed_size(
+        transform(resize=512, center_crop=True).draw((50, 60), KEY, 0)
     ) == (50, 60)
 
 
@@ -223,7 +223,7 @@ def test_needed_size_is_enough_and_not_more():
     ],
 )
 def test_what_is_known_beforehand(options, fixed, output):
-    image = program(**options)
+    image = transform(**options)
     assert image.fixed_geometry is fixed
     assert image.output_size == output
     geometries = [image.draw((400, 600), SampleKey(1, epoch), 0) for epoch in range(20)]
@@ -264,7 +264,7 @@ def test_what_is_known_beforehand(options, fixed, output):
 )
 def test_a_wrong_option_is_an_error_at_construction(options, message):
     with pytest.raises(ConfigError, match=message):
-        program(**options)
+        transform(**options)
 
 
 def test_a_wrong_whole_is_an_error_at_construction():

@@ -40,11 +40,11 @@ CAPTIONS = ("a cat, on a mat, asleep", "two dogs, in the rain")
     ids=lambda value: ", ".join(value) if isinstance(value, dict) else str(value),
 )
 def test_captions_come_as_often_as_their_outcomes_say(options, count):
-    program = CaptionTransform(**options)
-    listed = program.outcomes(CAPTIONS, variants=3)
+    transform = CaptionTransform(**options)
+    listed = transform.outcomes(CAPTIONS, variants=3)
     assert sum(listed.values()) == pytest.approx(1.0)
     assert count is None or len(listed) == count
-    found = frequencies(program.draw(CAPTIONS, SampleKey(5, epoch), 7, variants=3).text for epoch in range(EPOCHS))
+    found = frequencies(transform.draw(CAPTIONS, SampleKey(5, epoch), 7, variants=3).text for epoch in range(EPOCHS))
     assert found.keys() <= listed.keys()
     for text, probability in listed.items():
         assert found.get(text, 0.0) == pytest.approx(probability, abs=tolerance(probability)), text
@@ -52,29 +52,29 @@ def test_captions_come_as_often_as_their_outcomes_say(options, count):
 
 @pytest.mark.parametrize("options", [{}, {"drop": 0.3}, {"choose": [3, 1], "trigger": "sks"}], ids=str)
 def test_what_can_be_listed_is_drawn_just_as_online(options):
-    program = CaptionTransform(**options)
+    transform = CaptionTransform(**options)
     for epoch in range(50):
         key = SampleKey(3, epoch)
-        assert program.draw(CAPTIONS, key, 1, variants=2) == program.draw(CAPTIONS, key, 1)
+        assert transform.draw(CAPTIONS, key, 1, variants=2) == transform.draw(CAPTIONS, key, 1)
 
 
 def test_captions_are_dropped_and_shuffled_in_the_very_epochs_in_which_they_would_be_online():
-    program = CaptionTransform(shuffle_parts=0.5, drop=0.2)
+    transform = CaptionTransform(shuffle_parts=0.5, drop=0.2)
     for epoch in range(200):
         key = SampleKey(0, epoch)
-        online, kept = program.draw(CAPTIONS, key, 1), program.draw(CAPTIONS, key, 1, variants=4)
+        online, kept = transform.draw(CAPTIONS, key, 1), transform.draw(CAPTIONS, key, 1, variants=4)
         assert online.dropped == kept.dropped and online.raw == kept.raw
         assert online.text != online.raw or kept.text == kept.raw or online.dropped or "moved" in str(kept.parts)
 
 
 def test_variants_of_a_caption_know_nothing_of_row_or_seed():
-    program = CaptionTransform(shuffle_parts=True)
+    transform = CaptionTransform(shuffle_parts=True)
     texts = {
-        frozenset(program.draw(CAPTIONS[:1], SampleKey(index, epoch), seed, variants=2).text for epoch in range(40))
+        frozenset(transform.draw(CAPTIONS[:1], SampleKey(index, epoch), seed, variants=2).text for epoch in range(40))
         for index in (0, 9)
         for seed in (0, 1)
     }
-    assert len(texts) == 1 and texts == {frozenset(program.outcomes(CAPTIONS[:1], variants=2))}
+    assert len(texts) == 1 and texts == {frozenset(transform.outcomes(CAPTIONS[:1], variants=2))}
 
 
 def test_drop_changes_no_other_text():
@@ -98,35 +98,35 @@ FREE = {"random_crop": {"scale": [0.5, 1.0]}, "horizontal_flip": 0.3, "rotate": 
     ids=str,
 )
 def test_pictures_come_as_often_as_their_outcomes_say(options, count):
-    program = ImageTransform(**options)
-    listed = {o.geometry: o.probability for o in program.outcomes(SIZE, SampleKey(0), content=42, variants=3)}
+    transform = ImageTransform(**options)
+    listed = {o.geometry: o.probability for o in transform.outcomes(SIZE, SampleKey(0), content=42, variants=3)}
     assert len(listed) == count and sum(listed.values()) == pytest.approx(1.0)
-    found = frequencies(draw(program, SampleKey(5, epoch), 3) for epoch in range(EPOCHS))
+    found = frequencies(draw(transform, SampleKey(5, epoch), 3) for epoch in range(EPOCHS))
     assert found.keys() <= listed.keys()
     for geometry, probability in listed.items():
         assert found[geometry] == pytest.approx(probability, abs=tolerance(probability))
 
 
-def draw(program, key, variants):
+def draw(transform, key, variants):
     from calotype.core.rng import Stream
 
-    variant = Variant.drawn(42, variants, key, 7, Stream.IMAGE_VARIANT) if program.non_enumerable else None
-    return program.draw(SIZE, key, 7, variant=variant)
+    variant = Variant.drawn(42, variants, key, 7, Stream.IMAGE_VARIANT) if transform.non_enumerable else None
+    return transform.draw(SIZE, key, 7, variant=variant)
 
 
 def test_flips_are_those_of_the_same_epoch_online():
-    program = ImageTransform(**FREE)
+    transform = ImageTransform(**FREE)
     for epoch in range(50):
         key = SampleKey(2, epoch)
-        assert draw(program, key, 3).flip == program.draw(SIZE, key, 7).flip
+        assert draw(transform, key, 3).flip == transform.draw(SIZE, key, 7).flip
 
 
 def test_colours_of_a_variant_are_the_same_every_epoch():
-    program = ImageTransform(color_jitter={"brightness": 0.5, "hue": 0.1})
+    transform = ImageTransform(color_jitter={"brightness": 0.5, "hue": 0.1})
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 16, 16), np.uint8))
-    geometry = program.draw((16, 16), SampleKey(0), 0)
+    geometry = transform.draw((16, 16), SampleKey(0), 0)
     made = [
-        program.finish(image, geometry, SampleKey(index, epoch), seed, variant=Variant(8, number))
+        transform.finish(image, geometry, SampleKey(index, epoch), seed, variant=Variant(8, number))
         for number in (0, 1)
         for index, epoch, seed in ((0, 0, 0), (4, 7, 2))
     ]
@@ -134,7 +134,7 @@ def test_colours_of_a_variant_are_the_same_every_epoch():
 
 
 @pytest.mark.parametrize(
-    ("program", "names"),
+    ("transform", "names"),
     [
         (ImageTransform(horizontal_flip=0.5, vertical_flip=0.5), ()),
         (ImageTransform(rotate=[3, 3]), ()),
@@ -146,8 +146,8 @@ def test_colours_of_a_variant_are_the_same_every_epoch():
     ],
     ids=["flips", "quarter turns", "crop", "colours", "drop", "parts", "custom"],
 )
-def test_endless_options_are_named(program, names):
-    assert program.non_enumerable == names
+def test_endless_options_are_named(transform, names):
+    assert transform.non_enumerable == names
 
 
 @pytest.mark.parametrize(
@@ -166,15 +166,15 @@ def test_endless_options_are_named(program, names):
     ids=lambda value: ", ".join(value) if isinstance(value, dict) else str(len(value)),
 )
 def test_a_caption_is_fixed_when_no_draw_changes_it(options, captions):
-    program = CaptionTransform(**options)
-    texts = {program.draw(captions, SampleKey(5, epoch), 7).text for epoch in range(100)}
-    assert program.fixed(captions) == (len(texts) == 1)
+    transform = CaptionTransform(**options)
+    texts = {transform.draw(captions, SampleKey(5, epoch), 7).text for epoch in range(100)}
+    assert transform.fixed(captions) == (len(texts) == 1)
 
 
 @pytest.mark.parametrize("options", [{}, {"horizontal_flip": 0.5}, {"horizontal_flip": 0.3, "vertical_flip": 1.0}])
 def test_the_flip_alone_is_that_of_the_whole_geometry(options):
     for more in ({}, {"random_crop": {"scale": [0.5, 1.0]}}, {"rotate": 10}):
-        program = ImageTransform(resize=(64, 64), **options, **more)
+        transform = ImageTransform(resize=(64, 64), **options, **more)
         for epoch in range(50):
             key = SampleKey(3, epoch)
-            assert program.drawn_flip(key, 7) == program.draw((100, 80), key, 7).flip
+            assert transform.drawn_flip(key, 7) == transform.draw((100, 80), key, 7).flip
