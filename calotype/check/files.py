@@ -26,7 +26,7 @@ from calotype.manifest.folders.caption_files import CaptionFiles, is_json, parse
 from calotype.manifest.folders.companions import READ_AS_SAMPLES
 from calotype.manifest.folders.listing import printable
 from calotype.manifest.folders.named_splits import DEFAULT_SPLIT_NOTE
-from calotype.manifest.sources import absolute
+from calotype.manifest.paths import absolute
 from calotype.manifest.unused_captions import UNUSED_CAPTIONS, has_captions, may_be_captions
 from calotype.types import ImageRef
 

@@ -26,7 +26,7 @@ class DataFileCaptions(Captions):
 
     def __init__(self, files: Sequence[Path], reading: Reading) -> None:
         super().__init__(reading)
-        self.root = reading.home
+        self.root = reading.common_root
         self._files = list(files)
         self._places()  # what can't be read or changed is said at once
 

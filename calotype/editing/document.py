@@ -81,7 +81,7 @@ def find_entries(
     """
     part = table_part(table, reading, label=str(file), base=file.parent, where=where, columns=columns)
     found = part.table
-    pictures = found["id"] if pa.types.is_null(found["ref"].type) else pc.coalesce(found["ref"], found["id"])
+    pictures = part.paths()
     if not pa.types.is_null(found["name"].type):  # members of an archive: the archive and the member
         pictures = pc.coalesce(found["name"], pictures)
     flags = [False] * len(found) if pa.types.is_null(found["rejected"].type) else found["rejected"].to_pylist()

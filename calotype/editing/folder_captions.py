@@ -12,6 +12,7 @@ from calotype.editing.locations import Location, entries_by_id, set_captions, se
 from calotype.editing.sidecars import Sidecars
 from calotype.errors import EditError
 from calotype.manifest.file_kinds import METADATA
+from calotype.manifest.folders.image_folder import listed_image
 from calotype.manifest.folders.kohya import kohya_folders
 from calotype.manifest.folders.listing import list_folder
 from calotype.manifest.manifest import REMOTE
@@ -59,9 +60,13 @@ class FolderCaptions(Captions):
         listed = {entry.picture for _, _, entry in entries}
         for id, document, entry in entries:
             name = entry.picture
-            if name not in pictures and not self._is_elsewhere(name):
-                if (found := on_disk.find(name)) is None or found in listed:
-                    continue
+            try:
+                found = listed_image(name, on_disk, listed, reading)
+            except FileNotFoundError:
+                continue
+            if found is None:  # excluded
+                continue
+            if found != name:
                 id, name = id if entry.explicit_id else found, found
             place = places.setdefault(id, Location())
             place.entries.append((document, entry))
@@ -79,9 +84,6 @@ class FolderCaptions(Captions):
         in_files = bool(listing.captions) or any(map(self._sidecars.of, listing.images))
         self._in_files = in_files and not captioned
         return places
-
-    def _is_elsewhere(self, name: str) -> bool:
-        return name.startswith(("/", "../")) or "://" in name or (self.root / name).is_file()
 
     def _beside(self, place: Location) -> list[str]:
         return self._sidecars.read(place.picture) if place.picture is not None else []

@@ -10,14 +10,12 @@ from calotype.editing.data_file_captions import DataFileCaptions
 from calotype.editing.folder_captions import FolderCaptions
 from calotype.errors import EditError, MissingPathError
 from calotype.ledger import Ledger
-from calotype.manifest.exclude import parse_exclude
-from calotype.manifest.folders.caption_files import parse_caption_suffix
 from calotype.manifest.folders.listing import list_folder
-from calotype.manifest.readers.dialect import parse_delimiter
+from calotype.manifest.options import parse_options
+from calotype.manifest.paths import PathLike
 from calotype.manifest.readers.hub import is_saved_dataset
-from calotype.manifest.reading import Reading
-from calotype.manifest.sources import PathLike, absolute, data_files_of, find_sources
-from calotype.manifest.tables.columns import ColumnMap, parse_column_map
+from calotype.manifest.sources import data_files_of, find_sources
+from calotype.manifest.tables.columns import ColumnMap
 
 __all__ = ["open_captions"]
 
@@ -58,20 +56,18 @@ def open_captions(
     folder = sources.folders[0] if len(sources.folders) == 1 and not sources.files and not sources.images else None
     if sources.images or (sources.folders and folder is None):
         raise EditError(f"{sources}: captions are changed in one folder, or in data files; give the folder itself")
-    reading = Reading(
-        root=absolute(root) if root is not None else sources.root,
-        home=sources.root,
-        image_root=absolute(root) if root is not None else None,
-        columns=parse_column_map(columns),
-        need_captions=False,
+    reading = parse_options(
+        sources.root,
+        columns=columns,
+        root=root,
         recursive=recursive,
-        many_lines=caption_lines == "many",
-        caption_suffixes=parse_caption_suffix(caption_suffix),
-        delimiter=parse_delimiter(delimiter),
-        split=None,
+        exclude=exclude,
+        caption_lines=caption_lines,
+        caption_suffix=caption_suffix,
+        delimiter=delimiter,
+        need_captions=False,
         skip=True,
         ledger=Ledger(),
-        exclude=parse_exclude(exclude),
     )
     if folder is None:
         return DataFileCaptions(sources.files, reading)

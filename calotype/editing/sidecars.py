@@ -10,6 +10,7 @@ from pathlib import Path
 
 from calotype.core.small_files import read_small_file
 from calotype.errors import EditError
+from calotype.manifest.file_kinds import stem_of
 from calotype.manifest.folders.caption_files import (
     CaptionFiles,
     caption_files_of,
@@ -17,7 +18,7 @@ from calotype.manifest.folders.caption_files import (
     text_captions,
 )
 from calotype.manifest.folders.json_captions import captions_in_json, join_captions, parse_json_object
-from calotype.manifest.folders.listing import Listing, stem_of
+from calotype.manifest.folders.listing import Listing
 from calotype.manifest.names_on_disk import folded
 from calotype.manifest.reading import Reading
 

@@ -1,4 +1,4 @@
-"""The cache folder: Arrow files that are cheap to map again and safe to delete."""
+"""The cache on disk: Arrow files that are cheap to map again and safe to delete."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,31 +19,31 @@ from calotype.core.file_state import file_state
 from calotype.core.home import cache_folder
 from calotype.errors import ManifestError
 
-__all__ = ["UnwritableError", "cached", "cached_table", "map_arrow", "trouble", "write_arrow"]
+__all__ = ["UnwritableError", "cache_problem", "cached", "cached_rows", "map_arrow", "write_arrow"]
 
 _ENDS = 8 << 10
-"""Bytes of each end of a source that its key depends on: an Arrow file's schema and footer, LMDB's meta pages."""
+"""Bytes at each end of a source that are hashed into its key: an Arrow file's schema and footer, LMDB's meta pages."""
 
 Make = Callable[[], tuple[pa.Schema, Iterable[pa.RecordBatch]]]
 
 
 class UnwritableError(Exception):
-    """Neither the cache nor the folder of temporary files takes a file."""
+    """A file can be written neither to the cache nor to a temporary folder."""
 
 
 def cached(kind: str, sources: Iterable[Path], make: Make, note: str = "") -> Path:
-    """The Arrow file made from `sources`: made once, and anew when one of them changes.
+    """Return the Arrow file made from `sources`; it is made again when one of them changes.
 
-    It lies in the cache; where that can't be written, in a folder that is gone when this process ends.
+    It is in the cache; if that can't be written, in a temporary folder that is removed when this process ends.
 
     Args:
         kind: Sub-folder of the cache.
         sources: The files it is made from.
-        make: Gives schema and batches when the file is not there yet; called again when writing them failed.
+        make: Returns schema and batches; called when there is no such file, and again if writing it failed.
         note: What else the content depends on.
 
     Raises:
-        ManifestError: There is room for it nowhere.
+        ManifestError: It can't be written anywhere.
     """
     name = _key(sources, note)
     try:
@@ -52,9 +52,25 @@ def cached(kind: str, sources: Iterable[Path], make: Make, note: str = "") -> Pa
         raise ManifestError(str(error)) from None
 
 
-def cached_table(kind: str, sources: Iterable[Path], make: Make, note: str = "") -> pa.Table:
-    """The table of the file that `cached` gives; in memory where there is room for a file nowhere."""
-    name = _key(sources, note)
+def cached_rows(
+    kind: str, source: Path, schema: pa.Schema, scan: Callable[[], Sequence[tuple[Any, ...]]], note: str
+) -> pa.Table:
+    """Return a table made from a file, as `cached` does; in memory if no file can be written.
+
+    Args:
+        kind: Sub-folder of the cache.
+        source: The file it is made from.
+        schema: The table's columns.
+        scan: Returns the rows.
+        note: What else the content depends on.
+    """
+    name = _key([source], note)
+
+    def make() -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
+        columns = list(zip(*scan(), strict=True)) or [()] * len(schema)
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+        return schema, [pa.record_batch(arrays, schema=schema)]
+
     try:
         return map_arrow(_find(kind, name) or write_arrow(kind, make, name))
     except UnwritableError:
@@ -63,7 +79,7 @@ def cached_table(kind: str, sources: Iterable[Path], make: Make, note: str = "")
 
 
 def map_arrow(path: Path) -> pa.Table:
-    """The table of an uncompressed Arrow file, its buffers being the mapped file itself.
+    """Map an uncompressed Arrow file: the buffers of the table are the file itself.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -74,51 +90,51 @@ def map_arrow(path: Path) -> pa.Table:
 
 
 def write_arrow(kind: str, make: Make, name: str | None = None) -> Path:
-    """Writes an uncompressed Arrow file into the cache; where that can't be written, into a temporary folder.
+    """Write an uncompressed Arrow file to the cache; if that can't be written, to a temporary folder.
 
     Args:
         kind: Sub-folder of the cache.
-        make: Gives schema and batches; called again when writing them failed.
-        name: Of the file, without its suffix: it is flushed to disk, to be found later. None: the content's hash.
+        make: Returns schema and batches; called again if writing them failed.
+        name: Name of the file without its suffix; it is flushed to disk. None: the hash of the content.
 
     Raises:
-        UnwritableError: Neither takes it.
+        UnwritableError: Neither can be written.
     """
-    home = cache_folder(kind)
+    folder = cache_folder(kind)
     try:
-        return _write(lambda: home, make, name)
+        return _write(lambda: folder, make, name)
     except _FolderError as error:
-        problem = f"the cache {home} can't be written ({error})"
+        problem = f"the cache {folder} can't be written ({error})"
     advice = "set CALOTYPE_CACHE to a folder that has room"
     try:
         path = _write(_temporary.make, make, name)
     except _FolderError as error:
         problem = f"{problem}, nor can a temporary folder ({error}); {advice}"
-        _troubles.setdefault(home.parent, problem)
+        _problems.setdefault(folder.parent, problem)
         raise UnwritableError(problem) from None
-    _troubles.setdefault(home.parent, f"{problem}: {path.parent} is used until this process ends; {advice}")
+    _problems.setdefault(folder.parent, f"{problem}: {path.parent} is used until this process ends; {advice}")
     return path
 
 
-def trouble() -> str | None:
-    """Why this process could not use the cache, for a note; None while it could."""
-    return _troubles.get(cache_folder("any").parent)
+def cache_problem() -> str | None:
+    """Return why this process can't write to the cache, for a note; None: it can."""
+    return _problems.get(cache_folder("any").parent)
 
 
-_troubles: dict[Path, str] = {}
-"""Cache folder → what is wrong with it."""
+_problems: dict[Path, str] = {}
+"""Cache folder → why it can't be written."""
 
 
 class _Temporary:
-    """A folder that goes away with the process that made it."""
+    """A folder that is removed when the process that made it ends."""
 
-    place: Path | None = None
+    folder: Path | None = None
 
     def make(self) -> Path:
-        if self.place is None:
-            self.place = Path(tempfile.mkdtemp(prefix="calotype-"))
-            atexit.register(self._remove, os.getpid(), self.place)
-        return self.place
+        if self.folder is None:
+            self.folder = Path(tempfile.mkdtemp(prefix="calotype-"))
+            atexit.register(self._remove, os.getpid(), self.folder)
+        return self.folder
 
     @staticmethod
     def _remove(owner: int, folder: Path) -> None:
@@ -130,11 +146,11 @@ _temporary = _Temporary()
 
 
 class _FolderError(Exception):
-    """A folder can't be made, or takes no file."""
+    """A folder can't be made or written to."""
 
 
 class _Sink(io.RawIOBase):
-    """Writes to a file and hashes what goes by; keeps its own failure, which is not that of what is written."""
+    """Writes to a file and hashes the data. `failure` is its own error, as against one of what makes the data."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -164,7 +180,7 @@ class _Sink(io.RawIOBase):
 
 
 def _write(folder_of: Callable[[], Path], make: Make, name: str | None) -> Path:
-    """Writes the file under a temporary name, then renames it."""
+    """Write the file under a temporary name, then rename it."""
     try:
         folder = folder_of()
         folder.mkdir(parents=True, exist_ok=True)
@@ -192,15 +208,15 @@ def _write(folder_of: Callable[[], Path], make: Make, name: str | None) -> Path:
 
 
 def _find(kind: str, name: str) -> Path | None:
-    """The file of this name, if it is there whole."""
-    for folder in (cache_folder(kind), _temporary.place):
+    """Return the file of this name; None: it is not there, or damaged."""
+    for folder in (cache_folder(kind), _temporary.folder):
         path = None if folder is None else folder / f"{name}.arrow"
         try:
             if path is not None and path.exists():
                 map_arrow(path)
                 return path.resolve()
         except (pa.ArrowInvalid, OSError):
-            continue  # damaged: it is written anew
+            continue  # damaged: it is written again
     return None
 
 
@@ -210,7 +226,7 @@ def _key(sources: Iterable[Path], note: str) -> str:
 
 
 def _ends(source: Path) -> str:
-    """A hash of the first and the last bytes of a file."""
+    """Hash the first and the last bytes of a file."""
     with source.open("rb", buffering=0) as file:
         head = file.read(_ENDS)
         file.seek(max(0, file.seek(0, os.SEEK_END) - _ENDS))

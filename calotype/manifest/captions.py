@@ -1,36 +1,48 @@
-"""Captions as the data has them: files beside images, and columns of tables."""
+"""Captions in files and in columns: decoding of text, and lists of captions as Arrow arrays."""
 
 from __future__ import annotations
 
 import codecs
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["as_texts", "caption_lists", "decode_text", "is_text", "list_array", "split_captions"]
+__all__ = [
+    "BOM",
+    "as_texts",
+    "caption_lists",
+    "decode_text",
+    "is_text",
+    "is_text_list",
+    "list_array",
+    "may_be_utf8",
+    "split_captions",
+]
+
+BOM: Final = codecs.BOM_UTF8
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins with UTF-16's mark, so it comes first
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _UNMARKED = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
-_NO_TEXT = frozenset({"Cc", "Cn", "Co", "Cs"})
+_NOT_TEXT = frozenset({"Cc", "Cn", "Co", "Cs"})
 _CERTAIN = 4
-"""How many times as many characters of ASCII the right reading has as any other."""
+"""The right encoding gives more than this many times as many ASCII characters as any other."""
 
 
 def decode_text(data: bytes) -> str:
-    """The text of a caption or data file: what its byte order mark says, else UTF-8, UTF-16 or UTF-32.
+    """Decode a caption or data file by its byte order mark, else as UTF-8, UTF-16 or UTF-32.
 
-    Without a mark UTF-16 and UTF-32 are known by their NUL bytes, where only one byte order gives a text.
+    Without a mark, UTF-16 and UTF-32 are detected by their NUL bytes if only one byte order gives a text.
 
     Raises:
         UnicodeDecodeError: The bytes are none of these, or hold NUL characters.
@@ -40,13 +52,18 @@ def decode_text(data: bytes) -> str:
         encoding = _unmarked(data)
     text = data.decode(encoding)
     if "\0" in text:
-        place = data.index(b"\0")
-        raise UnicodeDecodeError(encoding, data, place, place + 1, "a NUL character, which no text has")
+        at = data.index(b"\0")
+        raise UnicodeDecodeError(encoding, data, at, at + 1, "a NUL character, which no text has")
     return text
 
 
+def may_be_utf8(head: bytes) -> bool:
+    """Whether the first bytes of a file have neither a mark of UTF-16 or UTF-32 nor their NUL bytes."""
+    return head[:2] not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and b"\0" not in head[:4]
+
+
 def _unmarked(data: bytes) -> str:
-    """The encoding of a text with NUL bytes and no mark; UTF-8 where that is not certain."""
+    """Detect the encoding of a text with NUL bytes and no mark; UTF-8 if that is not certain."""
     head = data[:4096]
     scores = sorted(((_score(head, encoding), encoding) for encoding in _UNMARKED), reverse=True)
     (best, encoding), (second, _) = scores[:2]
@@ -54,29 +71,29 @@ def _unmarked(data: bytes) -> str:
 
 
 def _score(head: bytes, encoding: str) -> int:
-    """How many characters of ASCII this encoding finds; none if it finds what no text has."""
+    """Count the ASCII characters that this encoding gives; 0 if it gives characters that no text has."""
     try:
-        # A character may be cut at the end of the head.
+        # Incremental: the head may end inside a character.
         text = codecs.getincrementaldecoder(encoding)().decode(head)
     except UnicodeDecodeError:
         return 0
-    if any(unicodedata.category(char) in _NO_TEXT and char not in "\t\n\r" for char in text):
+    if any(unicodedata.category(char) in _NOT_TEXT and char not in "\t\n\r" for char in text):
         return 0
     return sum(char.isascii() for char in text)
 
 
 def split_captions(text: str, many: bool) -> list[str]:
-    """A caption file's captions: its whole text, or one a line.
+    """Split the text of a caption file into captions: the whole text, or with `many` one a line.
 
-    Only the line breaks that end the file (or, with `many`, each line) are not part of a caption. A text of nothing
-    but white space is no caption.
+    Line breaks at the end of the file (with `many`, of each line) are not part of a caption. White space alone is no
+    caption.
     """
     lines = text.replace("\r\n", "\n").split("\n") if many else [text.rstrip("\r\n")]
     return [line for line in lines if line.strip()]
 
 
 def as_texts(values: Any) -> Any:
-    """Strings with 64-bit offsets, so that a column may exceed 2 GB."""
+    """Cast to strings with 64-bit offsets, so that a column may exceed 2 GB."""
     return values if pa.types.is_large_string(values.type) else pc.cast(values, pa.large_string())
 
 
@@ -91,23 +108,24 @@ def is_text(type_: pa.DataType) -> bool:
 
 
 def is_text_list(type_: pa.DataType) -> bool:
+    """Whether a column of this type holds lists of text."""
     is_list = pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
     return bool(is_list and (is_text(type_.value_type) or pa.types.is_null(type_.value_type)))
 
 
 def caption_lists(columns: Sequence[pa.ChunkedArray], count: int) -> pa.Array | pa.ChunkedArray:
-    """One list of captions a row from columns of text or of lists of text, in the columns' order.
+    """Make one list of captions a row from columns of text or of lists of text, in the columns' order.
 
-    Null, empty and white space only values are no captions and are left out.
+    Null, empty and blank values are no captions and are left out.
 
     Raises:
-        TypeError: A column holds something else; the message says what.
+        TypeError: A column holds something else; the message is its type.
     """
     columns = [column for column in columns if not pa.types.is_null(column.type)]
     for column in columns:
         if not (is_text(column.type) or is_text_list(column.type)):
             raise TypeError(str(column.type))
-    if len(columns) == 1:  # the usual case, chunk by chunk, so that the texts themselves are not copied
+    if len(columns) == 1:  # the common case, chunk by chunk, so that the texts are not copied
         chunks = [_lists([chunk], len(chunk)) for chunk in columns[0].chunks]
         return pa.chunked_array(chunks, pa.list_(pa.large_string()))
     return _lists([_whole(column) for column in columns], count)
@@ -142,6 +160,6 @@ def _lists(arrays: Sequence[pa.Array], count: int) -> pa.ListArray:
 
 
 def list_array(owner: npt.NDArray[np.int64], values: pa.Array, count: int) -> pa.ListArray:
-    """`count` lists, the list `owner[i]` holding `values[i]`; owners are sorted."""
+    """Make `count` lists such that list `owner[i]` holds `values[i]`; owners are sorted."""
     offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=count))]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), values)

@@ -14,7 +14,7 @@ _TOKEN: Final = re.compile(r"\*\*/|\*\*|\*|\?|\[[!^]?\]?[^\]]*\]|.", re.DOTALL)
 
 
 class Exclude:
-    """Patterns, and which of them matched anything.
+    """Patterns of files and folders; reports which of them matched nothing.
 
     Args:
         patterns: `*.gif` is that in any folder, `masks/` such a folder at any depth; `a/*.png` and `/a.png` are
@@ -29,7 +29,7 @@ class Exclude:
         return bool(self._patterns)
 
     def match(self, name: str, *, folder: bool) -> str | None:
-        """The first pattern that a path matches.
+        """Return the first pattern that a path matches.
 
         Args:
             name: Relative to the folder that is read, with forward slashes.
@@ -42,13 +42,13 @@ class Exclude:
         return None
 
     def match_within(self, name: str) -> str | None:
-        """The first pattern that a file, or a folder above it, matches."""
+        """Return the first pattern that a file, or a folder above it, matches."""
         above = [name[:at] for at, letter in enumerate(name) if letter == "/"]
         found = (self.match(folder, folder=True) for folder in above)
         return next(filter(None, found), None) or self.match(name, folder=False)
 
     def unmatched(self) -> list[str]:
-        """The patterns that have matched nothing so far."""
+        """Return the patterns that have matched nothing so far."""
         return [pattern for pattern, *_ in self._patterns if pattern not in self._matched]
 
 
@@ -56,10 +56,10 @@ EXCLUDE_NOTHING: Final = Exclude()
 
 
 def parse_exclude(option: Any) -> Exclude:
-    """The patterns of an option: a text or a list of them.
+    """Parse the option `exclude`: a pattern or a list of them.
 
     Raises:
-        ConfigError: It is something else.
+        ConfigError: It is something else, or a pattern is malformed.
     """
     patterns = [] if option is None else [option] if isinstance(option, str) else option
     if not isinstance(patterns, Sequence) or not all(isinstance(pattern, str) for pattern in patterns):
@@ -73,7 +73,7 @@ def parse_exclude(option: Any) -> Exclude:
 
 
 def _compiled(pattern: str) -> tuple[re.Pattern[str], bool]:
-    """The expression of the paths that a pattern matches, and whether they must be folders."""
+    """Compile a pattern to a regular expression of paths, and whether it matches folders only."""
     bare = pattern.removeprefix("./")
     only_folders = bare.endswith(("/", "/**"))
     anchored = "/" in bare.removesuffix("/")
@@ -96,4 +96,4 @@ def _compiled(pattern: str) -> tuple[re.Pattern[str], bool]:
     try:
         return re.compile("".join(parts), re.DOTALL), only_folders
     except re.error as error:
-        raise ConfigError(f"exclude: {pattern!r} is no pattern: {error}") from None
+        raise ConfigError(f"exclude: {pattern!r} is not a valid pattern: {error}") from None

@@ -1,4 +1,4 @@
-"""An image's fingerprint: equal bytes have equal ones, and none needs more than 48 KiB of reading."""
+"""Fingerprints of images: equal bytes have equal fingerprints, and computing one reads at most 48 KiB."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _WINDOW = 16 << 10
 
 
 def of_file(path: str, offset: int = 0, size: int | None = None) -> bytes:
-    """Of a file, or of `size` bytes of it from `offset` on. 16 bytes.
+    """Return the fingerprint (16 bytes) of a file, or of `size` bytes of it from `offset` on.
 
     Raises:
         OSError: The file can't be read.
     """
-    # Non-blocking: a pipe that is called as an image must not hang the reader.
+    # Non-blocking: a pipe with the name of an image must not hang the reader.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
         require_regular(path)
@@ -30,12 +30,12 @@ def of_file(path: str, offset: int = 0, size: int | None = None) -> bytes:
 
 
 def of_bytes(data: bytes | memoryview) -> bytes:
-    """Of bytes in memory. 16 bytes."""
+    """Return the fingerprint (16 bytes) of bytes in memory."""
     return _hash(len(data), [bytes(data[at : at + length]) for at, length in _windows(len(data))])
 
 
 def _windows(size: int) -> list[tuple[int, int]]:
-    """(start, length) of what is read of so many bytes: all, or the first, the middle and the last 16 KiB."""
+    """Return (start, length) of what is read of `size` bytes: all, or the first, the middle and the last 16 KiB."""
     if size <= 3 * _WINDOW:
         return [(0, size)]
     return [(0, _WINDOW), ((size - _WINDOW) // 2, _WINDOW), (size - _WINDOW, _WINDOW)]

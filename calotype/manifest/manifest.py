@@ -1,4 +1,4 @@
-"""The manifest: an immutable sequence of rows over an Arrow table, mapped from disk when it is big."""
+"""`Manifest`: an immutable sequence of rows over an Arrow table, memory-mapped from disk when it is large."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,27 +15,28 @@ import pyarrow.compute as pc
 
 from calotype.errors import ManifestError
 from calotype.ledger import Ledger
-from calotype.manifest.cache import UnwritableError, map_arrow, trouble, write_arrow
+from calotype.manifest.cache import UnwritableError, cache_problem, map_arrow, write_arrow
 from calotype.types import ImageRef, Row
 
-__all__ = ["EXTRA", "JSON_FIELD", "REMOTE", "Manifest"]
+__all__ = ["EXTRA", "JSON_FIELD", "REMOTE", "Manifest", "image_paths", "set_column"]
 
 EXTRA = "extra:"
-"""Prefix of the columns that are the data file's own."""
+"""Prefix of the data file's own columns."""
 
 JSON_FIELD = {b"calotype": b"json"}
-"""Metadata of an extra column whose values fit no single Arrow type and are kept as JSON text."""
+"""Metadata of an extra column whose values fit no single Arrow type and are stored as JSON text."""
 
 REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
+"""How a URL begins."""
 
-SPILL_BYTES = 4 << 20
-"""From this size on a manifest lives in a file, so that a process or pickle costs a path."""
+_SPILL_BYTES: Final = 4 << 20
+"""A larger manifest is written to a file, so that its pickle, for a worker process, is a path."""
 
 
 class Manifest(Sequence[Row]):
-    """Rows, by index, in O(1) and from any thread. Never holds pixels. Made by `load_manifest`.
+    """Rows by index, in O(1) and from any thread. Holds no pixels. `load_manifest` returns it.
 
-    The Arrow table behind it has the columns
+    The Arrow table behind it has these columns:
 
     ======== ============== =====================================================================
     column   type           meaning
@@ -49,15 +50,15 @@ class Manifest(Sequence[Row]):
     captions list of text   `Row.captions`
     width    int32          null: unknown
     height   int32
-    weight   float64        null: 1
+    weight   float64        how many times an epoch shows the row; null: 1
     extra:…  any            the data file's own columns
     ======== ============== =====================================================================
 
     Args:
-        table: As above.
-        root: The folder that relative references are relative to.
-        about: Plain facts for `describe`.
-        ledger: What was left out on the way here.
+        table: Columns as above.
+        root: Folder that relative references are relative to.
+        about: Plain values for `describe`.
+        ledger: What was left out, with the reasons.
     """
 
     def __init__(self, table: pa.Table, *, root: Path, about: Mapping[str, Any], ledger: Ledger) -> None:
@@ -65,7 +66,7 @@ class Manifest(Sequence[Row]):
         table = table.replace_schema_metadata({"calotype": json.dumps(header)})
         self._file: Path | None = None
         self._file_size = 0
-        if table.nbytes > SPILL_BYTES and (file := _spill(table)) is not None:
+        if table.nbytes > _SPILL_BYTES and (file := _spill(table)) is not None:
             self._file, self._file_size = file, file.stat().st_size
             table = map_arrow(file)
         self._adopt(table, ledger)
@@ -76,7 +77,7 @@ class Manifest(Sequence[Row]):
         self._root = Path(header["root"])
         self._about: dict[str, Any] = header["about"]
         self._ledger = ledger
-        # One plain array answers an index several times faster than a chunked one.
+        # Indexing one plain array is several times faster than indexing a chunked one.
         columns = {name: table[name].chunk(0) if table[name].num_chunks == 1 else table[name] for name in _COLUMNS}
         self._columns = {name: None if pa.types.is_null(column.type) else column for name, column in columns.items()}
         self._extra = [
@@ -131,11 +132,15 @@ class Manifest(Sequence[Row]):
         )
 
     def captions_of(self, index: int) -> tuple[str, ...]:
-        """The captions of one row, without the rest of it."""
+        """Return the captions of one row, without the rest of it."""
         return tuple(self._value("captions", index))
 
     def select(self, indices: Iterable[int] | npt.NDArray[np.integer[Any]]) -> Manifest:
-        """The rows at these indices, in this order, as a manifest of their own."""
+        """Return a manifest of the rows at these indices, in this order.
+
+        Raises:
+            IndexError: An index is out of range.
+        """
         chosen = indices if isinstance(indices, np.ndarray) else np.fromiter(indices, dtype=np.int64)
         if len(chosen) and not (-len(self) <= chosen.min() and chosen.max() < len(self)):
             raise IndexError(f"select: indices must lie in a manifest of {len(self)} rows")
@@ -143,19 +148,19 @@ class Manifest(Sequence[Row]):
         return Manifest(self._table.take(pa.array(chosen)), root=self._root, about=self._about, ledger=self._ledger)
 
     def refs(self, indices: Iterable[int] | None = None) -> list[ImageRef]:
-        """The images of these rows (of all by default), without the rest of each row."""
+        """Return the images of these rows (by default of all), without the rest of each row."""
         return [self._image(int(at)) for at in (range(len(self)) if indices is None else indices)]
 
     def sizes(self) -> npt.NDArray[np.int32]:
-        """(N, 2) of (height, width) in pixels, as the data file says; 0 where it says nothing."""
+        """Return (N, 2) int32 of (height, width) in pixels, from the data file; 0: unknown."""
         sizes = np.zeros((len(self), 2), dtype=np.int32)
-        for place, name in enumerate(("height", "width")):
+        for axis, name in enumerate(("height", "width")):
             if self._columns[name] is not None:
-                sizes[:, place] = pc.fill_null(self._table[name], 0).to_numpy()
+                sizes[:, axis] = pc.fill_null(self._table[name], 0).to_numpy()
         return sizes
 
     def weights(self) -> npt.NDArray[np.float64]:
-        """(N,): how many times an epoch shows each row."""
+        """Return (N,) float64: how many times an epoch shows each row."""
         if self._columns["weight"] is None:
             return np.ones(len(self))
         return np.array(pc.fill_null(self._table["weight"], 1.0).to_numpy(), dtype=np.float64)
@@ -188,7 +193,7 @@ class Manifest(Sequence[Row]):
         return self._ledger
 
     def describe(self) -> dict[str, Any]:
-        """Counts and facts, in plain values, for printing."""
+        """Return counts and facts as plain values, for printing."""
         counts = pc.list_value_length(self._table["captions"]).to_numpy() if len(self) else np.zeros(0)
         total = int(counts.sum())
         empty = self._columns["captions"]
@@ -202,7 +207,7 @@ class Manifest(Sequence[Row]):
             "shown_per_epoch": float(self.weights().sum()),
             "root": str(self._root),
             **self._about,
-            "notes": [*self._about.get("notes", ()), *filter(None, [trouble()])],
+            "notes": [*self._about.get("notes", ()), *filter(None, [cache_problem()])],
             "left_out": self._ledger.counts(),
         }
 
@@ -218,6 +223,18 @@ class Manifest(Sequence[Row]):
         return _restore, (sink.getvalue().to_pybytes(), self._ledger)
 
 
+def image_paths(table: pa.Table) -> pa.ChunkedArray:
+    """Return the references of a manifest's table, whatever the ids are."""
+    refs = table["ref"]
+    return table["id"] if pa.types.is_null(refs.type) else pc.coalesce(refs, table["id"])
+
+
+def set_column(table: pa.Table, name: str, values: pa.Array, metadata: Mapping[bytes, bytes] | None = None) -> pa.Table:
+    """Return the table with other values in one of its columns."""
+    index = table.column_names.index(name)
+    return table.set_column(index, pa.field(name, values.type, metadata=metadata), values)
+
+
 _COLUMNS = ("id", "ref", "name", "offset", "size", "key", "captions", "width", "height", "weight")
 
 
@@ -226,7 +243,7 @@ def _plain(value: Any, is_json: bool) -> Any:
 
 
 def _spill(table: pa.Table) -> Path | None:
-    """Writes the table to the cache, under the hash of its content; None where there is room for it nowhere."""
+    """Write the table to the cache, under the hash of its content; None: it can't be written anywhere."""
     try:
         return write_arrow("manifests", lambda: (table.schema, table.to_batches()))
     except UnwritableError:

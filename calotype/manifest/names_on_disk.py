@@ -1,40 +1,33 @@
-"""File names as data names them: exactly, else the only one that differs in its Unicode form or its case."""
+"""Finds files whose names differ from those in the data in Unicode form or case only."""
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import cached_property
-from pathlib import Path
 
 __all__ = ["NamesOnDisk", "folded"]
 
 
 class NamesOnDisk:
-    """Looks names up among those that are there.
+    """Looks up names among those on disk.
 
-    macOS and other programs write `é` as one character or as two, and Windows and macOS do not tell `IMG_1.JPG` from
-    `img_1.jpg`. So a name that is not there may be there in another form.
+    `é` may be one character or two (macOS), and `IMG_1.JPG` is the same file as `img_1.jpg` on Windows and macOS. So a
+    name that is not on disk may be there in another form.
 
     Args:
-        names: As they are on disk; paths relative to one folder are names too. A set is used as it is.
+        names: Names on disk, or paths relative to one folder. A set is not copied.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = names if isinstance(names, set | frozenset) else frozenset(names)
 
-    @classmethod
-    def of_folder(cls, folder: Path) -> NamesOnDisk:
-        """The names in a folder; none where there is no such folder, or it can't be read."""
-        try:
-            return cls(os.listdir(folder))  # noqa: PTH208 - names are enough
-        except OSError:
-            return cls(())
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
 
     def find(self, name: str) -> str | None:
-        """The name on disk: this one, else the only one in another Unicode form, else the only one in another case."""
+        """Return the name itself, else the only one in another Unicode form, else the only one in another case."""
         if name in self._names:
             return name
         alike = self.alike(name)
@@ -44,7 +37,7 @@ class NamesOnDisk:
         return candidates[0] if len(candidates) == 1 else None
 
     def alike(self, name: str) -> list[str]:
-        """All names that differ from this one in Unicode form or case only, sorted."""
+        """Return all other names that differ in Unicode form or case only, sorted."""
         return [other for other in self._by_fold.get(folded(name), ()) if other != name]
 
     @cached_property
@@ -56,7 +49,7 @@ class NamesOnDisk:
 
 
 def folded(name: str) -> str:
-    """The name in the one form that all its Unicode forms and cases share."""
+    """Fold Unicode form and case: equal for all forms of one name."""
     return name.lower() if name.isascii() else _composed(_composed(name).lower())
 
 

@@ -1,4 +1,4 @@
-"""Paths as users write them: braces (`s-{000..099}.tar`, `{train,extra}.jsonl`), and names with a typing error."""
+"""Paths as users write them: braces (`s-{000..099}.tar`, `{train,extra}.jsonl`), and suggestions for wrong ones."""
 
 from __future__ import annotations
 
@@ -12,21 +12,28 @@ from typing import Final
 
 from calotype.errors import ManifestError
 
-__all__ = ["exists", "expand_braces", "near", "near_folder"]
+__all__ = ["PathLike", "absolute", "exists", "expand_braces", "similar_folder", "suggestion"]
+
+PathLike = str | os.PathLike[str]
 
 _LOOKS_LIKE: Final = 0.75
-"""How near (difflib's ratio) a name must be to a folder's to count as a slip, where it may be a dataset of the hub."""
+"""How similar (difflib's ratio) the name of a local folder must be to be suggested for a possible hub dataset."""
 _INNERMOST: Final = re.compile(r"\{([^{}]*)\}")
 _RANGE: Final = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})(?:\.\.(\d{1,9}))?")
-_MOST: Final = 100_000
-"""Names that a pattern may stand for."""
+_MAX_NAMES: Final = 100_000
+"""Names that a pattern may expand to."""
+
+
+def absolute(path: PathLike) -> Path:
+    """Return the absolute path with `~` expanded and links not followed: a linked dataset folder keeps its name."""
+    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow links
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
-    """Whether there is something; a path that is no path is an error.
+    """Whether a path exists.
 
     Raises:
-        OSError: It is too long, has a null byte, or leads through a folder that can't be read.
+        OSError: It is too long, has a null byte, or is in a folder that can't be read.
     """
     try:
         os.stat(path)  # noqa: PTH116 - Path.exists hides some errors, and raises others
@@ -37,14 +44,14 @@ def exists(path: str | os.PathLike[str]) -> bool:
     return True
 
 
-def near(place: Path) -> str:
-    """What to add to an error about a path that is not there."""
-    close = difflib.get_close_matches(place.name, _names(place.parent), n=1)
-    return f"; did you mean {str(place.parent / close[0])!r}?" if close else ""
+def suggestion(path: Path) -> str:
+    """Return what to append to an error about a missing path: the most similar one beside it."""
+    close = difflib.get_close_matches(path.name, _names(path.parent), n=1)
+    return f"; did you mean {str(path.parent / close[0])!r}?" if close else ""
 
 
-def near_folder(path: str) -> str | None:
-    """The folder (or data file) here that a name of one or two parts is likely a slip for; None where there is none."""
+def similar_folder(path: str) -> str | None:
+    """Return the local folder or data file that a name of one or two parts is likely meant for; None: there is none."""
     here = Path()
     for part in path.split("/"):
         wanted = {name for name in _names(here) if name == part or (here / name).is_dir() or "." in part}
@@ -65,13 +72,13 @@ def _names(folder: Path) -> list[str]:
 
 
 def expand_braces(name: str) -> list[str]:
-    """All names that one with braces stands for, in order. `{a..b}` counts, with the zeros that an end begins with.
+    """Expand braces, in order. `{a..b}` counts, with the leading zeros of an end.
 
     Raises:
-        ManifestError: They are more than 100,000.
+        ManifestError: There are more than 100,000 names.
     """
-    if math.prod(len(_options(match[1]) or "1") for match in _INNERMOST.finditer(name)) > _MOST:
-        raise ManifestError(f"{name}: stands for more than {_MOST:,} files")
+    if math.prod(len(_options(match[1]) or "1") for match in _INNERMOST.finditer(name)) > _MAX_NAMES:
+        raise ManifestError(f"{name}: expands to more than {_MAX_NAMES:,} files")
     return list(dict.fromkeys(_expanded(name)))
 
 
@@ -85,11 +92,11 @@ def _expanded(name: str) -> Iterator[str]:
 
 
 def _options(inside: str) -> list[str] | None:
-    """What stands for a pair of braces; None where they are part of a name."""
+    """Return what a pair of braces expands to; None: they are part of a name."""
     if match := _RANGE.fullmatch(inside):
         first, last = int(match[1]), int(match[2])
         width = max((len(end) for end in match.group(1, 2) if end.lstrip("-").startswith("0")), default=0)
         step = max(int(match[3] or 1), 1)
         numbers = range(first, last + (1 if last >= first else -1), step if last >= first else -step)
-        return [f"{number:0{width}d}" for number in numbers[: _MOST + 1]]
+        return [f"{number:0{width}d}" for number in numbers[: _MAX_NAMES + 1]]
     return inside.split(",") if "," in inside else None

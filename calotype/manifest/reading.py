@@ -1,22 +1,22 @@
-"""What every reader is told, and what it gives back: options, and a part of the rows."""
+"""`Reading`: the options of one `load_manifest` call. `Part`: the rows that a reader returns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from calotype.errors import ManifestError
 from calotype.ledger import Ledger
 from calotype.manifest.captions import as_texts
 from calotype.manifest.exclude import EXCLUDE_NOTHING, Exclude
 from calotype.manifest.file_kinds import CAPTION_SUFFIXES
-from calotype.manifest.manifest import EXTRA
+from calotype.manifest.manifest import EXTRA, image_paths, set_column
 
 __all__ = ["MemberKey", "Part", "Reading", "as_extra", "line_finder", "make_part"]
 
@@ -25,89 +25,113 @@ MemberKey = Literal["auto", "first_dot", "last_dot"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """The options of one `load_manifest` call that readers need."""
+    """The options of one `load_manifest` call, and what readers report: notes and ledger entries."""
 
     root: Path
-    """Ids are relative to it."""
+    """Folder that ids are relative to."""
 
-    home: Path
-    """The deepest folder that holds all that is read; the same as `root` unless the user gave another."""
+    common_root: Path
+    """The deepest folder that holds all sources; equal to `root` unless the option `root` is set."""
 
     image_root: Path | None
-    """Relative references of data files are relative to it; None: each data file's own folder."""
+    """Folder that references of data files are relative to; None: the data file's own folder."""
 
     columns: Mapping[str, tuple[str, ...] | None]
+    """Meaning → columns, from the option `columns`; None: no column has this meaning."""
+
     need_captions: bool
     """Whether a table without a caption column is an error."""
 
     recursive: bool
+    """Whether folders inside the folder are read too."""
+
     many_lines: bool | None
-    """Whether each line of a caption file is a caption; None: nobody said, and the whole file is one."""
+    """Whether each line of a caption file is a caption; None: not set, and the whole file is one caption."""
 
     split: str | None
+    """The split to read; None: not set."""
+
     skip: bool
-    """Bad rows go to the ledger instead of stopping everything."""
+    """Whether bad rows are entered into the ledger instead of raising an error."""
 
     ledger: Ledger
     caption_suffixes: tuple[str, ...] = CAPTION_SUFFIXES
-    """Of caption files beside images, in lower case."""
+    """Suffixes of caption files beside images, in lower case."""
 
     member_key: MemberKey = "auto"
-    """Which members of an archive are one sample."""
+    """Which members of an archive belong to one sample."""
+
     delimiter: str | None = None
-    """Of CSV and TSV; None: what the file's first lines show."""
+    """Delimiter of CSV and TSV files; None: detected."""
+
     exclude: Exclude = EXCLUDE_NOTHING
-    """What a folder's listing leaves out."""
+    """Files and folders that a listing leaves out."""
 
     keep_rejected: bool = False
-    """Rows that somebody left out come all the same."""
+    """Whether rows marked as rejected are returned too."""
 
     notes: list[str] = field(default_factory=list)
-    """Sentences for `Manifest.describe`."""
+    """Sentences that `Manifest.describe` lists."""
 
     used: set[str] = field(default_factory=set)
-    """Options that concern one form of data and met it."""
+    """Names of the options that had an effect: an option that has none is an error."""
 
     def bad(self, where: str, reason: str, kind: str = "bad_row") -> None:
-        """A row that can't be used: an error, or a ledger entry with `on_error="skip"`."""
+        """Report a row that can't be used: raise an error, or with `on_error="skip"` enter it into the ledger.
+
+        Raises:
+            ManifestError: `on_error` is "raise".
+        """
         if not self.skip:
             raise ManifestError(f"{where}: {reason} (on_error='skip' leaves such rows out and lists them)")
         self.ledger.add(kind, where, reason)
 
     def note(self, text: str) -> None:
-        """A sentence for `Manifest.describe`; several files may say the same."""
+        """Add a sentence for `Manifest.describe`, once."""
         if text not in self.notes:
             self.notes.append(text)
 
+    def lead(self, folder: Path) -> str:
+        """Return what references to files in a folder begin with: its relative path and a slash, or nothing."""
+        relative = self.relative(folder)
+        return "" if relative == "." else f"{relative}/"
+
     def relative(self, path: Path) -> str:
-        """The path as references have it: relative to the root where it lies in it, with forward slashes."""
+        """Return a path as references are written: relative to the root if it lies in it, with forward slashes."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
 
     def label(self, file: Path) -> str:
-        """What ids call a data file or archive: never an absolute path, so that a move changes nothing."""
-        return file.relative_to(self.root if file.is_relative_to(self.root) else self.home).as_posix()
+        """Return the name of a data file in ids: never an absolute path, so that a moved dataset keeps its ids."""
+        return file.relative_to(self.root if file.is_relative_to(self.root) else self.common_root).as_posix()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Rows from one file or folder: the columns of `Manifest`; `rejected`, whether someone left the row out; and
-    `_row`, its number in its source."""
+    """Rows from one file or folder: the columns of `Manifest`; `rejected`, whether the row is marked so; and `_row`,
+    its number in its source."""
 
     table: pa.Table
     where: Callable[[int], str]
-    """Row number → `file:line`, for messages."""
+    """Row number (`_row`) → `file:line`, for messages."""
 
     explicit_ids: bool = False
-    """Ids came from a column, so two images that share one are a mistake."""
+    """Whether ids come from a column, so that two images with one id are an error."""
 
     def paths(self) -> pa.ChunkedArray:
-        """The images, whatever their ids are."""
-        refs = self.table["ref"]
-        return self.table["id"] if pa.types.is_null(refs.type) else pc.coalesce(refs, self.table["id"])
+        """Return the images' references, whatever their ids are."""
+        return image_paths(self.table)
+
+    def filter(self, keep: npt.NDArray[np.bool_]) -> Part:
+        """Return the part with these rows only."""
+        return replace(self, table=self.table.filter(pa.array(keep)))
+
+    def with_column(self, name: str, values: pa.Array) -> Part:
+        """Return the part with other values in one column."""
+        return replace(self, table=set_column(self.table, name, values))
 
 
 def as_extra(name: str, values: pa.ChunkedArray | pa.Array) -> tuple[pa.Field, pa.ChunkedArray | pa.Array]:
-    """One of the data file's own columns, under the name it has in the manifest."""
+    """Return one of the data file's own columns, under its name in the manifest."""
     return pa.field(EXTRA + name, values.type), values
 
 
@@ -130,7 +154,7 @@ def make_part(
     weight: Any = None,
     rejected: Any = None,
 ) -> Part:
-    """A part from arrays or lists of `count` values; what is None is unknown for all of them."""
+    """Make a part from arrays or lists of `count` values; None: unknown for all rows."""
 
     def column(values: Any, type_: pa.DataType) -> Any:
         if values is None:
@@ -158,9 +182,13 @@ def make_part(
 
 
 def line_finder(file: Path, first: int = 0) -> Callable[[int], str]:
-    """Row number → `file:line`. Lines of white space only are no rows; rows begin after `first` lines that are not.
+    """Return a function from row number to `file:line`. Blank lines are no rows.
 
-    The file is looked through at the first call only: most files are never asked.
+    The file is read at the first call: most files have no row to report.
+
+    Args:
+        file: A text file with a row in each line that is not blank.
+        first: How many such lines come before the first row.
     """
     numbers: list[int] = []
 

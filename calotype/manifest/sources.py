@@ -1,4 +1,4 @@
-"""What a path is, by looking: image folder, data files, archives, saved dataset, or a dataset's name."""
+"""Finds out what a path is (image folder, data files, archives, saved dataset, hub dataset) and reads it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 
 from calotype.core.small_files import require_regular
 from calotype.errors import ConfigError, ManifestError, MissingPathError
-from calotype.manifest.file_kinds import CAPTION_SUFFIXES, IMAGE_SUFFIXES, archive_suffix, unpack_command
+from calotype.manifest.file_kinds import CAPTION_SUFFIXES, IMAGE_SUFFIXES, archive_suffix, stem_of, unpack_command
 from calotype.manifest.folders.caption_files import CaptionFiles
 from calotype.manifest.folders.image_folder import read_folder
-from calotype.manifest.folders.listing import Listing, leave_out, list_folder, stem_of
-from calotype.manifest.folders.named_splits import ALL, of_split
+from calotype.manifest.folders.listing import Listing, leave_out, list_folder
+from calotype.manifest.folders.named_splits import ALL, select_split_files
 from calotype.manifest.folders.unread_files import name_left_out
 from calotype.manifest.manifest import REMOTE
-from calotype.manifest.paths import exists, expand_braces, near, near_folder
+from calotype.manifest.paths import PathLike, absolute, exists, expand_braces, similar_folder, suggestion
 from calotype.manifest.readers.arrow_files import read_arrow, read_parquet
 from calotype.manifest.readers.delimited import read_delimited
 from calotype.manifest.readers.hub import is_saved_dataset, read_hub, read_saved
@@ -28,9 +28,7 @@ from calotype.manifest.readers.members import read_lmdb, read_tar
 from calotype.manifest.reading import Part, Reading
 from calotype.manifest.unused_captions import note_other_columns
 
-__all__ = ["PathLike", "Sources", "absolute", "data_files_of", "find_sources", "read_sources"]
-
-PathLike = str | os.PathLike[str]
+__all__ = ["Sources", "data_files_of", "find_sources", "read_sources"]
 
 _READERS: dict[str, Callable[[Path, Reading], Part]] = {
     ".tar": read_tar,
@@ -45,23 +43,22 @@ _READERS: dict[str, Callable[[Path, Reading], Part]] = {
     ".lmdb": read_lmdb,
     ".mdb": read_lmdb,
 }
-"""In the order in which one kind is chosen when a folder without images holds several."""
+"""Suffix → reader. A folder without images that has data files of several kinds is read by the first kind here."""
 
-_TEXTS = frozenset({".jsonl", ".ndjson", ".csv", ".tsv"})
+_TEXT_FILES = frozenset({".jsonl", ".ndjson", ".csv", ".tsv"})
 
 _BUILDERS = frozenset({"json", "csv", "parquet", "arrow", "webdataset", "imagefolder"})
-"""Names of `datasets`' builders: with `data_files` they mean files that we read ourselves."""
+"""Names of builders of `datasets`: with `data_files` they mean local files, which are read here."""
 
-
-_ABOUT_DATA = frozenset({"dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json", "index.json"})
-"""Files in which other programs say what a folder of shards holds."""
-_SHOWN = 200
-"""Characters that an error shows of a path."""
+_DESCRIPTIONS = frozenset({"dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json", "index.json"})
+"""Files in which other programs describe a folder of shards."""
+_MAX_SHOWN = 200
+"""Characters of a path in an error message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """What is to be read."""
+    """The files, folders or hub dataset to read."""
 
     root: Path
     """Folder that ids are relative to."""
@@ -72,26 +69,32 @@ class Sources:
     data_files: Any = None
 
     def __str__(self) -> str:
-        places = [str(place) for place in (*self.folders, *self.files, *self.images)]
-        return self.hub or (places[0] if len(places) == 1 else f"{len(places)} files in {self.root}")
-
-
-def absolute(path: PathLike) -> Path:
-    """With `~` put in, and links left alone: a linked dataset folder keeps its name."""
-    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow links
+        paths = [str(path) for path in (*self.folders, *self.files, *self.images)]
+        return self.hub or (paths[0] if len(paths) == 1 else f"{len(paths)} files in {self.root}")
 
 
 def find_sources(path: PathLike | Sequence[PathLike], data_files: Any, split: str | None) -> Sources:
-    """Finds out what `path` and `data_files` mean."""
+    """Find out what `path` and `data_files` mean.
+
+    Args:
+        path: As for `load_manifest`.
+        data_files: As for `load_manifest`.
+        split: The split whose files to choose, if `data_files` is a mapping.
+
+    Raises:
+        ConfigError: They contradict each other.
+        MissingPathError: There is no such file.
+        ManifestError: A file of this kind is not read.
+    """
     if isinstance(path, str) and path in _BUILDERS and not Path(path).exists():
         if data_files is None:
-            raise ConfigError(f"path: {path!r} is a kind of file; say which with data_files=, or give their path")
+            raise ConfigError(f"path: {path!r} is a kind of file; set data_files= to the files, or give their path")
         return _local(_patterns(data_files, split))
     if isinstance(path, str) and not glob.has_magic(path) and _may_be_hub(path) and not _exists(absolute(path)):
-        if folder := near_folder(path):
+        if folder := similar_folder(path):
             raise MissingPathError(
-                f"{path}: there is no such file or folder; did you mean {folder!r}? (As that is so near, no dataset "
-                "of this name was looked for on the Hugging Face hub)"
+                f"{path}: there is no such file or folder; did you mean {folder!r}? (As the names are so similar, "
+                "no dataset of this name was looked up on the Hugging Face hub)"
             )
         return Sources(root=Path.cwd(), hub=path, data_files=data_files)
     paths: list[PathLike] = [path] if isinstance(path, str | os.PathLike) else list(path)
@@ -136,16 +139,16 @@ def _local(paths: Sequence[PathLike]) -> Sources:
                 f"{each}: data files and folders are read from this machine's disks; copy it here first. (The images "
                 "that a data file names may be remote.)"
             )
-        found += _places(absolute(each))
+        found += _expand(absolute(each))
     found = list(dict.fromkeys(found))
     if not found:
         raise ManifestError("the list of paths is empty")
-    folders = [place for place in found if place.is_dir() and not _is_lmdb(place)]
-    files = [place for place in found if place not in set(folders)]
+    folders = [path for path in found if path.is_dir() and not _is_lmdb(path)]
+    files = [path for path in found if path not in set(folders)]
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     data = [file for file in files if file.suffix.lower() in _READERS or _is_lmdb(file)]
     other = [file for file in files if file not in {*images, *data}]
-    if len(found) > 1:  # a glob such as photos/* brings the caption files along
+    if len(found) > 1:  # a glob such as photos/* matches the caption files too
         other = [file for file in other if file.suffix.lower() not in CAPTION_SUFFIXES]
     if other:
         if archive_suffix(other[0].name):
@@ -153,53 +156,53 @@ def _local(paths: Sequence[PathLike]) -> Sources:
         raise ManifestError(
             f"{other[0]}: a file of this kind is not read; expected a folder, or one of {' '.join(_READERS)}"
         )
-    root = Path(os.path.commonpath([place if place in set(folders) else place.parent for place in found]))
+    root = Path(os.path.commonpath([path if path in set(folders) else path.parent for path in found]))
     return Sources(root=root, files=data, folders=folders, images=images)
 
 
-def _places(place: Path) -> list[Path]:
-    """What a path stands for: itself, or the files that its braces and wildcards name."""
-    if _exists(place):
-        return [place]
-    names = expand_braces(str(place))
+def _expand(path: Path) -> list[Path]:
+    """Return the path itself, or the files that its braces and wildcards match."""
+    if _exists(path):
+        return [path]
+    names = expand_braces(str(path))
     found: list[str] = []
     missing: list[str] = []
     for name in names:
-        here = glob.glob(name, recursive=True) if glob.has_magic(name) else [name] * _exists(Path(name))  # noqa: PTH207
-        found += sorted(here)
-        missing += [name] * (not here)
+        matches = glob.glob(name, recursive=True) if glob.has_magic(name) else [name] * _exists(Path(name))  # noqa: PTH207
+        found += sorted(matches)
+        missing += [name] * (not matches)
     if len(names) > 1 and missing:
         few = ", ".join(missing[:3])
         raise MissingPathError(
-            f"{place}: {len(missing):,} of the {len(names):,} files that it stands for are not there: {few}"
+            f"{path}: {len(missing):,} of the {len(names):,} files that it expands to are not there: {few}"
             f"{', …' if len(missing) > 3 else ''}"
         )
     if missing:
-        said = (
+        reason = (
             "no file matches this pattern"
             if glob.has_magic(names[0])
-            else f"there is no such file or folder{near(place)}"
+            else f"there is no such file or folder{suggestion(path)}"
         )
-        raise MissingPathError(f"{place}: {said}")
+        raise MissingPathError(f"{path}: {reason}")
     return [Path(name) for name in found]
 
 
-def _exists(place: Path) -> bool:
+def _exists(path: Path) -> bool:
     try:
-        return exists(place)
+        return exists(path)
     except OSError as error:
-        name = str(place)
+        name = str(path)
         raise ManifestError(
-            f"{name if len(name) < _SHOWN else f'{name[:_SHOWN]}…'}: can't be looked up: {error.strerror}"
+            f"{name if len(name) < _MAX_SHOWN else f'{name[:_MAX_SHOWN]}…'}: can't be looked up: {error.strerror}"
         ) from None
 
 
-def _is_lmdb(place: Path) -> bool:
-    return (place / "data.mdb").is_file()
+def _is_lmdb(path: Path) -> bool:
+    return (path / "data.mdb").is_file()
 
 
 def read_sources(sources: Sources, reading: Reading) -> tuple[list[Part], list[str]]:
-    """All parts, and the names of the formats they came in."""
+    """Read all parts; return them and the names of their formats."""
     if sources.hub is not None:
         return read_hub(sources.hub, sources.data_files, reading), ["hub"]
     parts: list[Part] = []
@@ -223,15 +226,15 @@ def read_sources(sources: Sources, reading: Reading) -> tuple[list[Part], list[s
 
 
 def _beside(images: Sequence[Path], reading: Reading) -> set[str]:
-    """The caption files of single images, which lie in the same folders."""
+    """Return the caption files beside single images."""
     chosen = [reading.relative(image) for image in images]
-    there = [
+    others = [
         reading.relative(folder / name)
         for folder in dict.fromkeys(image.parent for image in images)
         for name in os.listdir(folder)  # noqa: PTH208 - names are enough
         if name.lower().endswith(reading.caption_suffixes)
     ]
-    return CaptionFiles(chosen, there, reading.caption_suffixes).used()
+    return CaptionFiles(chosen, others, reading.caption_suffixes).used()
 
 
 def _format(file: Path) -> str:
@@ -246,7 +249,7 @@ def _read_file(file: Path, reading: Reading) -> Part:
         return _READERS[file.suffix.lower()](file, reading)
     except OSError as error:
         if error.filename != str(file):
-            raise  # about the cache, or what the file names
+            raise  # about the cache, or a file that this one names
         raise ManifestError(f"{file}: can't be read: {error.strerror}") from None
 
 
@@ -266,36 +269,36 @@ def _read_folder(folder: Path, reading: Reading) -> tuple[list[Part], list[str]]
 
 
 def _read_listing(folder: Path, listing: Listing, reading: Reading) -> tuple[list[Part], list[str]]:
-    listing = of_split(folder, listing, reading)
+    listing = select_split_files(folder, listing, reading)
     if listing.images:
         if reading.image_root is not None:
-            raise ConfigError(f"root: {folder} is a folder of images, which are where they are; root is for data files")
+            raise ConfigError(f"root: {folder} is a folder of images, whose paths need no root; root is for data files")
         return read_folder(folder, listing, reading, _read_file), ["folder"]
     return _read_data_folder(folder, listing, reading)
 
 
 def _read_data_folder(folder: Path, listing: Listing, reading: Reading) -> tuple[list[Part], list[str]]:
-    """A folder without images: shards or data files of one kind."""
-    places = data_files_of(folder, listing)
-    if not places:
+    """Read a folder without images: shards or data files of one kind."""
+    files = data_files_of(folder, listing)
+    if not files:
         return [], ["folder"]
-    kind = ".mdb" if _is_lmdb(places[0]) else places[0].suffix.lower()
-    if len(places) < len(listing.data):
+    kind = ".mdb" if _is_lmdb(files[0]) else files[0].suffix.lower()
+    if len(files) < len(listing.data):
         others = sorted({Path(name).suffix for name in listing.data} - {kind})
         reading.note(f"read the {kind} files of the folder, not its {', '.join(others)} files")
         stems = {stem_of(name) for name in listing.data if Path(name).suffix.lower() == kind}
         for name in listing.data:
-            # img2dataset's 00000.parquet and 00000_stats.json are about 00000.tar.
-            about = stem_of(name).removesuffix("_stats") in stems or Path(name).name in _ABOUT_DATA
-            if not about and Path(name).suffix.lower() != kind:
+            # img2dataset's 00000.parquet and 00000_stats.json describe 00000.tar.
+            is_description = stem_of(name).removesuffix("_stats") in stems or Path(name).name in _DESCRIPTIONS
+            if not is_description and Path(name).suffix.lower() != kind:
                 reason = f"not read, because the folder's {kind} files are; give it as path to use it"
                 reading.ledger.add("unread_data", str(folder / name), reason)
-    return [_read_data_file(place, reading) for place in _with_rows(places, reading)], [kind[1:]]
+    return [_read_data_file(file, reading) for file in _with_rows(files, reading)], [kind[1:]]
 
 
 def _with_rows(files: Sequence[Path], reading: Reading) -> list[Path]:
-    """Without the files of text that hold nothing, as a writer of shards leaves them, where others hold something."""
-    empty = {file for file in files if file.suffix.lower() in _TEXTS and _is_empty(file)}
+    """Drop empty text files, which writers of shards leave, unless all are empty."""
+    empty = {file for file in files if file.suffix.lower() in _TEXT_FILES and _is_empty(file)}
     if len(empty) == len(files):
         return list(files)
     for file in sorted(empty):
@@ -311,9 +314,9 @@ def _is_empty(file: Path) -> bool:
 
 
 def data_files_of(folder: Path, listing: Listing) -> list[Path]:
-    """The files that a folder without images is read from: all of one kind, and LMDB folders by their names."""
+    """Return the data files that a folder without images is read from: all of one kind, and LMDB environments."""
     for suffix in _READERS:
-        places = [folder / name for name in listing.data if Path(name).suffix.lower() == suffix]
-        if places:
-            return [place.parent if place.name == "data.mdb" else place for place in places]
+        files = [folder / name for name in listing.data if Path(name).suffix.lower() == suffix]
+        if files:
+            return [file.parent if file.name == "data.mdb" else file for file in files]
     return []

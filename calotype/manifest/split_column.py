@@ -1,4 +1,4 @@
-"""A column that names the split of each row: rows of other splits than the one to be read are left out."""
+"""A column that names the split of each row: only the rows of the requested split are read."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from calotype.manifest.folders.named_splits import ALL, DEFAULT_SPLIT_NOTE, spli
 from calotype.manifest.manifest import EXTRA
 from calotype.manifest.reading import Reading
 
-__all__ = ["of_split_column"]
+__all__ = ["select_split"]
 
 _NAMES: Final = ("split", "subset", "partition", "set", "phase", "fold", "data_split", "dataset_split", "split_name")
 
 
-def of_split_column(
+def select_split(
     table: pa.Table, where: Callable[[int], str], reading: Reading
 ) -> tuple[pa.Table, Callable[[int], str]]:
-    """The rows of the split to be read, where a column names several splits for them.
+    """Select the rows of the requested split, if a column names the splits.
 
-    Without `reading.split` that is `train`, as for folders. A column with any other word than a split's is a column
-    like others.
+    Without `reading.split` that is `train`, as for folders. A column with any word that names no split is an ordinary
+    column.
 
     Args:
         table: All rows.
@@ -38,7 +38,7 @@ def of_split_column(
         The rows, and the function from their numbers to `file:line`.
 
     Raises:
-        ManifestError: The column names no row of the split; or several splits, none of them `train`, and nobody chose.
+        ManifestError: No row has the split; or there are several splits, none of them `train`, and none is requested.
     """
     if reading.split == ALL or (found := _column(table)) is None:
         return table, where
@@ -52,16 +52,16 @@ def of_split_column(
         raise ManifestError(f"the column {name!r} has the splits {listed}; choose one with split=, or split='{ALL}'")
     reading.used.add("split")
     if reading.split is None:
-        reading.note(f"{DEFAULT_SPLIT_NOTE} of {listed} by the column {name!r}; split='{ALL}' takes all")
+        reading.note(f"{DEFAULT_SPLIT_NOTE} of {listed} by the column {name!r}; split='{ALL}' reads all")
     for row in (row for row, split in enumerate(of_row) if split is None):
-        reason = f"in no split by the column {name!r}, of whose splits {wanted} was taken; split='{ALL}' takes all"
+        reason = f"in no split by the column {name!r}, of whose splits {wanted} was read; split='{ALL}' reads all"
         reading.ledger.add("no_split", where(row), reason)
-    kept = np.flatnonzero([split == wanted for split in of_row])
-    return table.take(pa.array(kept)), lambda row: where(int(kept[row]))
+    rows = np.flatnonzero([split == wanted for split in of_row])
+    return table.take(pa.array(rows)), lambda row: where(int(rows[row]))
 
 
 def _column(table: pa.Table) -> tuple[str, list[str | None]] | None:
-    """The name of the column, and the split of each row."""
+    """Return the name of the column and the split of each row; None: there is no such column."""
     for label in table.column_names:
         name = label.removeprefix(EXTRA)
         if label == name or name.lower() not in _NAMES or not is_text(table[label].type):

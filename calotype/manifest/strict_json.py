@@ -1,4 +1,4 @@
-"""JSON from data files, nested no deeper than parsers and Arrow can follow."""
+"""JSON from data files: nesting is limited, and a key must not occur twice in one object."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ import numpy.typing as npt
 __all__ = ["MAX_DEPTH", "has_deep_rows", "loads"]
 
 MAX_DEPTH: Final = 32
-"""Levels of objects and lists. Rows need a few; Arrow writes at most 64, and a parser that recurses ends the process
-at some number of thousands."""
+"""Levels of objects and lists. Rows need a few; Arrow writes at most 64, and a recursive parser overflows the stack at
+some thousands."""
 
 _BLOCK: Final = 4 << 20
 _STEPS: Final = np.zeros(256, np.int8)
-"""Byte → what it adds to the depth."""
+"""Byte → its change of the depth."""
 _STEPS[[ord("["), ord("{")]] = 1
 _STEPS[[ord("]"), ord("}")]] = -1
 
 
 def loads(text: str | bytes) -> Any:
-    """The value of a JSON text, as `json.loads` reads it.
+    """Parse a JSON text as `json.loads` does.
 
     Raises:
         json.JSONDecodeError: It is not valid JSON, or is nested deeper than `MAX_DEPTH`.
-        ValueError: An object has two values under one name.
-        UnicodeDecodeError: Bytes that are not UTF-8.
+        ValueError: An object has one name twice.
+        UnicodeDecodeError: The bytes are not UTF-8.
     """
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
-        places, depths = _depths(data)
+        positions, depths = _depths(data)
         if depths.max(initial=0) > MAX_DEPTH:
-            before = data[: int(places[np.argmax(depths > MAX_DEPTH)])].decode("utf-8", "surrogatepass")
+            before = data[: int(positions[np.argmax(depths > MAX_DEPTH)])].decode("utf-8", "surrogatepass")
             problem = f"nested deeper than {MAX_DEPTH} levels"
             raise json.JSONDecodeError(problem, before + "[", len(before))
     return _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose names are unique: of a name's values a parser keeps the last and forgets the others."""
+    """Make an object; a name that comes twice is an error, where `json` silently keeps the last value."""
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        twice = next(name for index, name in enumerate(names) if name in names[:index])
         raise ValueError(f"the name {twice[:80]!r} comes twice in one object")
     return value
 
@@ -82,14 +82,15 @@ def _are_flat_lines(lines: bytes) -> bool:
 
 
 def _depths(data: bytes, start: int = 0) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The places of the brackets outside of strings, and the depth after each. A string ends with its line."""
+    """Return the positions of brackets outside of strings, and the depth after each. A string ends with its line."""
     if b"\\" in data:
         data = data.replace(b"\\\\", b"__").replace(b'\\"', b"__")
     codes = np.frombuffer(data, np.uint8)
     quotes = np.flatnonzero(codes == ord('"'))
     ends = np.flatnonzero(codes == ord("\n"))
     steps = _STEPS[codes]
-    places = np.flatnonzero(steps)
-    of_earlier_lines = np.concatenate([[0], np.searchsorted(quotes, ends)])[np.searchsorted(ends, places)]
-    places = places[(np.searchsorted(quotes, places) - of_earlier_lines) % 2 == 0]
-    return places, start + np.cumsum(steps[places], dtype=np.int64)
+    positions = np.flatnonzero(steps)
+    of_earlier_lines = np.concatenate([[0], np.searchsorted(quotes, ends)])[np.searchsorted(ends, positions)]
+    # A bracket after an even number of quotes of its line is outside of strings.
+    positions = positions[(np.searchsorted(quotes, positions) - of_earlier_lines) % 2 == 0]
+    return positions, start + np.cumsum(steps[positions], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What may hold captions and was not used: named in the ledger, and an error where no image has any caption."""
+"""Files and columns that may hold captions and are not used: in the ledger; an error if no image has a caption."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ __all__ = [
 ]
 
 UNUSED_CAPTIONS: Final = "unused_captions"
-"""Kind in the ledger."""
-_OF_OTHER_THINGS: Final = re.compile(r"(?i)(?:readme|licen[cs]e|copying|requirements|changelog|install)\b")
-"""Texts that lie in many folders, and are about something else than an image."""
+"""Kind of the ledger entries."""
+_UNRELATED: Final = re.compile(r"(?i)(?:readme|licen[cs]e|copying|requirements|changelog|install)\b")
+"""Names of texts that lie in many folders and describe no image."""
 
 _FEW: Final = 3
 _MANY: Final = 12
 
 
 def add_unused_captions(reading: Reading, where: str, reason: str) -> None:
-    """Enters what may hold captions, and is not used, into the ledger."""
+    """Enter something that may hold captions and is not used into the ledger."""
     reading.ledger.add(UNUSED_CAPTIONS, where, reason)
 
 
 def may_be_captions(kind: str, where: str) -> bool:
     """Whether a ledger entry is about something that may hold captions and was not used."""
-    return kind == UNUSED_CAPTIONS or (kind == "no_picture" and not _OF_OTHER_THINGS.match(posixpath.basename(where)))
+    return kind == UNUSED_CAPTIONS or (kind == "no_picture" and not _UNRELATED.match(posixpath.basename(where)))
 
 
 def unused_captions(found: Manifest | Reading) -> list[str]:
-    """One sentence for each reason for which something that may hold captions was not used."""
+    """Return one sentence for each reason for which something that may hold captions was not used."""
     by_reason: dict[str, list[str]] = {}
     for entry in found.ledger:
         if may_be_captions(entry.kind, entry.id):
@@ -53,7 +53,7 @@ def unused_captions(found: Manifest | Reading) -> list[str]:
 
 
 def note_other_columns(file: str, part: Part, reading: Reading) -> None:
-    """Names the columns of a data file in which no caption was found, for one of them may hold captions."""
+    """Report the columns of a data file without captions: one of them may hold captions."""
     if pc.any(pc.greater(pc.list_value_length(part.table["captions"]), 0)).as_py():
         return
     own = [field for field in part.table.schema if field.name.startswith(EXTRA)]
@@ -66,7 +66,7 @@ def note_other_columns(file: str, part: Part, reading: Reading) -> None:
     if likely or any(field.metadata or pa.types.is_nested(field.type) for field in own):
         names = [field.name.removeprefix(EXTRA) for field in own]
         more = ", …" if len(names) > _MANY else ""
-        how = f"Set columns.caption={likely}" if likely else "Put the captions into a column of text, such as caption"
+        how = f"Set columns.caption={likely}" if likely else "Put the captions into a text column such as caption"
         reason = f"no caption column. Found columns: {', '.join(names[:_MANY])}{more}. {how}"
         reading.note(f"{file.removeprefix(f'{reading.root}/')}: {reason}")
         add_unused_captions(reading, file, reason)
@@ -85,17 +85,18 @@ def has_captions(captions: Any) -> bool:
 
 
 def require_captions(manifest: Manifest) -> None:
-    """Stops where no image has a caption though something is there that may hold them.
+    """Require that captions are used if there may be some, though missing ones are allowed.
 
-    For whoever reads images without a caption as meant, because a trigger or template gives each its text.
+    With `missing_captions='empty'`, for a trigger or template, a caption file or column that is not read would go
+    unnoticed.
 
     Raises:
-        MissingCaptionError: Names what is there, and how to use it.
+        MissingCaptionError: No image has a caption, and something may hold some; names it, and how to use it.
     """
     found = unused_captions(manifest)
     if found and not has_captions(manifest.captions):
         raise MissingCaptionError(
             f"none of the {len(manifest):,} images has a caption, and something that may hold captions is not used. "
             f"{'. '.join(found[:_FEW])}{' (more in the ledger)' if len(found) > _FEW else ''}. "
-            "missing_captions='empty' goes on without them"
+            "missing_captions='empty' continues without them"
         )

@@ -163,7 +163,7 @@ def test_splits_that_are_not_converted_are_named(run, skimage_data, tmp_path):
         shutil.copy(next(skimage_data.glob("coffee.*")), tmp_path / "set" / split / "a.png")
         (tmp_path / "set" / split / "a.txt").write_text(split)
     _, err = run(tmp_path / "set", tmp_path / "out", "--to", "jsonl", "--images", "copy")
-    assert "split 'train' was taken of train (1 images), test (1 images)" in err
+    assert "split 'train' was read of train (1 images), test (1 images)" in err
     run(tmp_path / "set", tmp_path / "all", "--to", "jsonl", "--images", "copy", "split=all")
     out, _ = run(tmp_path / "set", tmp_path / "all", "--to", "jsonl", "--images", "copy", "split=all", "--verify")
     assert out.startswith("2 ") and out.endswith("all as in the source\n")

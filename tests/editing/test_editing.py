@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from calotype.editing import Change, open_captions
-from calotype.errors import EditError, ManifestError
+from calotype.errors import ConfigError, EditError, ManifestError
 from calotype.manifest import load_manifest
 
 WORDS = ("a cat, sitting", 'with "quotes" and\ttab', "two\nlines", "ünï 猫, {braces}")
@@ -363,3 +363,22 @@ def test_metadata_that_names_an_image_in_another_unicode_form_is_changed(put):
     open_captions(put.root).write({id: ["two"]})
     assert as_edited(put.root) == as_manifest(put.root) == {id: ("two",)}
     assert not list(put.root.glob("*.txt")) and len((put.root / "metadata.jsonl").read_text().splitlines()) == 1
+
+
+def test_an_excluded_image_that_the_metadata_lists_is_no_row(put):
+    for name in "ab":
+        put(f"{name}.jpg")
+    put("metadata.jsonl", lines({"file_name": "a.jpg", "text": "one"}, {"file_name": "b.jpg", "text": "two"}))
+    options = {"exclude": "b.jpg"}
+    assert as_edited(put.root, **options) == as_manifest(put.root, **options) == {"a.jpg": ("one",)}
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [({"caption_lines": "all"}, "caption_lines: found 'all'"), ({"root": "/none"}, "root: there is no folder /none")],
+)
+def test_options_are_checked_as_those_of_a_manifest(put, option, message):
+    path = put("d.jsonl", lines({"image": "a.jpg", "caption": "one"}))
+    for load in (open_captions, load_manifest):
+        with pytest.raises(ConfigError, match=message):
+            load(path, **option)

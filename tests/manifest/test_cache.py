@@ -79,7 +79,7 @@ def test_a_full_disk_costs_the_index_and_is_named_where_a_file_is_needed(put, jp
 
 
 def test_a_large_manifest_stays_in_memory_where_the_disk_is_full(put, monkeypatch):
-    monkeypatch.setattr(manifest_module, "SPILL_BYTES", 1)
+    monkeypatch.setattr(manifest_module, "_SPILL_BYTES", 1)
     data = put("a.jsonl", "".join(f'{{"image": "{number}.jpg", "caption": "c"}}\n' for number in range(99)))
     with full_disk():
         manifest = load_manifest(data)
@@ -117,7 +117,7 @@ def test_a_damaged_index_is_made_anew(put, jpeg, cache):
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-8], lambda data: data[:-8] + bytes(8)])
 def test_a_damaged_file_of_a_manifest_is_named(damage, put, cache, monkeypatch):
-    monkeypatch.setattr(manifest_module, "SPILL_BYTES", 1)
+    monkeypatch.setattr(manifest_module, "_SPILL_BYTES", 1)
     sent = pickle.dumps(load_manifest(put("a.jsonl", '{"image": "a.jpg", "caption": "c"}\n')))
     (spilled,) = (cache / "manifests").iterdir()
     spilled.write_bytes(damage(spilled.read_bytes()))

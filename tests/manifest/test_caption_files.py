@@ -45,7 +45,7 @@ def test_the_exact_name_goes_first_and_the_other_is_named(put):
     put("b.jpg"), put("b.jpg.txt", "of the file"), put("b.txt", "of the stem")
     manifest = load_manifest(put.root)
     assert captions(manifest) == {"a.jpg": ("exact",), "b.jpg": ("of the file",)}
-    first = "not read: {} goes before it"
+    first = "not read: {} has priority"
     assert unused(manifest) == {
         "a.TXT": first.format("a.txt"), "A.txt": first.format("a.txt"), "b.txt": first.format("b.jpg.txt"),
     }  # fmt: skip
@@ -202,7 +202,7 @@ def test_files_of_other_programs_beside_images_are_no_captions(put):
 def test_lists_of_captions_beside_images_are_named(put, name, content):
     put("a.jpg"), put(name, content)
     manifest = load_manifest(put.root, missing_captions="empty")
-    assert "give such a file as path" in unused(manifest)[name]
+    assert "pass such a file as path" in unused(manifest)[name]
     with pytest.raises(MissingCaptionError, match=rf"not used: {name}: "):
         load_manifest(put.root)
 
@@ -294,7 +294,7 @@ def test_a_data_file_whose_captions_are_nested_is_named(tmp_path):
     (tmp_path / "rows.json").write_text(json.dumps([{"image": "a.jpg", "conversations": turns}]))
     manifest = load_manifest(tmp_path / "rows.json", missing_captions="empty")
     assert [entry.reason for entry in manifest.ledger if entry.kind == "unused_captions"] == [
-        "no caption column. Found columns: conversations. Put the captions into a column of text, such as caption"
+        "no caption column. Found columns: conversations. Put the captions into a text column such as caption"
     ]
 
 

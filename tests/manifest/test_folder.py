@@ -117,7 +117,7 @@ def test_missing_captions_error_names_images_and_ways_out(put):
 
 def test_a_data_file_among_pictures_is_pointed_at(put):
     put("a.jpg"), put("data.tsv", "a.jpg\tx\n")
-    with pytest.raises(MissingCaptionError, match=r"not used: data\.tsv: .* give such a file as path"):
+    with pytest.raises(MissingCaptionError, match=r"not used: data\.tsv: .* pass such a file as path"):
         load_manifest(put.root)
     assert captions(load_manifest(put.root / "data.tsv")) == {"a.jpg": ("x",)}
 

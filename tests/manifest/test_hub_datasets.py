@@ -46,7 +46,7 @@ def test_saved_to_disk_reads_out_of_its_own_files(put, saved, read, jpeg, shards
     assert [read(row.image) for row in manifest] == [jpeg(n) for n in range(4)]
     assert all(row.image.path.startswith(str(folder / "train")) for row in manifest)
     assert not (cache / "images").exists()
-    assert "split 'train' was taken; test not" in manifest.describe()["notes"]
+    assert "split 'train' was read; test not" in manifest.describe()["notes"]
     test = load_manifest(folder, split="test")
     assert [(row.id, read(row.image)) for row in test] == [("test#0", jpeg(4))]
     with pytest.raises(ManifestError, match="no split 'dev'; it has 'train', 'test'"):

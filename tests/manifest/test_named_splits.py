@@ -39,7 +39,7 @@ def test_folders_of_splits_without_a_word_are_train(put, splits):
     manifest = load_manifest(put.root)
     assert ids(manifest) == [f"{splits[0]}/0.jpg", f"{splits[0]}/1.jpg"]
     (note,) = manifest.describe()["notes"]
-    assert note.startswith("split 'train' was taken of train (2 images), ") and "split='all' takes all" in note
+    assert note.startswith("split 'train' was read of train (2 images), ") and "split='all' reads all" in note
     assert len(load_manifest(put.root, split="all")) == 2 * len(splits)
 
 

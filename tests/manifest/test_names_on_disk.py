@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from calotype.manifest.names_on_disk import NamesOnDisk
 
 _NFC, _NFD = "Gr\u00f6\u00dfe.jpg", "Gro\u0308\u00dfe.jpg"
@@ -31,9 +29,3 @@ def test_what_is_not_unique_is_named_and_not_chosen():
     assert names.alike("a.jpg") == ["A.jpg", "a.JPG"]
     assert names.find("c.jpg") is None
     assert names.alike("c.jpg") == []
-
-
-def test_a_folder_is_looked_into(tmp_path: Path):
-    (tmp_path / _NFD).touch()
-    assert NamesOnDisk.of_folder(tmp_path).find(_NFC) == _NFD
-    assert NamesOnDisk.of_folder(tmp_path / "nowhere").find(_NFC) is None

@@ -113,7 +113,7 @@ def test_shards_by_braces_alone_and_in_a_list(put, tmp_path):
         ids[2],
         ids[1],
     ]
-    with pytest.raises(MissingPathError, match=r"2 of the 4 files that it stands for are not there: .*s-003\.tar, "):
+    with pytest.raises(MissingPathError, match=r"2 of the 4 files that it expands to are not there: .*s-003\.tar, "):
         load_manifest(str(tmp_path / "s-{001..004}.tar"))
     (tmp_path / "s-000.tar").rename(tmp_path / "{0..2}.tar")
     assert load_manifest(str(tmp_path / "{0..2}.tar")).ids.to_pylist() == ["{0..2}.tar!0.jpg"]

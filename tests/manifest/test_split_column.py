@@ -26,8 +26,8 @@ def test_rows_of_the_train_split_are_read_and_said_so(tmp_path, form, name):
     manifest = load_manifest(written(tmp_path, ROWS, name, form))
     assert manifest.ids.to_pylist() == ["0.jpg", "2.jpg"]
     assert manifest.describe()["notes"][-1] == (
-        f"split 'train' was taken of train (2 rows), test (1 rows), validation (1 rows) by the column {name!r}; "
-        "split='all' takes all"
+        f"split 'train' was read of train (2 rows), test (1 rows), validation (1 rows) by the column {name!r}; "
+        "split='all' reads all"
     )
 
 

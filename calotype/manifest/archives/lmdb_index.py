@@ -1,10 +1,9 @@
-"""The index of an LMDB environment, made once by a process of its own, which a damaged one may end."""
+"""The index of an LMDB environment, made in a subprocess: a damaged environment may crash the process that reads it."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pyarrow as pa
 from calotype.core.file_state import file_holding
 from calotype.errors import ManifestError, MissingDependencyError
 from calotype.manifest.archives import lmdb_walk
-from calotype.manifest.cache import cached_table
+from calotype.manifest.cache import cached_rows
 from calotype.manifest.fingerprint import of_bytes
 
 __all__ = ["lmdb_fingerprints", "lmdb_index"]
@@ -23,21 +22,23 @@ _FINGERPRINTS = pa.schema([("key", pa.binary()), ("fingerprint", pa.binary())])
 
 
 def lmdb_index(path: Path) -> pa.Table:
-    """Columns `key`, `image` (whether the value looks like an image) and, for texts of up to 1 MiB, `data`.
+    """Return the keys of an environment, from the cache or by a walk in a subprocess.
 
-    Every page that leads to a value has been read then, so that the environment may be read in this process.
+    Columns `key`, `image` (whether the value looks like an image) and, for texts of up to 1 MiB, `data`. The walk reads
+    every page that leads to a value, so after it this process can read the environment safely.
 
     Raises:
         ManifestError: Not a whole LMDB environment.
     """
     lmdb = _lmdb(path)
-    if not Path(file_holding(str(path), b"")).is_file():
+    file = _data_file(path)
+    if not file.is_file():
         raise ManifestError(f"{path}: there is no such LMDB environment")
-    return _cached(path, _INDEX, lambda: _walk(path, Path(lmdb.__file__).parents[1]))
+    return cached_rows("archives", file, _INDEX, lambda: _walk(path, Path(lmdb.__file__).parents[1]), note="data")
 
 
 def lmdb_fingerprints(path: Path) -> dict[bytes, bytes]:
-    """Key → fingerprint of its value."""
+    """Return the fingerprint of each key's value."""
     lmdb_index(path)
     lmdb = _lmdb(path)
 
@@ -51,31 +52,26 @@ def lmdb_fingerprints(path: Path) -> dict[bytes, bytes]:
         except lmdb.Error as error:
             raise ManifestError(f"{path}: the LMDB environment can't be read: {error}") from None
 
-    table = _cached(path, _FINGERPRINTS, scan)
+    table = cached_rows("archives", _data_file(path), _FINGERPRINTS, scan, note="fingerprint")
     return dict(zip(table["key"].to_pylist(), table["fingerprint"].to_pylist(), strict=True))
 
 
-def _cached(path: Path, schema: pa.Schema, scan: Any) -> pa.Table:
-    def make() -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
-        columns = list(zip(*scan(), strict=True)) or [()] * len(schema)
-        arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
-        return schema, [pa.record_batch(arrays, schema=schema)]
-
-    return cached_table("archives", [Path(file_holding(str(path), b""))], make, note=schema.names[-1])
+def _data_file(path: Path) -> Path:
+    return Path(file_holding(str(path), b""))
 
 
 def _walk(path: Path, packages: Path) -> list[tuple[bytes, bool, bytes | None]]:
-    # Without `site`: it is started once for each environment, and imports nothing but lmdb.
+    # `-I -S`: it starts once for each environment, and imports only lmdb.
     command = [sys.executable, "-I", "-S", lmdb_walk.__file__, str(packages), str(path)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
     if done.returncode < 0:
         raise ManifestError(
-            f"{path}: the LMDB environment is cut off or damaged (reading it ended a process with signal "
+            f"{path}: the LMDB environment is cut off or damaged (a process that read it ended with signal "
             f"{-done.returncode}); copy it again"
         )
     if done.returncode:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise ManifestError(f"{path}: {lines[-1] if lines else 'the LMDB environment can not be read'}")
+        raise ManifestError(f"{path}: {lines[-1] if lines else 'the LMDB environment is unreadable'}")
     return list(lmdb_walk.read_records(done.stdout))
 
 

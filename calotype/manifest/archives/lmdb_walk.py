@@ -1,7 +1,7 @@
-"""Walks an LMDB environment as a process of its own: LMDB trusts its pages, and a damaged one ends the process.
+"""A script that walks an LMDB environment: LMDB does not check its pages, and a damaged one crashes the process.
 
-Run as a file, `python lmdb_walk.py PACKAGES PATH`, with nothing of calotype imported, so that it starts fast.
-Writes a record for each key to its standard output; `read_records` reads them again.
+Run as `python lmdb_walk.py PACKAGES PATH`. It imports nothing of calotype, so that it starts fast. It writes a record
+for each key to standard output; `read_records` parses them.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ import os
 import struct
 import sys
 
-TYPE_CHECKING = False  # as typing's, which takes longer to import than all else
+TYPE_CHECKING = False  # in place of typing's: importing typing takes longer than all else here
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO, Final
 
 MAX_TEXT: Final = 1 << 20
-"""Bytes of the longest value that is given as a text."""
+"""Bytes of the longest value that is returned as a text."""
 _HEAD: Final = struct.Struct("<IiB")
 """Length of the key, of the text (-1: none), and whether the value is an image."""
 _SMALLEST: Final = 8
-"""Bytes that an entry takes at least."""
+"""Bytes that an entry has at least."""
 _SIGNATURES: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 
 
 def read_records(data: bytes) -> Iterator[tuple[bytes, bool, bytes | None]]:
-    """(key, whether the value looks like an image, the text if it is none)."""
+    """Yield (key, whether the value looks like an image, the text if it is none)."""
     at = 0
     while at < len(data):
         key_length, length, image = _HEAD.unpack_from(data, at)
@@ -35,7 +35,7 @@ def read_records(data: bytes) -> Iterator[tuple[bytes, bool, bytes | None]]:
 
 
 def _walk(path: str, out: BinaryIO) -> str | None:
-    """Write the records; say what is wrong."""
+    """Write the records; return what is wrong, or None."""
     import lmdb
 
     is_folder = os.path.isdir(path)  # noqa: PTH112 - pathlib takes long to import, too
@@ -50,10 +50,10 @@ def _walk(path: str, out: BinaryIO) -> str | None:
         with environment.begin(buffers=True) as transaction:
             for key, value in transaction.cursor():
                 count += 1
-                if count > min(entries, most):  # its pages lead in a circle
+                if count > min(entries, most):  # its pages form a circle
                     break
                 image = _looks_like_image(bytes(value[:16]))
-                bytes(value[-1:])  # a file that is cut off lacks it
+                bytes(value[-1:])  # reads the last page of the value: missing in a truncated file
                 is_text = not image and len(value) <= MAX_TEXT
                 out.write(_HEAD.pack(len(key), len(value) if is_text else -1, image) + bytes(key))
                 if is_text:

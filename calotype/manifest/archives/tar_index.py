@@ -1,4 +1,4 @@
-"""The index of a tar archive: which member lies at which bytes, and the texts of the small ones."""
+"""The index of a tar archive: the byte range of each member, and the contents of small text members."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from calotype.errors import ManifestError
 from calotype.manifest.archives.tar_headers import DamagedTarError, tar_headers
-from calotype.manifest.cache import cached_table
+from calotype.manifest.cache import cached_rows
 
 __all__ = ["tar_index"]
 
@@ -29,29 +29,21 @@ _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 
 
 def tar_index(file: Path) -> pa.Table:
-    """The members of an archive, folders left out. Made once, and cached.
+    """Return the members of an archive without its folders, from the cache or by reading all headers.
 
     Columns `name`, `offset`, `size`; `data` of texts of up to 1 MiB; and `kind`, empty for a plain file, else what it
-    is: nothing but a hard link to an earlier member is ever followed.
+    is. A hard link to an earlier member counts as a plain file; no other link is followed.
 
     Raises:
         ManifestError: Not a whole, uncompressed tar archive.
     """
     if not file.is_file():
         raise ManifestError(f"{file}: there is no such archive")
-    return cached_table("archives", [file], lambda: (_SCHEMA, [_scan(file)]), note="2")
-
-
-def _scan(file: Path) -> pa.RecordBatch:
-    members = list(_members(file))
-    columns = list(zip(*members, strict=True)) or [()] * len(_SCHEMA)
-    return pa.record_batch(
-        [pa.array(values, field.type) for values, field in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA
-    )
+    return cached_rows("archives", file, _SCHEMA, lambda: list(_members(file)), note="2")
 
 
 def _members(file: Path) -> Iterator[tuple[str, int, int, bytes | None, str]]:
-    places: dict[str, tuple[int, int]] = {}
+    ranges: dict[str, tuple[int, int]] = {}
     with file.open("rb") as opened, file.open("rb", buffering=0) as texts:
         head = opened.read(8)
         if not head:
@@ -64,14 +56,14 @@ def _members(file: Path) -> Iterator[tuple[str, int, int, bytes | None, str]]:
             for member in tar_headers(opened):
                 name = posixpath.normpath(member.name).encode("utf-8", "replace").decode("utf-8")
                 offset, size, kind = member.offset, member.size, member.kind
-                if kind == "a hard link" and member.target in places:
-                    (offset, size), kind = places[member.target], ""
+                if kind == "a hard link" and member.target in ranges:
+                    (offset, size), kind = ranges[member.target], ""
                 data = None
                 if name.lower().endswith(_TEXTS) and size <= _MAX_TEXT and not kind:
                     texts.seek(offset)
                     data = texts.read(size)
                 if not kind:
-                    places[member.name] = offset, size
+                    ranges[member.name] = offset, size
                 yield name, offset, size, data, kind
         except DamagedTarError as error:
             raise ManifestError(f"{file}: {error}") from None

@@ -1,6 +1,6 @@
 """Caption files beside images: which belong to which image, and the captions in them.
 
-The one rule that reading, checking and editing share.
+Reading, checking and editing share it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 from calotype.core.small_files import read_small_file
 from calotype.errors import ConfigError
 from calotype.manifest.captions import decode_text, split_captions
-from calotype.manifest.file_kinds import CAPTION_SUFFIXES, DATA_SUFFIXES, IMAGE_SUFFIXES
+from calotype.manifest.file_kinds import CAPTION_SUFFIXES, DATA_SUFFIXES, IMAGE_SUFFIXES, stem_of
 from calotype.manifest.folders.json_captions import captions_in_json, join_captions, parse_json_object
-from calotype.manifest.folders.listing import Listing, stem_of
+from calotype.manifest.folders.listing import Listing
 from calotype.manifest.names_on_disk import NamesOnDisk
 from calotype.manifest.reading import Reading
 from calotype.manifest.unused_captions import add_unused_captions
@@ -33,10 +33,10 @@ __all__ = [
 
 
 def parse_caption_suffix(given: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Checks the option `caption_suffix`: the suffixes of caption files, in lower case.
+    """Parse the option `caption_suffix`: the suffixes of caption files, in lower case.
 
     Raises:
-        ConfigError: A suffix is none, or that of images or data files.
+        ConfigError: A suffix is malformed, or is one of images or data files.
     """
     if given is None:
         return CAPTION_SUFFIXES
@@ -51,15 +51,15 @@ def parse_caption_suffix(given: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 class CaptionFiles:
-    """The files beside images that hold their captions.
+    """Matches caption files to images.
 
-    Of each suffix `a.jpg.txt` goes before `a.txt`. Suffixes are matched without case. A file whose name differs from
-    that of an image in its Unicode form or case belongs to it where that is unique.
+    Of each suffix `a.jpg.txt` has priority over `a.txt`. Suffixes are matched case-insensitively. A file whose name
+    differs from an image's in Unicode form or case only belongs to it if no other file does.
 
     Args:
         images: Paths relative to one folder.
-        files: Other files there; what has none of the suffixes is passed over.
-        suffixes: Of caption files, in lower case, in the order in which their captions come.
+        files: Other files there; those with none of the suffixes are ignored.
+        suffixes: Suffixes of caption files, in lower case, in the order in which their captions come.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class CaptionFiles:
     ) -> None:
         self._images = images
         self._files: dict[str, dict[str, str]] = {suffix: {} for suffix in suffixes}
-        """Suffix → the file's name without it → the file."""
-        self._spare: dict[str, str] = {}
-        """File → the one that goes before it: `a.TXT` where there is an `a.txt`."""
+        """Suffix → file name without it → file."""
+        self._shadowed: dict[str, str] = {}
+        """File → the file with priority over it: `a.TXT` if there is an `a.txt`."""
         self._found: dict[str, list[str]] = {}
         for file in files:
             if (parts := self._split(file)) is not None:
@@ -77,11 +77,11 @@ class CaptionFiles:
                 known = self._files[suffix].setdefault(base, file)
                 if known != file:
                     first = self._files[suffix][base] = file if file.endswith(suffix) else known
-                    self._spare[known if first == file else file] = first
+                    self._shadowed[known if first == file else file] = first
         self._match_alike()
 
     def of(self, image: str) -> list[str]:
-        """The caption files of an image, in their order."""
+        """Return the caption files of an image, in their order."""
         found = self._found.get(image)
         if found is None:
             stem = stem_of(image)
@@ -90,22 +90,22 @@ class CaptionFiles:
         return found
 
     def used(self) -> set[str]:
-        """The caption files of all images."""
+        """Return the caption files of all images."""
         return {file for image in self._images for file in self.of(image)}
 
     def unused(self) -> Iterator[tuple[str, str]]:
-        """The caption files of no image, and why each of them is none's."""
-        every = {file for files in self._files.values() for file in files.values()} | self._spare.keys()
+        """Yield the caption files that belong to no image, with the reason."""
+        every = {file for files in self._files.values() for file in files.values()} | self._shadowed.keys()
         for file in sorted(every - self.used()):
             yield file, self._why(file)
 
     def image_of(self, file: str) -> str | None:
-        """The image beside which a file of whatever suffix lies: `a.tags` and `a.jpg.tags` beside `a.jpg`."""
+        """Return the image that a file with any suffix lies beside: `a.tags` and `a.jpg.tags` beside `a.jpg`."""
         base = self._bases.find(stem_of(file))
         return self._by_base[base] if base is not None else None
 
     def _split(self, file: str) -> tuple[str, str] | None:
-        """The name without its suffix, and the suffix in lower case."""
+        """Split a name into the part before the suffix and the suffix in lower case."""
         for suffix in self._files:
             base = file[: -len(suffix)]
             if file.endswith(suffix) or file[len(base) :].lower() == suffix:
@@ -114,7 +114,7 @@ class CaptionFiles:
 
     @cached_property
     def _by_base(self) -> dict[str, str]:
-        """What a caption file may be called, without its suffix → the image."""
+        """Name of a caption file without its suffix → image."""
         by_stem = {stem_of(image): image for image in self._images}
         return by_stem | {image: image for image in self._images}
 
@@ -123,7 +123,7 @@ class CaptionFiles:
         return NamesOnDisk(set(self._by_base))
 
     def _match_alike(self) -> None:
-        """Gives files whose names are no image's to the only image that they differ from in form or case."""
+        """Match the other files to the one image from which their names differ in Unicode form or case only."""
         for files in self._files.values():
             alike: dict[str, list[str]] = {}
             for base in files.keys() - self._by_base.keys():
@@ -132,21 +132,21 @@ class CaptionFiles:
             files.update({base: found[0] for base, found in alike.items() if base not in files and len(found) == 1})
 
     def _why(self, file: str) -> str:
-        if file in self._spare:
-            return f"not read: {self._spare[file]} goes before it"
+        if file in self._shadowed:
+            return f"not read: {self._shadowed[file]} has priority"
         parts = self._split(file)
         assert parts is not None
         base = self._bases.find(parts[0])
         if base is not None and (own := self.of(self._by_base[base])):
-            return f"not read: {own[0]} goes before it"
+            return f"not read: {own[0]} has priority"
         if alike := self._bases.alike(parts[0]):
             others = ", ".join(sorted({self._by_base[name] for name in alike})[:3])
-            return f"a caption file with no image beside it; more than one is meant in another form or case: {others}"
+            return f"a caption file with no image beside it; several differ in form or case only: {others}"
         return "a caption file with no image beside it"
 
 
 def caption_files_of(listing: Listing, suffixes: Sequence[str]) -> CaptionFiles:
-    """The caption files of a folder's images: those of a listing, and its `.json` files beside images."""
+    """Match a listing's caption files, and its `.json` files if they may hold captions, to its images."""
     json_files = [name for name in listing.data if is_json(name)] if ".json" in suffixes else []
     return CaptionFiles(listing.images, [*listing.captions, *json_files], suffixes)
 

@@ -1,8 +1,8 @@
-"""Images that are no samples: masks, control images, regularisation sets, and what training runs and caches leave.
+"""Images that are no samples: masks, control images, regularisation sets, and outputs of training runs and caches.
 
-Names alone say little (`pose.jpg` may be a photo), so each is looked at beside the others: a mask has the name of an
-image beside it, a folder of control images has the names of the images around it, samples of a training run are called
-as their trainer calls them or lie beside its checkpoints.
+A name alone proves little (`pose.jpg` may be a photo), so it is compared with the others: a mask has the name of an
+image beside it, a folder of control images has the names of the images around it, samples of a training run follow
+their trainer's naming or lie beside its checkpoints.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
-from calotype.manifest.file_kinds import WEIGHTS
+from calotype.manifest.file_kinds import WEIGHTS, stem_of, suffix_of
 
 __all__ = ["READ_AS_SAMPLES", "Companions", "find_companions"]
 
 READ_AS_SAMPLES: Final = "is read as samples"
-"""Words that are in each of the doubts."""
+"""Words in each sentence of `Companions.doubts`."""
 
 _ONETRAINERS: Final = "masklabel|condlabel"
-"""Suffixes of OneTrainer's, which mean nothing else."""
+"""OneTrainer's endings, which mean nothing else."""
 _CERTAIN: Final = "masks?|control|conditioning|cond|canny|openpose|depth_?map|lineart|trimap|matte"
-"""One such file beside its image is enough."""
+"""Endings of which one such file beside its image is enough evidence."""
 _LIKELY: Final = (
     "depth|normals?|normal_?map|pose|seg|segmentation|alpha|edges?|scribble|softedge|hed|mlsd|inpaint|thumb|thumbnail"
 )
-"""These are words of photos, too: half of the images of the folder must have one."""
+"""Words that photos have too: half of the folder's images must have one."""
 _NUMBER: Final = r"(?:[-_ ]?\d{1,3})?"
 _NAMED: Final = re.compile(
     rf"(.+?)[-_. ](?:(?P<onetrainer>{_ONETRAINERS})|(?P<certain>{_CERTAIN})|(?P<likely>{_LIKELY})){_NUMBER}",
@@ -64,20 +64,20 @@ _OF_A_RUN: Final = {
     "OneTrainer": re.compile(r".*\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-training-sample-\d+-\d+-\d+"),
     "SimpleTuner": re.compile(r"(?:.*/)?validation_images/step_\d+_.+"),
 }
-"""Trainer → what it calls its samples, without the suffix."""
+"""Trainer → names of its samples, without the suffix."""
 _ANY_RUN: Final = ("-training-sample-", "__0", "/step-", "/step_", "_00_20", "_01_20")
-"""Parts of such names, one of which is in those of every run."""
+"""Parts of names: each name in `_OF_A_RUN` has one of them."""
 _CACHE: Final = re.compile(r"[._]?(?:.*[-_ ])?cached?s?", re.IGNORECASE)
 
 
 @dataclass(slots=True)
 class Companions:
-    """What `find_companions` found."""
+    """Images that are no samples, as `find_companions` found them."""
 
     images: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Image that is no sample → kind in the ledger, reason."""
     doubts: list[str] = field(default_factory=list)
-    """Sentences on images that are read as samples though their names are those of companions."""
+    """Sentences on images that are read as samples though they have names of companions."""
 
 
 def find_companions(images: Sequence[str], captions: Iterable[str], others: Sequence[str]) -> Companions:
@@ -85,8 +85,8 @@ def find_companions(images: Sequence[str], captions: Iterable[str], others: Sequ
 
     Args:
         images: Paths relative to the folder, with forward slashes.
-        captions: Caption files there: an image with one of its own is a sample, unless its name leaves no doubt.
-        others: Files there that are neither image, caption nor data.
+        captions: Caption files there. An image with its own caption file is a sample, unless its name is conclusive.
+        others: Other files there, which are no data files either.
     """
     search = _Search(images, captions, others)
     search.regularisation()
@@ -98,11 +98,11 @@ def find_companions(images: Sequence[str], captions: Iterable[str], others: Sequ
 
 
 class _Search:
-    """Each method names one kind among the images that are still samples."""
+    """Each method finds one kind among the images that are still samples."""
 
     def __init__(self, images: Sequence[str], captions: Iterable[str], others: Sequence[str]) -> None:
         self._images, self._captions, self._others = images, captions, others
-        self._text = "\n".join(images).lower()  # one search in it tells whether names need be looked at one by one
+        self._text = "\n".join(images).lower()  # one search in it shows whether each name must be searched
         self._by_folder: dict[str, list[str]] = defaultdict(list)
         for name in images:
             self._by_folder[name.rpartition("/")[0]].append(name)
@@ -112,15 +112,15 @@ class _Search:
         for folder in self._folders(_REGULARISATION):
             self._leave_out(
                 self._below(folder),
-                f"in {folder}/, a folder of regularisation images, which show the class and not the subject; give it "
-                "as a path of its own to train on it all the same",
+                f"in {folder}/, a folder of regularisation images, which show the class and not the subject; to "
+                "train on it, pass it as a path of its own",
                 kind="regularisation",
             )
 
     def runs(self) -> None:
-        """Samples of training runs: by their names, or in a folder for them beside what else a run writes."""
+        """Samples of training runs: by their names, or in a folder beside other outputs of a run."""
         for name in self._images if any(part in self._text for part in _ANY_RUN) else ():
-            trainer = next((trainer for trainer, regex in _OF_A_RUN.items() if regex.fullmatch(_stem(name))), None)
+            trainer = next((trainer for trainer, regex in _OF_A_RUN.items() if regex.fullmatch(stem_of(name))), None)
             if trainer is not None:
                 self._judge([name], f"{name} has the name of a sample of a training run by {trainer}")
         for folder in self._folders(_SAMPLES, inner=True):
@@ -130,27 +130,27 @@ class _Search:
                 self._judge(self._below(folder), f"{folder}/ holds {evidence}: samples of a training run")
 
     def caches(self) -> None:
-        """Images in folders that are caches by their names and by the other files in them."""
+        """Images in folders that are caches by their name and by the other files in them."""
         for folder in self._folders(_CACHE):
-            if any(name.startswith(f"{folder}/") and _suffix(name) in WEIGHTS for name in self._others):
+            if any(name.startswith(f"{folder}/") and suffix_of(name) in WEIGHTS for name in self._others):
                 self._judge(self._below(folder), f"{folder}/ is a cache of another program")
 
     def beside(self) -> None:
-        """`a-masklabel.png`, `a.mask.png` and the like beside `a.jpg`."""
+        """Files such as `a-masklabel.png` and `a.mask.png` beside `a.jpg`."""
         likely: dict[tuple[str, str], list[str]] = defaultdict(list)
         for name in filter(_ENDING.search, self._images) if _ANY_ENDING.search(self._text) else ():
-            match = _NAMED.fullmatch(_stem(name))
+            match = _NAMED.fullmatch(stem_of(name))
             if match is None or name in self.found.images:
                 continue
             if match["onetrainer"]:
-                self._leave_out([name], "a mask or a condition of OneTrainer's")
+                self._leave_out([name], "a mask or a condition image of OneTrainer")
             elif match[1] in self._stems and match["certain"]:
                 self._judge([name], f"{name} has the name of a {match['certain'].lower()} of {match[1]}")
             elif match[1] in self._stems:
                 likely[name.rpartition("/")[0], match["likely"].lower()].append(name)
         for name in self._images if _ANY_BEGINNING.search(self._text) else ():
             folder, slash, base = name.rpartition("/")
-            if (match := _BEGINNING.match(base)) and folder + slash + _stem(base[match.end() :]) in self._stems:
+            if (match := _BEGINNING.match(base)) and folder + slash + stem_of(base[match.end() :]) in self._stems:
                 likely[folder, match[0][:-1].lower()].append(name)
         for (folder, what), names in likely.items():
             if len(names) > 1 and 2 * len(names) >= len(self._by_folder[folder]) - len(names):
@@ -176,7 +176,7 @@ class _Search:
     def _judge(self, names: list[str], what: str) -> None:
         """Leave images out, unless most of them have captions of their own."""
         if 2 * sum(map(self._is_captioned, names)) <= len(names):
-            self._leave_out(names, f"{what}; rename it to have it read as samples")
+            self._leave_out(names, f"{what}; rename it to read it as samples")
         else:
             self.found.doubts.append(f"{what}, and {READ_AS_SAMPLES}, because it has captions; exclude leaves it out")
 
@@ -185,7 +185,7 @@ class _Search:
             self.found.images.setdefault(name, (kind, reason))
 
     def _folders(self, pattern: re.Pattern[str], *, inner: bool = False) -> dict[str, re.Match[str]]:
-        """The outermost folders with images whose names match → the match; with `inner` those inside them, too."""
+        """Return the outermost folders with images whose names match, and the match; with `inner` those inside, too."""
         found: dict[str, re.Match[str]] = {}
         for folder in self._by_folder:
             parts = folder.split("/") if folder else []
@@ -197,15 +197,15 @@ class _Search:
         return found
 
     def _below(self, folder: str) -> list[str]:
-        """Images in a folder and below it that are still samples."""
+        """Return the images in a folder and below it that are still samples."""
         lead = f"{folder}/" if folder else ""
         inside = [names for each, names in self._by_folder.items() if f"{each}/".startswith(lead)]
         return [name for names in inside for name in names if name not in self.found.images]
 
-    def _of_a_run(self, home: str) -> str | None:
-        """What in a folder says that a training run writes into it."""
-        lead = f"{home}/" if home else ""
-        stems = {_stem(name)[len(lead) :] for name in self._by_folder.get(home, ())}
+    def _of_a_run(self, folder: str) -> str | None:
+        """Return the file or folder that shows that a training run writes into a folder."""
+        lead = f"{folder}/" if folder else ""
+        stems = {stem_of(name)[len(lead) :] for name in self._by_folder.get(folder, ())}
         for name in self._others:
             if not name.startswith(lead):
                 continue
@@ -214,32 +214,24 @@ class _Search:
                 return f"{first}/"
             # A cache of an image begins with its name: a_1024x1024_flux.safetensors.
             is_cache = any(first[:at] in stems for at, letter in enumerate(first) if letter in "_-. ")
-            if not slash and _suffix(first) in _RUN_FILES and not is_cache:
+            if not slash and suffix_of(first) in _RUN_FILES and not is_cache:
                 return first
         return None
 
     @cached_property
     def _stems(self) -> set[str]:
-        return {_stem(name) for name in self._images} | set(self._images)
+        return {stem_of(name) for name in self._images} | set(self._images)
 
     @cached_property
     def _captioned(self) -> set[str]:
-        return {_stem(name) for name in self._captions}
+        return {stem_of(name) for name in self._captions}
 
     def _is_captioned(self, image: str) -> bool:
-        return image in self._captioned or _stem(image) in self._captioned
-
-
-def _stem(name: str) -> str:
-    return posixpath.splitext(name)[0]
-
-
-def _suffix(name: str) -> str:
-    return posixpath.splitext(name)[1].lower()
+        return image in self._captioned or stem_of(image) in self._captioned
 
 
 def _bare(name: str) -> str:
-    """What a companion has in common with its image: the name without folder, suffix and the word for what it is."""
-    stem = _stem(posixpath.basename(name)).lower()
+    """Return what a companion and its image have in common: the name without folder, suffix and `mask` or the like."""
+    stem = stem_of(posixpath.basename(name)).lower()
     match = _NAMED.fullmatch(stem)
     return _BEGINNING.sub("", match[1] if match else stem, count=1)

@@ -1,4 +1,4 @@
-"""Captions in a JSON object that describes one image: captioners', img2dataset's and booru downloaders' keys."""
+"""Captions in a JSON object that describes one image, by the keys of captioners, img2dataset and booru downloaders."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _TAGS_OF_A_KIND = re.compile(r"(?:tags?(?:_string)?)_(?!meta)[a-z]+")
 
 
 def captions_in_json(value: Mapping[str, Any], reading: Reading) -> tuple[list[str], tuple[str, ...]]:
-    """The captions of an image, and the keys they come from.
+    """Return the captions of an image, and the keys they come from.
 
-    They are the keys that `columns.caption` names, else those that captions usually have, else tags, which become one
-    caption. None in `columns.caption` says that no key is meant.
+    These are the keys in `columns.caption`, else the usual keys of captions, else tags, which become one caption. With
+    None in `columns.caption` there are no captions.
 
     Args:
-        value: What a JSON file beside the image holds.
+        value: The object in the JSON file beside the image.
         reading: The options.
     """
     names = tuple(name for name in value if value[name] is not None)
@@ -38,7 +38,7 @@ def captions_in_json(value: Mapping[str, Any], reading: Reading) -> tuple[list[s
         return [text for key in keys for text in _texts(value[key]) if text.strip()], keys
     if keys := tuple(key for key in caption_columns(names) if any(True for _ in _texts(value[key]))):
         return [text for key in keys for text in _texts(value[key]) if text.strip()], keys
-    keys = () if _says_none(value) else _tag_keys(names)
+    keys = () if _has_empty_caption(value) else _tag_keys(names)
     tags = [tag for key in keys for tag in _tags(value[key])]
     return ([", ".join(tags)], keys) if tags else ([], ())
 
@@ -49,8 +49,8 @@ def _texts(value: Any) -> Iterator[str]:
             yield each
 
 
-def _says_none(value: Mapping[str, Any]) -> bool:
-    """Whether there is a key of captions that has none, for which tags do not stand in."""
+def _has_empty_caption(value: Mapping[str, Any]) -> bool:
+    """Whether a caption key is empty: tags do not replace an empty caption."""
     return any(value[key] in (None, "", []) for key in caption_columns(tuple(value)))
 
 
@@ -62,7 +62,7 @@ def _tag_keys(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _tags(value: Any) -> Iterator[str]:
-    """The tags of a list, of a mapping from kind to list (e621), or of a text, with commas or (booru) with spaces."""
+    """Yield the tags in a list, in a mapping from kind to list (e621), or in a text with commas or (booru) spaces."""
     if isinstance(value, Mapping):
         for several in value.values():
             yield from _tags(several)
@@ -73,19 +73,19 @@ def _tags(value: Any) -> Iterator[str]:
         yield from (text.strip() for text in _texts(value) if text.strip())
 
 
-def join_captions(texts: list[str], listed: list[str], reading: Reading) -> list[str]:
-    """The captions of text files, and those of JSON where no text has any or the text is the first of them."""
-    if listed and (not texts or texts == split_captions(listed[0], bool(reading.many_lines))):
-        return listed
+def join_captions(texts: list[str], in_json: list[str], reading: Reading) -> list[str]:
+    """Return the captions of JSON if no text file has any or if the text is the first of them, else those of texts."""
+    if in_json and (not texts or texts == split_captions(in_json[0], bool(reading.many_lines))):
+        return in_json
     return texts
 
 
 def parse_json_object(data: bytes) -> dict[str, Any]:
-    """The object in a JSON file that describes one image.
+    """Parse the object in a JSON file that describes one image.
 
     Raises:
         ValueError: It is not valid JSON.
-        TypeError: It holds something else.
+        TypeError: It is something else.
     """
     value = loads(decode_text(data))
     if not isinstance(value, dict):

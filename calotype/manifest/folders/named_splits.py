@@ -1,10 +1,9 @@
-"""Splits by name: `train/`, `validation/`, `test/` folders, and data files that carry such a name."""
+"""Splits by name: folders `train/`, `validation/`, `test/`, and data files with such a name."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from calotype.errors import ManifestError
@@ -12,13 +11,13 @@ from calotype.manifest.file_kinds import METADATA
 from calotype.manifest.folders.listing import Listing
 from calotype.manifest.reading import Reading
 
-__all__ = ["ALL", "DEFAULT_SPLIT_NOTE", "of_split", "split_named"]
+__all__ = ["ALL", "DEFAULT_SPLIT_NOTE", "select_split_files", "split_named"]
 
 ALL = "all"
-"""The split that is everything, as `datasets` has it."""
+"""The split that has all rows, as in `datasets`."""
 
-DEFAULT_SPLIT_NOTE = "split 'train' was taken"
-"""How the note begins that says so where nobody chose."""
+DEFAULT_SPLIT_NOTE = "split 'train' was read"
+"""How the note begins that reports the default split."""
 
 _SPLITS = {
     "train": ("train", "training"),
@@ -27,23 +26,23 @@ _SPLITS = {
 }
 _WORDS = "|".join(f"(?P<{split}>{'|'.join(words)})" for split, words in _SPLITS.items())
 _MORE = r"(?:[-_ ]?(?:set|split|data|images?|imgs?|(?:19|20)\d\d))?"
-"""What folders have behind it: `train2017/`, `test_set/`."""
+"""What may follow in names of folders: `train2017/`, `test_set/`."""
 _FOLDER = re.compile(rf"(?:^|.*?/)(?:{_WORDS}){_MORE}/", re.IGNORECASE)
 _FILE = re.compile(rf"(?:^|.*?[/._-])(?:{_WORDS})(?=[/._-])", re.IGNORECASE)
 
 
 def split_named(word: str) -> str | None:
-    """The split that a word stands for: `train`, `validation` or `test`."""
+    """Return the split that a word names: `train`, `validation` or `test`; None: no split."""
     return next((split for split, words in _SPLITS.items() if word.strip().lower() in words), None)
 
 
-def of_split(folder: Path, listing: Listing, reading: Reading) -> Listing:
-    """What belongs to the split to be read: files below a folder of its name, or data files that carry its name.
+def select_split_files(folder: Path, listing: Listing, reading: Reading) -> Listing:
+    """Select the files of the requested split: those below a folder of its name, or data files with its name.
 
-    Without `reading.split` it is `train` where the folder has that and others, as for datasets of the hub.
+    Without `reading.split` that is `train` if the folder has it and others, as for hub datasets.
 
     Raises:
-        ManifestError: There is no such split; or there are several, none of them `train`, and nobody chose.
+        ManifestError: There is no such split; or there are several, none of them `train`, and none is requested.
     """
     if reading.split == ALL:
         return listing
@@ -57,11 +56,11 @@ def of_split(folder: Path, listing: Listing, reading: Reading) -> Listing:
     found = ", ".join(f"{split} ({counts[split]:,} {'images' if listing.images else 'files'})" for split in splits)
     if "train" not in splits:
         raise ManifestError(f"{folder}: found the splits {found}; choose one with split=, or all with split='{ALL}'")
-    reading.note(f"{DEFAULT_SPLIT_NOTE} of {found}; split='{ALL}' takes all")
+    reading.note(f"{DEFAULT_SPLIT_NOTE} of {found}; split='{ALL}' reads all")
     kinds = {PurePosixPath(name).suffix.lower() for name in names if split_of(name) is not None}
     for name in names:
         if split_of(name) is None and (listing.images or PurePosixPath(name).suffix.lower() in kinds):
-            reason = "in none of the folder's splits, of which train was taken; split='all' takes all"
+            reason = "in none of the folder's splits, of which train was read; split='all' reads all"
             reading.ledger.add("no_split", str(folder / name), reason)
     return _chosen(folder, listing, "train")
 
@@ -82,17 +81,17 @@ def _chosen(folder: Path, listing: Listing, split: str) -> Listing:
     words = next((names for names in _SPLITS.values() if split in names), (split,))
     pattern = re.compile(rf"(?:^|[/._-])(?:{'|'.join(map(re.escape, words))})(?=[/._-])", re.IGNORECASE)
     below = re.compile(rf"(?:^|.*/)(?:{'|'.join(map(re.escape, words))}){_MORE}/", re.IGNORECASE)
-    images = _those(listing.images, below.match)
+    images = list(filter(below.match, listing.images))
     chosen = Listing(
         images=images,
-        captions=_those(listing.captions, below.match),
-        data=_those(listing.data, lambda name: pattern.search(name) or (images and _is_shared_metadata(name))),
-        others=_those(listing.others, below.match),
+        captions=list(filter(below.match, listing.captions)),
+        data=[name for name in listing.data if pattern.search(name) or (images and _is_shared_metadata(name))],
+        others=list(filter(below.match, listing.others)),
         other_splits=sorted({*listing.images}.difference(images)) if images else [],
     )
     if not chosen.images and not chosen.data:
         if split == "train" and not any(map(_split_of_file, (*listing.images, *listing.data))):
-            return listing  # no splits at all: everything is for training, as `datasets` has it
+            return listing  # no splits at all: everything is for training, as in `datasets`
         raise ManifestError(
             f"{folder}: no split {split!r}; expected a folder or data files named {' or '.join(words)} in it. "
             "For a split of its images by hash use validation=0.05"
@@ -100,10 +99,6 @@ def _chosen(folder: Path, listing: Listing, split: str) -> Listing:
     return chosen
 
 
-def _those(names: Sequence[str], wanted: Callable[[str], object]) -> list[str]:
-    return [name for name in names if wanted(name)]
-
-
 def _is_shared_metadata(name: str) -> bool:
-    """A metadata file above the splits, which lists the images of them all."""
+    """Whether it is a metadata file above the splits, which lists the images of all splits."""
     return PurePosixPath(name).name.lower() in METADATA and _split_of_image(name) is None

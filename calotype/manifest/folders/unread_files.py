@@ -1,4 +1,4 @@
-"""Files of a folder that are not read: named in the ledger, and in the notes of `Manifest.describe`."""
+"""Reports the files of a folder that are not read, in the ledger and in the notes of `Manifest.describe`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Final
 
 from calotype.core.small_files import require_regular
 from calotype.manifest.captions import decode_text
-from calotype.manifest.folders.caption_files import CaptionFiles
-from calotype.manifest.folders.listing import LeftOut, Listing, printable, stem_of
+from calotype.manifest.file_kinds import stem_of
+from calotype.manifest.folders.caption_files import CaptionFiles, is_json
+from calotype.manifest.folders.listing import LeftOut, Listing, printable
 from calotype.manifest.reading import Part, Reading
 from calotype.manifest.unused_captions import add_unused_captions
 
@@ -23,24 +24,23 @@ _KINDS: Final = {
     "regularisation": "regularisation images",
     "archive": "packed files",
     "link_loop": "links to folders above them",
-    "broken_link": "links that lead nowhere",
+    "broken_link": "broken links",
 }
-"""Kind in the ledger → what a note calls them. What `exclude` leaves out needs none."""
+"""Kind in the ledger → its name in a note. What `exclude` leaves out needs no note."""
 
 _NOT_CAPTIONS: Final = frozenset(
     ".xmp .aae .thm .xml .html .htm .svg .log .lock .url .webloc .ini .cfg .py .sh .bat .md5 .sha1 .sha256 .tmp .part "  # noqa: SIM905
     ".bak .mp4 .mov .safetensors .npz .npy .pt .pth .ckpt .bin .zip .gz .psd .xcf .pdf".split()
 )
-"""What lies beside images, has their names, and is no caption."""
+"""Suffixes of files that have the names of images and are no captions."""
 _HEAD: Final = 4096
 _QUOTED: Final = re.compile(r'"([^"\n]{1,255})"')
 _FEW: Final = 3
 
 
 def name_left_out(folder: Path, listing: Listing, parts: Sequence[Part], reading: Reading) -> None:
-    """Enter what was left out of a listing into the ledger, but images that a metadata file lists as rows."""
-    lead = reading.relative(folder)
-    lead = "" if lead == "." else f"{lead}/"
+    """Report what was left out of a listing, except images that a metadata file lists as rows."""
+    lead = reading.lead(folder)
     rows = {path for part in parts for path in part.paths().to_pylist()} if listing.left_out else set()
     by_kind: dict[str, list[LeftOut]] = defaultdict(list)
     for each in listing.left_out:
@@ -56,49 +56,52 @@ def name_left_out(folder: Path, listing: Listing, parts: Sequence[Part], reading
 
 
 def note_unused_files(folder: Path, listing: Listing, files: CaptionFiles, unread: list[str], reading: Reading) -> None:
-    """Names the files of a folder of images that may hold captions and are not read.
+    """Report the files of an image folder that may hold captions and are not read.
 
     Args:
         folder: The folder.
-        listing: What lies in it.
-        files: Which caption files belong to which image.
+        listing: Its files.
+        files: The caption files of each image.
         unread: Data files that were not read.
-        reading: Gets the notes and ledger entries.
+        reading: Takes the notes and ledger entries.
     """
+    # Caption files without an image, or with another file of higher priority.
     for name, why in files.unused():
         if not why.startswith("a caption file"):
             add_unused_captions(reading, str(folder / name), why)
         elif name not in unread:
             reading.ledger.add("no_picture", str(folder / name), why)
+    # Text files of other suffixes that have the names of images.
     by_suffix: dict[str, list[str]] = {}
-    described = () if ".json" in reading.caption_suffixes else [name for name in unread if name[-5:].lower() == ".json"]
-    for name in (*listing.others, *described):
+    json_files = (
+        () if ".json" in reading.caption_suffixes else [name for name in unread if name[-5:].lower() == ".json"]
+    )
+    for name in (*listing.others, *json_files):
         suffix = name[len(stem_of(name)) :]
         if suffix.lower() not in _NOT_CAPTIONS and files.image_of(name) is not None:
             by_suffix.setdefault(suffix.lower(), []).append(name)
     for suffix, names in by_suffix.items():
         if _is_text(folder / names[0]):
             kind = f"of the suffix {suffix}" if suffix else "without a suffix"
-            how = f"caption_suffix={suffix} reads them" if suffix else "call them .txt to have them read"
+            how = f"caption_suffix={suffix} reads them" if suffix else "rename them to .txt to read them"
             reason = f"files {kind} beside images are not read; {how}"
             reading.note(f"{reason}: {', '.join(names[:_FEW])}{', …' if len(names) > _FEW else ''}")
             for name in names:
                 add_unused_captions(reading, str(folder / name), reason)
+    # Data files; those that do not mention the images are noted only.
     used = files.used()
     lists = [name for name in unread if name not in used and name not in by_suffix.get(".json", ())]
     if lists:
-        reason = "not read, because the folder has images; give such a file as path to use it"
+        reason = "not read, because the folder has images; pass such a file as path to use it"
         bases = {posixpath.basename(name) for image in listing.images for name in (image, stem_of(image))}
-        # img2dataset writes 00000.parquet and 00000_stats.json for what lies in 00000/, captions and all.
-        about = {posixpath.dirname(name) for name in used}
+        # img2dataset writes 00000.parquet and 00000_stats.json about the images and captions in 00000/.
+        described = {posixpath.dirname(name) for name in used}
         plain = [
             name
             for name in lists
-            if stem_of(name).removesuffix("_stats") in about
+            if stem_of(name).removesuffix("_stats") in described
             or (
-                name[-5:].lower() == ".json"
-                and posixpath.basename(stem_of(name)) not in bases
-                and not _mentions(folder / name, bases)
+                is_json(name) and posixpath.basename(stem_of(name)) not in bases and not _mentions(folder / name, bases)
             )
         ]
         reading.note(f"{reason}: {', '.join(lists[:_FEW])}{', …' if len(lists) > _FEW else ''}")
@@ -108,25 +111,26 @@ def note_unused_files(folder: Path, listing: Listing, files: CaptionFiles, unrea
 
 
 def _mentions(file: Path, bases: set[str]) -> bool:
-    """Whether a JSON file names one of these images early on: then it is likely about them."""
-    try:
-        require_regular(file)
-        with file.open("rb") as opened:
-            head = opened.read(_HEAD)
-    except OSError:
-        return False
-    texts = _QUOTED.findall(head.decode("utf-8", "ignore"))
+    """Whether a JSON file names one of these images in its first bytes."""
+    texts = _QUOTED.findall(_head(file).decode("utf-8", "ignore"))
     return any(posixpath.basename(text) in bases for text in texts)
 
 
-def _is_text(file: Path) -> bool:
+def _head(file: Path) -> bytes:
+    """Return the first bytes of a file; none if it can't be read."""
     try:
-        if not file.is_file():
-            return False
+        require_regular(file)
         with file.open("rb") as opened:
-            head = opened.read(_HEAD)
-        # A character may be cut at the end of the head.
+            return opened.read(_HEAD)
+    except OSError:
+        return b""
+
+
+def _is_text(file: Path) -> bool:
+    head = _head(file)
+    try:
+        # The head may end inside a character.
         text = decode_text(head) if len(head) < _HEAD else head.decode("utf-8", "ignore")
-    except (OSError, UnicodeDecodeError):
+    except UnicodeDecodeError:
         return False
     return bool(text.strip()) and "\0" not in text
