@@ -41,9 +41,9 @@ from _report import print_table, print_text
 
 import calotype
 from calotype.data.dataset import TextToImageDataset
+from calotype.encodings.encode import encode_job
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.job import EncodeJob
-from calotype.encodings.local import encode
 from calotype.encodings.store import EncodingStore
 
 HERE = Path(__file__).parent
@@ -181,7 +181,7 @@ class Bench:
                 store=EncodingStore(Path(folder) / "store", create=True),
                 threads=self._threads,
             )
-            return self._phases(job) if CUDA else {"whole": clocked(lambda: encode(job))[0]}
+            return self._phases(job) if CUDA else {"whole": clocked(lambda: encode_job(job))[0]}
 
     def _phases(self, job: EncodeJob) -> dict[str, float]:
         """Texts and images, with models that are loaded and warm."""
@@ -191,10 +191,10 @@ class Bench:
             self.batches.texts.clear()
             texts, _ = clocked(lambda: worker.texts(work.texts))
             job.models.release_texts()
-            height, width = work.pictures[0].geometry.target_size
+            height, width = work.images[0].geometry.target_size
             job.models.encode_pictures(torch.zeros(2, 3, height, width, dtype=torch.uint8))
             self.batches.pictures.clear()
-            pictures, _ = clocked(lambda: worker.pictures(work.pictures))
+            pictures, _ = clocked(lambda: worker.images(work.images))
         return {"texts": texts, "pictures": pictures}
 
     def bare(self) -> dict[str, float]:

@@ -25,9 +25,9 @@ import psutil
 from PIL import Image
 
 import calotype
-from calotype.encodings.addresses import Addresses, Fingerprints, Variants
+from calotype.encodings.dataset_records import DatasetRecords, Fingerprints, Variants
+from calotype.encodings.missing_records import find_missing
 from calotype.encodings.store import EncodingStore
-from calotype.encodings.work import find_work
 
 CHUNK = 1024
 FINGERPRINTS = Fingerprints("0" * 32, "0" * 32)
@@ -73,14 +73,14 @@ def main() -> None:
                 calotype.PixelsTransform(), path=str(data), model="flux.1-dev", resolution=64
             )
 
-        def addresses() -> Addresses:
-            return Addresses(dataset, FINGERPRINTS, Variants(), threads=os.cpu_count() or 1)
+        def records() -> DatasetRecords:
+            return DatasetRecords(dataset, FINGERPRINTS, Variants(), threads=os.cpu_count() or 1)
 
         dataset = measured("loading the data file", rows, load)
-        measured("reading and hashing the files", rows, addresses)
-        found = measured("… again: all remembered", rows, addresses)
-        work = measured("listing what is missing (nothing is there)", rows, lambda: find_work(found, store))
-        chunk = cloudpickle.dumps(work.pictures[:CHUNK])
+        measured("reading and hashing the files", rows, records)
+        found = measured("… again: all remembered", rows, records)
+        work = measured("listing what is missing (nothing is there)", rows, lambda: find_missing(found, store))
+        chunk = cloudpickle.dumps(work.images[:CHUNK])
         print(f"sent to a worker for each image: {len(chunk) / CHUNK:.0f} bytes, in chunks of {CHUNK}")
 
 

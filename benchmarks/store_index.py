@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from calotype.encodings.store import EncodingStore
-from calotype.encodings.writer import ShardWriter
+from calotype.encodings.store.writer import ShardWriter
 
 ROUNDS = 5
 GROUP = 8

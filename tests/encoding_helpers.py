@@ -10,11 +10,11 @@ from PIL import Image
 from tiny_pipelines import tiny_pipeline
 
 import calotype
-from calotype.encodings.addresses import Variants
 from calotype.encodings.dataset import EncodedDataset
+from calotype.encodings.dataset_records import Variants
+from calotype.encodings.encode import encode_job
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.job import EncodeJob
-from calotype.encodings.local import encode
 from calotype.encodings.store import EncodingStore
 
 NAMES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
@@ -66,7 +66,7 @@ def make_job(folder, store, *, models=None, variants=None, batch_size=None, **op
 def run(*args, **kwargs):
     """Encodes, and gives the job and its report."""
     job = make_job(*args, **kwargs)
-    return job, encode(job)
+    return job, encode_job(job)
 
 
 def encoded(job, kind=EncodedDataset):

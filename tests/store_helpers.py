@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from calotype.encodings.store import EncodingStore
-from calotype.encodings.writer import ShardWriter
+from calotype.encodings.store.writer import ShardWriter
 
 
 def key(number: int, writer: str = "") -> bytes:

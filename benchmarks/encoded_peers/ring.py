@@ -23,11 +23,11 @@ _AHEAD = 2
 
 def open_loader(job: Job) -> Epoch:
     dataset = open_dataset(job)
-    store, addresses = dataset.store, dataset.addresses
+    store, records = dataset.store, dataset.records
     places = []
     for row in range(len(dataset)):
         key = dataset.dataset.checked(SampleKey(row))
-        keys = [addresses.picture(key).key, addresses.text_key(addresses.caption(key).text)]
+        keys = [records.image(key).key, records.text_key(records.caption(key).text)]
         picture, text = store.find(keys).tolist()
         places.append([store.locate(picture if name == "moments" else text, name) for name in FIELDS])
     ring = [

@@ -19,8 +19,8 @@ from PIL import Image
 
 from calotype import Loader, PixelsTransform, text_to_image_dataset
 from calotype.data.dataset import TextToImageDataset
-from calotype.encodings.addresses import Addresses, Fingerprints, Variants
 from calotype.encodings.dataset import EncodedDataset
+from calotype.encodings.dataset_records import DatasetRecords, Fingerprints, Variants
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import scaling_key
 from calotype.encodings.store import EncodingStore
@@ -59,20 +59,20 @@ def prepare(job: Job, numbers: Sequence[int]) -> None:
 
 def write(job: Job, samples: Samples, numbers: Sequence[int]) -> None:
     dataset, models = _dataset(job), _models(job)
-    addresses = Addresses(dataset, Fingerprints(models.picture_fingerprint, models.text_fingerprint), Variants())
+    records = DatasetRecords(dataset, Fingerprints(models.picture_fingerprint, models.text_fingerprint), Variants())
     rows = range(len(numbers))
-    texts = [addresses.text_key(text) for row in rows for text in addresses.texts(row) if text]
-    pictures = [picture.key for row in rows for picture in addresses.pictures(row)]
+    texts = [records.text_key(text) for row in rows for text in records.texts(row) if text]
+    pictures = [picture.key for row in rows for picture in records.images(row)]
     with EncodingStore(job.folder / "store", create=True).writer() as writer:
         scaling = {"scaling_factor": torch.tensor(0.3611), "shift_factor": torch.tensor(0.1159)}
-        writer.put([scaling_key(addresses.fingerprints.picture)], [scaling], kind="scaling")
+        writer.put([scaling_key(records.fingerprints.image)], [scaling], kind="scaling")
         for kind, keys, names in (("text", texts, _TEXTS), ("picture", pictures, _PICTURES)):
             for start in range(0, len(numbers), _BATCH):
                 batch = [samples[number] for number in numbers[start : start + _BATCH]]
                 records = [{name: sample[name] for name in names} for sample in batch]
                 writer.put(keys[start : start + _BATCH], records, kind=kind)
         # The empty caption is always there; what is kept for it is never read here.
-        writer.put([addresses.text_key("")], [{name: samples[numbers[0]][name] for name in _TEXTS}], kind="text")
+        writer.put([records.text_key("")], [{name: samples[numbers[0]][name] for name in _TEXTS}], kind="text")
 
 
 def open_dataset(job: Job) -> AsKept:

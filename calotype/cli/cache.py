@@ -33,7 +33,7 @@ StoreOption = Annotated[Path | None, typer.Option("--store", help="The same, as 
 def ls(store: Store = None, store_option: StoreOption = None, json: Json = False) -> None:
     """Say what is in a store: records, bytes, shards."""
     from calotype.encodings.store import EncodingStore
-    from calotype.encodings.summary import summarise_store
+    from calotype.encodings.store.summary import summarise_store
 
     store = _place(store, store_option)
     summary = summarise_store(EncodingStore(store))
@@ -64,7 +64,7 @@ def verify(
 ) -> None:
     """Compare every byte with its checksum, and look for NaN and inf. Exit status 0: whole, 1: damaged."""
     from calotype.encodings.store import EncodingStore
-    from calotype.encodings.verify import verify_store
+    from calotype.encodings.store.verification import verify_store
     from calotype.progress import track
 
     opened = EncodingStore(_place(store, store_option))
@@ -109,8 +109,8 @@ def prune(
     """Take out what no dataset needs: all but what --for and --keep name; else what was dropped or is there twice."""
     import numpy as np
 
-    from calotype.encodings.prune import prune_store
     from calotype.encodings.store import EncodingStore
+    from calotype.encodings.store.pruning import prune_store
     from calotype.progress import track
 
     store = _place(store, store_option)
@@ -146,8 +146,8 @@ def export(
     json: Json = False,
 ) -> None:
     """Copy records, all or some, each verified. Exit status 1: some are damaged or missing, and were left out."""
-    from calotype.encodings.export import export_store, unpack_store
     from calotype.encodings.store import EncodingStore
+    from calotype.encodings.store.export import export_store, unpack_store
     from calotype.progress import track
 
     opened = EncodingStore(store)
@@ -179,7 +179,7 @@ def _needed(sources: list[str], model: str | None, store: Path) -> NDArray[np.ui
     from calotype.cli.encode import fill_in
     from calotype.encodings.build import build_encode_job
     from calotype.encodings.keys import scaling_key
-    from calotype.encodings.layout import as_keys
+    from calotype.encodings.store.layout import as_keys
     from calotype.progress import track
 
     keys: set[bytes] = set()
@@ -202,7 +202,7 @@ def _choose(store: EncodingStore, keys: Path | None, kind: str | None) -> tuple[
 
 def _read_keys(path: Path) -> NDArray[np.uint8]:
     """Raises `ConfigError` for a file that is not there or has other lines in it."""
-    from calotype.encodings.layout import KEY_BYTES, as_keys
+    from calotype.encodings.store.layout import KEY_BYTES, as_keys
     from calotype.errors import ConfigError
 
     try:

@@ -16,7 +16,7 @@ from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.job import EncodeJob
 from calotype.encodings.on_the_fly import OnTheFlyDataset
 from calotype.encodings.options import frozen_models, open_store, variants
-from calotype.encodings.records import RecordCache
+from calotype.encodings.store.stored_tensor import RecordCache
 from calotype.progress import Show, track
 
 __all__ = ["build_encode_job", "build_encoded", "encoded_dataset", "open_encoded"]

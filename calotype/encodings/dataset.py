@@ -13,14 +13,21 @@ import torch
 from calotype.core.rng import Stream, drawn_seed
 from calotype.data.dataset import TextToImageDataset
 from calotype.data.sample_source import BatchSource, SampleSource
-from calotype.encodings.addresses import Addresses, Fingerprints, Outcome, Picture, SampleRecords, Variants
-from calotype.encodings.cuts import find_cuts
+from calotype.encodings.dataset_records import (
+    DatasetRecords,
+    Fingerprints,
+    ImageRecord,
+    Outcome,
+    SampleRecords,
+    Variants,
+)
 from calotype.encodings.finite import MARK, reason_of
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import not_finite_key, scaling_key, unreadable_key
-from calotype.encodings.records import RecordCache, StoredTensor
+from calotype.encodings.missing_records import MissingRecords, find_missing
 from calotype.encodings.store import EncodingStore
-from calotype.encodings.work import Work, find_work
+from calotype.encodings.store.stored_tensor import RecordCache, StoredTensor
+from calotype.encodings.truncation import find_cuts
 from calotype.errors import NotFiniteError, StoreError
 from calotype.ledger import LedgerEntry
 from calotype.manifest import Manifest
@@ -86,7 +93,7 @@ class EncodedDataset(SampleSource):
         self.store = store
         self.family: ModelFamily = models.family
         fingerprints = Fingerprints(models.picture_fingerprint, models.text_fingerprint)
-        self.addresses = Addresses(dataset, fingerprints, variants or Variants(), threads=threads, progress=progress)
+        self.records = DatasetRecords(dataset, fingerprints, variants or Variants(), threads=threads, progress=progress)
         self.manifest = dataset.manifest
         self.spec = dataset.spec
         self.buckets: Buckets | None = dataset.buckets
@@ -102,17 +109,17 @@ class EncodedDataset(SampleSource):
         self._begin(models)
 
     def _begin(self, models: FrozenModels) -> None:
-        work = find_work(self.addresses, self.store)
+        work = find_missing(self.records, self.store)
         self._leave_out_marked(work)
-        if work.pictures or work.texts:
+        if work.images or work.texts:
             raise StoreError(
-                f"{self.store.path}: {len(work.pictures):,} images and {len(work.texts):,} texts of "
+                f"{self.store.path}: {len(work.images):,} images and {len(work.texts):,} texts of "
                 f"{len(work.needed):,} records are not encoded for {models.spec.name} with these options; `calotype "
                 "encode` with the same config makes them, or encodings.on_the_fly=true does while it trains"
             )
         self._text_length = self._longest(work)
 
-    def _longest(self, work: Work) -> int | None:
+    def _longest(self, work: MissingRecords) -> int | None:
         """Tokens of the longest text that is kept without padding; None for a model that keeps the padding."""
         names = {field.key for field in self.family.texts if field.mask is not None}
         if not names:
@@ -123,30 +130,30 @@ class EncodedDataset(SampleSource):
 
     def _leave_out(self) -> None:
         """Does without the images of which the store says that their bytes can't be decoded."""
-        contents = {index: one for index, one in enumerate(self.addresses.contents) if one is not None}
+        contents = {index: one for index, one in enumerate(self.records.contents) if one is not None}
         found = self.store.find([unreadable_key(one.digest) for one in contents.values()])
         for index, row in zip(contents, found.tolist(), strict=True):
-            if row >= 0 and self._lacks(self.addresses.pictures(index)):
-                self.addresses.leave_out(index, bytes(self.store.get(row)["reason"].tolist()).decode())
+            if row >= 0 and self._lacks(self.records.images(index)):
+                self.records.leave_out(index, bytes(self.store.get(row)["reason"].tolist()).decode())
 
-    def _leave_out_marked(self, work: Work) -> None:
+    def _leave_out_marked(self, work: MissingRecords) -> None:
         """Does without the rows of which an image or a text has no finite record."""
         marked = {one.key for one in work.marked}
         if not marked:
             return
-        if (empty := self.addresses.text_key("")) in marked:
+        if (empty := self.records.text_key("")) in marked:
             raise NotFiniteError(f"the empty caption: {self._why(empty)}; are the text encoders' files whole?")
-        for index in self.addresses.usable.tolist():
-            keys = [one.key for one in self.addresses.pictures(index)]
-            keys += [self.addresses.text_key(text) for text in self.addresses.texts(index)]
+        for index in self.records.usable.tolist():
+            keys = [one.key for one in self.records.images(index)]
+            keys += [self.records.text_key(text) for text in self.records.texts(index)]
             if (bad := next((key for key in keys if key in marked), None)) is not None:
-                self.addresses.leave_out(index, self._why(bad), kind=MARK)
+                self.records.leave_out(index, self._why(bad), kind=MARK)
 
     def _why(self, key: bytes) -> str:
         """What the mark in a record's place says."""
         return reason_of(self.store.get(self.store.find_one(not_finite_key(key))))
 
-    def _lacks(self, pictures: Sequence[Picture]) -> bool:
+    def _lacks(self, pictures: Sequence[ImageRecord]) -> bool:
         return bool((self.store.find([one.key for one in pictures]) < 0).any())
 
     def __len__(self) -> int:
@@ -180,15 +187,15 @@ class EncodedDataset(SampleSource):
     def _described(self, key: int | SampleKey, records: SampleRecords | None = None) -> dict[str, Any]:
         key = self.dataset.checked(key)
         known = self._known
-        outcome = self.addresses.outcome(key) if records is None else records.outcome
+        outcome = self.records.outcome(key) if records is None else records.outcome
         text = self._text(key) if records is None else records.text
         picture = known.pictures.get(outcome)
         if picture is None:
-            shown = self.addresses.picture_of(outcome) if records is None else records.picture
+            shown = self.records.image_of(outcome) if records is None else records.image
             picture = known.remember(known.pictures, outcome, self._picture_parts(key, shown))
         words = known.texts.get(text)
         if words is None:
-            record = self.addresses.text_key(text) if records is None else records.text_key
+            record = self.records.text_key(text) if records is None else records.text_key
             words = known.remember(known.texts, text, self._text_parts(key, record))
         tensors, conditioning = picture
         out = {**tensors, NOISE: self._noise_seed(key), **words, **conditioning}
@@ -201,13 +208,13 @@ class EncodedDataset(SampleSource):
         known = self._known.fixed_texts
         text = known.get(key.index)
         if text is None:
-            text = self.addresses.caption(key).text
+            text = self.records.caption(key).text
             if key.index not in known:  # whether it is fixed is asked once
                 fixed = self.dataset.caption_transform.fixed(self.manifest.captions_of(key.index))
                 self._known.remember(known, key.index, text if fixed else None)
         return text
 
-    def _picture_parts(self, key: SampleKey, picture: Picture) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _picture_parts(self, key: SampleKey, picture: ImageRecord) -> tuple[dict[str, Any], dict[str, Any]]:
         """The tensors of an image's record, and what else the model is told of it."""
         row = self._row(key, picture.key, "picture")
         tensors = {field.name: StoredTensor(self.store, row, field) for field in self.store.layout(row)}
@@ -272,7 +279,7 @@ class EncodedDataset(SampleSource):
         self, *, threads: int = 4, progress: Show | None = None
     ) -> tuple[npt.NDArray[np.int32], list[LedgerEntry]]:
         """The bucket of every row and what is to be said of it, as `TextToImageDataset.scan` gives them."""
-        return self.addresses.buckets, list(self.addresses.notes)
+        return self.records.buckets, list(self.records.notes)
 
     def begin_epoch(
         self, *, first: bool = False, whole: bool = False, rank: int = 0, world_size: int = 1
@@ -283,13 +290,13 @@ class EncodedDataset(SampleSource):
         """
         if not first or rank != 0 or self._tokenizers is None:
             return []
-        return list(find_cuts(self.addresses, self._tokenizers))
+        return list(find_cuts(self.records, self._tokenizers))
 
     @property
     def scaling(self) -> dict[str, torch.Tensor]:
         """What turns kept latents into the model's."""
         if self._scaling is None:
-            key = scaling_key(self.addresses.fingerprints.picture)
+            key = scaling_key(self.records.fingerprints.image)
             (row,) = self.store.find([key]).tolist()
             if row < 0:
                 raise StoreError(

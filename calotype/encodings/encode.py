@@ -1,4 +1,4 @@
-"""Encoding from Python: what `calotype encode` does, for a dataset that is there."""
+"""Encoding a dataset, or a job, on this machine or on a Ray cluster: what `calotype encode` does, from Python."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import torch
 
 from calotype.config.encodings import EncodingConfig
 from calotype.data.dataset import TextToImageDataset
-from calotype.encodings import local
 from calotype.encodings.job import EncodeJob
 from calotype.encodings.options import frozen_models, open_store, variants
 from calotype.encodings.report import EncodeReport
 from calotype.errors import ConfigError
-from calotype.progress import Track, track
+from calotype.progress import Track, silent, track
 
 __all__ = ["encode_dataset", "encode_job"]
 
@@ -62,15 +61,33 @@ def encode_dataset(
 
 
 def encode_job(
-    job: EncodeJob, *, engine: Literal["local", "ray"] = "local", address: str | None = None, track: Track
+    job: EncodeJob,
+    *,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    track: Track = silent,
 ) -> EncodeReport:
-    """Gives a job to an engine; arguments and errors as above."""
+    """Encode the records of a job that its store does not have.
+
+    Whatever ends it (an error, Ctrl-C, a kill), the batches that were written stay; the next run encodes the rest.
+
+    Args:
+        job: What to encode.
+        engine: `local` encodes in this process, `ray` on a cluster.
+        address: Address of the cluster, as for `encode_dataset`.
+        track: Shows the progress.
+
+    Raises:
+        ConfigError: The engine is unknown; the dataset has augmentations that can't be enumerated and no number of
+            variants is set; or the model can't be loaded.
+        StoreError: The store can't be written, or its disk is too small.
+    """
     if engine not in ("local", "ray"):
         raise ConfigError(f"engine: found {engine!r}, expected local or ray")
     if engine == "local":
         if address is not None:
             raise ConfigError(f"address: found {address!r} without engine ray, which it is for")
-        return local.encode(job, track=track)
+        return job.run(job.worker, track)
     from calotype.encodings import ray
 
     return ray.encode(job, address=address, track=track)

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import torch
 
 from calotype.encodings.frozen import FrozenModels
-from calotype.encodings.work import Text, Work
+from calotype.encodings.missing_records import MissingRecords, TextRecord
 from calotype.errors import CalotypeError, StoreError
 
 __all__ = ["Estimate", "Kept", "check_room", "estimate", "free_bytes", "kept_bytes", "operations_per_second"]
@@ -56,20 +56,20 @@ class Estimate:
         return asdict(self)
 
 
-def estimate(work: Work, models: FrozenModels) -> Estimate:
+def estimate(work: MissingRecords, models: FrozenModels) -> Estimate:
     """Adds up what the work takes.
 
     Args:
-        work: What `find_work` found.
+        work: What `find_missing` found.
         models: The frozen models; where they would run is timed for about a tenth of a second.
     """
     facts = models.spec.encodings
     kept = kept_bytes(work, models)
-    operations = sum(facts.picture_flops(*one.geometry.target_size) for one in work.pictures)
+    operations = sum(facts.picture_flops(*one.geometry.target_size) for one in work.images)
     operations += len(work.texts) * facts.text_flops
     pace = operations_per_second(models.device, models.dtype) if operations else 1.0
     return Estimate(
-        pictures=len(work.pictures),
+        pictures=len(work.images),
         texts=len(work.texts),
         reused=work.reused,
         bytes=kept.total,
@@ -81,10 +81,10 @@ def estimate(work: Work, models: FrozenModels) -> Estimate:
     )
 
 
-def kept_bytes(work: Work, models: FrozenModels) -> Kept:
+def kept_bytes(work: MissingRecords, models: FrozenModels) -> Kept:
     """What the records of the work take, without the headers of their shards."""
     facts, itemsize = models.spec.encodings, models.dtype.itemsize
-    pictures = sum(facts.picture_bytes(*one.geometry.target_size) for one in work.pictures)
+    pictures = sum(facts.picture_bytes(*one.geometry.target_size) for one in work.images)
     pictures = pictures * itemsize // 2  # the facts are in bfloat16
     if models.latents == "mean" and facts.posterior:
         pictures //= 2
@@ -103,7 +103,7 @@ def kept_bytes(work: Work, models: FrozenModels) -> Kept:
     return Kept(pictures, texts * itemsize)
 
 
-def _mean_tokens(texts: Sequence[Text], models: FrozenModels) -> float:
+def _mean_tokens(texts: Sequence[TextRecord], models: FrozenModels) -> float:
     """Tokens of a record, on the average of a sample evenly spread over the texts, which are in order of length."""
     step = -(-len(texts) // _SAMPLED) or 1
     sample = [one.text for one in texts[step // 2 :: step]]
@@ -113,11 +113,11 @@ def _mean_tokens(texts: Sequence[Text], models: FrozenModels) -> float:
         return float(max(output.tokens or 1 for output in models.spec.encodings.texts))
 
 
-def check_room(work: Work, models: FrozenModels, store: Path, *, free: int) -> None:
+def check_room(work: MissingRecords, models: FrozenModels, store: Path, *, free: int) -> None:
     """Refuses to begin what can't be finished.
 
     Args:
-        work: What `find_work` found.
+        work: What `find_missing` found.
         models: The frozen models.
         store: The folder of the store.
         free: Bytes that its disk has.
@@ -128,7 +128,7 @@ def check_room(work: Work, models: FrozenModels, store: Path, *, free: int) -> N
     kept = kept_bytes(work, models)
     if kept.total and kept.total + _SPARE > free:
         raise StoreError(
-            f"{store}: encoding {len(work.pictures):,} images takes {_bytes(kept.pictures)} and {len(work.texts):,} "
+            f"{store}: encoding {len(work.images):,} images takes {_bytes(kept.pictures)} and {len(work.texts):,} "
             f"texts {_bytes(kept.texts)}; with {_bytes(_SPARE)} left alone, that is more than the {_bytes(free)} that "
             "are free; choose a --store on another disk, a lower resolution, a smaller max_sequence_length, fewer "
             "variants, or latents: mean, which halves the images"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import not_finite_key
-from calotype.encodings.writer import ShardWriter
+from calotype.encodings.store.writer import ShardWriter
 
 __all__ = [
     "MARK",

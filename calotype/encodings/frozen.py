@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from calotype.encodings.fingerprint import combine, component_fingerprint
-from calotype.encodings.whole_files import check_component
 from calotype.errors import ConfigError, MissingDependencyError
+from calotype.models.component_check import check_component
 from calotype.models.family import TokenCount
 from calotype.models.pipeline_folder import find_pipeline, frozen_components, import_diffusers, ways_to_get, which_model
 from calotype.models.spec import ModelSpec, check_image_size

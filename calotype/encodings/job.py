@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from calotype.data.dataset import TextToImageDataset
-from calotype.encodings.addresses import Addresses, Fingerprints, Variants
+from calotype.encodings.dataset_records import DatasetRecords, Fingerprints, Variants
 from calotype.encodings.estimate import Estimate, check_room, estimate, free_bytes
 from calotype.encodings.finite import MARK, reason_of
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import not_finite_key
+from calotype.encodings.missing_records import MissingRecords, find_missing
 from calotype.encodings.report import EncodeReport
 from calotype.encodings.store import EncodingStore
-from calotype.encodings.work import Work, find_work
-from calotype.encodings.worker import Done, EncodeWorker
+from calotype.encodings.worker import Done, Encoder, EncodeWorker
 from calotype.ledger import LedgerEntry
 from calotype.progress import Track, silent
 
@@ -35,7 +38,7 @@ class EncodeJob:
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     batch_size: int | None = None
 
-    def plan(self, track: Track = silent) -> tuple[Addresses, Work]:
+    def plan(self, track: Track = silent) -> tuple[DatasetRecords, MissingRecords]:
         """Reads what is not known of the files yet, and lists what the store lacks.
 
         Raises:
@@ -43,15 +46,15 @@ class EncodeJob:
         """
         fingerprints = Fingerprints(self.models.picture_fingerprint, self.models.text_fingerprint)
         with track("reading files") as show:
-            addresses = Addresses(self.dataset, fingerprints, self.variants, threads=self.threads, progress=show)
+            records = DatasetRecords(self.dataset, fingerprints, self.variants, threads=self.threads, progress=show)
         with track("looking for what is encoded already") as show:
-            return addresses, find_work(addresses, self.store, progress=show)
+            return records, find_missing(records, self.store, progress=show)
 
-    def expect(self, work: Work) -> Estimate:
+    def expect(self, work: MissingRecords) -> Estimate:
         """What the work takes."""
         return estimate(work, self.models)
 
-    def check_room(self, work: Work) -> None:
+    def check_room(self, work: MissingRecords) -> None:
         """Refuses to begin what can't be finished.
 
         Raises:
@@ -63,9 +66,33 @@ class EncodeJob:
         """A worker for this machine, with shards of its own."""
         return EncodeWorker(self.dataset, self.models, self.store, threads=self.threads, batch_size=self.batch_size)
 
-    def report(self, addresses: Addresses, work: Work, done: Done, seconds: float) -> EncodeReport:
+    def run(self, encoder: Callable[[], AbstractContextManager[Encoder]], track: Track) -> EncodeReport:
+        """Encode what is missing: texts first, then images, so that one kind of model is in memory at a time.
+
+        Args:
+            encoder: Makes what encodes, if anything is missing; leaving its context finishes what it writes.
+            track: Shows the progress.
+
+        Raises:
+            ConfigError: The dataset has augmentations that can't be enumerated and no number of variants is set; or
+                the model can't be loaded.
+            StoreError: The store can't be written, or its disk is too small.
+        """
+        start = time.perf_counter()
+        records, missing = self.plan(track)
+        done = Done()
+        if missing.texts or missing.images:
+            self.check_room(missing)
+            with encoder() as encode:
+                with track("encoding captions", unit="captions") as show:
+                    done.add(encode.texts(missing.texts, progress=show))
+                with track("encoding images") as show:
+                    done.add(encode.images(missing.images, progress=show))
+        return self.report(records, missing, done, time.perf_counter() - start)
+
+    def report(self, records: DatasetRecords, work: MissingRecords, done: Done, seconds: float) -> EncodeReport:
         """Puts together what came of it."""
-        unreadable = tuple(note for note in addresses.notes if note.kind == "unreadable")
+        unreadable = tuple(note for note in records.notes if note.kind == "unreadable")
         failures = (*unreadable, *self._marked(work), *done.failures)
         return EncodeReport(
             encoded=done.encoded,
@@ -74,10 +101,10 @@ class EncodeJob:
             bytes=done.bytes,
             seconds=seconds,
             failures=failures,
-            notes=(*(note for note in addresses.notes if note.kind != "unreadable"), *done.notes),
+            notes=(*(note for note in records.notes if note.kind != "unreadable"), *done.notes),
         )
 
-    def _marked(self, work: Work) -> list[LedgerEntry]:
+    def _marked(self, work: MissingRecords) -> list[LedgerEntry]:
         """What an earlier job found to have no finite record."""
         ids = self.dataset.manifest
         rows = self.store.find([not_finite_key(one.key) for one in work.marked]).tolist()

@@ -13,7 +13,7 @@ from calotype.transforms import ImageTransform
 from calotype.transforms.resample import resampler
 from calotype.types import Geometry
 
-__all__ = ["PictureKeys", "not_finite_key", "record_key", "scaling_key", "text_key", "unreadable_key"]
+__all__ = ["ImageKeys", "not_finite_key", "record_key", "scaling_key", "text_key", "unreadable_key"]
 
 _FORMAT: Final = 1
 """Of keys and records; raised when either changes, so that no older record is met."""
@@ -69,7 +69,7 @@ def unreadable_key(content: bytes) -> bytes:
     return record_key("unreadable", str(_PIXELS), content)
 
 
-class PictureKeys:
+class ImageKeys:
     """Keys of one dataset's images for one autoencoder.
 
     Args:

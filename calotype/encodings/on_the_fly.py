@@ -9,13 +9,13 @@ import torch
 
 from calotype.data.collate import collate
 from calotype.data.sample_source import BatchSource
-from calotype.encodings.addresses import Picture, SampleRecords
 from calotype.encodings.dataset import EncodedDataset
+from calotype.encodings.dataset_records import ImageRecord, SampleRecords
 from calotype.encodings.estimate import check_room, free_bytes
 from calotype.encodings.finite import MARK, encode_images_again, encode_texts_again, finite_records, mark
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import not_finite_key, scaling_key
-from calotype.encodings.work import Text, find_work
+from calotype.encodings.missing_records import TextRecord, find_missing
 from calotype.encodings.worker import EncodeWorker, picture_pixels
 from calotype.errors import ImageError, NotFiniteError
 from calotype.ledger import LedgerEntry
@@ -54,7 +54,7 @@ class OnTheFlyDataset(EncodedDataset):
         self._notes: list[LedgerEntry] = []
         """Samples of a batch that another stands in for."""
         self._text_length = models.max_sequence_length
-        missing = find_work(self.addresses, self.store)
+        missing = find_missing(self.records, self.store)
         self._leave_out_marked(missing)
         check_room(missing, models, self.store.path, free=free_bytes(self.store.path))
         self.begin_epoch()
@@ -80,24 +80,24 @@ class OnTheFlyDataset(EncodedDataset):
         if self._complete or self._models is None:
             return
         self.store.refresh()
-        work = find_work(self.addresses, self.store)
+        work = find_missing(self.records, self.store)
         check_room(work, self._models, self.store.path, free=free_bytes(self.store.path))
-        if whole and (work.pictures or work.texts):
+        if whole and (work.images or work.texts):
             # What others did not do the first time (nobody waits for them), or could not, each does for itself.
             # Divided by key: the list itself may differ between the ranks, as others write meanwhile.
             mine = {key for key in work.needed if int.from_bytes(key[:8]) % world_size == rank or self._rounds > 0}
             self._encode_rest(
                 [text for text in work.texts if text.key in mine],
-                [picture for picture in work.pictures if picture.key in mine],
+                [picture for picture in work.images if picture.key in mine],
             )
-            work = find_work(self.addresses, self.store)
-        self._complete = not work.pictures and not work.texts
+            work = find_missing(self.records, self.store)
+        self._complete = not work.images and not work.texts
         if self._complete:
             self._models.release_texts()
             self._models.release_pictures()
             self.close()
 
-    def _encode_rest(self, texts: Sequence[Text], pictures: Sequence[Picture]) -> None:
+    def _encode_rest(self, texts: Sequence[TextRecord], pictures: Sequence[ImageRecord]) -> None:
         assert self._models is not None
         self._rounds += 1
         self.close()  # the worker has a writer of its own
@@ -105,7 +105,7 @@ class OnTheFlyDataset(EncodedDataset):
             with track("encoding captions that were not drawn", unit="captions") as show:
                 worker.texts(texts, progress=show)
             with track("encoding images that were not drawn") as show:
-                worker.pictures(pictures, progress=show)
+                worker.images(pictures, progress=show)
         self.store.refresh()
         self._leave_out()
 
@@ -116,7 +116,7 @@ class OnTheFlyDataset(EncodedDataset):
             self._writer = None
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
-        records = self.addresses.records(self.dataset.checked(key))
+        records = self.records.of_sample(self.dataset.checked(key))
         if self._missing([records]):
             self._encode([records], collate([self._pixels(records)])["img"])
         return self.finish(self._kept(self._described(records.key, records)))
@@ -125,16 +125,16 @@ class OnTheFlyDataset(EncodedDataset):
         """What prepares the samples of one batch: all are read, or all are decoded."""
         if self._complete:
             return super().for_batch(keys)
-        records = {key: self.addresses.records(key) for key in keys if self.addresses.contents[key.index] is not None}
+        records = {key: self.records.of_sample(key) for key in keys if self.records.contents[key.index] is not None}
         if self._missing(records.values()):
             self.store.refresh()
             if self._missing(records.values()):
-                return BatchSource(lambda key: self._pixels(records.get(key) or self.addresses.records(key)))
+                return BatchSource(lambda key: self._pixels(records.get(key) or self.records.of_sample(key)))
         return self._batch_source(keys, records)
 
     def _pixels(self, records: SampleRecords) -> dict[str, Any]:
         """A sample of a batch of which something is not encoded yet."""
-        images = picture_pixels(self.dataset, [records.picture])
+        images = picture_pixels(self.dataset, [records.image])
         if isinstance(images, ImageError):
             raise images
         return {"img": images[0], _RECORDS: records}
@@ -156,7 +156,7 @@ class OnTheFlyDataset(EncodedDataset):
         return notes
 
     def _missing(self, samples: Iterable[SampleRecords]) -> bool:
-        keys = [key for one in samples for key in (one.picture.key, one.text_key)]
+        keys = [key for one in samples for key in (one.image.key, one.text_key)]
         return bool((self.store.find(keys) < 0).any())
 
     def _encode(self, samples: Sequence[SampleRecords], images: torch.Tensor) -> None:
@@ -164,10 +164,10 @@ class OnTheFlyDataset(EncodedDataset):
         assert self._models is not None
         if self._writer is None or self._writer.forked:
             self._writer = self.store.writer()
-        scaling = scaling_key(self.addresses.fingerprints.picture)
+        scaling = scaling_key(self.records.fingerprints.image)
         if self.store.find([scaling])[0] < 0:
             self._writer.put([scaling], [self._models.scaling], kind="scaling")
-        pictures = {one.picture.key: place for place, one in enumerate(samples)}
+        pictures = {one.image.key: place for place, one in enumerate(samples)}
         texts = {one.text_key: one.text for one in samples}
         if todo := self._to_make(pictures):
             encoded = self._models.encode_pictures(images[[pictures[key] for key in todo]])
@@ -217,7 +217,7 @@ class OnTheFlyDataset(EncodedDataset):
         """
         missing: dict[SampleKey, bytes] = {}
         for one in samples:
-            for record in (one.picture.key, one.text_key):
+            for record in (one.image.key, one.text_key):
                 if self.store.find_one(record) < 0:
                     missing.setdefault(one.key, record)
         good = [one for one in samples if one.key not in missing]

@@ -10,7 +10,7 @@ import torch
 
 from calotype.config.encodings import EncodingConfig
 from calotype.core.home import cache_folder
-from calotype.encodings.addresses import Variants
+from calotype.encodings.dataset_records import Variants
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.store import EncodingStore
 from calotype.errors import StoreError

@@ -10,21 +10,20 @@ import cloudpickle
 import torch
 
 from calotype.core.actor_pool import Crew, Room, actor_class, chunk_size, connected, find_room, machine, shared
-from calotype.encodings.addresses import Fingerprints, Picture
-from calotype.encodings.engine import run
+from calotype.encodings.dataset_records import Fingerprints, ImageRecord
 from calotype.encodings.job import EncodeJob
+from calotype.encodings.missing_records import TextRecord
 from calotype.encodings.report import EncodeReport
-from calotype.encodings.work import Text
 from calotype.encodings.worker import Done
 from calotype.errors import CalotypeError, ConfigError
 from calotype.progress import Show, Track, counter, silent
 
 __all__ = ["encode"]
 
-_UNIT: Final = {"texts": 32, "pictures": 4}
+_UNIT: Final = {"texts": 32, "images": 4}
 """Chunks are multiples of a usual batch."""
 
-_Kind = Literal["texts", "pictures"]
+_Kind = Literal["texts", "images"]
 
 
 def encode(
@@ -62,7 +61,7 @@ def encode(
         raise ConfigError(f"chunk: found {chunk}; expected a number above 0, or None")
     with connected(address):
         room = find_room(job.models.device.type, workers)
-        return run(job, lambda: _Pool(job, room, chunk), track)
+        return job.run(lambda: _Pool(job, room, chunk), track)
 
 
 class _Actor:
@@ -101,7 +100,7 @@ class _Actor:
         worker, done = self._worker, Done()
         if again:
             items, done = worker.remainder(items)
-        done.add(worker.texts(items) if kind == "texts" else worker.pictures(items, scaling=first))
+        done.add(worker.texts(items) if kind == "texts" else worker.images(items, scaling=first))
         return done
 
     def close(self) -> None:
@@ -133,11 +132,11 @@ class _Pool:
         self._crew.__exit__(kind, error, trace)
         self._job.store.refresh()
 
-    def texts(self, texts: Sequence[Text], *, progress: Show | None = None) -> Done:
+    def texts(self, texts: Sequence[TextRecord], *, progress: Show | None = None) -> Done:
         return self._all("texts", texts, progress)
 
-    def pictures(self, pictures: Sequence[Picture], *, progress: Show | None = None) -> Done:
-        return self._all("pictures", pictures, progress)
+    def images(self, images: Sequence[ImageRecord], *, progress: Show | None = None) -> Done:
+        return self._all("images", images, progress)
 
     def _all(self, kind: _Kind, items: Sequence[Any], progress: Show | None) -> Done:
         results: dict[int, Done] = {}

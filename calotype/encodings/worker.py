@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import torch
 import xxhash
 
 from calotype.data.dataset import TextToImageDataset
-from calotype.encodings.addresses import Picture
-from calotype.encodings.cuts import cut_note, cuts_of
+from calotype.encodings.dataset_records import ImageRecord
 from calotype.encodings.finite import (
     MARK,
     encode_images_again,
@@ -27,8 +26,9 @@ from calotype.encodings.finite import (
 )
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import scaling_key, unreadable_key
+from calotype.encodings.missing_records import TextRecord
 from calotype.encodings.store import EncodingStore
-from calotype.encodings.work import Text
+from calotype.encodings.truncation import cut_note, cuts_of
 from calotype.errors import CalotypeError, ImageError
 from calotype.images.budget import DECODING
 from calotype.ledger import LedgerEntry
@@ -37,7 +37,7 @@ from calotype.terminal import get_logger
 from calotype.transforms import ImageTransform
 from calotype.types import Geometry, SampleKey
 
-__all__ = ["Done", "EncodeWorker", "picture_pixels"]
+__all__ = ["Done", "EncodeWorker", "Encoder", "picture_pixels"]
 
 logger = get_logger("calotype")
 
@@ -51,7 +51,7 @@ _LASTING: Final = frozenset(("truncated", "damaged", "unsupported", "not_an_imag
 """Kinds of errors that will be met again for as long as the file's bytes are the same."""
 
 _T = TypeVar("_T")
-_Item = TypeVar("_Item", Picture, Text)
+_Item = TypeVar("_Item", ImageRecord, TextRecord)
 """Called with how many items more are done."""
 
 
@@ -75,6 +75,14 @@ class Done:
         self.bytes += other.bytes
         self.failures += other.failures
         self.notes += other.notes
+
+
+class Encoder(Protocol):
+    """One `EncodeWorker`, or a pool of them."""
+
+    def texts(self, texts: Sequence[TextRecord], *, progress: Show | None = None) -> Done: ...
+
+    def images(self, images: Sequence[ImageRecord], *, progress: Show | None = None) -> Done: ...
 
 
 class EncodeWorker:
@@ -108,11 +116,11 @@ class EncodeWorker:
         # On a CPU decoding and encoding would only take the cores from each other.
         self._ahead = _AHEAD if models.device.type != "cpu" else 0
 
-    def texts(self, texts: Sequence[Text], *, progress: Show | None = None) -> Done:
+    def texts(self, texts: Sequence[TextRecord], *, progress: Show | None = None) -> Done:
         """Encodes captions: neighbours together, so give them by length."""
         done = Done()
         size = self._batch_size or _TEXTS.get(self._models.device.type, 8)
-        again: list[Text] = []
+        again: list[TextRecord] = []
         more = counter(progress, len(texts))
         self._models.release_pictures()
         with self._writing() as later:
@@ -127,7 +135,7 @@ class EncodeWorker:
                 self._write_again(text, record, done, kind="text")
         return done
 
-    def pictures(self, pictures: Sequence[Picture], *, progress: Show | None = None, scaling: bool = True) -> Done:
+    def images(self, pictures: Sequence[ImageRecord], *, progress: Show | None = None, scaling: bool = True) -> Done:
         """Encodes images: neighbours of one size together. One that can't be read costs only itself.
 
         Args:
@@ -141,7 +149,7 @@ class EncodeWorker:
         self._models.release_texts()
         if scaling:
             self._keep_scaling()
-        again: list[Picture] = []
+        again: list[ImageRecord] = []
         more = counter(progress, len(pictures))
         with self._writing() as later:
             for items in self._batches(pictures, done, more):
@@ -173,7 +181,7 @@ class EncodeWorker:
                 continue
             done.encoded += 1
             done.bytes += sum(tensor.nbytes for tensor in self._store.layout(row))
-            if isinstance(one, Text):
+            if isinstance(one, TextRecord):
                 done.notes += self._cut([one])
         return left, done
 
@@ -189,7 +197,7 @@ class EncodeWorker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _encode_texts(self, batch: Sequence[Text]) -> list[dict[str, torch.Tensor]]:
+    def _encode_texts(self, batch: Sequence[TextRecord]) -> list[dict[str, torch.Tensor]]:
         return self._models.encode_texts([one.text for one in batch])
 
     def _encode(self, images: torch.Tensor, part: Sequence[int]) -> dict[str, torch.Tensor]:
@@ -213,11 +221,11 @@ class EncodeWorker:
 
     def _write_texts(
         self,
-        texts: Sequence[Text],
+        texts: Sequence[TextRecord],
         encoded: Sequence[Mapping[str, torch.Tensor]],
         finite: torch.Tensor,
         done: Done,
-        again: list[Text],
+        again: list[TextRecord],
     ) -> None:
         good = finite.tolist()  # waits for the device
         again += [one for one, ok in zip(texts, good, strict=True) if not ok]
@@ -228,11 +236,11 @@ class EncodeWorker:
 
     def _write_pictures(
         self,
-        pictures: Sequence[Picture],
+        pictures: Sequence[ImageRecord],
         encoded: Mapping[str, torch.Tensor],
         finite: torch.Tensor,
         done: Done,
-        again: list[Picture],
+        again: list[ImageRecord],
     ) -> None:
         good = finite.tolist()  # waits for the device
         again += [one for one, ok in zip(pictures, good, strict=True) if not ok]
@@ -244,7 +252,7 @@ class EncodeWorker:
         done.bytes += sum(tensor.nbytes for tensor in records.values())
 
     def _write_again(
-        self, item: Text | Picture, record: dict[str, torch.Tensor] | str, done: Done, *, kind: str
+        self, item: TextRecord | ImageRecord, record: dict[str, torch.Tensor] | str, done: Done, *, kind: str
     ) -> None:
         """Writes what float32 gave, or names what has no finite record and marks its place."""
         if isinstance(record, str):
@@ -262,13 +270,13 @@ class EncodeWorker:
             self._writer.put([key], [scaling], kind="scaling")
 
     def _batches(
-        self, pictures: Sequence[Picture], done: Done, more: Callable[[int], None]
-    ) -> Iterator[list[tuple[Picture, torch.Tensor]]]:
+        self, pictures: Sequence[ImageRecord], done: Done, more: Callable[[int], None]
+    ) -> Iterator[list[tuple[ImageRecord, torch.Tensor]]]:
         """Decoded images of one shape, as many as a batch takes, the next ones decoded meanwhile."""
         groups = [list(group) for _, group in groupby(pictures, lambda one: (one.index, one.geometry.target_size))]
-        pending: deque[tuple[list[Picture], Future[list[torch.Tensor] | ImageError]]] = deque()
+        pending: deque[tuple[list[ImageRecord], Future[list[torch.Tensor] | ImageError]]] = deque()
         todo = iter(groups)
-        batch: list[tuple[Picture, torch.Tensor]] = []
+        batch: list[tuple[ImageRecord, torch.Tensor]] = []
         waiting = 0
         while True:
             while waiting < max(1, self._room(pictures[0])) * (1 + self._ahead):
@@ -293,7 +301,7 @@ class EncodeWorker:
         if batch:
             yield batch
 
-    def _give_up(self, picture: Picture, error: ImageError, done: Done) -> None:
+    def _give_up(self, picture: ImageRecord, error: ImageError, done: Done) -> None:
         """Names an image that can't be read. Where its bytes are to blame, the store keeps that word of them, so that
         training goes on without it."""
         id = self._dataset.manifest[picture.index].id
@@ -303,7 +311,7 @@ class EncodeWorker:
             reason = torch.frombuffer(bytearray(error.reason.encode()), dtype=torch.uint8)
             self._writer.put([key], [{"reason": reason}], kind="unreadable")
 
-    def _room(self, picture: Picture, image: torch.Tensor | None = None) -> int:
+    def _room(self, picture: ImageRecord, image: torch.Tensor | None = None) -> int:
         """Images of this size in a batch."""
         height, width = image.shape[1:] if image is not None else picture.geometry.target_size
         pixels = _PIXELS.get(self._models.device.type, 1 << 20)
@@ -333,13 +341,13 @@ class EncodeWorker:
             yield part, result
             start += len(part)
 
-    def _cut(self, batch: Sequence[Text]) -> list[LedgerEntry]:
+    def _cut(self, batch: Sequence[TextRecord]) -> list[LedgerEntry]:
         cuts = cuts_of(self._models, [one.key for one in batch], [one.text for one in batch])
         found = zip(batch, cuts, strict=True)
         return [cut_note(self._dataset.manifest[one.index].id, cuts) for one, cuts in found if cuts]
 
 
-def picture_pixels(dataset: TextToImageDataset, pictures: Sequence[Picture]) -> list[torch.Tensor] | ImageError:
+def picture_pixels(dataset: TextToImageDataset, pictures: Sequence[ImageRecord]) -> list[torch.Tensor] | ImageError:
     """The pixels of some outcomes of one file: uint8 (3, H, W) each, or why they can't be had.
 
     The very pixels that online training gets: each outcome is a function of the file and its own geometry alone.

@@ -22,7 +22,7 @@ import torch
 import xxhash
 from safetensors.torch import load_file, save_file
 
-from calotype.encodings.files import sync_folder
+from calotype.encodings.store.files import sync_folder
 from calotype.errors import ConfigError
 from calotype.train.room import room_for, tensor_bytes
 from calotype.train.sole_run import sole_run

@@ -61,7 +61,7 @@ class Identity:
         """
         encoded = loader.dataset
         assert isinstance(encoded, EncodedDataset)
-        dataset, plan, variants = encoded.dataset, loader.plan, encoded.addresses.variants
+        dataset, plan, variants = encoded.dataset, loader.plan, encoded.records.variants
         facts: dict[str, Any] = {
             "model": models.spec.name,
             **_files(models),
@@ -225,7 +225,7 @@ def _ids(encoded: EncodedDataset) -> _Hashes:
 
 def _contents(encoded: EncodedDataset, loader: Loader) -> _Hashes:
     """A hash of each row's file, captions, the size of its bucket and its weight."""
-    plan, contents, manifest = loader.plan, encoded.addresses.contents, encoded.manifest
+    plan, contents, manifest = loader.plan, encoded.records.contents, encoded.manifest
     weights = manifest.weights()
     found = np.empty(len(encoded), np.uint64)
     for row, content in enumerate(contents):

@@ -11,8 +11,8 @@ from typing import Any, Final
 import torch
 
 from calotype.config.train import TrainConfig
-from calotype.encodings.files import sync_folder
 from calotype.encodings.frozen import FrozenModels
+from calotype.encodings.store.files import sync_folder
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.models.spec import ModelSpec
 from calotype.train.checkpoint import flush_files

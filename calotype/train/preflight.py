@@ -13,8 +13,8 @@ from calotype.config.effects import check_guidance
 from calotype.config.train import TrainConfig
 from calotype.data.dataset import TextToImageDataset
 from calotype.encodings.frozen import FrozenModels
-from calotype.encodings.whole_files import check_component
 from calotype.errors import ConfigError, MissingDependencyError
+from calotype.models.component_check import check_component
 from calotype.models.spec import ModelSpec, check_image_size
 from calotype.train.lora import make_trainable
 from calotype.train.networks import embeds_guidance, empty_network, load_objective, network_of, pipeline_index

@@ -10,7 +10,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from calotype.encodings.estimate import free_bytes
-from calotype.encodings.files import FULL
+from calotype.encodings.store.files import FULL
 from calotype.errors import ConfigError
 
 __all__ = ["check_run_room", "disk_is_full", "room_for", "tensor_bytes"]

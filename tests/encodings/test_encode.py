@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from tiny_pipelines import tiny_pipeline
 
 import calotype
-from calotype.encodings.addresses import Variants
+from calotype.encodings.dataset_records import Variants
+from calotype.encodings.encode import encode_job
 from calotype.encodings.frozen import FrozenModels
-from calotype.encodings.local import encode
+from calotype.encodings.missing_records import find_missing
 from calotype.encodings.on_the_fly import OnTheFlyDataset
 from calotype.encodings.store import EncodingStore
-from calotype.encodings.summary import summarise_store
-from calotype.encodings.work import find_work
+from calotype.encodings.store.summary import summarise_store
 from calotype.encodings.worker import picture_pixels
 from calotype.errors import CalotypeError, ConfigError
 from calotype.images.budget import DECODING
@@ -41,13 +41,13 @@ def counts(job):
 def planned(job):
     """(images, texts) that are still to be made."""
     _, work = job.plan()
-    return len(work.pictures), len(work.texts)
+    return len(work.images), len(work.texts)
 
 
 def test_a_decoded_image_counts_until_its_outcomes_are_resampled(folder, tmp_path, monkeypatch):
     job, used, resample = make_job(folder, tmp_path / "store"), [], ImageTransform.resample
     monkeypatch.setattr(ImageTransform, "resample", lambda *args: (used.append(DECODING.used), resample(*args))[1])
-    (picture,) = job.plan()[0].pictures(0)
+    (picture,) = job.plan()[0].images(0)
     picture_pixels(job.dataset, [picture])
     height, width = picture.geometry.original_size
     assert used == [3 * height * width] and DECODING.used == 0
@@ -60,7 +60,7 @@ def test_each_picture_flip_and_text_once(folder, tmp_path):
     assert counts(job) == {"picture": 2 * len(NAMES), "scaling": 1, "text": len(NAMES) + 1}
     assert report.encoded == 3 * len(NAMES) + 1 and report.reused == report.failed == 0
     assert report.bytes > 1000
-    again = encode(job)
+    again = encode_job(job)
     assert (again.encoded, again.reused, again.bytes) == (0, report.encoded, 0)
 
 
@@ -73,11 +73,11 @@ def test_records_are_what_the_models_give_for_the_pixels_and_texts_of_training(f
         caption_transform={"trigger": "sks"},
     )
     online = job.dataset
-    addresses, _ = job.plan()
+    records, _ = job.plan()
     for index in range(len(online)):
         for epoch in range(3):
             key = SampleKey(index, epoch)
-            picture = addresses.picture(key)
+            picture = records.image(key)
             image, _ = online.image(key)
             (pixels,) = picture_pixels(online, [picture])
             assert torch.equal(pixels, image)
@@ -87,7 +87,7 @@ def test_records_are_what_the_models_give_for_the_pixels_and_texts_of_training(f
             assert kept.keys() == expected.keys()
             assert all(torch.equal(kept[name], expected[name][0]) for name in kept)
             text = online.caption(key).text
-            (row,) = job.store.find([addresses.text_key(text)])
+            (row,) = job.store.find([records.text_key(text)])
             (expected,) = job.models.encode_texts([text])
             kept = job.store.get(int(row))
             # The encoders saw another number of texts at once: a matrix product may add up in another order.
@@ -113,7 +113,7 @@ def test_another_trigger_in_captions_that_wait_for_one_recomputes_texts_only(fol
     job, _ = run(folder, tmp_path / "store", caption_transform={"trigger": "sks"})
     again = make_job(folder, tmp_path / "store", caption_transform={"trigger": "ohwx"})
     _, work = again.plan()
-    assert not work.pictures and {text.text for text in work.texts} == {f"ohwx and {stem}" for stem in stems}
+    assert not work.images and {text.text for text in work.texts} == {f"ohwx and {stem}" for stem in stems}
     assert planned(job) == (0, 0)
 
 
@@ -130,9 +130,9 @@ def test_a_caption_in_another_case_is_another_text(folder, tmp_path):
     (folder / "coffee.txt").write_text(before.swapcase())
     job = make_job(folder, tmp_path / "store")
     assert planned(job) == (0, 1)
-    addresses, _ = job.plan()
-    assert addresses.text_key(before) != addresses.text_key(before.swapcase())
-    assert len({addresses.text_key(text) for text in ("a Rose", "a rose", "A ROSE")}) == 3
+    records, _ = job.plan()
+    assert records.text_key(before) != records.text_key(before.swapcase())
+    assert len({records.text_key(text) for text in ("a Rose", "a rose", "A ROSE")}) == 3
 
 
 def test_one_image_more_is_one_picture_and_one_text(folder, tmp_path):
@@ -215,19 +215,19 @@ def test_a_corrupt_image_costs_only_itself(folder, tmp_path):
     job, report = run(folder, tmp_path / "store")
     assert counts(job)["picture"] == len(NAMES)
     assert report.failed == 2 and {one.id for one in report.failures} == {"cut.png", "page.jpg"}
-    assert encode(job).encoded == 0
+    assert encode_job(job).encoded == 0
 
 
 def test_a_file_that_changes_meanwhile_is_named_and_not_kept(folder, tmp_path):
     job = make_job(folder, tmp_path / "store")
-    addresses, work = job.plan()
+    records, work = job.plan()
     shutil.copy(folder / "rocket.png", folder / "coffee.png")
     seen = []
     with job.worker() as worker:
-        done = worker.pictures(work.pictures, progress=lambda done, total: seen.append((done, total)))
+        done = worker.images(work.images, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (len(NAMES), len(NAMES)) and seen == sorted(set(seen))
     assert [one.id for one in done.failures] == ["coffee.png"] and "changed" in done.failures[0].reason
-    assert len(addresses) == len(NAMES) and counts(job)["picture"] == len(NAMES) - 1
+    assert len(records) == len(NAMES) and counts(job)["picture"] == len(NAMES) - 1
 
 
 class Cramped:
@@ -255,7 +255,7 @@ class Cramped:
 def test_out_of_memory_halves_the_batch_for_good(folder, tmp_path):
     models = Cramped(frozen())
     job = make_job(folder, tmp_path / "store", models=models, batch_size=4)
-    report = encode(job)
+    report = encode_job(job)
     assert report.encoded == 2 * len(NAMES) + 1 and report.failed == 0
     assert models.asked == [4, 2, 1, 1, 1, 1]
 
@@ -266,7 +266,7 @@ def test_not_enough_memory_for_one_is_an_error_that_says_so(folder, tmp_path):
         torch.OutOfMemoryError("made up")
     )
     with pytest.raises(CalotypeError, match="not enough memory"):
-        encode(make_job(folder, tmp_path / "store", models=models))
+        encode_job(make_job(folder, tmp_path / "store", models=models))
 
 
 ENDLESS = {
@@ -341,7 +341,7 @@ def test_the_bytes_that_are_said_are_those_that_a_store_then_has(folder, tmp_pat
     finally:
         models.spec = before
     assert expected.texts == len(NAMES) + 1 and expected.picture_bytes + expected.text_bytes == expected.bytes
-    assert expected.bytes == pytest.approx(encode(job).bytes, rel=0.05)
+    assert expected.bytes == pytest.approx(encode_job(job).bytes, rel=0.05)
     assert expected.bytes == pytest.approx(summarise_store(job.store).bytes, rel=0.05)
 
 
@@ -372,9 +372,9 @@ def test_texts_that_are_cut_are_noted(folder, tmp_path):
 def test_work_is_listed_by_size_and_length(folder, tmp_path):
     make_folder(folder, names=("motorcycle_left.png",), size=(72, 96))
     job = make_job(folder, tmp_path / "store")
-    addresses, _ = job.plan()
-    work = find_work(addresses, job.store)
-    sizes = [one.geometry.target_size for one in work.pictures]
+    records, _ = job.plan()
+    work = find_missing(records, job.store)
+    sizes = [one.geometry.target_size for one in work.images]
     lengths = [len(one.text) for one in work.texts]
     assert sizes == sorted(sizes) and lengths == sorted(lengths) and lengths[0] == 0
 

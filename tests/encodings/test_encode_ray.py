@@ -19,10 +19,10 @@ from encoding_helpers import make_folder, make_job
 from PIL import Image
 
 from calotype.encodings import ray as engine
-from calotype.encodings.addresses import Variants
+from calotype.encodings.dataset_records import Variants
+from calotype.encodings.encode import encode_job as encode_here
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.job import EncodeJob
-from calotype.encodings.local import encode as encode_here
 from calotype.encodings.store import EncodingStore
 from calotype.errors import CalotypeError, ConfigError, MissingDependencyError, StoreError
 

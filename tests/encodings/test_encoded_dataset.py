@@ -12,11 +12,11 @@ from PIL import Image
 
 import calotype
 from calotype.data.collate import collate
-from calotype.encodings.addresses import Variants
 from calotype.encodings.dataset import EncodedDataset
-from calotype.encodings.local import encode
+from calotype.encodings.dataset_records import Variants
+from calotype.encodings.encode import encode_job
 from calotype.encodings.on_the_fly import OnTheFlyDataset
-from calotype.encodings.records import RecordCache
+from calotype.encodings.store.stored_tensor import RecordCache
 from calotype.errors import StoreError
 from calotype.loader.batch_builder import HeapMemory
 from calotype.loader.plan import Cursor
@@ -71,7 +71,7 @@ def test_latents_are_drawn_anew_each_epoch_and_repeat_for_a_key(dataset):
     flips = {}
     for epoch in range(12):
         key = SampleKey(0, epoch)
-        picture = dataset.addresses.picture(key).key
+        picture = dataset.records.image(key).key
         flips.setdefault(picture, []).append(dataset[key]["latents"])
         assert torch.equal(dataset[key]["latents"], flips[picture][-1])
     for drawn in flips.values():
@@ -79,8 +79,8 @@ def test_latents_are_drawn_anew_each_epoch_and_repeat_for_a_key(dataset):
 
 
 def test_latents_have_the_posterior_s_mean_and_spread(dataset):
-    picture = dataset.addresses.picture(SampleKey(0)).key
-    epochs = [epoch for epoch in range(800) if dataset.addresses.picture(SampleKey(0, epoch)).key == picture]
+    picture = dataset.records.image(SampleKey(0)).key
+    epochs = [epoch for epoch in range(800) if dataset.records.image(SampleKey(0, epoch)).key == picture]
     drawn = torch.stack([dataset[SampleKey(0, epoch)]["latents"] for epoch in epochs])
     (row,) = dataset.store.find([picture])
     mean, logvar = dataset.store.get(int(row))["moments"].chunk(2)
@@ -213,7 +213,7 @@ def test_a_record_that_was_read_is_still_found_when_its_shard_is_pruned_or_broke
 def test_a_record_that_breaks_while_threads_only_read_is_named(folder, tmp_path, in_process):
     dataset = encoded(run(folder, tmp_path / "store", **FLIPS)[0])
     dataset.finishes_in_trainer = True
-    row = dataset.store.find_one(dataset.addresses.picture(SampleKey(0)).key)
+    row = dataset.store.find_one(dataset.records.image(SampleKey(0)).key)
     place = dataset.store.locate(row, "moments")
     with open(dataset.store.path / "shards" / f"{dataset.store.shard(row)}.safetensors", "r+b") as file:
         file.seek(place.offset)
@@ -242,7 +242,7 @@ def test_a_picture_that_goes_while_threads_only_read_is_replaced_by_name(folder,
     dataset = encoded(run(folder, tmp_path / "store", **FLIPS)[0])
     dataset.finishes_in_trainer = True
     with calotype.Loader(dataset, 2, seed=3) as loader:
-        dataset.addresses.leave_out(0, "gone")  # after the plan was made
+        dataset.records.leave_out(0, "gone")  # after the plan was made
         batches = list(loader)
         gone = dataset.manifest[0].id
         assert gone not in ids(batches) and len(ids(batches)) == len(dataset)
@@ -296,19 +296,19 @@ def test_variants_come_as_often_as_they_should(folder, tmp_path):
     seen, texts = Counter(), Counter()
     for epoch in range(epochs):
         key = SampleKey(1, epoch)
-        seen[dataset.addresses.picture(key).key] += 1
-        texts[dataset.addresses.caption(key).text] += 1
+        seen[dataset.records.image(key).key] += 1
+        texts[dataset.records.caption(key).text] += 1
         if epoch < 20:
             assert dataset[key]["latents"].shape == (16, 6, 10)
     program = dataset.img_transform
-    content = int.from_bytes(dataset.addresses.contents[1].digest[:8], "little")
-    size = dataset.buckets.sizes[dataset.addresses.buckets[1]]
+    content = int.from_bytes(dataset.records.contents[1].digest[:8], "little")
+    size = dataset.buckets.sizes[dataset.records.buckets[1]]
     listed = program.outcomes((72, 96), SampleKey(1, size=size), content=content, variants=3)
     assert len(seen) == len(listed) == 6
     for one in listed:
-        key = dataset.addresses._picture(1, dataset.addresses.contents[1], one.geometry, one.variant).key
+        key = dataset.records._picture(1, dataset.records.contents[1], one.geometry, one.variant).key
         assert seen[key] / epochs == pytest.approx(one.probability, abs=0.06)
-    for text, probability in dataset.addresses.texts(1).items():
+    for text, probability in dataset.records.texts(1).items():
         assert texts[text] / epochs == pytest.approx(probability, abs=0.06)
 
 
@@ -333,7 +333,7 @@ def test_training_does_without_what_could_not_be_encoded_and_says_so(tmp_path):
     make_folder(folder, names=("coffee.png",))
     (folder / "coffee.jpg").unlink()
     job, report = run(folder, tmp_path / "store")
-    assert report.encoded == 1 and len(encoded(job).addresses.usable) == 4
+    assert report.encoded == 1 and len(encoded(job).records.usable) == 4
 
 
 class TestOnTheFly:
@@ -367,7 +367,7 @@ class TestOnTheFly:
             assert models._vae is None and models._pipe is None
             list(second)
             again = [digest(batch) for batch in loader]
-        assert encode(make_job(folder, tmp_path / "store", caption_transform={"drop": 0.5})).encoded == 0
+        assert encode_job(make_job(folder, tmp_path / "store", caption_transform={"drop": 0.5})).encoded == 0
         read = EncodedDataset(job.dataset, models, job.store)
         with calotype.Loader(read, 2, seed=3) as loader:
             loader.load_state_dict({"epoch": 2})
@@ -418,14 +418,14 @@ class TestOnTheFly:
         dataset = encoded(make_job(folder, tmp_path / "store", **FLIPS), OnTheFlyDataset)
         counts = Counter()
         for name in ("outcome", "picture_of", "caption", "text_key"):
-            method = getattr(dataset.addresses, name)
+            method = getattr(dataset.records, name)
 
             def counted(*args, name=name, method=method):
                 counts[name] += 1
                 counts[args] += name in ("outcome", "caption")  # of a sample's key
                 return method(*args)
 
-            monkeypatch.setattr(dataset.addresses, name, counted)
+            monkeypatch.setattr(dataset.records, name, counted)
         with calotype.Loader(dataset, 2, seed=3, in_process=True, threads=1, prefetch=1) as loader:
             begun = iter(loader)
             monkeypatch.setattr(dataset, "_complete_store", lambda **_: None)  # it derives all there are, not a batch's

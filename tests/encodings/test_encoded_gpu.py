@@ -7,8 +7,8 @@ from loader_helpers import digest
 from tiny_pipelines import tiny_pipeline
 
 import calotype
+from calotype.encodings.encode import encode_job
 from calotype.encodings.frozen import FrozenModels
-from calotype.encodings.local import encode
 from calotype.encodings.on_the_fly import OnTheFlyDataset
 
 pytestmark = [
@@ -38,20 +38,20 @@ def batches(dataset, epochs=1):
 
 def test_what_was_kept_arrives_bit_for_bit_and_latents_repeat(folder, models, tmp_path):
     job = make_job(folder, tmp_path / "store", models=models)
-    assert encode(job).failed == 0
+    assert encode_job(job).failed == 0
     dataset = encoded(job)
     first, again = batches(dataset), batches(dataset)
     assert [digest(batch) for batch in first] == [digest(batch) for batch in again]
     for batch in first:
         for row, text in enumerate(batch["text"]):
-            (record,) = dataset.store.find([dataset.addresses.text_key(text)])
+            (record,) = dataset.store.find([dataset.records.text_key(text)])
             assert torch.equal(batch["prompt_embeds"][row], dataset.store.get(int(record))["prompt_embeds"])
         assert batch["latents"].isfinite().all()
 
 
 def test_on_the_fly_gives_what_a_store_made_ahead_gives(folder, models, tmp_path):
     job = make_job(folder, tmp_path / "ahead", models=models)
-    encode(job)
+    encode_job(job)
     made = batches(encoded(make_job(folder, tmp_path / "store", models=models), OnTheFlyDataset), 2)
     for one, other in zip(made, batches(encoded(job), 2), strict=True):
         assert one["id"] == other["id"]
@@ -59,7 +59,7 @@ def test_on_the_fly_gives_what_a_store_made_ahead_gives(folder, models, tmp_path
 
 
 def test_the_models_leave_the_device_one_after_the_other(folder, models, tmp_path):
-    encode(make_job(folder, tmp_path / "store", models=models))
+    encode_job(make_job(folder, tmp_path / "store", models=models))
     models.release_pictures()
     models.release_texts()
     assert models._pipe is None and models._vae is None

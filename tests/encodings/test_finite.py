@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from calotype.cli import app
-from calotype.encodings.addresses import Variants
+from calotype.encodings.dataset_records import Variants
+from calotype.encodings.encode import encode_job
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import not_finite_key
-from calotype.encodings.local import encode
 from calotype.encodings.on_the_fly import OnTheFlyDataset
 from calotype.encodings.store import EncodingStore
 from calotype.errors import NotFiniteError
@@ -91,7 +91,7 @@ def test_latents_that_float16_can_t_hold_are_named_with_the_dtype_that_can(folde
 def test_a_caption_without_a_finite_record_is_named_each_time_and_trained_without(folder, broken, tmp_path):
     models = FrozenModels(broken, dtype=torch.float32)
     job, report = run(folder, tmp_path / "store", models=models)
-    for found in (report, encode(job)):
+    for found in (report, encode_job(job)):
         assert [(entry.kind, entry.id) for entry in found.failures] == [("not_finite", "coffee.png")]
         assert "the text encoders gave NaN or inf for it, in float32 too" in found.failures[0].reason
     dataset = encoded(job)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from calotype.core.rng import Variant
-from calotype.encodings.keys import PictureKeys, record_key, scaling_key, text_key, unreadable_key
+from calotype.encodings.keys import ImageKeys, record_key, scaling_key, text_key, unreadable_key
 from calotype.images import ImageReader
 from calotype.transforms import ImageTransform, resample
 from calotype.types import Geometry
@@ -23,7 +23,7 @@ JITTER = {"hue": 0.1, "brightness": [0.8, 1.2]}
 
 
 def key(fingerprint="vae", content=CONTENT, variant=None, program=None, reader=None, **geometry):
-    keys = PictureKeys(fingerprint, ImageTransform(**program or {}), ImageReader(**reader or {}))
+    keys = ImageKeys(fingerprint, ImageTransform(**program or {}), ImageReader(**reader or {}))
     return keys.key(content, replace(GEOMETRY, **geometry), variant)
 
 
@@ -69,7 +69,7 @@ def test_every_part_of_the_recipe_changes_an_image_s_key():
         key(program={"custom": [abs, all]}),
         key(program={"custom": [all, abs]}),
         key(program={"custom": [abs]}, variant=Variant(5, 1)),
-        PictureKeys("vae", ImageTransform.from_config([abs]), ImageReader()).key(CONTENT, GEOMETRY, None),  # whole
+        ImageKeys("vae", ImageTransform.from_config([abs]), ImageReader()).key(CONTENT, GEOMETRY, None),  # whole
     ]
     assert len(set(several)) == len(several)
 

@@ -11,8 +11,7 @@ import torch
 from loader_helpers import digest
 
 import calotype
-from calotype.encodings import open_files
-from calotype.encodings.store import EncodingStore
+from calotype.encodings.store import EncodingStore, open_files
 from calotype.errors import LoaderError, StoreError
 
 # Python 3.12 on says that forking with threads is a risk.

@@ -9,7 +9,7 @@ from loader_helpers import digest
 from PIL import Image
 
 import calotype
-from calotype.encodings.addresses import Addresses, Fingerprints, Variants
+from calotype.encodings.dataset_records import DatasetRecords, Fingerprints, Variants
 from calotype.types import SampleKey
 
 
@@ -47,7 +47,7 @@ def test_batches_and_order(dataset):
 
 
 def test_record_keys(dataset):
-    addresses = Addresses(dataset, Fingerprints("model a", "model b"), Variants(caption=2))
+    records = DatasetRecords(dataset, Fingerprints("model a", "model b"), Variants(caption=2))
     keys = [SampleKey(index, epoch, size=None, seed=3) for epoch in range(3) for index in range(7)]
-    assert short(addresses.picture(key).key.hex() for key in keys) == "006c226be572d50f"
-    assert short(addresses.text_key(addresses.caption(key).text).hex() for key in keys) == "5caad637a3f37d41"
+    assert short(records.image(key).key.hex() for key in keys) == "006c226be572d50f"
+    assert short(records.text_key(records.caption(key).text).hex() for key in keys) == "5caad637a3f37d41"

@@ -107,16 +107,16 @@ class Sources:
 
     def encodings(self):
         dataset = encoded(make_job(self.folder, self.store, **OPTIONS))
-        return dataset, lambda: dataset.addresses.leave_out(0, "broken")
+        return dataset, lambda: dataset.records.leave_out(0, "broken")
 
     def kept_encodings(self):
         dataset, _ = self.encodings()
         kept = dataset.with_device_cache(torch.device("cpu"))
-        return kept, lambda: dataset.addresses.leave_out(0, "broken")
+        return kept, lambda: dataset.records.leave_out(0, "broken")
 
     def on_the_fly(self):
         dataset = encoded(make_job(self.folder, self.empty_store, **OPTIONS), OnTheFlyDataset)
-        return dataset, lambda: dataset.addresses.leave_out(0, "broken")
+        return dataset, lambda: dataset.records.leave_out(0, "broken")
 
     def minimal(self):
         source = Minimal()

@@ -35,10 +35,10 @@ def poison(folder, value, indices):
     """Puts `value` into the latents of some rows, as a store of an earlier version may have them."""
     path = folder.parent / "store-flux.1-dev"
     job = make_job(folder, path, models=frozen(max_sequence_length=32))
-    addresses, _ = job.plan()
+    records, _ = job.plan()
     store = EncodingStore(path, create=True)
     for index in indices:
-        (picture,) = addresses.pictures(index)
+        (picture,) = records.images(index)
         (row,) = store.find([picture.key]).tolist()
         record = store.get(row)
         store.drop([row])

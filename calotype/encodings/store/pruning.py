@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calotype.encodings.dropped import forget_dropped
-from calotype.encodings.export import copy_records
-from calotype.encodings.files import cannot_write
-from calotype.encodings.open_files import OpenFile
-from calotype.encodings.recover import BROKEN
-from calotype.encodings.shard import ShardFile, list_shards, read_header
-from calotype.encodings.store import EncodingStore
+from calotype.encodings.store.dropped import forget_dropped
+from calotype.encodings.store.encoding_store import EncodingStore
+from calotype.encodings.store.export import copy_records
+from calotype.encodings.store.files import cannot_write
+from calotype.encodings.store.open_files import OpenFile
+from calotype.encodings.store.recovery import BROKEN
+from calotype.encodings.store.shard import ShardFile, list_shards, read_header
 from calotype.errors import NewerFormatError, StoreError
 from calotype.progress import Show
 

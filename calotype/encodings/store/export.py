@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from calotype.encodings.files import cannot_write, replace_file
-from calotype.encodings.layout import Field, as_bytes
-from calotype.encodings.store import EncodingStore
-from calotype.encodings.writer import ShardWriter
+from calotype.encodings.store.encoding_store import EncodingStore
+from calotype.encodings.store.files import cannot_write, replace_file
+from calotype.encodings.store.layout import Field, as_bytes
+from calotype.encodings.store.writer import ShardWriter
 from calotype.errors import StoreError
 from calotype.progress import Show
 

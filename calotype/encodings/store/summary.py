@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from calotype.encodings.recover import BROKEN
-from calotype.encodings.shard import list_shards
-from calotype.encodings.store import EncodingStore
+from calotype.encodings.store.encoding_store import EncodingStore
+from calotype.encodings.store.recovery import BROKEN
+from calotype.encodings.store.shard import list_shards
 
 __all__ = ["OfKind", "StoreSummary", "summarise_store"]
 

@@ -8,9 +8,9 @@ from math import prod
 import numpy as np
 import torch
 
-from calotype.encodings.layout import Field, memory_of
-from calotype.encodings.open_files import Spot
-from calotype.encodings.store import EncodingStore
+from calotype.encodings.store.encoding_store import EncodingStore
+from calotype.encodings.store.layout import Field, memory_of
+from calotype.encodings.store.open_files import Spot
 
 __all__ = ["RecordCache", "StoredTensor"]
 

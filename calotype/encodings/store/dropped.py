@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from calotype.encodings.files import replace_file, unique_name
-from calotype.encodings.layout import as_keys
+from calotype.encodings.store.files import replace_file, unique_name
+from calotype.encodings.store.layout import as_keys
 from calotype.errors import StoreError
 
 __all__ = ["forget_dropped", "read_dropped", "write_dropped"]

@@ -15,10 +15,10 @@ from store_helpers import is_right, key, keys, put, record
 from typer.testing import CliRunner
 
 from calotype.cli import app
-from calotype.encodings.export import export_store, unpack_store
-from calotype.encodings.prune import prune_store
 from calotype.encodings.store import EncodingStore
-from calotype.encodings.verify import verify_store
+from calotype.encodings.store.export import export_store, unpack_store
+from calotype.encodings.store.pruning import prune_store
+from calotype.encodings.store.verification import verify_store
 from calotype.errors import StoreError
 
 COMMAND = Path(sys.executable).parent / "calotype"

@@ -7,10 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from calotype.encodings.layout import as_keys
-from calotype.encodings.open_files import OpenFile
-from calotype.encodings.shard import ShardFile, damaged_records, list_shards, not_finite_records, read_header, read_keys
-from calotype.encodings.store import EncodingStore
+from calotype.encodings.store.encoding_store import EncodingStore
+from calotype.encodings.store.layout import as_keys
+from calotype.encodings.store.open_files import OpenFile
+from calotype.encodings.store.shard import (
+    ShardFile,
+    damaged_records,
+    list_shards,
+    not_finite_records,
+    read_header,
+    read_keys,
+)
 from calotype.errors import StoreError
 from calotype.progress import Show
 

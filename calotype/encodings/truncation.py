@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 
-from calotype.encodings.addresses import Addresses
+from calotype.encodings.dataset_records import DatasetRecords
 from calotype.encodings.frozen import FrozenModels
 from calotype.errors import CalotypeError
 from calotype.images.memory import Memory
@@ -19,24 +19,24 @@ _AT_ONCE = 1024
 """Rows whose texts are tokenised together."""
 
 
-def find_cuts(addresses: Addresses, models: FrozenModels) -> Iterator[LedgerEntry]:
+def find_cuts(records: DatasetRecords, models: FrozenModels) -> Iterator[LedgerEntry]:
     """Names each row that has a text which a tokenizer cuts, by the longest of its texts.
 
     What a row's captions can become is looked at, not what is drawn: variants, triggers and templates included.
 
     Args:
-        addresses: Of the dataset.
+        records: Of the dataset.
         models: Their tokenizers alone are loaded, and only for texts that no run has measured. Where that fails, one
             entry says why nothing was measured.
     """
-    rows = [int(row) for row in addresses.usable if addresses.buckets[row] >= 0]
+    rows = [int(row) for row in records.usable if records.buckets[row] >= 0]
     fit: set[int] = set()  # by hash: a million of them take 60 MB
     cut: dict[str, tuple[Truncation, ...]] = {}
     for start in range(0, len(rows), _AT_ONCE):
-        texts = {row: list(addresses.texts(row)) for row in rows[start : start + _AT_ONCE]}
+        texts = {row: list(records.texts(row)) for row in rows[start : start + _AT_ONCE]}
         new = list(dict.fromkeys(t for some in texts.values() for t in some if t not in cut and hash(t) not in fit))
         try:
-            found = cuts_of(models, [addresses.text_key(text) for text in new], new)
+            found = cuts_of(models, [records.text_key(text) for text in new], new)
         except (CalotypeError, ImportError, OSError, ValueError) as error:
             reason = f"whether captions are cut was not measured: the tokenizers can't be loaded: {error}"
             yield LedgerEntry(kind="captions_not_measured", id=str(models.folder), reason=reason)
@@ -52,7 +52,7 @@ def find_cuts(addresses: Addresses, models: FrozenModels) -> Iterator[LedgerEntr
                 if one.tokenizer not in longest or one.tokens > longest[one.tokenizer].tokens:
                     longest[one.tokenizer] = one
             if longest:
-                yield cut_note(addresses.dataset.manifest[row].id, longest.values())
+                yield cut_note(records.dataset.manifest[row].id, longest.values())
 
 
 def cuts_of(models: FrozenModels, keys: Sequence[bytes], texts: Sequence[str]) -> list[tuple[Truncation, ...]]:

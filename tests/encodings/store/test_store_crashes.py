@@ -13,11 +13,11 @@ import pytest
 from safetensors import safe_open
 from store_helpers import is_right, key, keys, put
 
-from calotype.encodings import shard as shards
-from calotype.encodings import writer as writing
-from calotype.encodings.prune import prune_store
-from calotype.encodings.shard import read_header
 from calotype.encodings.store import EncodingStore
+from calotype.encodings.store import shard as shards
+from calotype.encodings.store import writer as writing
+from calotype.encodings.store.pruning import prune_store
+from calotype.encodings.store.shard import read_header
 from calotype.errors import StoreError
 
 PUT = 5
@@ -30,7 +30,8 @@ SCRIPT = "import os, sys\nfrom store_helpers import *\n"
 def python():
     """Starts a process that runs some code beside the helpers; all of them have ended when the test has."""
     started = []
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(map(str, Path(__file__).parents[2:4]))  # the helpers, and this checkout
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
     def start(code, *arguments, command=(sys.executable, "-c")):
         code = [SCRIPT + code] if code else []
@@ -326,7 +327,7 @@ def test_a_disk_that_fails_at_the_end_says_so_and_the_next_writer_finishes(tmp_p
 
 PRUNE = """
 import signal, numpy as np
-from calotype.encodings.prune import prune_store
+from calotype.encodings.store.pruning import prune_store
 keep = np.frombuffer(b"".join(keys(range(0, 200, 3))), np.uint8).reshape(-1, 16)
 def stop(done, total):
     if done == int(sys.argv[2]):

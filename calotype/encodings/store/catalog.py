@@ -8,14 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from calotype.encodings.index import INDEX, Contents, Held, Records, load_index, save_index
-from calotype.encodings.open_files import OpenFiles
-from calotype.encodings.shard import ShardFile, list_shards, read_header, read_keys
-from calotype.encodings.writer import Put
+from calotype.encodings.store.index import INDEX, Contents, Held, Records, load_index, save_index
+from calotype.encodings.store.open_files import OpenFiles
+from calotype.encodings.store.shard import ShardFile, list_shards, read_header, read_keys
+from calotype.encodings.store.writer import Put
 from calotype.errors import StoreError
 from calotype.terminal import get_logger
 
-__all__ = ["KnownShards"]
+__all__ = ["ShardCatalog"]
 
 _log = get_logger(__name__)
 
@@ -23,7 +23,7 @@ _WORTH_SAVING: Final = 50
 """The index is written anew when what it lacks is more than one in so many of its records."""
 
 
-class KnownShards:
+class ShardCatalog:
     """The shards of one store, and how much of each has been read.
 
     Args:

@@ -12,8 +12,8 @@ import torch
 from safetensors import safe_open
 from store_helpers import is_right, key, keys, put, record
 
-from calotype.encodings.layout import DTYPES
 from calotype.encodings.store import EncodingStore
+from calotype.encodings.store.layout import DTYPES
 from calotype.errors import ConfigError, StoreError
 
 
@@ -146,7 +146,7 @@ def test_reading_into_memory_that_is_there(store):
     ):
         with pytest.raises(StoreError, match=r"moments: found a tensor of .* expected torch.bfloat16"):
             store.read_into(row, "moments", wrong)
-    with pytest.raises(StoreError, match=r"latents: a record of kind 'image' has no such tensor \(it has moments\)"):
+    with pytest.raises(StoreError, match=r"latents: a record of kind 'picture' has no such tensor \(it has moments\)"):
         store.read_into(row, "latents", slot[0])
     with pytest.raises(IndexError):
         store.get(-1)

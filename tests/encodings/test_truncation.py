@@ -7,7 +7,7 @@ from encoding_helpers import encoded, frozen, make_folder, make_job, run
 
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.on_the_fly import OnTheFlyDataset
-from calotype.encodings.records import RecordCache
+from calotype.encodings.store.stored_tensor import RecordCache
 from calotype.errors import MissingDependencyError
 from calotype.loader import Loader
 

@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from calotype.encodings.layout import DTYPES, KEY_BYTES, Field, Layout, checksum, intern
+from calotype.encodings.store.layout import DTYPES, KEY_BYTES, Field, Layout, checksum, intern
 from calotype.errors import NewerFormatError, StoreError
 
 __all__ = [

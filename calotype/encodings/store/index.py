@@ -16,9 +16,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from calotype.encodings.files import replace_file
-from calotype.encodings.layout import KEY_BYTES, Layout
-from calotype.encodings.shard import ALIGN, Group
+from calotype.encodings.store.files import replace_file
+from calotype.encodings.store.layout import KEY_BYTES, Layout
+from calotype.encodings.store.shard import ALIGN, Group
 
 __all__ = ["INDEX", "Contents", "Held", "Records", "load_index", "save_index"]
 

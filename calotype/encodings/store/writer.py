@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from calotype.encodings.files import cannot_write, reserve, sync_folder, unique_name, write_all
-from calotype.encodings.layout import KEY_BYTES, Layout, as_bytes, as_keys, checksum_of
-from calotype.encodings.shard import ALIGN, EMPTY, FINISHED, OPEN, Group, describe
+from calotype.encodings.store.files import cannot_write, reserve, sync_folder, unique_name, write_all
+from calotype.encodings.store.layout import KEY_BYTES, Layout, as_bytes, as_keys, checksum_of
+from calotype.encodings.store.shard import ALIGN, EMPTY, FINISHED, OPEN, Group, describe
 from calotype.errors import StoreError
 
 __all__ = ["Put", "ShardWriter"]

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from calotype.encodings.dropped import read_dropped, write_dropped
-from calotype.encodings.files import cannot_write
-from calotype.encodings.folder import check_format, create_folder
-from calotype.encodings.index import Contents, Records
-from calotype.encodings.known import KnownShards
-from calotype.encodings.layout import KEY_BYTES, Field, Layout, as_keys, checksum, memory_of
-from calotype.encodings.open_files import OpenFiles, Place, Spot
-from calotype.encodings.recover import finish_dead_writers
-from calotype.encodings.writer import HEADER_BYTES, SHARD_BYTES, Put, ShardWriter
+from calotype.encodings.store.catalog import ShardCatalog
+from calotype.encodings.store.dropped import read_dropped, write_dropped
+from calotype.encodings.store.files import cannot_write
+from calotype.encodings.store.folder import check_format, create_folder
+from calotype.encodings.store.index import Contents, Records
+from calotype.encodings.store.layout import KEY_BYTES, Field, Layout, as_keys, checksum, memory_of
+from calotype.encodings.store.open_files import OpenFiles, Place, Spot
+from calotype.encodings.store.recovery import finish_dead_writers
+from calotype.encodings.store.writer import HEADER_BYTES, SHARD_BYTES, Put, ShardWriter
 from calotype.errors import ConfigError, StoreError
 
 __all__ = ["EncodingStore", "Verify"]
@@ -68,7 +68,7 @@ class EncodingStore:
         self._lock = threading.RLock()
         _stores.add(self)
         self._files = OpenFiles(self._shards)
-        self._disk = KnownShards(self.path, self._shards, self._files)
+        self._disk = ShardCatalog(self.path, self._shards, self._files)
         self.dropped: dict[str, NDArray[np.uint8]] = {}
         """By shard, the keys (n, 16) of records that are not to be used any more."""
         self._dropped_files: set[str] = set()

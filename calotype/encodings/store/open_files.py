@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from calotype.encodings.layout import Field
-from calotype.encodings.shard import FINISHED, OPEN
+from calotype.encodings.store.layout import Field
+from calotype.encodings.store.shard import FINISHED, OPEN
 from calotype.images.locks import ForkSafeLock
 
 __all__ = ["OpenFile", "OpenFiles", "Place", "Spot"]

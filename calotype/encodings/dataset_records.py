@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from calotype.core.rng import Stream, Variant
 from calotype.data.dataset import TextToImageDataset
-from calotype.encodings.keys import PictureKeys, text_key
+from calotype.encodings.keys import ImageKeys, text_key
 from calotype.errors import ConfigError, DecodeError, ImageError
 from calotype.images import Content, scan_contents
 from calotype.ledger import LedgerEntry
@@ -19,13 +19,13 @@ from calotype.progress import Show
 from calotype.transforms import CaptionDraw
 from calotype.types import Geometry, SampleKey
 
-__all__ = ["Addresses", "Fingerprints", "Outcome", "Picture", "SampleRecords", "Variants"]
+__all__ = ["DatasetRecords", "Fingerprints", "ImageRecord", "Outcome", "SampleRecords", "Variants"]
 
 
 class Fingerprints(NamedTuple):
     """Of a model's frozen parts: whatever changes what they give changes these."""
 
-    picture: str
+    image: str
     text: str
 
 
@@ -48,7 +48,7 @@ class Variants:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class ImageRecord:
     """One outcome of one image, and the key of its record."""
 
     index: int
@@ -76,13 +76,13 @@ class SampleRecords(NamedTuple):
 
     key: SampleKey
     outcome: Outcome
-    picture: Picture
+    image: ImageRecord
     text: str
     """The final caption."""
     text_key: bytes
 
 
-class Addresses:
+class DatasetRecords:
     """Finds the records of a dataset's samples.
 
     Args:
@@ -122,7 +122,7 @@ class Addresses:
             for i, error in self.unreadable.items()
         ]
         self._check_variants()
-        self._keys = PictureKeys(fingerprints.picture, dataset.img_transform, dataset.reader)
+        self._keys = ImageKeys(fingerprints.image, dataset.img_transform, dataset.reader)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -139,7 +139,7 @@ class Addresses:
         """The rows whose images can be read."""
         return np.flatnonzero([one is not None for one in self.contents])
 
-    def pictures(self, index: int) -> list[Picture]:
+    def images(self, index: int) -> list[ImageRecord]:
         """Every outcome of one row's image; none where it can't be read."""
         content = self.contents[index]
         if content is None:
@@ -172,15 +172,15 @@ class Addresses:
         size = self._size(key.index) if key.size is None else key.size
         return Outcome(key.index, size, program.drawn_flip(key, seed), variant)
 
-    def picture(self, key: SampleKey) -> Picture:
+    def image(self, key: SampleKey) -> ImageRecord:
         """What a sample shows.
 
         Raises:
             ImageError: The image can't be read.
         """
-        return self.picture_of(self.outcome(key))
+        return self.image_of(self.outcome(key))
 
-    def picture_of(self, outcome: Outcome) -> Picture:
+    def image_of(self, outcome: Outcome) -> ImageRecord:
         """The outcome of an image that can be read, and its record's key."""
         index, size, flip, variant = outcome
         content = self.contents[index]
@@ -189,14 +189,14 @@ class Addresses:
         program, key = self.dataset.img_transform, SampleKey(index, size=size)
         return self._picture(index, content, program.draw(content.size, key, 0, variant=variant, flip=flip), variant)
 
-    def records(self, key: SampleKey) -> SampleRecords:
+    def of_sample(self, key: SampleKey) -> SampleRecords:
         """The records of a sample.
 
         Raises:
             ImageError: The image can't be read.
         """
         outcome, text = self.outcome(key), self.caption(key).text
-        return SampleRecords(key, outcome, self.picture_of(outcome), text, self.text_key(text))
+        return SampleRecords(key, outcome, self.image_of(outcome), text, self.text_key(text))
 
     def caption(self, key: SampleKey) -> CaptionDraw:
         """The caption that a sample has."""
@@ -207,9 +207,9 @@ class Addresses:
         """Of the record of a final caption."""
         return text_key(self.fingerprints.text, text)
 
-    def _picture(self, index: int, content: Content, geometry: Geometry, variant: Variant | None) -> Picture:
+    def _picture(self, index: int, content: Content, geometry: Geometry, variant: Variant | None) -> ImageRecord:
         key = self._keys.key(content.digest, geometry, variant)
-        return Picture(index=index, content=content.digest, geometry=geometry, variant=variant, key=key)
+        return ImageRecord(index=index, content=content.digest, geometry=geometry, variant=variant, key=key)
 
     def _size(self, index: int) -> tuple[int, int] | None:
         if self.dataset.buckets is None:

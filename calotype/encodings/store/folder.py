@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from calotype.encodings.files import cannot_write, replace_file
-from calotype.encodings.shard import FORMAT
+from calotype.encodings.store.files import cannot_write, replace_file
+from calotype.encodings.store.shard import FORMAT
 from calotype.errors import NewerFormatError, StoreError
 
 __all__ = ["check_format", "create_folder"]
