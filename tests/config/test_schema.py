@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -225,37 +226,70 @@ def test_the_json_schema_knows_the_sections_and_refuses_other_options():
 # --- the packages
 
 
-_CONFIGS = ("config", "options", "section", "given", "dataset", "option", "loader")
+_CONFIGS = {*Config.names(), "config", "given", "option", "options", "section", "settings", "values"}
+_RAW = re.compile(r"\b([Mm]apping|[Dd]ict)(\[str, (Any|object)\]|(?!\[))")
 _BOUNDARIES = {
-    "calotype/config/instantiate.py",  # options of a `_component_`, which are its own affair
-    "calotype/captioning/ray_engine.py",  # options of a captioner's backend, which has its own
-    "calotype/captioning/command.py::_on_cluster",
-    "calotype/models/tokenizer.py",  # a tokenizer's config.json
-    "calotype/train/checkpoint.py",  # a loader's state_dict
-    "calotype/studio/augment.py",  # what the page sends
-    "calotype/studio/runs.py",
-    "calotype/bench/strategies.py",
-    "calotype/cli/common.py",
-    "calotype/data/build.py::_from_folder",
+    "captioning/command.py::_on_cluster",  # options of a captioner's backend, which has its own
+    "captioning/ray_engine.py::__init__",
+    "captioning/ray_engine.py::caption_on_cluster",
+    "models/tokenizer.py::_add_tokens",  # a tokenizer's config.json
+    "models/tokenizer.py::_listed_tokens",
+    "models/tokenizer.py::_token",
+    "train/checkpoint.py::save",  # a loader's state_dict
+    "studio/augment.py::_code",  # what the page sends
+    "studio/augment.py::_dataset",
+    "studio/augment.py::_edited",
+    "studio/augment.py::_merged",
+    "studio/augment.py::_new",
+    "studio/augment.py::draw",
+    "studio/augment.py::save",
+    "studio/runs.py::_opened",
+    "train/samples.py::watch",  # a pipeline's tensors
+    "bench/strategies.py::section",  # makes a config
+    "cli/common.py::make_loader",  # options that replace those of the section
+    "data/build.py::_from_folder",
 }
 
 
-def test_no_function_takes_a_raw_config():
-    """`Config | Mapping` is an entry point, which parses it at once; `calotype/config/` is where it is parsed."""
-    found = set()
-    for file in sorted((ROOT / "calotype").rglob("*.py")):
-        where = file.relative_to(ROOT).as_posix()
-        if where.startswith("calotype/config/"):
+def raw_configs(code):
+    """The functions of a module that take a section or a config as a plain mapping, with the parameter.
+
+    `Config | Mapping` is an entry point, which parses it at once.
+    """
+    for node in ast.walk(ast.parse(code)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            if not isinstance(node, ast.FunctionDef):
-                continue
-            for one in (*node.args.args, *node.args.kwonlyargs):
-                words = ast.unparse(one.annotation) if one.annotation is not None else ""
-                raw = ("Mapping[str, Any]" in words or "dict[str, Any]" in words) and not words.startswith("Config |")
-                if raw and one.arg in _CONFIGS and not {where, f"{where}::{node.name}"} & _BOUNDARIES:
-                    found.add(f"{where}::{node.name}({one.arg}: {words})")
-    assert not found
+        for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
+            words = ast.unparse(one.annotation) if one.annotation is not None else ""
+            if one.arg in _CONFIGS and _RAW.search(words) and not words.startswith("Config |"):
+                yield node.name, f"{one.arg}: {words}"
+
+
+def test_no_function_takes_a_raw_config():
+    found = {
+        f"{file.relative_to(ROOT / 'calotype').as_posix()}::{function}": parameter
+        for file in sorted((ROOT / "calotype").rglob("*.py"))
+        if not file.is_relative_to(ROOT / "calotype" / "config")  # where it is parsed
+        for function, parameter in raw_configs(file.read_text("utf-8"))
+    }
+    assert {where: parameter for where, parameter in found.items() if where not in _BOUNDARIES} == {}
+    assert _BOUNDARIES - found.keys() == set()  # no entry outlives its function
+
+
+@pytest.mark.parametrize(
+    ("signature", "raw"),
+    [
+        ("(config: Mapping[str, Any])", True),
+        ("(*, train: dict[str, object] | None = None)", True),
+        ("(options: dict, /)", True),
+        ("(loader: Mapping[str, Any])", True),
+        ("(config: Config | Mapping[str, Any])", False),
+        ("(config: Config, sample: Mapping[str, Any])", False),
+        ("(options: Mapping[str, int])", False),
+    ],
+)
+def test_what_counts_as_a_raw_config(signature, raw):
+    assert bool(list(raw_configs(f"async def f{signature}: ..."))) == raw
 
 
 def test_yaml_is_known_in_one_place():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import pickle
 import re
@@ -84,6 +85,21 @@ def pipeline(tmp_path):
     file = folder / "model_index.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"_name_or_path": "stabilityai/stable-diffusion-2-1"}))
     return folder
+
+
+def test_nothing_else_knows_a_family_by_name():
+    """Outside of `models/` no string is the name of a model, a family or a pipeline's class: none needs an edit."""
+    names = {name for family in list_families() for name in (family.name, *family.pipelines)}
+    names |= {name for spec in list_specs() for name in (spec.name, *spec.hub)}
+    package = Path(registry.__file__).parents[1]
+    found = {
+        f"{file.relative_to(package)}:{node.lineno}: {node.value}"
+        for file in package.rglob("*.py")
+        if not file.is_relative_to(package / "models")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in names
+    }
+    assert found == set()
 
 
 class TestAFamilyOfAnotherPackage:
