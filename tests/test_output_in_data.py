@@ -13,6 +13,8 @@ from calotype.cli import main
 from calotype.config import Config, build_dataset
 from calotype.config.inputs import data_folder_around
 from calotype.errors import ConfigError
+from calotype.images import Downloads
+from calotype.manifest import load_manifest
 from calotype.train.run_folder import default_output
 
 
@@ -78,15 +80,20 @@ def command(*arguments):
 def test_commands_refuse_it(home, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", sys.argv)
     (home / "a.yaml").write_text(yaml.safe_dump({"dataset": {"path": "photos"}, "distill": {"student": "x"}}))
+    (home / "link").symlink_to("photos")
+    before = sorted(home.rglob("*"))
     for arguments, option in (
         (["distill", "a.yaml", "output_dir=photos/student"], "distill.output_dir"),
         (["preview", "photos", "-o", "photos/sheet.png"], "-o"),
         (["train", ".", "--model", "flux.1-dev"], "train.output_dir"),
+        (["convert", "photos", "photos/shards", "--to", "webdataset"], "destination"),
+        (["convert", "phot?s", "photos/deep/rows.csv", "--to", "csv", "--dry-run"], "destination"),
+        (["convert", "a.yaml", "link/metadata.jsonl", "--to", "jsonl"], "destination"),
     ):
         assert command(*arguments) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"calotype: {option}: ") and "is in the data folder" in line
-    assert not (home / "photos" / "sheet.png").exists() and not (home / "lora").exists()
+    assert sorted(home.rglob("*")) == before
 
 
 def test_the_store_and_a_page_may_lie_in_the_data_and_are_no_data(home):
@@ -98,6 +105,15 @@ def test_the_store_and_a_page_may_lie_in_the_data_and_are_no_data(home):
     assert len(build_dataset(made)) == 4
     with _scratch(Config.parse({"dataset": {"path": "photos"}, "encodings": {"store": "photos/store"}})) as scratch:
         assert home / "photos" not in scratch.parents
+
+
+def test_downloads_may_lie_in_the_data_and_are_no_data(home):
+    ids = load_manifest("photos").ids.to_pylist()
+    image = (home / "photos" / ids[0]).read_bytes()
+    for folder in ("photos/downloads", "photos"):
+        downloads = Downloads(folder)
+        downloads.get("https://example.org/a.png", lambda url: image)
+        assert len(downloads) == 1 and load_manifest("photos").ids.to_pylist() == ids
 
 
 def test_a_run_is_called_after_its_config(home):

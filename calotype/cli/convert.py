@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,9 +13,8 @@ from calotype.cli.common import Json, Source, read_config
 from calotype.terminal import about, emit, say
 
 if TYPE_CHECKING:
-    from calotype.config.dataset import DatasetConfig
+    from calotype.config import Config
     from calotype.convert import ConvertPlan, ConvertReport, VerifyReport
-    from calotype.images import ImageReader
 
 __all__ = ["convert"]
 
@@ -80,11 +79,10 @@ def convert(
     json: Json = False,
 ) -> None:
     """Write a dataset in another form. Exit status 0: all there, 1: something is missing or differs, 2: wrong use."""
-    from calotype.convert import plan_conversion, run_conversion, verify_conversion
+    from calotype.convert import open_source, plan_conversion, run_conversion, verify_conversion
     from calotype.progress import track
 
-    options = _options(source, overrides)
-    manifest = _manifest(options, to)
+    manifest, reader = open_source(_config(source, overrides), destination, to=to.value)
     with track("looking through the rows", unit="rows") as show:
         plan = plan_conversion(
             manifest,
@@ -96,7 +94,6 @@ def convert(
             shard_size=_size(shard_size),
             progress=show,
         )
-    reader = _reader(options)
     if dry_run:
         _dry_run(plan, json=json)
         refused = not lossy and any(found.level == "error" for found in plan.findings)
@@ -120,8 +117,8 @@ def convert(
     raise typer.Exit(1 if report.failed else 0)
 
 
-def _options(source: str, overrides: list[str] | None) -> DatasetConfig:
-    """The dataset's options. A config may have any; those of the command line must have a meaning here."""
+def _config(source: str, overrides: list[str] | None) -> Config:
+    """The dataset's config. A file may have any options; those of the command line must have a meaning here."""
     from calotype.config.dataset import MANIFEST_OPTIONS
     from calotype.errors import unknown_key
 
@@ -130,32 +127,7 @@ def _options(source: str, overrides: list[str] | None) -> DatasetConfig:
         name = override.partition("=")[0].removeprefix("dataset.").partition(".")[0]
         if name not in known:
             raise unknown_key("convert", name, known)
-    return read_config(source, overrides, model=None, tokenizers=None).our_dataset("converted")
-
-
-def _manifest(options: DatasetConfig, to: To) -> Any:
-    """The source with all that it has: also images without captions, and (but for kohya, which could not leave
-    them out when training) rejected ones."""
-    from calotype.config.dataset import MANIFEST_OPTIONS
-    from calotype.manifest import load_manifest
-    from calotype.manifest.unused_captions import require_captions
-
-    known = (*MANIFEST_OPTIONS, "missing_captions", "on_error")
-    given = {name: value for name, value in options.given().items() if name in known}
-    mapping = "column_map" if "column_map" in given else "columns"
-    rejected = {} if to is To.kohya else {"rejected": None}
-    given[mapping] = {**rejected, **(given.get(mapping) or {})}
-    manifest = load_manifest(options.origin, **{"missing_captions": "empty", **given})
-    if "missing_captions" not in given:
-        require_captions(manifest)
-    return manifest
-
-
-def _reader(options: DatasetConfig) -> ImageReader:
-    from calotype.images import ImageReader
-    from calotype.images.from_config import make_fetcher
-
-    return ImageReader(fetcher=make_fetcher(options))
+    return read_config(source, overrides, model=None, tokenizers=None)
 
 
 def _size(text: str) -> int:

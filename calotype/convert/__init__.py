@@ -6,6 +6,7 @@ from calotype.convert.form import Finding, Form, Images
 from calotype.convert.forms import FORMS
 from calotype.convert.job import ConvertReport, run_conversion
 from calotype.convert.plan import ConvertPlan, plan_conversion
+from calotype.convert.source import open_source
 from calotype.convert.verify import Difference, VerifyReport, verify_conversion
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Form",
     "Images",
     "VerifyReport",
+    "open_source",
     "plan_conversion",
     "run_conversion",
     "verify_conversion",

@@ -110,6 +110,12 @@ def test_wrong_use(run, source, tmp_path, options, code, said):
     assert said in err
 
 
+def test_a_config_with_a_path_and_a_source(run, source, tmp_path):
+    (tmp_path / "a.yaml").write_text(f"dataset: {{path: {source}, source: {source}}}")
+    _, err = run(tmp_path / "a.yaml", tmp_path / "out", "--to", "jsonl", code=2)
+    assert "expected one of `path` or `source`" in err
+
+
 def test_a_destination_that_is_there(run, source, tmp_path):
     run(source, tmp_path / "out", "--to", "jsonl")
     _, err = run(source, tmp_path / "out", "--to", "jsonl", code=2)

@@ -1,0 +1,46 @@
+"""`open_source`: the rows and the image reader of the dataset to convert, from its config. Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from calotype.config import Config
+from calotype.config.dataset import MANIFEST_OPTIONS
+from calotype.config.inputs import check_outside
+from calotype.errors import ConfigError
+from calotype.images import ImageReader
+from calotype.images.from_config import make_fetcher
+from calotype.manifest import Manifest, load_manifest
+from calotype.manifest.unused_captions import require_captions
+
+__all__ = ["open_source"]
+
+
+def open_source(config: Config, destination: Path, *, to: str) -> tuple[Manifest, ImageReader]:
+    """Load the rows of a config's dataset, and make the reader of its images.
+
+    Rows without a caption are included; so are rejected rows, except for kohya, whose trainers can't leave them out.
+
+    Args:
+        config: What `read_config` returned.
+        destination: Where the result will be.
+        to: A name in `FORMS`.
+
+    Raises:
+        ConfigError: An option is wrong, or the destination is in a folder that the dataset is read from.
+        ManifestError: The data can't be read.
+    """
+    options = config.our_dataset("converted")
+    if (options.path is None) == (options.source is None):
+        raise ConfigError("path: expected one of `path` or `source` (they are two names of one option)")
+    check_outside(config, destination, option="destination", writes="the result")
+    rows: dict[str, Any] = {name: value for name, value in options.given().items() if name in MANIFEST_OPTIONS}
+    if to != "kohya":
+        columns = "column_map" if "column_map" in rows else "columns"
+        rows[columns] = {"rejected": None, **(rows.get(columns) or {})}
+    missing = options.missing_captions
+    manifest = load_manifest(options.origin, missing_captions=missing or "empty", on_error=options.on_error, **rows)
+    if missing is None:
+        require_captions(manifest)
+    return manifest, ImageReader(fetcher=make_fetcher(options))
