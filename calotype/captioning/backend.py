@@ -13,7 +13,15 @@ from PIL import Image
 from calotype.config.instantiate import check_options, locate
 from calotype.errors import CaptionError, ConfigError
 
-__all__ = ["ENTRY_POINTS", "CaptionAnswer", "CaptionBackend", "CaptionRequest", "backend_names", "open_backend"]
+__all__ = [
+    "ENTRY_POINTS",
+    "CaptionAnswer",
+    "CaptionBackend",
+    "CaptionRequest",
+    "backend_names",
+    "check_backend",
+    "open_backend",
+]
 
 ENTRY_POINTS: Final = "calotype.captioners"
 """The group of entry points in which other packages name their backends: a class or function that takes its options
@@ -112,10 +120,14 @@ def open_backend(name: str, **options: Any) -> CaptionBackend:
         CaptionError: Its server can't be reached, or its model can't be had.
         MissingDependencyError: It needs an extra that is not installed.
     """
+    check_backend(name, **options)
+    return _factory(name)(**{key: value for key, value in options.items() if value is not None})
+
+
+def check_backend(name: str, **options: Any) -> None:
+    """Check the name and the options of a backend without opening it. Raises as `open_backend` does."""
     given = {key: value for key, value in options.items() if value is not None}
-    factory = _factory(name)
-    check_options(factory, (), given, where=f"caption backend {name!r}")
-    return factory(**given)
+    check_options(_factory(name), (), given, where=f"caption backend {name!r}")
 
 
 def _factory(name: str) -> Callable[..., CaptionBackend]:

@@ -15,7 +15,7 @@ from calotype.captioning.local_engine import caption_locally, dry_run_job
 from calotype.captioning.modes import check_mode
 from calotype.captioning.prepare_image import MAX_PIXELS
 from calotype.captioning.presets import load_preset
-from calotype.captioning.prompts import plan_variants
+from calotype.captioning.prompts import check_class_word, plan_variants
 from calotype.captioning.report import CaptionReport
 from calotype.config import Config
 from calotype.config.caption_transform import CaptionTransformConfig
@@ -101,6 +101,16 @@ def run(
     """
     chosen = [load_preset(preset) for preset in presets]
     draws = plan_variants(chosen, n, seed)
+    check_class_word(chosen, class_word)
+    _check_effects(
+        {
+            "force": (force and mode != "replace", f"with mode {mode}; it is for mode replace"),
+            "sidecars": (sidecars and dry_run is not None, "in a dry run, which writes nothing"),
+            "engine": (engine == "ray" and dry_run is not None, "in a dry run, which captions in this process"),
+            "address": (address is not None and engine != "ray", "with engine local; it is for engine ray"),
+            ", ".join(options): (bool(options) and not isinstance(backend, str), "on a backend that is open already"),
+        }
+    )
     config = Config.parse(config, only=_USED)
     section = config.our_dataset("captioned")
     if section.origin is None:
@@ -130,14 +140,26 @@ def run(
         options["temperature"] = _LIVELY
     if engine not in ("local", "ray"):
         raise ConfigError(f"engine: found {engine!r}, expected local or ray")
-    if engine == "local" and address is not None:
-        raise ConfigError(f"address: found {address!r} without engine ray, which it is for")
-    if engine == "ray" and dry_run is None:
+    if engine == "ray":
         return _on_cluster(job, backend, options, address=address, track=track, stop=stop)
     if not isinstance(backend, str):
         return _run(job, backend, dry_run, track, stop)
     with closing(open_backend(backend, **options)) as opened:
         return _run(job, opened, dry_run, track, stop)
+
+
+def _check_effects(rules: Mapping[str, tuple[bool, str]]) -> None:
+    """Refuse options that were given and have no effect.
+
+    Args:
+        rules: Option → (whether it was given without effect, why: what follows "has no effect").
+
+    Raises:
+        ConfigError: Names the first.
+    """
+    for name, (idle, why) in rules.items():
+        if idle:
+            raise ConfigError(f"{name}: has no effect {why}; leave it out")
 
 
 def _run(

@@ -92,7 +92,14 @@ class CaptionJob:
                 f"n: {len(draws)} captions of {len(self.presets)} presets at temperature 0 would be the same again; "
                 "set a temperature such as 0.7, or name more presets"
             )
+        if self.seed and asker.parameters.get("temperature") == 0:
+            raise ConfigError(
+                f"seed: {self.seed} has no effect at temperature 0, where every seed gives the same caption; set a "
+                "temperature such as 0.7"
+            )
         run = Run(job=self, asker=asker, ledger=ledger, per_picture=len(draws))
+        for id in sorted(set(self.only or ()) - states.keys() - set(self.manifest.ids.to_pylist())):
+            run.fail(id, "unknown_id", "the dataset has no image of this id", "", again=False)
         chosen = [
             index
             for index, id in enumerate(self.manifest.ids.to_pylist())

@@ -64,6 +64,11 @@ class CaptionPreset:
         """The variables that it uses, those of its defaults aside."""
         return frozenset(self._variables(self.template, "prompt") + self._variables(self.system or "", "system"))
 
+    def uses(self, variable: str) -> bool:
+        """Whether a value of this variable can have an effect: the prompt or a default has it in braces."""
+        defaults = [name for key, text in self.defaults.items() for name in self._variables(text, f"defaults.{key}")]
+        return variable in self.variables or variable in defaults
+
     def prompt(self, variables: Mapping[str, str | None]) -> str:
         """The prompt for one image.
 

@@ -25,6 +25,7 @@ __all__ = [
     "CaptionVariant",
     "ImagePrompts",
     "RenderedPrompt",
+    "check_class_word",
     "plan_variants",
     "prompt_variables",
     "render_prompt",
@@ -69,12 +70,33 @@ def plan_variants(presets: Sequence[CaptionPreset], count: int | None, seed: int
         seed: The first one's.
 
     Raises:
-        ConfigError: There are fewer captions than presets, or none.
+        ConfigError: There are fewer captions than presets, or a preset is listed twice.
     """
     count = len(presets) if count is None else count
     if not presets or count < len(presets):
         raise ConfigError(f"n: found {count}, and {len(presets)} presets; expected a caption for each preset at least")
+    prompts = [(preset.template, preset.system, preset.task, preset.defaults) for preset in presets]
+    for place, preset in enumerate(presets):
+        if prompts.index(prompts[place]) < place:
+            raise ConfigError(
+                f"presets: {preset.name} is listed twice and would give the same caption twice; list it once, with n "
+                "for several captions"
+            )
     return [CaptionVariant(preset=presets[i % len(presets)], seed=seed + i // len(presets)) for i in range(count)]
+
+
+def check_class_word(presets: Sequence[CaptionPreset], class_word: str | None) -> None:
+    """Refuse a class word that no preset uses.
+
+    Raises:
+        ConfigError: It has no effect.
+    """
+    if class_word is not None and not any(preset.uses("class_word") for preset in presets):
+        names = ", ".join(preset.name for preset in presets)
+        raise ConfigError(
+            f"class_word: {class_word!r} has no effect, because no prompt of {names} has {{class_word}}; leave it out, "
+            "or use the preset 'subject'"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

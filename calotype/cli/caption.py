@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
@@ -99,11 +99,15 @@ def caption(
     """Have a model describe images that have no caption. Exit status 0: all done, 1: some failed, 2: wrong use."""
     from calotype import captioning
     from calotype.captioning.command import caption_lints
+    from calotype.errors import ConfigError
     from calotype.progress import track
 
     config = read_config(source, overrides, model=None, tokenizers=None)
-    named = {"model": model, "url": url, "temperature": temperature, "max_tokens": max_tokens}
-    options = _pairs(option) | {name: value for name, value in named.items() if value is not None}
+    if trigger is not None and dry_run is not None:
+        raise ConfigError("--trigger: has no effect in a dry run, after which captions are not checked; leave it out")
+    flags = {"model": model, "url": url, "temperature": temperature, "max_tokens": max_tokens}
+    flags = {name: value for name, value in flags.items() if value is not None}
+    options = _pairs(option, flags) | flags
     backend = backend or ("http" if "url" in options else "transformers")
     if backend == "transformers" and options.get("model", "auto") == "auto" and engine is Engine.local:
         options["model"] = _picked(options.get("device"))
@@ -136,15 +140,19 @@ def caption(
     raise typer.Exit(1 if report.failed else 0)
 
 
-def _pairs(option: list[str] | None) -> dict[str, Any]:
-    """`key=value` pairs as options of the backend; a dotted key is an option within one."""
+def _pairs(option: list[str] | None, flags: Collection[str]) -> dict[str, Any]:
+    """Return `key=value` pairs as options of the backend; a dotted key is an option within one."""
     from calotype.captioning.command import run
     from calotype.config.overrides import read_pairs
     from calotype.errors import ConfigError
 
     own = inspect.signature(run).parameters
+    found = set(flags)
     for pair in option or ():
         key, equals, _ = pair.partition("=")
+        if key in found:
+            raise ConfigError(f"--option: {key} is given twice, by {pair!r} and before; leave one of them out")
+        found.add(key)
         if not equals or key in own:
             raise ConfigError(f"--option: key=value was expected, with an option of the backend, found {pair!r}")
     return read_pairs(option or ())

@@ -1,86 +1,230 @@
-"""The values of a request's body, checked one by one: the page is not trusted to send what was agreed on."""
+"""The requests of the page, one pydantic model each. The page is not trusted: what does not fit is refused by name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal, Self
 
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+
+from calotype.config.section import Section
+from calotype.errors import ConfigError
 from calotype.manifest.strict_json import loads
 
-__all__ = ["BadRequestError", "field", "is_whole", "parse_body", "texts_of"]
+__all__ = [
+    "BadRequestError",
+    "Body",
+    "CaptioningBody",
+    "ChangesQuery",
+    "DetailsQuery",
+    "DrawBody",
+    "EditBody",
+    "PlanBody",
+    "ReplaceBody",
+    "RowEdit",
+    "RowsQuery",
+    "SaveBody",
+    "Selection",
+    "TextsBody",
+]
 
-_LONGEST: Final = 20_000
-"""Characters of a caption."""
-_LARGEST: Final = 1 << 63
-_NEEDED: Final = object()
-_NAMES: Final = {
-    str: "a text",
-    bool: "true or false",
-    list: "a list",
-    dict: "an object",
-    int: "a whole number",
-    (int, float): "a number",
-}
+_MAX_CHARACTERS: Final = 20_000
+"""Of one caption."""
+_MAX_NUMBER: Final = 1 << 63
+_MAX_MESSAGE: Final = 300
+"""Characters of an error: the value found may be the whole body."""
 
 
 class BadRequestError(Exception):
-    """The page asks in a form that is not the one agreed on."""
+    """The body or query of a request is not valid."""
 
 
-def parse_body(body: bytes) -> dict[str, Any]:
-    """The object that a request sends, nested no deeper than a page's are, with numbers that any code can take.
-
-    Raises:
-        BadRequestError: It is none.
-    """
+def _storable(text: str, info: ValidationInfo) -> str:
+    """Check that a text can be written to a caption file."""
+    if len(text) > _MAX_CHARACTERS:
+        raise ConfigError(
+            f"{info.field_name}: a text has {len(text):,} characters, expected at most {_MAX_CHARACTERS:,}"
+        )
+    if "\0" in text:
+        raise ConfigError(f"{info.field_name}: a text has a NUL character, which no caption file can store")
     try:
-        data = loads(body)
-    except (ValueError, RecursionError) as problem:
-        raise BadRequestError(f"the body is not JSON: {problem}") from None
-    if not isinstance(data, dict):
-        raise BadRequestError("the body is JSON, and no object")
-    _check_numbers(data)
-    return data
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{info.field_name}: a text has a lone surrogate, which UTF-8 cannot encode") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+
+
+class Body(Section):
+    """A request without options; the base of all others."""
+
+    @classmethod
+    def read(cls, body: bytes) -> Self:
+        """Parse the JSON body of a request.
+
+        Raises:
+            BadRequestError: It is not JSON, not an object, has a key that is unknown or missing, or a wrong value.
+        """
+        try:
+            data = loads(body)
+        except (ValueError, RecursionError) as error:
+            raise BadRequestError(f"the body is not valid JSON: {error}") from None
+        if not isinstance(data, dict):
+            raise BadRequestError("the body is JSON, but not an object")
+        _check_numbers(data)
+        return cls.parse(data)
+
+    @classmethod
+    def parse(cls, data: dict[str, Any]) -> Self:
+        """Check the values of a request. Raises as `read` does."""
+        try:
+            return cls.of(data, where="request")
+        except ConfigError as error:
+            message = str(error)
+            raise BadRequestError(
+                message if len(message) <= _MAX_MESSAGE else f"{message[: _MAX_MESSAGE - 1]}…"
+            ) from None
 
 
 def _check_numbers(value: Any) -> None:
+    """Refuse NaN, infinity and numbers beyond 64 bits at any depth: options of transforms are plain JSON."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
-        for one in value:
-            _check_numbers(one)
-    elif isinstance(value, int | float) and not abs(value) < _LARGEST:
-        raise BadRequestError("the body holds NaN, or a number beyond 2^63")
+        for item in value:
+            _check_numbers(item)
+    elif isinstance(value, int | float) and not abs(value) < _MAX_NUMBER:
+        raise BadRequestError("the body has NaN, infinity, or a number beyond 2^63")
 
 
-def field(data: Mapping[str, Any], name: str, type_: Any, default: Any = _NEEDED) -> Any:
-    """A value of the body; what may be left out may be null too."""
-    value = data.get(name)
-    if value is None:
-        if default is _NEEDED:
-            raise BadRequestError(f"{name}: is missing")
-        return default
-    if not isinstance(value, type_) or (isinstance(value, bool) and type_ is not bool):
-        raise BadRequestError(f"{name}: found {value!r:.80}, expected {_NAMES[type_]}")
-    return value
+class RowsQuery(Body):
+    """`GET rows`: the rows that match a filter."""
+
+    filter: str = ""
+    sort: str = "order"
 
 
-def is_whole(value: Any) -> bool:
-    """True is no number."""
-    return isinstance(value, int) and not isinstance(value, bool)
+class DetailsQuery(Body):
+    """`GET rows/details`: `numbers=0-59,120`."""
+
+    numbers: str
 
 
-def texts_of(values: list[Any], name: str, *, most: int) -> list[str]:
-    """A list of texts that can be captions, or looked for in them."""
-    if len(values) > most:
-        raise BadRequestError(f"{name}: found {len(values)}, expected at most {most}")
-    for text in values:
-        if not isinstance(text, str) or len(text) > _LONGEST:
-            raise BadRequestError(f"{name}: expected texts of at most {_LONGEST:,} characters")
-        if "\0" in text:
-            raise BadRequestError(f"{name}: a text holds a NUL character, which no file of captions keeps")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise BadRequestError(f"{name}: a text holds half a character (a lone surrogate)") from None
-    return values
+class ChangesQuery(Body):
+    """`GET changes`: what has changed since a sequence number."""
+
+    since: Annotated[str, Field(pattern=r"^[0-9]{1,15}$")] = "0"
+
+
+class RowEdit(Body):
+    """New captions or a new rejection mark of one row."""
+
+    n: int
+    id: str | None = None
+    """What the page shows under this number; a restarted server may number its rows differently."""
+    version: str
+    """Of the state that the person edited."""
+    captions: Annotated[list[Text], Field(max_length=1000)] | None = None
+    rejected: bool | None = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if self.captions is None and self.rejected is None:
+            raise ConfigError("request.edits: expected captions, rejected, or both")
+        return self
+
+
+class EditBody(Body):
+    """`POST edit`."""
+
+    edits: Annotated[list[RowEdit], Field(min_length=1, max_length=1000)]
+    label: str | None = None
+    group: str | None = None
+
+    @model_validator(mode="after")
+    def _rows_are_distinct(self) -> Self:
+        if len({edit.n for edit in self.edits}) < len(self.edits):
+            raise ConfigError("request.edits: a row is listed twice")
+        return self
+
+
+class Selection(Body):
+    """Rows by number or by filter; without either, all rows."""
+
+    numbers: list[int] | None = None
+    filter: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.numbers is not None and self.filter is not None:
+            raise ConfigError("request.filter: has no effect beside numbers; leave one of them out")
+        return self
+
+
+class ReplaceBody(Selection):
+    """`POST bulk/preview`: find and replace."""
+
+    find: Text
+    replace: Text
+    regex: bool = False
+    ignore_case: bool = False
+
+
+class PlanBody(Body):
+    """`POST bulk/apply`: the plan of an earlier preview."""
+
+    plan: str
+
+
+class TextsBody(Body):
+    """`POST tokens`: texts to count the tokens of."""
+
+    texts: Annotated[list[Text], Field(max_length=64)]
+
+
+class CaptioningBody(Selection):
+    """`POST captioning/start`. An option that is left out is that of the last run; null resets it."""
+
+    backend: str = "transformers"
+    model: str | None = None
+    url: str | None = None
+    preset: str = "descriptive"
+    mode: Literal["fill", "add", "replace"] = "fill"
+    force: bool = False
+    n: Annotated[int, Field(ge=1, le=20)] | None = None
+    class_word: str | None = None
+    temperature: float | None = None
+
+    @model_validator(mode="after")
+    def _force_replaces(self) -> Self:
+        if self.force and self.mode != "replace":
+            raise ConfigError(f"request.force: has no effect with mode {self.mode}; it is for mode replace")
+        return self
+
+
+class _Transforms(Body):
+    img_transform: dict[str, Any] | None = None
+    caption_transform: dict[str, Any] | None = None
+
+    @property
+    def transforms(self) -> dict[str, dict[str, Any]]:
+        """The options that were given, by the name of the transform."""
+        both = {"img_transform": self.img_transform, "caption_transform": self.caption_transform}
+        return {name: options for name, options in both.items() if options is not None}
+
+
+class DrawBody(_Transforms):
+    """`POST augment/draw`: samples of one image."""
+
+    n: int
+    epochs: Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], Field(min_length=1, max_length=16)]
+    seed: Annotated[int, Field(ge=0)] | None = None
+
+
+class SaveBody(_Transforms):
+    """`POST augment/save`: write options to the config."""
+
+    version: str | None = None
+    """Of the config that the page has read."""
+    dry_run: bool = False

@@ -8,15 +8,17 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
 from calotype import captioning
-from calotype.captioning.backend import CaptionBackend, backend_names, open_backend
+from calotype.captioning.backend import CaptionBackend, backend_names, check_backend, open_backend
 from calotype.captioning.presets import list_presets
+from calotype.captioning.prompts import check_class_word
 from calotype.captioning.report import CaptionReport
 from calotype.errors import CalotypeError, ConfigError
 from calotype.progress import Show
+from calotype.studio.bodies import CaptioningBody
 from calotype.studio.edits import Editor
 from calotype.studio.history import Step
 from calotype.studio.rows import Rows, RowState
@@ -29,7 +31,7 @@ __all__ = ["BusyError", "CaptionRuns", "RunOptions"]
 _log = get_logger(__name__)
 
 _SHOWN: Final = 50
-_LIVELY: Final = 0.7
+_VARIED: Final = 0.7
 """The temperature at which one image is captioned again: at 0 it would get the same words."""
 _NEEDS: Final = {"http": ("url",), "transformers": ("model",)}
 
@@ -94,7 +96,10 @@ class CaptionRuns:
             "available": self._source.captions is not None,
             "note": self._source.why_not,
             "backends": [{"name": name, "needs": list(_NEEDS.get(name, ()))} for name in backend_names()],
-            "presets": [{"name": preset.name, "about": preset.about} for preset in list_presets()],
+            "presets": [
+                {"name": preset.name, "about": preset.about, "class_word": preset.uses("class_word")}
+                for preset in list_presets()
+            ],
             "defaults": asdict(self._options),
             "run": self.summary(),
         }
@@ -103,23 +108,31 @@ class CaptionRuns:
         """The run under way, or the last one; None before the first."""
         return None if self._run is None else asdict(self._run)
 
+    def options_of(self, body: CaptioningBody) -> RunOptions:
+        """Return the options of a request; what it leaves out is that of the last run, with the same backend."""
+        last = self._options if body.given().get("backend") in (None, self._options.backend) else RunOptions()
+        options = asdict(replace(last, mode="fill", force=False))
+        return RunOptions(**options | {name: value for name, value in body.given().items() if name in options})
+
     def start(self, numbers: Sequence[int], options: RunOptions, *, again: bool) -> dict[str, Any]:
-        """Begins a run.
+        """Start a run.
 
         Args:
-            numbers: The rows.
-            options: How.
-            again: Other captions are wanted than the ones that were given before.
+            numbers: The rows to caption.
+            options: Backend, preset and mode.
+            again: Ask for captions that differ from the earlier ones.
 
         Raises:
-            BusyError: One is under way.
-            ConfigError: There is no such backend or preset.
+            BusyError: A run is in progress.
+            ConfigError: There is no such backend or preset, or an option has no effect.
         """
-        if options.backend not in backend_names():
-            raise ConfigError(f"backend: found {options.backend!r}, expected one of {', '.join(backend_names())}")
-        presets = [preset.name for preset in list_presets()]
+        presets = {preset.name: preset for preset in list_presets()}
         if options.preset not in presets:  # no paths from a page
             raise ConfigError(f"preset: found {options.preset!r}, expected one of {', '.join(presets)}")
+        check_class_word([presets[options.preset]], options.class_word)
+        if again and options.temperature == 0:
+            raise ConfigError("temperature: at 0 the same image gets the same caption again; expected above 0")
+        check_backend(options.backend, **self._backend_options(options, again=again))
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
                 raise BusyError("a captioning run is under way: wait for it, or cancel it")
@@ -178,11 +191,7 @@ class CaptionRuns:
     def _caption(
         self, run: _Run, stop: threading.Event, numbers: tuple[int, ...], options: RunOptions, again: bool
     ) -> CaptionReport:
-        several = again or (options.n or 1) > 1
-        temperature = options.temperature if options.temperature is not None else _LIVELY if several else None
-        backend = self._opened(
-            options.backend, {"model": options.model, "url": options.url, "temperature": temperature}
-        )
+        backend = self._opened(options.backend, self._backend_options(options, again=again))
         if run.state == "starting":
             run.state = "running"
         return captioning.run(
@@ -199,6 +208,12 @@ class CaptionRuns:
             track=self._tracking(run),
             stop=stop,
         )
+
+    def _backend_options(self, options: RunOptions, *, again: bool) -> dict[str, Any]:
+        temperature = options.temperature
+        if temperature is None and (again or (options.n or 1) > 1):
+            temperature = _VARIED
+        return {"model": options.model, "url": options.url, "temperature": temperature}
 
     def _opened(self, name: str, options: Mapping[str, Any]) -> CaptionBackend:
         """The backend, which stays open between runs: loading a model takes longer than captioning an image."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from calotype.config import Config
 from calotype.encodings.frozen import FrozenModels
-from calotype.errors import MissingTokenizerError
+from calotype.errors import ConfigError, MissingTokenizerError
 from calotype.models import Tokenizer, TokenTransform, build_model_transform, get_spec
 
 __all__ = ["TokenCounter", "token_counter"]
@@ -83,6 +83,8 @@ def token_counter(config: Config) -> TokenCounter:
             return TokenCounter(transform)
         return TokenCounter(None, note="The config's `tokenizer` has no tokens to count.")
     model, tokenizers = config.any_model, config.any_tokenizers
+    if model is None and tokenizers is not None:
+        raise ConfigError(f"tokenizers: {tokenizers} has no effect without a model; set model (flux.1-dev, sdxl, …)")
     if model is None:
         return TokenCounter(None, note="Tokens are counted for a model: --model says which (flux.1-dev, sdxl, …).")
     if Path(model).expanduser().is_dir():

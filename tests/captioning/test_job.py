@@ -356,6 +356,32 @@ def test_a_dry_run_shows_and_writes_nothing(folder, run):
         assert len(server.asked) == 4 and sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"force": True}, "force: has no effect with mode fill; it is for mode replace"),
+        ({"sidecars": True, "dry_run": 1}, "sidecars: has no effect in a dry run, which writes nothing"),
+        ({"engine": "ray", "dry_run": 1}, "engine: has no effect in a dry run"),
+        ({"address": "auto"}, "address: has no effect with engine local"),
+        ({"backend": object(), "max_tokens": 9}, "url, max_tokens: has no effect on a backend that is open already"),
+        ({"class_word": "dog"}, r"class_word: 'dog' has no effect, because no prompt of ask has \{class_word\}"),
+        ({"presets": ["short", "tags", "short"]}, "presets: short is listed twice"),
+        ({"seed": 3}, "seed: 3 has no effect at temperature 0"),
+    ],
+)
+def test_an_option_without_effect_is_an_error(folder, run, options, message):
+    with serving(echo) as server, pytest.raises(ConfigError, match=message):
+        run(server, **options)
+    assert not server.asked
+
+
+def test_an_id_that_no_image_has_is_named(folder, run):
+    with serving(echo) as server:
+        report = run(server, only=["coffee.png", "tea.png"])
+    (unknown,) = report.failures
+    assert (unknown.id, unknown.kind, report.written) == ("tea.png", "unknown_id", 1)
+
+
 def test_sidecars_for_other_trainers(folder, run):
     with serving(echo) as server:
         run(server)

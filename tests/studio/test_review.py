@@ -11,7 +11,10 @@ import real_tokenizers
 from PIL import Image
 from studio_client import reviewing
 
+from calotype.config import Config
+from calotype.errors import ConfigError
 from calotype.manifest import load_manifest
+from calotype.studio.tokens import token_counter
 
 
 def test_what_is_there(client, folder):
@@ -115,8 +118,32 @@ def test_of_two_pages_the_slower_one_gets_a_conflict(client):
         [{"n": 0, "version": "x", "captions": ["x"]}] * 2,
     ],
 )
-def test_edits_that_make_no_sense(client, edits):
+def test_edits_that_are_not_valid(client, edits):
     assert client.do("edit", 422, edits=edits)["error"]["kind"] == "bad_request"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        (
+            "edit",
+            {"edits": [{"n": 0, "version": "x", "caption": ["x"]}]},
+            "request.edits: unknown option 'caption'",
+        ),
+        ("tokens", {"texts": ["x"], "text": "x"}, "request: unknown option 'text'; did you mean 'texts'"),
+        ("tokens", {}, "request.texts: is missing"),
+        ("undo", {"steps": 2}, "request: unknown option 'steps'"),
+        ("bulk/preview", {"find": "a", "replace": 3}, "request.replace: found 3, expected a text"),
+        ("bulk/preview", {"find": "a", "replace": "b", "filter": "a", "numbers": [0]}, "no effect beside numbers"),
+    ],
+)
+def test_a_request_names_what_is_wrong_with_it(client, path, body, message):
+    assert message in client.do(path, 422, **body)["error"]["message"]
+    assert (
+        client.get("/api/rows?fliter=cat")
+        .json()["error"]["message"]
+        .startswith("request: unknown option 'fliter'; did you mean 'filter'")
+    )
 
 
 def test_undo_and_redo(client, folder):
@@ -395,3 +422,8 @@ def test_the_history_survives_a_reload_but_not_its_bounds(client, monkeypatch):
         client.do("undo")
     assert client.row("chelsea.png")["captions"] == ["caption 1"]
     assert time.time() - client.read("history")["steps"][0]["at"] < 60
+
+
+def test_tokenizers_without_a_model_are_an_error(folder):
+    with pytest.raises(ConfigError, match=r"tokenizers: somewhere has no effect without a model; set model"):
+        token_counter(Config.parse({"dataset": {"path": str(folder)}, "tokenizers": "somewhere"}))

@@ -6,6 +6,8 @@ import pytest
 from caption_server import completion, serving
 from studio_client import reviewing
 
+from calotype.studio.bodies import CaptioningBody
+
 
 def ended(client):
     deadline = time.monotonic() + 30
@@ -94,6 +96,12 @@ def test_what_fails_is_said(client):
         ({"mode": "delete"}, "bad_request"),
         ({"n": 0}, "bad_request"),
         ({"filter": "nothing has this"}, "bad_request"),
+        ({"numbers": [0], "filter": "cat"}, "bad_request"),
+        ({"force": True}, "bad_request"),
+        ({"modle": "x"}, "bad_request"),
+        ({"backend": "transformers"}, "config"),
+        ({"class_word": "dog"}, "config"),
+        ({"numbers": [0], "mode": "replace", "force": True, "temperature": 0}, "config"),
         ({"filter": "("}, "filter"),
     ],
 )
@@ -104,6 +112,23 @@ def test_runs_that_make_no_sense(client, body, kind):
         ]
         == kind
     )
+
+
+def test_an_option_of_the_last_run_is_used_again_and_null_resets_it(client):
+    with serving(answer) as server:
+        caption(client, server, filter="no:caption", model="one")
+        ended(client)
+        again = client.studio.runs.options_of
+        assert (again(CaptioningBody()).model, again(CaptioningBody()).url) == ("one", server.url)
+        assert again(CaptioningBody(model=None)).model is None
+        assert again(CaptioningBody(backend="transformers")).url is None
+
+
+def test_rejected_images_are_not_captioned(client):
+    row = client.row("chelsea.png")
+    client.do("edit", edits=[{"n": row["n"], "version": row["version"], "rejected": True}])
+    error = client.do("captioning/start", 422, backend="http", url="http://127.0.0.1:9/v1", numbers=[row["n"]])["error"]
+    assert error["message"] == "there are no images to caption: all 1 selected ones are rejected"
 
 
 def test_closing_ends_a_run(folder):

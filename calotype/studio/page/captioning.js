@@ -65,8 +65,14 @@ export class Captioning {
     const force = el("input", { type: "checkbox" });
     const wrong = el("p", { class: "notice", role: "alert", hidden: true });
     const urlField = field("Address of the server", url);
-    const arrange = () =>
-      (urlField.hidden = !backends.find(({ name }) => name === backend.value)?.needs.includes("url"));
+    const classWordField = field("Class word", classWord);
+    const forceTick = tick("Also replace captions that a person has edited", force);
+    // An option without effect is hidden, and not sent: the server refuses it.
+    const arrange = () => {
+      urlField.hidden = !backends.find(({ name }) => name === backend.value)?.needs.includes("url");
+      classWordField.hidden = !presets.find(({ name }) => name === preset.value)?.class_word;
+      forceTick.hidden = mode.value !== "replace";
+    };
     const form = el(
       "form",
       {
@@ -81,12 +87,12 @@ export class Captioning {
             ...scope,
             backend: backend.value,
             model: model.value || null,
-            url: url.value || null,
+            url: (!urlField.hidden && url.value) || null,
             preset: preset.value,
             mode: mode.value,
-            force: force.checked,
+            force: !forceTick.hidden && force.checked,
             n: Number(several.value) || null,
-            class_word: classWord.value || null,
+            class_word: (!classWordField.hidden && classWord.value) || null,
           });
           wrong.hidden = problem === null;
           wrong.textContent = problem ?? "";
@@ -100,8 +106,8 @@ export class Captioning {
       field("Backend", backend),
       urlField,
       field("Model", model),
-      field("Class word, for presets that name one", classWord),
-      el("div", { class: "ticks" }, tick("Also over captions that a person has edited", force)),
+      classWordField,
+      el("div", { class: "ticks" }, forceTick),
       wrong,
       el("div", { class: "choices" }, el("button", { type: "submit", class: "main", disabled: running(run) }, "Start")),
     );
