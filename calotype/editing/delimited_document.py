@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 
 from calotype.editing.document import Document, find_entries
 from calotype.errors import EditError, ManifestError
-from calotype.manifest.readers.delimited import field_limit, heading_of, in_full, open_delimited
+from calotype.manifest.captions import BOM
+from calotype.manifest.readers.delimited import field_limit, heading_of, open_delimited, with_full_dialect
 from calotype.manifest.reading import Reading
 from calotype.manifest.tables.columns import find_columns
 
 __all__ = ["DelimitedDocument"]
-
-_BOM: Final = b"\xef\xbb\xbf"
 
 
 @dataclass(slots=True, eq=False)
@@ -45,15 +44,15 @@ class DelimitedDocument(Document):
     def __init__(self, file: Path, reading: Reading) -> None:
         self.file, self._reading = file, reading
         data = file.read_bytes()
-        self._bom = data.startswith(_BOM)
+        self._bom = data.startswith(BOM)
         try:
             self._heading, text = open_delimited(file, reading)
         except UnicodeDecodeError as error:
             raise ManifestError(f"{file}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
-        if text.encode("utf-8", "surrogatepass") != data.removeprefix(_BOM):
+        if text.encode("utf-8", "surrogatepass") != data.removeprefix(BOM):
             raise EditError(f"{file}: captions are changed in UTF-8 files, which this is not; save the file as UTF-8")
         self._dialect, self._names = self._heading.dialect, list(self._heading.names)
-        self._headed, self._columns = self._heading.there, self._heading.columns
+        self._has_header, self._columns = self._heading.has_header, self._heading.columns
         self._records = list(self._split(text))
         rows = [record for record in self._records if record.is_row]
         values = [self._values(record) for record in rows]
@@ -64,13 +63,13 @@ class DelimitedDocument(Document):
         self.entries = find_entries(table, self._columns, rows, file, reading, lambda row: f"{file} row {row + 1}")
 
     def _split(self, text: str) -> Iterator[_Record]:
-        header = self._headed
+        header = self._has_header
         for record in self._dialect.records(text, self._limit):
             if not record.text.strip():
                 yield _Record([record.text], record.end, is_row=False)
                 continue
             fields = list(record.fields)
-            if len(fields) == 1 and not self._headed:
+            if len(fields) == 1 and not self._has_header:
                 fields.append("")
             fits = len(fields) == len(self._names)
             yield _Record(fields if fits else [record.text], record.end, is_row=not header and fits)
@@ -127,9 +126,9 @@ class DelimitedDocument(Document):
 
     def _insert(self, place: int, name: str) -> None:
         """A new column, blank but for its name."""
-        if not self._headed:
+        if not self._has_header:
             self._records.insert(0, _Record(list(self._names), self._line_end, is_row=False))
-            self._headed = True
+            self._has_header = True
         self._names.insert(place, name)
         self._columns = find_columns(self._names, self._reading.columns, str(self.file))
         header = next(record for record in self._records if "".join(record.fields).strip())
@@ -171,7 +170,7 @@ class DelimitedDocument(Document):
                 "lines of it, which can hold any caption"
             )
         try:
-            return (_BOM if self._bom else b"") + text.encode("utf-8")
+            return (BOM if self._bom else b"") + text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise EditError(
                 f"{self.file}: {error.object[error.start]!a} is half a character, which is no text"
@@ -182,7 +181,7 @@ class DelimitedDocument(Document):
         if not any(record.is_row for record in self._records):
             return True
         try:
-            heading = in_full(heading_of(text, self.file, self._reading), text)
+            heading = with_full_dialect(heading_of(text, self.file, self._reading), text)
         except ManifestError:
             return False
-        return (heading.dialect, heading.names, heading.there) == (self._dialect, self._names, self._headed)
+        return (heading.dialect, heading.names, heading.has_header) == (self._dialect, self._names, self._has_header)

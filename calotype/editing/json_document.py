@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import codecs
 import io
 import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from calotype.editing.document import Document, find_entries
 from calotype.errors import EditError, ManifestError
+from calotype.manifest.captions import BOM, may_be_utf8
 from calotype.manifest.readers.json_files import decoded_lines, open_form, row_problem, with_text
 from calotype.manifest.readers.json_forms import JsonForm
 from calotype.manifest.reading import Reading
@@ -20,9 +20,6 @@ from calotype.manifest.tables.columns import Columns, find_columns
 from calotype.manifest.tables.values import encodable, table_of
 
 __all__ = ["JsonLines", "open_json"]
-
-_BOM: Final = b"\xef\xbb\xbf"
-_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def open_json(file: Path, reading: Reading) -> Document:
@@ -35,9 +32,9 @@ def open_json(file: Path, reading: Reading) -> Document:
         data = file.read_bytes()
     except OSError as error:
         raise ManifestError(f"{file}: can't be read: {error.strerror}") from error
-    if data[:2] in _UTF_16 or b"\0" in data[:4]:
+    if not may_be_utf8(data):
         raise EditError(f"{file}: captions are changed in UTF-8 files, which this is not; save the file as UTF-8")
-    found = open_form(file, reading) if data.removeprefix(_BOM).strip() else None
+    found = open_form(file, reading) if data.removeprefix(BOM).strip() else None
     return JsonLines(file, data, reading) if found is None else JsonTree(file, data, reading, *found)
 
 
@@ -127,8 +124,8 @@ class JsonLines(_JsonDocument):
     """One object a line. Lines that nothing has changed stay byte for byte, bad ones too."""
 
     def __init__(self, file: Path, data: bytes, reading: Reading) -> None:
-        self._bom = data.startswith(_BOM)
-        self._lines = io.BytesIO(data.removeprefix(_BOM)).readlines()
+        self._bom = data.startswith(BOM)
+        self._lines = io.BytesIO(data.removeprefix(BOM)).readlines()
         self._at: dict[int, _Row] = {}
         rows = []
         numbers = []
@@ -155,7 +152,7 @@ class JsonLines(_JsonDocument):
             if row.changed:
                 end = lines[place][len(lines[place].rstrip(b"\r\n")) :]
                 lines[place] = json.dumps(row.value, ensure_ascii=False).encode("utf-8") + end
-        return (_BOM if self._bom else b"") + b"".join(lines)
+        return (BOM if self._bom else b"") + b"".join(lines)
 
 
 class JsonTree(_JsonDocument):
@@ -179,11 +176,11 @@ class JsonTree(_JsonDocument):
                 "jsonl` makes JSON lines of it, which can"
             )
         self._whole, self._form = whole, form
-        text = data.removeprefix(_BOM).decode("utf-8")
+        text = data.removeprefix(BOM).decode("utf-8")
         indent = re.match(r"[\[{]\r?\n([ \t]+)", text.lstrip())
         self._indent = indent[1] if indent else None
         self._end = text[len(text.rstrip()) :]
-        self._bom = data.startswith(_BOM)
+        self._bom = data.startswith(BOM)
         rows = [_Row(value) for value in form.rows]
         self._read(file, rows, reading, lambda row: form.where(file, row), form.given(reading))
 
@@ -204,7 +201,7 @@ class JsonTree(_JsonDocument):
                 if row.changed:
                     keyed[key] = self._keyed(row.value, keyed.get(key))
         text = json.dumps(self._whole, ensure_ascii=False, indent=self._indent) + self._end
-        return (_BOM if self._bom else b"") + text.encode("utf-8")
+        return (BOM if self._bom else b"") + text.encode("utf-8")
 
     def _keyed(self, row: dict[str, Any], old: Any) -> Any:
         """What an object keyed by path has for a row: the caption alone, while that is all there is."""

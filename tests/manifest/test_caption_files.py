@@ -277,7 +277,7 @@ def test_several_lines_and_other_kinds_of_text_in_a_shard_are_named(put, jpeg):
             tar.add(file, file.name)
     manifest = load_manifest(put.root / "s.tar", missing_captions="empty")
     assert manifest.describe()["notes"][0].startswith("1 caption file has several lines (s.tar!a.jpg)")
-    assert unused(manifest) == {"s.tar!b.tags": "members of this kind are not read; call them .txt to have them read"}
+    assert unused(manifest) == {"s.tar!b.tags": "members of this kind are not read; rename them to .txt to read them"}
     assert load_manifest(put.root / "s.tar", missing_captions="empty", caption_lines="many")[0].captions == (
         "1girl, sks", "sks by a window",
     )  # fmt: skip

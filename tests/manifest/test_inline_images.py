@@ -78,7 +78,7 @@ def test_a_changed_cell_is_another_image(put, read, jpeg):
 
 def test_an_image_as_text_that_was_cut_is_a_bad_row(put, jpeg):
     text = encoded(jpeg, 0, "plain")[:-3] + "!x"
-    with pytest.raises(ManifestError, match=r"t\.json item 1: an image written as base64 that can't be decoded"):
+    with pytest.raises(ManifestError, match=r"t\.json item 1: an image as base64 that can't be decoded"):
         load_manifest(put("t.json", json.dumps([{"image": text, "text": "x"}])))
 
 
@@ -118,7 +118,7 @@ def test_weights_that_no_epoch_can_hold_are_bad_rows(put, value, kind):
 
 
 def test_weights_that_add_up_to_more_than_an_epoch_holds(put, monkeypatch):
-    monkeypatch.setattr("calotype.manifest.tables.rows._MOST_SHOWN", 1000)
+    monkeypatch.setattr("calotype.manifest.tables.rows._MAX_TOTAL_WEIGHT", 1000)
     rows = [{"image": f"{n}.jpg", "text": "x", "weight": 600} for n in range(2)]
     with pytest.raises(ManifestError, match=r"weight adds up to 1,200 images an epoch; expected 1,000"):
         load_manifest(put("t.json", json.dumps(rows)))

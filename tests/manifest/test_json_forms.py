@@ -114,7 +114,7 @@ def test_kohyas_metadata(put):
 @pytest.mark.parametrize(
     ("whole", "message"),
     [
-        ({"0": {"caption": "x"}, "1": {"caption": "y"}}, r"found an object with the keys '0', '1', in which no rows"),
+        ({"0": {"caption": "x"}, "1": {"caption": "y"}}, r"found an object with the keys '0', '1', which has no rows"),
         ({"version": 1, "categories": ["cat"]}, "found an object with the keys 'version', 'categories'"),
         ({}, "found an empty object"),
         (7, "found a value of type int"),

@@ -254,7 +254,7 @@ def test_numbers_name_images(put):
     file = put("meta.parquet", "")
     pq.write_table(pa.table({"id": [7, 1000], "cogvlm_caption": ["x", "y"]}), file)
     columns = {"image": "id", "caption": "cogvlm_caption"}
-    with pytest.raises(ManifestError, match=r"'id' holds int64, and .* has no image called 7;"):
+    with pytest.raises(ManifestError, match=r"'id' holds int64, and .* has no image named 7;"):
         load_manifest(file, columns=columns)
     put("photos/7.jpg"), put("photos/1000.png")
     for options in ({}, {"root": put.root / "photos"}):

@@ -489,7 +489,7 @@ def test_image_bytes_in_a_column_are_byte_ranges(put, read, jpeg, kind, cache):
     assert captions(manifest) == {f"{name}#0": ("x",), f"{name}#1": ("y",), "beside.jpg": ("z",)}
     assert [read(row.image) for row in manifest] == [jpeg(0), jpeg(1), (put.root / "beside.jpg").read_bytes()]
     assert [row.image.name for row in manifest] == [f"{name}#0", f"{name}#1!named.jpg", "beside.jpg"]
-    assert manifest.describe()["notes"] == ["column 'mask' holds binary data and is not kept"] * 1
+    assert manifest.describe()["notes"] == ["column 'mask' holds binary data and is not read"] * 1
     if kind == "arrow":
         assert manifest[0].image.path == str(file) and not (cache / "images").exists()
     else:

@@ -1,4 +1,4 @@
-"""Parquet and Arrow files; image bytes in a column become byte ranges of an uncompressed Arrow file."""
+"""Reads Parquet and Arrow files; image bytes in a column become byte ranges of an uncompressed Arrow file."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from calotype.manifest.tables.embedded import (
 )
 from calotype.manifest.tables.rows import table_part
 
-__all__ = ["naming_damage", "read_arrow", "read_parquet"]
+__all__ = ["parse_errors", "read_arrow", "read_parquet"]
 
 
 def read_parquet(file: Path, reading: Reading) -> Part:
-    """A `.parquet` file. Image bytes are unpacked once into the cache; the other columns are read as they are."""
-    with naming_damage(file, "a Parquet file"), pq.ParquetFile(file, memory_map=True) as opened:
+    """Read a `.parquet` file. Image bytes are unpacked once into the cache."""
+    with parse_errors(file, "a Parquet file"), pq.ParquetFile(file, memory_map=True) as opened:
         schema = opened.schema_arrow
         columns = find_columns(schema.names, reading.columns, str(file))
         image = columns.image
@@ -38,13 +38,13 @@ def read_parquet(file: Path, reading: Reading) -> Part:
             embedded = None
         else:
             rest = opened.read(columns=wanted)
-            holder = cached("images", [file], lambda: _image_batches(opened, image), note=image)
-            embedded, paths = embedded_in(holder, "image", reading.label(file))
+            unpacked = cached("images", [file], lambda: _image_batches(opened, image), note=image)
+            embedded, paths = embedded_in(unpacked, "image", reading.label(file))
             raw = rest.append_column(image, paths)
         raw.validate(full=True)
         for name in schema.names:
             if name not in wanted and name != image:
-                reading.note(f"column {name!r} holds binary data and is not kept")
+                reading.note(f"column {name!r} holds binary data and is not read")
     return _part(raw, file, reading, columns, embedded)
 
 
@@ -55,37 +55,38 @@ def _image_batches(opened: pq.ParquetFile, image: str) -> tuple[pa.Schema, Itera
 
 
 def read_arrow(file: Path, reading: Reading) -> Part:
-    """An `.arrow` or `.feather` file, or an Arrow stream (what Hugging Face `datasets` writes), mapped."""
-    raw = map_any(file)
+    """Read an `.arrow` or `.feather` file or an Arrow stream (as `datasets` writes) by mapping it."""
+    raw = _map(file)
     columns = find_columns(raw.column_names, reading.columns, str(file))
     embedded = None
-    with naming_damage(file, "an Arrow file or stream"):
+    with parse_errors(file, "an Arrow file or stream"):
         type_ = raw.schema.field(columns.image).type
         if holds_bytes(type_):
             try:
                 embedded, paths = embedded_in(file, columns.image, reading.label(file))
-            except NotMappedError:  # compressed: its bytes are nowhere in the file as they are
+            except NotMappedError:  # compressed: the images are no byte ranges of the file
                 chunks = raw[columns.image].chunks
-                holder = cached("images", [file], lambda: unpack(type_, chunks), note=columns.image)
-                embedded, paths = embedded_in(holder, "image", reading.label(file))
+                unpacked = cached("images", [file], lambda: unpack(type_, chunks), note=columns.image)
+                embedded, paths = embedded_in(unpacked, "image", reading.label(file))
             raw = raw.set_column(raw.column_names.index(columns.image), columns.image, paths)
     return _part(raw, file, reading, columns, embedded)
 
 
-def map_any(file: Path) -> pa.Table:
-    """The table of an Arrow file or stream, mapped. Its offsets, lengths and texts are right: Arrow trusts them."""
-    with naming_damage(file, "an Arrow file or stream"), pa.memory_map(str(file)) as mapped:
+def _map(file: Path) -> pa.Table:
+    """Map an Arrow file or stream, and validate its offsets, lengths and texts: Arrow does not check them."""
+    with parse_errors(file, "an Arrow file or stream"), pa.memory_map(str(file)) as mapped:
         table = open_mapped(mapped)
         table.validate(full=True)
         return table
 
 
 @contextmanager
-def naming_damage(place: Path, what: str) -> Iterator[None]:
-    """Errors of whatever parses a file, as ours.
+def parse_errors(path: Path, what: str) -> Iterator[None]:
+    """Raise a parser's errors as `ManifestError`.
 
-    Raises:
-        ManifestError: Names the place.
+    Args:
+        path: The file, for messages.
+        what: What it should be: "a Parquet file".
     """
     try:
         yield
@@ -93,9 +94,9 @@ def naming_damage(place: Path, what: str) -> Iterator[None]:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise ManifestError(f"{place}: can't be read: {error.strerror}") from None
-        said = " ".join(str(error).split())[:200]
-        raise ManifestError(f"{place}: damaged, or not {what}: {said}; copy or write it again") from None
+            raise ManifestError(f"{path}: can't be read: {error.strerror}") from None
+        reason = " ".join(str(error).split())[:200]
+        raise ManifestError(f"{path}: damaged, or not {what}: {reason}; copy or write it again") from None
 
 
 def _part(raw: pa.Table, file: Path, reading: Reading, columns: Columns, embedded: Embedded | None) -> Part:

@@ -1,4 +1,4 @@
-"""CSV and TSV, with or without a header, in whichever dialect, so that no delimiter or quote of a caption is lost."""
+"""Reads CSV and TSV of any dialect, with or without a header, and keeps delimiters and quotes in captions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from calotype.errors import ManifestError
-from calotype.manifest.captions import decode_text
+from calotype.manifest.captions import BOM, decode_text
 from calotype.manifest.file_kinds import IMAGE_SUFFIXES
 from calotype.manifest.readers.dialect import DELIMITERS, Dialect, Record, sniff, with_backslash, with_spaces
 from calotype.manifest.reading import Part, Reading, line_finder
@@ -21,123 +21,136 @@ from calotype.manifest.tables.columns import Columns, find_columns, is_header, r
 from calotype.manifest.tables.references import is_remote
 from calotype.manifest.tables.rows import table_part
 
-__all__ = ["Heading", "field_limit", "heading_of", "in_full", "open_delimited", "read_delimited", "read_heading"]
+__all__ = [
+    "Heading",
+    "field_limit",
+    "heading_of",
+    "open_delimited",
+    "read_delimited",
+    "read_heading",
+    "with_full_dialect",
+]
 
-_BOM: Final = b"\xef\xbb\xbf"
-_PLAIN_NAMES: Final = ("image", "caption")
+_DEFAULT_NAMES: Final = ("image", "caption")
 _HEAD: Final = 64 * 1024
 _WORDS: Final = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a vertical bar"}
 
 
 class Heading(NamedTuple):
-    """What the first records of a file say of the others."""
+    """Dialect and columns of a file, detected from its first records."""
 
     dialect: Dialect
     names: list[str]
-    """Of the columns."""
-    there: bool
-    """The first line names them; else it is a row like the others."""
+    """Names of the columns."""
+    has_header: bool
+    """Whether the first line is a header; else it is a row."""
     columns: Columns
     plain: bool
-    """The file is UTF-8 without a byte order mark, as far as was looked."""
+    """Whether the first bytes are UTF-8 without a byte order mark."""
 
 
 def read_delimited(file: Path, reading: Reading) -> Part:
-    """A `.csv` or `.tsv` file.
+    """Read a `.csv` or `.tsv` file.
 
-    A first line that names an image column is the header. Without one, each line is a path and, after the first
+    The first line is a header if it names an image column. Without a header, each line is a path and, after the first
     delimiter, the caption.
     """
     heading = read_heading(file, reading)
     table = _read_fast(file, heading)
     if table is None:
-        return _read_patiently(file, reading)
+        return _read_by_record(file, reading)
     if heading.dialect.initial_space:
         table = pa.table([pc.utf8_ltrim(column, " ") for column in table.columns], names=heading.names)
-    where = line_finder(file, int(heading.there))
+    where = line_finder(file, int(heading.has_header))
     return table_part(table, reading, label=str(file), base=file.parent, where=where, columns=heading.columns)
 
 
 def open_delimited(file: Path, reading: Reading) -> tuple[Heading, str]:
-    """The heading and the whole text of a file, without its byte order mark.
+    """Return the heading and the text of a file without its byte order mark.
 
     Raises:
-        ManifestError: It fits no form.
+        ManifestError: It is neither a table with a header nor lines of a path and a caption.
         UnicodeDecodeError: It is no text.
     """
     heading = read_heading(file, reading)
     text = decode_text(file.read_bytes())
-    return in_full(heading, text), text
+    return with_full_dialect(heading, text), text
 
 
-def in_full(heading: Heading, text: str) -> Heading:
-    """The heading, its dialect seen from the whole text."""
+def with_full_dialect(heading: Heading, text: str) -> Heading:
+    """Return the heading with the dialect detected from the whole text."""
     dialect = with_backslash(heading.dialect, text, len(heading.names), field_limit(heading))
     return heading._replace(dialect=dialect)
 
 
 def field_limit(heading: Heading) -> int | None:
-    """The number of columns where the last is a caption, which may hold the delimiter without quotes around it."""
+    """Return the number of columns if the last is a caption, which may then have unquoted delimiters."""
     last = heading.columns.captions[-1:] == tuple(heading.names[-1:])
     return len(heading.names) if last else None
 
 
 def read_heading(file: Path, reading: Reading) -> Heading:
-    """Looks at the first records of a file, and notes what is not plain from its suffix.
+    """Detect the heading from the first records of a file, and note what differs from the suffix's default.
 
     Raises:
-        ManifestError: They fit no form.
+        ManifestError: As `open_delimited`.
     """
     reading.used.add("delimiter")
     text, plain = _head(file)
     heading = heading_of(text, file, reading)._replace(plain=plain)
     dialect, word = heading.dialect, _word(heading.dialect.delimiter)
-    if dialect.delimiter != _usual(file) and reading.delimiter is None:
+    if dialect.delimiter != _default_delimiter(file) and reading.delimiter is None:
         reading.note(f"{file.name}: fields are separated by {word}")
-    if not heading.there:
+    if not heading.has_header:
         reading.note(f"{file.name}: no header line; each line is read as an image, {word} and its caption")
     return heading
 
 
 def heading_of(text: str, file: Path, reading: Reading) -> Heading:
-    """What the first records of a text say. Raises `ManifestError` where they fit no form."""
+    """Detect the heading from the first records of a text.
+
+    Raises:
+        ManifestError: As `open_delimited`.
+    """
     if not text[:_HEAD].strip():
         raise ManifestError(f"{file}: the file is empty")
     base = reading.image_root or file.parent
 
+    # The delimiter, by how well the first records make sense.
     def score(records: Sequence[Sequence[str]]) -> float:
         header = [field.strip() for field in records[0]]
         if _is_header(header, reading):
             return 100.0 + recognised(header, reading.columns)
-        if all(len(fields) == 1 for fields in records):  # it separates nothing
+        if all(len(fields) == 1 for fields in records):  # no record has this delimiter
             return 0.0
-        return sum(map(_likeness, records)) / len(records)
+        return sum(map(_score, records)) / len(records)
 
-    dialect = sniff(text[:_HEAD], _usual(file), score, reading.delimiter)
+    dialect = sniff(text[:_HEAD], _default_delimiter(file), score, reading.delimiter)
+    # Header or not.
     first, *others = (record for record in dialect.records(text[:_HEAD], None) if record.text.strip())
     header = [field.strip() for field in dialect.fields(first.text, None)]
-    there = _is_header(header, reading)
-    dialect = with_spaces(dialect, text[:_HEAD], headed=there)
-    if not there and not _is_reference(dialect.fields(first.text, None)[0].strip(), base):
+    has_header = _is_header(header, reading)
+    dialect = with_spaces(dialect, text[:_HEAD], has_header=has_header)
+    if not has_header and not _is_reference(dialect.fields(first.text, None)[0].strip(), base):
         raise ManifestError(
             f"{file}:1: found {first.text.strip()[:80]!r}; expected a header that names an image column (image, "
             f"file_name, path, url, …), or lines of an image's path, {_word(dialect.delimiter)} and its caption. Name "
             "other columns with columns={'image': …, 'caption': …}, another separator than "
             f"{', '.join(map(repr, DELIMITERS))} with delimiter=…"
         )
-    if there:
-        # Spreadsheets end lines with empty columns; two of them are no mistake.
-        names = [name or f"column_{place}" for place, name in enumerate(header)]
+    if has_header:
+        # Spreadsheets write empty columns at the end; two of them are no error.
+        names = [name or f"column_{index}" for index, name in enumerate(header)]
     else:
-        names = list(_PLAIN_NAMES)
+        names = list(_DEFAULT_NAMES)
         _refuse_more_columns(file, dialect, [first, *others])
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ManifestError(f"{file}:1: the header names a column twice: {', '.join(twice)}; rename one of them")
-    return Heading(dialect, names, there, find_columns(names, reading.columns, str(file)), plain=False)
+    return Heading(dialect, names, has_header, find_columns(names, reading.columns, str(file)), plain=False)
 
 
-def _usual(file: Path) -> str:
+def _default_delimiter(file: Path) -> str:
     return "\t" if file.suffix.lower() == ".tsv" else ","
 
 
@@ -146,32 +159,32 @@ def _word(delimiter: str) -> str:
 
 
 def _head(file: Path) -> tuple[str, bool]:
-    """The text of the first records, and whether they are UTF-8 without a byte order mark."""
+    """Return the text of the first records, and whether they are UTF-8 without a byte order mark."""
     with file.open("rb") as opened:
         head = opened.read(_HEAD)
         whole = len(head) < _HEAD
     end = head if whole else head[: max(head.rfind(b"\n"), head.rfind(b"\r")) + 1] or head
     try:
-        if b"\0" not in head and not head.startswith(_BOM):
+        if b"\0" not in head and not head.startswith(BOM):
             return end.decode("utf-8"), True
         return decode_text(file.read_bytes())[:_HEAD], False
     except UnicodeDecodeError:
-        # The reader names the lines that are not; here the rest is enough.
-        line = end.removeprefix(_BOM).lstrip().split(b"\n", 1)[0]
+        # The reader reports the lines that are not UTF-8; here the others are enough.
+        line = end.removeprefix(BOM).lstrip().split(b"\n", 1)[0]
         try:
             line.decode("utf-8")
         except UnicodeDecodeError:
             raise ManifestError(f"{file}:1: not UTF-8 text; save the file as UTF-8") from None
-        return end.removeprefix(_BOM).decode("utf-8", "replace"), False
+        return end.removeprefix(BOM).decode("utf-8", "replace"), False
 
 
 def _is_header(fields: Sequence[str], reading: Reading) -> bool:
-    """Whether these fields name columns: one does as an image column is named, and none is an image's path."""
-    return is_header(fields, reading.columns) and not any(_likeness([field]) == 1 for field in fields)
+    """Whether these fields name columns: one is a name of image columns, and none is an image's path."""
+    return is_header(fields, reading.columns) and not any(_score([field]) == 1 for field in fields)
 
 
-def _likeness(fields: Sequence[str]) -> float:
-    """How much a record looks like an image and its caption: 1 for a path or URL that ends as an image's does."""
+def _score(fields: Sequence[str]) -> float:
+    """Return how likely a record is an image and its caption: 1 for a path or URL with an image's suffix."""
     reference = fields[0].strip().strip("\"'<>")
     if not reference:
         return 0.0
@@ -192,7 +205,7 @@ def _is_reference(field: str, base: Path) -> bool:
 
 
 def _refuse_more_columns(file: Path, dialect: Dialect, records: Sequence[Record]) -> None:
-    """Without a header all after the first delimiter is the caption, which rows of several columns are not."""
+    """Refuse rows of several columns without a header: all after the first delimiter would become the caption."""
     if dialect.delimiter == "\t":
         return
     rows = [dialect.raw_fields(record.text, None) for record in records[:100]]
@@ -208,7 +221,7 @@ def _refuse_more_columns(file: Path, dialect: Dialect, records: Sequence[Record]
 
 
 def _read_fast(file: Path, heading: Heading) -> pa.Table | None:
-    """By Arrow's parser: only for files without any quote, all of whose lines have as many fields as the first."""
+    """Read with Arrow's parser; None: the file has quotes, or lines with another number of fields."""
     if not heading.plain:
         return None
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -218,7 +231,7 @@ def _read_fast(file: Path, heading: Heading) -> pa.Table | None:
         return pyarrow.csv.read_csv(
             file,
             read_options=pyarrow.csv.ReadOptions(
-                column_names=list(heading.names), skip_rows=0, skip_rows_after_names=int(heading.there),
+                column_names=list(heading.names), skip_rows=0, skip_rows_after_names=int(heading.has_header),
                 block_size=4 << 20,
             ),
             parse_options=pyarrow.csv.ParseOptions(
@@ -232,7 +245,8 @@ def _read_fast(file: Path, heading: Heading) -> pa.Table | None:
         return None
 
 
-def _read_patiently(file: Path, reading: Reading) -> Part:
+def _read_by_record(file: Path, reading: Reading) -> Part:
+    """Read record by record; bad ones are reported."""
     try:
         heading, text = open_delimited(file, reading)
     except UnicodeDecodeError:
@@ -242,7 +256,7 @@ def _read_patiently(file: Path, reading: Reading) -> Part:
     values: list[list[str]] = []
     for record in _rows(heading, text, limit):
         fields = dialect.values(record.fields)
-        if len(fields) == 1 and not heading.there and not reading.need_captions:
+        if len(fields) == 1 and not heading.has_header and not reading.need_captions:
             fields.append("")
         problem = _problem(record, fields, heading)
         if problem:
@@ -251,7 +265,7 @@ def _read_patiently(file: Path, reading: Reading) -> Part:
         numbers.append(record.line)
         values.append(fields)
     table = pa.table(
-        [pa.array([fields[place] for fields in values], pa.large_string()) for place in range(len(names))],
+        [pa.array([fields[column] for fields in values], pa.large_string()) for column in range(len(names))],
         names=names,
     )
     return table_part(
@@ -266,18 +280,18 @@ def _read_patiently(file: Path, reading: Reading) -> Part:
 
 def _rows(heading: Heading, text: str, limit: int | None) -> Iterator[Record]:
     records = (record for record in heading.dialect.records(text, limit) if record.text.strip())
-    if heading.there:
+    if heading.has_header:
         next(records)
     return records
 
 
-_SWALLOWED = re.compile(
+_ROW_IN_QUOTES = re.compile(
     rf"[\r\n][^\r\n,;|\t]*\.(?:{'|'.join(suffix[1:] for suffix in sorted(IMAGE_SUFFIXES))})[,;|\t]", re.IGNORECASE
 )
 
 
 def _problem(record: Record, fields: Sequence[str], heading: Heading) -> str | None:
-    """What keeps a record from being a row."""
+    """Return why a record is no row; None: it is one."""
     names = heading.names
     if len(fields) != len(names):
         return (
@@ -285,19 +299,19 @@ def _problem(record: Record, fields: Sequence[str], heading: Heading) -> str | N
             + (" (a caption with line breaks needs CSV or JSON lines)" if heading.dialect.delimiter == "\t" else "")
             + ("; put quotes around fields that hold the delimiter" if len(fields) > len(names) else "")
         )
-    if "\n" in record.text and _SWALLOWED.search(record.text):
+    if "\n" in record.text and _ROW_IN_QUOTES.search(record.text):
         last = record.line + record.text.count("\n")
         return f'a quote opens here and closes in line {last}, after lines that look like rows; double quotes as ""'
     return None
 
 
 def _without_bad_lines(file: Path, reading: Reading) -> str:
-    """The text of a file some of whose lines are no text: those are named, and blank in what is returned."""
+    """Return the text of a file; lines that are not UTF-8 are reported and returned blank."""
     lines: list[str] = []
     with file.open("rb") as opened:
         for number, line in enumerate(opened, 1):
             try:
-                lines.append((line.removeprefix(_BOM) if number == 1 else line).decode("utf-8"))
+                lines.append((line.removeprefix(BOM) if number == 1 else line).decode("utf-8"))
             except UnicodeDecodeError:
                 reading.bad(f"{file}:{number}", "not UTF-8 text; save the file as UTF-8")
                 lines.append("\n")

@@ -1,4 +1,4 @@
-"""Dialects of CSV: how records and fields are cut, and which dialect a text is in."""
+"""Dialects of CSV: splitting a text into records and fields, and detecting its dialect."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ __all__ = ["DELIMITERS", "Dialect", "Record", "parse_delimiter", "sniff", "with_
 
 DELIMITERS: Final = (",", "\t", ";", "|")
 _SAMPLE: Final = 100  # records
-_OPENING: Final = ('"', " ")
-"""What a quoted field begins with."""
+_QUOTED_START: Final = ('"', " ")
+"""First characters of a quoted field."""
 
 
 def parse_delimiter(given: str | None) -> str | None:
-    """Checks the option `delimiter`; a shell passes a tab most easily by its name."""
+    """Parse the option `delimiter`: a character, or `tab`, which is easier to type in a shell.
+
+    Raises:
+        ConfigError: It is neither.
+    """
     if given is None or (
         isinstance(given, str) and len(given) == 1 and not given.isalnum() and given not in "\"'\r\n\\"
     ):
@@ -30,25 +34,25 @@ def parse_delimiter(given: str | None) -> str | None:
 
 
 class Record(NamedTuple):
-    """A line, or several where a quoted field spans them."""
+    """A line, or several that a quoted field spans."""
 
     line: int
-    """Number of its first line, from 1."""
+    """Number of its first line, counted from 1."""
     text: str
     """Without its line end."""
     end: str
     """Its line end; empty for a last line without one."""
     fields: list[str]
-    """As they are written between the delimiters."""
+    """As written between the delimiters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a delimited text is cut into records and fields.
+    """How a delimited text is split into records and fields.
 
-    Quotes that enclose a whole field are quoting, as in RFC 4180, with or without spaces around them; others are part
-    of the field. Between tabs, quotes count only where a field holds a tab or a doubled quote and so can only have been
-    quoted by a program, and no field spans lines.
+    Quotes around a whole field are quoting, as in RFC 4180, with or without spaces around them; others are part of the
+    field. In TSV, quotes are quoting only if the field has a tab or a doubled quote, which only a program writes, and
+    no field spans lines.
     """
 
     delimiter: str
@@ -57,13 +61,15 @@ class Dialect:
     backslash: bool = False
     """A quote inside a quoted field is written as `\\"`."""
     line_end: str = "\n"
-    """What ends a line: a line feed, with a carriage return before it or not, or a lone carriage return."""
+    """A line feed (a carriage return before it is part of the end), or a lone carriage return."""
 
     def records(self, text: str, limit: int | None) -> Iterator[Record]:
-        """The records of a text, blank ones too. Joined again with their line ends they are the text.
+        """Yield the records of a text, blank ones too: joined with their line ends they are the text.
 
-        With a `limit` the last field takes the rest of the record, delimiters included, unless it starts with a quoted
-        field: a record of quoted fields may not hold more of them than there are columns.
+        Args:
+            text: The text.
+            limit: Number of columns. The last field then takes the rest of the record, delimiters included, unless it
+                begins with a quoted field. None: no limit.
         """
         at, line = 0, 1
         while at < len(text):
@@ -84,11 +90,11 @@ class Dialect:
             at = after
 
     def record_end(self, text: str, at: int, limit: int | None) -> int:
-        """Where the record that starts at `at` ends: the first line end outside a quoted field."""
+        """Return where the record from `at` on ends: the first line end outside a quoted field."""
         return self._line_end(text, at) if self.delimiter == "\t" else self._scan(text, at, limit)[1]
 
     def raw_fields(self, record: str, limit: int | None) -> list[str]:
-        """The fields of a record as they are written."""
+        """Return the fields of a record as written."""
         if self.delimiter == "\t" or '"' not in record:
             return self._unquoted(record, limit)
         return self._scan(record, 0, limit)[0]
@@ -98,7 +104,7 @@ class Dialect:
         return len(text) if stop < 0 else stop
 
     def _unquoted(self, record: str, limit: int | None) -> list[str]:
-        """The fields of a record in which quotes are text first of all."""
+        """Split a record of a text without quoting, or of TSV."""
         if '"' not in record:
             return record.split(self.delimiter, -1 if limit is None else limit - 1)
         quoted = _quoted(self.delimiter, self.backslash)
@@ -114,11 +120,11 @@ class Dialect:
         return fields
 
     def _scan(self, text: str, at: int, limit: int | None) -> tuple[list[str], int]:
-        """The fields, as they are written, of the record that starts at `at`, and where it ends."""
+        """Return the fields, as written, of the record from `at` on, and where it ends."""
         quoted, delimiter = _quoted(self.delimiter, self.backslash), self.delimiter
         fields: list[str] = []
         while True:
-            match = quoted.match(text, at) if text.startswith(_OPENING, at) else None
+            match = quoted.match(text, at) if text.startswith(_QUOTED_START, at) else None
             if match:
                 end = match.end()
                 fields.append(text[at:end])
@@ -138,7 +144,7 @@ class Dialect:
             at = end + 1
 
     def value(self, field: str) -> str:
-        """What a written field means."""
+        """Return the value of a field as written."""
         if '"' in field:
             if field[0] == field[-1] == '"' and self.delimiter != "\t" and not self.backslash:
                 inner = field[1:-1]
@@ -154,13 +160,13 @@ class Dialect:
         return field.lstrip(" ") if self.initial_space else field
 
     def values(self, fields: Sequence[str]) -> list[str]:
-        """What written fields mean."""
+        """Return the values of fields as written."""
         if not self.initial_space and not any('"' in field for field in fields):
             return list(fields)
         return [self.value(field) for field in fields]
 
     def fields(self, record: str, limit: int | None) -> list[str]:
-        """The values of a record's fields."""
+        """Return the values of a record's fields."""
         return self.values(self.raw_fields(record, limit))
 
 
@@ -169,45 +175,45 @@ _ESCAPED = re.compile(r'\\["\\]|""')
 
 @lru_cache(32)
 def _quoted(delimiter: str, backslash: bool) -> re.Pattern[str]:
-    """A quoted field, up to the delimiter or line end that follows."""
+    """Compile the pattern of a quoted field, followed by a delimiter or line end."""
     inner = r'[^"\\]*(?:(?:\\.|"")[^"\\]*)*' if backslash else r'[^"]*(?:""[^"]*)*'
     if delimiter == "\t":
         return re.compile(rf'"({inner})"(?=\t|\Z)', re.DOTALL)
     return re.compile(rf' *"({inner})" *(?={re.escape(delimiter)}|[\r\n]|\Z)', re.DOTALL)
 
 
-def sniff(text: str, usual: str, score: Callable[[Sequence[Sequence[str]]], float], given: str | None) -> Dialect:
-    """The dialect of a text.
+def sniff(text: str, default: str, score: Callable[[Sequence[Sequence[str]]], float], given: str | None) -> Dialect:
+    """Detect the dialect of a text.
 
     Args:
-        text: All of it, or its first records.
-        usual: The delimiter that wins a tie: that of the file's suffix.
-        score: How much sense the first records make, cut into fields; the first of them may be a header.
-        given: The delimiter, where someone named it.
+        text: The text, or its first records.
+        default: The delimiter of the file's suffix, which wins a tie.
+        score: Rates the first records, split into fields; the first of them may be a header.
+        given: The delimiter, if the option is set.
     """
     returns, feeds = text.count("\r") - text.count("\r\n"), text.count("\n")
     line_end = "\r" if returns > feeds else "\n"
     best: tuple[float, Dialect] | None = None
-    for delimiter in (given,) if given is not None else (usual, *(each for each in DELIMITERS if each != usual)):
+    for delimiter in (given,) if given is not None else (default, *(each for each in DELIMITERS if each != default)):
         dialect = Dialect(delimiter, line_end=line_end)
-        worth = score([dialect.fields(record, None) for record in _first(dialect, text)])
-        if best is None or worth > best[0]:
-            best = (worth, dialect)
+        rating = score([dialect.fields(record, None) for record in _first(dialect, text)])
+        if best is None or rating > best[0]:
+            best = (rating, dialect)
     assert best is not None
     return best[1]
 
 
-def with_spaces(dialect: Dialect, text: str, *, headed: bool) -> Dialect:
-    """The dialect, with `initial_space` set where all delimiters of the header have a space after them.
+def with_spaces(dialect: Dialect, text: str, *, has_header: bool) -> Dialect:
+    """Return the dialect, with `initial_space` set if all delimiters of the header have a space after them.
 
-    Without a header, where those of all rows have one and a quoted field follows some of them.
+    Without a header: if those of all rows have one, and a quoted field follows some of them.
     """
     if dialect.delimiter == "\t":
         return dialect
     rows = [dialect.raw_fields(record, None)[1:] for record in _first(dialect, text)]
     spaced = [all(field.startswith(" ") for field in fields) for fields in rows]
     quoted = any(field.startswith(" ") and field.lstrip(" ").startswith('"') for fields in rows for field in fields)
-    return replace(dialect, initial_space=bool(rows[0]) and spaced[0] if headed else quoted and all(spaced))
+    return replace(dialect, initial_space=bool(rows[0]) and spaced[0] if has_header else quoted and all(spaced))
 
 
 def _first(dialect: Dialect, text: str) -> list[str]:
@@ -221,7 +227,7 @@ def _first(dialect: Dialect, text: str) -> list[str]:
 
 
 def with_backslash(dialect: Dialect, text: str, columns: int, limit: int | None) -> Dialect:
-    """The dialect, with `backslash` set where more records of the text make sense so."""
+    """Return the dialect, with `backslash` set if that gives fewer malformed records."""
     if dialect.delimiter == "\t" or '\\"' not in text:
         return dialect
     escaping = replace(dialect, backslash=True)
@@ -229,7 +235,7 @@ def with_backslash(dialect: Dialect, text: str, columns: int, limit: int | None)
 
 
 def _faults(dialect: Dialect, text: str, columns: int, limit: int | None) -> int:
-    """Records with another number of fields than there are columns, and fields whose quotes enclose only a part."""
+    """Count records with a wrong number of fields, and fields whose quotes enclose only a part."""
     quoted = _quoted(dialect.delimiter, dialect.backslash)
     faults = 0
     for record in dialect.records(text, limit):

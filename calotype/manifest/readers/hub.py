@@ -1,4 +1,4 @@
-"""Hugging Face datasets, by name or saved to disk, through the `datasets` package (extra `hub`)."""
+"""Reads Hugging Face datasets, by name or saved to disk, with the `datasets` package (extra `hub`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from calotype.errors import ManifestError, MissingDependencyError
 from calotype.manifest.cache import cached
 from calotype.manifest.folders.named_splits import ALL, DEFAULT_SPLIT_NOTE
-from calotype.manifest.readers.arrow_files import naming_damage
+from calotype.manifest.readers.arrow_files import parse_errors
 from calotype.manifest.reading import Part, Reading
 from calotype.manifest.tables.columns import find_columns
 from calotype.manifest.tables.embedded import Embedded, NotMappedError, embedded_in, holds_bytes, unpack
@@ -38,22 +38,22 @@ def _datasets(purpose: str) -> Any:
 
 
 def read_saved(folder: Path, reading: Reading) -> list[Part]:
-    """A dataset saved to disk."""
+    """Read a dataset saved to disk."""
     datasets = _datasets(f"to read the saved dataset {folder}")
     try:
         loaded = datasets.load_from_disk(str(folder))
     except Exception as error:  # of its JSON and Arrow files, of fields that are missing, …
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-        raise ManifestError(f"{folder}: the saved dataset is damaged: {said}; copy or save it again") from None
-    with naming_damage(folder, "a saved dataset"):
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+        raise ManifestError(f"{folder}: the saved dataset is damaged: {reason}; copy or save it again") from None
+    with parse_errors(folder, "a saved dataset"):
         return _parts(loaded, str(folder), folder, reading)
 
 
 def read_hub(name: str, data_files: Any, reading: Reading) -> list[Part]:
-    """A dataset by name: `datasets.load_dataset(name, data_files=…, split=…)`.
+    """Load a dataset by name: `datasets.load_dataset(name, data_files=…, split=…)`.
 
     Raises:
-        ManifestError: It can't be had; the message says what to look at.
+        ManifestError: It can't be loaded; the message lists what to check.
     """
     datasets = _datasets(f"to load the dataset {name!r} (no file or folder has this name)")
     try:
@@ -63,7 +63,7 @@ def read_hub(name: str, data_files: Any, reading: Reading) -> list[Part]:
             f"{name!r} is no file or folder here, and loading it as a Hugging Face dataset failed: "
             f"{type(error).__name__}: {str(error).strip()[:400]}\nIf you meant a local path, check its spelling. "
             "If you meant a dataset, check its name, its split, your network and (for gated ones) `hf auth login`; "
-            "on a machine without network, save it elsewhere with save_to_disk and give that folder"
+            "on a machine without network, save it elsewhere with save_to_disk and pass that folder"
         ) from error
     return _parts(loaded, name, None, reading)
 
@@ -74,26 +74,30 @@ def _parts(loaded: Any, name: str, folder: Path | None, reading: Reading) -> lis
         split, loaded = _choose(loaded, name, reading)
     if not len(loaded):
         raise ManifestError(f"{name}: the dataset has no rows")
-    # Ids of a saved dataset don't depend on where its folder lies.
+    # Ids of a saved dataset do not depend on the path of its folder.
     label = (split or "row") if folder is not None else "/".join(filter(None, (name, split)))
     columns = find_columns(loaded.column_names, reading.columns, name)
     reading.note(f"split {split!r} of the dataset {name}" if split else f"the dataset {name}")
     loaded.data.table.validate(full=True)
     schema: pa.Schema = loaded.data.table.schema
     type_ = schema.field(columns.image).type
-    placed: list[tuple[Embedded | None, pa.ChunkedArray]]
+
+    # The images: byte ranges of one or more files, or references.
+    images: list[tuple[Embedded | None, pa.ChunkedArray]]
     if holds_bytes(type_):
-        placed = list(_images(loaded, type_, columns.image, label))
+        images = list(_images(loaded, type_, columns.image, label))
         wanted = [each for each in loaded.column_names if not holds_bytes(schema.field(each).type)]
     else:
-        placed = [(None, _rows(loaded, [columns.image])[columns.image])]
+        images = [(None, _rows(loaded, [columns.image])[columns.image])]
         wanted = [each for each in loaded.column_names if each != columns.image]
     rest = _rows(loaded, wanted) if wanted else pa.table({})
+
+    # A part for each file, with its slice of the other columns.
     parts = []
     first = 0
-    for embedded, images in placed:
-        count = len(images)
-        table = pa.table({columns.image: images})
+    for embedded, paths in images:
+        count = len(paths)
+        table = pa.table({columns.image: paths})
         for each in wanted:
             table = table.append_column(rest.schema.field(each), rest[each].slice(first, count))
         parts.append(
@@ -118,7 +122,7 @@ def _where(name: str, split: str, first: int, row: int) -> str:
 
 
 def _choose(splits: Any, name: str, reading: Reading) -> tuple[str, Any]:
-    """The split that was asked for, else the only one, else `train`; `all` is all of them."""
+    """Return the requested split, else the only one, else `train`; `all` concatenates them."""
     if reading.split == ALL:
         return ALL, _datasets("").concatenate_datasets(list(splits.values()))
     wanted = reading.split or (next(iter(splits)) if len(splits) == 1 else "train")
@@ -133,13 +137,13 @@ def _choose(splits: Any, name: str, reading: Reading) -> tuple[str, Any]:
 
 
 def _rows(loaded: Any, names: list[str]) -> pa.Table:
-    """These columns as Arrow has them: images not decoded, `select` and `shuffle` of the dataset applied."""
+    """Return columns as Arrow: images are not decoded, and `select` and `shuffle` of the dataset are applied."""
     table: pa.Table = loaded.select_columns(names).with_format("arrow")[:]
     return table
 
 
 def _images(loaded: Any, type_: pa.DataType, column: str, label: str) -> Iterator[tuple[Embedded, pa.ChunkedArray]]:
-    """The places of a dataset's images: in its own Arrow files where it is all of these, else in the cache."""
+    """Find the images of a dataset in its own Arrow files, or in the cache if it is a selection or compressed."""
     files = [Path(file["filename"]) for file in loaded.cache_files]
     if files and loaded._indices is None:
         try:
@@ -158,5 +162,5 @@ def _images(loaded: Any, type_: pa.DataType, column: str, label: str) -> Iterato
         batches = loaded.select_columns([column]).with_format("arrow").iter(batch_size=256)
         return unpack(type_, (chunk for batch in batches for chunk in batch[column].chunks))
 
-    holder = cached("images", files, make, note=f"{loaded._fingerprint} {column}")
-    yield embedded_in(holder, "image", label)
+    unpacked = cached("images", files, make, note=f"{loaded._fingerprint} {column}")
+    yield embedded_in(unpacked, "image", label)

@@ -1,8 +1,7 @@
-"""JSON and JSON lines: the fast reader, and the patient one that names the line."""
+"""Reads JSON and JSON lines: with Arrow's fast parser, or line by line to report the bad ones."""
 
 from __future__ import annotations
 
-import codecs
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from calotype.errors import ManifestError
-from calotype.manifest.captions import decode_text
+from calotype.manifest.captions import BOM, decode_text, may_be_utf8
 from calotype.manifest.readers.json_forms import JsonForm, form_of, is_row
 from calotype.manifest.reading import Part, Reading, line_finder
 from calotype.manifest.strict_json import has_deep_rows, loads
@@ -25,12 +24,10 @@ from calotype.manifest.tables.values import encodable, table_of
 __all__ = ["decoded_lines", "open_form", "read_json", "row_problem", "with_text"]
 
 _BLOCK = 4 << 20
-_BOM = b"\xef\xbb\xbf"
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read_json(file: Path, reading: Reading) -> Part:
-    """A `.json` file of any form (`json_forms.py`), or a `.jsonl` or `.ndjson` file."""
+    """Read a `.json` file of any form in `json_forms.py`, or a `.jsonl` or `.ndjson` file."""
     found = open_form(file, reading)
     if found is None:
         return _read_lines(file, reading)
@@ -39,19 +36,19 @@ def read_json(file: Path, reading: Reading) -> Part:
 
 
 def open_form(file: Path, reading: Reading) -> tuple[Any, JsonForm] | None:
-    """The value of a file that is one value, and its form; None: it is one object a line.
+    """Return the value of a file that is one JSON value, and its form; None: it has one object a line.
 
     Raises:
-        ManifestError: It is empty, or a value without rows.
+        ManifestError: It is empty, or its value has no rows.
     """
     data = file.read_bytes() if file.suffix.lower() == ".json" else _first_bytes(file)
-    head = data[:4096].removeprefix(_BOM).lstrip()
+    head = data[:4096].removeprefix(BOM).lstrip()
     if not head:
         raise ManifestError(f"{file}: the file is empty")
     if file.suffix.lower() != ".json":
         if head[:1] != b"[":
             return None
-        try:  # an array in a file that is named for lines
+        try:  # an array in a file with the suffix of JSON lines
             whole = loads(decode_text(file.read_bytes()))
         except ValueError:
             return None
@@ -75,7 +72,11 @@ def _first_bytes(file: Path) -> bytes:
 
 
 def _parse(file: Path, data: bytes) -> Any:
-    """The value of a whole file. Raises `ManifestError` with the line at fault."""
+    """Parse a whole file.
+
+    Raises:
+        ManifestError: It is not valid JSON; the message has the line.
+    """
     try:
         return loads(decode_text(data))
     except json.JSONDecodeError as error:
@@ -102,23 +103,23 @@ def _read_lines(file: Path, reading: Reading) -> Part:
                 where=line_finder(file),
                 columns=columns,
             )
-    return _read_patiently(file, reading)
+    return _read_by_line(file, reading)
 
 
 def _read_fast(file: Path) -> pa.Table | None:
-    """The whole file by Arrow's parser, or None when it meets anything that it does not take."""
+    """Read the file with Arrow's parser; None: it can't, or it would change values."""
     if has_deep_rows(file):
         return None
     options = pyarrow.json.ReadOptions(block_size=_BLOCK)
     try:
         table = pyarrow.json.read_json(file, read_options=options)
         if any(_has_timestamp(field.type) for field in table.schema):
-            # Arrow takes text that looks like a date for a date; the text itself is what we want.
+            # Arrow parses text that looks like a date; the text itself is wanted.
             schema = pa.schema([(field.name, _without_timestamps(field.type)) for field in table.schema])
             parse = pyarrow.json.ParseOptions(explicit_schema=schema)
             table = pyarrow.json.read_json(file, read_options=options, parse_options=parse)
-        table.validate(full=True)  # the parser lets text through that is not UTF-8
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError):  # the last: names of columns
+        table.validate(full=True)  # the parser accepts text that is not UTF-8
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError):  # the last one: column names
         return None
     return None if any(_loses_digits(chunk) for column in table.columns for chunk in column.chunks) else table
 
@@ -149,7 +150,7 @@ def _without_timestamps(type_: pa.DataType) -> pa.DataType:
 
 
 def _is_plain(table: pa.Table, columns: Columns) -> bool:
-    """Whether the columns that matter have the types that matter; odd ones are for the patient reader to name."""
+    """Whether image and caption columns have plain types; others are read line by line, to report bad rows."""
     if len(set(table.column_names)) < len(table.column_names):
         return False
     texts = [table.schema.field(name).type for name in columns.captions]
@@ -159,9 +160,9 @@ def _is_plain(table: pa.Table, columns: Columns) -> bool:
 
 
 def decoded_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
-    """(line number, value or the error it gave) of each line that holds anything."""
+    """Yield (line number, value or the error of parsing it) of each line that is not blank."""
     for number, line in enumerate(lines, 1):
-        line = line.removeprefix(_BOM) if number == 1 else line
+        line = line.removeprefix(BOM) if number == 1 else line
         if not line.strip():
             continue
         try:
@@ -170,14 +171,14 @@ def decoded_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
             yield number, error
 
 
-def _read_patiently(file: Path, reading: Reading) -> Part:
-    """Line by line with Python's own parser."""
+def _read_by_line(file: Path, reading: Reading) -> Part:
+    """Read line by line with Python's parser."""
     numbers: list[int] = []
     values: list[Any] = []
     with file.open("rb") as opened:
-        marked = opened.read(4)
+        head = opened.read(4)
         opened.seek(0)
-        lines = io.BytesIO(_as_utf8(file)) if b"\0" in marked or marked[:2] in _UTF_16 else opened
+        lines = opened if may_be_utf8(head) else io.BytesIO(_as_utf8(file))
         for number, value in decoded_lines(lines):
             numbers.append(number)
             values.append(value)
@@ -198,10 +199,18 @@ def _from_objects(
     reading: Reading,
     given: Mapping[str, tuple[str, ...] | None],
 ) -> Part:
-    """Rows from Python values: what is not a good row is named or skipped one by one."""
+    """Make rows from Python values; each bad one is reported.
+
+    Args:
+        values: Objects, or errors of parsing them.
+        file: The file.
+        where: Index of a value → `file:line`.
+        reading: The options.
+        given: Meaning → columns, from the options and the form.
+    """
     names = list(dict.fromkeys(name for value in values if isinstance(value, dict) for name in value))
     good: list[dict[str, Any]] = []
-    places: list[int] = []
+    indices: list[int] = []
     columns: Columns | None = None
     for row, value in enumerate(values):
         if isinstance(value, dict):
@@ -212,7 +221,7 @@ def _from_objects(
         else:
             assert columns is not None
             good.append(with_text(value, columns.image))
-            places.append(row)
+            indices.append(row)
     if columns is None:
         raise ManifestError(f"{file}: no rows; expected JSON objects with an image and a caption")
     return table_part(
@@ -220,18 +229,18 @@ def _from_objects(
         reading,
         label=str(file),
         base=file.parent,
-        where=lambda row: where(places[row]),
+        where=lambda row: where(indices[row]),
         columns=columns,
     )
 
 
 def with_text(value: dict[str, Any], image: str) -> dict[str, Any]:
-    """The row with its image as text."""
+    """Return the row with its image reference as text."""
     return value if isinstance(value[image], str | None) else {**value, image: _as_text(value[image])}
 
 
 def _as_text(image: Any) -> str | None:
-    """The reference that a value is: a text, a number, a list of one, or what `datasets` writes of an image."""
+    """Return the reference in a value: a text, a number, a list of one, or `datasets`' form of an image."""
     if isinstance(image, list) and len(image) == 1:
         return _as_text(image[0])
     if isinstance(image, dict) and image.keys() <= {"bytes", "path"}:
@@ -242,7 +251,7 @@ def _as_text(image: Any) -> str | None:
 
 
 def row_problem(value: Any, columns: Columns | None) -> str | None:
-    """What keeps one value from being a row."""
+    """Return why a value is no row; None: it is one."""
     if isinstance(value, json.JSONDecodeError):
         return f"not valid JSON: {value.msg} (column {value.colno}); expected one object a line"
     if isinstance(value, UnicodeDecodeError):

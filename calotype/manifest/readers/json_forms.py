@@ -1,4 +1,4 @@
-"""The forms that a whole JSON file of images and captions can have, each made into rows."""
+"""The forms of a JSON file with images and captions, each turned into rows."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ from calotype.manifest.tables.references import is_remote
 __all__ = ["JsonForm", "form_of", "is_row"]
 
 _OWN: Final = ("image", "file_name", "filename", "file", "image_path", "img_path", "image_file", "img")
-"""Columns of a keyed row that name its image better than the key does; a `url` may be where it came from."""
+"""Columns of a keyed row that name its image; else the key does. A `url` may be only the origin of the image."""
 _KOHYA: Final = frozenset({"caption", "tags", "image_size", "train_resolution", "train_resolutions", "latent_size"})
 _SPLITS: Final = ("train", "training", "validation", "valid", "val", "dev", "test", "testing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JsonForm:
-    """Rows, and where they are in the file."""
+    """The rows of a file, and their positions in it."""
 
     rows: list[Any]
-    """Objects; what is no object is no row."""
+    """Objects; other values are bad rows."""
     keys: list[str] | None = None
-    """What messages call each row; None: by its number."""
+    """Name of each row in messages; None: its number."""
     image: str | None = None
-    """The image column, where the form says which it is."""
+    """The image column, if the form defines it."""
     listed: list[Any] | None = None
-    """The list in the file whose items the rows are."""
+    """The list in the file that the rows are the items of."""
     keyed: dict[str, Any] | None = None
     """The object in the file that has a row under each of `keys`."""
     derived: frozenset[str] = frozenset()
-    """Columns that are not in the file under these names."""
+    """Columns that are computed, and not in the file."""
     name: str = "an array of objects"
-    """For messages."""
+    """Name of the form in messages."""
 
     def where(self, file: Path, row: int) -> str:
-        """What messages call a row."""
+        """Return the name of a row in messages."""
         return f"{file} item {row + 1}" if self.keys is None else f"{file} at {self.keys[row]!r}"
 
     def given(self, reading: Reading) -> dict[str, tuple[str, ...] | None]:
-        """The user's mapping of columns, and the form's."""
+        """Return the mapping of the option `columns`, with the form's image column."""
         return {**reading.columns, **({} if self.image is None else {"image": (self.image,)})}
 
 
 def is_row(whole: Mapping[str, Any], given: Mapping[str, tuple[str, ...] | None]) -> bool:
-    """A file of one line is a row when it has an image column whose value names one image."""
+    """Whether the object of a file is a single row: it has an image column whose value is a text."""
     try:
         columns = find_columns(list(whole), given, "")
     except ManifestError:
@@ -60,10 +60,10 @@ def is_row(whole: Mapping[str, Any], given: Mapping[str, tuple[str, ...] | None]
 
 
 def form_of(whole: Any, file: Path, reading: Reading) -> JsonForm:
-    """The form of a file's value, and its rows.
+    """Find the form of a file's value.
 
     Raises:
-        ManifestError: It has none that is read; the message names what was found.
+        ManifestError: It has none of the forms; the message describes it.
     """
     if isinstance(whole, list):
         return JsonForm(rows=whole, listed=whole)
@@ -73,7 +73,7 @@ def form_of(whole: Any, file: Path, reading: Reading) -> JsonForm:
             if found is not None:
                 return found
     raise ManifestError(
-        f"{file}: found {_described(whole)}, in which no rows of images are known; expected an array of objects with "
+        f"{file}: found {_described(whole)}, which has no rows of images; expected an array of objects with "
         "an image and a caption, such an array inside an object, columns, an object keyed by path, COCO captions, or "
         "one object a line"
     )
@@ -86,16 +86,16 @@ def _described(whole: Any) -> str:
     return f"an object with the keys {names}{', …' if len(whole) > 5 else ''}" if whole else "an empty object"
 
 
-def _are_objects(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(each, dict) for each in value)
+def _objects(value: Any) -> list[dict[str, Any]] | None:
+    """Return the value if it is a list of objects that is not empty."""
+    return value if isinstance(value, list) and value and all(isinstance(each, dict) for each in value) else None
 
 
 def _coco(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | None:
     """`images` and `annotations` (or none, as in COCO's test sets), joined by `image_id`."""
-    images, notes = whole.get("images"), whole.get("annotations")
-    if not (_are_objects(images) and _are_objects(notes)):
+    images, notes = _objects(whole.get("images")), _objects(whole.get("annotations"))
+    if images is None or notes is None:
         return None
-    assert images is not None and notes is not None
     if not any("caption" in note for note in notes):
         raise ManifestError(
             f"{file}: COCO annotations without captions (found {', '.join(map(repr, list(notes[0])[:6]))}); expected "
@@ -104,10 +104,10 @@ def _coco(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | Non
     captions: dict[Any, list[Any]] = {}
     for image in images:
         captions.setdefault(_hashable(image.get("id")), [])
-    for place, note in enumerate(notes):
+    for index, note in enumerate(notes):
         texts = captions.get(_hashable(note.get("image_id")))
         if texts is None:
-            reading.bad(f"{file} annotation {place + 1}", f"no image has the id {note.get('image_id')!r}")
+            reading.bad(f"{file} annotation {index + 1}", f"no image has the id {note.get('image_id')!r}")
         elif note.get("caption") is not None:
             texts.append(note["caption"])
     rows = [{**image, "caption": captions[_hashable(image.get("id"))]} for image in images]
@@ -115,11 +115,10 @@ def _coco(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | Non
 
 
 def _karpathy(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | None:
-    """Karpathy's splits of COCO and Flickr: images with `sentences` and the name of a split."""
-    images = whole.get("images")
-    if not _are_objects(images) or not all(isinstance(image.get("sentences"), list) for image in images or ()):
+    """Karpathy's splits of COCO and Flickr30k: images with `sentences` and a `split`."""
+    images = _objects(whole.get("images"))
+    if images is None or not all(isinstance(image.get("sentences"), list) for image in images):
         return None
-    assert images is not None
     splits = [str(image.get("split", "")) for image in images]
     wanted = {"train", "restval"} if reading.split in (None, "train") else {reading.split}
     if wanted & set(splits):
@@ -139,23 +138,23 @@ def _karpathy(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm |
 
 
 def _records_of_lists(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | None:
-    """What pandas writes with `orient="split"`: names of columns, and lists of values."""
+    """The form of pandas' `to_json(orient="split")`: names of columns, and a list of values for each row."""
     names, data = whole.get("columns"), whole.get("data")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not isinstance(data, list):
         return None
     if not all(isinstance(row, list) for row in data):
         return None
-    for place, row in enumerate(data):
+    for index, row in enumerate(data):
         if len(row) != len(names):
             reading.bad(
-                f"{file} item {place + 1}", f"found {len(row)} values; expected {len(names)}: {', '.join(names)}"
+                f"{file} item {index + 1}", f"found {len(row)} values; expected {len(names)}: {', '.join(names)}"
             )
     rows = [dict(zip(names, row, strict=True)) for row in data if len(row) == len(names)]
     return JsonForm(rows=rows, name="columns and lists of values")
 
 
 def _columns(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | None:
-    """Columns by their names: lists of equal length, or pandas' objects keyed by index."""
+    """Columns by name: lists of equal length, or pandas' objects keyed by index."""
     try:
         image = find_columns(list(whole), reading.columns, "").image
     except ManifestError:
@@ -164,7 +163,7 @@ def _columns(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | 
         lengths = {name: len(values) for name, values in whole.items()}
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{name!r} has {count}" for name, count in lengths.items())
-            raise ManifestError(f"{file}: columns of different lengths: {listed}; expected as many values in each")
+            raise ManifestError(f"{file}: columns of different lengths: {listed}; expected columns of one length")
         names = list(whole)
         rows = [dict(zip(names, values, strict=True)) for values in zip(*whole.values(), strict=True)]
         return JsonForm(rows=rows, name="columns")
@@ -178,8 +177,8 @@ def _columns(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | 
 
 
 def _wrapped(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | None:
-    """Rows inside an object: the only list of objects, or the only one that has images and captions."""
-    lists = {name: value for name, value in whole.items() if _are_objects(value)}
+    """Rows inside an object: the only list of objects, or the only one with images and captions."""
+    lists = {name: objects for name, value in whole.items() if (objects := _objects(value)) is not None}
     if not lists:
         inner = [name for name, value in whole.items() if isinstance(value, dict | list)]
         if len(inner) == 1 and isinstance(whole[inner[0]], dict) and whole[inner[0]] and not _may_be_image(inner[0]):
@@ -216,9 +215,9 @@ def _has(rows: Sequence[dict[str, Any]], reading: Reading, *, captions: bool) ->
 
 
 def _keyed(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | None:
-    """An object keyed by path, with a caption or an object for each; or by anything, with the image in each row."""
+    """An object keyed by path, with a caption or an object for each; or by any key, with the image in each row."""
     own = _own_image([value for value in whole.values() if isinstance(value, dict)], reading)
-    if own is None and not any(map(_may_be_image, whole)) and not _are_there(whole, reading.image_root or file.parent):
+    if own is None and not any(map(_may_be_image, whole)) and not _are_stems(whole, reading.image_root or file.parent):
         return None
     kohya = own is None and all(isinstance(value, dict) and value.keys() <= _KOHYA for value in whole.values())
     image = own or "image"
@@ -240,7 +239,7 @@ def _keyed(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | No
 
 
 def _own_image(rows: Sequence[dict[str, Any]], reading: Reading) -> str | None:
-    """The column in which rows under a key name their own image."""
+    """Return the column in which rows under a key name their image."""
     wanted = [name.lower() for name in reading.columns.get("image") or _OWN]
     found = {name.lower(): name for row in rows for name, value in row.items() if isinstance(value, str)}
     return next((found[name] for name in wanted if name in found), None)
@@ -250,8 +249,8 @@ def _may_be_image(key: str) -> bool:
     return Path(key).suffix.lower() in IMAGE_SUFFIXES or is_remote(key) or "/" in key or "\\" in key
 
 
-def _are_there(keys: Mapping[str, Any], base: Path) -> bool:
-    """Whether a key is the name of an image's file without its suffix."""
+def _are_stems(keys: Mapping[str, Any], base: Path) -> bool:
+    """Whether a key is the stem of an image file in `base`."""
     try:
         stems = {path.stem for path in base.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
     except OSError:
@@ -260,7 +259,7 @@ def _are_there(keys: Mapping[str, Any], base: Path) -> bool:
 
 
 def _of_kohya(row: dict[str, Any], file: Path, reading: Reading) -> dict[str, Any]:
-    """A row of kohya's `meta_cap.json`, `meta_lat.json` or metadata: tags where there is no caption; its size."""
+    """Return a row of kohya's `meta_cap.json`, `meta_lat.json` or metadata: its caption or tags, and its size."""
     row = dict(row)
     if not row.get("caption") and row.get("tags"):
         row["caption"] = row["tags"]

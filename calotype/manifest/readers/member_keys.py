@@ -1,4 +1,4 @@
-"""Which members of an archive are one sample, by their names."""
+"""Groups the members of an archive into samples, by their names."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ __all__ = ["Matched", "ending", "match_members", "parse_member_key"]
 
 _RULES: Final[tuple[MemberKey, ...]] = ("auto", "first_dot", "last_dot")
 _SUFFIXES: Final = ".jpg .jpeg .jpe .jfif .webp .avif .heic .heif .png .tiff .tif .bmp .gif".split()  # noqa: SIM905
-"""Of two images of one key, the sample is the one that comes first here: masks and maps are stored without loss."""
+"""Of two images with one key, the first suffix here is the sample's: masks and maps are stored losslessly."""
 _LAST_WORD: Final = re.compile(r"[-_ ][A-Za-z_]+\.\w+$")
 
 
 @dataclass(slots=True)
 class Matched:
-    """What `match_members` found."""
+    """Samples and other members, as `match_members` found them."""
 
     texts: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Image → the texts of its sample, in the order in which they came."""
+    """Image of a sample → its texts, in the archive's order."""
     companions: list[str] = field(default_factory=list)
-    """Images that belong to a sample and are none."""
+    """Images that belong to a sample and are no samples themselves."""
     others: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Further images that are no samples → kind in the ledger, reason."""
+    """Other images that are no samples → kind in the ledger, reason."""
     doubts: list[str] = field(default_factory=list)
-    """Sentences on images that are read as samples though their names are those of companions."""
+    """Sentences on images that are read as samples though they have names of companions."""
     unused: list[str] = field(default_factory=list)
-    """Texts of a sample that has other captions, or parts of its name."""
+    """Texts of a sample that are not its captions."""
     orphans: list[str] = field(default_factory=list)
     """Texts without an image."""
     unclear: dict[str, list[str]] = field(default_factory=dict)
-    """Key → the suffixes of its images, of which none can be told to be the sample."""
+    """Key with several images, of which none is clearly the sample → the endings of its members."""
 
 
 @dataclass(slots=True)
@@ -48,10 +48,10 @@ class _Group:
 
 
 def parse_member_key(given: object) -> MemberKey:
-    """The option `member_key`.
+    """Parse the option `member_key`.
 
     Raises:
-        ConfigError: It is something else.
+        ConfigError: It is none of the three rules.
     """
     for rule in _RULES:
         if given == rule:
@@ -60,13 +60,13 @@ def parse_member_key(given: object) -> MemberKey:
 
 
 def match_members(images: Sequence[str], texts: Sequence[str], rule: MemberKey) -> Matched:
-    """Bring together the images and texts of each sample.
+    """Match the images and texts of each sample.
 
     Args:
-        images: Names of members; any image suffix, or none, as LMDB has it.
-        texts: Names of members that hold text.
-        rule: What two members of one sample share: their names up to the `first_dot` of the base name, as WebDataset
-            has it, or up to the `last_dot`. `auto` takes the first, and the last where an image has a text by it.
+        images: Names of image members, with any image suffix or (in LMDB) none.
+        texts: Names of text members.
+        rule: What two members of one sample share: their names up to the `first_dot` of the base name, as in
+            WebDataset, or up to the `last_dot`. `auto`: the first, and the last if that gives an image its text.
     """
     found = Matched()
     groups: dict[str, _Group] = defaultdict(_Group)
@@ -75,7 +75,7 @@ def match_members(images: Sequence[str], texts: Sequence[str], rule: MemberKey) 
     for name in images:
         groups[cut(name)[0]].images.append(name)
     for name in texts:
-        # `a.jpg.txt` is that of `a.jpg`, whatever the rule.
+        # `a.jpg.txt` belongs to `a.jpg` by every rule.
         stem, _ = _last_dot(name)
         groups[cut(stem if stem in of_images else name)[0]].texts.append(name)
     for key, group in groups.items():
@@ -90,13 +90,13 @@ def match_members(images: Sequence[str], texts: Sequence[str], rule: MemberKey) 
 
 
 def ending(name: str) -> str:
-    """What names of one kind share: `.mask.png`, `-masklabel.png`."""
+    """Return the ending that names of one kind share: `.mask.png`, `-masklabel.png`."""
     match = _LAST_WORD.search(name)
     return match[0] if match else _first_dot(name)[1]
 
 
 def _match_group(key: str, group: _Group, rule: MemberKey, found: Matched) -> None:
-    """A key with several images, or with parts of names behind it."""
+    """Match a key with several images, or with further parts of names behind it."""
     plain = sorted((name for name in group.images if name.lower() in _plain_names(key)), key=_rank)
     own = {name: tuple(_own(name, group.texts)) for name in group.images}
     used: set[str] = set()
@@ -123,13 +123,13 @@ def _plain_names(key: str) -> set[str]:
 
 
 def _own(image: str, texts: Sequence[str]) -> Iterator[str]:
-    """The texts that have the image's name, with its suffix or without."""
+    """Return the texts that have the image's name, with or without its suffix."""
     names = (image, _last_dot(image)[0])
     return (text for text in texts if _last_dot(text)[0] in names)
 
 
 def _leave_out_companions(found: Matched) -> None:
-    """`a-masklabel.png` beside `a.jpg`, and what else is no sample in a folder."""
+    """Leave out images that are no samples, by the same rules as in folders."""
     captions = [text for texts in found.texts.values() for text in texts]
     named = find_companions(list(found.texts), captions, [])
     found.doubts = named.doubts

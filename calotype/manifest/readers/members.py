@@ -1,4 +1,4 @@
-"""Archives whose members belong together by their names: WebDataset tar shards and LMDB environments."""
+"""Reads archives whose members form samples by their names: WebDataset tar shards and LMDB environments."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from calotype.manifest.unused_captions import UNUSED_CAPTIONS
 __all__ = ["read_lmdb", "read_tar"]
 
 _IMAGE: Final = "\0image"
-"""No name that JSON beside an image would use."""
+"""Column name that no JSON beside an image uses."""
 _CAPTION: Final = "\0caption"
 _TEXTS: Final = (".txt", ".caption", ".json")
-_LIKE_CAPTIONS: Final = frozenset(
+_OTHER_CAPTION_SUFFIXES: Final = frozenset(
     ".tags .tag .captions .cap .text .prompt .prompts .desc .description .wd14 .blip".split()  # noqa: SIM905
 )
 
@@ -41,7 +41,7 @@ _LIKE_CAPTIONS: Final = frozenset(
 @dataclass(frozen=True, slots=True)
 class _Image:
     name: str
-    """As the archive has it."""
+    """Name in the archive."""
     offset: int = 0
     size: int = 0
     lmdb_key: bytes | None = None
@@ -49,21 +49,21 @@ class _Image:
 
 @dataclass(slots=True)
 class _Members:
-    """What an archive holds. Names are those by which members belong together."""
+    """The members of an archive, under the names by which they are grouped."""
 
     images: dict[str, _Image] = field(default_factory=dict)
     texts: dict[str, bytes] = field(default_factory=dict)
     left_out: dict[tuple[str, str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
-    """(kind in the ledger, reason, what their names end in) → names."""
+    """(kind in the ledger, reason, ending of the names) → names."""
 
     def leave_out(self, kind: str, reason: str, names: Iterable[str]) -> None:
-        """Members that are no part of a sample, so that one entry names all that are alike."""
+        """Leave members out; those of one kind and ending share a ledger entry."""
         for name in names:
             self.left_out[kind, reason, ending(name)].append(name)
 
 
 def read_tar(file: Path, reading: Reading) -> Part:
-    """A WebDataset shard; `match_members` says which members are one sample."""
+    """Read a WebDataset shard; `match_members` groups the members into samples."""
     found = _Members()
     index = tar_index(file).to_pydict()
     for name, offset, size, data, kind in zip(*(index[column] for column in index), strict=True):
@@ -83,9 +83,9 @@ def read_tar(file: Path, reading: Reading) -> Part:
                 reading.bad(f"{file}!{name}", "this text is in the archive twice; its name must be unique")
         elif suffix in _TEXTS:
             found.leave_out(UNUSED_CAPTIONS, "a text of more than 1 MiB", [name])
-        elif suffix in _LIKE_CAPTIONS:
+        elif suffix in _OTHER_CAPTION_SUFFIXES:
             found.leave_out(
-                UNUSED_CAPTIONS, "members of this kind are not read; call them .txt to have them read", [name]
+                UNUSED_CAPTIONS, "members of this kind are not read; rename them to .txt to read them", [name]
             )
         else:
             found.leave_out("unused_member", "members of this kind are not read", [name])
@@ -95,14 +95,14 @@ def read_tar(file: Path, reading: Reading) -> Part:
 _PREFIXED: Final = re.compile(r"(image|img|caption|text|label)s?([-_:/].+)")
 _OTHER_PREFIX: Final = re.compile(r"[A-Za-z]+([-_:/].+)")
 _COUNTS: Final = frozenset({"num-samples", "num_samples", "length", "__len__", "__keys__"})
-"""Keys that say how many samples there are."""
+"""Keys of the number of samples."""
 
 
 def read_lmdb(path: Path, reading: Reading) -> Part:
-    """An LMDB environment (a folder with `data.mdb`, or one file) whose values are image files and texts.
+    """Read an LMDB environment (a folder with `data.mdb`, or one file) whose values are image files and texts.
 
-    They go together by key as the members of a tar do, and `image-1` with `caption-1`, `text-1` or `label-1`; or a bare
-    `a` that is an image with `a.txt`.
+    Keys are grouped as the members of a tar are. Besides, `image-1` belongs to `caption-1`, `text-1` or `label-1`, and
+    an image with a bare key `a` to `a.txt`.
     """
     found = _Members()
     index = lmdb_index(path)
@@ -135,9 +135,9 @@ def _leave_out_companions(found: _Members, names: Iterable[str]) -> None:
 
 
 def _part(file: Path, found: _Members, reading: Reading) -> Part:
-    """Rows from members; JSON beside an image gives its other values as extras.
+    """Make rows from members. JSON beside an image gives extra columns.
 
-    It gives the captions too where no text does, or where the text is the first of them.
+    It gives the captions too if there is no text, or if the text is the first of them.
     """
     label = reading.label(file)
     if not found.images and not found.texts and not found.left_out:
@@ -152,50 +152,54 @@ def _part(file: Path, found: _Members, reading: Reading) -> Part:
             str(file),
             f"no images found in it; expected members such as a.jpg with a.txt beside it, found {_some(endings)}",
         )
+
+    # One row a sample; those whose captions can't be read are reported.
     rows: list[dict[str, Any]] = []
-    kept: list[_Image] = []
-    several: list[str] = []
+    images: list[_Image] = []
+    several_lines: list[str] = []
     for image, texts in samples:
         try:
             rows.append(_row(texts, reading))
             if has_several_lines(rows[-1][_CAPTION]):
-                several.append(f"{label}!{image.name}")
+                several_lines.append(f"{label}!{image.name}")
         except (ValueError, TypeError) as error:
             reading.bad(f"{file}!{image.name}", f"its caption can't be read: {error}")
         else:
-            kept.append(image)
-    note_several_lines(several, reading)
+            images.append(image)
+    note_several_lines(several_lines, reading)
     for (kind, reason, _), names in found.left_out.items():
         more = f" ({len(names):,} members like it)" if len(names) > 1 else ""
         reading.ledger.add(kind, f"{label}!{names[0]}", reason + more)
+
+    # Captions from JSON. Keys whose values all became captions are no extra columns.
     names = list(dict.fromkeys(name for row in rows for name in row if name != _CAPTION))
     columns = find_columns([_IMAGE, _CAPTION, *names], _given(reading), str(file))
     if names:
         _require_keys(names, reading, str(file))
-    joined: set[str] = set()  # keys of which all that they hold became captions
-    own: set[str] = set()
+    caption_keys: set[str] = set()
+    extra_keys: set[str] = set()
     for row in rows:
-        listed, keys = captions_in_json(row, reading)
+        in_json, keys = captions_in_json(row, reading)
         texts = row[_CAPTION]
-        row[_CAPTION] = join_captions(texts, listed, reading)
-        joined.update(keys)
-        told_apart = bool(listed) and row[_CAPTION] is texts
-        own.update(name for name in row if row[name] not in (None, "", []) and (name not in keys or told_apart))
-    names = [name for name in names if name in own or name not in joined]
+        row[_CAPTION] = join_captions(texts, in_json, reading)
+        caption_keys.update(keys)
+        is_unused = bool(in_json) and row[_CAPTION] is texts
+        extra_keys.update(name for name in row if row[name] not in (None, "", []) and (name not in keys or is_unused))
+    names = [name for name in names if name in extra_keys or name not in caption_keys]
     table = table_of(rows, [_IMAGE, _CAPTION, *names], [_CAPTION])
     return table_part(
         table,
         reading,
         label=str(file),
         base=file.parent,
-        where=lambda row: f"{file}!{kept[row].name}",
-        embedded=_embedded(file, label, kept),
+        where=lambda row: f"{file}!{images[row].name}",
+        embedded=_embedded(file, label, images),
         columns=columns,
     )
 
 
 def _samples(file: Path, found: _Members, reading: Reading) -> list[tuple[_Image, dict[str, bytes]]]:
-    """The image of each sample, and its texts by suffix. What is left over goes into `found.left_out`."""
+    """Return the image of each sample, and its texts by suffix; other members go into `found.left_out`."""
     matched = match_members(list(found.images), list(found.texts), reading.member_key)
     samples = []
     for name, image in found.images.items():
@@ -203,7 +207,7 @@ def _samples(file: Path, found: _Members, reading: Reading) -> list[tuple[_Image
             texts: dict[str, str] = {}
             for text in sorted(matched.texts[name], key=lambda text: not text.startswith(f"{name}.")):
                 suffix = posixpath.splitext(text)[1].lower()
-                if suffix in texts:  # `a.txt` where there is an `a.jpg.txt`
+                if suffix in texts:  # `a.txt` besides `a.jpg.txt`
                     matched.unused.append(text)
                 else:
                     texts[suffix] = text
@@ -211,8 +215,8 @@ def _samples(file: Path, found: _Members, reading: Reading) -> list[tuple[_Image
     for key, parts in matched.unclear.items():
         reading.bad(
             f"{file}!{key}",
-            f"which of its images is the sample can't be told from its members {_some(parts)}; member_key='last_dot' "
-            "makes a sample of each image",
+            f"which of its images is the sample is unclear from its members {_some(parts)}; member_key='last_dot' "
+            "makes each image a sample",
         )
     _leave_out_companions(found, matched.companions)
     for name, (kind, reason) in matched.others.items():
@@ -237,7 +241,7 @@ def _given(reading: Reading) -> dict[str, tuple[str, ...] | None]:
 
 
 def _require_keys(names: Sequence[str], reading: Reading, where: str) -> None:
-    """Checks that the keys which the user names for captions are there."""
+    """Require the keys in `columns.caption`."""
     if given := reading.columns.get("caption"):
         find_columns([_IMAGE, *names], {"image": (_IMAGE,), "caption": given}, where)
 
@@ -253,12 +257,12 @@ def _row(texts: Mapping[str, bytes], reading: Reading) -> dict[str, Any]:
     return {**row, _CAPTION: captions}
 
 
-def _embedded(file: Path, label: str, kept: Sequence[_Image]) -> Embedded:
-    ids = pa.array([f"{label}!{image.name}" for image in kept], pa.large_string())
-    inside = np.ones(len(kept), dtype=bool)
-    if kept and kept[0].lmdb_key is not None:
-        keys = pa.array([image.lmdb_key for image in kept], pa.binary())
+def _embedded(file: Path, label: str, images: Sequence[_Image]) -> Embedded:
+    ids = pa.array([f"{label}!{image.name}" for image in images], pa.large_string())
+    inside = np.ones(len(images), dtype=bool)
+    if images and images[0].lmdb_key is not None:
+        keys = pa.array([image.lmdb_key for image in images], pa.binary())
         return Embedded(file=file, inside=inside, ids=ids, keys=keys)
-    offsets = np.array([image.offset for image in kept], dtype=np.int64)
-    sizes = np.array([image.size for image in kept], dtype=np.int64)
+    offsets = np.array([image.offset for image in images], dtype=np.int64)
+    sizes = np.array([image.size for image in images], dtype=np.int64)
     return Embedded(file=file, inside=inside, ids=ids, offsets=offsets, sizes=sizes)

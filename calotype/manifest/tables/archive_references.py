@@ -1,4 +1,4 @@
-"""References into archives: `shard.tar!a.jpg` and `pictures.lmdb!key` in a data file."""
+"""References into archives: `shard.tar!a.jpg` and `images.lmdb!key` in a data file."""
 
 from __future__ import annotations
 
@@ -21,12 +21,18 @@ _SPLIT = re.compile(r"(.*?\.(tar|lmdb|mdb))!(.+)", re.DOTALL)
 
 
 def find_archived(refs: Any, root: Path, problems: dict[int, str]) -> tuple[Any, ...] | None:
-    """References, names, ids, offsets, sizes and keys, when any reference leads into an archive; else None.
+    """Resolve references into archives.
 
-    Members that are not there are added to `problems`.
+    Args:
+        refs: large_string array of normalized references.
+        root: Folder that they are relative to.
+        problems: Row → reason; members that do not exist are added.
+
+    Returns:
+        References, names, ids, offsets, sizes and keys; None: no reference leads into an archive.
     """
-    inside = np.flatnonzero(np.asarray(pc.match_substring_regex(refs, _ARCHIVED)))
-    if not len(inside):
+    rows = np.flatnonzero(np.asarray(pc.match_substring_regex(refs, _ARCHIVED)))
+    if not len(rows):
         return None
     texts = refs.to_pylist()
     archives: list[str | None] = list(texts)
@@ -36,7 +42,7 @@ def find_archived(refs: Any, root: Path, problems: dict[int, str]) -> tuple[Any,
     keys: list[bytes | None] = [None] * len(texts)
     tars: dict[str, dict[str, tuple[int, int]]] = {}
     environments: dict[str, set[bytes] | None] = {}
-    for row in map(int, inside):
+    for row in map(int, rows):
         match = _SPLIT.fullmatch(texts[row])
         if match is None or "://" in match[1]:
             continue
@@ -50,8 +56,8 @@ def find_archived(refs: Any, root: Path, problems: dict[int, str]) -> tuple[Any,
                 except ManifestError as error:
                     environments[archive] = None
                     problems[row] = str(error)
-            known = environments[archive]
-            if known is None or keys[row] not in known:
+            found = environments[archive]
+            if found is None or keys[row] not in found:
                 problems.setdefault(row, f"no image {member!r} in {archive}")
             continue
         if archive not in tars:
@@ -77,5 +83,5 @@ def find_archived(refs: Any, root: Path, problems: dict[int, str]) -> tuple[Any,
 
 def _members(archive: Path) -> dict[str, tuple[int, int]]:
     index = tar_index(archive)
-    places = zip(index["offset"].to_pylist(), index["size"].to_pylist(), strict=True)
-    return dict(zip(index["name"].to_pylist(), places, strict=True))
+    ranges = zip(index["offset"].to_pylist(), index["size"].to_pylist(), strict=True)
+    return dict(zip(index["name"].to_pylist(), ranges, strict=True))

@@ -1,4 +1,4 @@
-"""Which column is what: the names the field uses, and the user's own mapping."""
+"""Finds which column has which meaning, by the option `columns` and by usual names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 ColumnMap = Mapping[str, str | Sequence[str] | None]
-"""Meaning → the data file's column(s); None says that no column has this meaning."""
+"""Meaning → the data file's column(s); None: no column has this meaning."""
 
 _NAMES: dict[str, tuple[str, ...]] = {
     "image": (
@@ -34,18 +34,18 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "weight": ("weight", "repeats", "num_repeats"),
     "rejected": ("rejected",),
 }
-# Families are alternatives: the first one present gives the captions, `caption_0`, `caption_1`, … included.
+# Alternatives: the first one present, with its `caption_0`, `caption_1`, …, has the captions.
 _CAPTIONS = ("caption", "text", "prompt", "description", "txt", "title", "sentence")
 _MEANINGS = ("caption", *_NAMES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """The data file's own names of the columns that mean something."""
+    """The data file's names of the columns that have a meaning."""
 
     image: str
     captions: tuple[str, ...]
-    """In the order in which their captions come; empty when there is none."""
+    """In the order in which their captions come; empty: no caption column."""
     id: str | None = None
     width: str | None = None
     height: str | None = None
@@ -54,12 +54,17 @@ class Columns:
 
     @property
     def used(self) -> frozenset[str]:
+        """All columns that have a meaning."""
         single = (self.image, self.id, self.width, self.height, self.weight, self.rejected)
         return frozenset((*self.captions, *(name for name in single if name is not None)))
 
 
 def parse_column_map(given: ColumnMap | None, option: str = "columns") -> dict[str, tuple[str, ...] | None]:
-    """Checks the user's mapping; values become tuples."""
+    """Parse the option `columns`; values become tuples.
+
+    Raises:
+        ConfigError: A meaning is unknown, or a value is malformed.
+    """
     parsed: dict[str, tuple[str, ...] | None] = {}
     if not isinstance(given, Mapping | None):
         raise ConfigError(f"{option}: found {given!r}; expected a mapping such as image: photo, caption: [long, short]")
@@ -86,13 +91,14 @@ def parse_column_map(given: ColumnMap | None, option: str = "columns") -> dict[s
 
 
 def _captions(lower: Mapping[str, str]) -> tuple[str, ...]:
-    for family in _CAPTIONS:
+    """Return the caption columns, from a mapping of lower-case names to names."""
+    for word in _CAPTIONS:
         numbered = []
         for name in lower:
-            match = re.fullmatch(rf"{family}s?[_-]?(\d{{1,9}})", name)
+            match = re.fullmatch(rf"{word}s?[_-]?(\d{{1,9}})", name)
             if match:
                 numbered.append((int(match[1]), name))
-        found = [name for name in (family, f"{family}s") if name in lower] + [name for _, name in sorted(numbered)]
+        found = [name for name in (word, f"{word}s") if name in lower] + [name for _, name in sorted(numbered)]
         if found:
             return tuple(lower[name] for name in found)
     return ()
@@ -100,7 +106,7 @@ def _captions(lower: Mapping[str, str]) -> tuple[str, ...]:
 
 @lru_cache(1024)
 def caption_columns(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The columns that have captions by their names, in the order in which their captions come."""
+    """Return the columns that have captions by their names, in the order in which their captions come."""
     lower: dict[str, str] = {}
     for name in names:
         lower.setdefault(name.strip().lower(), name)
@@ -115,17 +121,17 @@ def is_header(fields: Iterable[str], given: Mapping[str, tuple[str, ...] | None]
 
 
 def recognised(fields: Iterable[str], given: Mapping[str, tuple[str, ...] | None]) -> int:
-    """How many of these names mean something."""
+    """Count the names that have a meaning."""
     wanted = {name.lower() for several in given.values() if several for name in several}
     known = wanted.union(_CAPTIONS, *_NAMES.values())
     return sum(field.strip().lower() in known for field in fields)
 
 
 def find_columns(names: Sequence[str], given: Mapping[str, tuple[str, ...] | None], where: str) -> Columns:
-    """Finds the columns by the user's mapping, then by the names the field uses (upper or lower case).
+    """Find the columns by the option `columns`, then by usual names in any case.
 
     Raises:
-        ManifestError: No image column, or a column of the mapping is not in the file.
+        ManifestError: There is no image column, a column of the option is not in the file, or names are ambiguous.
     """
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
@@ -156,7 +162,7 @@ def find_columns(names: Sequence[str], given: Mapping[str, tuple[str, ...] | Non
             f"{where}: no image column found among {_listed(names)}; expected one of "
             f"{', '.join(_NAMES['image'][:8])}, …; name yours with columns={{'image': …, 'caption': …}}"
         )
-    # One column has one meaning: what the user named for one thing is not guessed for another.
+    # A column has one meaning: one that the option names is not guessed for another.
     taken = {image, *captions}
     return Columns(
         image=image,
@@ -166,14 +172,14 @@ def find_columns(names: Sequence[str], given: Mapping[str, tuple[str, ...] | Non
 
 
 def _column(name: str, names: Sequence[str], meaning: str, where: str) -> str:
-    """The column that the user's mapping names: as it is written, else the only one in another case."""
+    """Return the column that the option names: as it is written, else the only one in another case."""
     if name in names:
         return name
     alike = [other for other in names if other.strip().lower() == name.strip().lower()]
     if len(alike) == 1:
         return alike[0]
-    near = alike or difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    close = alike or difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
     raise ManifestError(f"{where}: no column {name!r} (columns[{meaning!r}]){hint} (it has {_listed(names)})")
 
 

@@ -17,17 +17,17 @@ __all__ = ["Embedded", "NotMappedError", "embedded_in", "holds_bytes", "open_map
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
-    """Where the image bytes of a table's rows lie: ranges of one file, or keys of one LMDB environment."""
+    """Image bytes of a table's rows: byte ranges of one file, or keys of one LMDB environment."""
 
     file: Path
     inside: npt.NDArray[np.bool_]
-    """Which rows have bytes there; the others have a path or nothing."""
+    """(N,): which rows have bytes there; the others have a path or nothing."""
     ids: Any
-    """large_string array: what the rows are called when no column says."""
+    """large_string array: ids of the rows if no column has ids."""
     offsets: npt.NDArray[np.int64] | None = None
     sizes: npt.NDArray[np.int64] | None = None
     keys: Any = None
-    """binary array, for LMDB."""
+    """Binary array, for LMDB."""
 
 
 def holds_bytes(type_: pa.DataType) -> bool:
@@ -38,13 +38,13 @@ def holds_bytes(type_: pa.DataType) -> bool:
 
 
 def unpack(type_: pa.DataType, columns: Iterable[pa.Array]) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
-    """Schema and batches of a cache file that holds one column of images."""
+    """Return schema and batches of a cache file with one column of images."""
     schema = pa.schema([("image", type_)])
     return schema, (pa.record_batch([column], schema=schema) for column in columns)
 
 
 def open_mapped(mapped: pa.MemoryMappedFile) -> pa.Table:
-    """The table of a mapped Arrow file or Arrow stream."""
+    """Read the table of a mapped Arrow file or stream."""
     magic = mapped.read(6)
     mapped.seek(0)
     return (pa.ipc.open_file if magic == b"ARROW1" else pa.ipc.open_stream)(mapped).read_all()
@@ -54,13 +54,17 @@ _HASH = pa.scalar("#", pa.large_string())
 
 
 class NotMappedError(Exception):
-    """A value's bytes are not part of the mapped file."""
+    """The values of a compressed file are not byte ranges of it."""
 
 
 def embedded_in(file: Path, column: str, label: str, first: int = 0) -> tuple[Embedded, pa.ChunkedArray]:
-    """Where the values of a column of images lie in an uncompressed Arrow file, and the paths that go with them.
+    """Find the byte ranges of a column of images in an uncompressed Arrow file, and the paths in that column.
 
-    Rows without an id of their own are called `label#row`, counted from `first`.
+    Args:
+        file: The Arrow file or stream.
+        column: The image column.
+        label: Ids are `label#row`.
+        first: Number of the first row.
 
     Raises:
         NotMappedError: The file is compressed.
@@ -82,23 +86,23 @@ def embedded_in(file: Path, column: str, label: str, first: int = 0) -> tuple[Em
 def _bytes_and_paths(chunk: pa.Array) -> tuple[pa.Array, pa.Array]:
     if not pa.types.is_struct(chunk.type):
         return chunk, pa.nulls(len(chunk), pa.large_string())
-    # `flatten` takes the struct's own nulls and offset into account; `field` does not.
+    # `flatten` applies the struct's own nulls and offset; `field` does not.
     fields = dict(zip((field.name for field in chunk.type), chunk.flatten(), strict=True))
     path = fields.get("path")
     return fields["bytes"], pa.nulls(len(chunk), pa.large_string()) if path is None else path.cast(pa.large_string())
 
 
 def _ranges(values: pa.Array, base: int, total: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Offset and size in the mapped file of each value; size -1 for null."""
+    """Return offset and size of each value in the mapped file; size -1: null."""
     _, bounds, data = values.buffers()
     if len(values) == 0 or data is None or data.size == 0:
         return np.zeros(len(values), dtype=np.int64), np.full(len(values), -1, dtype=np.int64)
     start = data.address - base
     if not 0 <= start <= total - data.size:
         raise NotMappedError
-    kind = np.int64 if pa.types.is_large_binary(values.type) else np.int32
-    ends = np.frombuffer(bounds, dtype=kind)[values.offset : values.offset + len(values) + 1].astype(np.int64)
-    # A value of no bytes is as good as null: there is no image in it.
+    dtype = np.int64 if pa.types.is_large_binary(values.type) else np.int32
+    ends = np.frombuffer(bounds, dtype=dtype)[values.offset : values.offset + len(values) + 1].astype(np.int64)
+    # An empty value is no image either.
     sizes = np.diff(ends)
     sizes[(sizes == 0) | ~np.asarray(values.is_valid())] = -1
     return start + ends[:-1], sizes

@@ -1,4 +1,4 @@
-"""Finds the image that a reference means where its file is not called, or does not lie, as the data says."""
+"""Finds the image of a reference whose file has another name or path on disk than in the data."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from calotype.manifest.names_on_disk import NamesOnDisk
 __all__ = ["find_images"]
 
 _PROBES: Final = 256
-"""References of each kind that are looked for; all others only where some of these are not there but can be found."""
+"""References of each kind that are checked; all others only if some of these are missing and can be found."""
 _ARCHIVED: Final = re.compile(r"\.(tar|lmdb|mdb)!.")
-_DEPTH: Final = 2
-_FOLDERS: Final = 1000
-"""How deep, and in how many folders, an image is looked for by its name alone."""
+_MAX_DEPTH: Final = 2
+_MAX_FOLDERS: Final = 1000
+"""Depth, and number of folders, to which an image is searched by its name alone."""
 
 
 def find_images(
@@ -42,30 +42,31 @@ def find_images(
     note: Callable[[str], None],
     problems: dict[int, str],
 ) -> Any:
-    """The references, with those that lead to no file replaced by the one image that they can mean.
+    """Replace references to missing files by the one image that each can mean.
 
     That is the file whose name differs in Unicode form, case or percent-encoding only; the one image with this name and
-    a suffix; and, for a path of another machine or a bare name, the one image under `base` with the longest end of the
-    path in common. Two references never become one image.
+    a suffix; and, for a path of another machine or a bare name, the one image under `base` that shares the longest end
+    of the path. Two references never become one image.
 
     Args:
-        refs: large_string array of normal references.
-        local: Which of them are paths.
-        odd: Which of them are not plainly `some/folder/a.jpg`.
+        refs: (N,) large_string array of normalized references.
+        local: (N,): which of them are paths.
+        odd: (N,): which of them are not of the form `some/folder/a.jpg`.
         base: Folder that the data's references are relative to.
         root: Folder that `refs` are relative to.
         label: The data file, for messages.
-        note: Takes what has been found out, for `Manifest.describe`.
-        problems: Row → what is wrong with it; ambiguous references are added.
+        note: Takes sentences for `Manifest.describe`.
+        problems: Row → reason; ambiguous references are added.
     """
+    # Check a sample of the references first: the files of most datasets are where they should be.
     disk = _Disk(base, root)
     missing = [ref for ref in _probes(refs, local, odd) if not (os.path.lexists(root / ref) or _ARCHIVED.search(ref))]
     if not missing:
         return refs
-    answers = [disk.find(ref) for ref in missing]
-    if not any(answer.found or answer.several for answer in answers):
+    if not any(match.found or match.several for match in map(disk.find, missing)):
         _note_unfound(missing, label, base, note)
         return refs
+    # Then look up all of them.
     texts = refs.to_pylist()
     written = list(dict.fromkeys(texts[row] for row in np.flatnonzero(local)))
     owners = {ref: ref for ref in written if disk.has(ref)}
@@ -74,11 +75,11 @@ def find_images(
     for ref in written:
         if ref in owners or _ARCHIVED.search(ref):
             continue
-        answer = disk.find(ref)
-        if answer.several:
-            several[ref] = f"{_short(ref)} can mean {' or '.join(answer.several[:3])}; write out which"
-        elif answer.found is not None and owners.setdefault(answer.found, ref) == ref:
-            found[ref] = answer.found
+        match = disk.find(ref)
+        if match.several:
+            several[ref] = f"{_short(ref)} can mean {' or '.join(match.several[:3])}; write out which"
+        elif match.found is not None and owners.setdefault(match.found, ref) == ref:
+            found[ref] = match.found
     for row in np.flatnonzero(local) if several else ():
         if texts[row] in several:
             problems.setdefault(int(row), several[texts[row]])
@@ -92,10 +93,10 @@ def find_images(
 
 
 def _note_unfound(missing: list[str], label: str, base: Path, note: Callable[[str], None]) -> None:
-    elsewhere = [ref for ref in missing if _is_elsewhere(ref)]
-    if elsewhere:
+    foreign = [ref for ref in missing if _is_foreign(ref)]
+    if foreign:
         note(
-            f"{label}: {_short(elsewhere[0])} is a path of another machine, and no image of that name is under {base}; "
+            f"{label}: {_short(foreign[0])} is a path of another machine, and no image of that name is under {base}; "
             "root= sets the folder that holds the images"
         )
 
@@ -104,15 +105,15 @@ def _short(ref: str) -> str:
     return repr(ref if len(ref) <= 80 else f"{ref[:40]}…{ref[-39:]}")
 
 
-def _is_elsewhere(ref: str) -> bool:
-    """Whether an absolute path, of this system or of Windows, leads to no folder."""
+def _is_foreign(ref: str) -> bool:
+    """Whether it is an absolute path, also of Windows, whose folder does not exist here."""
     if ref.startswith("/"):
         return not os.path.isdir(posixpath.dirname(ref))  # noqa: PTH112 - a name that is too long is none
     return ref[1:3] == ":/"
 
 
 def _probes(refs: Any, local: npt.NDArray[np.bool_], odd: npt.NDArray[np.bool_]) -> list[str]:
-    """Some references of each kind: any, odd ones, and those that are not ASCII."""
+    """Return some references of each kind: any, odd ones, and those that are not ASCII."""
     kinds = [local, local & odd]
     if pc.sum(pc.binary_length(refs)).as_py() != pc.sum(pc.utf8_length(refs)).as_py():
         wide = pc.not_equal(pc.cast(pc.binary_length(refs), pa.int64()), pc.cast(pc.utf8_length(refs), pa.int64()))
@@ -126,15 +127,15 @@ def _probes(refs: Any, local: npt.NDArray[np.bool_], odd: npt.NDArray[np.bool_])
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _Match:
     found: str | None = None
-    """The image, as references are written."""
+    """The image, as a reference."""
     several: tuple[str, ...] = ()
-    """Images that it can mean equally well."""
+    """Images that are equally good matches."""
 
 
 class _Folder:
-    """The names in one folder, and its images by their names without suffix."""
+    """The names in one folder, and its images by their stems."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -154,7 +155,7 @@ class _Folder:
         return NamesOnDisk(by_stem), by_stem
 
     def like(self, name: str) -> list[str]:
-        """The names that this one can mean: one in another form, else images with a suffix that it lacks."""
+        """Return the names that match: the same in another form, else images with this stem."""
         found = self.names.find(name)
         if found is None and "%" in name:
             found = self.names.find(unquote(name))
@@ -168,11 +169,11 @@ class _Folder:
 
 
 class _Disk:
-    """What lies under a folder of images, listed where it is asked for."""
+    """The folders below a folder of images, listed on demand."""
 
     def __init__(self, base: Path, root: Path) -> None:
         self._root = root
-        # COCO keeps its annotations in a folder beside those of its images.
+        # COCO's annotations are in a folder beside the folders of images.
         bases = [base, base.parent] if base.name.lower() == "annotations" else [base]
         self._leads = list(map(self._ref, bases))
         self._folders: dict[str, _Folder] = {}
@@ -186,38 +187,38 @@ class _Disk:
         folder, name = posixpath.split(ref)
         return name in self._folder(folder).all
 
-    def find(self, ref: str) -> _Answer:
-        """The image that a reference to no file means."""
+    def find(self, ref: str) -> _Match:
+        """Find the image of a reference whose file is missing."""
         folder, name = posixpath.split(ref)
         names = self._folder(folder).like(name)
         if names:
-            return self._answer([posixpath.join(folder, each) for each in names])
-        if self._folder(folder).all:  # it is here, and does not hold the image
-            return self._answer(self._anywhere(name)) if folder in self._leads else _Answer()
+            return self._match([posixpath.join(folder, each) for each in names])
+        if self._folder(folder).all:  # the folder exists, and does not have the image
+            return self._match(self._anywhere(name)) if folder in self._leads else _Match()
         parts = self._parts(folder)
         for lead in self._leads:
             for first in range(len(parts) + 1):
                 near = self._alike(lead, parts[first:])
                 names = [] if near is None else self._folder(near).like(name)
                 if near is not None and names:
-                    return self._answer([posixpath.join(near, each) for each in names])
-        return self._answer(self._anywhere(name)) if _is_elsewhere(ref) else _Answer()
+                    return self._match([posixpath.join(near, each) for each in names])
+        return self._match(self._anywhere(name)) if _is_foreign(ref) else _Match()
 
     def _parts(self, folder: str) -> list[str]:
-        """The folders that a reference names, without those that lead to the data's own."""
+        """Return the folders in a reference, without those of the data's own folder."""
         lead = self._leads[0]
         own = posixpath.relpath(folder, lead) if lead and folder.startswith(f"{lead}/") else folder
         return [part for part in own.split("/") if part]
 
-    def _answer(self, refs: list[str]) -> _Answer:
-        return _Answer(found=refs[0]) if len(refs) == 1 else _Answer(several=tuple(map(_short, refs)))
+    def _match(self, refs: list[str]) -> _Match:
+        return _Match(found=refs[0]) if len(refs) == 1 else _Match(several=tuple(map(_short, refs)))
 
     def _ref(self, path: Path) -> str:
         relative = os.path.relpath(path, self._root)
         return "" if relative == "." else Path(relative).as_posix()
 
     def _alike(self, lead: str, parts: list[str]) -> str | None:
-        """A folder below another, its parts in whichever Unicode form or case they are there."""
+        """Return the folder at a path below another, its parts in any Unicode form or case."""
         folder = lead
         for part in parts:
             names = self._folder(folder).names
@@ -232,13 +233,13 @@ class _Disk:
 
     @cached_property
     def _below(self) -> list[str]:
-        """The folders under that of the data, not too deep and not too many."""
+        """The folders below that of the data, up to a depth and number."""
         found: list[str] = []
         level = list(self._leads)
-        for _ in range(_DEPTH):
+        for _ in range(_MAX_DEPTH):
             deeper: list[str] = []
             for folder in level:
-                if len(found) + len(deeper) > _FOLDERS:
+                if len(found) + len(deeper) > _MAX_FOLDERS:
                     break
                 deeper += _folders_in(self._root / folder, folder)
             found += deeper

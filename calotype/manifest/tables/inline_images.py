@@ -1,4 +1,4 @@
-"""Images written into a column of text, as base64 or `data:` URIs: decoded once into the cache."""
+"""Images in a text column, as base64 or `data:` URIs: decoded once into the cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from calotype.manifest.tables.embedded import Embedded, embedded_in, unpack
 __all__ = ["inline_images"]
 
 _SHORTEST: Final = 64
-"""Characters; no image is smaller."""
+"""Characters of the smallest image."""
 # How the first bytes of JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC files begin in base64.
 _INLINE: Final = r"""^[\s"'<]*(?:(?i:data:)|[/_]9j[/_]|iVBORw0KGgo|UklGR|R0lGOD|Qk[0-3]|SUkq|TU0AK|AAAA..Z0eX)"""
 _URI = re.compile(r"data:[^,]*?(;base64)?,", re.IGNORECASE)
@@ -29,12 +29,15 @@ _BATCH: Final = 256
 
 
 def inline_images(column: Any, label: str, problems: dict[int, str]) -> tuple[Embedded, Any] | None:
-    """Where the images of a column of text lie, and the column without them; None where it holds none.
+    """Decode the images of a text column into the cache.
 
     Args:
-        column: Of text.
-        label: What ids call the data file.
-        problems: Row → what is wrong with it; images that can't be decoded are added.
+        column: Text.
+        label: Name of the data file in ids.
+        problems: Row → reason; images that can't be decoded are added.
+
+    Returns:
+        The images, and the column without them; None: the column has none.
     """
     texts = as_texts(column)
     lengths = pc.fill_null(pc.binary_length(texts), 0)
@@ -58,7 +61,7 @@ def inline_images(column: Any, label: str, problems: dict[int, str]) -> tuple[Em
     )
     embedded, _ = embedded_in(holder, "image", label)
     for row in np.flatnonzero(inline & ~embedded.inside):
-        problems[int(row)] = "an image written as base64 that can't be decoded: it was cut or changed"
+        problems[int(row)] = "an image as base64 that can't be decoded: it was truncated or changed"
     return embedded, pc.if_else(pa.array(inline), pa.scalar(None, pa.large_string()), texts)
 
 

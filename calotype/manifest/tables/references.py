@@ -1,4 +1,4 @@
-"""Image references: absolute, relative, `file://`, remote, or inside an archive become ids and places of bytes."""
+"""Image references (absolute, relative, `file://`, remote, inside an archive) in the form that ids have."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from calotype.manifest.manifest import REMOTE
 
 __all__ = ["References", "is_remote", "normal_reference", "normal_references"]
 
-# What some programs put around a reference: white space of all kinds, marks of no width, quotes, brackets.
+# What some programs write around a reference: white space of all kinds, zero-width characters, quotes, brackets.
 _BLANK = "\\s\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200f}\\x{2028}\\x{2029}\\x{202f}\\x{205f}-\\x{2060}\\x{3000}\\x{feff}"
 _BLANKS = "".join(map(chr, (*range(0x21), 0x85, 0xA0, 0x1680, *range(0x2000, 0x2010), 0x2028, 0x2029, 0x202F))) + (
     "\u205f\u2060\u3000\ufeff"
 )
 _PAIRS = (('"', '"'), ("'", "'"), ("<", ">"), ("\u201c", "\u201d"), ("`", "`"))
 _SUFFIXES = "|".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
-# `some/folder/a.jpg` and nothing else; all others are looked at more closely.
+# `some/folder/a.jpg`: the common case, which needs no further check.
 _PLAIN = rf"^(?:[^./\\%:<\"'`{_BLANK}][^/\\%:]*/)*[^./\\%:<\"'`{_BLANK}][^/\\%:]*\.(?i:{_SUFFIXES})$"
 _REMOTE = rf"^[A-Za-z][A-Za-z0-9+.-]*://(?s:.*)[^\"'>`{_BLANK}]$"
-# Of the others, those that are not a folder, a slash and a name.
-_AWKWARD = rf"""^[<"'`\x{{201c}}{_BLANK}]|[\\:]|[>"'`\x{{201d}}{_BLANK}]$|/\.{{0,2}}$|^//|^/[^/]*$|^\.{{0,2}}$"""
+# Of the others, those that are not a folder, a slash and a name: they are normalized one by one.
+_IRREGULAR = rf"""^[<"'`\x{{201c}}{_BLANK}]|[\\:]|[>"'`\x{{201d}}{_BLANK}]$|/\.{{0,2}}$|^//|^/[^/]*$|^\.{{0,2}}$"""
 _HOST = re.compile(r"//[\w-]+(\.[\w-]+)+(:\d+)?/")
 _SCHEME = re.compile(r"(https?):/+(?=[^/])", re.IGNORECASE)
 
 
-def written(text: str) -> str:
-    """A reference without what programs put around it; a URL in its usual form."""
+def _cleaned(text: str) -> str:
+    """Strip what programs write around a reference; complete a URL's scheme."""
     text = text.strip(_BLANKS)
     for first, last in _PAIRS:
         if len(text) > 1 and text[0] == first and text[-1] == last:
@@ -50,18 +50,18 @@ def written(text: str) -> str:
 
 
 def normal_reference(text: str, base: Path, root: Path, folder_of: Callable[[str], str] | None = None) -> str:
-    """The reference as ids and the manifest have it.
+    """Normalize a reference.
 
     Args:
-        text: As the data file has it, already known not to be remote.
+        text: As the data file has it, known not to be remote.
         base: Folder that relative references are relative to.
         root: Folder that ids are relative to.
-        folder_of: A remembered answer to what a folder is, for whole columns.
+        folder_of: A cached function that normalizes folders, for whole columns.
 
     Returns:
-        A posix path relative to `root` where the image lies in or beside it, else an absolute one.
+        A POSIX path relative to `root` if the image lies in or beside it, else an absolute one.
     """
-    text = written(text)
+    text = _cleaned(text)
     if text[:5].lower() == "file:":
         text = unquote(urlsplit(text).path)
         text = text[1:] if re.match(r"/[A-Za-z]:/", text) else text
@@ -91,9 +91,9 @@ def _normal_folder(folder: str, base: Path, root: Path) -> str:
         return posixpath.normpath(posixpath.join(os.path.relpath(base, root), folder))
     path = "/" + posixpath.normpath(folder).lstrip("/")
     real = os.path.realpath(root)
-    for place, top in ((path, str(root)), (path, real), (os.path.realpath(path), real)):
-        if place == top or place.startswith(top.rstrip("/") + "/"):
-            return posixpath.relpath(place, top)
+    for each, top in ((path, str(root)), (path, real), (os.path.realpath(path), real)):
+        if each == top or each.startswith(top.rstrip("/") + "/"):
+            return posixpath.relpath(each, top)
     return path
 
 
@@ -102,19 +102,27 @@ def _join(folder: str, name: str) -> str:
 
 
 class References(NamedTuple):
-    """A column of references."""
+    """A column of N references."""
 
     texts: Any
-    """Normal references, large_string."""
+    """(N,) large_string array of normalized references."""
     empty: npt.NDArray[np.bool_]
-    """Those that are null or nothing but white space."""
+    """(N,): those that are null or blank."""
     remote: npt.NDArray[np.bool_]
+    """(N,): URLs."""
     odd: npt.NDArray[np.bool_]
-    """Those that are not plainly `some/folder/a.jpg`."""
+    """(N,): those that are not of the form `some/folder/a.jpg`."""
 
 
 def normal_references(texts: Any, base: Path, root: Path) -> References:
-    """A whole column of references at once."""
+    """Normalize a column of references.
+
+    Args:
+        texts: Text column.
+        base: Folder that relative references are relative to.
+        root: Folder that ids are relative to.
+    """
+    # Plain references, all at once.
     texts = as_texts(texts)
     if texts.null_count:
         texts = pc.fill_null(texts, "")
@@ -128,6 +136,7 @@ def normal_references(texts: Any, base: Path, root: Path) -> References:
     if plain.all():
         return References(texts, none, none, none)
     empty, remote = none.copy(), none.copy()
+    # Of the others, URLs stay as they are.
     rows = np.flatnonzero(~plain)
     chosen = _whole(texts if len(rows) == len(plain) else texts.filter(pa.array(~plain)))
     url = np.asarray(pc.match_substring_regex(chosen, _REMOTE))
@@ -135,7 +144,8 @@ def normal_references(texts: Any, base: Path, root: Path) -> References:
     if url.all():
         remote[rows] = True
         return References(texts, empty, remote, ~plain)
-    hard = ~url & np.asarray(pc.match_substring_regex(chosen, _AWKWARD))
+    # Paths folder by folder, irregular ones one by one.
+    hard = ~url & np.asarray(pc.match_substring_regex(chosen, _IRREGULAR))
     easy = ~(url | hard)
     if easy.any():
         fixed = _by_folder(chosen if easy.all() else chosen.filter(pa.array(easy)), base, root)
@@ -155,9 +165,9 @@ def normal_references(texts: Any, base: Path, root: Path) -> References:
 
 
 def _by_folder(chosen: pa.Array, base: Path, root: Path) -> pa.Array:
-    """Paths, folder by folder, since images share folders."""
+    """Normalize paths folder by folder, since images share folders."""
     names = pc.replace_substring_regex(chosen, r"^(?s:.*)/", "")
-    # A name alone lies in the folder "".
+    # A name alone is in the folder "".
     folders = pc.dictionary_encode(pc.replace_substring_regex(chosen, r"(^|/)[^/]*$", ""))
     normal = [_join(_normal_folder(folder, base, root), "") for folder in folders.dictionary.to_pylist()]
     leads = pa.array(normal, pa.large_string()).take(folders.indices)

@@ -1,4 +1,4 @@
-"""From a table as its file has it to rows: references, ids, captions, numbers and the other columns."""
+"""Makes rows from a data file's table: references, ids, captions, numbers and the other columns."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from calotype.manifest.tables.references import normal_references
 
 __all__ = ["table_part"]
 
-_LONGEST_PATH: Final = 4096
-_LONGEST_ID: Final = 512
-_KEPT_OF_ID: Final = 200
-_MOST_PIXELS: Final = 1_000_000
-"""Of one side of an image."""
-_MOST_WEIGHT: Final = 10_000
-_MOST_SHOWN: Final = 1_000_000_000
+_MAX_PATH: Final = 4096
+_MAX_ID: Final = 512
+_ID_HEAD: Final = 200
+_MAX_SIDE: Final = 1_000_000
+"""Pixels."""
+_MAX_WEIGHT: Final = 10_000
+_MAX_TOTAL_WEIGHT: Final = 1_000_000_000
 
 
 def table_part(
@@ -45,29 +45,33 @@ def table_part(
     columns: Columns | None = None,
     look: bool = True,
 ) -> Part:
-    """The rows of one table.
+    """Make the rows of one table.
 
     Args:
-        raw: With the file's own column names. When `embedded` is given, its image column holds text paths, or null.
+        raw: The table with the file's own column names. With `embedded`, its image column holds paths as text, or null.
         reading: The options.
         label: The file, for messages.
         base: Folder that relative references are relative to.
         where: Row number → `file:line`.
         embedded: The bytes of the image column, if it has any.
-        columns: Which column is what, when that is known already.
-        look: Whether images are to be looked for in `base` that are not there as they are called.
+        columns: Which column has which meaning; None: find it.
+        look: Whether to search `base` for images that are missing under their reference.
+
+    Raises:
+        ManifestError: A column is missing or has a type that can't be read; bad rows are reported to `reading`.
     """
-    pa.default_memory_pool().release_unused()  # the parser's: keeps the peak down
+    pa.default_memory_pool().release_unused()  # memory of the parser: lowers the peak
     columns = columns or find_columns(raw.column_names, reading.columns, label)
     if not columns.captions and reading.need_captions:
         raise ManifestError(
             f"{label}: no caption column found among {', '.join(map(repr, raw.column_names))}; name it with "
-            "columns={'caption': …}, or say what captions to use instead with missing_captions='empty' or a text"
+            "columns={'caption': …}, or set missing_captions to 'empty' or to a text to use instead"
         )
     for name in columns.used.difference(raw.column_names):
         raise ManifestError(f"{label}: the column {name!r} holds binary data; expected text or numbers")
-    problems: dict[int, str] = {}
-    count = raw.num_rows
+    problems: dict[int, str] = {}  # row → reason
+
+    # References, or bytes of the images.
     image = _dense(raw[columns.image])
     type_ = image.type
     image = _names(image)
@@ -97,7 +101,7 @@ def table_part(
     names = offset = size = key = None
     ids = refs
     if embedded is not None:
-        refs, names, ids, offset, size = _place(embedded, refs, empty, reading)
+        refs, names, ids, offset, size = _locations(embedded, refs, empty, reading)
         key = embedded.keys
         empty &= ~embedded.inside
     else:
@@ -106,18 +110,22 @@ def table_part(
             refs, names, ids, offset, size, key = archived
     for row in np.flatnonzero(empty):
         problems.setdefault(int(row), f"empty image reference in column {columns.image!r}; expected a path or URL")
+
+    # Ids.
     explicit = columns.id is not None
     if columns.id is not None:
         ids = _ids(_dense(raw[columns.id]), columns.id, label, problems)
-    named = _sane(ids)
-    width = _numbers(raw, columns.width, pa.int32(), _MOST_PIXELS, problems)
-    height = _numbers(raw, columns.height, pa.int32(), _MOST_PIXELS, problems)
-    weight = _numbers(raw, columns.weight, pa.float64(), _MOST_WEIGHT, problems)
+    named = _shortened(ids)
+
+    # Numbers, flags and captions.
+    width = _numbers(raw, columns.width, pa.int32(), _MAX_SIDE, problems)
+    height = _numbers(raw, columns.height, pa.int32(), _MAX_SIDE, problems)
+    weight = _numbers(raw, columns.weight, pa.float64(), _MAX_WEIGHT, problems)
     _refuse_total(weight, columns.weight, label)
     rejected = _flags(raw, columns.rejected, problems)
     captions = _captions(raw, columns.captions, label)
     part = make_part(
-        count,
+        raw.num_rows,
         id=named,
         ref=None if named is refs else refs,
         name=names,
@@ -133,21 +141,19 @@ def table_part(
         where=where,
         explicit_ids=explicit,
     )
-    return _without(part, problems, reading)
 
-
-def _without(part: Part, problems: dict[int, str], reading: Reading) -> Part:
+    # Report the bad rows and drop them.
     if not problems:
         return part
-    for row in sorted(problems):
-        reading.bad(part.where(row), problems[row])
+    for number in sorted(problems):
+        reading.bad(part.where(number), problems[number])
     keep = np.ones(part.table.num_rows, dtype=bool)
     keep[list(problems)] = False
-    return Part(table=part.table.filter(pa.array(keep)), where=part.where, explicit_ids=part.explicit_ids)
+    return part.filter(keep)
 
 
 def _names(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Numbers that name images, and lists of one image, as text; other columns as they are."""
+    """Cast numbers that name images, and lists of one image, to text; return other columns as they are."""
     if is_text_list(column.type) and pc.max(pc.list_value_length(column)).as_py() in (0, 1, None):
         has_one = pc.equal(pc.list_value_length(column), 1)
         return pc.replace_with_mask(
@@ -157,7 +163,7 @@ def _names(column: pa.ChunkedArray) -> pa.ChunkedArray:
         )
     if pa.types.is_null(column.type) or pa.types.is_integer(column.type):
         return pc.cast(column, pa.large_string())
-    if pa.types.is_floating(column.type):  # what pandas makes of whole numbers some of which are missing
+    if pa.types.is_floating(column.type):  # pandas' form of whole numbers with missing values
         try:
             return pc.cast(pc.cast(column, pa.int64()), pa.large_string())
         except pa.ArrowInvalid:
@@ -166,12 +172,12 @@ def _names(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _dense(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Dictionary-encoded values (pandas' categories) as plain ones."""
+    """Decode dictionary-encoded values (pandas' categories)."""
     return pc.cast(column, column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
-def _place(embedded: Embedded, refs: Any, no_path: npt.NDArray[np.bool_], reading: Reading) -> tuple[Any, ...]:
-    """References, names, ids, offsets and sizes of rows that have bytes, a path, or both (the bytes win)."""
+def _locations(embedded: Embedded, refs: Any, no_path: npt.NDArray[np.bool_], reading: Reading) -> tuple[Any, ...]:
+    """Return references, names, ids, offsets and sizes of rows that have bytes, a path, or both (then the bytes)."""
     mask = pa.array(embedded.inside)
     named = pc.binary_join_element_wise(embedded.ids, refs, _text("!"))
     names = pc.if_else(pa.array(no_path), embedded.ids, named)
@@ -210,18 +216,18 @@ def _captions(raw: pa.Table, names: Sequence[str], label: str) -> Any:
 
 
 def _require_named(refs: Any, local: npt.NDArray[np.bool_], found: str, reading: Reading, base: Path) -> None:
-    """Numbers name images only where there is one that is called so."""
+    """Require an image with such a name, if references are numbers."""
     some = [refs[int(row)].as_py() for row in np.flatnonzero(local)[:100]]
     if some and not any((reading.root / ref).exists() for ref in some):
         raise ManifestError(
-            f"{found}, and {reading.image_root or base} has no image called {some[0]}; expected paths or URLs as text, "
+            f"{found}, and {reading.image_root or base} has no image named {some[0]}; expected paths or URLs as text, "
             "image bytes, or numbers that name images (root= sets their folder)"
         )
 
 
 def _too_long(refs: Any, name: str, local: npt.NDArray[np.bool_], problems: dict[int, str]) -> npt.NDArray[np.bool_]:
-    """Which references are longer than any path: each is a problem of its row."""
-    long: npt.NDArray[np.bool_] = local & np.asarray(pc.greater(pc.binary_length(refs), _LONGEST_PATH))
+    """Return which references are longer than any path, and report them."""
+    long: npt.NDArray[np.bool_] = local & np.asarray(pc.greater(pc.binary_length(refs), _MAX_PATH))
     for row in np.flatnonzero(long):
         text = refs[int(row)].as_py()
         found = f"{name} is {text[:40] + '…'!r} of {len(text):,} characters"
@@ -229,28 +235,28 @@ def _too_long(refs: Any, name: str, local: npt.NDArray[np.bool_], problems: dict
     return long
 
 
-def _sane(ids: Any) -> Any:
-    """The ids, those that are too long to be shown cut and completed by a hash of the whole."""
-    long = np.asarray(pc.fill_null(pc.greater(pc.binary_length(ids), _LONGEST_ID), False))
+def _shortened(ids: Any) -> Any:
+    """Truncate ids that are too long to print, and append a hash of the whole."""
+    long = np.asarray(pc.fill_null(pc.greater(pc.binary_length(ids), _MAX_ID), False))
     if not long.any():
         return ids
     chosen = ids.filter(pa.array(long)).to_pylist()
-    short = [f"{text[:_KEPT_OF_ID]}…{xxhash.xxh3_64_hexdigest(text.encode('utf-8'))}" for text in chosen]
+    short = [f"{text[:_ID_HEAD]}…{xxhash.xxh3_64_hexdigest(text.encode('utf-8'))}" for text in chosen]
     return pc.replace_with_mask(ids, pa.array(long), pa.array(short, pa.large_string()))
 
 
 def _refuse_total(weight: Any, name: str | None, label: str) -> None:
-    """An epoch has so many places, each of which a plan holds in memory."""
+    """Limit the samples of an epoch: a plan holds them in memory."""
     total = 0.0 if weight is None else pc.sum(weight).as_py() or 0.0
-    if total > _MOST_SHOWN:
+    if total > _MAX_TOTAL_WEIGHT:
         raise ManifestError(
-            f"{label}: {name} adds up to {total:,.0f} images an epoch; expected {_MOST_SHOWN:,} at most: divide all by "
-            "the same number"
+            f"{label}: {name} adds up to {total:,.0f} images an epoch; expected {_MAX_TOTAL_WEIGHT:,} at most: divide "
+            "all by the same number"
         )
 
 
 def _numbers(raw: pa.Table, name: str | None, type_: pa.DataType, most: int, problems: dict[int, str]) -> Any:
-    """A numeric column, from numbers or their text; what is neither, below zero or beyond is a problem of its row."""
+    """Parse a numeric column of numbers or text; values out of range are reported."""
     if name is None:
         return None
     column = _dense(raw[name]).combine_chunks()
@@ -284,7 +290,7 @@ _YES, _NO = ("true", "yes", "1"), ("false", "no", "0", "")
 
 
 def _flags(raw: pa.Table, name: str | None, problems: dict[int, str]) -> Any:
-    """A column of yes and no, as booleans, numbers or text; what is neither is a problem of its row."""
+    """Parse a column of booleans, numbers or text as booleans; other values are reported."""
     if name is None:
         return None
     column = _dense(raw[name]).combine_chunks()
@@ -316,10 +322,10 @@ def _extras(raw: pa.Table, columns: Columns, reading: Reading) -> list[tuple[pa.
         if field.name in columns.used:
             continue
         if holds_bytes(field.type):
-            reading.note(f"column {field.name!r} holds binary data and is not kept")
+            reading.note(f"column {field.name!r} holds binary data and is not read")
             continue
         column = as_extra(field.name, raw[field.name])
-        # Parquet adds to what a field says of itself.
+        # Parquet adds keys to a field's metadata.
         is_json = JSON_FIELD.items() <= (field.metadata or {}).items()
         extras.append((column[0].with_metadata(JSON_FIELD), column[1]) if is_json else column)
     return extras

@@ -1,4 +1,4 @@
-"""Python values become Arrow columns; what fits no Arrow type is kept as JSON text."""
+"""Arrow columns from Python values; values of mixed types become JSON text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["encodable", "table_of"]
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], names: Sequence[str], captions: Collection[str]) -> pa.Table:
-    """A table of these columns; a name that a row lacks is null there. Columns of `captions` become lists of text."""
+    """Make a table of the columns `names`; missing values are null. Columns in `captions` become lists of text."""
     columns = [_column([row.get(name) for row in rows], name, many=name in captions) for name in names]
     return pa.table([values for _, values in columns], schema=pa.schema([field for field, _ in columns]))
 
@@ -33,7 +33,7 @@ def _column(values: list[Any], name: str, *, many: bool) -> tuple[pa.Field, pa.A
 
 
 def encodable(text: str) -> bool:
-    """Whether a string is text: JSON may hold half a surrogate pair, which nothing can encode."""
+    """Whether a string can be encoded: JSON may have half a surrogate pair, which can't."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
