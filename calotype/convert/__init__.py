@@ -1,11 +1,11 @@
-"""A dataset in another form: nothing lost, nothing re-encoded, and what a form can't hold is said before."""
+"""Convert a dataset to another format. Image bytes are never re-encoded; what a format can't hold is reported first."""
 
 from __future__ import annotations
 
 from calotype.convert.form import Finding, Form, Images
-from calotype.convert.forms import FORMS
-from calotype.convert.job import ConvertReport, run_conversion
 from calotype.convert.plan import ConvertPlan, plan_conversion
+from calotype.convert.registry import FORMS
+from calotype.convert.run import ConvertReport, run_conversion
 from calotype.convert.source import open_source
 from calotype.convert.verify import Difference, VerifyReport, verify_conversion
 

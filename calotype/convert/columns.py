@@ -1,4 +1,4 @@
-"""Which columns the result's data has, so that each is read back as what it was."""
+"""`Columns`: the columns of the result, named so that each is read back with its meaning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from calotype.types import Row
 __all__ = ["REJECTED", "Columns", "choose_columns"]
 
 REJECTED = "rejected"
-"""The column that means the same in the source and in the result: such images are left out when it is read."""
+"""The column that keeps its meaning: images marked by it are left out when the result is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,17 +21,17 @@ class Columns:
 
     image: str
     captions: tuple[str, ...]
-    """One that holds a text (or, with `several`, a list of them), or one for each caption."""
+    """One column of texts (with `several`, of lists of texts), or one column for each caption."""
     several: bool
     """Whether any image has more than one caption."""
     ids: bool
     sizes: bool
     weights: bool
     extras: dict[str, str]
-    """The data's own columns: name in the source → in the result."""
+    """Further columns of the data: name in the source → name in the result."""
 
     def values(self, row: Row) -> dict[str, Any]:
-        """Everything about a row but its image, as plain values."""
+        """Return the values of a row, without its image, by column."""
         given = [text for text in row.captions if text]
         values: dict[str, Any] = {}
         if len(self.captions) == 1:
@@ -61,18 +61,18 @@ def choose_columns(
     clean: Callable[[str], str],
     image_is_given: bool,
 ) -> Columns:
-    """Renames those of the data's own columns that would be taken for something else: `caption` becomes `caption_`.
+    """Rename further columns that would be read with another meaning: `caption` becomes `caption_`.
 
     Args:
         image: The image column.
-        captions: The caption columns, if there are any.
+        captions: The caption columns, if any.
         several: See `Columns`.
         ids: Whether there is an `id` column.
         sizes: Whether there are `width` and `height`.
         weights: Whether there is a `weight` column.
-        extras: The data's own columns.
-        clean: Makes of a name one that the form can hold.
-        image_is_given: The reader knows the image without its name, as in archives.
+        extras: Names of the further columns.
+        clean: Converts a name to one that the form can hold.
+        image_is_given: The reader finds the image without a column, as in archives.
     """
     ours = [image, *captions, *(["id"] if ids else []), *(["width", "height"] if sizes else [])]
     ours += ["weight"] if weights else []

@@ -1,4 +1,4 @@
-"""CSV with a header: one line an image, several captions in numbered columns."""
+"""`Csv`: CSV with a header, a line for each image, several captions in numbered columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from calotype.convert.form import Finding, Images, Record, Target
 from calotype.convert.jsonl import to_json
-from calotype.convert.tables import TableForm
+from calotype.convert.table_form import TableForm
 from calotype.manifest.manifest import JSON_FIELD, Manifest
 
 __all__ = ["Csv"]
@@ -20,7 +20,7 @@ _QUOTED = re.compile(r'[",\r\n]|^\s|\s$')
 
 
 class Csv(TableForm):
-    """`metadata.csv`, or a `.csv` file of any name; RFC 4180, UTF-8."""
+    """`metadata.csv`, or a `.csv` file of any name (RFC 4180, UTF-8)."""
 
     name = "csv"
     table: str | None = "metadata.csv"
@@ -48,7 +48,7 @@ class Csv(TableForm):
                 level="note",
                 kind="texts_only",
                 count=len(changed),
-                text=f"CSV holds {', '.join(map(repr, changed))} as text, and no value as an empty one",
+                text=f"CSV holds {', '.join(map(repr, changed))} as text, and null as an empty text",
             )
 
     def finish(self, target: Target, folder: Path, parts: int, records: Callable[[], Iterator[Record]]) -> None:

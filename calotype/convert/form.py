@@ -1,4 +1,4 @@
-"""What an output form is: one protocol, and the plain values that it is given."""
+"""`Form`: the protocol of an output form, and the values passed to it."""
 
 from __future__ import annotations
 
@@ -19,53 +19,53 @@ if TYPE_CHECKING:
 __all__ = ["MEMBER", "Finding", "Form", "Images", "Record", "Target"]
 
 Images = Literal["copy", "link", "embed", "refer"]
-"""How the images get into the result: as files of their own, as links to the old ones, inside its data files, or
-not at all (the data file says where they are)."""
+"""How images are stored in the result: as copied files, as links to the source's files, inside the data files, or
+not at all (the data file refers to them)."""
 
 
 MEMBER = "\0image"
-"""The image column of forms in which an image has a name of its own; no column can be called so."""
+"""The image column of archives, whose images have names of their own; no real column has this name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something that is to be known before anything is written."""
+    """A note or error that is reported before anything is written."""
 
     level: Literal["error", "note"]
-    """`error`: captions would change; only written when the caller says that it may lose something."""
+    """`error`: captions would change, which needs `lossy=True`."""
     kind: str
-    """A short word: `captions_changed`, `renamed_columns`, `texts_only`, …"""
+    """A short identifier: `captions_changed`, `renamed_columns`, `texts_only`, …"""
     count: int
     text: str
-    """A sentence for a person."""
+    """The message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What a form is told of the result that is to be."""
+    """Description of the result, passed to a form."""
 
     images: Images
     folder: Path
-    """Where the data files will lie: what relative references are relative to."""
+    """Final folder of the data files; relative references start here."""
     title: str
-    """A word for the whole: the trigger, or the source's name."""
+    """Name of the dataset: the trigger, or the source's name."""
     columns: Columns
     extras: pa.Table
-    """The data's own columns as the source has them, a row an image."""
+    """Further columns of the source, a row for each image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One image on its way out."""
+    """One image to write."""
 
     index: int
-    """Of the row in the source."""
+    """Index of the row in the source."""
     row: Row
-    """As the result must be read: with the captions that it gets."""
+    """The row as the result must be read, with its final captions."""
     name: str
-    """What it is called in the result; the reference to it where it stays where it is."""
+    """Name in the result; with images `refer`, the reference to the image."""
     data: bytes | None = field(default=None, repr=False)
-    """The file's bytes; None where they are not moved."""
+    """The encoded image; None where it is linked or referred to."""
 
     @property
     def source(self) -> ImageRef:
@@ -73,60 +73,62 @@ class Record:
 
 
 class Form(Protocol):
-    """An output form. Its result, read by `load_manifest`, gives the rows that went in.
+    """An output form. `load_manifest` reads the rows back from its result.
 
-    A result is made in parts, each a run of rows; what is in a finished part is never touched again, and a part that
-    was not finished is written anew. `finish` comes last, and may come twice.
+    A result is written in parts, each a range of rows. A finished part is never changed; an unfinished one is written
+    again. `finish` is called last, and again if a run was interrupted in it.
 
-    What most forms do alike is done here, for those that derive from it.
+    The defaults suit most forms; derive from this class to use them.
     """
 
     name: str
     images: tuple[Images, ...]
-    """What it can do with images; the first is what it does unasked."""
+    """Supported ways to store images, the default first."""
     shards: bool = False
-    """Whether a part is a file of up to `shard_size` bytes."""
+    """Whether each part is one file of up to `shard_size` bytes."""
     table: str | None = None
-    """Name of its data file, where it is one file beside the images."""
+    """Name of the data file, for forms with one file beside the images."""
 
     def column_names(self, images: Images, captions: int) -> tuple[str, tuple[str, ...]]:
-        """What the result calls the image column, and those of up to `captions` captions an image."""
+        """Return the name of the image column, and of the columns for up to `captions` captions of an image."""
         ...
 
     def names(self, rows: Iterable[Row], images: Images, folder: Path, title: str) -> Iterator[str]:
-        """What the images are called in the result, in the rows' order. One without a suffix gets its own later."""
+        """Yield the images' names in the rows' order. A missing suffix is added when the image is read."""
         return references(rows, folder) if images == "refer" else file_names(rows)
 
     def caption(self, text: str) -> str:
-        """The text as the form can hold it."""
+        """Return a caption as the form can hold it."""
         return text
 
     def column(self, name: str) -> str:
-        """A column's name as the form can hold it."""
+        """Return a column's name as the form can hold it."""
         return name
 
     def extra(self, value: Any) -> Any:
-        """What a value of one of the data's own columns comes back as."""
+        """Return a value of a further column as it is read back."""
         return value
 
     def findings(self, manifest: Manifest, names: Sequence[str], captions: int) -> Iterator[Finding]:
-        """What else this form can't hold, or other programs won't read."""
+        """Yield what else this form can't hold, or other tools don't read."""
         return iter(())
 
-    def write_part(self, target: Target, folder: Path, part: int, records: Iterator[Record]) -> None: ...
+    def write_part(self, target: Target, folder: Path, part: int, records: Iterator[Record]) -> None:
+        """Write the records of one part into `folder`."""
+        ...
 
     def files(self, target: Target, part: int, names: Sequence[str]) -> Iterable[str]:
-        """The files that a part consists of, relative to the result."""
+        """Return the files of a part, relative to the result."""
         ...
 
     def read_part(self, target: Target, folder: Path, part: int, names: Sequence[str]) -> Iterator[bytes]:
-        """The images' bytes as the finished part has them, in order."""
+        """Yield the encoded images of a finished part, in order."""
         ...
 
     def finish(self, target: Target, folder: Path, parts: int, records: Callable[[], Iterator[Record]]) -> None:
-        """Writes what is about all rows; `records` gives them, without data."""
+        """Write what concerns all rows; `records()` yields them without data."""
         return
 
     def reading(self) -> Mapping[str, Any]:
-        """Options of `load_manifest` that this form needs to be read whole."""
+        """Return the options of `load_manifest` that read every row of this form."""
         return {}

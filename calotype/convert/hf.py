@@ -1,4 +1,4 @@
-"""Hugging Face's saved dataset: the folder that `datasets.load_from_disk` maps."""
+"""`SavedDataset`: the folder that Hugging Face's `datasets.load_from_disk` reads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-from calotype.convert.arrow_tables import batches, bytes_in, schema
+from calotype.convert.arrow import batches, bytes_in, schema
 from calotype.convert.form import Form, Images, Record, Target
 
 __all__ = ["SavedDataset"]

@@ -1,4 +1,4 @@
-"""JSON lines: one object an image."""
+"""`JsonLines` and `ImageFolder`: `metadata.jsonl`, a JSON object for each image."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from calotype.convert.form import Finding, Form, Record, Target
-from calotype.convert.tables import TableForm
-from calotype.manifest.manifest import Manifest
+from calotype.convert.form import Finding, Form, Images, Record, Target
+from calotype.convert.table_form import TableForm
+from calotype.manifest.manifest import JSON_FIELD, Manifest
 
-__all__ = ["JsonForm", "JsonLines", "json_value", "odd_types", "to_json"]
+__all__ = ["ImageFolder", "JsonForm", "JsonLines", "to_json"]
 
 
 class JsonForm(Form):
-    """What the forms share that keep the data's own columns as JSON."""
+    """Base of the forms that store further columns as JSON."""
 
     def extra(self, value: Any) -> Any:
-        return json_value(value)
+        return json.loads(to_json(value))
 
     def findings(self, manifest: Manifest, names: Sequence[str], captions: int) -> Iterator[Finding]:
-        return odd_types(manifest)
+        return _text_columns(manifest)
 
 
 class JsonLines(JsonForm, TableForm):
@@ -40,25 +40,38 @@ class JsonLines(JsonForm, TableForm):
                 file.write(to_json({columns.image: record.name} | columns.values(record.row)) + "\n")
 
 
+class ImageFolder(JsonLines):
+    """Images beside `metadata.jsonl`, as `datasets.load_dataset("imagefolder", data_dir=…)` reads them."""
+
+    name = "imagefolder"
+    images: tuple[Images, ...] = ("copy", "link")
+
+    def findings(self, manifest: Manifest, names: Sequence[str], captions: int) -> Iterator[Finding]:
+        yield from super().findings(manifest, names, captions)
+        mixed = [field.name for field in manifest.extras.schema if field.metadata == JSON_FIELD]
+        if mixed:
+            yield Finding(
+                level="note",
+                kind="mixed_types",
+                count=len(mixed),
+                text=f"{', '.join(map(repr, mixed))} hold values of several types, which `datasets` can't read",
+            )
+
+
 def to_json(value: Any) -> str:
-    """JSON in one line; what JSON has no word for (dates, decimals) as text."""
+    """Return JSON in one line; dates and decimals become text."""
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def json_value(value: Any) -> Any:
-    """What a value is after a way through JSON."""
-    return json.loads(to_json(value))
-
-
-def odd_types(manifest: Manifest) -> Iterator[Finding]:
-    """Columns that JSON can hold as text only."""
+def _text_columns(manifest: Manifest) -> Iterator[Finding]:
+    """Report the columns whose values become text in JSON."""
     odd = [field.name for field in manifest.extras.schema if not _plain(field.type)]
     if odd:
         yield Finding(
             level="note",
             kind="texts_only",
             count=len(odd),
-            text=f"JSON holds {', '.join(map(repr, odd))} as text: dates, times, decimals and bytes have no form in it",
+            text=f"JSON holds {', '.join(map(repr, odd))} as text: it has no dates, times, decimals and bytes",
         )
 
 

@@ -1,4 +1,4 @@
-"""kohya's folders: `10_name/a.jpg` with `a.txt` beside it, and what these can't hold in a `metadata.jsonl`."""
+"""`Kohya`: folders `10_name/` with `a.jpg` and `a.txt`; a `metadata.jsonl` holds what these can't."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from calotype.convert.files import read_files, write_files
 from calotype.convert.form import Finding, Images, Record, Target
 from calotype.convert.jsonl import JsonForm, to_json
 from calotype.convert.names import Names, split_suffix, tidy, wish
+from calotype.convert.table_form import read_files, write_files
 from calotype.manifest.folders.kohya import kohya_folder
 from calotype.manifest.manifest import Manifest
 from calotype.types import Row
@@ -21,16 +21,16 @@ from calotype.types import Row
 __all__ = ["Kohya"]
 
 _READ = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
-"""What sd-scripts' `IMAGE_EXTENSIONS` has without further packages."""
+"""sd-scripts' `IMAGE_EXTENSIONS` without optional packages."""
 
 
 class Kohya(JsonForm):
-    """The folder to give to sd-scripts as `--train_data_dir`, with `--caption_extension .txt`.
+    """The folder for sd-scripts' `--train_data_dir`, with `--caption_extension .txt`.
 
-    The number before `_` is how often an epoch shows the folder's images. A text file has a caption a line: kohya
-    reads the first, or with `enable_wildcard` draws one. It looks into no deeper folder and at no other file, so that
-    `metadata.jsonl` can hold ids, sizes, exact weights and further columns for those who read it. The captions are not
-    in it: there is one place to edit them.
+    The number before `_` is the repeats of the folder's images in an epoch. A text file has a caption on each line:
+    kohya uses the first, or with `enable_wildcard` a random one. It reads no deeper folders and no other files, so
+    `metadata.jsonl` can hold ids, sizes, exact weights and further columns. It holds no captions: they are edited in
+    one place, the text files.
     """
 
     name = "kohya"
@@ -45,8 +45,8 @@ class Kohya(JsonForm):
         for row in rows:
             wanted = wish(row.image)
             repeats = _repeats(row.weight)
-            home = kohya_folder(posixpath.dirname(wanted))
-            name = tidy(home[2]) if home and home[1] == repeats else own
+            source = kohya_folder(posixpath.dirname(wanted))
+            name = tidy(source[2]) if source and source[1] == repeats else own
             yield names.take(f"{repeats}_{name}/{posixpath.basename(tidy(wanted))}")
 
     def caption(self, text: str) -> str:
@@ -61,7 +61,7 @@ class Kohya(JsonForm):
                 level="note",
                 kind="rounded_repeats",
                 count=rounded,
-                text=f"{rounded:,} weights are no whole number: kohya gets them rounded, metadata.jsonl has them exact",
+                text=f"{rounded:,} weights are not whole numbers: kohya rounds them, metadata.jsonl has them exact",
             )
         others = Counter(suffix for name in names if (suffix := split_suffix(name)[1].lower()) and suffix not in _READ)
         if others:
@@ -70,15 +70,15 @@ class Kohya(JsonForm):
                 level="note",
                 kind="unread_by_kohya",
                 count=others.total(),
-                text=f"{others.total():,} images are {kinds}, which kohya's scripts pass over",
+                text=f"{others.total():,} images are {kinds}, which kohya's scripts ignore",
             )
         if captions > 1:
             yield Finding(
                 level="note",
                 kind="captions_as_lines",
                 count=captions,
-                text="several captions of an image become lines of its text file: kohya draws one of them with "
-                "enable_wildcard (and else takes the first), calotype with caption_lines=many",
+                text="several captions of an image become lines of its text file: kohya uses a random one with "
+                "enable_wildcard (else the first), calotype with caption_lines=many",
             )
 
     def write_part(self, target: Target, folder: Path, part: int, records: Iterator[Record]) -> None:
@@ -86,7 +86,7 @@ class Kohya(JsonForm):
             for record in records:
                 yield record
                 file = folder / f"{split_suffix(record.name)[0]}.txt"
-                # A file of no line at all is an error to kohya; one empty line is an empty caption.
+                # kohya raises on an empty file; one empty line is an empty caption.
                 file.write_text("\n".join(record.row.captions) + "\n", encoding="utf-8", newline="\n")
 
         write_files(target, folder, with_captions())
@@ -98,7 +98,7 @@ class Kohya(JsonForm):
         return read_files(target, folder, names)
 
     def finish(self, target: Target, folder: Path, parts: int, records: Callable[[], Iterator[Record]]) -> None:
-        # Every row is in it, since its order is the rows' order; weights always, for a folder's name rounds them.
+        # It lists every row, since it defines their order, and always weights, which the folders' names round.
         columns = replace(target.columns, weights=True)
         with (folder / "metadata.jsonl").open("w", encoding="utf-8", newline="\n") as file:
             for record in records():
@@ -109,5 +109,5 @@ class Kohya(JsonForm):
 
 
 def _repeats(weight: float) -> int:
-    """Of a folder; one of 0 repeats is passed over by kohya, which is what a weight of 0 asks for."""
+    """Return the repeats of an image's folder; kohya skips folders of 0 repeats, as a weight of 0 means."""
     return max(1, round(weight)) if weight else 0

@@ -1,4 +1,4 @@
-"""LMDB: one environment, an image and its JSON under numbered keys."""
+"""`Lmdb`: one LMDB environment, an image and its JSON under numbered keys."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from calotype.convert.archives import ArchiveForm, description
+from calotype.convert.archive_form import ArchiveForm, description
 from calotype.convert.form import Images, Record, Target
 from calotype.convert.names import split_suffix, wish
 from calotype.errors import MissingDependencyError
@@ -17,11 +17,11 @@ from calotype.types import Row
 __all__ = ["Lmdb"]
 
 _MAP_BYTES = 1 << 30
-"""The map's first size; it is doubled when it is full. The file is as large as what is in it."""
+"""Initial map size in bytes, doubled when full. The file only grows with its content."""
 
 
 class Lmdb(ArchiveForm):
-    """`000000012.jpg` → the file, `000000012.json` → captions, id and the rest: keys sort as the rows do."""
+    """`000000012.jpg` → the file, `000000012.json` → captions, id and columns; keys sort in the rows' order."""
 
     name = "lmdb"
 
@@ -46,8 +46,8 @@ class Lmdb(ArchiveForm):
             raise OSError(errno.EIO, str(error), str(folder)) from error
 
     def _put(self, lmdb: Any, folder: Path, items: Sequence[tuple[bytes, bytes]], size: int) -> bool:
-        """Writes all in one transaction, and says whether the map was large enough."""
-        # `lock=False`: nobody else has this folder, and a reader should not find a lock of ours in it.
+        """Write all items in one transaction; return whether the map was large enough."""
+        # `lock=False`: no other process uses this folder, and the result should not contain a lock file.
         with lmdb.open(str(folder), map_size=max(size, _size(folder)), lock=False) as environment:
             try:
                 with environment.begin(write=True) as transaction:

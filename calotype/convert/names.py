@@ -1,4 +1,4 @@
-"""Names in the result: no two alike on any file system, none too long, none that a reader would pass over."""
+"""Names of images in the result: unique on every file system, not too long, and read by `load_manifest`."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ __all__ = [
 ]
 
 _COMPONENT: Final = 180
-"""Bytes of UTF-8 that a file's or folder's name may have; systems take 255, and a suffix and a number come on top."""
+"""Most bytes of a file's or folder's name in UTF-8; file systems allow 255, and a suffix and number are added."""
 _PATH: Final = 900
-"""Bytes of a whole name; what is longer loses its folders."""
+"""Most bytes of a relative path; a longer one loses its folders."""
 _BAD = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
 _SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "lock.mdb", "@eadir", "$recycle.bin"})
 _MEMBER = re.compile(r".*?\.tar!(.+)", re.DOTALL)
@@ -56,27 +56,27 @@ _ARCHIVE = re.compile(r"(\.(?:tar|lmdb|mdb))!(?=.)")
 
 
 def suffix_of(data: bytes) -> str:
-    """The suffix that goes with an image's first bytes.
+    """Return the suffix for an image's format, from its first bytes.
 
     Raises:
-        NotAnImageError: They are no image's.
+        NotAnImageError: They are not an image.
     """
     return _SUFFIXES[sniff(data[:HEAD])]
 
 
 def split_suffix(name: str) -> tuple[str, str]:
-    """(name without the suffix, suffix); no suffix where it is none of an image."""
+    """Split a name into stem and suffix; the suffix is empty if it is not an image's."""
     stem, suffix = posixpath.splitext(name)
     return (stem, suffix) if suffix.lower() in IMAGE_SUFFIXES else (name, "")
 
 
 def is_whole_file(ref: ImageRef) -> bool:
-    """Whether an image is a file of its own on this machine."""
+    """Whether an image is a file of its own on a local disk."""
     return ref.path is not None and ref.key is None and ref.size is None and not ref.offset
 
 
 def wish(ref: ImageRef) -> str:
-    """The name that an image has where it comes from, relative; it may clash with others."""
+    """Return an image's name in the source, relative; it may clash with others."""
     if ref.url is not None:
         return posixpath.basename(unquote(urlsplit(ref.url).path).rstrip("/")) or "picture"
     name = ref.name
@@ -99,7 +99,7 @@ def _shortened(text: str, limit: int) -> str:
 
 
 def _clean(component: str) -> str:
-    """A component that every file system takes and `load_manifest` does not pass over."""
+    """Return a path component that every file system accepts and `load_manifest` reads."""
     component = _BAD.sub("_", component).strip(" ").rstrip(".")
     if not component or component.startswith(".") or component.casefold() in _SYSTEM:
         component = f"_{component}"
@@ -107,7 +107,7 @@ def _clean(component: str) -> str:
 
 
 def tidy(name: str) -> str:
-    """Component by component; never out of the folder, and not with kohya's repeats, which would count as weights."""
+    """Clean a path by component: it stays inside the folder, and kohya's repeats, which are weights, are removed."""
     name, suffix = split_suffix(_ARCHIVE.sub(r"\1_", name))
     components = [_clean(part) for part in name.split("/") if part not in ("", ".", "..")] or ["picture"]
     if len(components) > 1 and (match := KOHYA_FOLDER.fullmatch(components[0])):
@@ -117,7 +117,7 @@ def tidy(name: str) -> str:
 
 
 class Names:
-    """Hands out names that differ, also where upper and lower case or ways to write an accent don't count.
+    """Makes names unique, also on file systems that ignore case or normalise Unicode.
 
     Args:
         by_stem: Names must differ without their suffix too.
@@ -128,12 +128,12 @@ class Names:
         self._whole: set[str] = set()
         self._stems: set[str] = set()
         self._open: set[str] = set()
-        """Stems whose suffix is not known yet: they are taken with every suffix."""
+        """Stems with an unknown suffix: they clash with every suffix."""
         self._next: dict[str, int] = {}
-        """Wanted name → the number to try next, as thousands may want the same."""
+        """Wanted name → the next number to try, since thousands may want the same name."""
 
     def take(self, name: str) -> str:
-        """The name, or the nearest one that is free: `a-2.jpg`."""
+        """Return the name, or the first free one with a number: `a-2.jpg`."""
         stem, suffix = split_suffix(name)
         wanted = name.casefold()
         number = self._next.get(wanted, 1)
@@ -153,14 +153,14 @@ class Names:
 
 
 def file_names(rows: Iterable[Row]) -> Iterator[str]:
-    """Names of image files, as near as can be to those that they had."""
+    """Yield names of image files, close to those in the source."""
     names = Names()
     for row in rows:
         yield names.take(tidy(wish(row.image)))
 
 
 def stem_names(rows: Iterable[Row]) -> Iterator[str]:
-    """Names that differ in their stems, which hold no dot: what goes together in an archive is told by them."""
+    """Yield names with unique stems without dots: in an archive, the stem is the key of a sample."""
     names = Names(by_stem=True)
     for row in rows:
         folder, base = posixpath.split(tidy(wish(row.image)))
@@ -169,20 +169,20 @@ def stem_names(rows: Iterable[Row]) -> Iterator[str]:
 
 
 @lru_cache(4096)
-def _way(place: str, folder: str) -> str:
-    return Path(os.path.relpath(os.path.realpath(place), os.path.realpath(folder))).as_posix()
+def _relative(source: str, folder: str) -> str:
+    return Path(os.path.relpath(os.path.realpath(source), os.path.realpath(folder))).as_posix()
 
 
 def reference(ref: ImageRef, folder: Path) -> str | None:
-    """What a data file in `folder` calls an image that stays where it is; None where no reference can lead there."""
+    """Return the reference from a data file in `folder` to an image; None where the format has none for it."""
     if ref.url is not None:
         return ref.url
     assert ref.path is not None
-    place, base = os.path.split(ref.path)
-    # Without links on the way, since `..` in a path leads up from where a link leads to.
-    path = posixpath.normpath(posixpath.join(_way(place, str(folder)), base))
+    parent, base = os.path.split(ref.path)
+    # Links are resolved: `..` after a link leads to the parent of the link's target.
+    path = posixpath.normpath(posixpath.join(_relative(parent, str(folder)), base))
     if is_whole_file(ref):
-        if _ARCHIVE.search(path):  # it would be looked for inside an archive
+        if _ARCHIVE.search(path):  # readers would look inside an archive
             return None
         awkward = path != path.strip() or "\\" in path or REMOTE.match(path)
         return Path(ref.path).as_uri() if awkward else path
@@ -195,15 +195,15 @@ def reference(ref: ImageRef, folder: Path) -> str | None:
 
 
 def references(rows: Iterable[Row], folder: Path) -> Iterator[str]:
-    """What a data file in `folder` calls the images.
+    """Yield the references from a data file in `folder` to the images.
 
     Raises:
-        ConfigError: An image lies where no reference can lead.
+        ConfigError: An image has no reference.
     """
     for row in rows:
         found = reference(row.image, folder)
         if found is None:
             raise ConfigError(
-                f"images: 'refer' can't lead to {row.image.name}, at {row.image.path}; choose 'copy' or 'embed'"
+                f"images: 'refer' can't refer to {row.image.name} in {row.image.path}; choose 'copy' or 'embed'"
             )
         yield found

@@ -1,4 +1,4 @@
-"""Parquet: images inside in row groups, or a table that leads to them."""
+"""`Parquet`: images inside the files, or a table that refers to them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from calotype.convert.arrow_tables import batches, bytes_in, schema
+from calotype.convert.arrow import batches, bytes_in, schema
 from calotype.convert.form import Images, Record, Target
-from calotype.convert.tables import TableForm
+from calotype.convert.table_form import TableForm
 
 __all__ = ["Parquet"]
 
 
 class Parquet(TableForm):
-    """With images inside, files of up to `shard_size` bytes; else `metadata.parquet`, or a file of any name.
+    """With embedded images, files of up to `shard_size` bytes; else `metadata.parquet`, or a file of any name.
 
-    A row group is some 32 MB, so that a reader of some rows reads little more. Bytes of images are not compressed
-    again. `datasets` shows the image column as images.
+    A row group has about 32 MB, so that reading a few rows reads little more. Image bytes are not compressed again.
+    `datasets` decodes the image column.
     """
 
     name = "parquet"

@@ -1,4 +1,4 @@
-"""Holds a result against its source: every row, and every byte of every image."""
+"""`verify_conversion`: compare a result with its source, every row and every byte of every image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Difference", "VerifyReport", "verify_conversion"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One thing that is not as it should be."""
+    """One difference between result and source."""
 
     id: str
     what: str
@@ -31,12 +31,12 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """What a look at a result found."""
+    """Result of a verification."""
 
     destination: str
     rows: int
     bytes: int
-    """Of images, read on both sides."""
+    """Of the source's images."""
     differences: tuple[Difference, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -46,43 +46,44 @@ class VerifyReport:
 def verify_conversion(
     plan: ConvertPlan, *, reader: ImageReader | None = None, progress: Show = lambda done, total: None
 ) -> VerifyReport:
-    """Reads the result as training would, and compares ids, captions, weights, sizes, columns and images.
+    """Read the result as training does, and compare ids, captions, weights, sizes, columns and images.
 
     Args:
-        plan: What `plan_conversion` gives for the source as it is now, with the options of the conversion.
-        reader: Reads images on both sides.
+        plan: The result of `plan_conversion` for the present source, with the options of the conversion.
+        reader: Reads images of both datasets.
         progress: Called with (done, total) images.
 
     Raises:
         MissingPathError: There is no result.
-        ManifestError: It can't be read at all.
+        ManifestError: The result can't be read.
     """
     if not plan.destination.exists():
         raise MissingPathError(f"{plan.destination}: there is no such result to verify")
     options: dict[str, Any] = dict(plan.form.reading())
-    if plan.form.name != "hf":  # folders of the result may have the names of splits
+    if plan.form.name != "hf":  # folders of the result may be named like splits
         options["split"] = "all"
     result = load_manifest(plan.destination, missing_captions="empty", columns={"rejected": None}, **options)
-    places = {name: index for index, name in enumerate(result.ids.to_pylist())}
+    indices = {name: index for index, name in enumerate(result.ids.to_pylist())}
     ids = plan.manifest.ids.to_pylist()
     found: list[Difference] = []
     total = 0
-    pairs = [(index, places.pop(name)) for index, name in enumerate(ids) if name in places]
-    there = {index for index, _ in pairs}
+    # (index in the source, index in the result) of the rows that both have
+    pairs = [(index, indices.pop(name)) for index, name in enumerate(ids) if name in indices]
+    common = {index for index, _ in pairs}
     found += [
         Difference(id=name, what="missing", reason="the result has no such row")
         for index, name in enumerate(ids)
-        if index not in there
+        if index not in common
     ]
-    found += [Difference(id=name, what="more", reason="the source has no such row") for name in places]
-    if [place for _, place in pairs] != sorted(place for _, place in pairs):
-        found.append(Difference(id="", what="order", reason="the rows come in another order"))
-    look = reader or ImageReader()
+    found += [Difference(id=name, what="more", reason="the source has no such row") for name in indices]
+    if [other for _, other in pairs] != sorted(other for _, other in pairs):
+        found.append(Difference(id="", what="order", reason="the rows are in another order"))
+    reader = reader or ImageReader()
 
     def compare(pair: tuple[int, int]) -> tuple[int, list[Difference]]:
-        index, place = pair
-        size, differences = _pictures(plan.manifest.refs([index])[0], result.refs([place])[0], ids[index], look)
-        return size, [*_rows(plan, plan.row(index), result[place]), *differences]
+        index, other = pair
+        size, differences = _images(plan.manifest.refs([index])[0], result.refs([other])[0], ids[index], reader)
+        return size, [*_rows(plan, plan.row(index), result[other]), *differences]
 
     with ThreadPoolExecutor(4) as pool:
         for done, (size, differences) in enumerate(pool.map(compare, pairs), 1):
@@ -100,18 +101,18 @@ def _rows(plan: ConvertPlan, wanted: Row, got: Row) -> Iterator[Difference]:
     ]
     for old, new in plan.target.columns.extras.items():
         pairs.append((new, plan.form.extra(wanted.extra[old]), plan.form.extra(got.extra.get(new))))
-    for what, mine, theirs in pairs:
-        if mine != theirs and repr(mine) != repr(theirs):  # what is no number does not equal itself
-            yield Difference(id=wanted.id, what=what, reason=f"expected {mine!r}, found {theirs!r}")
+    for what, expected, found in pairs:
+        if expected != found and repr(expected) != repr(found):  # NaN does not equal itself
+            yield Difference(id=wanted.id, what=what, reason=f"expected {expected!r}, found {found!r}")
 
 
-def _pictures(mine: ImageRef, theirs: ImageRef, id: str, reader: ImageReader) -> tuple[int, list[Difference]]:
+def _images(source: ImageRef, result: ImageRef, id: str, reader: ImageReader) -> tuple[int, list[Difference]]:
     try:
-        data = reader.read_bytes(mine)
-        other = data if theirs == mine else reader.read_bytes(theirs)
+        data = reader.read_bytes(source)
+        other = data if result == source else reader.read_bytes(result)
     except ImageError as error:
         return 0, [Difference(id=id, what="picture", reason=str(error))]
     if xxhash.xxh3_128_digest(data) == xxhash.xxh3_128_digest(other):
         return len(data), []
-    reason = f"its {len(other):,} bytes are not the {len(data):,} bytes of the source"
+    reason = f"its {len(other):,} bytes differ from the {len(data):,} bytes of the source"
     return len(data), [Difference(id=id, what="picture", reason=reason)]

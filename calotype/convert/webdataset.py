@@ -1,4 +1,4 @@
-"""WebDataset: tar shards in which an image, its caption and its JSON share a key."""
+"""`WebDataset`: tar shards in which an image, its caption and its JSON share a key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from calotype.convert.archives import ArchiveForm, description
+from calotype.convert.archive_form import ArchiveForm, description
 from calotype.convert.form import Images, Record, Target
 from calotype.convert.names import split_suffix, stem_names
 from calotype.types import Row
@@ -38,10 +38,10 @@ class WebDataset(ArchiveForm):
         return (_part(part),)
 
     def read_part(self, target: Target, folder: Path, part: int, names: Sequence[str]) -> Iterator[bytes]:
-        pictures = set(names)
+        images = set(names)
         with tarfile.open(folder / _part(part), "r:") as tar:
             for member in tar:
-                if member.name in pictures:
+                if member.name in images:
                     file = tar.extractfile(member)
                     assert file is not None
                     yield file.read()

@@ -82,7 +82,7 @@ def test_kohya_goes_without_the_rejected(run, source, tmp_path):
     assert "rejected" in {found["kind"] for found in answer(out)["findings"]}
     assert len(load(tmp_path / "out", "kohya")) == 4
     _, err = run(source, tmp_path / "again", "--to", "kohya", "--bake-trigger", "sks")
-    assert "1 of the source left out: rejected" in err
+    assert "1 left out of the source: rejected" in err
     assert (tmp_path / "again" / "3_sks" / "a.txt").read_text() == "sks, ein Haus – 夜, émoji 🐈\n"
 
 
@@ -119,7 +119,7 @@ def test_a_config_with_a_path_and_a_source(run, source, tmp_path):
 def test_a_destination_that_is_there(run, source, tmp_path):
     run(source, tmp_path / "out", "--to", "jsonl")
     _, err = run(source, tmp_path / "out", "--to", "jsonl", code=2)
-    assert "is there already" in err
+    assert "exists, and is never overwritten" in err
     _, err = run(source, tmp_path / "nowhere", "--to", "jsonl", "--verify", code=2)
     assert "there is no such result" in err
     _, err = run(tmp_path / "nothing", tmp_path / "new", "--to", "jsonl", code=2)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from convert_helpers import convert, facts, load
 
-from calotype.convert import FORMS, files, plan_conversion, run_conversion, verify_conversion
+from calotype.convert import FORMS, plan_conversion, run_conversion, table_form, verify_conversion
 from calotype.convert.names import Names, tidy
 from calotype.errors import ConfigError, MissingPathError
 from calotype.images import ImageReader
@@ -56,7 +56,7 @@ def test_kohya_says_that_line_breaks_must_go(put, tmp_path):
     path = put([{"image": "0.jpg", "text": text} for text in HARD[:3]], photos=["0.jpg"])
     plan = plan_conversion(load(path), tmp_path / "out", to="kohya")
     assert kinds(plan)["captions_changed"] == 3
-    with pytest.raises(ConfigError, match=r"3 captions hold line breaks.*--lossy"):
+    with pytest.raises(ConfigError, match=r"3 captions have line breaks.*--lossy"):
         run_conversion(plan)
     assert not (tmp_path / "out").exists()
     run_conversion(plan, lossy=True)
@@ -104,7 +104,7 @@ def test_links_take_no_space(source, tmp_path, monkeypatch, to):
     def other_disk(*args):
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr(files.os, "link", other_disk)
+    monkeypatch.setattr(table_form.os, "link", other_disk)
     (tmp_path / "deep").mkdir()
     convert(source, tmp_path / "deep" / "soft", to, images="link")
     result = load(tmp_path / "deep" / "soft", to)
@@ -131,7 +131,7 @@ def test_one_data_file_that_refers(source, tmp_path, name):
         convert(source, tmp_path / "embedded.parquet", to, shard_size=1)
         assert facts(load(tmp_path / "embedded.parquet")) == facts(load(source))
         assert (tmp_path / "embedded.parquet").is_file()
-    with pytest.raises(ConfigError, match="is one file"):
+    with pytest.raises(ConfigError, match="found the file"):
         plan_conversion(load(source), tmp_path / f"new{name}", to=to, images="copy")
 
 
@@ -145,7 +145,7 @@ def test_references_into_archives(converted, source, tmp_path, came_as, to):
 
 def test_what_cannot_be_referred_to(converted, source, tmp_path):
     manifest = load(converted["parquet"])
-    with pytest.raises(ConfigError, match=r"can't lead to .*choose 'copy' or 'embed'"):
+    with pytest.raises(ConfigError, match=r"can't refer to .*choose 'copy' or 'embed'"):
         plan_conversion(manifest, tmp_path / "out", to="csv", images="refer")
     assert plan_conversion(manifest, tmp_path / "out", to="csv").target.images == "copy"
     with pytest.raises(ConfigError, match="webdataset can't link images; expected embed"):

@@ -11,7 +11,7 @@ import pytest
 from convert_helpers import convert, load
 from PIL import Image
 
-from calotype.convert import arrow_tables
+from calotype.convert import arrow
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_pyarrow(source, tmp_path, rows, monkeypatch):
     assert [value["path"] for value in table["image"].to_pylist()][:2] == ["a.png", "a.jpg"]
     assert table["text"].to_pylist() == [captions(row) for row in rows]
     with monkeypatch.context() as patched:
-        patched.setattr(arrow_tables, "_BATCH_ROWS", 2)
+        patched.setattr(arrow, "_BATCH_ROWS", 2)
         convert(source, tmp_path / "groups.parquet", "parquet")
     with pq.ParquetFile(tmp_path / "groups.parquet") as file:
         assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [2, 2, 1]

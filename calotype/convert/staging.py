@@ -1,4 +1,4 @@
-"""The place where a result grows: beside its destination, hidden, and moved there when it is whole."""
+"""`Staging`: the hidden folder beside the destination in which a result is written before it is moved there."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import IO, Any
 from calotype.convert.plan import ConvertPlan
 from calotype.errors import ConfigError
 
-__all__ = ["Part", "Work"]
+__all__ = ["Part", "Staging"]
 
 _STATE = "state.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A finished part: the rows `[first, end)`."""
+    """A finished part: the rows [first, end)."""
 
     first: int
     end: int
@@ -31,39 +31,39 @@ class Part:
     digest: str
     """xxh3-128 over the xxh3-128 of each of its images."""
     names: dict[int, str] = field(default_factory=dict)
-    """Names that differ from the plan's: their suffixes showed when the images were read."""
+    """Row → name, where the plan's name lacked the suffix."""
     failed: dict[int, str] = field(default_factory=dict)
-    """Rows that are left out, since their images can't be had, and why."""
+    """Row → reason, for skipped images."""
 
 
-class Work:
-    """`.NAME.converting/` beside the destination: `state.jsonl`, a line a finished part, and `result/`.
+class Staging:
+    """`.NAME.converting/` beside the destination: `result/`, and `state.jsonl` with a line for each finished part.
 
-    So the destination is there whole or not at all. The state's first line tells whose it is, its last one that all is
-    done; a line that was cut off by a kill counts for nothing.
+    So the destination is complete or absent. The state's first line has the plan's key, its last one marks completion;
+    a line that a kill cut off is ignored.
     """
 
-    def __init__(self, folder: Path, plan: ConvertPlan, state: IO[str], begun: _Begun) -> None:
+    def __init__(self, folder: Path, plan: ConvertPlan, state: IO[str], state_read: _State) -> None:
         self.folder = folder
         self.result = folder / "result"
-        self.parts = begun.parts
-        self.moved = begun.done and not _outcome(folder, plan).exists() and _is_there(plan.destination)
-        """All was done before, but for the clearing up."""
+        self.parts = state_read.parts
+        self.moved = state_read.done and not _outcome(folder, plan).exists() and _exists(plan.destination)
+        """The result was moved by an earlier run, and only this folder remains to delete."""
         self._plan = plan
         self._state = state
 
     @classmethod
     @contextmanager
-    def open(cls, plan: ConvertPlan) -> Iterator[Work]:
-        """The work on this plan's destination, begun or gone on with; nobody else can have it meanwhile.
+    def open(cls, plan: ConvertPlan) -> Iterator[Staging]:
+        """Start or resume, with an exclusive lock on the folder.
 
         Raises:
-            ConfigError: The destination is there; or another conversion to it was begun, or is running.
+            ConfigError: The destination exists; or another conversion to it was started, or is running.
         """
         destination = plan.destination
         folder = destination.parent / f".{destination.name}.converting"
-        if _is_there(destination) and not folder.exists():
-            raise _there(destination)
+        if _exists(destination) and not folder.exists():
+            raise _exists_error(destination)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             state = (folder / _STATE).open("a+", encoding="utf-8")
@@ -76,32 +76,32 @@ class Work:
                 raise ConfigError(f"destination: another process is converting to {destination} right now") from None
             state.seek(0)
             try:
-                begun = _Begun.parse(state.read())
+                found = _State.parse(state.read())
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise ConfigError(
-                    f"destination: {folder / _STATE}: its notes of an unfinished conversion can't be read ({error}); "
-                    "delete that folder to begin anew"
+                    f"destination: {folder / _STATE}: the state of an unfinished conversion can't be read ({error}); "
+                    "delete that folder to start again"
                 ) from None
-            if begun.key not in (None, plan.key):
+            if found.key not in (None, plan.key):
                 raise ConfigError(
-                    f"destination: {folder} holds an unfinished conversion of another source, an older state of this "
-                    "one, or with other options; repeat those to go on with it, or delete that folder"
+                    f"destination: {folder} has an unfinished conversion of another source, an older version of this "
+                    "one, or with other options; repeat those to resume it, or delete that folder"
                 )
-            work = cls(folder, plan, state, begun)
-            if _is_there(destination) and not work.moved:
-                raise _there(destination)
-            if begun.key is None:
-                shutil.rmtree(work.result, ignore_errors=True)
-            work.forget_from(len(work.parts))  # writes the state anew, without a line that was cut off
-            yield work
+            staging = cls(folder, plan, state, found)
+            if _exists(destination) and not staging.moved:
+                raise _exists_error(destination)
+            if found.key is None:
+                shutil.rmtree(staging.result, ignore_errors=True)
+            staging.drop_from(len(staging.parts))  # rewrites the state without a line that was cut off
+            yield staging
 
     def add(self, part: Part) -> None:
-        """Notes a finished part."""
+        """Record a finished part."""
         self._note(asdict(part))
         self.parts.append(part)
 
-    def forget_from(self, number: int) -> None:
-        """Takes this part and those after it for not done."""
+    def drop_from(self, number: int) -> None:
+        """Remove this part and later ones from the state."""
         kept = self.parts[:number]
         self._state.truncate(0)
         self._note({"calotype_convert": 1, "key": self._plan.key})
@@ -110,7 +110,7 @@ class Work:
             self.add(part)
 
     def publish(self) -> None:
-        """Moves the result to its destination, and takes the rest away.
+        """Move the result to its destination, and delete the folder.
 
         Raises:
             ConfigError: The destination is a mount point.
@@ -124,7 +124,7 @@ class Work:
             except OSError as error:
                 raise ConfigError(
                     f"destination: the result can't be moved to {self._plan.destination}: {error.strerror}. It is "
-                    f"whole in {outcome}; is the destination a mount point? Then name a folder inside it"
+                    f"complete in {outcome}; if the destination is a mount point, name a folder inside it"
                 ) from error
         shutil.rmtree(self.folder)
 
@@ -134,15 +134,15 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Begun:
-    """What a state says."""
+class _State:
+    """The content of `state.jsonl`."""
 
     key: str | None
     parts: list[Part]
     done: bool
 
     @classmethod
-    def parse(cls, text: str) -> _Begun:
+    def parse(cls, text: str) -> _State:
         key: str | None = None
         parts: list[Part] = []
         done = False
@@ -160,7 +160,7 @@ class _Begun:
 
 
 def _outcome(folder: Path, plan: ConvertPlan) -> Path:
-    """What becomes the destination."""
+    """Return the file or folder that becomes the destination."""
     result = folder / "result"
     if not plan.single:
         return result
@@ -168,29 +168,27 @@ def _outcome(folder: Path, plan: ConvertPlan) -> Path:
     return result / next(iter(parts), str(plan.form.table))
 
 
-def _there(destination: Path) -> ConfigError:
-    return ConfigError(
-        f"destination: {destination} is there already, and nothing is ever written over; name another, or delete it"
-    )
+def _exists_error(destination: Path) -> ConfigError:
+    return ConfigError(f"destination: {destination} exists, and is never overwritten; name another, or delete it")
 
 
 def _flush(outcome: Path) -> None:
-    """To the disk, so that a power cut leaves no result that only seems whole."""
-    places = [outcome, *outcome.rglob("*")] if outcome.is_dir() else [outcome]
+    """Flush to disk, so that a power cut leaves no incomplete result under its final name."""
+    paths = [outcome, *outcome.rglob("*")] if outcome.is_dir() else [outcome]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(_fsync, [place for place in places if not place.is_symlink()]))
+        list(pool.map(_fsync, [path for path in paths if not path.is_symlink()]))
 
 
-def _fsync(place: Path) -> None:
-    descriptor = os.open(place, os.O_RDONLY)
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _is_there(destination: Path) -> bool:
-    """An empty folder is as good as none."""
+def _exists(destination: Path) -> bool:
+    """Whether there is a file or a folder that is not empty."""
     if destination.is_dir():
         return any(destination.iterdir())
     return destination.exists() or destination.is_symlink()

@@ -1,4 +1,4 @@
-"""What the forms share that hold images and, beside each, a JSON text about it."""
+"""`ArchiveForm`: the base of forms that store each image with a JSON text beside it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from calotype.errors import ConvertError
 __all__ = ["ArchiveForm", "description"]
 
 _MAX_TEXT = 1 << 20
-"""Readers of ours pass over longer texts in archives."""
+"""Bytes. calotype does not read longer texts in archives."""
 
 
 class ArchiveForm(JsonForm):
-    """Images under names of their own, inside."""
+    """A form whose images are members of an archive."""
 
     images: tuple[Images, ...] = ("embed",)
 
@@ -22,15 +22,15 @@ class ArchiveForm(JsonForm):
 
 
 def description(target: Target, record: Record) -> bytes:
-    """What the JSON beside an image in an archive holds.
+    """Return the JSON beside an image: its captions and columns.
 
     Raises:
-        ConvertError: More than a reader takes.
+        ConvertError: It is longer than readers accept.
     """
     data = to_json(target.columns.values(record.row)).encode("utf-8")
     if len(data) > _MAX_TEXT:
         raise ConvertError(
-            f"{record.row.id}: its captions and columns are {len(data):,} bytes of JSON, and archives are read with up "
-            f"to {_MAX_TEXT:,} beside an image; leave columns out, or choose another form"
+            f"{record.row.id}: its captions and columns are {len(data):,} bytes of JSON; archives hold at most "
+            f"{_MAX_TEXT:,} for an image; leave columns out, or choose another form"
         )
     return data

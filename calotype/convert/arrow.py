@@ -1,4 +1,4 @@
-"""Rows as Arrow: what Parquet files and Hugging Face's saved datasets hold."""
+"""Rows as Arrow record batches, for Parquet files and Hugging Face's saved datasets."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from calotype.manifest.manifest import JSON_FIELD
 __all__ = ["batches", "bytes_in", "schema"]
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-"""The storage of `datasets.Image`."""
+"""Storage type of `datasets.Image`."""
 _BATCH_BYTES = 32 << 20
 _BATCH_ROWS = 1000
 
 
 def schema(target: Target) -> pa.Schema:
-    """The columns; in the metadata the image column is marked as one for `datasets`."""
+    """Return the schema; its metadata marks the image column for `datasets`."""
     columns = target.columns
     embed = target.images == "embed"
     text = pa.large_string()
@@ -50,26 +50,26 @@ def _storable(type_: pa.DataType) -> bool:
 
 
 def batches(target: Target, records: Iterable[Record]) -> Iterator[pa.RecordBatch]:
-    """The rows, some 32 MB at a time."""
+    """Yield the rows in batches of about 32 MB."""
     shape = schema(target)
-    waiting: list[Record] = []
+    pending: list[Record] = []
     size = 0
     for record in records:
-        waiting.append(record)
+        pending.append(record)
         size += len(record.data or b"")
-        if size >= _BATCH_BYTES or len(waiting) >= _BATCH_ROWS:
-            yield _batch(target, shape, waiting)
-            waiting, size = [], 0
-    if waiting:
-        yield _batch(target, shape, waiting)
+        if size >= _BATCH_BYTES or len(pending) >= _BATCH_ROWS:
+            yield _batch(target, shape, pending)
+            pending, size = [], 0
+    if pending:
+        yield _batch(target, shape, pending)
 
 
 def _batch(target: Target, shape: pa.Schema, records: list[Record]) -> pa.RecordBatch:
     columns = target.columns
     rows = [columns.values(record.row) for record in records]
-    places = pa.array([record.index for record in records], pa.int64())
+    indices = pa.array([record.index for record in records], pa.int64())
     arrays: list[pa.Array] = []
-    theirs = {new: old for old, new in columns.extras.items()}
+    source_names = {new: old for old, new in columns.extras.items()}
     for field in shape:
         if field.name == columns.image and target.images == "embed":
             contents = pa.array([record.data for record in records], pa.binary())
@@ -77,11 +77,11 @@ def _batch(target: Target, shape: pa.Schema, records: list[Record]) -> pa.Record
             arrays.append(pa.StructArray.from_arrays([contents, paths], fields=list(_IMAGE)))
         elif field.name == columns.image:
             arrays.append(pa.array([record.name for record in records], field.type))
-        elif field.name in theirs and field.metadata == JSON_FIELD:
+        elif field.name in source_names and field.metadata == JSON_FIELD:
             values = [row[field.name] for row in rows]
             arrays.append(pa.array([None if value is None else to_json(value) for value in values], field.type))
-        elif field.name in theirs:
-            taken = target.extras[theirs[field.name]].take(places)
+        elif field.name in source_names:
+            taken = target.extras[source_names[field.name]].take(indices)
             arrays.append(pa.concat_arrays(taken.chunks) if taken.num_chunks != 1 else taken.chunk(0))
         else:
             arrays.append(pa.array([row[field.name] for row in rows], field.type))
@@ -89,6 +89,6 @@ def _batch(target: Target, shape: pa.Schema, records: list[Record]) -> pa.Record
 
 
 def bytes_in(column: pa.Array) -> Iterator[bytes]:
-    """The images of an image column, one after the other."""
+    """Yield the encoded images of an image column."""
     for value in column.field("bytes"):
         yield value.as_py()

@@ -11,7 +11,7 @@ import time
 import pytest
 from convert_helpers import convert, facts, load
 
-from calotype.convert import FORMS, job, plan_conversion, run_conversion, verify_conversion
+from calotype.convert import FORMS, plan_conversion, run, run_conversion, verify_conversion
 from calotype.errors import ConfigError, ConvertError, ImageError
 from calotype.images import ImageReader
 
@@ -37,7 +37,7 @@ class Counting(ImageReader):
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(job, "_PART_ROWS", 1)
+    monkeypatch.setattr(run, "_PART_ROWS", 1)
 
 
 @pytest.mark.parametrize("to", FORMS)
@@ -59,13 +59,13 @@ def test_an_interrupted_run_goes_on(source, tmp_path, small_parts, to):
 SLOW = """
 import sys, time
 from convert_helpers import load
-from calotype.convert import job, plan_conversion, run_conversion
+from calotype.convert import plan_conversion, run, run_conversion
 from calotype.images import ImageReader
 class Slow(ImageReader):
     def read_bytes(self, ref):
         time.sleep(60 if "10_sks" in ref.name else 0)
         return super().read_bytes(ref)
-job._PART_ROWS = 1
+run._PART_ROWS = 1
 run_conversion(plan_conversion(load(sys.argv[1]), sys.argv[2], to=sys.argv[3], shard_size=1), reader=Slow())
 """
 
@@ -125,7 +125,7 @@ def test_a_run_that_was_killed_while_clearing_up(source, tmp_path):
 
 def test_a_disk_that_gives_back_other_bytes_is_noticed(source, tmp_path, monkeypatch):
     monkeypatch.setattr(type(FORMS["jsonl"]), "read_part", lambda *args: iter([b"other"] * 5))
-    with pytest.raises(ConvertError, match="is not what was written"):
+    with pytest.raises(ConvertError, match="differs from what was written"):
         run_conversion(plan_conversion(load(source), tmp_path / "out", to="jsonl", images="copy"))
     assert not (tmp_path / "out").exists()
 
@@ -134,12 +134,12 @@ def test_nothing_is_written_over(source, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     plan = plan_conversion(load(source), tmp_path / "out", to="imagefolder")
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists, and is never overwritten"):
         run_conversion(plan)
     assert sorted(entry.name for entry in tmp_path.rglob("*")) == ["mine.txt", "out"]
     (tmp_path / "out" / "mine.txt").unlink()
     run_conversion(plan)  # an empty folder is as good as none
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists, and is never overwritten"):
         run_conversion(plan)
 
 
@@ -155,7 +155,7 @@ def test_a_source_that_changed_meanwhile_is_told(source, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_conversion(plan_conversion(load(photos), tmp_path / "out", to="hf"), reader=Stopping())
     (photos / "a.png").write_bytes((photos / "a.jpg").read_bytes())
-    with pytest.raises(ConfigError, match="an older state"):
+    with pytest.raises(ConfigError, match="an older version"):
         run_conversion(plan_conversion(load(photos), tmp_path / "out", to="hf"))
 
 
@@ -172,9 +172,9 @@ def test_one_at_a_time(source, tmp_path):
 
 
 def test_not_into_the_source(source):
-    with pytest.raises(ConfigError, match="lies in the source"):
+    with pytest.raises(ConfigError, match="is in the source"):
         plan_conversion(load(source), source / "out", to="imagefolder")
-    with pytest.raises(ConfigError, match="lies in the source"):
+    with pytest.raises(ConfigError, match="is in the source"):
         plan_conversion(load(source), source, to="parquet")
 
 
@@ -206,12 +206,12 @@ def test_pictures_that_cannot_be_had(source, tmp_path, small_parts, to, names):
 
 def test_no_picture_at_all(source, tmp_path):
     plan = plan_conversion(load(source), tmp_path / "out", to="lmdb")
-    with pytest.raises(ConvertError, match="no image can be had"):
+    with pytest.raises(ConvertError, match="no image can be read"):
         run_conversion(plan, reader=broken(*(ref.name for ref in load(source).refs())), on_error="skip")
 
 
 def test_a_full_disk_is_noticed_before(source, tmp_path, monkeypatch):
-    usage = job.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(job.shutil, "disk_usage", lambda place: usage._replace(free=10))
-    with pytest.raises(ConvertError, match="10 are free"):
+    usage = run.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(run.shutil, "disk_usage", lambda place: usage._replace(free=10))
+    with pytest.raises(ConvertError, match="10 free"):
         run_conversion(plan_conversion(load(source), tmp_path / "out", to="imagefolder"))

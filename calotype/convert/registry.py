@@ -1,4 +1,4 @@
-"""The table of output forms."""
+"""`FORMS`: all output forms by name."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Final
 from calotype.convert.csv import Csv
 from calotype.convert.form import Form
 from calotype.convert.hf import SavedDataset
-from calotype.convert.imagefolder import ImageFolder
-from calotype.convert.jsonl import JsonLines
+from calotype.convert.jsonl import ImageFolder, JsonLines
 from calotype.convert.kohya import Kohya
 from calotype.convert.lmdb import Lmdb
 from calotype.convert.parquet import Parquet
