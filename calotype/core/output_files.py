@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from calotype.core.atomic import replace_file
 from calotype.errors import ConfigError
 from calotype.terminal import finite_or_null
 
@@ -35,7 +33,7 @@ def write_output(path: Path, data: bytes | str) -> None:
             with path.open("wb") as file:
                 file.write(data)
         else:
-            _replace(Path(os.path.realpath(path)), data)
+            replace_file(path, data)
     except OSError as error:
         raise ConfigError(f"{path}: can't be written: {error.strerror or error}") from error
 
@@ -48,19 +46,3 @@ def write_json(path: Path, value: Any) -> None:
     """
     text = json.dumps(finite_or_null(value), ensure_ascii=False, indent=1, allow_nan=False)
     write_output(path, text + "\n")
-
-
-def _replace(path: Path, data: bytes) -> None:
-    new = path.with_name(f".calotype-{secrets.token_hex(8)}")
-    handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileNotFoundError):
-            new.chmod(path.stat().st_mode & 0o7777)
-        new.replace(path)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise

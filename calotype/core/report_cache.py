@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 import xxhash
 
+from calotype.core.atomic import replace_file
 from calotype.core.file_state import file_state, state_of
 from calotype.core.home import cache_folder
 
@@ -36,7 +36,8 @@ def report_key(config: Any, **options: Any) -> str:
 
 def code_state() -> str:
     """A hash of the state of this package's own code: another one may find what this one could not."""
-    return files_state(sorted(map(str, Path(__file__).parent.rglob("*.py"))))
+    package = Path(__file__).parents[1]
+    return files_state(sorted(map(str, package.rglob("*.py"))))
 
 
 def folders_state(folders: Sequence[str]) -> str:
@@ -98,23 +99,19 @@ def remember(
         "files": {"paths": list(files), "state": files_were},
         "report": report,
     }
-    home = cache_folder(room)
-    temporary = home / f"{key}.{secrets.token_hex(4)}.tmp"
-    with contextlib.suppress(OSError):  # a cache that can't be written costs the memory, not the report
-        home.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(json.dumps(kept), "utf-8")
-            temporary.replace(home / f"{key}.json")
-        finally:
-            temporary.unlink(missing_ok=True)
-        _prune(home)
+    folder = cache_folder(room)
+    with contextlib.suppress(OSError):  # a cache that can't be written costs time, not the report
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / f"{key}.json", json.dumps(kept).encode(), durable=False)
+        _prune(folder)
 
 
-def _prune(home: Path) -> None:
+def _prune(folder: Path) -> None:
+    """Delete all but the newest reports, and temporary files that killed processes left."""
     horizon = time.time() - 3600
-    kept = sorted(home.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    left = [path for path in home.glob("*.tmp") if path.stat().st_mtime < horizon]  # of killed writers
-    for path in (*kept[_MOST:], *left):
+    reports = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    temporary = [*folder.glob(".writing-*"), *folder.glob("*.tmp")]
+    for path in (*reports[_MOST:], *(path for path in temporary if path.stat().st_mtime < horizon)):
         path.unlink(missing_ok=True)
 
 

@@ -9,12 +9,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 import xxhash
 
+from calotype.core.atomic import new_file
 from calotype.core.file_state import file_state
 from calotype.core.home import cache_folder
 from calotype.errors import ManifestError
@@ -169,42 +171,33 @@ class _Sink(io.RawIOBase):
         self.hasher.update(data)
         return written
 
-    def finish(self, *, durable: bool) -> None:
-        try:
-            self.file.flush()
-            if durable:
-                os.fsync(self.file.fileno())
-        except OSError as error:
-            self.failure = error
-            raise
-
 
 def _write(folder_of: Callable[[], Path], make: Make, name: str | None) -> Path:
     """Write the file under a temporary name, then rename it."""
-    try:
-        folder = folder_of()
-        folder.mkdir(parents=True, exist_ok=True)
-        folder = folder.resolve()
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".writing-")
-    except OSError as error:
-        raise _FolderError(error.strerror or str(error)) from None
-    sink = _Sink(os.fdopen(handle, "wb"))
-    try:
-        with sink.file:
+    with ExitStack() as stack:
+        try:
+            folder = folder_of()
+            folder.mkdir(parents=True, exist_ok=True)
+            folder = folder.resolve()
+            new = stack.enter_context(new_file(folder))
+        except OSError as error:
+            raise _FolderError(error.strerror or str(error)) from None
+        sink = _Sink(new.file)
+        try:
             schema, batches = make()
             with pa.ipc.new_file(sink, schema) as writer:
                 for batch in batches:
                     writer.write_batch(batch)
-            sink.finish(durable=name is not None)
+        except Exception:
+            if sink.failure is not None:
+                raise _FolderError(sink.failure.strerror or str(sink.failure)) from None
+            raise
         target = folder / f"{name or sink.hasher.hexdigest()}.arrow"
-        Path(temporary).replace(target)
-    except Exception:
-        if sink.failure is not None:
-            raise _FolderError(sink.failure.strerror or str(sink.failure)) from None
-        raise
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    return target
+        try:
+            new.publish(target, durable=name is not None)
+        except OSError as error:
+            raise _FolderError(error.strerror or str(error)) from None
+        return target
 
 
 def _find(kind: str, name: str) -> Path | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +12,7 @@ import simplejpeg
 import xxhash
 from PIL import Image
 
+from calotype.core.atomic import replace_file
 from calotype.core.file_state import FileState, file_holding, file_state
 from calotype.core.home import cache_folder
 from calotype.images import ImageReader
@@ -130,13 +130,5 @@ def _resized(decoded: Decoded, side: int) -> np.ndarray[tuple[int, ...], np.dtyp
 
 
 def _write(file: Path, data: bytes) -> None:
-    """All of it or nothing, also with another server at the same work."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".writing-", delete=False) as temporary:
-        try:
-            temporary.write(data)
-            temporary.close()
-            Path(temporary.name).replace(file)
-        except BaseException:
-            Path(temporary.name).unlink(missing_ok=True)
-            raise
+    replace_file(file, data, durable=False)

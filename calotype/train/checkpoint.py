@@ -10,7 +10,6 @@ output/checkpoints/step-00000250/
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -22,12 +21,12 @@ import torch
 import xxhash
 from safetensors.torch import load_file, save_file
 
-from calotype.encodings.store.files import sync_folder
+from calotype.core.atomic import flush_folder, sync_folder
 from calotype.errors import ConfigError
 from calotype.train.room import room_for, tensor_bytes
 from calotype.train.sole_run import sole_run
 
-__all__ = ["Checkpoint", "Options", "flush_files", "latest", "save", "to_resume"]
+__all__ = ["Checkpoint", "Options", "latest", "save", "to_resume"]
 
 _FORMAT: Final = 1
 _PIECE: Final = 1 << 20
@@ -176,7 +175,7 @@ def save(
                 "files": _checksums(new),
             }
             (new / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-            flush_files(new)
+            flush_folder(new)
             # What goes is renamed first: a kill leaves no half of it under its name.
             if target.exists():
                 target.rename(Path(scratch) / "before")
@@ -234,24 +233,6 @@ def to_resume(folder: Path, options: Options, *, resume: bool) -> Checkpoint | N
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
     return found
-
-
-def flush_files(folder: Path) -> None:
-    """Makes all files of a folder last, and their names in it.
-
-    Raises:
-        OSError: The disk does not take them.
-    """
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            fd = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-        elif path.is_dir():
-            sync_folder(path)
-    sync_folder(folder)
 
 
 def _read(path: Path, damaged: tuple[str, ...]) -> Checkpoint:

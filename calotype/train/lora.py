@@ -11,11 +11,10 @@ from typing import Any, Final
 import torch
 
 from calotype.config.train import TrainConfig
+from calotype.core.atomic import flush_folder, sync_folder
 from calotype.encodings.frozen import FrozenModels
-from calotype.encodings.store.files import sync_folder
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.models.spec import ModelSpec
-from calotype.train.checkpoint import flush_files
 from calotype.train.kohya import Adapter, places
 from calotype.train.lora_file import write_lora
 from calotype.train.networks import network_of
@@ -133,7 +132,7 @@ def publish_result(weights: Any, models: FrozenModels, options: TrainConfig, fol
         tempfile.TemporaryDirectory(dir=folder, prefix=".writing-", ignore_cleanup_errors=True) as scratch,
     ):
         made = save_result(weights, models, options, Path(scratch))
-        flush_files(Path(scratch))
+        flush_folder(Path(scratch))
         target = folder / made.name
         if target.is_dir():  # of an earlier run: a folder can't be renamed over another
             target.rename(Path(scratch) / "before")

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from torch import Tensor
 
+from calotype.core.atomic import DISK_FULL
 from calotype.encodings.estimate import free_bytes
-from calotype.encodings.store.files import FULL
 from calotype.errors import ConfigError
 
 __all__ = ["check_run_room", "disk_is_full", "room_for", "tensor_bytes"]
@@ -79,9 +79,9 @@ def room_for(folder: Path, needed: int, *, what: str) -> Iterator[None]:
 def disk_is_full(error: BaseException | None) -> str | None:
     """The system's word for a disk or quota that is used up, where that is behind an error; else None."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             return error.strerror
-        for number in FULL:  # safetensors writes its files in Rust
+        for number in DISK_FULL:  # safetensors writes its files in Rust
             if f"(os error {number})" in str(error):
                 return str(error).partition(" (os error")[0].rpartition(": ")[2]
         error = error.__cause__ or error.__context__

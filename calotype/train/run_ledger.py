@@ -10,7 +10,7 @@ from typing import Final
 
 from accelerate.utils import gather_object
 
-from calotype.encodings.store.files import replace_file
+from calotype.core.atomic import replace_file
 from calotype.errors import ConfigError
 from calotype.ledger import Ledger, LedgerEntry
 from calotype.terminal import get_logger

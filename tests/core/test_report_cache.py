@@ -147,7 +147,7 @@ def test_other_code_is_another_key(monkeypatch, tmp_path):
     code = tmp_path / "calotype"
     code.mkdir()
     (code / "check.py").write_text("one")
-    monkeypatch.setattr("calotype.core.report_cache.__file__", str(code / "remembered.py"))
+    monkeypatch.setattr("calotype.core.report_cache.__file__", str(code / "core" / "report_cache.py"))
     other = code_state()
     (code / "check.py").write_text("other")
     assert len({was, other, code_state()}) == 3

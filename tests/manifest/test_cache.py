@@ -144,4 +144,4 @@ def test_what_is_to_be_found_later_is_on_the_disk_before_it_has_its_name(monkeyp
     batch = pa.record_batch({"a": [1]})
     write_arrow("archives", lambda: (batch.schema, [batch]), "name")
     write_arrow("archives", lambda: (batch.schema, [batch]))
-    assert events == ["flushed", "renamed", "renamed"]
+    assert events == ["flushed", "renamed", "flushed", "renamed"]  # the file, its name, the folder

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from calotype.encodings.store.files import replace_file, unique_name
+from calotype.core.atomic import replace_file
+from calotype.encodings.store.files import unique_name
 from calotype.encodings.store.layout import as_keys
 from calotype.errors import StoreError
 

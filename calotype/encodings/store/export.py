@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from calotype.core.atomic import replace_file
 from calotype.encodings.store.encoding_store import EncodingStore
-from calotype.encodings.store.files import cannot_write, replace_file
+from calotype.encodings.store.files import cannot_write
 from calotype.encodings.store.layout import Field, as_bytes
 from calotype.encodings.store.writer import ShardWriter
 from calotype.errors import StoreError

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import secrets
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from calotype.core.atomic import DISK_FULL
 from calotype.errors import StoreError
 
-__all__ = ["cannot_write", "replace_file", "reserve", "sync_folder", "unique_name", "write_all"]
+__all__ = ["cannot_write", "reserve", "unique_name", "write_all"]
 
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""What the system says when there is no more room."""
 _IOV_MAX: Final = 1024
 """Buffers that Linux takes in one call."""
 
@@ -59,45 +56,12 @@ def reserve(fd: int, size: int, offset: int) -> None:
     """
     if _fallocate is not None and _fallocate(fd, 0, offset, size) != 0:
         number = ctypes.get_errno()
-        if number in FULL:
+        if number in DISK_FULL:
             raise OSError(number, os.strerror(number))
-
-
-def replace_file(path: Path, parts: Iterable[Any]) -> None:
-    """Writes a file under another name, flushes it, and gives it its name: nobody ever sees half of it.
-
-    With the permissions that the user's umask leaves, as a store is often shared by several users.
-
-    Raises:
-        OSError: It can't be written; nothing has changed then.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        try:
-            write_all(fd, parts, 0)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames in a folder last; a file system that can't is left alone."""
-    with suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 def cannot_write(path: Path, error: OSError) -> StoreError:
     """The error for a write that failed: a full disk, a quota, a folder that is read-only."""
-    full = error.errno in FULL
+    full = error.errno in DISK_FULL
     hint = "make room and run again: what was written before is kept" if full else "nothing written before is lost"
     return StoreError(f"{path}: can't be written: {error.strerror or error}; {hint}", shard=path.name)

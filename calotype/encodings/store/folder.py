@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from calotype.encodings.store.files import cannot_write, replace_file
+from calotype.core.atomic import replace_file
+from calotype.encodings.store.files import cannot_write
 from calotype.encodings.store.shard import FORMAT
 from calotype.errors import NewerFormatError, StoreError
 

@@ -16,7 +16,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from calotype.encodings.store.files import replace_file
+from calotype.core.atomic import replace_file
 from calotype.encodings.store.layout import KEY_BYTES, Layout
 from calotype.encodings.store.shard import ALIGN, Group
 

@@ -10,8 +10,9 @@ from typing import Final
 
 import numpy as np
 
+from calotype.core.atomic import sync_folder
 from calotype.encodings.store.dropped import write_dropped
-from calotype.encodings.store.files import sync_folder, write_all
+from calotype.encodings.store.files import write_all
 from calotype.encodings.store.shard import FINISHED, OPEN, Header, damaged_records, pread_all, read_header, read_keys
 from calotype.errors import NewerFormatError, StoreError
 from calotype.terminal import get_logger

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from calotype.encodings.store.files import cannot_write, reserve, sync_folder, unique_name, write_all
+from calotype.core.atomic import sync_folder
+from calotype.encodings.store.files import cannot_write, reserve, unique_name, write_all
 from calotype.encodings.store.layout import KEY_BYTES, Layout, as_bytes, as_keys, checksum_of
 from calotype.encodings.store.shard import ALIGN, EMPTY, FINISHED, OPEN, Group, describe
 from calotype.errors import StoreError
