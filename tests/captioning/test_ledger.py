@@ -107,7 +107,7 @@ from pathlib import Path
 from calotype.captioning.ledger import LedgerEntry, CaptionLedger
 ledger = CaptionLedger(Path(sys.argv[1]))
 for number in range(10**9):
-    ledger.append(LedgerEntry(key=f"{sys.argv[2]}{number}", image="p", recipe="r", id="a", backend="b", model="m",
+    ledger.append(LedgerEntry(key=f"{sys.argv[2]}{number}", picture="p", recipe="r", id="a", backend="b", model="m",
                          preset="s", seed=0, text="x" * 5000))
     print(number, flush=True)
 """
