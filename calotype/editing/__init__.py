@@ -1,4 +1,4 @@
-"""Captions changed where they are: files beside images, metadata files and data files; rejected flags; backups."""
+"""Edits captions and rejected flags in place: in files beside images, metadata files and data files; with backups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Captions`: what every form of data lets be read and changed, whole rows at a time and with nobody's work lost."""
+"""`Captions`: reads and writes captions in place, whole rows at a time, without losing edits of other programs."""
 
 from __future__ import annotations
 
@@ -24,60 +24,60 @@ from calotype.manifest.reading import Reading
 __all__ = ["CaptionState", "Captions", "Change", "Written"]
 
 _TRIES: Final = 8
-"""Times that a change is planned again because another program saves the same files meanwhile."""
+"""Attempts at a write while another program saves the same files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptionState:
-    """What an image has on the disk."""
+    """The captions of an image on disk."""
 
     captions: tuple[str, ...]
-    """In their order; none when it has none."""
+    """In their order; may be empty."""
     rejected: bool
-    """It is left out of the dataset, by someone's choice."""
+    """Whether the image is marked to be left out of the dataset."""
     version: str
-    """Of all of the above: equal while nobody has changed it."""
+    """Hash of the above: equal as long as nothing has changed."""
     problem: str | None = None
     """Why its captions can't be read or changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What is to become of an image; what is None stays."""
+    """A change of an image; None leaves a value as it is."""
 
     captions: Sequence[str] | None = None
-    """The new ones. Blank ones are none, and line breaks at an end are not kept."""
+    """The new captions. Blank ones, and line breaks at the end of one, are dropped."""
     rejected: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What came of a `write`."""
+    """The result of a `write`."""
 
     states: dict[str, CaptionState]
-    """Of the rows that were written, as they are now."""
+    """Row → its state now, for the rows that were written."""
     conflicts: dict[str, CaptionState | None]
-    """Rows that are on the disk as nobody expected them, and were left so; None: gone."""
+    """Row → its state on disk, for the rows that were not as expected and were not written; None: it is gone."""
     backup: Path | None
-    """Folder with the files as they were."""
+    """Folder with copies of the files before the write."""
 
 
 @dataclass(slots=True)
 class _Plan:
-    """What a change would write."""
+    """The files that a write would replace."""
 
     conflicts: dict[str, CaptionState | None] = field(default_factory=dict)
     moved: set[str] = field(default_factory=set)
-    """Rows that another program has changed while they were planned."""
+    """Rows that another program changed during planning."""
     own: dict[str, dict[Path, bytes]] = field(default_factory=dict)
-    """Row → the files beside its image, and what they are to hold."""
+    """Row → files beside its image → new contents."""
     documents: dict[Path, tuple[Document, set[str]]] = field(default_factory=dict)
     """Data file → its document, and the rows that change it."""
     found: dict[Path, bytes | None] = field(default_factory=dict)
-    """File → hash of what it holds."""
+    """File → hash of its contents; None: there is no such file."""
 
     def files(self) -> dict[Path, bytes]:
-        """Files and what they are to hold."""
+        """Return the new contents of each file."""
         files = {file: document.render() for file, (document, ids) in self.documents.items() if not ids & self.moved}
         for id, own in self.own.items():
             if id not in self.moved:
@@ -86,33 +86,33 @@ class _Plan:
 
 
 class Captions(ABC):
-    """The captions of a dataset where they are. Made by `open_captions`.
+    """The captions of a dataset in place. `open_captions` returns it.
 
-    Every change is whole or not at all, waits for other programs that change the same, and leaves alone what is not
-    its own: other columns, their order, lines that can't be read.
+    A change is applied as a whole or not at all, waits for other processes that change the same folder, and leaves the
+    rest as it is: other columns, their order, lines that can't be read.
     """
 
     root: Path
-    """Folder that ids are relative to, and in which `.calotype` holds backups."""
+    """Folder that ids are relative to, with the hidden folder `.calotype` for backups."""
     takes_sidecars: bool
-    """Whether `write` can also write files beside the images."""
+    """Whether `write` can also write caption files beside the images."""
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
         self._documents: dict[Path, tuple[FileState, Document]] = {}
 
     def read(self, ids: Iterable[str] | None = None) -> dict[str, CaptionState]:
-        """Every image of the manifest by its id, in its order; rejected ones too.
+        """Read the state of every image by its id, in the manifest's order, rejected ones included.
 
         Args:
-            ids: Only these, as far as they are there: spares the reading of files beside the other images.
+            ids: Read these images only, as far as they exist.
 
         Raises:
             ManifestError: A data file can't be read.
         """
-        places = self._places()
-        wanted = places if ids is None else [id for id in ids if id in places]
-        return {id: self._state(places[id]) for id in wanted}
+        locations = self._locations()
+        wanted = locations if ids is None else [id for id in ids if id in locations]
+        return {id: self._state(locations[id]) for id in wanted}
 
     def write(
         self,
@@ -122,82 +122,85 @@ class Captions(ABC):
         backup: bool = False,
         sidecars: bool = False,
     ) -> Written:
-        """Changes rows. Those that are not as expected are left as they are, and given back.
+        """Change rows. Those that are not as expected are not written, and are returned as conflicts.
 
         Args:
             changes: Row id → its new captions, or a `Change`.
-            expect: Row id → the `version` that its `CaptionState` had when it was read. A row that is not named is
-                written whatever it holds.
-            backup: Copy the files that will change, as they are, to `root/.calotype/backups` first.
-            sidecars: Also write a `.txt` file beside each image that a metadata file has the captions of.
+            expect: Row id → the `version` of its `CaptionState` when it was read. Rows that are not in it are written
+                in any case.
+            backup: Copy the files that will change to `root/.calotype/backups` first.
+            sidecars: Also write a `.txt` file beside each image whose captions are in a metadata file.
 
         Raises:
             EditError: The form of the data can't hold a caption, or nothing can be written here. Nothing was changed,
-                unless the disk failed in the middle: then each file is as before or as asked, whole.
+                unless the disk failed during the write: then each file is either as before or complete.
             ManifestError: A data file can't be read.
         """
         with locked(self.root):
             return self._write(changes, expect or {}, backup=backup, sidecars=sidecars)
 
     def reject(self, ids: Sequence[str], rejected: bool = True, *, expect: Mapping[str, str] | None = None) -> Written:
-        """Marks rows as rejected, or takes the mark away: the manifest leaves them out; nothing is ever deleted."""
+        """Mark rows as rejected, or remove the mark. The manifest leaves them out; nothing is deleted."""
         return self.write({id: Change(rejected=rejected) for id in ids}, expect=expect)
 
     def _write(
         self, changes: Mapping[str, Sequence[str] | Change], expect: Mapping[str, str], *, backup: bool, sidecars: bool
     ) -> Written:
-        """Plan and put, and again for the rows whose files another program has saved in between."""
+        """Plan and replace, and repeat for the rows whose files another program saved in between."""
         conflicts: dict[str, CaptionState | None] = {}
-        waiting, wanted, kept = dict(changes), set[str](), None
+        pending, written, folder = dict(changes), set[str](), None
         for _ in range(_TRIES):
-            places = self._places()
-            plan = self._plan(waiting, expect, places, sidecars=sidecars)
+            plan = self._plan(pending, expect, self._locations(), sidecars=sidecars)
             conflicts |= plan.conflicts
-            wanted |= plan.own.keys()
+            written |= plan.own.keys()
             files = plan.files()
             if backup and any(file.exists() for file in files):
-                kept = back_up(files, self.root, kept)
-            again = self._put(plan, files) if files else set()
-            waiting = {id: changes[id] for id in waiting if id in again | plan.moved}
-            if not waiting:
+                folder = back_up(files, self.root, folder)
+            failed = self._replace(plan, files) if files else set()
+            pending = {id: changes[id] for id in pending if id in failed | plan.moved}
+            if not pending:
                 break
-        after = self._places() if wanted or waiting else {}
-        states = {id: self._state(after[id]) for id in {*wanted, *waiting} if id in after}
-        conflicts |= {id: states.get(id) for id in waiting}
+        after = self._locations() if written or pending else {}
+        states = {id: self._state(after[id]) for id in {*written, *pending} if id in after}
+        conflicts |= {id: states.get(id) for id in pending}
         return Written(
             states={id: states[id] for id in changes if id in states and id not in conflicts},
             conflicts=conflicts,
-            backup=kept,
+            backup=folder,
         )
 
     def _plan(
         self,
         changes: Mapping[str, Sequence[str] | Change],
         expect: Mapping[str, str],
-        places: Mapping[str, Location],
+        locations: Mapping[str, Location],
         *,
         sidecars: bool,
     ) -> _Plan:
-        """What files must hold, and what they hold now."""
+        """Compute the new contents of files, and hash the present ones."""
         plan = _Plan()
+
+        # The rows that are as expected.
         wanted: dict[str, tuple[Change, str]] = {}
-        for id, asked in changes.items():
-            state = self._state(places[id]) if id in places else None
+        for id, change_or_captions in changes.items():
+            state = self._state(locations[id]) if id in locations else None
             if state is None or expect.get(id, state.version) != state.version:
                 plan.conflicts[id] = state
                 continue
             if state.problem is not None:
                 raise EditError(state.problem)
-            wanted[id] = _cleaned(asked), state.version
+            wanted[id] = _cleaned(change_or_captions), state.version
+
+        # Their changes: of documents in memory, and of files beside images.
         try:
             for id, (change, version) in wanted.items():
                 own: dict[Path, bytes] = {}
-                documents = self._change(places[id], change, own, sidecars=sidecars)
+                documents = self._change(locations[id], change, own, sidecars=sidecars)
                 found = {file: digest_of(file) for file in own}
                 for document in documents:
                     plan.documents.setdefault(document.file, (document, set()))[1].add(id)
-                if places[id].beside and self._state(places[id]).version != version:
-                    plan.moved.add(id)  # between two looks
+                if locations[id].beside and self._state(locations[id]).version != version:
+                    plan.moved.add(id)  # changed since it was compared
                     continue
                 plan.own[id] = own
                 plan.found |= found
@@ -205,60 +208,62 @@ class Captions(ABC):
                 known = self._documents.get(file)
                 plan.found[file] = digest_of(file) if known is not None else None
                 if ids & plan.moved or (known is not None and known[0] != state_of(file.stat())):
-                    plan.moved |= ids  # what others change in a document is in memory only
+                    plan.moved |= ids  # the document in memory lacks the other program's change
         finally:
-            self._documents.clear()  # some are changed in memory
+            self._documents.clear()  # they are changed in memory
         return plan
 
-    def _put(self, plan: _Plan, files: Mapping[Path, bytes]) -> set[str]:
-        """Replace files, and name the rows of those that others have changed since they were read."""
-        left: set[str] = set()
+    def _replace(self, plan: _Plan, files: Mapping[Path, bytes]) -> set[str]:
+        """Replace files; return the rows of those that other programs have changed since they were read."""
+        failed: set[str] = set()
         in_documents = set[str]().union(*(ids for _, ids in plan.documents.values()))
         with replacing(files, plan.found, self.root) as new:
             for file, (_, ids) in plan.documents.items():
                 if file in files and not new.put([file]):
-                    left |= ids
+                    failed |= ids
             for id, own in plan.own.items():
                 paths = [file for file in own if file in files]
-                # The text beside an image whose captions are in a document is a copy: if another program has changed
-                # it, it is that program's.
-                if id not in left and not new.put(paths) and id not in in_documents:
-                    left.add(id)
+                # The text beside an image whose captions are in a document is a copy: another program's change of it
+                # is kept, and does not fail the row.
+                if id not in failed and not new.put(paths) and id not in in_documents:
+                    failed.add(id)
             late = set(new.put_back_late())
             for file, (_, ids) in plan.documents.items():
-                left |= ids if file in late else set()
-            left |= {id for id, own in plan.own.items() if late & own.keys() and id not in in_documents}
-        return left
+                failed |= ids if file in late else set()
+            failed |= {id for id, own in plan.own.items() if late & own.keys() and id not in in_documents}
+        return failed
 
     @abstractmethod
-    def _places(self) -> dict[str, Location]:
-        """Where the captions of every image are, as of now."""
+    def _locations(self) -> dict[str, Location]:
+        """Return where the captions of every image are at present."""
 
     @abstractmethod
-    def _change(self, place: Location, change: Change, files: dict[Path, bytes], *, sidecars: bool) -> list[Document]:
-        """Changes documents, which it gives back, and adds other files to `files`."""
+    def _change(
+        self, location: Location, change: Change, files: dict[Path, bytes], *, sidecars: bool
+    ) -> list[Document]:
+        """Change documents, which are returned, and add other files and their new contents to `files`."""
 
-    def _beside(self, place: Location) -> list[str]:
-        """Captions in files beside the image."""
+    def _read_beside(self, location: Location) -> list[str]:
+        """Read the captions in files beside an image."""
         return []
 
-    def _state(self, place: Location) -> CaptionState:
-        captions = [text for _, entry in place.entries for text in entry.captions]
+    def _state(self, location: Location) -> CaptionState:
+        captions = [text for _, entry in location.entries for text in entry.captions]
         problem = None
-        if place.beside:
+        if location.beside:
             try:
-                captions += self._beside(place)
+                captions += self._read_beside(location)
             except EditError as error:
                 problem = str(error)
-        captions = captions or list(place.usual)
-        rejected = any(entry.rejected for _, entry in place.entries)
+        captions = captions or list(location.default)
+        rejected = any(entry.rejected for _, entry in location.entries)
         hasher = xxhash.xxh3_64(repr((rejected, problem)).encode())
         for text in captions:
             hasher.update(len(text).to_bytes(8, "little") + text.encode("utf-8", "surrogatepass"))
         return CaptionState(captions=tuple(captions), rejected=rejected, version=hasher.hexdigest(), problem=problem)
 
     def _document(self, file: Path) -> Document:
-        """The document of a file, read anew only when the file has changed."""
+        """Return the document of a file, which is read again only if the file has changed."""
         try:
             require_regular(file)
             state = state_of(file.stat())
@@ -271,18 +276,18 @@ class Captions(ABC):
         return known[1]
 
 
-_WRITTEN: Final = {".jsonl", ".ndjson", ".json", ".csv", ".tsv"}
+_EDITABLE: Final = {".jsonl", ".ndjson", ".json", ".csv", ".tsv"}
 
 
 def _open(file: Path, reading: Reading) -> Document:
-    """The document of a data file.
+    """Open the document of a data file.
 
     Raises:
         EditError: Its form can't be changed in place.
         ManifestError: It can't be read.
     """
     suffix = file.suffix.lower()
-    if suffix not in _WRITTEN or not file.is_file():
+    if suffix not in _EDITABLE or not file.is_file():
         raise EditError(
             f"{file}: captions in {suffix[1:] or 'this form'} can't be changed in place; `calotype convert {file} "
             "NEW_FOLDER --to jsonl` makes a data file of it, whose captions can"
@@ -292,10 +297,11 @@ def _open(file: Path, reading: Reading) -> Document:
     return DelimitedDocument(file, reading) if suffix in (".csv", ".tsv") else open_json(file, reading)
 
 
-def _cleaned(asked: Sequence[str] | Change) -> Change:
-    if isinstance(asked, str):
-        raise TypeError(f"captions must be a list of texts, not the text {asked!r}")
-    change = asked if isinstance(asked, Change) else Change(captions=asked)
+def _cleaned(change: Sequence[str] | Change) -> Change:
+    """Drop blank captions, and line breaks at the end of captions."""
+    if isinstance(change, str):
+        raise TypeError(f"captions must be a list of texts, not the text {change!r}")
+    change = change if isinstance(change, Change) else Change(captions=change)
     if change.captions is None:
         return change
     texts = tuple(text.rstrip("\r\n") for text in change.captions)

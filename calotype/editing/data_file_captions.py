@@ -28,16 +28,18 @@ class DataFileCaptions(Captions):
         super().__init__(reading)
         self.root = reading.common_root
         self._files = list(files)
-        self._places()  # what can't be read or changed is said at once
+        self._locations()  # raises if a file can't be read or changed
 
-    def _places(self) -> dict[str, Location]:
-        places: dict[str, Location] = {}
+    def _locations(self) -> dict[str, Location]:
+        locations: dict[str, Location] = {}
         for id, document, entry in entries_by_id([self._document(file) for file in self._files]):
-            places.setdefault(id, Location()).entries.append((document, entry))
-        return places
+            locations.setdefault(id, Location()).entries.append((document, entry))
+        return locations
 
-    def _change(self, place: Location, change: Change, files: dict[Path, bytes], *, sidecars: bool) -> list[Document]:
+    def _change(
+        self, location: Location, change: Change, files: dict[Path, bytes], *, sidecars: bool
+    ) -> list[Document]:
         if sidecars:
             raise EditError(f"{self._files[0]}: caption files beside images are for folders of images, not data files")
-        changed = [] if change.rejected is None else set_rejected(place.entries, change.rejected)
-        return changed if change.captions is None else [*changed, *set_captions(place.entries, change.captions)]
+        changed = [] if change.rejected is None else set_rejected(location.entries, change.rejected)
+        return changed if change.captions is None else [*changed, *set_captions(location.entries, change.captions)]

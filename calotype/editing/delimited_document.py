@@ -1,4 +1,4 @@
-"""CSV and TSV as documents: changed fields are written anew in the file's dialect, all else stays byte for byte."""
+"""CSV and TSV as documents: changed fields are written in the file's dialect, the rest stays byte for byte."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ __all__ = ["DelimitedDocument"]
 
 @dataclass(slots=True, eq=False)
 class _Record:
-    """A line, or several where a quoted field goes over them."""
+    """A line, or several that a quoted field spans."""
 
     fields: list[str]
-    """As they stand between the delimiters; the whole line where it is no row."""
+    """As written between the delimiters; the whole line if it is no row."""
     end: str
-    """Its line break."""
+    """Its line end."""
     is_row: bool = True
 
 
 class DelimitedDocument(Document):
     """A `.csv` or `.tsv` file, with or without a header.
 
-    An image with more captions than there are caption columns has further rows. A column that is missing is added, and
-    a header with it where there is none.
+    An image with more captions than caption columns has several rows. A missing column is added, with a header if the
+    file has none.
 
     Raises:
         ManifestError: It can't be read.
@@ -57,7 +57,7 @@ class DelimitedDocument(Document):
         rows = [record for record in self._records if record.is_row]
         values = [self._values(record) for record in rows]
         table = pa.table(
-            [pa.array([row[place] for row in values], pa.large_string()) for place in range(len(self._names))],
+            [pa.array([row[column] for row in values], pa.large_string()) for column in range(len(self._names))],
             names=self._names,
         )
         self.entries = find_entries(table, self._columns, rows, file, reading, lambda row: f"{file} row {row + 1}")
@@ -81,7 +81,7 @@ class DelimitedDocument(Document):
 
     @property
     def _line_end(self) -> str:
-        """Of the first line; what new lines end with."""
+        """Line end of the first line, used for new lines."""
         return self._records[0].end if self._records and self._records[0].end else self._dialect.line_end
 
     def _values(self, record: _Record) -> list[str]:
@@ -91,21 +91,23 @@ class DelimitedDocument(Document):
         if not self._columns.captions:
             self._insert(len(self._names), "caption")
         records = list(records)
-        places = [self._names.index(name) for name in self._columns.captions]
-        while len(records) * len(places) < len(captions):
+        columns = [self._names.index(name) for name in self._columns.captions]
+
+        # Add rows for further captions, fill in all caption fields, and drop rows that are blank then.
+        while len(records) * len(columns) < len(captions):
             another = replace(records[0], fields=list(records[0].fields))
             self._records.insert(self._records.index(records[-1]) + 1, another)
             if not records[-1].end:
                 records[-1].end = self._line_end
                 another.end = ""
             records.append(another)
-        cells = [(record, place) for record in records for place in places]
-        for number, (record, place) in enumerate(cells):
-            self._set(record, place, captions[number] if number < len(captions) else "")
+        cells = [(record, column) for record in records for column in columns]
+        for number, (record, column) in enumerate(cells):
+            self._set(record, column, captions[number] if number < len(captions) else "")
         for record in records[1:]:
-            others = [place for place in range(len(self._names)) if place not in places]
-            blank = all(not self._dialect.value(record.fields[place]).strip() for place in places)
-            if blank and all(record.fields[place] == records[0].fields[place] for place in others):
+            others = [column for column in range(len(self._names)) if column not in columns]
+            blank = all(not self._dialect.value(record.fields[column]).strip() for column in columns)
+            if blank and all(record.fields[column] == records[0].fields[column] for column in others):
                 self._records.remove(record)
 
     def set_rejected(self, record: Any, rejected: bool) -> None:
@@ -116,39 +118,39 @@ class DelimitedDocument(Document):
         assert self._columns.rejected is not None
         self._set(record, self._names.index(self._columns.rejected), "true" if rejected else "")
 
-    def add(self, picture: str) -> Any:
+    def add(self, image: str) -> Any:
         record = _Record([""] * len(self._names), self._line_end)
         if self._records:
             self._records[-1].end = self._records[-1].end or record.end
         self._records.append(record)
-        self._set(record, self._names.index(self._columns.image), picture)
+        self._set(record, self._names.index(self._columns.image), image)
         return record
 
-    def _insert(self, place: int, name: str) -> None:
-        """A new column, blank but for its name."""
+    def _insert(self, column: int, name: str) -> None:
+        """Insert a blank column, and a header if there is none."""
         if not self._has_header:
             self._records.insert(0, _Record(list(self._names), self._line_end, is_row=False))
             self._has_header = True
-        self._names.insert(place, name)
+        self._names.insert(column, name)
         self._columns = find_columns(self._names, self._reading.columns, str(self.file))
         header = next(record for record in self._records if "".join(record.fields).strip())
         for record in self._records:
             if record.is_row or record is header:
-                record.fields.insert(place, name if record is header else "")
+                record.fields.insert(column, name if record is header else "")
 
-    def _set(self, record: _Record, place: int, text: str) -> None:
-        """Gives one field a new value: plain where that reads back as the same, else in quotes."""
+    def _set(self, record: _Record, column: int, text: str) -> None:
+        """Set the value of one field, in quotes if it would not read back as the same without."""
         wanted = self._values(record)
-        if wanted[place] == text:
+        if wanted[column] == text:
             return
-        wanted[place] = text
+        wanted[column] = text
         delimiter, backslash = self._dialect.delimiter, self._dialect.backslash
         inner = text.replace("\\", "\\\\").replace('"', '\\"') if backslash else text.replace('"', '""')
         quoted = f'"{inner}"'
-        odd = delimiter != "\t" and any(sign in text for sign in (delimiter, '"', "\r", "\n"))
-        space = " " if self._dialect.initial_space and place and text else ""
-        for field in (quoted, text) if odd else (text, quoted):
-            fields = [*record.fields[:place], space + field, *record.fields[place + 1 :]]
+        needs_quotes = delimiter != "\t" and any(character in text for character in (delimiter, '"', "\r", "\n"))
+        space = " " if self._dialect.initial_space and column and text else ""
+        for field in (quoted, text) if needs_quotes else (text, quoted):
+            fields = [*record.fields[:column], space + field, *record.fields[column + 1 :]]
             if self._reads_back(delimiter.join(fields), wanted):
                 record.fields = fields
                 return
@@ -166,7 +168,7 @@ class DelimitedDocument(Document):
         text = "".join(self._dialect.delimiter.join(record.fields) + record.end for record in self._records)
         if not self._is_read_alike(text):
             raise EditError(
-                f"{self.file}: with this change the file would be read in another way; `calotype convert` makes JSON "
+                f"{self.file}: with this change the file would be read differently; `calotype convert` makes JSON "
                 "lines of it, which can hold any caption"
             )
         try:
@@ -177,7 +179,7 @@ class DelimitedDocument(Document):
             ) from None
 
     def _is_read_alike(self, text: str) -> bool:
-        """Whether a reader finds the dialect and columns in it that this document has."""
+        """Whether the manifest's reader detects the same dialect and columns in the changed text."""
         if not any(record.is_row for record in self._records):
             return True
         try:

@@ -1,4 +1,4 @@
-"""`Document`: a data file whose captions can be changed while everything else in it stays as it is."""
+"""`Document`: a data file whose captions can be changed while the rest of it stays as it is."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ class Entry:
     """One record of a data file, as the manifest reads it."""
 
     record: Any
-    """Where it is in its document: the document's own business."""
+    """The record in its document; opaque to others."""
     id: str
-    picture: str
-    """The reference to its image, as the manifest has it."""
+    image: str
+    """The reference to its image, as in the manifest."""
     explicit_id: bool
+    """Whether the id comes from a column."""
     captions: tuple[str, ...]
     rejected: bool
 
 
 class Document(ABC):
-    """A data file in memory. What is changed here reaches the disk when someone writes what `render` gives.
+    """A data file in memory. The caller writes what `render` returns.
 
-    `entries` are those of the file as it was read; after a change, read it anew.
+    `entries` are those of the file as it was read; after a change, open it again.
     """
 
     file: Path
@@ -43,11 +44,11 @@ class Document(ABC):
 
     @abstractmethod
     def set_captions(self, records: Sequence[Any], captions: Sequence[str]) -> None:
-        """Gives one image new captions.
+        """Set the captions of one image.
 
         Args:
-            records: All that the image has in this document.
-            captions: None of them blank, none with line breaks at its end.
+            records: All records of the image in this document.
+            captions: The captions; none is blank or ends with a line break.
 
         Raises:
             EditError: This form of file can't hold them.
@@ -55,49 +56,49 @@ class Document(ABC):
 
     @abstractmethod
     def set_rejected(self, record: Any, rejected: bool) -> None:
-        """Marks a record as rejected, or no more so."""
+        """Mark a record as rejected, or remove the mark."""
 
     @abstractmethod
-    def add(self, picture: str) -> Any:
-        """A new record at the end, for an image named by a reference relative to the file's folder."""
+    def add(self, image: str) -> Any:
+        """Append a record for an image, named by a reference relative to the file's folder, and return it."""
 
     @abstractmethod
     def render(self) -> bytes:
-        """What the file should hold."""
+        """Return the new contents of the file."""
 
 
 def find_entries(
     table: pa.Table, columns: Columns, records: Sequence[Any], file: Path, reading: Reading, where: Callable[[int], str]
 ) -> list[Entry]:
-    """The rows of a table as the manifest takes them: same ids, same captions. Those it would skip are left out.
+    """Make entries of a table's rows, with the manifest's ids and captions. Rows that it would skip are left out.
 
     Args:
         table: The file's own columns.
-        columns: What they mean.
-        records: Of each row of the table.
-        file: It came from.
-        reading: Lenient: bad rows are skipped.
+        columns: Which column has which meaning.
+        records: The record of each row.
+        file: The file.
+        reading: The options; bad rows are skipped.
         where: Row number → `file:line`.
     """
     part = table_part(table, reading, label=str(file), base=file.parent, where=where, columns=columns)
     found = part.table
-    pictures = part.paths()
-    if not pa.types.is_null(found["name"].type):  # members of an archive: the archive and the member
-        pictures = pc.coalesce(found["name"], pictures)
+    images = part.paths()
+    if not pa.types.is_null(found["name"].type):  # of a member of an archive: the archive and the member
+        images = pc.coalesce(found["name"], images)
     flags = [False] * len(found) if pa.types.is_null(found["rejected"].type) else found["rejected"].to_pylist()
     return [
         Entry(
             record=records[row],
             id=id,
-            picture=picture,
+            image=image,
             explicit_id=part.explicit_ids,
             captions=tuple(captions),
             rejected=bool(flag),
         )
-        for row, id, picture, captions, flag in zip(
+        for row, id, image, captions, flag in zip(
             found["_row"].to_pylist(),
             found["id"].to_pylist(),
-            pictures.to_pylist(),
+            images.to_pylist(),
             found["captions"].to_pylist(),
             flags,
             strict=True,

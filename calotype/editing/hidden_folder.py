@@ -1,6 +1,6 @@
-"""`.calotype`, the hidden folder beside data: its lock, its backups, and what killed changes have left.
+"""`.calotype`, the hidden folder in a dataset: its lock, its backups, and leftovers of killed processes.
 
-A dataset comes from anywhere, its hidden folder too. So nothing is written through a link in it.
+A dataset may come from anywhere, with its hidden folder. So nothing is written through a link in it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from calotype.errors import EditError
 
 try:
     import fcntl
-except ImportError:  # Windows has none: there, who edits with two programs at once has to see to it
+except ImportError:  # Windows: concurrent edits are not locked
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
@@ -36,32 +36,32 @@ __all__ = [
 ]
 
 HIDDEN_FOLDER: Final = ".calotype"
-"""Its name. It holds what belongs to the data and is no data: backups, the ledger of captions, the lock."""
+"""Its name. It holds files about the data: backups, the ledger of captions, the lock."""
 _WRITING: Final = "writing"
-"""Folder in it with a file for each change that is under way, locked for as long as that lives."""
+"""Folder in it with a journal for each write in progress; its process holds a lock on it."""
 _TOKEN: Final = re.compile(r"[0-9a-f]{16}")
 
 
 def hidden_folder(root: Path, *names: str) -> Path:
-    """Return `root/.calotype/<names>`, made where it is not there.
+    """Return `root/.calotype/<names>`, and create it if it does not exist.
 
     Raises:
-        EditError: It can't be made, or it or a folder on the way is a link.
+        EditError: It can't be created, or a folder of the path is a link.
     """
-    place = root
+    folder = root
     for name in (HIDDEN_FOLDER, *names):
-        place = place / name
+        folder = folder / name
         try:
-            place.mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise EditError(f"{place}: the folder can't be made: {error.strerror}; nothing was changed") from error
-        if place.is_symlink():
-            raise EditError(f"{place}: it is a link, and nothing is written through it; remove the link")
-    return place
+            raise EditError(f"{folder}: the folder can't be made: {error.strerror}; nothing was changed") from error
+        if folder.is_symlink():
+            raise EditError(f"{folder}: it is a link, and nothing is written through it; remove the link")
+    return folder
 
 
 def open_hidden_file(path: Path, flags: int) -> int:
-    """Open a file of the hidden folder to write to it, never through a link and never waiting for a pipe.
+    """Open a file of the hidden folder for writing, never through a link and without blocking on a pipe.
 
     Raises:
         OSError: It can't be opened, or is a link.
@@ -71,7 +71,7 @@ def open_hidden_file(path: Path, flags: int) -> int:
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Let only one process or thread at a time be inside, for one `root`; what killed ones left is swept up first.
+    """Lock a dataset's folder for one process or thread at a time; leftovers of killed processes are moved first.
 
     Raises:
         EditError: Nothing can be written there.
@@ -87,34 +87,33 @@ def locked(root: Path) -> Iterator[None]:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(file, fcntl.LOCK_EX)
         with suppress(OSError, EditError):
-            _sweep(root)
+            _collect_leftovers(root)
         yield
     finally:
         os.close(file)
 
 
 def back_up(files: Iterable[Path], root: Path, folder: Path | None = None) -> Path:
-    """Copy files as they are to a folder `root/.calotype/backups/<time>`, under their places below `root`.
+    """Copy files to `root/.calotype/backups/<time>`, under their paths relative to `root`.
 
-    Files that are not there yet are passed over; those outside `root` go to its folder `outside`.
+    Files that do not exist are ignored; those outside `root` are copied to the folder `outside` in it.
 
     Args:
-        files: What to copy.
+        files: The files.
         root: The dataset's folder.
-        folder: What an earlier call returned; by default a new one, whose name nothing else has.
+        folder: The folder that an earlier call returned; by default a new one.
 
     Returns:
         The folder.
 
     Raises:
-        EditError: They can't be copied, so the change that they are copied for must not begin.
+        EditError: They can't be copied; the files must not be changed then.
     """
     try:
         folder = folder or _new_backup(root, "")
         for file in files:
             if file.is_file():
-                place = _place_in(folder, file, root)
-                shutil.copy2(file, place)
+                shutil.copy2(file, _backup_path(folder, file, root))
     except OSError as error:
         raise EditError(
             f"{root / HIDDEN_FOLDER}: no backup can be made: {error.strerror}; nothing was changed"
@@ -123,7 +122,7 @@ def back_up(files: Iterable[Path], root: Path, folder: Path | None = None) -> Pa
 
 
 def copy_beside(file: Path) -> Path:
-    """Copy a file to a new one beside it, `<name>.bak-<time>`, whose name nothing else has.
+    """Copy a file to a new one beside it, `<name>.bak-<time>`.
 
     Raises:
         EditError: It can't be copied.
@@ -132,7 +131,7 @@ def copy_beside(file: Path) -> Path:
     try:
         for number in count(1):
             copy = file.with_name(name if number == 1 else f"{name}-{number}")
-            with suppress(FileExistsError), copy.open("xb") as opened:  # neither a file nor a link of this name
+            with suppress(FileExistsError), copy.open("xb") as opened:  # "x": no file or link has this name
                 opened.write(file.read_bytes())
                 shutil.copystat(file, copy)
                 return copy
@@ -143,14 +142,14 @@ def copy_beside(file: Path) -> Path:
 
 @contextmanager
 def written_files(root: Path | None, targets: Sequence[Path]) -> Iterator[list[Path]]:
-    """Name a temporary file beside each target, and remove what is left of them at the end.
+    """Yield the path of a temporary file beside each target, and remove the temporary files at the end.
 
-    While a change is under way, a locked file in the hidden folder says where its temporary files are. Where it is
-    there and not locked, its writer was killed, and `locked` sweeps them up.
+    During a write, a locked journal in the hidden folder lists them. If a journal is not locked, its process was
+    killed, and `locked` moves its files to a backup.
 
     Args:
-        root: The dataset's folder; None says nowhere where they are.
-        targets: Files, links resolved.
+        root: The dataset's folder; None: write no journal.
+        targets: Files, with links resolved.
 
     Raises:
         OSError: Nothing can be written in the hidden folder.
@@ -177,7 +176,7 @@ def written_files(root: Path | None, targets: Sequence[Path]) -> Iterator[list[P
 
 
 def umask() -> int:
-    """Return the rights that new files lack."""
+    """Return the permissions that new files lack."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -187,8 +186,8 @@ def _names(token: str, targets: Sequence[Path]) -> list[Path]:
     return [target.with_name(f".calotype-{token}-{number}") for number, target in enumerate(targets)]
 
 
-def _sweep(root: Path) -> None:
-    """Move the temporary files of killed changes to a backup: some may hold the only copy of what was replaced."""
+def _collect_leftovers(root: Path) -> None:
+    """Move the temporary files of killed processes to a backup: one may be the only copy of a replaced file."""
     if fcntl is None:
         return
     folder = root / HIDDEN_FOLDER / _WRITING
@@ -201,28 +200,28 @@ def _sweep(root: Path) -> None:
             file = open_hidden_file(journal, os.O_RDWR)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _keep_left(root, journal, file)
+                _move_leftovers(root, journal, file)
                 journal.unlink()
             finally:
                 os.close(file)
 
 
-def _keep_left(root: Path, journal: Path, file: int) -> None:
+def _move_leftovers(root: Path, journal: Path, file: int) -> None:
     with os.fdopen(file, "rb", closefd=False) as opened:
         try:
             found: Any = json.load(opened)
         except (ValueError, RecursionError):
-            return  # killed before it had written any
+            return  # killed before it wrote a file
     targets = [Path(one) for one in found if isinstance(one, str)] if isinstance(found, list) else []
-    left = [
+    leftovers = [
         (name, target)
         for name, target in zip(_names(journal.name, targets), targets, strict=True)
         if name.is_file() and not name.is_symlink()
     ]
-    if left:
+    if leftovers:
         backup = _new_backup(root, "interrupted_")
-        for name, target in left:
-            shutil.move(name, _place_in(backup, target, root))
+        for name, target in leftovers:
+            shutil.move(name, _backup_path(backup, target, root))
 
 
 def _new_backup(root: Path, kind: str) -> Path:
@@ -232,8 +231,8 @@ def _new_backup(root: Path, kind: str) -> Path:
     return folder
 
 
-def _place_in(folder: Path, file: Path, root: Path) -> Path:
+def _backup_path(folder: Path, file: Path, root: Path) -> Path:
     inside = file.is_relative_to(root)
-    place = folder / (file.relative_to(root) if inside else Path("outside", *file.parts[1:]))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    return place
+    path = folder / (file.relative_to(root) if inside else Path("outside", *file.parts[1:]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,4 +1,4 @@
-"""JSON and JSON lines as documents: a changed row is written anew, its other values and all other lines stay."""
+"""JSON and JSON lines as documents: only changed rows are written again, with their other values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["JsonLines", "open_json"]
 
 
 def open_json(file: Path, reading: Reading) -> Document:
-    """The document of a `.json` or `.jsonl` file, whichever form it has.
+    """Open the document of a `.json` or `.jsonl` file of any form.
 
     Raises:
         ManifestError: It can't be read.
@@ -47,7 +47,7 @@ class _Row:
 
 
 class _JsonDocument(Document):
-    """What the forms of JSON share: rows are objects, and captions are texts or lists of texts in them."""
+    """Base of both forms: rows are objects, and captions are texts or lists of texts in them."""
 
     def _read(
         self,
@@ -69,8 +69,10 @@ class _JsonDocument(Document):
         if good:
             table = table_of([with_text(row.value, columns.image) for row in good], names, columns.captions)
             self.entries = find_entries(table, columns, good, file, reading, where)
-        usual = "text" if columns.image == "file_name" else "caption"
-        self._columns = replace(columns, captions=columns.captions or (usual,), rejected=columns.rejected or "rejected")
+        default = "text" if columns.image == "file_name" else "caption"
+        self._columns = replace(
+            columns, captions=columns.captions or (default,), rejected=columns.rejected or "rejected"
+        )
 
     def set_captions(self, records: Sequence[Any], captions: Sequence[str]) -> None:
         for text in captions:
@@ -82,16 +84,16 @@ class _JsonDocument(Document):
             self._put(record, ())
 
     def _put(self, record: _Row, captions: Sequence[str]) -> None:
-        """The last of several columns takes what the others have no room for."""
+        """Set the captions of a record: one a column, and the rest as a list in the last column."""
         row = record.value
         *single, last = self._columns.captions
-        given: list[tuple[str, Any]] = [
-            (name, captions[place] if place < len(captions) else None) for place, name in enumerate(single)
+        values: list[tuple[str, Any]] = [
+            (name, captions[index] if index < len(captions) else None) for index, name in enumerate(single)
         ]
         rest = list(captions[len(single) :])
         as_list = len(rest) > 1 or isinstance(row.get(last), list)
-        given.append((last, rest if as_list else rest[0] if rest else None))
-        for name, value in given:
+        values.append((last, rest if as_list else rest[0] if rest else None))
+        for name, value in values:
             if isinstance(row.get(name), list) and not isinstance(value, list):
                 value = [] if value is None else [value]
             if value is not None or row.get(name) is not None:
@@ -104,13 +106,13 @@ class _JsonDocument(Document):
         if not rejected and name not in record.value:
             return
         known = (row.value.get(name) for row in self._rows if isinstance(row.value, dict))
-        usual = next((value for value in known if value is not None), True)
-        words = {str: ("false", "true"), bool: (False, True)}.get(type(usual), (0, 1))
+        other = next((value for value in known if value is not None), True)
+        words = {str: ("false", "true"), bool: (False, True)}.get(type(other), (0, 1))
         record.value[name] = words[rejected]
         record.changed = True
 
-    def _level(self) -> None:
-        """A column that holds a list in one row holds lists in all: other readers allow one type a column."""
+    def _unify_types(self) -> None:
+        """Make lists of all values of a column if one changed row has a list: other readers need one type a column."""
         rows = [row for row in self._rows if isinstance(row.value, dict)]
         for name in self._columns.captions:
             if any(row.changed and isinstance(row.value.get(name), list) for row in rows):
@@ -121,7 +123,7 @@ class _JsonDocument(Document):
 
 
 class JsonLines(_JsonDocument):
-    """One object a line. Lines that nothing has changed stay byte for byte, bad ones too."""
+    """One object a line. Unchanged lines stay byte for byte, bad ones too."""
 
     def __init__(self, file: Path, data: bytes, reading: Reading) -> None:
         self._bom = data.startswith(BOM)
@@ -136,8 +138,8 @@ class JsonLines(_JsonDocument):
             numbers.append(number)
         self._read(file, rows, reading, lambda row: f"{file}:{numbers[row]}", dict(reading.columns))
 
-    def add(self, picture: str) -> Any:
-        row = _Row({self._columns.image: picture}, changed=True)
+    def add(self, image: str) -> Any:
+        row = _Row({self._columns.image: image}, changed=True)
         if self._lines and not self._lines[-1].endswith(b"\n"):
             self._lines[-1] += b"\n"
         self._at[len(self._lines)] = row
@@ -146,12 +148,12 @@ class JsonLines(_JsonDocument):
         return row
 
     def render(self) -> bytes:
-        self._level()
+        self._unify_types()
         lines = list(self._lines)
-        for place, row in self._at.items():
+        for index, row in self._at.items():
             if row.changed:
-                end = lines[place][len(lines[place].rstrip(b"\r\n")) :]
-                lines[place] = json.dumps(row.value, ensure_ascii=False).encode("utf-8") + end
+                end = lines[index][len(lines[index].rstrip(b"\r\n")) :]
+                lines[index] = json.dumps(row.value, ensure_ascii=False).encode("utf-8") + end
         return (BOM if self._bom else b"") + b"".join(lines)
 
 
@@ -159,14 +161,14 @@ class JsonTree(_JsonDocument):
     """A file that is one value: an array of rows, one inside an object, or an object keyed by path.
 
     Args:
-        file: Where it is.
-        data: What it holds.
-        reading: How to read it.
-        whole: The value.
-        form: Its form, and rows.
+        file: The file.
+        data: Its contents.
+        reading: The options.
+        whole: Its value.
+        form: The form of the value.
 
     Raises:
-        EditError: Its rows are not in the file as such, so they can't be changed there.
+        EditError: Its rows are computed from several places of the file, so they can't be changed in place.
     """
 
     def __init__(self, file: Path, data: bytes, reading: Reading, whole: Any, form: JsonForm) -> None:
@@ -184,17 +186,17 @@ class JsonTree(_JsonDocument):
         rows = [_Row(value) for value in form.rows]
         self._read(file, rows, reading, lambda row: form.where(file, row), form.given(reading))
 
-    def add(self, picture: str) -> Any:
-        row = _Row({self._columns.image: picture}, changed=True)
+    def add(self, image: str) -> Any:
+        row = _Row({self._columns.image: image}, changed=True)
         self._rows.append(row)
         if self._form.listed is not None:
             self._form.listed.append(row.value)
         elif self._form.keys is not None:
-            self._form.keys.append(picture)
+            self._form.keys.append(image)
         return row
 
     def render(self) -> bytes:
-        self._level()
+        self._unify_types()
         keyed = self._form.keyed
         if keyed is not None:
             for key, row in zip(self._form.keys or (), self._rows, strict=True):
@@ -204,10 +206,10 @@ class JsonTree(_JsonDocument):
         return (BOM if self._bom else b"") + text.encode("utf-8")
 
     def _keyed(self, row: dict[str, Any], old: Any) -> Any:
-        """What an object keyed by path has for a row: the caption alone, while that is all there is."""
+        """Return the value of a row in an object keyed by path: the caption alone if there is nothing else."""
         if row is old:
             return row
         derived = {self._columns.image, *self._form.derived}
-        kept = old if isinstance(old, dict) else {}
-        value = {name: item for name, item in row.items() if name not in derived or name in kept}
+        before = old if isinstance(old, dict) else {}
+        value = {name: item for name, item in row.items() if name not in derived or name in before}
         return value.get("caption") if not isinstance(old, dict) and value.keys() <= {"caption"} else value

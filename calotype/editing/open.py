@@ -1,4 +1,4 @@
-"""`open_captions`: what a path is, and so how its captions are read and changed."""
+"""`open_captions`: finds out what a path is, and opens its captions for editing."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def open_captions(
     caption_suffix: str | Sequence[str] | None = None,
     delimiter: str | None = None,
 ) -> Captions:
-    """The captions of a folder of images or of data files, to be read and changed where they are.
+    """Open the captions of a folder of images or of data files, to read and change them in place.
 
-    Rows, ids and captions are those of `load_manifest` with the same options, where each row is good.
+    Rows, ids and captions are those of `load_manifest` with the same options, without bad rows.
 
     Args:
         path: One folder, or one or more `.csv`, `.tsv`, `.json` or `.jsonl` files.
@@ -46,16 +46,16 @@ def open_captions(
         delimiter: As for `load_manifest`.
 
     Raises:
-        EditError: What is there can be read but not changed in place; names the command that makes something of it
-            that can.
+        EditError: The form of the data can be read but not changed in place; the message has the command that converts
+            it.
         ManifestError: It can't be read.
     """
     sources = find_sources(path, None, None)
     if sources.hub is not None:
-        raise _only_read(str(path), "captions of a hub dataset")
+        raise _read_only(str(path), "captions of a hub dataset")
     folder = sources.folders[0] if len(sources.folders) == 1 and not sources.files and not sources.images else None
     if sources.images or (sources.folders and folder is None):
-        raise EditError(f"{sources}: captions are changed in one folder, or in data files; give the folder itself")
+        raise EditError(f"{sources}: captions are changed in one folder, or in data files; pass the folder itself")
     reading = parse_options(
         sources.root,
         columns=columns,
@@ -72,7 +72,7 @@ def open_captions(
     if folder is None:
         return DataFileCaptions(sources.files, reading)
     if is_saved_dataset(folder):
-        raise _only_read(str(folder), "captions of a saved dataset")
+        raise _read_only(str(folder), "captions of a saved dataset")
     listing = list_folder(folder, recursive, reading.bad, reading.caption_suffixes, reading.exclude)
     if listing.images:
         return FolderCaptions(folder, reading)
@@ -82,8 +82,8 @@ def open_captions(
     return DataFileCaptions(files, reading)
 
 
-def _only_read(place: str, what: str) -> EditError:
+def _read_only(path: str, what: str) -> EditError:
     return EditError(
-        f"{place}: {what} can't be changed in place; `calotype convert {place} NEW_FOLDER --to imagefolder` makes a "
+        f"{path}: {what} can't be changed in place; `calotype convert {path} NEW_FOLDER --to imagefolder` makes a "
         "folder of it, whose captions can"
     )

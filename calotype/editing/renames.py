@@ -1,4 +1,4 @@
-"""Renames that `os` lacks: those that exchange two files, and one that never replaces a file."""
+"""Renames that `os` lacks: an exchange of two files, and a rename that never replaces a file."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from typing import Any, Final
 
 __all__ = ["exchange", "exchange_in_steps", "rename_new"]
 
-_HERE: Final = -100
-"""AT_FDCWD: relative paths are relative to the working folder."""
+_AT_FDCWD: Final = -100
+"""Relative paths are relative to the working folder."""
 _NO_REPLACE: Final = 1
 _EXCHANGE: Final = 2
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
-"""What kernels and file systems without these renames answer."""
+"""Error numbers of kernels and file systems without these renames."""
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Exchange two files in one step, so that whatever either holds at that moment is kept.
+    """Exchange two files atomically.
 
     Returns:
-        False: this system, or file system, can't do it.
+        False: this system or file system can't.
 
     Raises:
-        FileNotFoundError: One is not there.
+        FileNotFoundError: One does not exist.
     """
     return _rename(one, other, _EXCHANGE)
 
 
 def exchange_in_steps(one: Path, other: Path) -> None:
-    """The same where the system can't: what a program saves as `other` between the steps is lost.
+    """Exchange two files by several renames: what another program saves as `other` between them is lost.
 
     Raises:
-        FileNotFoundError: One is not there.
+        FileNotFoundError: One does not exist.
     """
     aside = one.with_name(f"{one.name}-old")
     try:
@@ -50,10 +50,10 @@ def exchange_in_steps(one: Path, other: Path) -> None:
 
 
 def rename_new(source: Path, target: Path) -> bool:
-    """Rename a file to a name that is free.
+    """Rename a file unless the new name exists.
 
     Returns:
-        False: the name is taken, and the file stays where it is.
+        False: it exists, and the file was not renamed.
     """
     try:
         if _rename(source, target, _NO_REPLACE):
@@ -70,7 +70,7 @@ def _rename(source: Path, target: Path, flags: int) -> bool:
     call = _renameat2()
     if call is None:
         return False
-    if call(_HERE, os.fsencode(source), _HERE, os.fsencode(target), flags) == 0:
+    if call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), flags) == 0:
         return True
     number = ctypes.get_errno()
     if number in _UNSUPPORTED:
@@ -80,7 +80,7 @@ def _rename(source: Path, target: Path, flags: int) -> bool:
 
 @cache
 def _renameat2() -> Any:
-    """The function of the C library; None where there is none."""
+    """Return the function of the C library; None: it has none."""
     if os.name != "posix":
         return None
     try:

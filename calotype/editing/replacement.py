@@ -1,8 +1,8 @@
-"""Files that are changed in place: replaced as a whole, and only while they are as they were found.
+"""Replaces files as a whole, and only if they are unchanged since they were read.
 
-Another program may save a file at any moment, also between a last look at it and the rename that replaces it. So the
-new file and the old one are exchanged in one step where the system can (Linux), and what came out is compared with
-what was expected: if another program's text came out, it is put back.
+Another program may save a file at any moment, also between the last comparison and the rename that replaces it. So the
+new and the old file are exchanged atomically if the system can (Linux), and the old file is compared afterwards: if it
+is another program's version, it is exchanged back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from calotype.errors import EditError
 __all__ = ["Replacement", "digest_of", "replacing"]
 
 _AT_ONCE: Final = 32
-"""Files written at a time."""
+"""Threads that write files."""
 _BLOCK: Final = 1 << 20
 
 
@@ -46,18 +46,18 @@ def digest_of(contents: Path | bytes) -> bytes | None:
 def replacing(
     files: Mapping[Path, bytes], found: Mapping[Path, bytes | None], root: Path | None
 ) -> Iterator[Replacement]:
-    """Write new contents of several files; inside, all are on the disk, and `Replacement.put` puts them in place.
+    """Write the new contents of files to temporary files on disk; `Replacement.put` then replaces the files.
 
     Args:
-        files: Path → what it is to hold. A link stays a link, to a new file; rights stay as they were.
-        found: Path → `digest_of` what it is expected to hold; one that is not named may hold anything.
-        root: The dataset's folder, whose lock is held: there it is noted what is under way.
+        files: Path → new contents. A link stays a link, to a new file; permissions are kept.
+        found: Path → `digest_of` the expected contents. A path that is not in it is replaced in any case.
+        root: The dataset's folder, whose lock the caller holds; a journal of the temporary files is written there.
 
     Raises:
         EditError: A folder can't be written to, or the disk is full.
     """
     targets = [Path(os.path.realpath(path)) for path in files]
-    rights = 0o666 & ~umask()
+    mode = 0o666 & ~umask()
 
     def write(name: Path, target: Path, data: bytes) -> None:
         handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -65,54 +65,54 @@ def replacing(
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        name.chmod(target.stat().st_mode & 0o7777 if target.exists() else rights)
+        name.chmod(target.stat().st_mode & 0o7777 if target.exists() else mode)
 
     try:
         with written_files(root, targets) as names:
-            # The disk makes what many wait for at once lasting in one go: 20,000 files in a quarter of the time.
+            # Concurrent calls of fsync share disk flushes: 20,000 files take a quarter of the time.
             with ThreadPoolExecutor(min(_AT_ONCE, len(targets) or 1)) as pool:
                 list(pool.map(write, names, targets, files.values()))
             yield Replacement(dict(zip(files, zip(names, targets, strict=True), strict=True)), files, found)
     except OSError as error:
-        place = error.filename2 or Path(error.filename or targets[0]).parent
-        raise EditError(f"{place}: can't be written: {error.strerror}; nothing of it was changed") from error
+        path = error.filename2 or Path(error.filename or targets[0]).parent
+        raise EditError(f"{path}: can't be written: {error.strerror}; nothing of it was changed") from error
 
 
 @dataclass(slots=True)
 class Replacement:
-    """Files that wait to take the places of others. Made by `replacing`."""
+    """New files that can replace others. `replacing` yields it."""
 
-    _places: Mapping[Path, tuple[Path, Path]]
+    _paths: Mapping[Path, tuple[Path, Path]]
     """Path → (the new file, the file that it replaces)."""
     _data: Mapping[Path, bytes]
     _found: Mapping[Path, bytes | None]
     _old: dict[Path, os.stat_result] = field(default_factory=dict)
-    """Path → the file that it was, which now has the new file's name, as it was compared."""
+    """Path → the replaced file's status when it was compared; it now has the temporary name."""
 
     def put(self, paths: Iterable[Path]) -> bool:
-        """Let files take their places: all of these, or none.
+        """Replace all of these files, or none.
 
         Returns:
-            False: another program has changed one of them, and all are as that program left them.
+            False: another program has changed one of them; all are as that program saved them.
         """
         put: list[Path] = []
         for path in paths:
             if not self._put(path):
                 for one in put:
-                    self._give_back(one)
+                    self._restore(one)
                 return False
             put.append(path)
         return True
 
     def put_back_late(self) -> list[Path]:
-        """Put back the files that a program has written to after they were replaced, as it had them open already."""
-        late = [path for path, known in self._old.items() if _changed(self._places[path][0], known)]
+        """Restore replaced files that another program, which had them open, has written to since."""
+        late = [path for path, known in self._old.items() if _changed(self._paths[path][0], known)]
         for path in late:
-            self._give_back(path)
+            self._restore(path)
         return late
 
     def _put(self, path: Path) -> bool:
-        name, target = self._places[path]
+        name, target = self._paths[path]
         if path not in self._found:
             name.replace(target)
             return True
@@ -129,28 +129,28 @@ class Replacement:
         self._old[path] = name.stat()
         if digest_of(name) == expected:
             return True
-        self._give_back(path)
+        self._restore(path)
         return False
 
-    def _give_back(self, path: Path) -> None:
-        """Put what came out of a place into it again, and what another program saves there meanwhile last of all."""
-        name, target = self._places[path]
-        standing = digest_of(self._data[path])
-        if self._old.pop(path, None) is None:  # there was none before
-            if digest_of(target) == standing:
+    def _restore(self, path: Path) -> None:
+        """Restore a replaced file; a version that another program saves meanwhile is kept as the last one."""
+        name, target = self._paths[path]
+        current = digest_of(self._data[path])
+        if self._old.pop(path, None) is None:  # it was a new file
+            if digest_of(target) == current:
                 target.unlink()
             return
         while True:
-            held = digest_of(name)
+            restored = digest_of(name)
             try:
                 if not exchange(name, target):
                     exchange_in_steps(name, target)
             except FileNotFoundError:
                 rename_new(name, target)
                 return
-            if digest_of(name) == standing:
+            if digest_of(name) == current:
                 return
-            standing = held
+            current = restored
 
 
 def _changed(path: Path, known: os.stat_result) -> bool:

@@ -1,4 +1,4 @@
-"""Caption files beside images: which hold an image's captions, and what they must hold for others."""
+"""Caption files beside images: reads an image's captions, and computes the contents for new ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from calotype.manifest.folders.listing import Listing
 from calotype.manifest.names_on_disk import folded
 from calotype.manifest.reading import Reading
 
-__all__ = ["Sidecars", "mirror"]
+__all__ = ["Sidecars", "as_lines"]
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Sidecars:
     folder: Path
     listing: Listing
     reading: Reading
-    """How the manifest reads them."""
+    """The options with which the manifest reads them."""
 
     @cached_property
     def _files(self) -> CaptionFiles:
@@ -40,28 +40,28 @@ class Sidecars:
 
     @cached_property
     def _sharing(self) -> Counter[str]:
-        """How many images there are of each stem."""
+        """Stem → number of images."""
         return Counter(map(stem_of, self.listing.images))
 
-    def of(self, picture: str) -> list[str]:
-        """The files that hold an image's captions, in their order."""
-        return self._files.of(picture)
+    def of(self, image: str) -> list[str]:
+        """Return the caption files of an image, in their order."""
+        return self._files.of(image)
 
-    def read(self, picture: str) -> list[str]:
-        """An image's captions.
+    def read(self, image: str) -> list[str]:
+        """Read an image's captions.
 
         Raises:
             EditError: A file is not UTF-8 or not JSON, or can't be read.
         """
-        texts = [caption for name in self._texts_of(picture) for caption in self._captions(name, self._data(name))]
-        return join_captions(texts, self._listed(picture), self.reading)
+        texts = [caption for name in self._texts_of(image) for caption in self._captions(name, self._data(name))]
+        return join_captions(texts, self._in_json(image), self.reading)
 
-    def _texts_of(self, picture: str) -> list[str]:
-        return [name for name in self.of(picture) if not is_json(name)]
+    def _texts_of(self, image: str) -> list[str]:
+        return [name for name in self.of(image) if not is_json(name)]
 
-    def _listed(self, picture: str) -> list[str]:
-        """What the JSON file beside it says."""
-        for name in filter(is_json, self.of(picture)):
+    def _in_json(self, image: str) -> list[str]:
+        """Read the captions in the JSON file beside an image."""
+        for name in filter(is_json, self.of(image)):
             try:
                 return captions_in_json(parse_json_object(self._data(name)), self.reading)[0]
             except TypeError:
@@ -82,54 +82,54 @@ class Sidecars:
         except ValueError as error:
             raise EditError(f"{self.folder / name}: {error}") from None
 
-    def write(self, picture: str, captions: Sequence[str]) -> dict[str, bytes] | None:
-        """What the image's files must hold to give these captions; None when they can't.
+    def write(self, image: str, captions: Sequence[str]) -> dict[str, bytes] | None:
+        """Return the contents of an image's caption files that have these captions; None: they can't.
 
-        A JSON file stays as it is: a text file beside it goes before it.
+        A JSON file is not changed: a text file beside it has priority.
 
         Raises:
-            EditError: There are to be none, and the JSON file has some.
+            EditError: There are no captions to write, and the JSON file has some.
         """
-        listed = self._listed(picture)
-        if listed and not captions:
-            (name, *_) = filter(is_json, self.of(picture))
+        in_json = self._in_json(image)
+        if in_json and not captions:
+            (name, *_) = filter(is_json, self.of(image))
             raise EditError(f"{self.folder / name}: the caption is in this file, which is not changed; remove it there")
-        names = [self._own(picture, name) for name in self._texts_of(picture)] or [self._new(picture)]
+        names = [self._own(image, name) for name in self._texts_of(image)] or [self._new(image)]
         texts = ["\n".join(captions)] if self.reading.many_lines else list(captions)
         if len(texts) > len(names) or not self._suffix:
             return None
         texts += [""] * (len(names) - len(texts))
         found = {name: _encoded(text) for name, text in zip(names, texts, strict=True)}
         read = [caption for name, data in found.items() for caption in self._captions(name, data)]
-        return found if join_captions(read, listed, self.reading) == list(captions) else None
+        return found if join_captions(read, in_json, self.reading) == list(captions) else None
 
-    def copy(self, picture: str, captions: Sequence[str]) -> tuple[str, bytes]:
-        """The file, and what it holds, that says for other programs what a metadata file says."""
-        names = self._texts_of(picture)
-        return self._own(picture, names[0]) if names else self._new(picture), _encoded(mirror(captions))
+    def copy(self, image: str, captions: Sequence[str]) -> tuple[str, bytes]:
+        """Return the name and contents of a file that has the captions of a metadata file, for other programs."""
+        names = self._texts_of(image)
+        return self._own(image, names[0]) if names else self._new(image), _encoded(as_lines(captions))
 
-    def says(self, picture: str, captions: Sequence[str]) -> bool:
-        """Whether the image has one file, and that holds just this."""
-        names = self._texts_of(picture)
-        return len(names) == 1 and self._data(names[0]).rstrip(b"\r\n") == _encoded(mirror(captions)).rstrip(b"\n")
+    def matches(self, image: str, captions: Sequence[str]) -> bool:
+        """Whether the image has one text file, with exactly these captions."""
+        names = self._texts_of(image)
+        return len(names) == 1 and self._data(names[0]).rstrip(b"\r\n") == _encoded(as_lines(captions)).rstrip(b"\n")
 
-    def _own(self, picture: str, name: str) -> str:
-        """The file itself, or one that goes before it where other images share it."""
-        base, full = folded(stem_of(name)), folded(picture)
-        shared = base == folded(stem_of(picture)) and base != full
-        return picture + name[len(stem_of(name)) :] if shared and self._sharing[stem_of(picture)] > 1 else name
+    def _own(self, image: str, name: str) -> str:
+        """Return the file itself; if other images share it, the name of one with priority for this image."""
+        base, full = folded(stem_of(name)), folded(image)
+        shared = base == folded(stem_of(image)) and base != full
+        return image + name[len(stem_of(name)) :] if shared and self._sharing[stem_of(image)] > 1 else name
 
-    def _new(self, picture: str) -> str:
-        return (picture if self._sharing[stem_of(picture)] > 1 else stem_of(picture)) + (self._suffix or ".txt")
+    def _new(self, image: str) -> str:
+        return (image if self._sharing[stem_of(image)] > 1 else stem_of(image)) + (self._suffix or ".txt")
 
     @property
     def _suffix(self) -> str | None:
-        """Of new caption files; None where no text file would be read."""
+        """Suffix of new caption files; None: no text file would be read."""
         return next((suffix for suffix in self.reading.caption_suffixes if not is_json(suffix)), None)
 
 
-def mirror(captions: Sequence[str]) -> str:
-    """Captions as other trainers read them from a file: a line each, which is all of it where there is but one."""
+def as_lines(captions: Sequence[str]) -> str:
+    """Format captions as other trainers read them: one a line; a single caption as it is."""
     if len(captions) == 1:
         return captions[0]
     return "\n".join(" ".join(caption.split()) for caption in captions)
