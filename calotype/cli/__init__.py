@@ -23,6 +23,7 @@ from calotype.cli import (
     studio,
     train,
 )
+from calotype.cli.flags import Command
 from calotype.terminal import encode_all, say
 
 __all__ = ["app", "main"]
@@ -34,20 +35,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("info")(info.info)
-app.command("caption")(caption.caption)
-app.command("check")(check.check)
-app.command("preview")(preview.preview)
+app.command("info", cls=Command)(info.info)
+app.command("caption", cls=Command)(caption.caption)
+app.command("check", cls=Command)(check.check)
+app.command("preview", cls=Command)(preview.preview)
 app.add_typer(cache.app, name="cache")
 app.add_typer(config.app, name="config")
-app.command("convert")(convert.convert)
-app.command("encode")(encode.encode)
-app.command("init")(init.init)
-app.command("studio")(studio.studio)
-app.command("train")(train.train)
-app.command("distill")(distill.distill)
-app.command("bench")(bench.bench)
-app.command("demo")(demo.demo)
+app.command("convert", cls=Command)(convert.convert)
+app.command("encode", cls=Command)(encode.encode)
+app.command("init", cls=Command)(init.init)
+app.command("studio", cls=Command)(studio.studio)
+app.command("train", cls=Command)(train.train)
+app.command("distill", cls=Command)(distill.distill)
+app.command("bench", cls=Command)(bench.bench)
+app.command("demo", cls=Command)(demo.demo)
 
 
 def main() -> None:

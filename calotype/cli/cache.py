@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calotype.cli.common import Json
+from calotype.cli.flags import Command
 from calotype.core.home import cache_folder
 from calotype.terminal import emit, say
 
@@ -29,7 +30,7 @@ Store = Annotated[
 StoreOption = Annotated[Path | None, typer.Option("--store", help="The same, as encode calls it.", show_default=False)]
 
 
-@app.command("ls")
+@app.command("ls", cls=Command)
 def ls(store: Store = None, store_option: StoreOption = None, json: Json = False) -> None:
     """Say what is in a store: records, bytes, shards."""
     from calotype.encodings.store import EncodingStore
@@ -53,7 +54,7 @@ def ls(store: Store = None, store_option: StoreOption = None, json: Json = False
         say(f"{name}: set aside, as nothing could be had from it; nobody reads it, delete it when you like")
 
 
-@app.command("verify")
+@app.command("verify", cls=Command)
 def verify(
     store: Store = None,
     store_option: StoreOption = None,
@@ -88,7 +89,7 @@ def verify(
     raise typer.Exit(1 if found.damage else 0)
 
 
-@app.command("prune")
+@app.command("prune", cls=Command)
 def prune(
     store: Store = None,
     store_option: StoreOption = None,
@@ -131,7 +132,7 @@ def prune(
     say(f"{pruned.records:,} records ({_size(pruned.bytes)}) {verb}, out of {pruned.shards} shards")
 
 
-@app.command("export")
+@app.command("export", cls=Command)
 def export(
     store: Annotated[Path, typer.Argument(help="The store's folder.")],
     folder: Annotated[Path, typer.Argument(help="Where to: another store, made if it is not there.")],

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
 
+from calotype.config.combinations import check_config
 from calotype.config.component import Component
 from calotype.config.dataset import DatasetConfig
 from calotype.config.distill import DistillConfig
@@ -82,6 +83,12 @@ class Config(Section):
         if isinstance(config, cls):
             return config
         assert isinstance(config, Mapping)
+        found = cls._validated(config, only)
+        check_config(found, only)
+        return found
+
+    @classmethod
+    def _validated(cls, config: Mapping[str, Any], only: Collection[str]) -> Self:
         check_keys(config, "config")
         check_seeds(config, "config")
         used = {str(key): value for key, value in config.items() if key not in KEYS or key in only}
@@ -100,8 +107,8 @@ class Config(Section):
         return super().given() | self.extra
 
     def updated(self, **sections: Any) -> Self:
-        """Return a copy with other sections, checked anew."""
-        return self.parse(self.given() | sections)
+        """Return a copy with other sections, checked anew. What has no effect in it was not given by a person."""
+        return self._validated(self.given() | sections, KEYS)
 
     def our_dataset(self, use: str = "used here") -> DatasetConfig:
         """Return the options of the dataset, without the model of the top.

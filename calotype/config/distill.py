@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from calotype.config.effects import check_effects, recipe_rules
+from calotype.config.effects import DISTILL, check_section
 from calotype.config.expected import Expected
 from calotype.config.section import Count, CountOrZero, Rate, Section, Text, Texts
 from calotype.config.train import Alpha
@@ -135,8 +135,5 @@ class DistillConfig(Section):
 
     @model_validator(mode="after")
     def _have_effects(self) -> Self:
-        rules = recipe_rules(self, lora=_LORA_OPTIONS)
-        own = self.teacher == "dataset"
-        rules.append((("n",), own, "with teacher: dataset, which has the captions that are there"))
-        check_effects(self, rules)
+        check_section(self, DISTILL)
         return self

@@ -1,90 +1,137 @@
-"""Options that can't have an effect beside others: what a person gave is used, or is an error. Needs no torch."""
+"""Options that can't have an effect beside others of their section: what was given is used, or is an error.
+
+An option that is off (null, false, 0 or empty) is never refused, nor is one beside an option that was turned off: so
+`validation=0` on the command line leaves `validation_seed` of the file alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from calotype.config.errors import OptionError
 from calotype.errors import ConfigError
 
 if TYPE_CHECKING:
-    from calotype.config.config import Config
     from calotype.config.distill import DistillConfig
+    from calotype.config.image_files import FetchConfig
     from calotype.config.section import Section
     from calotype.config.train import TrainConfig
 
-__all__ = ["Rule", "check_effects", "check_guidance", "check_validation", "recipe_rules", "sample_rules"]
+__all__ = ["DISTILL", "FETCH", "TRAIN", "Rule", "check_guidance", "check_section", "is_set", "no_effect"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule(Generic[T]):
+    """Options that have no effect under a condition."""
+
+    options: str
+    """Their names, separated by spaces; of a whole config, their dotted keys."""
+    idle: Callable[[T], bool]
+    """Whether they have none, given their section or the whole config."""
+    why: str | Callable[[T], str]
+    """What follows "has no effect"."""
+    reads: str = ""
+    """Of a whole config: the other keys at its top that the condition looks at."""
+
 
 _CONSTANT: Final = ("constant", "piecewise_constant")
 """Schedules that take `num_warmup_steps` and do nothing with it."""
 
-Rule = tuple[Sequence[str], bool, str]
-"""Options, whether they have no effect, and why: what follows "has no effect"."""
+
+def _no_warmup(options: TrainConfig | DistillConfig) -> bool:
+    return options.lr_scheduler in _CONSTANT and options.lr_warmup_steps > 0
 
 
-def check_effects(section: Section, rules: Iterable[Rule]) -> None:
-    """Refuses options that were given, not as null, and have no effect.
+def _warmup_why(options: TrainConfig | DistillConfig) -> str:
+    return f"with lr_scheduler: {options.lr_scheduler}; constant_with_warmup warms up"
+
+
+_ADAPTERS: Final = "lora_rank lora_alpha lora_targets"
+
+TRAIN: Final[tuple[Rule[TrainConfig], ...]] = (
+    Rule(
+        f"{_ADAPTERS} lora_format lora_weights",
+        lambda options: options.method == "full",
+        "with method: full, which has no adapters",
+    ),
+    Rule("lr_warmup_steps", _no_warmup, _warmup_why),
+    Rule(
+        "sample_every sample_steps sample_guidance sample_size",
+        lambda options: "sample_prompts" not in options.model_fields_set,
+        "without sample_prompts",
+    ),
+)
+DISTILL: Final[tuple[Rule[DistillConfig], ...]] = (
+    Rule(_ADAPTERS, lambda options: options.method == "full", "with method: full, which has no adapters"),
+    Rule("lr_warmup_steps", _no_warmup, _warmup_why),
+    Rule(
+        "n",
+        lambda options: options.teacher == "dataset",
+        "with teacher: dataset, which has the captions that are there",
+    ),
+    Rule(
+        "revision",
+        lambda options: Path(options.student).expanduser().is_dir(),
+        "with a student that is a local folder; a name on the hub has revisions",
+    ),
+)
+FETCH: Final[tuple[Rule[FetchConfig], ...]] = (
+    Rule(
+        "read_timeout",
+        lambda options: options.read_timeout > options.timeout,
+        lambda options: f"above timeout: {options.timeout:g}, the seconds of the whole fetch",
+    ),
+)
+
+
+def check_section(section: Section, rules: Iterable[Rule[Any]]) -> None:
+    """Refuse options of one section that were given and have no effect.
 
     Raises:
-        ConfigError: Names the first.
+        OptionError: Names the first.
     """
-    given = section.given()
-    for names, idle, why in rules:
-        for name in names:
-            if idle and given.get(name) is not None:
-                raise ConfigError(f"{section.name}.{name}: has no effect {why}; leave it out, or {name}=null")
-
-
-def recipe_rules(options: TrainConfig | DistillConfig, *, lora: Sequence[str]) -> list[Rule]:
-    """What all recipes have in common.
-
-    Args:
-        options: The options of a config's section.
-        lora: The names of those that are about adapters.
-    """
-    schedule, warms_up = options.lr_scheduler, options.lr_warmup_steps > 0
-    return [
-        (lora, options.method == "full", "with method: full, which has no adapters"),
-        (
-            ("lr_warmup_steps",),
-            schedule in _CONSTANT and warms_up,
-            f"with lr_scheduler: {schedule}; constant_with_warmup warms up",
-        ),
-    ]
-
-
-def sample_rules(options: TrainConfig) -> list[Rule]:
-    """Of sample images: `sample_prompts: []` turns them off, and whatever else is said of them stays."""
-    names = ("sample_every", "sample_steps", "sample_guidance", "sample_size")
-    return [(names, "sample_prompts" not in options.model_fields_set, "without sample_prompts")]
-
-
-def check_validation(options: TrainConfig, config: Config) -> None:
-    """Refuses options of validation where nothing is held out; `validation: 0` turns it off, and they stay.
-
-    Raises:
-        ConfigError: One was given.
-    """
-    held_out = "validation" in config.dataset_options()
-    check_effects(options, [(("validation_every",), not held_out, "without dataset.validation, the share to hold out")])
+    for rule in rules:
+        for name in rule.options.split():
+            if is_set(section, name) and rule.idle(section):
+                raise OptionError(name, no_effect(name, rule, section))
 
 
 def check_guidance(options: TrainConfig, model: str, *, embeds: bool, guides: bool) -> None:
-    """Refuses guidance for a model that takes none.
+    """Refuse guidance for a model that takes none.
 
     Args:
         options: Those of a training.
         model: The name of the model.
-        embeds: Whether its network is told a guidance.
+        embeds: Whether its network takes a guidance as an input.
         guides: Whether its pipeline makes images with one.
 
     Raises:
         ConfigError: One was given.
     """
-    check_effects(
-        options,
-        [
-            (("guidance",), not embeds, f"with {model}, which is told no guidance in training"),
-            (("sample_guidance",), not embeds and not guides, f"with {model}, which takes no guidance"),
-        ],
+    rules: tuple[Rule[TrainConfig], ...] = (
+        Rule("guidance", lambda _: not embeds, f"with {model}, whose network takes no guidance in training"),
+        Rule("sample_guidance", lambda _: not embeds and not guides, f"with {model}, which takes no guidance"),
     )
+    try:
+        check_section(options, rules)
+    except OptionError as error:
+        raise ConfigError(f"train.{error.option}: {error}") from None
+
+
+def is_set(section: Section, name: str) -> bool:
+    """Whether an option was given and is not off. A choice that is the default asks for nothing."""
+    value = section.given().get(name)
+    if isinstance(value, bool | str) and value == type(section).model_fields[name].default:
+        return False
+    return value is not None and value is not False and value != 0 and value != [] and value != ()
+
+
+def no_effect(name: str, rule: Rule[Any], found: Any) -> str:
+    """Return why an option has no effect, and what to do about it."""
+    why = rule.why if isinstance(rule.why, str) else rule.why(found)
+    return f"has no effect {why}; leave it out, or {name}=null"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from pydantic import model_validator
 
+from calotype.config.effects import FETCH, check_section
 from calotype.config.section import Count, CountOrZero, PathText, Section, Text
 from calotype.errors import ConfigError
 
@@ -30,6 +31,11 @@ class FetchConfig(Section):
     """Also fetch from loopback, private, link-local and reserved addresses."""
     user_agent: Text | None = None
     """The User-Agent header; defaults to `calotype/<version>`."""
+
+    @model_validator(mode="after")
+    def _have_effects(self) -> Self:
+        check_section(self, FETCH)
+        return self
 
 
 class DownloadsConfig(Section):

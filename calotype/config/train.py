@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from calotype.config.effects import check_effects, recipe_rules, sample_rules
+from calotype.config.effects import TRAIN, check_section
 from calotype.config.expected import Expected
 from calotype.config.section import Count, CountOrZero, Rate, Section, Text, Texts
 from calotype.errors import ConfigError
@@ -39,7 +39,7 @@ class TrainConfig(Section):
     null_is_default: ClassVar[Collection[str] | None] = (
         *LORA_OPTIONS,
         *("guidance", "lr_warmup_steps", "sample_every", "sample_guidance", "sample_size", "sample_steps"),
-        *("sample_prompts", "validation_every"),
+        *("loss_average", "sample_prompts", "validation_every"),
     )
 
     output_dir: Text = "output"
@@ -121,7 +121,7 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _have_effects(self) -> Self:
-        check_effects(self, [*recipe_rules(self, lora=LORA_OPTIONS), *sample_rules(self)])
+        check_section(self, TRAIN)
         if self.sample_prompts and self.sample_every == 0:
             raise ConfigError(
                 "train.sample_every: found 0, expected a whole number of steps: sample_prompts: [] makes no images, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +22,13 @@ from calotype.ledger import Ledger
 from calotype.manifest import Manifest, load_manifest
 from calotype.manifest.unused_captions import require_captions
 from calotype.models import build_model_transform, check_model_transform, get_spec
+from calotype.terminal import get_logger
 from calotype.transforms import CaptionTransform, ImageTransform
 from calotype.types import ModelTransform, Transform
 
 __all__ = ["make_dataset", "text_to_image_dataset"]
+
+logger = get_logger("calotype")
 
 
 def text_to_image_dataset(
@@ -143,6 +146,8 @@ def make_dataset(
     if implied and not isinstance(path, Manifest):
         require_captions(manifest)
     _check_placeholders(manifest, caption_transform, options.on_error)
+    for sentence in _unused(options, manifest, caption_transform):
+        logger.warning("%s", sentence)
     return TextToImageDataset(
         manifest,
         img_transform=img_transform,
@@ -159,6 +164,15 @@ def make_dataset(
 
 def _manifest(path: Any, **options: Any) -> Manifest:
     return path if isinstance(path, Manifest) else load_manifest(path, **options)
+
+
+def _unused(options: DatasetConfig, manifest: Manifest, captions: CaptionTransform) -> Iterator[str]:
+    """Return what is said of options that this data gives no occasion for; with other data they may have an effect."""
+    fetching = [name for name in ("fetch", "downloads") if getattr(options, name) is not None]
+    if fetching and not manifest.has_urls:
+        yield f"note: dataset.{' and '.join(fetching)}: no effect here, as no image of {manifest.root} has a URL"
+    if captions.choose != "random" and (pc.max(pc.list_value_length(manifest.captions)).as_py() or 0) < 2:
+        yield "note: dataset.caption_transform.choose: no effect here, as no image has more than one caption"
 
 
 def _check_placeholders(manifest: Manifest, program: CaptionTransform, on_error: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from calotype.config import Config
 from calotype.config.distill import DistillConfig
 from calotype.config.inputs import check_outside
-from calotype.errors import MissingDependencyError
+from calotype.errors import ConfigError, MissingDependencyError
 from calotype.ledger import Ledger
 from calotype.progress import Track, silent
 
@@ -58,6 +58,8 @@ def run(
     """
     config = Config.parse(config, only=_USED)
     options = config.distill if config.distill is not None else DistillConfig.of({})
+    if retry_failed and options.teacher == "dataset":
+        raise ConfigError("retry_failed: has no effect with teacher: dataset, which is not asked; leave it out")
     output = Path(options.output_dir).expanduser()
     check_outside(config, output, option="distill.output_dir", writes="the student", own=("checkpoints", "scores"))
     try:
@@ -94,9 +96,11 @@ def _lessons(
     from calotype.captioning.backend import open_backend
     from calotype.captioning.ledger import CaptionLedger
     from calotype.captioning.presets import load_preset
+    from calotype.captioning.prompts import check_class_word
     from calotype.distill.teacher import from_captioner, from_dataset
 
     presets = [load_preset(name) for name in options.presets]
+    check_class_word(presets, options.class_word)
     sides = _datasets(config)
     if not isinstance(options.teacher, Mapping):
         about: dict[str, Any] = {"backend": "dataset"}

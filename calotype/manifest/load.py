@@ -130,6 +130,8 @@ def load_manifest(
         raise ConfigError(
             f"exclude: is for folders and lists of files, and {sources} is neither; a column `rejected` leaves out rows"
         )
+    if not recursive and not sources.folders:
+        raise ConfigError(f"recursive: has no effect on {sources}, which is no folder; leave it out")
 
     # Read, then check that each option had an effect.
     parts, formats = read_sources(sources, reading)

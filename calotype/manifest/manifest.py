@@ -176,6 +176,13 @@ class Manifest(Sequence[Row]):
         return self._table["captions"]
 
     @property
+    def has_urls(self) -> bool:
+        """Whether any image is fetched by URL."""
+        ids, refs = self._table["id"], self._table["ref"]
+        places = ids if pa.types.is_null(refs.type) else pc.coalesce(refs, ids)
+        return bool(pc.any(pc.match_substring_regex(places, REMOTE.pattern)).as_py())
+
+    @property
     def extras(self) -> pa.Table:
         """The data file's own columns, by their own names; metadata `JSON_FIELD` marks values kept as JSON text."""
         fields = [field for field in self._table.schema if field.name.startswith(EXTRA)]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from calotype.config import Config
-from calotype.config.effects import check_validation
 from calotype.config.inputs import check_outside
 from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError, MissingDependencyError
@@ -63,7 +62,6 @@ def run(
     if changed_dataset and not resume:
         raise ConfigError("changed_dataset: has no effect without resume; leave it out, or resume")
     output = Path(options.output_dir).expanduser()
-    check_validation(options, config)
     check_outside(config, output, option="train.output_dir", writes="samples and checkpoints", own=RUN_FOLDERS)
     if resume and not chosen:
         check_old_default(output)

@@ -298,3 +298,23 @@ def test_folders_with_images_of_the_same_names_may_share_one_pixel_cache(tmp_pat
         Image.new("RGB", (64, 64), (level, level, level)).save(folder / "a.png")
         dataset = load(folder, resolution=64, missing_captions="empty").with_cache(cache)
         assert dataset.image(0)[0].unique().tolist() == [level]
+
+
+def test_what_the_data_gives_no_occasion_for_is_said(tmp_path, caplog):
+    (tmp_path / "local.jsonl").write_text('{"image": "a.jpg", "caption": "a"}\n')
+    away = {"downloads": str(tmp_path / "kept"), "fetch": {"retries": 0}}
+    load(tmp_path / "local.jsonl", caption_transform={"choose": "longest"}, **away)
+    said = [record.getMessage() for record in caplog.records]
+    assert any(line.startswith("note: dataset.fetch and downloads: no effect here, as no image of") for line in said)
+    assert "note: dataset.caption_transform.choose: no effect here, as no image has more than one caption" in said
+    caplog.clear()
+    rows = '{"image": "https://example.org/a.jpg", "captions": ["a", "b"]}\n'
+    (tmp_path / "data.jsonl").write_text(rows)
+    load(tmp_path / "data.jsonl", downloads=str(tmp_path / "kept"), caption_transform={"choose": "longest"})
+    assert not [record for record in caplog.records if "no effect" in record.getMessage()]
+
+
+def test_recursive_is_for_folders(tmp_path):
+    (tmp_path / "data.jsonl").write_text('{"image": "a.jpg", "caption": "a"}\n')
+    with pytest.raises(ConfigError, match=r"recursive: has no effect on .*data\.jsonl, which is no folder"):
+        load(tmp_path / "data.jsonl", recursive=False)

@@ -5,7 +5,7 @@ import pytest
 from calotype import train
 from calotype.config import Config, load_config, open_training
 from calotype.config.distill import DistillConfig
-from calotype.config.effects import check_guidance, check_validation
+from calotype.config.effects import check_guidance
 from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError
 
@@ -47,15 +47,15 @@ def test_what_turns_another_option_off_leaves_it_in_peace():
     assert TrainConfig.of({"lr_scheduler": "constant", "lr_warmup_steps": 0}).lr_warmup_steps == 0
     assert TrainConfig.of({"lr_scheduler": "cosine", "lr_warmup_steps": 5}).lr_warmup_steps == 5
     assert TrainConfig.of({"max_grad_norm": 0}).max_grad_norm == 0
-    check_validation(TrainConfig.of({"validation_every": 5}), Config.parse({"dataset": {"validation": 0}}))
+    Config.parse({"train": {"validation_every": 5}, "dataset": {"validation": 0}})
 
 
 def test_validation_and_guidance_need_what_they_are_of():
     with pytest.raises(ConfigError, match=r"validation_every: has no effect without dataset.validation"):
-        check_validation(TrainConfig.of({"validation_every": 5}), Config())
+        Config.parse({"train": {"validation_every": 5}})
     both = TrainConfig.of({"guidance": 1.0, "sample_prompts": ["a"], "sample_guidance": 5.0})
     sampled = TrainConfig.of({"sample_prompts": ["a"], "sample_guidance": 5.0})
-    with pytest.raises(ConfigError, match=r"train.guidance: has no effect with sdxl, which is told no guidance"):
+    with pytest.raises(ConfigError, match=r"train.guidance: has no effect with sdxl, whose network takes no"):
         check_guidance(both, "sdxl", embeds=False, guides=True)
     with pytest.raises(ConfigError, match=r"sample_guidance: has no effect with flux.1-schnell"):
         check_guidance(sampled, "flux.1-schnell", embeds=False, guides=False)

@@ -1,0 +1,105 @@
+"""Flags that can't have an effect beside others: one table, checked before a command runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+import typer
+from typer.core import TyperCommand
+
+__all__ = ["FLAGS", "Command", "Flags", "check_flags"]
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """Flags of a command that have no effect under a condition."""
+
+    names: str
+    """Their parameters, separated by spaces."""
+    idle: Callable[[Values], bool]
+    """Whether they have none, given the values of all parameters."""
+    why: str
+    """What follows "has no effect"."""
+
+
+def _off(name: str) -> Callable[[Values], bool]:
+    return lambda values: not values[name]
+
+
+def _on(name: str) -> Callable[[Values], bool]:
+    return lambda values: bool(values[name])
+
+
+def _not(name: str, *wanted: str) -> Callable[[Values], bool]:
+    return lambda values: _word(values[name]) not in wanted
+
+
+def _is(name: str, word: str) -> Callable[[Values], bool]:
+    return lambda values: _word(values[name]) == word
+
+
+def _word(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
+
+
+_SHARDED: Final = ("parquet", "webdataset", "hf")
+
+FLAGS: Final[Mapping[str, Sequence[Flags]]] = {
+    "train": (Flags("changed_dataset", _off("resume"), "without --resume"),),
+    "encode": (
+        Flags("address", _not("engine", "ray"), "without --engine ray"),
+        Flags("threads", _is("engine", "ray"), "with --engine ray: each worker uses the cores of its machine"),
+        Flags("batch_size threads engine address", _on("dry_run"), "with --dry-run, which encodes nothing"),
+    ),
+    "caption": (
+        Flags("address", _not("engine", "ray"), "without --engine ray"),
+        Flags("force", _not("mode", "replace"), "without --mode replace: no caption is replaced"),
+        Flags(
+            "sidecars engine address trigger",
+            lambda values: values["dry_run"] is not None,
+            "with --dry-run, which writes nothing and captions in this process",
+        ),
+    ),
+    "convert": (
+        Flags("shard_size", _not("to", *_SHARDED), f"without --to {', '.join(_SHARDED)}: no other form has shards"),
+        Flags("dry_run", _on("verify"), "with --verify, which writes nothing"),
+        Flags("lossy skip", _on("verify"), "with --verify, which writes nothing"),
+        Flags("skip", _on("dry_run"), "with --dry-run, which writes nothing"),
+    ),
+    "prune": (Flags("model", _off("needed_by"), "without --for, whose folders and data files it is for"),),
+}
+"""By the command's name."""
+
+
+def check_flags(context: typer.Context) -> None:
+    """Refuse flags that were given and have no effect.
+
+    Raises:
+        ConfigError: Names the first.
+    """
+    from calotype.errors import ConfigError
+
+    flags = {param.name: max(param.opts, key=len) for param in context.command.params if param.name is not None}
+    for rule in FLAGS.get(context.info_name or "", ()):
+        for name in rule.names.split():
+            source = context.get_parameter_source(name)
+            if source is not None and source.name == "COMMANDLINE" and rule.idle(context.params):
+                raise ConfigError(f"{flags[name]}: has no effect {rule.why}; leave it out")
+
+
+class Command(TyperCommand):
+    """A command that checks its flags before it runs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command.
+
+        Raises:
+            ConfigError: A flag has no effect.
+        """
+        check_flags(ctx)
+        return super().invoke(ctx)
