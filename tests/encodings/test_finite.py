@@ -127,7 +127,7 @@ def test_verify_finds_what_an_earlier_version_stored(folder, tmp_path):
     result = CliRunner().invoke(app, ["cache", "verify", str(tmp_path / "store"), "--drop", "--json"])
     assert result.exit_code == 1, result.output
     found = json.loads(result.stdout)
-    assert found["dropped"] == 1 and "(image) holds NaN or inf" in found["damaged"][0]["reason"]
+    assert found["dropped"] == 1 and "(picture) holds NaN or inf" in found["damaged"][0]["reason"]
     assert CliRunner().invoke(app, ["cache", "verify", str(tmp_path / "store")]).exit_code == 0
 
 
