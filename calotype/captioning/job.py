@@ -24,7 +24,7 @@ from calotype.captioning.report import CaptionFailure, CaptionReport, Example
 from calotype.editing import Captions, CaptionState
 from calotype.errors import ConfigError, EditError, ImageError
 from calotype.images import ImageReader
-from calotype.images.contents import scan_contents
+from calotype.images.scan import scan_contents
 from calotype.manifest import Manifest
 from calotype.progress import Track, silent
 

@@ -21,7 +21,7 @@ from calotype.check.facts_memory import (
 from calotype.check.pixel_facts import PixelFacts, pixel_facts
 from calotype.errors import ImageError
 from calotype.images import Header, ImageReader
-from calotype.images.memory import Key, Memory, file_keys
+from calotype.images.cache_table import CacheTable, Key, file_keys
 from calotype.progress import Show
 from calotype.types import ImageRef
 
@@ -94,8 +94,8 @@ class _Scan:
         refs: Sequence[ImageRef],
         reader: ImageReader,
         deep: bool,
-        file_memory: Memory,
-        pixel_memory: Memory,
+        file_memory: CacheTable,
+        pixel_memory: CacheTable,
         pool: ThreadPoolExecutor,
         progress: Show | None,
     ) -> None:
@@ -124,12 +124,12 @@ class _Scan:
         """Takes what is known of the next images out of the memory."""
         keys = file_keys(refs)
         most = self._reader.max_pixels  # was perhaps another then
-        files = [None if row is None else FileFacts._make(row) for row in self._file_memory.recall(keys)]
+        files = [None if row is None else FileFacts._make(row) for row in self._file_memory.get(keys)]
         files = [None if file is None or file.height * file.width > most else file for file in files]
         seen: list[PixelFacts | None] = [None] * len(files)
         if self._deep:
             contents = [None if file is None or file.content is None else self._content_key(file) for file in files]
-            found = self._pixel_memory.recall(contents)
+            found = self._pixel_memory.get(contents)
             seen = [None if row is None else from_pixel_row(row) for row in found]
         self._keys += keys
         self._files += files
@@ -167,8 +167,8 @@ class _Scan:
                 files.append((*key, *file))
             if pixels is not None and pixels.lasting:
                 seen.append(to_pixel_row(self._content_key(file), pixels))
-        self._file_memory.learn(files)
-        self._pixel_memory.learn(seen)
+        self._file_memory.put(files)
+        self._pixel_memory.put(seen)
 
     def _look(self, place: int) -> _Found:
         ref, file = self._refs[place], self._files[place]
@@ -183,7 +183,7 @@ class _Scan:
         file = file._replace(content=xxhash.xxh3_128_digest(data))
         if not self._deep or file.format is None:
             return file, None
-        known = self._pixel_memory.recall([self._content_key(file)])[0]  # a copy or a moved file
+        known = self._pixel_memory.get([self._content_key(file)])[0]  # a copy or a moved file
         return file, pixel_facts(ref, data, self._reader) if known is None else from_pixel_row(known)
 
     def _twins(self) -> list[int]:

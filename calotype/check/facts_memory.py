@@ -9,8 +9,8 @@ from calotype.check.pixel_facts import PixelFacts, decoders
 from calotype.core.file_state import FileState
 from calotype.errors import ImageError
 from calotype.images import Header, ImageReader
+from calotype.images.cache_table import CacheTable, Key
 from calotype.images.header import Look
-from calotype.images.memory import Key, Memory
 
 __all__ = ["FileFacts", "file_table", "from_pixel_row", "made_by", "pixel_table", "to_pixel_row"]
 
@@ -91,9 +91,9 @@ class FileFacts(NamedTuple):
         )
 
 
-def file_table() -> Memory:
+def file_table() -> CacheTable:
     """`FileFacts` by path, part and `FileState`."""
-    return Memory(
+    return CacheTable(
         "facts",
         _FILES,
         key=("path", "part"),
@@ -104,9 +104,9 @@ def file_table() -> Memory:
     )
 
 
-def pixel_table() -> Memory:
+def pixel_table() -> CacheTable:
     """`PixelFacts` by the file's hash: a copied, touched or moved file is not decoded again."""
-    return Memory(
+    return CacheTable(
         "facts",
         _PIXELS,
         key=("content", "made_by"),

@@ -10,7 +10,7 @@ from calotype.config.dataset import MANIFEST_OPTIONS
 from calotype.config.inputs import check_outside
 from calotype.errors import ConfigError
 from calotype.images import ImageReader
-from calotype.images.from_config import make_fetcher
+from calotype.images.fetch import Fetcher
 from calotype.manifest import Manifest, load_manifest
 from calotype.manifest.unused_captions import require_captions
 
@@ -43,4 +43,4 @@ def open_source(config: Config, destination: Path, *, to: str) -> tuple[Manifest
     manifest = load_manifest(options.origin, missing_captions=missing or "empty", on_error=options.on_error, **rows)
     if missing is None:
         require_captions(manifest)
-    return manifest, ImageReader(fetcher=make_fetcher(options))
+    return manifest, ImageReader(fetcher=Fetcher.from_config(options))

@@ -17,7 +17,7 @@ from calotype.data.pixel_cache import PixelCache
 from calotype.data.sizing import choose_buckets, fixed_size
 from calotype.errors import ConfigError
 from calotype.images import ImageReader
-from calotype.images.from_config import make_fetcher
+from calotype.images.fetch import Fetcher
 from calotype.ledger import Ledger
 from calotype.manifest import Manifest, load_manifest
 from calotype.manifest.unused_captions import require_captions
@@ -153,7 +153,9 @@ def make_dataset(
         img_transform=img_transform,
         caption_transform=caption_transform,
         model_transform=model_transform,
-        reader=ImageReader(decode=options.decode, background=_rgb(options.background), fetcher=make_fetcher(options)),
+        reader=ImageReader(
+            decode=options.decode, background=_rgb(options.background), fetcher=Fetcher.from_config(options)
+        ),
         buckets=choose_buckets(options.buckets, resolution, img_transform, spec),
         include=options.include,
         seed=options.seed,

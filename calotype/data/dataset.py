@@ -16,7 +16,7 @@ from calotype.data.pixel_cache import PixelCache
 from calotype.data.sample_source import PreparedSample, SampleSource
 from calotype.errors import ConfigError
 from calotype.images import ImageReader, scan_sizes
-from calotype.images.budget import DECODING
+from calotype.images.locks import DECODING
 from calotype.ledger import LedgerEntry
 from calotype.manifest import Manifest
 from calotype.models import ModelSpec, PixelsTransform, TokenTransform, Truncation

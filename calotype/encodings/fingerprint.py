@@ -10,7 +10,7 @@ import xxhash
 
 from calotype.core.file_state import FileState, state_of
 from calotype.errors import ConfigError
-from calotype.images.memory import Memory
+from calotype.images.cache_table import CacheTable
 from calotype.models.component_files import files_that_count
 
 __all__ = ["combine", "component_fingerprint", "files_fingerprint"]
@@ -57,7 +57,7 @@ def _digests(paths: Iterable[Path]) -> list[bytes]:
     """xxh3-128 of each file's bytes; of those that are unchanged since they were last read, from memory."""
     resolved = [path.resolve() for path in paths]
     keys = [(str(path), "", *state_of(path.stat())) for path in resolved]
-    with Memory(
+    with CacheTable(
         "weights",
         "files_2",
         key=("path", "part"),
@@ -66,10 +66,10 @@ def _digests(paths: Iterable[Path]) -> list[bytes]:
         what="hashes of model files",
     ) as memory:
         digests: list[bytes] = []
-        for key, path, known in zip(keys, resolved, memory.recall(keys), strict=True):
+        for key, path, known in zip(keys, resolved, memory.get(keys), strict=True):
             digest = known[0] if known else _digest(path)
             if not known:
-                memory.learn([(*key, digest)])  # one by one: an interrupted run has not read 10 GB for nothing
+                memory.put([(*key, digest)])  # one by one: an interrupted run has not read 10 GB for nothing
             digests.append(digest)
     return digests
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from calotype.encodings.dataset_records import DatasetRecords
 from calotype.encodings.frozen import FrozenModels
 from calotype.errors import CalotypeError
-from calotype.images.memory import Memory
+from calotype.images.cache_table import CacheTable
 from calotype.ledger import LedgerEntry
 from calotype.models.transform import Truncation
 
@@ -64,11 +64,13 @@ def cuts_of(models: FrozenModels, keys: Sequence[bytes], texts: Sequence[str]) -
         texts: As the models get them.
     """
     names = [(key.hex(), "") for key in keys]
-    with Memory("cuts", "cuts_1", key=("record", "part"), state=(), values=("cuts",), what="cut captions") as memory:
-        known = memory.recall(names)
+    with CacheTable(
+        "cuts", "cuts_1", key=("record", "part"), state=(), values=("cuts",), what="cut captions"
+    ) as memory:
+        known = memory.get(names)
         new = [place for place, values in enumerate(known) if values is None]
         measured = dict(zip(new, models.cut_texts([texts[place] for place in new]), strict=True)) if new else {}
-        memory.learn([(*names[place], json.dumps([asdict(cut) for cut in cuts])) for place, cuts in measured.items()])
+        memory.put([(*names[place], json.dumps([asdict(cut) for cut in cuts])) for place, cuts in measured.items()])
     return [
         measured[place] if values is None else tuple(Truncation(**cut) for cut in json.loads(values[0]))
         for place, values in enumerate(known)

@@ -30,7 +30,7 @@ from calotype.encodings.missing_records import TextRecord
 from calotype.encodings.store import EncodingStore
 from calotype.encodings.truncation import cut_note, cuts_of
 from calotype.errors import CalotypeError, ImageError
-from calotype.images.budget import DECODING
+from calotype.images.locks import DECODING
 from calotype.ledger import LedgerEntry
 from calotype.progress import Show, counter
 from calotype.terminal import get_logger

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 import socket
 import ssl
 import threading
@@ -17,8 +18,14 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
-__all__ = ["PrivateAddressError", "is_public", "new_pool", "public_addresses", "within"]
+__all__ = ["PrivateAddressError", "is_public", "new_pool", "public_addresses", "redact", "within"]
 
+_USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
+_SECRET = re.compile(
+    r"([?&](?:x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|signature|sig|token"
+    r"|access_token|auth|api_?key|key|password|secret)=)[^&#\s]+",
+    re.IGNORECASE,
+)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 Address = tuple[socket.AddressFamily, tuple[Any, ...]]
@@ -163,3 +170,8 @@ def new_pool(*, hosts: int = 64, connections: int = 32) -> urllib3.PoolManager:
     pool = urllib3.PoolManager(num_pools=hosts, maxsize=connections, ssl_context=context)
     pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
     return pool
+
+
+def redact(text: str) -> str:
+    """Text with every URL's `user:password@` and secret-looking query values replaced by `***`."""
+    return _SECRET.sub(r"\1***", _USERINFO.sub("***@", text))

@@ -11,11 +11,8 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
-from calotype.images.budget import DECODING
 from calotype.images.colour import to_srgb
-from calotype.images.depth import bits_of
-from calotype.images.formats import HEAD, NotAnImageError, open_pillow, sniff
-from calotype.images.frames import count_frames
+from calotype.images.formats import HEAD, NotAnImageError, sniff
 from calotype.images.jpeg import (
     IncompleteJpegError,
     JpegHeader,
@@ -26,10 +23,11 @@ from calotype.images.jpeg import (
     scan_jpeg,
 )
 from calotype.images.limits import bytes_to_decode, check_pixels, check_scans
-from calotype.images.orientation import upright, upright_size, xmp_orientation
-from calotype.images.quiet import quiet_pillow
+from calotype.images.locks import DECODING
+from calotype.images.orientation import upright, upright_size
+from calotype.images.pillow import bits_of, count_frames, open_pillow, pillow_orientation, quiet_pillow
 
-__all__ = ["Decoded", "Need", "decode", "pillow_orientation"]
+__all__ = ["Decoded", "Need", "decode"]
 
 Need = Callable[[tuple[int, int]], tuple[int, int]]
 """From an image's upright (H, W) to the (H, W) that its whole will be resampled to."""
@@ -38,7 +36,7 @@ _STRIP = 1 << 20
 """Pixels that are converted at a time, so that an image is in memory once as it is stored and once as it comes out."""
 
 _WHITE_IS_ZERO = 0
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _ORIENTATION = 258, 262, 274
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,19 +189,6 @@ def _to_rgb(part: Image.Image, image: ImageFile, background: tuple[int, int, int
         plain = canvas
         notes.append(f"alpha on {background}")
     return plain, notes
-
-
-def pillow_orientation(image: Image.Image) -> int:
-    """The orientation that an opened Pillow image names, 1 to 8; damaged metadata counts as 1."""
-    try:
-        # The base class's: that of PNG would decode all pixels to look for metadata behind them.
-        value = Image.Image.getexif(image).get(_ORIENTATION)
-    except Exception:  # of every kind, on damaged EXIF
-        value = None
-    if value is None:
-        xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
-        value = xmp_orientation(xmp) if isinstance(xmp, bytes | str) else None
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _eight_bits(part: Image.Image, image: ImageFile) -> Image.Image:

@@ -23,11 +23,11 @@ from urllib3.util import Timeout, make_headers, parse_url
 
 from calotype.core.retry import backoff, retry_after
 from calotype.errors import ConfigError, FetchError
-from calotype.images.connect import PrivateAddressError, new_pool, within
+from calotype.images.connect import PrivateAddressError, new_pool, redact, within
 from calotype.images.formats import HEAD, sniff
-from calotype.images.urls import redact
 
 if TYPE_CHECKING:
+    from calotype.config.dataset import DatasetConfig
     from calotype.images.downloads import Downloads
 
 __all__ = ["Fetcher"]
@@ -94,6 +94,20 @@ class Fetcher:
         self.allow_private = allow_private
         self.user_agent = user_agent if user_agent is not None else f"calotype/{_version()}"
         self._connections = _Connections()
+
+    @classmethod
+    def from_config(cls, options: DatasetConfig) -> Fetcher:
+        """Make the fetcher of a dataset, with its `downloads` and `fetch`.
+
+        Raises:
+            ConfigError: An option is out of range, or the folder of downloads can't be written.
+        """
+        from calotype.config.image_files import DownloadsConfig
+        from calotype.images.downloads import Downloads
+
+        found = options.downloads
+        downloads = Downloads(**found.given()) if isinstance(found, DownloadsConfig) else found and Downloads(found)
+        return cls(downloads=downloads or None, **({} if options.fetch is None else options.fetch.given()))
 
     def get(self, url: str) -> bytes:
         """The image at `url`, from the local copy when there is one.

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import Final
 
-from calotype.errors import MissingDependencyError
-from calotype.images.frames import bound_reads
-from calotype.images.png import open_chunks
-
-if TYPE_CHECKING:
-    from PIL.ImageFile import ImageFile
-
-__all__ = ["FORMATS", "HEAD", "NotAnImageError", "open_pillow", "sniff"]
+__all__ = ["FORMATS", "HEAD", "NotAnImageError", "sniff"]
 
 HEAD: Final = 512
 """Bytes that `sniff` needs at most."""
@@ -43,15 +35,6 @@ _OTHERS: Final = (
     (b"version https://git-lfs", "a Git LFS pointer: fetch the file itself with 'git lfs pull'"),
     (b"\x1aE\xdf\xa3", "a Matroska or WebM video"),
 )
-_PLUGINS: Final = {
-    "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
-    "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
-    "WEBP": ("PIL.WebPImagePlugin", "WebPImageFile"),
-    "AVIF": ("PIL.AvifImagePlugin", "AvifImageFile"),
-    "GIF": ("PIL.GifImagePlugin", "GifImageFile"),
-    "BMP": ("PIL.BmpImagePlugin", "BmpImageFile"),
-    "TIFF": ("PIL.TiffImagePlugin", "TiffImageFile"),
-}
 
 
 class NotAnImageError(ValueError):
@@ -110,37 +93,3 @@ def _what_instead(head: bytes) -> str:
     if text and text.isprintable():
         return f"this is text, not an image: {start!r}"
     return f"not a supported image ({', '.join(FORMATS)}); it begins with {head[:12].hex(' ')}"
-
-
-def open_pillow(file: BinaryIO, format: str, *, pixels: bool) -> ImageFile:
-    """Opens by the plugin's own class: reads the header, no pixels.
-
-    Args:
-        file: At its beginning; seekable.
-        format: What `sniff` says.
-        pixels: Whether they will be loaded; without, no more of a file is read than its header needs.
-
-    `PIL.Image.open` would warn of, or refuse, a size by a process-wide limit; ours is an argument, so its check is
-    passed by.
-
-    Raises:
-        MissingDependencyError: `format` is HEIF and pillow-heif is not installed.
-        TooCostlyError: A GIF or TIFF of too many parts; also raised later, when more of the image is read.
-    """
-    if format == "HEIF":
-        try:
-            from pillow_heif import HeifImageFile
-        except ImportError:
-            raise MissingDependencyError("pillow_heif", extra="heif", purpose="to read HEIC images") from None
-        heif: ImageFile = HeifImageFile(file)  # type: ignore[no-untyped-call]
-        return heif
-    module, name = _PLUGINS[format]
-    plugin = getattr(import_module(module), name)
-    if format != "PNG":
-        opened: ImageFile = plugin(bound_reads(file, format))
-        return opened
-    without, metadata = open_chunks(file, pixels=pixels)
-    opened = plugin(without)
-    for name, value in metadata.items():
-        opened.info[name] = value
-    return opened

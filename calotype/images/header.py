@@ -9,15 +9,12 @@ from typing import BinaryIO, Final, NamedTuple
 import xxhash
 
 from calotype.images.colour import colour_space, profile_name
-from calotype.images.decode import pillow_orientation
-from calotype.images.depth import bits_of
-from calotype.images.formats import HEAD, open_pillow, sniff
-from calotype.images.frames import count_frames
+from calotype.images.formats import HEAD, sniff
 from calotype.images.jpeg import IncompleteJpegError, JpegHeader, scan_jpeg
 from calotype.images.limits import TooCostlyError, TooManyPixelsError, check_pixels
 from calotype.images.orientation import upright_size
-from calotype.images.quiet import quiet_pillow
-from calotype.images.tail import TAIL, missing_end
+from calotype.images.pillow import bits_of, count_frames, open_pillow, pillow_orientation, quiet_pillow
+from calotype.images.truncation import TAIL, missing_end
 
 __all__ = ["Header", "Look", "look", "read_header"]
 

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import unquote, urlsplit
 
 from calotype.errors import FetchError, ImageError, MissingDependencyError
-from calotype.images.connect import PrivateAddressError, public_addresses
+from calotype.images.connect import PrivateAddressError, public_addresses, redact
 from calotype.images.locks import ForkSafeLock
-from calotype.images.urls import redact
 from calotype.types import ImageRef
 
 if TYPE_CHECKING:

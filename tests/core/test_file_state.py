@@ -18,8 +18,8 @@ from calotype.check.facts import scan_facts
 from calotype.core.file_state import FileState, file_holding, file_state, state_of
 from calotype.core.report_cache import files_state, folders_state
 from calotype.images import ImageReader, scan_sizes
-from calotype.images.contents import scan_contents
-from calotype.images.memory import Memory, file_keys
+from calotype.images.cache_table import CacheTable, file_keys
+from calotype.images.scan import scan_contents
 from calotype.manifest import load_manifest
 from calotype.types import ImageRef
 
@@ -134,9 +134,9 @@ def test_numbers_that_sqlite_has_no_room_for(tmp_path: Path) -> None:
     state = state_of(os.stat_result((*values, 0.0, 0.0, 0.0, 0, 2**63 + 5, 7)))
     assert state.mtime_ns == 5 - 2**63
     assert all(-(2**63) <= one < 2**63 for one in state)
-    with Memory("t", "t", key=("a", "b"), state=FileState._fields, values=("x",), what="trials") as memory:
-        memory.learn([("a", "b", *state, 1)])
-        assert memory.recall([("a", "b", *state)]) == [(1,)]
+    with CacheTable("t", "t", key=("a", "b"), state=FileState._fields, values=("x",), what="trials") as memory:
+        memory.put([("a", "b", *state, 1)])
+        assert memory.get([("a", "b", *state)]) == [(1,)]
 
 
 def test_images_in_one_file_have_keys_of_their_own_and_its_state(tmp_path: Path) -> None:

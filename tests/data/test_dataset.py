@@ -17,7 +17,7 @@ from calotype.errors import (
     MissingTokenizerError,
 )
 from calotype.images import ImageReader
-from calotype.images.budget import DECODING
+from calotype.images.locks import DECODING
 from calotype.transforms import ImageTransform
 from calotype.types import SampleKey
 

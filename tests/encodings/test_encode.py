@@ -22,7 +22,7 @@ from calotype.encodings.store import EncodingStore
 from calotype.encodings.store.summary import summarise_store
 from calotype.encodings.worker import picture_pixels
 from calotype.errors import CalotypeError, ConfigError
-from calotype.images.budget import DECODING
+from calotype.images.locks import DECODING
 from calotype.transforms import ImageTransform
 from calotype.types import SampleKey
 

@@ -11,7 +11,7 @@ import pytest
 
 from calotype.errors import ImageError
 from calotype.images import ImageReader, decode
-from calotype.images.budget import DECODING, Budget
+from calotype.images.locks import DECODING, Budget
 
 
 def test_threads_never_have_more_than_the_limit_and_all_come_through():

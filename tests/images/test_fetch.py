@@ -18,8 +18,7 @@ from calotype.errors import ConfigError, FetchError, ImageError
 from calotype.images import Fetcher, ImageReader
 from calotype.images import connect as connect_module
 from calotype.images import fetch as fetch_module
-from calotype.images.connect import is_public
-from calotype.images.urls import redact
+from calotype.images.connect import is_public, redact
 from calotype.types import ImageRef
 
 

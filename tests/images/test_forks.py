@@ -9,7 +9,7 @@ import pytest
 
 from calotype.images import Downloads, Fetcher, ImageReader
 from calotype.images.colour import _lock as colour_lock
-from calotype.images.quiet import _lock as quiet_lock
+from calotype.images.pillow import _lock as quiet_lock
 from calotype.images.sources import _environments_lock as lmdb_lock
 from calotype.types import ImageRef
 

@@ -13,8 +13,8 @@ from PIL import Image
 from calotype.core.file_state import file_state
 from calotype.errors import DecodeError, DecompressionBombError, FetchError, ImageError
 from calotype.images import Fetcher, ImageReader
+from calotype.images.cache_table import CacheTable, file_keys
 from calotype.images.header import Look
-from calotype.images.memory import Memory, file_keys
 from calotype.types import ImageRef
 
 READER = ImageReader()
@@ -241,32 +241,32 @@ def test_a_sketch_tells_files_apart_by_their_ends(photo, encode, ref):
 # --------------------------------------------------------------------------------------------------------- memory
 
 
-def memory(made_by: str | None = None) -> Memory:
-    return Memory("trial", "t", key=("a", "b"), state=("c",), values=("x", "y"), what="trials", made_by=made_by)
+def memory(made_by: str | None = None) -> CacheTable:
+    return CacheTable("trial", "t", key=("a", "b"), state=("c",), values=("x", "y"), what="trials", made_by=made_by)
 
 
 def test_a_memory_gives_back_what_it_was_taught():
     rows = [(f"name {n}", f"part {n % 3}", n, n * n, bytes([n % 256])) for n in range(1300)]
     with memory() as trial:
-        trial.learn(rows)
+        trial.put(rows)
     with memory() as trial:
         keys = [row[:3] for row in rows]
-        assert trial.recall(keys) == [row[3:] for row in rows]
-        assert trial.recall([keys[0], None, keys[7], keys[0]]) == [rows[0][3:], None, rows[7][3:], rows[0][3:]]
-        assert trial.recall([("name 0", "part 0", 99), ("no name", "part 0", 0)]) == [None, None]
+        assert trial.get(keys) == [row[3:] for row in rows]
+        assert trial.get([keys[0], None, keys[7], keys[0]]) == [rows[0][3:], None, rows[7][3:], rows[0][3:]]
+        assert trial.get([("name 0", "part 0", 99), ("no name", "part 0", 0)]) == [None, None]
         one_name = [("one", str(n), n, n, None) for n in range(1300)]
-        trial.learn(one_name)
-        assert trial.recall([row[:3] for row in one_name]) == [row[3:] for row in one_name]
-        trial.learn([("one", "5", 6, 1, 2)])
-        assert trial.recall([("one", "5", 5), ("one", "5", 6)]) == [None, (1, 2)]
+        trial.put(one_name)
+        assert trial.get([row[:3] for row in one_name]) == [row[3:] for row in one_name]
+        trial.put([("one", "5", 6, 1, 2)])
+        assert trial.get([("one", "5", 5), ("one", "5", 6)]) == [None, (1, 2)]
 
 
 def test_a_memory_made_by_others_is_not_believed(monkeypatch):
     with memory("one") as trial:
-        trial.learn([("a", "b", 1, 2, 3)])
-        assert trial.recall([("a", "b", 1)]) == [(2, 3)]
+        trial.put([("a", "b", 1, 2, 3)])
+        assert trial.get([("a", "b", 1)]) == [(2, 3)]
     with memory("two") as trial:
-        assert trial.recall([("a", "b", 1)]) == [None]
+        assert trial.get([("a", "b", 1)]) == [None]
 
 
 def test_keys_tell_files_parts_and_urls_apart(ref, tmp_path):

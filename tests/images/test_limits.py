@@ -13,7 +13,7 @@ from PIL import Image
 
 from calotype.errors import DecompressionBombError, ImageError
 from calotype.images import ImageReader
-from calotype.images import frames as frames_module
+from calotype.images import pillow as pillow_module
 from calotype.images import sources as sources_module
 from calotype.images.jpeg import count_scans, scan_jpeg
 from calotype.images.limits import (
@@ -237,7 +237,7 @@ def test_frames_are_counted_as_pillow_counts_them(encode, ref, monkeypatch):
     extension = b"!\xfe\x02ab\x00"
     cases = [usual, usual[:-20], usual + b"behind", gif(FRAME, b";"), gif(extension, FRAME, extension, FRAME)]
     for limit in (8_000_000, 200):  # the reads of short files are not counted
-        monkeypatch.setitem(frames_module.MAX_READS, "GIF", limit)
+        monkeypatch.setitem(pillow_module.MAX_READS, "GIF", limit)
         for data in cases:
             with Image.open(io.BytesIO(data)) as image:
                 count = image.n_frames
@@ -253,14 +253,14 @@ def test_tiffs_of_too_many_pages_are_refused(ref):
 
 
 def test_tiffs_of_too_many_pages_are_refused_whoever_asks(ref, monkeypatch):
-    monkeypatch.setattr(frames_module, "MAX_PAGES", 20)
+    monkeypatch.setattr(pillow_module, "MAX_PAGES", 20)
     for options in ({}, {"order": ">"}, {"big": True}):
         assert READER.header(ref(pages(20, **options))).frames == 20
         is_too_costly(ref(pages(21, **options)), "TIFF of more than 20 pages")
 
 
 def test_directories_of_too_many_entries_are_refused(ref, monkeypatch):
-    monkeypatch.setitem(frames_module.MAX_READS, "TIFF", 7_000)
+    monkeypatch.setitem(pillow_module.MAX_READS, "TIFF", 7_000)
     reason = "TIFF of too many entries in its directories: .* more than 7,000 steps; save its first frame"
     assert READER.header(ref(pages(5, filling=400))).frames == 5
     is_too_costly(ref(pages(50, filling=400)), reason)
@@ -280,6 +280,6 @@ def test_directories_of_too_many_entries_are_refused(ref, monkeypatch):
 def test_gifs_of_many_blocks_are_read_or_refused(ref, monkeypatch, data, frames):
     seen = READER.examine(ref(data))
     assert (seen.header.frames, seen.cut) == (frames, "it has no trailer")
-    monkeypatch.setitem(frames_module.MAX_READS, "GIF", 100_000)
+    monkeypatch.setitem(pillow_module.MAX_READS, "GIF", 100_000)
     is_too_costly(ref(data), "GIF of too many blocks: .* more than 100,000 steps; save its first frame")
     is_too_costly(ref(gif(FRAME, bytes(200_000))), "GIF of too many blocks")  # stray bytes, one by one

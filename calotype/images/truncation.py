@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable
 from typing import BinaryIO, Final
 
-from calotype.images.frames import bound_reads
+from calotype.images.pillow import bound_reads
 from calotype.images.png import chunks
 
 __all__ = ["TAIL", "missing_end"]

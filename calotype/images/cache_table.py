@@ -14,7 +14,7 @@ from calotype.core.home import cache_folder
 from calotype.terminal import get_logger
 from calotype.types import ImageRef
 
-__all__ = ["Key", "Memory", "file_keys"]
+__all__ = ["CacheTable", "Key", "file_keys"]
 
 _log = get_logger(__name__)
 
@@ -54,7 +54,7 @@ _said: set[tuple[str, str]] = set()
 """What this process has said that it does not cache, and where."""
 
 
-class Memory:
+class CacheTable:
     """A table from keys to values. Shared by every process and thread; without it everything still works.
 
     A folder that can't be written or a damaged file costs the memory, with one warning in the log, and nothing else.
@@ -86,7 +86,7 @@ class Memory:
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
 
-    def __enter__(self) -> Memory:
+    def __enter__(self) -> CacheTable:
         directory = cache_folder(self._room)
         with self._optional():
             directory.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ class Memory:
                 self._database.close()
                 self._database = None
 
-    def recall(self, keys: Sequence[Key | None]) -> list[tuple[Any, ...] | None]:
+    def get(self, keys: Sequence[Key | None]) -> list[tuple[Any, ...] | None]:
         """The values for each key, None where they are not known."""
         found: list[tuple[Any, ...] | None] = [None] * len(keys)
         if self._database is None:
@@ -125,7 +125,7 @@ class Memory:
                         found[place] = found[last]
         return found
 
-    def learn(self, rows: Sequence[tuple[Any, ...]]) -> None:
+    def put(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Keeps rows of key, state and values, in the order of the columns."""
         if self._database is None or not rows:
             return
