@@ -32,16 +32,20 @@ dataset:
   img_transform: {{horizontal_flip: 0.5}}
   caption_transform: {{drop: 0.05, trigger: calotypist}}
 encodings: {{store: encodings, dtype: float32, max_sequence_length: 64}}
-loader: {{batch_size: 4, seed: 7}}
+loader: {{batch_size: 4, seed: 7, in_process: {in_process}}}
 """
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with the demo's photos, `photos.yaml` over them, and their encodings."""
+    """A folder with the demo's photos, their encodings, and two configs over them: with a loader process and without.
+
+    Without one a run starts seconds earlier. Both give the same batches.
+    """
     home = tmp_path_factory.mktemp("examples")
     write_demo(home)
-    (home / "photos.yaml").write_text(CONFIG.format(model=tiny_pipeline("flux.1-dev")))
+    for name, in_process in (("photos.yaml", True), ("loader_process.yaml", False)):
+        (home / name).write_text(CONFIG.format(model=tiny_pipeline("flux.1-dev"), in_process=str(in_process).lower()))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         encodings.run(calotype.load_config("photos.yaml"), device="cpu")
@@ -111,7 +115,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(runs, example):
 
 def test_the_command_goes_on_from_the_last_checkpoint(home, runs):
     whole, _, _ = runs["accelerate_loop"]
-    output = run(home, EXAMPLES / "accelerate_loop.py", "photos.yaml", "accelerate_loop-whole", "--steps", 7)
+    output = run(home, EXAMPLES / "accelerate_loop.py", "loader_process.yaml", "accelerate_loop-whole", "--steps", 7)
     rest = losses(output)
     assert list(rest) == [6, 7]
     assert rest[6] == whole[6]

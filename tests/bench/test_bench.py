@@ -1,15 +1,13 @@
 """The command as people run it on a tiny pipeline, and each strategy's run in this process."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from command import calotype
 from train_helpers import config, make_folder
 
 from calotype.bench.report import BenchReport, BenchRow, Recommendation
@@ -20,8 +18,6 @@ from calotype.bench.worker import measure
 from calotype.config import Config
 from calotype.errors import ConfigError
 from calotype.train.sole_run import sole_run
-
-BIN = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module")
@@ -105,15 +101,9 @@ def test_the_command(photos, tmp_path):
     file = tmp_path / "photos.yaml"
     file.write_text(yaml.safe_dump(made))
     names = "downloads,device_cache"
-    done = subprocess.run(
-        [BIN / "calotype", "bench", file, "--steps", "2", "--strategies", names, "--json", "max_steps=70"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CALOTYPE_CACHE": str(tmp_path / "cache")},
-    )
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout.splitlines()[-1])
+    options = ["--steps", 2, "--strategies", names, "--json", "max_steps=70"]
+    out, _ = calotype("bench", file, *options, OMP_NUM_THREADS="1", CALOTYPE_CACHE=str(tmp_path / "cache"))
+    report = json.loads(out.splitlines()[-1])
     rows = {row["strategy"]: row for row in report["rows"]}
     assert list(rows) == ["none", "downloads", "device_cache"]
     assert rows["downloads"]["refused"] == "no image comes from a URL"

@@ -1,15 +1,13 @@
-"""`calotype preview` as a process of its own, `dataset.preview()` as a notebook has it, and the sheet they can save."""
+"""`calotype preview` from the command line, `dataset.preview()` as a notebook has it, and the sheet they can save."""
 
 import html
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command import calotype as command
 from page_tree import plain, read_page
 from PIL import Image
 from preview_examples import CAPTIONS, all_samples, example, round_trip, sample
@@ -21,13 +19,10 @@ from calotype.previews import Preview, preview
 from calotype.previews.crop import corners
 from calotype.previews.sheet import contact_sheet
 
-COMMAND = Path(sys.executable).parent / "calotype"
-
 
 def run(*arguments):
-    done = subprocess.run([COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=150)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    out, _ = command(*arguments)
+    return out.splitlines()
 
 
 @pytest.fixture
