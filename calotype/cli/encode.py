@@ -54,24 +54,26 @@ def encode(
     """Run the frozen text encoders and the autoencoder once, and keep what they give; only what is missing is made."""
     from calotype import encodings
     from calotype.progress import track
+    from calotype.train.interrupt import StopRequest, exit_status
 
     config = fill_in(source, overrides, model=model, store=store)
     if dry_run:
         _dry_run(config, device or best_device(), json=json)
         return
     try:
-        report = encodings.run(
-            config,
-            device=device,
-            engine=engine.value,
-            address=address,
-            batch_size=batch_size,
-            threads=threads,
-            track=track,
-        )
-    except KeyboardInterrupt:
-        say("Interrupted. What was encoded is kept; run the same command again to go on.", error=True)
-        raise typer.Exit(130) from None
+        with StopRequest.from_signals():  # SIGTERM and SIGHUP end as Ctrl-C does: the open shards are finished
+            report = encodings.run(
+                config,
+                device=device,
+                engine=engine.value,
+                address=address,
+                batch_size=batch_size,
+                threads=threads,
+                track=track,
+            )
+    except KeyboardInterrupt as error:
+        say("Interrupted. What was encoded is kept; to continue, run the same command again.", error=True)
+        raise typer.Exit(exit_status(error)) from None
     if json:
         emit(report.to_json())
     else:

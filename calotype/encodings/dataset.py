@@ -23,7 +23,7 @@ from calotype.encodings.dataset_records import (
 )
 from calotype.encodings.finite import MARK, reason_of
 from calotype.encodings.frozen import FrozenModels
-from calotype.encodings.keys import not_finite_key, scaling_key, unreadable_key
+from calotype.encodings.keys import not_finite_key, scaling_key, text_key, unreadable_key
 from calotype.encodings.missing_records import MissingRecords, find_missing
 from calotype.encodings.store import EncodingStore
 from calotype.encodings.store.stored_tensor import RecordCache, StoredTensor
@@ -43,6 +43,8 @@ _V = TypeVar("_V")
 
 _MOST_KNOWN = 1 << 17
 """Pictures, texts and rows that a dataset remembers the parts of; some 100 MB of memory when it is full."""
+
+_HOW_TO_ENCODE = "`calotype encode` with the same config makes them, or encodings.on_the_fly=true does while it trains"
 
 NOISE = "noise_seed"
 """The key of a sample's seed for the draw of its latents, until `finish` has drawn them."""
@@ -93,6 +95,7 @@ class EncodedDataset(SampleSource):
         self.store = store
         self.family: ModelFamily = models.family
         fingerprints = Fingerprints(models.picture_fingerprint, models.text_fingerprint)
+        self._check_store(models, fingerprints)
         self.records = DatasetRecords(dataset, fingerprints, variants or Variants(), threads=threads, progress=progress)
         self.manifest = dataset.manifest
         self.spec = dataset.spec
@@ -108,14 +111,29 @@ class EncodedDataset(SampleSource):
         self._leave_out()
         self._begin(models)
 
+    def _check_store(self, models: FrozenModels, fingerprints: Fingerprints) -> None:
+        """Refuse a store that was never filled for these models and options, before images are hashed for it.
+
+        Every job encodes the empty caption and, once it has encoded an image, stores the scaling of the latents.
+        """
+        empty = text_key(fingerprints.text, "")
+        marked = self.store.find_one(not_finite_key(empty)) >= 0
+        needed = {"texts": empty, "images": scaling_key(fingerprints.image)}
+        if marked or not (missing := [what for what, key in needed.items() if self.store.find_one(key) < 0]):
+            return
+        raise StoreError(
+            f"{self.store.path}: the {' and '.join(reversed(missing))} of this dataset are not encoded for "
+            f"{models.spec.name} with these options; {_HOW_TO_ENCODE}"
+        )
+
     def _begin(self, models: FrozenModels) -> None:
         work = find_missing(self.records, self.store)
         self._leave_out_marked(work)
         if work.images or work.texts:
             raise StoreError(
                 f"{self.store.path}: {len(work.images):,} images and {len(work.texts):,} texts of "
-                f"{len(work.needed):,} records are not encoded for {models.spec.name} with these options; `calotype "
-                "encode` with the same config makes them, or encodings.on_the_fly=true does while it trains"
+                f"{len(work.needed):,} records are not encoded for {models.spec.name} with these options; "
+                f"{_HOW_TO_ENCODE}"
             )
         self._text_length = self._longest(work)
 

@@ -10,7 +10,7 @@ import torch
 from calotype.data.collate import collate
 from calotype.data.sample_source import BatchSource
 from calotype.encodings.dataset import EncodedDataset
-from calotype.encodings.dataset_records import ImageRecord, SampleRecords
+from calotype.encodings.dataset_records import Fingerprints, ImageRecord, SampleRecords
 from calotype.encodings.estimate import check_room, free_bytes
 from calotype.encodings.finite import MARK, encode_images_again, encode_texts_again, finite_records, mark
 from calotype.encodings.frozen import FrozenModels
@@ -44,6 +44,9 @@ class OnTheFlyDataset(EncodedDataset):
 
     finishes_in_trainer = True
     """What is missing is encoded by the models of that process."""
+
+    def _check_store(self, models: FrozenModels, fingerprints: Fingerprints) -> None:
+        """Accept any store: what it lacks is encoded while training."""
 
     def _begin(self, models: FrozenModels) -> None:
         self._models: FrozenModels | None = models

@@ -17,7 +17,7 @@ from calotype.data.sample_source import SampleSource, check_source
 from calotype.errors import ConfigError, LoaderError
 from calotype.ledger import Ledger, LedgerEntry
 from calotype.loader.device import DeviceCopier
-from calotype.loader.plan import Cursor, Plan, Remainder, Segment
+from calotype.loader.plan import Cursor, Plan, Remainder, Segment, check_options
 from calotype.loader.process import Setup
 from calotype.loader.produce import OnError
 from calotype.loader.source import ProcessSource, Source, ThreadSource
@@ -100,6 +100,8 @@ class Loader:
             raise ConfigError(f"prefetch: found {prefetch}, expected at least 1")
         if threads is not None and threads < 1:
             raise ConfigError(f"threads: found {threads}, expected at least 1")
+        rank, world_size = _ranks(rank, world_size)
+        check_options(batch_size, rank, world_size, remainder)
         check_source(dataset)
         if not len(dataset):
             raise ConfigError("the dataset has no samples, so there are no batches to make of it")
@@ -109,7 +111,6 @@ class Loader:
         self._told: set[tuple[str, str]] = set()
         self._heard: Counter[str] = Counter()
         self._cut: set[LedgerEntry] = set()
-        rank, world_size = _ranks(rank, world_size)
         buckets, notes = self._scan(on_upscale)
         if rank == 0:
             self._note(notes)

@@ -19,7 +19,7 @@ from calotype.ledger import LedgerEntry
 from calotype.loader.permutation import Permutation
 from calotype.types import SampleKey
 
-__all__ = ["Cursor", "EpochPlan", "Plan", "Remainder", "Segment"]
+__all__ = ["Cursor", "EpochPlan", "Plan", "Remainder", "Segment", "check_options"]
 
 Remainder = Literal["short", "repeat", "drop"]
 _LEFT_OUT = -1
@@ -47,6 +47,20 @@ class Cursor:
     """Batches of this epoch already given to each rank, since the last change of world or batch size."""
     history: tuple[Segment, ...] = ()
     """What of this epoch was done before that change; empty in the common case."""
+
+
+def check_options(batch_size: int, rank: int, world_size: int, remainder: str) -> None:
+    """Check the options of a plan, before anything expensive is done for it.
+
+    Raises:
+        ConfigError: One can't be; names it, with what was found and what is expected.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size: found {batch_size}, expected at least 1")
+    if not 0 <= rank < world_size:
+        raise ConfigError(f"rank: found {rank}, expected 0 to world_size - 1 = {world_size - 1}")
+    if remainder not in ("short", "repeat", "drop"):
+        raise ConfigError(f"remainder: found {remainder!r}, expected 'short', 'repeat' or 'drop'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +95,7 @@ class Plan:
     _entries: _Entries = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size: found {self.batch_size}, expected at least 1")
-        if not 0 <= self.rank < self.world_size:
-            raise ConfigError(f"rank: found {self.rank}, expected 0 to world_size - 1 = {self.world_size - 1}")
-        if self.remainder not in ("short", "repeat", "drop"):
-            raise ConfigError(f"remainder: found {self.remainder!r}, expected 'short', 'repeat' or 'drop'")
+        check_options(self.batch_size, self.rank, self.world_size, self.remainder)
         if self.weights is not None and (self.weights == 1).all():
             object.__setattr__(self, "weights", None)
         object.__setattr__(self, "_entries", _Entries.of(self.buckets, len(self.sizes), None))

@@ -165,11 +165,11 @@ def interrupted(many, pipeline, store, how):
     return process
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_was_stopped_is_gone_on_with(many, pipeline, tmp_path, how):
     store = tmp_path / "store"
     process = interrupted(many, pipeline, store, how)
-    _, err = finish(process, -signal.SIGKILL if how == signal.SIGKILL else 130)
+    _, err = finish(process, -how if how == signal.SIGKILL else 128 + how)
     assert how == signal.SIGKILL or "run the same command again" in err
     kept = len(EncodingStore(store).rows("picture"))
     assert 4 <= kept < MANY

@@ -250,7 +250,17 @@ def test_a_picture_that_goes_while_threads_only_read_is_replaced_by_name(folder,
 
 
 def test_what_is_not_encoded_is_an_error_that_names_the_command(folder, job, tmp_path):
-    with pytest.raises(StoreError, match=r"7 images and 8 texts of 15 records.*calotype encode.*on_the_fly"):
+    """The job's store, which has the empty caption and the scaling, and other texts and images."""
+    shutil.copytree(job.store.path, tmp_path / "store")
+    gaps = make_job(folder, tmp_path / "store")
+    gaps.store.drop(gaps.store.rows("picture"))
+    with pytest.raises(StoreError, match=r"7 images and 7 texts of 15 records.*calotype encode.*on_the_fly"):
+        encoded(gaps)
+
+
+def test_a_store_that_was_never_filled_is_refused_before_images_are_hashed(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("calotype.encodings.dataset_records.scan_contents", lambda *_, **__: pytest.fail("hashed"))
+    with pytest.raises(StoreError, match=r"images and texts of this dataset are not encoded for .*calotype encode"):
         encoded(make_job(folder, tmp_path / "store"))
 
 

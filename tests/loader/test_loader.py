@@ -604,9 +604,12 @@ def test_pictures_too_small_are_named_left_out_or_refused(photos):
         ({"threads": 0}, "threads: found 0"),
         ({"batch_size": 0}, "batch_size: found 0"),
         ({"rank": 1}, "rank and world_size go together"),
+        ({"rank": 2, "world_size": 2}, "rank: found 2"),
+        ({"remainder": "keep"}, "remainder: found 'keep'"),
     ],
 )
-def test_wrong_options(square, options, message):
+def test_wrong_options_are_refused_before_the_images_are_looked_at(square, options, message, monkeypatch):
+    monkeypatch.setattr(type(square), "scan", lambda self, **options: pytest.fail("the images were looked at"))
     with pytest.raises(ConfigError, match=message):
         calotype.Loader(square, **options)
 
