@@ -16,7 +16,7 @@ import torch
 
 from calotype import errors
 from calotype.core.former_modules import FORMER
-from calotype.core.rng import Stream, drawn_seed, generator
+from calotype.core.rng import Stream, generator, sample_seed
 from calotype.data.pixel_cache import PixelCache
 from calotype.errors import FetchError, ImageError, MissingDependencyError, unknown_key
 from calotype.ledger import Ledger
@@ -84,7 +84,7 @@ def test_a_generator_is_numpys_philox_of_seed_and_stream():
 def test_a_drawn_seed_is_what_the_generator_would_draw():
     for seed, index, epoch, repeat in itertools.product((0, 7, 2**64 + 7, -1), (0, 5, 2**40), (0, 3), (0, 1 << 20)):
         key = SampleKey(index, epoch=epoch, repeat=repeat)
-        drawn = drawn_seed(seed, key, Stream.LATENT_NOISE)
+        drawn = sample_seed(seed, key, Stream.LATENT_NOISE)
         assert drawn == generator(seed, key, Stream.LATENT_NOISE).integers(2**63)
         assert type(drawn) is int
 

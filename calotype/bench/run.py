@@ -24,7 +24,7 @@ from calotype.config import Config
 from calotype.config.inputs import data_folder_around
 from calotype.config.loader import LoaderConfig
 from calotype.config.train import TrainConfig
-from calotype.core.home import cache_folder
+from calotype.core.cache_folder import cache_folder
 from calotype.encodings.build import build_encode_job
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.loader.build import make_loader

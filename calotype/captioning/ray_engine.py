@@ -18,16 +18,16 @@ from calotype.captioning.pipeline import CaptionPipeline
 from calotype.captioning.prompts import BackendIdentity, ImagePrompts
 from calotype.captioning.report import CaptionReport
 from calotype.core.actor_pool import (
-    Crew,
-    Room,
+    ActorPool,
+    PoolSize,
     actor_class,
     chunk_size,
     connected,
-    find_room,
     has_gpus,
-    machine,
+    pool_size,
+    put_shared,
     result_of,
-    shared,
+    worker_name,
 )
 from calotype.errors import CalotypeError, ConfigError
 from calotype.images import ImageReader
@@ -78,7 +78,7 @@ def caption_on_cluster(
     """
     with connected(address):
         usual = "cuda" if backend != "http" and has_gpus() else "cpu"
-        room = find_room(str(options.get("device", usual)).partition(":")[0], workers)
+        room = pool_size(str(options.get("device", usual)).partition(":")[0], workers)
         hired = _Hired(job, backend, options, room)
         asker = hired.asker()
         ledger = CaptionLedger(job.root)
@@ -92,15 +92,15 @@ def caption_on_cluster(
             for which, place, answer, new in given:
                 run.take(tasks[which], place, answer, new)
 
-        with under_way(run, track, stop) as wait, Crew(hired.start, room.workers, lambda task: task.id) as crew:
-            crew.share_out(run.tasks, size, give, took, wait=wait)
+        with under_way(run, track, stop) as wait, ActorPool(hired.start, room.workers, lambda task: task.id) as pool:
+            pool.run(run.tasks, size, give, took, poll=wait)
     return run.report()
 
 
 class _Hired:
     """Starts the actors of a job."""
 
-    def __init__(self, job: CaptionJob, backend: str, options: Mapping[str, Any], room: Room) -> None:
+    def __init__(self, job: CaptionJob, backend: str, options: Mapping[str, Any], room: PoolSize) -> None:
         order = _Order(
             backend=backend,
             options=dict(options),
@@ -109,7 +109,7 @@ class _Hired:
             pixels=job.pixels,
             retry_failed=job.retry_failed,
         )
-        self._order = shared(cloudpickle.dumps(order))
+        self._order = put_shared(cloudpickle.dumps(order))
         self._make = actor_class(_Actor, room)
         self._asker: BackendIdentity | None = None
         self._first: tuple[Any, Any] | None = None
@@ -151,12 +151,12 @@ class _Actor:
         try:
             self._backend: CaptionBackend = open_backend(opened.backend, **opened.options)
         except CalotypeError as error:
-            raise type(error)(f"{machine()}: {error}") from error
+            raise type(error)(f"{worker_name()}: {error}") from error
         asker = BackendIdentity.of(self._backend, opened.pixels)
         if expected is not None and asker != expected:
             raise ConfigError(
-                f"{machine()}: {asker.model} answers there, with {dict(asker.parameters)}, and {expected.model} with "
-                f"{dict(expected.parameters)} on the machine that began; all machines need the same model"
+                f"{worker_name()}: {asker.model} answers there, with {dict(asker.parameters)}, and {expected.model} "
+                f"with {dict(expected.parameters)} on the machine that began; all machines need the same model"
             )
         self._ledger = CaptionLedger(opened.root)
         self._worker = CaptionPipeline(

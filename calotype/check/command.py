@@ -12,7 +12,7 @@ from calotype.check.report import Report, finding
 from calotype.config import Config
 from calotype.config.inputs import input_files, input_folders, picture_folders, source_name
 from calotype.config.loader import LoaderConfig
-from calotype.core.report_cache import code_state, files_state, folders_state, recall, remember, report_key
+from calotype.core.report_cache import code_state, files_state, folders_state, load_report, report_key, save_report
 from calotype.errors import ConfigError, ManifestError, MissingPathError, MissingTokenizerError
 from calotype.ledger import Ledger
 from calotype.models import TokenTransform
@@ -27,7 +27,7 @@ __all__ = ["run"]
 
 logger = get_logger("calotype")
 
-_ROOM: Final = "reports"
+_CACHE: Final = "reports"
 _USED: Final = ("dataset", "loader", "model", "tokenizer", "tokenizers")
 _PLANNED: Final = ("batch_size", "remainder", "on_upscale", "seed", "shuffle", "world_size", "threads")
 """Options of the Loader that a check follows."""
@@ -90,8 +90,14 @@ def run(
         **options,
     )
     if folders is not None and files is not None:
-        remember(
-            _ROOM, key, report.to_json(), folders=folders, folders_were=folders_were, files=files, files_were=files_were
+        save_report(
+            _CACHE,
+            key,
+            report.to_json(),
+            folders=folders,
+            folders_were=folders_were,
+            files=files,
+            files_were=files_were,
         )
     return report
 
@@ -137,7 +143,7 @@ def _files(
 
 
 def _recalled(key: str) -> Report | None:
-    known = recall(_ROOM, key)
+    known = load_report(_CACHE, key)
     try:
         return None if known is None else Report.from_json(known)
     except (ValueError, KeyError, TypeError):

@@ -10,7 +10,7 @@ import typer
 
 from calotype.cli.common import Json
 from calotype.cli.flags import Command
-from calotype.core.home import cache_folder
+from calotype.core.cache_folder import cache_folder
 from calotype.terminal import emit, say
 
 if TYPE_CHECKING:

@@ -83,7 +83,7 @@ def encode(
 
 def fill_in(source: str, overrides: list[str] | None, *, model: str | None, store: Path | None) -> Config:
     """The config that the first arguments describe, with its `encodings` filled in."""
-    from calotype.core.home import cache_folder
+    from calotype.core.cache_folder import cache_folder
 
     config = read_config(source, overrides, model=model, tokenizers=None)
     given = config.encodings.given() if config.encodings is not None else {}

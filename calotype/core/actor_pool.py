@@ -1,4 +1,4 @@
-"""`Crew`: actors of a Ray cluster among whom a list of work is shared out; one that dies costs only its open work."""
+"""`ActorPool`: actors of a Ray cluster that process chunks of a list. A chunk whose actor dies is given to another."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ except ModuleNotFoundError as error:
     raise MissingDependencyError("ray", extra="ray", purpose="to work on a cluster") from error
 
 __all__ = [
-    "Crew",
-    "Room",
+    "ActorPool",
+    "PoolSize",
     "actor_class",
     "chunk_size",
     "connected",
-    "find_room",
     "has_gpus",
-    "machine",
+    "pool_size",
+    "put_shared",
     "result_of",
-    "shared",
+    "worker_name",
 ]
 
 logger = get_logger("calotype")
 
 _TRIES: Final = 3
-"""Workers that may die over one chunk before it is held to be the chunk's fault."""
+"""Workers that may die on one chunk before the run fails with its name."""
 _IN_FLIGHT: Final = 2
-"""Chunks given to a worker at once: the next is there when the first is done."""
+"""Chunks submitted to a worker at once, so that it does not wait for the next one."""
 _CHUNKS: Final = 8
-"""Chunks for each worker, at the least, so that all end at about the same time."""
+"""Minimum number of chunks for each worker, so that all end at about the same time."""
 _MOST: Final = 1024
-"""Items of a chunk at the most: beyond that nothing is saved, and progress comes too rarely."""
-_PATIENCE: Final = 0.2
-"""Seconds after which whoever waits looks up."""
+"""Maximum number of items in a chunk: a longer one saves nothing, and reports progress too rarely."""
+_POLL_INTERVAL: Final = 0.2
+"""Seconds between two calls of `poll`."""
 
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Has a cluster: the one that the process is in already, else that at `address`, else one started for the time.
+    """Connect to a cluster: the one of this process, else the one at `address`, else one that is started here.
 
     Raises:
-        ConfigError: No cluster answers.
+        ConfigError: The cluster is unreachable.
     """
     if ray.is_initialized():
         yield
@@ -60,11 +60,11 @@ def connected(address: str | None) -> Iterator[None]:
     named = address or os.environ.get("RAY_ADDRESS") or "this machine"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        _knock(named)
+        _check_reachable(named)
         ray.init(address=address, include_dashboard=False, logging_level=logging.WARNING)
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"address: no Ray cluster can be had at {named} ({error}); expected the address that `ray start --head` "
+            f"address: no Ray cluster is reachable at {named} ({error}); expected the address that `ray start --head` "
             "printed, such as 10.0.0.1:6379, or none to start a cluster here"
         ) from error
     try:
@@ -73,32 +73,32 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """Ray itself tries a wrong address for minutes."""
+def _check_reachable(address: str) -> None:
+    """Open a connection, with a timeout: Ray itself retries a wrong address for minutes."""
     host, _, port = address.rpartition(":")
     if port.isdigit() and "/" not in host:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
-class Room(NamedTuple):
-    """What a cluster has for workers."""
+class PoolSize(NamedTuple):
+    """The number of workers, and the resources of each."""
 
     workers: int
     cpus: int
-    """For each."""
+    """CPUs of one worker."""
     gpus: int
-    """For each."""
+    """GPUs of one worker."""
 
 
-def find_room(device: str, workers: int | None) -> Room:
-    """As many workers as there are GPUs, or machines: each holds a copy of the models, and uses all cores it gets.
+def pool_size(device: str, workers: int | None) -> PoolSize:
+    """Return one worker for each GPU, or for each machine: each holds a copy of the models and uses all its cores.
 
     Args:
-        device: The type of device that a worker needs: `cuda`, or anything else for none.
-        workers: How many; None for as many as fit.
+        device: Device type of a worker: `cuda` reserves a GPU for it, anything else none.
+        workers: Number of workers; None for as many as the cluster has resources for.
 
     Raises:
-        ConfigError: They don't fit.
+        ConfigError: The cluster does not have the resources for `workers`.
     """
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     machines = [node["Resources"] for node in nodes if node["Alive"]]
@@ -116,60 +116,60 @@ def find_room(device: str, workers: int | None) -> Room:
     if not 1 <= count <= most:
         hint = "" if most else f"; device {device!r} needs some (choose another with --device)"
         raise ConfigError(f"workers: found {count}, and the cluster has {what} for {most}{hint}")
-    return Room(count, share, int(device == "cuda"))
+    return PoolSize(count, share, int(device == "cuda"))
 
 
-def actor_class(kind: type, room: Room) -> Any:
-    """A class as Ray's actors, each with its share of a cluster."""
-    return ray.remote(kind).options(num_cpus=room.cpus, num_gpus=room.gpus)
+def actor_class(kind: type, size: PoolSize) -> Any:
+    """Return a class as a Ray actor class with the resources of one worker."""
+    return ray.remote(kind).options(num_cpus=size.cpus, num_gpus=size.gpus)
 
 
-def shared(value: Any) -> Any:
-    """Ray's reference to a value that is sent to each machine once."""
+def put_shared(value: Any) -> Any:
+    """Put a value into Ray's object store, which sends it to each machine once; return the reference."""
     return ray.put(value)
 
 
 def has_gpus() -> bool:
-    """Whether any machine of the cluster has one."""
+    """Return whether any machine of the cluster has a GPU."""
     return bool(ray.cluster_resources().get("GPU"))  # type: ignore[no-untyped-call]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Chunk:
-    """Some neighbours of the work. Without items: a worker's opening."""
+    """Consecutive items of the list. Without items: the start-up of a worker."""
 
     start: int = 0
-    """Where in the work it begins."""
+    """Index of the first item."""
     items: Sequence[Any] = ()
-    lost: int = 0
-    """Workers that died over it."""
+    deaths: int = 0
+    """Workers that died on it."""
 
 
 @dataclass(slots=True, eq=False)
-class _Member:
-    """An actor and what it has been given, in order."""
+class _Worker:
+    """An actor, and the chunks that were submitted to it, in order."""
 
     actor: Any
-    given: deque[tuple[_Chunk, Any]] = field(default_factory=deque)
-    """Chunks with Ray's reference to what comes of each."""
-    opened: bool = False
+    submitted: deque[tuple[_Chunk, Any]] = field(default_factory=deque)
+    """Each chunk with Ray's reference to its result."""
+    started: bool = False
 
 
-class Crew:
-    """Actors that are started with a `with`, and end with it.
+class ActorPool:
+    """Actors that process chunks of a list. A context manager: they start and end with it.
 
     Args:
-        start: Starts an actor; gives it, and Ray's reference to its opening.
-        workers: How many.
-        name: What a person calls an item of the work.
+        start: Starts an actor; returns it and Ray's reference to the result of its start-up.
+        workers: Number of actors.
+        name: Returns the name of an item, for messages.
     """
 
     def __init__(self, start: Callable[[], tuple[Any, Any]], workers: int, name: Callable[[Any], str]) -> None:
-        self._start, self._workers, self._name = start, workers, name
-        self._members: list[_Member] = []
+        self._start, self._size, self._name = start, workers, name
+        self._workers: list[_Worker] = []
 
-    def __enter__(self) -> Crew:
-        self._members = [self._started(_Chunk()) for _ in range(self._workers)]
+    def __enter__(self) -> ActorPool:
+        self._workers = [self._new_worker(_Chunk()) for _ in range(self._size)]
         return self
 
     def __exit__(
@@ -177,89 +177,93 @@ class Crew:
     ) -> None:
         try:
             if kind is None:
-                for closed in [member.actor.close.remote() for member in self._members if member.opened]:
-                    with suppress(ray.exceptions.RayActorError):  # the next run finishes what it had open
+                for closed in [worker.actor.close.remote() for worker in self._workers if worker.started]:
+                    with suppress(ray.exceptions.RayActorError):  # the next run finishes its open files
                         result_of(closed)
         finally:
-            for member in self._members:
-                ray.kill(member.actor)
+            for worker in self._workers:
+                ray.kill(worker.actor)
 
-    def share_out(
+    def run(
         self,
         items: Sequence[Any],
         size: int,
-        give: Callable[[Any, int, Sequence[Any], bool], Any],
-        took: Callable[[int, Sequence[Any], Any], None],
+        submit: Callable[[Any, int, Sequence[Any], bool], Any],
+        on_result: Callable[[int, Sequence[Any], Any], None],
         *,
-        wait: Callable[[], None] = lambda: None,
+        poll: Callable[[], None] = lambda: None,
     ) -> None:
-        """Keeps every worker busy until all is done.
+        """Process all items.
 
         Args:
-            items: The work.
-            size: Items that a worker gets at once.
-            give: Called with (actor, where the chunk begins, its items, whether another worker had begun it); gives
-                Ray's reference to what comes of it.
-            took: Called with (where the chunk begins, its items, what came of it).
-            wait: Called several times a second.
+            items: The list.
+            size: Items of a chunk.
+            submit: Called with (actor, index of the chunk's first item, its items, whether a worker died on it before);
+                returns Ray's reference to the result.
+            on_result: Called with (index of the chunk's first item, its items, the result).
+            poll: Called several times a second; what it raises ends the run.
 
         Raises:
-            CalotypeError: Three workers died over one chunk; or what an actor raised.
+            CalotypeError: Three workers died on one chunk; or an actor raised it.
         """
         queue = deque(_Chunk(start=start, items=items[start : start + size]) for start in range(0, len(items), size))
         left = len(items)
         while left:
-            for member in self._members:
-                while queue and member.opened and len(member.given) < _IN_FLIGHT:
+            # Keep two chunks with every worker.
+            for worker in self._workers:
+                while queue and worker.started and len(worker.submitted) < _IN_FLIGHT:
                     chunk = queue.popleft()
-                    member.given.append((chunk, give(member.actor, chunk.start, chunk.items, chunk.lost > 0)))
-            awaited = {member.given[0][1]: member for member in self._members if member.given}
-            ready, _ = ray.wait(list(awaited), timeout=_PATIENCE)
-            wait()
+                    result = submit(worker.actor, chunk.start, chunk.items, chunk.deaths > 0)
+                    worker.submitted.append((chunk, result))
+            # Wait for the oldest chunk of any worker.
+            pending = {worker.submitted[0][1]: worker for worker in self._workers if worker.submitted}
+            ready, _ = ray.wait(list(pending), timeout=_POLL_INTERVAL)
+            poll()
             if not ready:
                 continue
-            member = awaited[ready[0]]
+            worker = pending[ready[0]]
             try:
                 result = result_of(ready[0])
             except ray.exceptions.RayActorError as error:
-                self._replace(member, queue, error)
+                self._replace(worker, queue, error)
                 continue
-            chunk, _ = member.given.popleft()
-            member.opened = True
+            chunk, _ = worker.submitted.popleft()
+            worker.started = True
             if chunk.items:
-                took(chunk.start, chunk.items, result)
+                on_result(chunk.start, chunk.items, result)
                 left -= len(chunk.items)
 
-    def _started(self, opening: _Chunk) -> _Member:
-        """A new actor. It gets chunks when it has opened: a cluster may have no place for it until later, or never."""
-        actor, opened = self._start()
-        return _Member(actor, deque([(opening, opened)]))
+    def _new_worker(self, opening: _Chunk) -> _Worker:
+        """Start an actor. It gets chunks once it has started: the cluster may not have the resources for it yet."""
+        actor, started = self._start()
+        return _Worker(actor, deque([(opening, started)]))
 
-    def _replace(self, member: _Member, queue: deque[_Chunk], error: Exception) -> None:
-        """Puts what a dead worker had back in front, and another in its place."""
-        chunks = [chunk for chunk, _ in member.given]
-        at_fault = chunks[0]
-        at_fault.lost += 1
-        if at_fault.lost == _TRIES:
+    def _replace(self, worker: _Worker, queue: deque[_Chunk], error: Exception) -> None:
+        """Put the chunks of a dead worker back at the front of the queue, and start another worker."""
+        chunks = [chunk for chunk, _ in worker.submitted]
+        open_chunk = chunks[0]
+        open_chunk.deaths += 1
+        if open_chunk.deaths == _TRIES:
             raise CalotypeError(
-                f"{_TRIES} workers died, one after the other, {self._over(at_fault)}; all that was done is kept. "
-                f"Ray says of the last: {error}"
+                f"{_TRIES} workers died, one after the other, {self._where(open_chunk)}; all that was done is kept. "
+                f"Ray's message for the last one: {error}"
             ) from error
-        logger.warning("a worker died %s; another goes on: %s", self._over(at_fault), error)
-        ray.kill(member.actor)  # where only the connection to it is gone
-        opening = _Chunk() if member.opened else at_fault
+        logger.warning("a worker died %s; another one continues: %s", self._where(open_chunk), error)
+        ray.kill(worker.actor)  # it may be alive, and only the connection lost
+        opening = _Chunk() if worker.started else open_chunk
         queue.extendleft(chunk for chunk in reversed(chunks) if chunk.items)
-        self._members[self._members.index(member)] = self._started(opening)
+        self._workers[self._workers.index(worker)] = self._new_worker(opening)
 
-    def _over(self, chunk: _Chunk) -> str:
+    def _where(self, chunk: _Chunk) -> str:
+        """Describe where a worker died: `on a.jpg and the 3 after it`."""
         if not chunk.items:
-            return "before it could begin"
+            return "at its start"
         first, more = self._name(chunk.items[0]), len(chunk.items) - 1
-        return f"over {first} and the {more} after it" if more else f"over {first}"
+        return f"on {first} and the {more} after it" if more else f"on {first}"
 
 
 def result_of(ref: Any) -> Any:
-    """What an actor's method gave. Our own errors come as they were raised, without Ray's account of the way."""
+    """Return the result of an actor's method. calotype's own errors are raised as they are, without Ray's wrapper."""
     try:
         return ray.get(ref)
     except ray.exceptions.RayTaskError as error:
@@ -268,12 +272,12 @@ def result_of(ref: Any) -> Any:
         raise
 
 
-def machine() -> str:
-    """What to call the worker that this is."""
+def worker_name() -> str:
+    """Return the name of this process, for messages."""
     return f"worker on {socket.gethostname()}"
 
 
 def chunk_size(items: int, workers: int, unit: int) -> int:
-    """Small enough that all workers end at about the same time, and whole batches of `unit`."""
+    """Return the number of items of a chunk: a multiple of `unit`, small enough that all workers end together."""
     size = -(-items // (workers * _CHUNKS))
     return max(1, min(_MOST, -(-size // unit) * unit))

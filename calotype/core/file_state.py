@@ -1,4 +1,4 @@
-"""Whether a file is still the one that was read: what everything that is remembered of files goes by."""
+"""`FileState`: tells whether a file has changed since it was read. Every cache of facts about files compares it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["FileState", "file_holding", "file_state", "state_of"]
 
 
 class FileState(NamedTuple):
-    """While it is equal, so is the file. Four 64-bit integers, as SQLite has them.
+    """Size, times and inode of a file: equal as long as the file is unchanged. Four 64-bit integers, as in SQLite.
 
     The device is not part of it: its number changes when a disk is mounted anew.
     """
@@ -17,13 +17,13 @@ class FileState(NamedTuple):
     size: int
     mtime_ns: int
     ctime_ns: int
-    """Time of the last change of the inode: no tool sets it back, as `rsync -t`, `cp -p` and `tar` set `mtime_ns`."""
+    """Time of the last change of the inode. No tool sets it back; `rsync -t`, `cp -p` and `tar` set `mtime_ns`."""
     inode: int
-    """Another file that was renamed to this name has another."""
+    """Changes when another file is renamed to this name."""
 
 
 def file_state(path: str | os.PathLike[str]) -> FileState | None:
-    """The state of the file, links followed; None where there is none."""
+    """Return the state of a file, following links; None if there is no file."""
     try:
         return state_of(os.stat(path))  # noqa: PTH116 - a Path for each of 100,000 images costs half a second
     except (OSError, ValueError):  # ValueError: a null byte in the path
@@ -31,12 +31,12 @@ def file_state(path: str | os.PathLike[str]) -> FileState | None:
 
 
 def state_of(info: os.stat_result) -> FileState:
-    """The state in what `os.stat` gave."""
+    """Return the state in a result of `os.stat`."""
     return FileState(info.st_size, _signed(info.st_mtime_ns), info.st_ctime_ns, _signed(info.st_ino))
 
 
 def file_holding(path: str, key: bytes | None) -> str:
-    """The file whose state is that of an image: an LMDB environment may be a folder with it."""
+    """Return the file whose state stands for an image: for a folder of LMDB, its data file."""
     return f"{path}/data.mdb" if key is not None and os.path.isdir(path) else path  # noqa: PTH112
 
 

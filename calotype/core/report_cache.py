@@ -1,7 +1,7 @@
-"""Whole reports, remembered: what was found out of files that have not changed is not found out a second time.
+"""Reports cached on disk until a file that they were made from changes.
 
-Beside each report stand the folders and files that it was made from, and a hash of the name and `FileState` of every
-file in them. Looking a report up costs one `stat` a file and loads neither torch nor pyarrow.
+Stored with each report: the folders and files it was made from, and a hash of the name and `FileState` of every file in
+them. Looking a report up takes one `stat` for each file and imports neither torch nor pyarrow.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from typing import Any, Final
 import xxhash
 
 from calotype.core.atomic import replace_file
+from calotype.core.cache_folder import cache_folder
 from calotype.core.file_state import file_state, state_of
-from calotype.core.home import cache_folder
 
-__all__ = ["code_state", "files_state", "folders_state", "outside", "recall", "remember", "report_key"]
+__all__ = ["code_state", "files_state", "folders_state", "load_report", "outside", "report_key", "save_report"]
 
 _MOST: Final = 50
-"""Reports kept in a room, the newest ones."""
+"""Maximum number of reports in a cache; the oldest are deleted."""
 
 Json = dict[str, Any]
 
 
 def report_key(config: Any, **options: Any) -> str:
-    """The name of a report: a hash of everything it depends on that is no file."""
+    """Return the cache key of a report: a hash of everything except files that it depends on."""
     plain = json.dumps([config, options, str(Path.cwd())], sort_keys=True, default=repr)
     return xxhash.xxh3_128_hexdigest(plain.encode("utf-8", "surrogatepass"))
 
 
 def code_state() -> str:
-    """A hash of the state of this package's own code: another one may find what this one could not."""
+    """Return a hash of the state of calotype's own files: another version may report something else."""
     package = Path(__file__).parents[1]
     return files_state(sorted(map(str, package.rglob("*.py"))))
 
 
 def folders_state(folders: Sequence[str]) -> str:
-    """A hash of the names and `FileState`s of all files in and below these folders."""
+    """Return a hash of the names and `FileState`s of all files in and below these folders."""
     digest = xxhash.xxh3_128()
     for folder in folders:
         digest.update(f"{folder}\n".encode("utf-8", "surrogateescape"))
@@ -50,31 +50,31 @@ def folders_state(folders: Sequence[str]) -> str:
 
 
 def files_state(files: Sequence[str]) -> str:
-    """The same of single files."""
+    """Return a hash of the names and `FileState`s of these files."""
     digest = xxhash.xxh3_128()
     for file in files:
         digest.update(f"{file} {file_state(file)}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def recall(room: str, key: str) -> Json | None:
-    """The report of this name, if all that it was made from is as it was.
+def load_report(cache: str, key: str) -> Json | None:
+    """Return a cached report; None without one, or if a file it was made from has changed.
 
     Args:
-        room: Folder below `$CALOTYPE_CACHE` (else `~/.cache/calotype`).
-        key: Its `report_key`.
+        cache: Name of the cache's folder below `$CALOTYPE_CACHE` (else `~/.cache/calotype`).
+        key: The report's `report_key`.
     """
     try:
-        kept = json.loads((cache_folder(room) / f"{key}.json").read_text("utf-8"))
-        folders, files = kept["folders"], kept["files"]
+        document = json.loads((cache_folder(cache) / f"{key}.json").read_text("utf-8"))
+        folders, files = document["folders"], document["files"]
         same = folders_state(folders["paths"]) == folders["state"] and files_state(files["paths"]) == files["state"]
-        return dict(kept["report"]) if same else None
+        return dict(document["report"]) if same else None
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # none there, or a damaged one: it is made anew
+        return None  # no report, or a damaged one
 
 
-def remember(
-    room: str,
+def save_report(
+    cache: str,
     key: str,
     report: Json,
     *,
@@ -83,26 +83,26 @@ def remember(
     files: Sequence[str],
     files_were: str,
 ) -> None:
-    """Keeps a report.
+    """Cache a report.
 
     Args:
-        room: As for `recall`.
-        key: Its `report_key`.
-        report: What was found, as plain values.
-        folders: What it was made from: these with all in them, since a new file would be news too,
-        folders_were: their state before they were read (a change in the meantime makes the report stale);
-        files: and these outside of them,
-        files_were: with their state.
+        cache: As for `load_report`.
+        key: The report's `report_key`.
+        report: Plain JSON values.
+        folders: Folders that it was made from. A new file in one invalidates the report, too.
+        folders_were: Their `folders_state` before they were read: a change in the meantime invalidates the report.
+        files: Files outside of the folders that it was made from.
+        files_were: Their `files_state` before they were read.
     """
-    kept = {
+    document = {
         "folders": {"paths": list(folders), "state": folders_were},
         "files": {"paths": list(files), "state": files_were},
         "report": report,
     }
-    folder = cache_folder(room)
+    folder = cache_folder(cache)
     with contextlib.suppress(OSError):  # a cache that can't be written costs time, not the report
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / f"{key}.json", json.dumps(kept).encode(), durable=False)
+        replace_file(folder / f"{key}.json", json.dumps(document).encode(), durable=False)
         _prune(folder)
 
 
@@ -116,7 +116,7 @@ def _prune(folder: Path) -> None:
 
 
 def _lines(folder: str) -> Iterator[str]:
-    """One line for each file in and below a folder; a loop of links is walked once."""
+    """Yield a line for each file in and below a folder; a loop of links is followed once."""
     seen: set[tuple[int, int]] = set()
     stack = [folder]
     while stack:
@@ -145,6 +145,6 @@ def _entry_stamp(entry: os.DirEntry[str]) -> str:
 
 
 def outside(paths: Iterable[str], folders: Sequence[str]) -> tuple[str, ...]:
-    """Those of the paths that lie in none of the folders, sorted, each once."""
+    """Return the paths that are in none of the folders, sorted and without duplicates."""
     heads = tuple(f"{folder.rstrip('/')}/" for folder in folders)
     return tuple(sorted({path for path in paths if not path.startswith(heads)})) if heads else tuple(sorted(set(paths)))

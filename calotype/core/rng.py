@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from calotype.types import SampleKey
 
-__all__ = ["Stream", "Variant", "drawn_seed", "generator"]
+__all__ = ["Stream", "Variant", "generator", "sample_seed"]
 
 _MASK = (1 << 64) - 1
 _VARIANTS: Final = 0x76617269616E7473
-"""Takes the place of the seed: variants are the same whatever the seed, which only decides when each is shown."""
+"""Used in place of the seed: variants do not depend on the seed, which only selects among them."""
 
 
 class Stream(IntEnum):
-    """Independent sources: switching one augmentation on does not change what another draws."""
+    """Independent random streams: switching one augmentation on does not change the draws of another."""
 
     CAPTION = 1
     GEOMETRY = 2
@@ -33,30 +33,29 @@ class Stream(IntEnum):
 
 
 class Variant(NamedTuple):
-    """One of the finitely many outcomes that stand for draws without end (crops, colours, orders of caption parts)
-    where outcomes are made ahead and kept.
+    """One of K precomputed outcomes of a continuous augmentation (crop, colour, order of caption parts).
 
-    Its draws depend on what is drawn for and not on its row, epoch or seed: another order of rows or another seed
-    finds the same variants again.
+    Its draws depend on the image or caption and the variant's number, not on row, epoch or seed: another order of rows
+    or another seed finds the same variants again.
     """
 
     content: int
-    """A hash of the image's bytes or the caption's, of which 64 bits count."""
+    """Hash of the image's or caption's bytes; the low 64 bits are used."""
     number: int
 
     @classmethod
-    def drawn(cls, content: int, count: int, key: SampleKey, seed: int, stream: Stream) -> Variant:
-        """The one of `count` that a sample shows: each as likely as the others."""
+    def sampled(cls, content: int, count: int, key: SampleKey, seed: int, stream: Stream) -> Variant:
+        """Return the variant of a sample, uniform over `count` variants."""
         return cls(content, int(generator(seed, key, stream).integers(count)) if count > 1 else 0)
 
     def generator(self, stream: Stream) -> np.random.Generator:
-        """The generator that makes every draw of one stream for this variant."""
+        """Return the generator of one stream of this variant."""
         counter = np.array([0, self.content & _MASK, self.number, 0], dtype=np.uint64)
         return np.random.Generator(_philox(_VARIANTS, stream, counter))
 
 
 def generator(seed: int, key: SampleKey, stream: Stream) -> np.random.Generator:
-    """The generator that makes every draw of one stream for one sample.
+    """Return the generator of one stream of one sample.
 
     Philox is keyed by (seed, stream) and its 256-bit counter starts at (index, epoch, repeat), so that two
     different samples can never share a draw (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
@@ -64,8 +63,8 @@ def generator(seed: int, key: SampleKey, stream: Stream) -> np.random.Generator:
     return np.random.Generator(_philox(seed & _MASK, stream, _counter(key)))
 
 
-def drawn_seed(seed: int, key: SampleKey, stream: Stream) -> int:
-    """A number below 2**63: what `generator(seed, key, stream).integers(2**63)` gives, in half the time."""
+def sample_seed(seed: int, key: SampleKey, stream: Stream) -> int:
+    """Return an integer below 2**63, equal to `generator(seed, key, stream).integers(2**63)`, in half the time."""
     return int(_philox(seed & _MASK, stream, _counter(key)).random_raw()) >> 1
 
 
@@ -83,8 +82,8 @@ def _key(seed: int, stream: Stream) -> _Key:
 
 
 class _Key(ISeedSequence):
-    """Philox's key, handed over as if it were drawn from a seed: `Philox(key=…)` gives the same bits, but asks the
-    system for entropy first, which it then does not use and which takes twice as long as all the rest."""
+    """Philox's key, passed as a seed sequence: `Philox(key=…)` gives the same bits, but first reads entropy from the
+    system, which it does not use and which takes twice as long as the rest."""
 
     __slots__ = ("_words",)
 

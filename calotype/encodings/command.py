@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from calotype.config import Config
 from calotype.config.inputs import input_files, input_folders
-from calotype.core.report_cache import code_state, files_state, folders_state, recall, remember, report_key
+from calotype.core.report_cache import code_state, files_state, folders_state, load_report, report_key, save_report
 from calotype.encodings.report import EncodeReport
 from calotype.progress import Track, silent
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-_ROOM: Final = "encoded"
+_CACHE: Final = "encoded"
 _USED: Final = ("dataset", "encodings", "model", "tokenizer", "tokenizers")
 
 
@@ -67,7 +67,7 @@ def run(
     watched = _Watched(config, job)
     report = encode_job(job, engine=engine, address=address, track=track)
     if not report.failed:
-        watched.remember(key, report)
+        watched.save(key, report)
     return report
 
 
@@ -84,7 +84,7 @@ class _Watched:
         self._files = None if folders is None else input_files(config, job.dataset.manifest.refs(), self._folders)
         self._folders_were, self._files_were = self._states()
 
-    def remember(self, key: str, report: EncodeReport) -> None:
+    def save(self, key: str, report: EncodeReport) -> None:
         """Remembers that all is there; unless something changed meanwhile, or no file would tell."""
         if self._files is None:
             return
@@ -92,8 +92,8 @@ class _Watched:
         folders_are = folders_state(folders)
         if self._states() != (self._folders_were, self._files_were):
             return
-        remember(
-            _ROOM,
+        save_report(
+            _CACHE,
             key,
             report.again(0.0).to_json(),
             folders=folders,
@@ -107,7 +107,7 @@ class _Watched:
 
 
 def _recalled(key: str) -> EncodeReport | None:
-    known = recall(_ROOM, key)
+    known = load_report(_CACHE, key)
     try:
         return None if known is None else EncodeReport.from_json(known)
     except (ValueError, KeyError, TypeError):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from calotype.core.rng import Stream, drawn_seed
+from calotype.core.rng import Stream, sample_seed
 from calotype.data.dataset import TextToImageDataset
 from calotype.data.sample_source import BatchSource, SampleSource
 from calotype.encodings.dataset_records import (
@@ -325,7 +325,7 @@ class EncodedDataset(SampleSource):
 
     def _noise_seed(self, key: SampleKey) -> int:
         seed = self.seed if key.seed is None else key.seed
-        return drawn_seed(seed, key, Stream.LATENT_NOISE)
+        return sample_seed(seed, key, Stream.LATENT_NOISE)
 
     def _row(self, key: SampleKey, record: bytes, what: str) -> int:
         row = self.store.find_one(record)

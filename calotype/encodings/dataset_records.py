@@ -168,7 +168,7 @@ class DatasetRecords:
         variant = None
         if program.non_enumerable:
             count = self.variants.image or 1
-            variant = Variant.drawn(_number(content), count, key, seed, Stream.IMAGE_VARIANT)
+            variant = Variant.sampled(_number(content), count, key, seed, Stream.IMAGE_VARIANT)
         size = self._size(key.index) if key.size is None else key.size
         return Outcome(key.index, size, program.drawn_flip(key, seed), variant)
 

@@ -9,7 +9,7 @@ from typing import Final
 import torch
 
 from calotype.config.encodings import EncodingConfig
-from calotype.core.home import cache_folder
+from calotype.core.cache_folder import cache_folder
 from calotype.encodings.dataset_records import Variants
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.store import EncodingStore

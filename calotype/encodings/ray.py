@@ -9,7 +9,16 @@ from typing import Any, Final, Literal
 import cloudpickle
 import torch
 
-from calotype.core.actor_pool import Crew, Room, actor_class, chunk_size, connected, find_room, machine, shared
+from calotype.core.actor_pool import (
+    ActorPool,
+    PoolSize,
+    actor_class,
+    chunk_size,
+    connected,
+    pool_size,
+    put_shared,
+    worker_name,
+)
 from calotype.encodings.dataset_records import Fingerprints, ImageRecord
 from calotype.encodings.job import EncodeJob
 from calotype.encodings.missing_records import TextRecord
@@ -60,7 +69,7 @@ def encode(
     if chunk is not None and chunk < 1:
         raise ConfigError(f"chunk: found {chunk}; expected a number above 0, or None")
     with connected(address):
-        room = find_room(job.models.device.type, workers)
+        room = pool_size(job.models.device.type, workers)
         return job.run(lambda: _Pool(job, room, chunk), track)
 
 
@@ -75,12 +84,12 @@ class _Actor:
             found = Fingerprints(models.picture_fingerprint, models.text_fingerprint)
         except (CalotypeError, OSError) as error:
             raise ConfigError(
-                f"{machine()}: the job can't be opened there: {error}. Data, model, store and $CALOTYPE_CACHE have to "
-                "be on storage that all machines of the cluster see under one path"
+                f"{worker_name()}: the job can't be opened there: {error}. Data, model, store and $CALOTYPE_CACHE have "
+                "to be on storage that all machines of the cluster see under one path"
             ) from error
         if found != fingerprints:
             raise ConfigError(
-                f"{machine()}: the model in {models.folder} is not the one that is there on the machine that began "
+                f"{worker_name()}: the model in {models.folder} is not the one that is there on the machine that began "
                 "the run: put it on storage that all machines share, or copy it again"
             )
         models.device = torch.device(models.device.type)  # Ray shows each worker its own GPU as the only one
@@ -111,25 +120,25 @@ class _Actor:
 class _Pool:
     """All workers of a cluster behind the face of one."""
 
-    def __init__(self, job: EncodeJob, room: Room, chunk: int | None) -> None:
+    def __init__(self, job: EncodeJob, room: PoolSize, chunk: int | None) -> None:
         self._job, self._room, self._chunk = job, room, chunk
         self._fingerprints = Fingerprints(job.models.picture_fingerprint, job.models.text_fingerprint)
-        self._pickled = shared(cloudpickle.dumps(job))
+        self._pickled = put_shared(cloudpickle.dumps(job))
         self._make = actor_class(_Actor, room)
-        self._crew = Crew(self._start, room.workers, lambda item: job.dataset.manifest[item.index].id)
+        self._actors = ActorPool(self._start, room.workers, lambda item: job.dataset.manifest[item.index].id)
 
     def _start(self) -> tuple[Any, Any]:
         actor = self._make.remote()
         return actor, actor.open.remote(self._pickled, max(1, self._room.cpus), self._fingerprints)
 
     def __enter__(self) -> _Pool:
-        self._crew.__enter__()
+        self._actors.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._crew.__exit__(kind, error, trace)
+        self._actors.__exit__(kind, error, trace)
         self._job.store.refresh()
 
     def texts(self, texts: Sequence[TextRecord], *, progress: Show | None = None) -> Done:
@@ -150,7 +159,7 @@ class _Pool:
             more(len(chunk))
 
         size = self._chunk or chunk_size(len(items), self._room.workers, _UNIT[kind])
-        self._crew.share_out(items, size, give, took)
+        self._actors.run(items, size, give, took)
         done = Done()
         for start in sorted(results):  # as one worker would report it
             done.add(results[start])

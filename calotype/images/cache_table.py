@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from calotype.core.cache_folder import cache_folder
 from calotype.core.file_state import FileState, file_holding, file_state
-from calotype.core.home import cache_folder
 from calotype.terminal import get_logger
 from calotype.types import ImageRef
 

@@ -17,8 +17,8 @@ import pyarrow as pa
 import xxhash
 
 from calotype.core.atomic import new_file
+from calotype.core.cache_folder import cache_folder
 from calotype.core.file_state import file_state
-from calotype.core.home import cache_folder
 from calotype.errors import ManifestError
 
 __all__ = ["UnwritableError", "cache_problem", "cached", "cached_rows", "map_arrow", "write_arrow"]

@@ -13,8 +13,8 @@ import xxhash
 from PIL import Image
 
 from calotype.core.atomic import replace_file
+from calotype.core.cache_folder import cache_folder
 from calotype.core.file_state import FileState, file_holding, file_state
-from calotype.core.home import cache_folder
 from calotype.images import ImageReader
 from calotype.images.decode import Decoded
 from calotype.types import ImageRef

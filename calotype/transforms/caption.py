@@ -194,7 +194,7 @@ class CaptionTransform:
         shuffled = shuffle_draw < self.shuffle_parts
         if variants is not None and self.non_enumerable:
             raw = captions[choice] if captions else ""
-            variant = Variant.drawn(_content(raw), variants, key, seed, Stream.CAPTION_VARIANT)
+            variant = Variant.sampled(_content(raw), variants, key, seed, Stream.CAPTION_VARIANT)
             rng, custom_draw = _variant_draws(variant)
         made = self._make(captions, choice, rng, custom_draw, shuffled=shuffled)
         if drop_draw >= self.drop:

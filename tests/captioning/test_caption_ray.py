@@ -55,7 +55,7 @@ def workers():
 
 def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_asked_twice(folder, monkeypatch):
     monkeypatch.setattr(engine, "chunk_size", lambda items, workers, unit: 4)
-    monkeypatch.setattr(engine, "find_room", lambda device, workers: engine.Room(2, 1, 0))
+    monkeypatch.setattr(engine, "pool_size", lambda device, workers: engine.PoolSize(2, 1, 0))
     killed = threading.Event()
 
     def respond(asked):

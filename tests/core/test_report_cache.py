@@ -7,7 +7,15 @@ import time
 
 import pytest
 
-from calotype.core.report_cache import code_state, files_state, folders_state, outside, recall, remember, report_key
+from calotype.core.report_cache import (
+    code_state,
+    files_state,
+    folders_state,
+    load_report,
+    outside,
+    report_key,
+    save_report,
+)
 
 EXAMPLE = {"images": 10, "findings": [{"kind": "truncated", "where": "a.jpg"}], "made": None}
 
@@ -23,7 +31,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def keep(folder, key="k", files=()):
-    remember(
+    save_report(
         "reports",
         key,
         EXAMPLE,
@@ -35,10 +43,10 @@ def keep(folder, key="k", files=()):
 
 
 def test_unchanged_it_comes_back(folder):
-    assert recall("reports", "k") is None
+    assert load_report("reports", "k") is None
     keep(folder)
-    assert recall("reports", "k") == EXAMPLE
-    assert recall("reports", "another") is None
+    assert load_report("reports", "k") == EXAMPLE
+    assert load_report("reports", "another") is None
 
 
 def edit(folder):
@@ -75,48 +83,50 @@ def move_all(folder):
 def test_any_change_in_the_folder_makes_it_stale(folder, change):
     keep(folder)
     change(folder)
-    assert recall("reports", "k") is None
+    assert load_report("reports", "k") is None
 
 
 def test_files_outside_are_watched_too(folder, tmp_path):
     far = tmp_path / "far.jpg"
     far.write_text("x")
     keep(folder, files=[far])
-    assert recall("reports", "k") == EXAMPLE
+    assert load_report("reports", "k") == EXAMPLE
     far.write_text("xy")
-    assert recall("reports", "k") is None
+    assert load_report("reports", "k") is None
     far.unlink()
-    assert recall("reports", "k") is None
+    assert load_report("reports", "k") is None
 
 
 def test_a_change_while_it_was_made_counts_as_one(folder):
     before = folders_state([str(folder)])
     edit(folder)
-    remember("reports", "k", EXAMPLE, folders=[str(folder)], folders_were=before, files=[], files_were=files_state([]))
-    assert recall("reports", "k") is None
+    save_report(
+        "reports", "k", EXAMPLE, folders=[str(folder)], folders_were=before, files=[], files_were=files_state([])
+    )
+    assert load_report("reports", "k") is None
 
 
 def test_a_loop_of_links_and_a_broken_one_are_no_trouble(folder):
     (folder / "sub" / "up").symlink_to(folder, target_is_directory=True)
     (folder / "broken").symlink_to(folder / "nowhere")
     keep(folder)
-    assert recall("reports", "k") == EXAMPLE
+    assert load_report("reports", "k") == EXAMPLE
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"folders": 3}', '{"report": {}}'])
 def test_a_damaged_memory_costs_only_the_memory(folder, damage, tmp_path):
     keep(folder)
     (tmp_path / "cache" / "reports" / "k.json").write_text(damage)
-    assert recall("reports", "k") is None
+    assert load_report("reports", "k") is None
     keep(folder)
-    assert recall("reports", "k") == EXAMPLE
+    assert load_report("reports", "k") == EXAMPLE
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(folder, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CALOTYPE_CACHE", str(tmp_path / "file" / "below"))
     keep(folder)
-    assert recall("reports", "k") is None
+    assert load_report("reports", "k") is None
 
 
 def test_the_newest_fifty_are_kept(folder, tmp_path):

@@ -115,7 +115,7 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(folder, local, tmp_pa
 
     job = make_job(folder, tmp_path / "store", batch_size=1)
     report = engine.encode(job, workers=2, chunk=6, track=at("encoding images", kill))
-    assert "a worker died over" in caplog.text
+    assert "a worker died on" in caplog.text
     assert counts(report) == counts(local[1])
     assert report.encoded == 2 * MANY + 2 and [one.id for one in report.failures] == ["page.png"]
     assert {one.kind for one in report.notes} == {"caption_cut"}
@@ -162,7 +162,7 @@ def test_a_picture_that_kills_every_worker_is_named(tmp_path, monkeypatch):
     Image.new("RGB", (96, 72), "red").save(folder / "red.png")
     (folder / "red.txt").write_text((folder / "coffee.txt").read_text())
     job = make_job(folder, tmp_path / "store", **options)
-    with pytest.raises(CalotypeError, match=r"2 workers died, one after the other, over red\.png; all that was done"):
+    with pytest.raises(CalotypeError, match=r"2 workers died, one after the other, on red\.png; all that was done"):
         engine.encode(job, workers=1)
 
 
@@ -227,7 +227,7 @@ def test_the_command_goes_to_the_cluster_at_an_address(local, cluster):
     report = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == 1 and report["encoded"] == 0 and report["reused"] == 2 * MANY + 2, done.stderr
     done = cli(*arguments, "127.0.0.1:1")
-    assert done.returncode == 2 and "no Ray cluster can be had at 127.0.0.1:1" in done.stderr, done.stderr
+    assert done.returncode == 2 and "no Ray cluster is reachable at 127.0.0.1:1" in done.stderr, done.stderr
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from calotype.core.home import cache_folder
+from calotype.core.cache_folder import cache_folder
 from calotype.errors import ManifestError
 from calotype.manifest import load_manifest
 from calotype.manifest import manifest as manifest_module

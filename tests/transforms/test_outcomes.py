@@ -110,7 +110,7 @@ def test_pictures_come_as_often_as_their_outcomes_say(options, count):
 def draw(transform, key, variants):
     from calotype.core.rng import Stream
 
-    variant = Variant.drawn(42, variants, key, 7, Stream.IMAGE_VARIANT) if transform.non_enumerable else None
+    variant = Variant.sampled(42, variants, key, 7, Stream.IMAGE_VARIANT) if transform.non_enumerable else None
     return transform.draw(SIZE, key, 7, variant=variant)
 
 
