@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import BeforeValidator, Discriminator, Tag, WithJsonSchema
+from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 
 from calotype.config.buckets import BucketsConfig, Resolution
 from calotype.config.caption_transform import CaptionTransformConfig
@@ -54,6 +54,13 @@ ImgTransform = Annotated[Annotated[ImageTransformConfig, Tag("options")] | Code,
 CaptionTransform = Annotated[Annotated[CaptionTransformConfig, Tag("options")] | Code, Discriminator(_form)]
 
 
+Level = Annotated[int, Field(ge=0, le=255)]
+Color = Annotated[Sequence[Level], Field(min_length=3, max_length=3), Expected("three numbers from 0 to 255")]
+HeldOut = Annotated[
+    float, Field(ge=0, lt=1, allow_inf_nan=False), Expected("a share of the images, 0 up to (not with) 1")
+]
+
+
 def _decode(value: Any) -> Any:
     if value not in ("exact", "fast"):
         raise ConfigError(f"decode: expected 'exact' or 'fast', not {value!r}")
@@ -92,7 +99,7 @@ class DatasetConfig(Section):
     """Seed of everything that is sampled at random."""
     decode: Decode = "exact"
     """`fast` decodes JPEGs at a half, a quarter or an eighth where that is enough."""
-    background: Annotated[Sequence[Any], Expected("three numbers from 0 to 255")] = (255, 255, 255)
+    background: Color = (255, 255, 255)
     """RGB color under transparent images."""
     pixel_cache: CountOrZero | PixelCacheConfig | None = None
     """Keep decoded pixels of so many images in memory; or limits of it."""
@@ -131,7 +138,7 @@ class DatasetConfig(Section):
     """What separates the fields of CSV and TSV files; found out by default."""
     member_key: Literal["auto", "first_dot", "last_dot"] = "auto"
     """What the members of one sample share in tar and LMDB: their names up to this dot."""
-    validation: float = 0.0
+    validation: HeldOut = 0.0
     """Share of the images to hold out, from 0 up to 1."""
     validation_seed: int = 0
     """Another seed holds out others."""

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from calotype.config.effects import FETCH, check_section
+from calotype.config.expected import Expected
 from calotype.config.section import Count, CountOrZero, PathText, Section, Text
 from calotype.errors import ConfigError
 
 __all__ = ["DownloadsConfig", "FetchConfig", "PixelCacheConfig"]
 
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), Expected("a number of seconds above 0")]
+
 
 class FetchConfig(Section):
     """Limits of fetching images by URL: options of `Fetcher`."""
 
-    timeout: float = 60.0
+    timeout: Seconds = 60.0
     """Seconds that one URL may take in all, with its redirects and retries."""
-    read_timeout: float = 15.0
+    read_timeout: Seconds = 15.0
     """Seconds to wait for a connection, or for the next bytes."""
-    max_bytes: int = 64 * 1024 * 1024
+    max_bytes: Count = 64 * 1024 * 1024
     """Longer bodies are refused."""
-    max_redirects: int = 5
+    max_redirects: CountOrZero = 5
     """Redirects followed at most."""
-    retries: int = 3
+    retries: CountOrZero = 3
     """Retries after a timeout, a broken connection, or one of the statuses 408, 425, 429, 500, 502, 503 and 504."""
     allow_private: bool = False
     """Also fetch from loopback, private, link-local and reserved addresses."""

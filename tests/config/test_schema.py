@@ -64,7 +64,7 @@ ROOT = Path(__file__).parents[2]
         ({"dataset": {"resolution": [512]}}, "dataset.resolution: found [512], expected one number or [height, width]"),
         ({"dataset": {"fetch": {"timout": 3}}}, "dataset.fetch: unknown option 'timout'; did you mean 'timeout'?"),
         ({"dataset": {"recursive": "yes"}}, "dataset.recursive: found 'yes', expected true or false"),
-        ({"dataset": {"validation": "5%"}}, "dataset.validation: found '5%', expected a number"),
+        ({"dataset": {"validation": "5%"}}, "dataset.validation: found '5%', expected a share of the images"),
         (
             {"dataset": {"img_transform": {"color_jitter": {"hue": [0.2, -0.2]}}}},
             "dataset.img_transform.color_jitter.hue: found [0.2, -0.2], expected 0 to 0.5, such as 0.05, or [min, max]",
