@@ -1,4 +1,4 @@
-"""From what a model said to a caption: reasoning, framing and leftovers taken off, what is no caption told by kind."""
+"""`parse_answer`: the caption in a model's output without reasoning, framing and special tokens."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _STILL_OPEN: Final = re.compile(rf"(?i){_OPEN}")
 _TOKENS: Final = re.compile(
     r"<\|[A-Za-z][\w ./-]*\|>|</?s>|<pad>|<unk>|<(?:bos|eos)>|</?answer>|<(?:start|end)_of_turn>"
 )
-"""What tokenizers and chat templates frame a text with, where a decoder has let it through."""
+"""Special tokens of chat formats that a decoder has not removed."""
 
 _LONGEST: Final = 32_768
-"""Characters. No caption is near it, and what follows is not made for more."""
+"""Characters. No caption comes near it; the patterns below are not meant for more."""
 
 _FENCE: Final = re.compile(r"(?s)```\w*\n(.*?)```")
 _LABEL: Final = re.compile(
@@ -44,41 +44,41 @@ _REFUSAL: Final = re.compile(
     r"(?i)(?:i['’]?m|i am) (?:really |very )?(?:sorry|unable to|not able to|an ai\b)|"
     r"(?:sorry|apologies|i apologi[sz]e)[,.! ]|i (?:can['’]?t|cannot|can not|won['’]?t)\b|as an ai\b"
 )
-_SAYS_SOMETHING: Final = re.compile(r"\w")
+_HAS_WORDS: Final = re.compile(r"\w")
 
 
 def parse_answer(
     text: str | None, *, finish_reason: str | None, reasoned: bool = False, special: Sequence[str] = ()
 ) -> CaptionAnswer:
-    """The caption in a model's answer, on one line; or why it holds none.
+    """Return the caption in a model's output, on one line; or why there is none.
 
-    Taken off: reasoning (`<think>…</think>` and its like, also where the prompt opened it), tokens of the chat format,
-    a code fence, `Caption:` and `Here is a caption of the image:` in front, quotes around the whole. Line breaks and
-    runs of spaces become one space.
+    Removed are reasoning (`<think>…</think>` and the like, also where the prompt opened it), tokens of the chat format,
+    a code fence, a leading `Caption:` or `Here is a caption of the image:`, and quotes around the whole. Line breaks
+    and runs of spaces become one space.
 
     Args:
-        text: What was said; None counts as nothing.
-        finish_reason: Why it ended there, as the model's server says: `length` is an answer that was cut off.
-        reasoned: Whether the server gave reasoning apart from the answer.
-        special: The tokenizer's special tokens, where they have been decoded with the rest.
+        text: The output; None is empty.
+        finish_reason: Why generation ended, from the backend; `length` means cut off.
+        reasoned: Whether the server returned reasoning separately.
+        special: The tokenizer's special tokens, where they were decoded.
     """
-    said = text or ""
-    if len(said) > _LONGEST:
-        return _no_caption("too_long", f"the answer has {len(said):,} characters: {_start_of(said)}", finish_reason)
-    for mark in _CLOSED.finditer(said):
-        said = (text or "")[mark.end() :]  # behind the last one
-    opened = _STILL_OPEN.search(said)
-    if opened is not None or (reasoned and not said.strip()):
+    raw = text or ""
+    if len(raw) > _LONGEST:
+        return _no_caption("too_long", f"the answer has {len(raw):,} characters: {_start_of(raw)}", finish_reason)
+    for mark in _CLOSED.finditer(raw):
+        raw = (text or "")[mark.end() :]  # after the last one
+    opened = _STILL_OPEN.search(raw)
+    if opened is not None or (reasoned and not raw.strip()):
         cut = " and was cut off there" if finish_reason == "length" else ""
-        return _no_caption("reasoning", f"the model reasoned{cut}, and came to no answer", finish_reason)
+        return _no_caption("reasoning", f"the model reasoned{cut}, and gave no answer", finish_reason)
     for token in special:
-        said = said.replace(token, " ")
-    caption = _bare(_TOKENS.sub(" ", said))
+        raw = raw.replace(token, " ")
+    caption = _bare(_TOKENS.sub(" ", raw))
     if finish_reason == "content_filter":
-        return _no_caption("refused", "the server's content filter withheld the answer", finish_reason)
+        return _no_caption("refused", "the server's content filter blocked the answer", finish_reason)
     if finish_reason == "length":
         return _no_caption("cut_off", f"the answer was cut off: {_start_of(caption)}", finish_reason)
-    if not _SAYS_SOMETHING.search(caption):
+    if not _HAS_WORDS.search(caption):
         return _no_caption("empty", f"the answer was empty{f' ({caption!r})' if caption else ''}", finish_reason)
     if _REFUSAL.match(caption):
         return _no_caption("refused", f"the model refused: {_start_of(caption)}", finish_reason)
@@ -86,7 +86,7 @@ def parse_answer(
 
 
 def _bare(text: str) -> str:
-    """Without what stands around a caption, taken off until nothing more comes off."""
+    """Strip framing until nothing changes."""
     fenced = _FENCE.search(text)
     text = fenced[1] if fenced else text
     while True:
@@ -100,7 +100,7 @@ def _bare(text: str) -> str:
 
 
 def _unquoted(text: str) -> str:
-    """Without quotes around the whole; `"Stop" and "Go"` keeps its own."""
+    """Strip quotes around the whole; `"Stop" and "Go"` stays."""
     for opening, closing in (*_QUOTES.items(), ("**", "**")):
         inside = text[len(opening) : -len(closing)]
         if len(text) > len(opening) + len(closing) and text.startswith(opening) and text.endswith(closing):

@@ -1,4 +1,4 @@
-"""`ApiClient`: JSON to and from an OpenAI-compatible HTTP server; what fails is sent again as long as that can help."""
+"""`ApiClient`: JSON requests to an OpenAI-compatible HTTP server, with retries."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from calotype.images.connect import new_pool, within
 __all__ = ["ADDRESSES", "ApiClient", "NotFoundError", "RequestFailedError"]
 
 ADDRESSES: Final = (
-    "vLLM and transformers serve answer at http://localhost:8000/v1, Ollama at http://localhost:11434/v1, LM Studio at "
+    "vLLM and transformers serve listen at http://localhost:8000/v1, Ollama at http://localhost:11434/v1, LM Studio at "
     "http://localhost:1234/v1, llama.cpp at http://localhost:8080/v1"
 )
 
 _LONGEST_WAIT: Final = 20.0
 _BUSY: Final = frozenset((429, 503))
-"""The server has too much to do, or is still starting: not the fault of what it was asked."""
-_PASSING: Final = frozenset((408, 409, 425))
+"""The server is overloaded or still starting; the request is not at fault."""
+_TRANSIENT: Final = frozenset((408, 409, 425))
 _MAX_ANSWER: Final = 16 << 20
-"""Bytes. A caption is some hundred."""
+"""Bytes. A caption has some hundred."""
 
 T = TypeVar("T")
 
 
 class RequestFailedError(Exception):
-    """One request came to nothing, after as many tries as were allowed; others may fare better.
+    """One request failed after all retries; others may succeed.
 
     Args:
         reason: What happened, for a person.
-        kind: `timeout`, `refused` (the server does not want this request, 4xx) or `failed`.
+        kind: `timeout`, `refused` (the server rejects this request, 4xx) or `failed`.
     """
 
     def __init__(self, reason: str, *, kind: str) -> None:
@@ -49,28 +49,28 @@ class RequestFailedError(Exception):
 
 
 class NotFoundError(CaptionError):
-    """The server answers, and has nothing at this path (404, 405), or not the model that was asked for."""
+    """The server has nothing at this path (404, 405), or lacks the requested model."""
 
 
 class ApiClient:
-    """Speaks to one server. Safe from any number of threads.
+    """A client of one server. Thread-safe.
 
-    A request that fails as the server's or the network's fault (5xx, a time-out, a connection that breaks, an answer
-    that makes no sense) is sent again up to `retries` times, after waits that double or that the server asks for. One
-    that is sent back because the server is busy (429, 503) waits without losing a try, up to `patience` seconds in all;
-    where the server names a time, nobody asks it before.
+    A request that fails because of the server or the network (5xx, timeout, broken connection, invalid response) is
+    retried up to `retries` times, with exponential backoff or the server's `Retry-After`. While the server is busy
+    (429, 503), a request waits up to `patience` seconds in all without using retries; `Retry-After`
+    holds back all threads.
 
     Args:
-        url: Where the API begins: `http://localhost:8000/v1`. A host alone is taken to have it at `/v1`.
+        url: Base URL of the API: `http://localhost:8000/v1`. A host alone means `/v1` there.
         key: Sent as `Authorization: Bearer …`; None sends nothing. No other host gets it: redirects are not followed.
-        key_from: Where keys come from, for a person whose key is missing or wrong.
-        timeout: Seconds that one try may take in all, the model's thinking included.
-        retries: Tries after the first.
-        patience: Seconds that one request waits for a busy server at most.
-        connections: Kept alive at once.
+        key_from: Where the key comes from, for the error about a missing or wrong key.
+        timeout: Seconds per attempt, including generation.
+        retries: Attempts after the first.
+        patience: Maximum seconds that one request waits for a busy server.
+        connections: Size of the connection pool.
 
     Raises:
-        ConfigError: The URL is none, or an option is out of its range.
+        ConfigError: The URL is not valid, or an option is out of its range.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ApiClient:
     ) -> None:
         for name, value, least in (("timeout", timeout, 0.001), ("retries", retries, 0), ("patience", patience, 0)):
             if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
-                raise ConfigError(f"{name}: a number of at least {least} was expected, found {value!r}")
+                raise ConfigError(f"{name}: found {value!r}, expected a number of at least {least}")
         self.url = _api(url)
         self.timeout, self.retries, self.patience = timeout, retries, patience
         self._key, self._key_from = key, key_from
@@ -104,17 +104,17 @@ class ApiClient:
 
         Args:
             path: Below the URL.
-            body: What to send, as JSON.
-            read: Raises a ValueError about an answer that makes no sense, which is then asked for again.
+            body: The request, as JSON.
+            read: Parses the response; a ValueError means an invalid one, which is retried.
 
         Raises:
-            RequestFailedError: This request came to nothing.
-            CaptionError: No request can come to anything: nobody listens there, it is no such API, it wants a key.
+            RequestFailedError: This request failed.
+            CaptionError: No request can succeed: the server is unreachable, has no such API, or needs a key.
         """
         return self._ask("POST", path, json.dumps(body).encode(), read, retries=self.retries)
 
     def close(self) -> None:
-        """Ends waiting and connections; requests that are under way fail with a CaptionError."""
+        """End waits and connections; requests in progress raise a CaptionError."""
         self._closed.set()
         self._pool.clear()
 
@@ -145,7 +145,9 @@ class ApiClient:
             if failures > retries:
                 reason += f" (tried {failures} time{'s' if failures > 1 else ''})"
                 raise (
-                    CaptionError(f"{self.url}: {reason}") if again.gone else RequestFailedError(reason, kind=again.kind)
+                    CaptionError(f"{self.url}: {reason}")
+                    if again.unreachable
+                    else RequestFailedError(reason, kind=again.kind)
                 )
             wait = backoff(failures, longest=_LONGEST_WAIT) if again.wait is None else min(again.wait, _LONGEST_WAIT)
             self._sleep(wait)
@@ -168,18 +170,18 @@ class ApiClient:
                     preload_content=False,
                     timeout=Timeout(self.timeout),
                 )
-                answer = response.read(_MAX_ANSWER)  # no longer one is wanted: what is cut off is no JSON
+                answer = response.read(_MAX_ANSWER)  # a longer one is cut off, and is then not valid JSON
             except HTTPError as error:
                 raise self._judged(error) from error
             finally:
                 if response is not None:
-                    response.close()  # gives up what was not read to its end; the rest is in the pool already
+                    response.close()  # drops a connection with unread data; others are back in the pool
         if response.status != 200:
             raise self._refused(response, answer, path)
         try:
             return read(json.loads(answer))
         except (ValueError, RecursionError) as error:
-            raise _TryAgainError(f"the server's answer makes no sense: {error}") from error
+            raise _TryAgainError(f"the server's response is not valid: {error}") from error
 
     def _headers(self, with_body: bool) -> dict[str, str]:
         headers = {"Accept": "application/json"}
@@ -190,15 +192,15 @@ class ApiClient:
         return headers
 
     def _refused(self, response: urllib3.BaseHTTPResponse, answer: bytes, path: str) -> Exception:
-        """What an answer other than 200 means: trying again, the end of this request, or that of all."""
+        """Return the exception for a status other than 200: retry, failed request, or end of the run."""
         status, said = response.status, self._message(answer)
         reason = f"the server answered {status} {response.reason or ''}".rstrip() + (f": {said}" if said else "")
-        if status in _BUSY or status in _PASSING or status >= 500:
+        if status in _BUSY or status in _TRANSIENT or status >= 500:
             return _TryAgainError(reason, wait=retry_after(response), busy=status in _BUSY)
         if 300 <= status < 400:
             return CaptionError(
-                f"{self.url}: it redirects to {response.headers.get('location')}, and redirects are not followed; give "
-                "the right address"
+                f"{self.url}: it redirects to {response.headers.get('location')}, and redirects are not followed; set "
+                "url to the final address"
             )
         if status in (401, 403):
             sent = "the key" if self._key else "no key was sent: it"
@@ -208,23 +210,23 @@ class ApiClient:
         return RequestFailedError(reason, kind="refused")
 
     def _judged(self, error: HTTPError) -> Exception:
-        """What a failure below HTTP means."""
+        """Return the exception for a failure below HTTP."""
         cause = error.__cause__ or (error.args[0] if error.args else None)
         if isinstance(cause, ssl.SSLCertVerificationError):
             return CaptionError(
-                f"{self.url}: its TLS certificate is not trusted: {cause.verify_message}; SSL_CERT_FILE can name a "
-                "file with further certificates"
+                f"{self.url}: its TLS certificate is not trusted: {cause.verify_message}; set SSL_CERT_FILE to a "
+                "file of more certificates"
             )
         if isinstance(error, NameResolutionError):
-            return CaptionError(f"{self.url}: the name of its host does not resolve")
+            return CaptionError(f"{self.url}: the host name does not resolve")
         if isinstance(error, NewConnectionError):
-            return _TryAgainError(f"nobody answers there ({cause}); is the server running? {ADDRESSES}", gone=True)
+            return _TryAgainError(f"no server is listening ({cause}); is it running? {ADDRESSES}", unreachable=True)
         if isinstance(error, HTTPTimeoutError):
-            return _TryAgainError(f"no whole answer within timeout = {self.timeout:g} s", kind="timeout")
+            return _TryAgainError(f"no complete response within timeout = {self.timeout:g} s", kind="timeout")
         return _TryAgainError(f"the connection broke: {cause or error}")
 
     def _message(self, answer: bytes) -> str:
-        """What a server says about an error, however it wraps it up."""
+        """Return the error message in a response."""
         try:
             said = json.loads(answer)
         except ValueError:
@@ -242,7 +244,7 @@ class ApiClient:
 
 
 class _TryAgainError(Exception):
-    """A failure that may pass."""
+    """A transient failure."""
 
     def __init__(
         self,
@@ -251,27 +253,27 @@ class _TryAgainError(Exception):
         kind: str = "failed",
         wait: float | None = None,
         busy: bool = False,
-        gone: bool = False,
+        unreachable: bool = False,
     ) -> None:
         super().__init__(reason)
         self.kind = kind
         self.wait = wait
-        """Seconds that the server asks for; None where it does not."""
+        """Seconds of `Retry-After`; None without one."""
         self.busy = busy
-        self.gone = gone
-        """Nobody is there: no other request would fare better."""
+        self.unreachable = unreachable
+        """No connection: other requests would fail, too."""
 
 
 def _api(url: str) -> str:
-    """Where the API begins, from an address as people paste it."""
+    """Return the base URL of the API from a URL as people paste it."""
     try:
         parsed: Url = parse_url(str(url).strip())
     except LocationParseError:
         parsed = Url()
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ConfigError(f"url: http://… or https://… was expected, found {url!r}. {ADDRESSES}")
+        raise ConfigError(f"url: found {url!r}, expected http://… or https://…. {ADDRESSES}")
     if parsed.auth:
-        raise ConfigError("url: it holds a name or password; put the key into an environment variable instead")
+        raise ConfigError("url: it contains a name or password; set the key in an environment variable instead")
     path = (parsed.path or "").rstrip("/")
     for ending in ("/chat/completions", "/models"):
         path = path.removesuffix(ending)

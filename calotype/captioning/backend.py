@@ -1,4 +1,4 @@
-"""`CaptionBackend`, the protocol of whatever writes captions, and `open_backend`, which finds one by its name."""
+"""`CaptionBackend`, the protocol of caption backends, and `open_backend`, which opens one by name."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ __all__ = [
 ]
 
 ENTRY_POINTS: Final = "calotype.captioners"
-"""The group of entry points in which other packages name their backends: a class or function that takes its options
-by keyword and gives a `CaptionBackend`."""
+"""The group of entry points for backends of other packages: a class or function that takes its options by keyword
+and returns a `CaptionBackend`."""
 
 _BUILT_IN: Final = {
     "http": "calotype.captioning.http_backend.HttpBackend",
@@ -35,34 +35,33 @@ _BUILT_IN: Final = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaptionRequest:
-    """One image to be captioned."""
+    """One image to caption."""
 
     image: Image.Image
-    """RGB, upright, sRGB, alpha composited, no larger than it should be sent (`prepare_image` makes it)."""
+    """RGB, upright, sRGB, alpha composited, no larger than it should be sent (see `prepare_image`)."""
     prompt: str
-    """What the model is asked."""
+    """The user message."""
     system: str | None = None
-    """What it is told before that, where the preset has it."""
+    """The system message, where the preset has one."""
     task: str | None = None
-    """The same for a model that has fixed tasks in the place of prompts (Florence-2's `<DETAILED_CAPTION>`)."""
+    """The prompt for a model that has fixed tasks (Florence-2's `<DETAILED_CAPTION>`)."""
     seed: int = 0
-    """Picks one of the answers that a model may give: K captions of one prompt are K seeds. Without effect where the
-    backend's temperature is 0."""
+    """Of the sampling: K captions of one prompt are K seeds. No effect at temperature 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaptionAnswer:
-    """What became of one request: a caption, or the reason why there is none (one of `text` and `error` is set)."""
+    """The result of one request: a caption, or why there is none (one of `text` and `error` is set)."""
 
     text: str | None = None
-    """The caption: one that can be stored as it is."""
+    """The caption, ready to be stored."""
     error: str | None = None
-    """Why there is none, as a sentence for a person."""
+    """Why there is no caption, as a sentence."""
     kind: str | None = None
     """A short word for the error, to count and sort by: `empty`, `cut_off`, `too_long`, `reasoning`, `refused` (the
     image or the prompt was), `failed` (the server or model failed), `timeout`, `out_of_memory`."""
     finish_reason: str | None = None
-    """`stop`, `length`, …, as the backend says; None where there was no answer."""
+    """`stop`, `length`, … from the backend; None where it returned nothing."""
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.error is None):
@@ -71,53 +70,51 @@ class CaptionAnswer:
 
 @runtime_checkable
 class CaptionBackend(Protocol):
-    """Whatever writes captions. `tests/captioning/test_backends.py` holds each to this."""
+    """A source of captions. `tests/captioning/test_backends.py` is its conformance test."""
 
     name: str
-    """`http`, `transformers`, or that of the entry point."""
+    """`http`, `transformers`, or the name of the entry point."""
     model: str
-    """What answers, so that another never goes by the same words: the server's name for it, or a local model's name
-    with its revision or fingerprint."""
+    """Identifies the weights: the server's name for the model, or a local model's name with its revision or
+    fingerprint."""
     batch_size: int
-    """How many requests a call is best given."""
+    """Requests per call."""
     concurrency: int
-    """How many calls are best under way at a time, each from a thread of its own."""
+    """Concurrent calls, each from its own thread."""
     parameters: Mapping[str, Any]
-    """Plain JSON: whatever else changes an answer (`max_tokens`, `temperature`, …)."""
+    """Plain JSON: everything else that changes a caption (`max_tokens`, `temperature`, …)."""
 
     def caption(self, requests: Sequence[CaptionRequest], /) -> list[CaptionAnswer]:
-        """One answer for each request, in their order. Safe from `concurrency` threads at a time.
+        """Return one answer per request, in their order. Safe from `concurrency` threads at a time.
 
-        What is wrong with one image is the answer to that one and costs the others nothing; it is tried again a few
-        times where that may help, never without end.
+        A failure of one image is the answer to that image and does not affect the others; retries are bounded.
 
         Raises:
-            CaptionError: What would befall every image alike: nobody listens at the address, no such model, no
-                permission.
+            CaptionError: A failure that affects every image: the server is unreachable, no such model, no permission.
         """
         ...
 
     def close(self) -> None:
-        """Gives up connections and memory; harmless when repeated. `contextlib.closing` makes a `with` of it."""
+        """Release connections and memory. May be called again."""
         ...
 
 
 def backend_names() -> list[str]:
-    """All that `open_backend` knows, sorted: calotype's own and those of installed packages."""
+    """Return the sorted names of all backends: calotype's own and those of installed packages."""
     return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINTS))})
 
 
 def open_backend(name: str, **options: Any) -> CaptionBackend:
-    """The backend of that name, ready to caption.
+    """Open a backend by its name.
 
     Args:
         name: `http`, `transformers`, or an entry point of the group `calotype.captioners`.
-        **options: Those of the backend (`model`, `url`, `device`, `max_tokens`, `temperature`, …); one that is None
-            counts as not given.
+        **options: Those of the backend (`model`, `url`, `device`, `max_tokens`, `temperature`, …); None
+            means not given.
 
     Raises:
         ConfigError: There is no such backend, or it has no such option.
-        CaptionError: Its server can't be reached, or its model can't be had.
+        CaptionError: Its server can't be reached, or its model can't be loaded.
         MissingDependencyError: It needs an extra that is not installed.
     """
     check_backend(name, **options)
@@ -140,8 +137,8 @@ def _factory(name: str) -> Callable[..., CaptionBackend]:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigError(
-            f"caption backend: there is none called {name!r}{hint} (known: {', '.join(known)}; a package adds its own "
-            f"by an entry point of the group {ENTRY_POINTS!r})"
+            f"caption backend: found {name!r}, which does not exist{hint} (known: {', '.join(known)}; a package adds "
+            f"its own by an entry point of the group {ENTRY_POINTS!r})"
         )
     return _load(points[name])
 
@@ -152,7 +149,7 @@ def _load(point: EntryPoint) -> Callable[..., CaptionBackend]:
         factory: Callable[..., CaptionBackend] = point.load()
     except Exception as error:
         raise CaptionError(
-            f"caption backend {point.name!r}: {package} announces it as {point.value}, and importing that failed: "
+            f"caption backend {point.name!r}: {package} registers it as {point.value}, which failed to import: "
             f"{type(error).__name__}: {error}"
         ) from error
     return factory

@@ -1,4 +1,4 @@
-"""`CAPTIONERS`: the table of known captioners; and `pick_captioner`, the largest of them that a device can take."""
+"""`CAPTIONERS`: the table of known captioners; and `pick_captioner`, which returns the largest that fits a device."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ __all__ = ["CAPTIONERS", "Captioner", "Picked", "default_device", "free_memory",
 _GIB: Final = 1 << 30
 
 _WORKSPACE: Final = 1.15
-"""What running takes as a part of the weights, those included: activations, the cache of keys and values."""
+"""Memory as a multiple of the weights: with activations and the KV cache."""
 _FIXED: Final = int(1.5 * _GIB)
-"""And apart from them: the device's libraries, the images of a batch."""
+"""Memory independent of the weights: the device's libraries, the images of a batch."""
 
 _MOST_ON_CPU: Final = 0.6e9
-"""Parameters. Above it a CPU takes minutes for each image."""
+"""Parameters. Above it a CPU takes minutes per image."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Captioner:
-    """One model that captions well for its size."""
+    """A model that captions well for its size."""
 
     hub: str
     """Its name on the Hugging Face hub."""
     parameters: float
     """How many, to three digits."""
     note: str
-    """What it is good for, in a few words."""
+    """Its strengths, in a few words."""
     auto: bool = True
-    """Whether `pick_captioner` may pick it: not the gated ones, which take a log-in, nor those that take no prompts."""
+    """Whether `pick_captioner` may pick it: not gated models, which need a login, nor those with fixed tasks."""
 
     @property
     def weights(self) -> int:
@@ -43,7 +43,7 @@ class Captioner:
         return int(self.parameters * 2)
 
     def needs(self, device: torch.device) -> int:
-        """Bytes of free memory that it wants there: its weights (float32 on a CPU) and what running takes."""
+        """Return the bytes of free memory that it needs on a device; the weights are float32 on a CPU."""
         weights = self.weights * (2 if device.type == "cpu" else 1)
         return int(weights * _WORKSPACE) + _FIXED
 
@@ -71,12 +71,12 @@ CAPTIONERS: Final = (
     Captioner(hub="Qwen/Qwen3-VL-32B-Instruct", parameters=33.4e9, note="among the best that one GPU of 80 GB runs"),
     Captioner(hub="meta-llama/Llama-3.2-90B-Vision-Instruct", parameters=88.6e9, note="gated", auto=False),
 )
-"""From small to large."""
+"""Sorted by size."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picked:
-    """What `pick_captioner` picked."""
+    """The result of `pick_captioner`."""
 
     captioner: Captioner
     why: str
@@ -84,11 +84,11 @@ class Picked:
 
 
 def pick_captioner(device: str | torch.device | None = None, *, free: int | None = None) -> Picked:
-    """The largest captioner of the table that the device has room for; on a CPU, of those that it can run at all.
+    """Return the largest captioner of the table that fits; on a CPU, the largest that is fast enough.
 
     Args:
-        device: None is the usual one.
-        free: Bytes of its memory to reckon with; None looks.
+        device: None is the default device.
+        free: Bytes of free memory; None reads it from the device.
 
     Raises:
         CaptionError: None of them fits.
@@ -101,7 +101,7 @@ def pick_captioner(device: str | torch.device | None = None, *, free: int | None
         least = min(row.needs(device) for row in candidates)
         raise CaptionError(
             f"model: auto: {device} has {free / _GIB:.1f} GiB of free memory, and the smallest captioner needs "
-            f"{least / _GIB:.1f} GiB; free some, or use a server (--backend http)"
+            f"{least / _GIB:.1f} GiB; free memory, or use a server (--backend http)"
         )
     slow = [row for row in fitting if device.type == "cpu" and row.parameters > _MOST_ON_CPU]
     picked = next(row for row in reversed(fitting) if row not in slow)
@@ -111,43 +111,43 @@ def pick_captioner(device: str | torch.device | None = None, *, free: int | None
     )
     larger = candidates[candidates.index(picked) + 1 :]
     if slow:
-        why += "; larger ones would fit, but on a CPU they take minutes for each image"
+        why += "; larger ones would fit, but take minutes per image on a CPU"
     elif larger:
-        why += f"; the next larger, {larger[0].hub}, would need {larger[0].needs(device) / _GIB:.1f} GiB"
+        why += f"; the next larger one, {larger[0].hub}, would need {larger[0].needs(device) / _GIB:.1f} GiB"
     return Picked(captioner=picked, why=f"{why}.")
 
 
 def default_device() -> str:
-    """`cuda` where there is one, else `mps`, else `cpu`."""
+    """Return `cuda` where available, else `mps`, else `cpu`."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a model could take there now."""
+    """Return the bytes that a model can allocate there now."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
-    return min(_available(), _of_the_group())
+    return min(_available(), _cgroup_limit())
 
 
 def _available() -> int:
-    """Bytes of main memory that can be had without swapping."""
+    """Return the bytes of main memory that are available without swapping."""
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):  # not Linux: half of all there is
+    except (OSError, KeyError, ValueError):  # not Linux: half of the memory
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def _of_the_group() -> int:
-    """Bytes that a container's limit leaves; as good as endless where there is none."""
+def _cgroup_limit() -> int:
+    """Return the bytes that a container's limit leaves; 2^62 without a limit."""
     group = Path("/sys/fs/cgroup")
     try:
         limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
         lines = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return limit - used + int(lines["inactive_file"])  # files that it remembers give way
+        return limit - used + int(lines["inactive_file"])  # the page cache can be evicted
     except (OSError, KeyError, ValueError):  # no such file, or "max"
         return 1 << 62

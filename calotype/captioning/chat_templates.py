@@ -24,17 +24,17 @@ _FLATTEN: Final = """\
 {%- endfor -%}
 {%- set messages = flat.messages -%}
 """
-"""Goes before a template that wants strings. `IMAGE` is what stands in them for an image."""
+"""Prefix for a template that expects strings. `IMAGE` is replaced by the image token."""
 
 
 def accept_content_parts(processor: Any) -> bool:
-    """Makes sure that the processor's chat template takes messages whose content is a list of parts.
+    """Make the processor's chat template accept messages whose content is a list of parts.
 
-    Most templates of vision-language models do. Some are still those of their language model, and would print the list
-    into the prompt without a word. Those get a few lines in front that make strings of parts.
+    Most templates of vision-language models do. Some are those of the language model, and would print the list into the
+    prompt without an error. Those get a prefix that joins the parts.
 
     Args:
-        processor: Is changed where that is needed; one without a template gets its tokenizer's.
+        processor: Changed in place where needed; without a template it gets its tokenizer's.
 
     Returns:
         Whether it has a template now.
@@ -49,8 +49,8 @@ def accept_content_parts(processor: Any) -> bool:
     rendered = _rendered(processor, _PROBE)
     token = getattr(processor, "image_token", None)
     if rendered is None or not isinstance(processor.chat_template, str) or token is None:
-        return True  # a template of its own kind: what is wrong with it shows when it is used
-    image = "" if token in rendered else f"{token}\n"  # some put the image before the question by themselves
+        return True  # an unknown kind of template: errors show when it is used
+    image = "" if token in rendered else f"{token}\n"  # some templates add the image token
     processor.chat_template = _FLATTEN.replace("IMAGE", json.dumps(image)) + processor.chat_template
     return True
 
@@ -61,11 +61,11 @@ def _takes(processor: Any, content: Any) -> bool:
 
 
 def _rendered(processor: Any, content: Any) -> str | None:
-    """A question with this content as the model would get it; None where the template can't make anything of it."""
+    """Return the rendered prompt of one message; None where the template raises."""
     try:
         rendered: str = processor.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
-    except Exception:  # Jinja's, or whatever the template's own code raises
+    except Exception:  # Jinja's errors, or any that the template raises
         return None
     return rendered

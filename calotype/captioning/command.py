@@ -1,4 +1,4 @@
-"""What `calotype caption` does: makes captions for the images of a config's dataset, and checks them."""
+"""`run`: what `calotype caption` does; and `caption_lints`, the check of the captions afterwards."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ __all__ = ["caption_lints", "run"]
 
 logger = get_logger("calotype")
 
-_WAITING: Final[dict[str, Any]] = {"level": "note", "advice": "train with caption_transform.trigger=WORD"}
-"""Captions that wait for a trigger are an error to train on, and just what was asked for here."""
+_PLACEHOLDER_NOTE: Final[dict[str, Any]] = {"level": "note", "advice": "train with caption_transform.trigger=WORD"}
+"""Placeholders without a trigger are an error in training, and expected right after captioning."""
 
-_LIVELY: Final = 0.7
-"""The temperature at which a model is asked for several captions by one prompt, unless told otherwise."""
+_VARIED: Final = 0.7
+"""Default temperature for several captions of one prompt."""
 
-_USED: Final = ("dataset",)
-_ELSEWHERE: Final = ("data_files", "validation")
-"""Those that choose rows; captions are made for all there are."""
+_KEYS: Final = ("dataset",)
+_ROW_FILTERS: Final = ("data_files", "validation")
+"""Options that select rows; all rows are captioned."""
 
 
 def run(
@@ -66,27 +66,27 @@ def run(
     stop: threading.Event | None = None,
     **options: Any,
 ) -> CaptionReport:
-    """Makes captions and writes them where the dataset has its captions: `metadata.jsonl`, `.txt` files, a data file.
+    """Generate captions and write them where the dataset has its captions: `metadata.jsonl`, `.txt` files, a data file.
 
-    Answers are kept in a ledger, `.calotype/captions` beside the data, as they come. Whatever was answered once is
-    never asked again, however a run ends; so to go on is to run the same again.
+    Every result is appended to a ledger, `.calotype/captions` in the dataset's folder. However a run ends, the same
+    call resumes it: prompts that have a result do not run again.
 
     Args:
-        config: What `load_config` gave; its dataset is a folder of images, or data files.
-        backend: Who is asked: a name that `open_backend` knows, or a backend that is open already.
-        presets: What to ask for: names, or files, as for `load_preset`.
-        n: Captions for each image; one of each preset by default. With more than that, presets come round again, and
-            the temperature is 0.7 unless given.
-        mode: `fill` gives captions to images without any; `add` puts new ones after those that are there; `replace`
-            puts them in their place, unless a person wrote those.
-        class_word: For the presets: what kind of thing the subject is (`man`, `teapot`).
-        seed: Another seed draws other captions, where the temperature is above 0.
+        config: From `load_config`; its dataset is a folder of images, or data files.
+        backend: A name for `open_backend`, or an open backend.
+        presets: Names or files, as for `load_preset`.
+        n: Captions per image; one of each preset by default. With more, presets are used in turn, and the default
+            temperature is 0.7.
+        mode: `fill` captions images without captions; `add` appends to the captions there are; `replace` replaces
+            them, unless a person wrote them.
+        class_word: What the subject is (`man`, `teapot`), for presets with `{class_word}`.
+        seed: Of the sampling, at a temperature above 0.
         force: With `replace`, also replaces what a person wrote.
-        retry_failed: Ask again for what failed in earlier runs.
+        retry_failed: Retry what failed in earlier runs.
         sidecars: Also write `.txt` files beside the images of a folder.
-        pixels: Images are made smaller to have at most so many.
+        pixels: Larger images are downscaled to this number of pixels.
         only: Ids of the rows to caption; all by default.
-        dry_run: Caption so many images only, give them as `examples`, and write nothing.
+        dry_run: Caption only this many images, return them as `examples`, and write nothing.
         engine: `local` is this process, `ray` a cluster.
         address: Of the cluster; by default `$RAY_ADDRESS`, else one is started.
         track: Shows the progress.
@@ -94,13 +94,13 @@ def run(
         **options: Of the backend: `model`, `url`, `max_tokens`, `temperature`, …
 
     Raises:
-        ConfigError: An option is wrong, or the backend has no such option.
-        CaptionError: The backend can't be reached or used. What was answered before is kept.
-        EditError: The data's form can't be written; names the command that converts it.
+        ConfigError: An option is wrong or has no effect, or the backend has no such option.
+        CaptionError: The backend can't be reached or used. Earlier results are kept.
+        EditError: The format of the data is read-only; names the command that converts it.
         ManifestError: The data can't be read.
     """
     chosen = [load_preset(preset) for preset in presets]
-    draws = plan_variants(chosen, n, seed)
+    variants = plan_variants(chosen, n, seed)
     check_class_word(chosen, class_word)
     _check_effects(
         {
@@ -111,7 +111,7 @@ def run(
             ", ".join(options): (bool(options) and not isinstance(backend, str), "on a backend that is open already"),
         }
     )
-    config = Config.parse(config, only=_USED)
+    config = Config.parse(config, only=_KEYS)
     section = config.our_dataset("captioned")
     if section.origin is None:
         raise ConfigError("dataset: path is missing: give a folder of images or a data file")
@@ -119,8 +119,8 @@ def run(
     if sidecars and not captions.takes_sidecars:
         raise ConfigError("sidecars: .txt files are written beside the images of a folder, and this is a data file")
     dataset = _plain_dataset(config)
-    for sentence in unused_captions(dataset.manifest):
-        logger.warning("%s", sentence)
+    for message in unused_captions(dataset.manifest):
+        logger.warning("%s", message)
     job = CaptionJob(
         captions=captions,
         manifest=dataset.manifest,
@@ -136,8 +136,8 @@ def run(
         only=None if only is None else frozenset(only),
         pixels=pixels,
     )
-    if len(draws) > len(chosen) and isinstance(backend, str) and options.get("temperature") is None:
-        options["temperature"] = _LIVELY
+    if len(variants) > len(chosen) and isinstance(backend, str) and options.get("temperature") is None:
+        options["temperature"] = _VARIED
     if engine not in ("local", "ray"):
         raise ConfigError(f"engine: found {engine!r}, expected local or ray")
     if engine == "ray":
@@ -187,24 +187,24 @@ def _on_cluster(
 
 
 def caption_lints(config: Config | Mapping[str, Any], *, trigger: str | None = None) -> tuple[Finding, ...]:
-    """What `calotype check` says of the captions as they are now.
+    """Return the findings of `calotype check` about the captions.
 
     Args:
-        config: What `load_config` gave.
-        trigger: The word that they will be trained with, if the config does not say.
+        config: From `load_config`.
+        trigger: The trigger of the training, if the config has none.
     """
     from calotype.check.captions import caption_findings
 
-    _, findings = caption_findings(_plain_dataset(Config.parse(config, only=_USED), trigger=trigger))
-    return tuple(replace(one, **_WAITING) if one.kind == "placeholder" else one for one in findings)
+    _, findings = caption_findings(_plain_dataset(Config.parse(config, only=_KEYS), trigger=trigger))
+    return tuple(replace(one, **_PLACEHOLDER_NOTE) if one.kind == "placeholder" else one for one in findings)
 
 
 def _plain_dataset(config: Config, *, trigger: str | None = None) -> TextToImageDataset:
-    """The dataset with nothing that needs a model, and what is wrong with it left to `calotype check`."""
+    """Return the dataset without a model; errors in rows are left to `calotype check`."""
     from calotype.data.build import build_dataset
 
     options: dict[str, Any] = {"missing_captions": "empty", "on_error": "skip", "split": ALL}
-    options |= dict.fromkeys(_ELSEWHERE)
+    options |= dict.fromkeys(_ROW_FILTERS)
     if trigger is not None:
         captions = config.our_dataset().caption_transform
         known = captions if isinstance(captions, CaptionTransformConfig) else CaptionTransformConfig()

@@ -1,4 +1,4 @@
-"""`FailureLimit`: ends a run in which nothing has ever succeeded, before it has failed for every image."""
+"""`FailureLimit`: end a run in which the first images all fail, instead of failing for every image."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from calotype.errors import CaptionError
 
 __all__ = ["FailureLimit"]
 
-_HOPELESS: Final = 10
-"""When so many images have failed and none has ever succeeded, the fault is not the images'."""
+_LIMIT: Final = 10
+"""After so many failures without one success, the cause is the backend, not the images."""
 
 
 class FailureLimit:
-    """Counts failures until there is an answer. Safe from any number of threads.
+    """Counts failures until the first success. Thread-safe.
 
     Args:
-        where: Who is asked, as an error should call it.
+        where: The server or model, as an error names it.
     """
 
     def __init__(self, where: str) -> None:
         self._where = where
         self._failures = 0
         self._lock = threading.Lock()
-        self.answered = False
-        """Whether there has ever been an answer, be it one without a caption in it."""
+        self.succeeded = False
+        """Whether the backend has ever answered, with or without a caption."""
 
     def count_failure(self, reason: str) -> None:
-        """Takes note of an image that came to nothing.
+        """Count an image that failed.
 
         Raises:
-            CaptionError: It is one too many.
+            CaptionError: The limit is reached.
         """
         with self._lock:
             self._failures += 1
-            hopeless = self._failures >= _HOPELESS and not self.answered
-        if hopeless:
-            raise CaptionError(f"{self._where}: the first {_HOPELESS} images all came to nothing; {reason}")
+            reached = self._failures >= _LIMIT and not self.succeeded
+        if reached:
+            raise CaptionError(f"{self._where}: the first {_LIMIT} images all failed; {reason}")

@@ -1,4 +1,4 @@
-"""`CaptionLedger`: every answer that a captioner gave, appended as it came; so that none is ever asked for twice."""
+"""`CaptionLedger`: every result of a captioner, appended at once, so that no prompt runs twice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from calotype.terminal import get_logger, visible
 
 try:
     import fcntl
-except ImportError:  # Windows has none: there, parts of killed runs stay apart, and are read all the same
+except ImportError:  # Windows: parts of killed runs are not merged, but they are read
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["CaptionLedger", "LedgerEntry", "ledger_folder"]
@@ -30,32 +30,32 @@ __all__ = ["CaptionLedger", "LedgerEntry", "ledger_folder"]
 _log = get_logger(__name__)
 
 _WHOLE: Final = "ledger.jsonl"
-"""What the parts of finished runs are merged into."""
+"""The file that the parts of finished runs are merged into."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LedgerEntry:
-    """What became of one question about one image: a line of the ledger."""
+    """The result of one prompt for one image: a line of the ledger. Fields are named as in the file."""
 
     key: str
-    """Hash of the image's bytes and of everything that was asked, with what, and how."""
+    """Hash of the image, the prompt, the backend, the model and its parameters."""
     picture: str
-    """xxh3-128 of the image's file, hexadecimal: whatever it is called, and wherever it lies."""
+    """xxh3-128 of the image file in hexadecimal, so that it may be renamed and moved."""
     recipe: str
-    """Hash of backend, model, preset and parameters: what the questions of a run have in common."""
+    """Hash of backend, model, preset and parameters: equal for all prompts of a preset in a run."""
     id: str
-    """The row's, at that time; for people."""
+    """The row's at that time; informative."""
     backend: str
     model: str
     preset: str
-    """Its name; for people."""
+    """Its name; informative."""
     seed: int
     text: str | None = None
     """The caption; None where there is none."""
     error: str | None = None
-    """Why there is none."""
+    """Why there is no caption."""
     kind: str | None = None
-    """A short word for that."""
+    """A short word for the error."""
     finish_reason: str | None = None
     at: float = 0.0
     """Unix time."""
@@ -67,26 +67,26 @@ _TYPES: Final[Mapping[str, type]] = {
     **dict.fromkeys(("text", "error", "kind", "finish_reason"), str),
     "at": float,
 }
-"""Field of an answer → its type in the file."""
+"""Field → its type in the file."""
 _OPTIONAL: Final = frozenset({"text", "error", "kind", "finish_reason", "at"})
 
 
 def ledger_folder(root: Path) -> Path:
-    """Where the ledger of a dataset is: beside the data, so that it goes where that goes."""
+    """Return the folder of a dataset's ledger: inside the data, so that it moves with it."""
     return root / HIDDEN_FOLDER / "captions"
 
 
 class CaptionLedger:
-    """The answers of all runs over one dataset, and the file that this run appends its own to.
+    """The results of all runs over one dataset, and the file that this run appends to.
 
-    Each run (each worker of a run) writes a part of its own, a line an answer, in one piece. `close` merges it into
-    `ledger.jsonl`, and with it what killed runs have left. A line that was torn by a crash is passed over.
+    Each run (on a cluster, each actor) writes a file of its own, one line per result. `close` merges it and those of
+    killed runs into `ledger.jsonl`. A line that a crash cut off is skipped.
 
     Args:
         root: The dataset's folder; the ledger is in `root/.calotype/captions`.
 
     Raises:
-        EditError: What is there can't be read.
+        EditError: The ledger can't be read.
     """
 
     def __init__(self, root: Path) -> None:
@@ -94,26 +94,26 @@ class CaptionLedger:
         self._lock = threading.Lock()
         self._file: int | None = None
         self._part: Path | None = None
-        self._answers: dict[str, LedgerEntry] = {}
-        self._of_picture: dict[str, list[LedgerEntry]] = defaultdict(list)
-        self._named: set[tuple[Path, str]] = set()
+        self._entries: dict[str, LedgerEntry] = {}
+        self._by_image: dict[str, list[LedgerEntry]] = defaultdict(list)
+        self._warned: set[tuple[Path, str]] = set()
         self.refresh()
 
     def refresh(self) -> None:
-        """Reads what others have written meanwhile. What is no answer is passed over, and named in the log."""
+        """Read what other runs have written meanwhile. Invalid lines are skipped and logged."""
         try:
-            # The parts first: what is merged between the two readings is then found in the whole.
+            # Parts first: one that is merged meanwhile is then found in the merged file.
             files = sorted(self.folder.glob("*.jsonl"), key=lambda file: file.name == _WHOLE)
             for file in files:
                 with contextlib.suppress(FileNotFoundError):
-                    self._learn_file(file)
+                    self._read_file(file)
         except OSError as error:
             raise EditError(f"{self.folder}: the ledger of captions can't be read: {error.strerror}") from error
 
-    def _learn_file(self, file: Path) -> None:
-        """Learns the answers of a file. One that a crash cut off at the end of the file is not worth a word."""
+    def _read_file(self, file: Path) -> None:
+        """Read the entries of a file. A last line that a crash cut off is not logged."""
         if file.is_symlink() or not file.is_file():
-            self._name(file, "it is a link, or no file, and is passed over; remove it")
+            self._warn(file, "it is a link or not a regular file, and is skipped; remove it")
             return
         *lines, last = file.read_bytes().split(b"\n")
         bad: list[str] = []
@@ -125,42 +125,42 @@ class CaptionLedger:
                 if number <= len(lines):
                     bad.append(f"line {number}: {error}")
         if bad:
-            self._name(file, f"{len(bad):,} of {len(lines):,} lines are no answers and are passed over ({bad[0]})")
+            self._warn(file, f"{len(bad):,} of {len(lines):,} lines are not valid entries and are skipped ({bad[0]})")
 
-    def _name(self, file: Path, what: str) -> None:
-        if (file, what) not in self._named:
-            self._named.add((file, what))
+    def _warn(self, file: Path, what: str) -> None:
+        if (file, what) not in self._warned:
+            self._warned.add((file, what))
             _log.warning("%s: %s", file, what)
 
     def __len__(self) -> int:
-        return len(self._answers)
+        return len(self._entries)
 
     def get(self, key: str) -> LedgerEntry | None:
-        """The answer to a question: a caption if it ever gave one, else the last failure."""
-        return self._answers.get(key)
+        """Return the result of a prompt: a caption if there ever was one, else the last failure."""
+        return self._entries.get(key)
 
-    def captions(self, picture: str) -> list[LedgerEntry]:
-        """Every answer to any question about an image that gave a caption."""
+    def captions(self, image_hash: str) -> list[LedgerEntry]:
+        """Return every caption of an image, of any prompt."""
         with self._lock:
-            return list(self._of_picture.get(picture, ()))
+            return list(self._by_image.get(image_hash, ()))
 
-    def learn(self, answer: LedgerEntry) -> None:
-        """Knows an answer from now on, without writing it."""
+    def learn(self, entry: LedgerEntry) -> None:
+        """Add an entry in memory, without writing it."""
         with self._lock:
-            known = self._answers.get(answer.key)
-            if known is None or (known.text is None and (answer.text is not None or answer.at >= known.at)):
-                self._answers[answer.key] = answer
-            if answer.text is not None and (known is None or known.text != answer.text):
-                self._of_picture[answer.picture].append(answer)
+            known = self._entries.get(entry.key)
+            if known is None or (known.text is None and (entry.text is not None or entry.at >= known.at)):
+                self._entries[entry.key] = entry
+            if entry.text is not None and (known is None or known.text != entry.text):
+                self._by_image[entry.picture].append(entry)
 
-    def append(self, answer: LedgerEntry) -> None:
-        """Writes an answer; when this returns, no end of this process can lose it.
+    def append(self, entry: LedgerEntry) -> None:
+        """Write an entry; once this returns, the end of this process can't lose it.
 
         Raises:
             EditError: It can't be written.
         """
         line = json.dumps(
-            {name: value for name, value in asdict(answer).items() if value is not None}, ensure_ascii=False
+            {name: value for name, value in asdict(entry).items() if value is not None}, ensure_ascii=False
         )
         with self._lock:
             try:
@@ -172,18 +172,18 @@ class CaptionLedger:
                     data = data[os.write(self._file, data) :]
             except OSError as error:
                 raise EditError(f"{self.folder}: the ledger of captions can't be written: {error.strerror}") from error
-        self.learn(answer)
+        self.learn(entry)
 
     def _open(self) -> None:
         hidden_folder(self.root, self.folder.name)
         self._part = self.folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}_{secrets.token_hex(3)}.jsonl"
         self._file = open_hidden_file(self._part, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY)
         if fcntl is not None:
-            with contextlib.suppress(OSError):  # held for as long as this run lives: nobody merges it before
+            with contextlib.suppress(OSError):  # held until this run ends: no other run merges it before
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def close(self) -> None:
-        """Puts this run's answers with the others', and what killed runs left. Harmless when repeated."""
+        """Merge this run's file and those of killed runs. May be called again."""
         with self._lock:
             if self._file is not None:
                 with contextlib.suppress(OSError):
@@ -192,7 +192,7 @@ class CaptionLedger:
                 self._file = None
         if not self.folder.is_dir() or self.folder.is_symlink() or self.folder.parent.is_symlink():
             return
-        with locked(self.root), contextlib.suppress(OSError):  # unmerged parts are read as well as merged ones
+        with locked(self.root), contextlib.suppress(OSError):  # parts that are not merged are read, too
             self._merge()
 
     def _merge(self) -> None:
@@ -200,19 +200,19 @@ class CaptionLedger:
             if part.name == _WHOLE or part.is_symlink() or not part.is_file():
                 continue
             with part.open("rb") as opened:
-                if part != self._part and not _nobody_writes(opened.fileno()):
+                if part != self._part and not _has_no_writer(opened.fileno()):
                     continue
-                good = b"".join(line + b"\n" for line in opened.read().split(b"\n") if _is_answer(line))
+                good = b"".join(line + b"\n" for line in opened.read().split(b"\n") if _is_entry(line))
                 flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY
                 with os.fdopen(open_hidden_file(self.folder / _WHOLE, flags), "ab") as whole:
-                    # A merge that was cut short may have left half a line: what follows begins one of its own.
+                    # An interrupted merge may have left half a line: start a new one.
                     whole.write((b"\n" if whole.tell() else b"") + good)
                     whole.flush()
                     os.fsync(whole.fileno())
                 part.unlink()
 
 
-def _nobody_writes(file: int) -> bool:
+def _has_no_writer(file: int) -> bool:
     if fcntl is None:
         return False
     try:
@@ -222,7 +222,7 @@ def _nobody_writes(file: int) -> bool:
     return True
 
 
-def _is_answer(line: bytes) -> bool:
+def _is_entry(line: bytes) -> bool:
     try:
         _read(line)
     except ValueError:
@@ -231,14 +231,14 @@ def _is_answer(line: bytes) -> bool:
 
 
 def _read(line: bytes) -> LedgerEntry:
-    """The answer in a line. What a newer version may have added is passed over.
+    """Parse a line. Unknown fields, which a newer version may have added, are ignored.
 
     Raises:
-        ValueError: It is none, as after a crash, or in a dataset from elsewhere.
+        ValueError: It is not an entry.
     """
     found: Any = loads(line)
     if not isinstance(found, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     values: dict[str, Any] = {}
     for name, kind in _TYPES.items():
         value = found.get(name)

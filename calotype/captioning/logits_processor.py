@@ -11,17 +11,17 @@ __all__ = ["GumbelMaxSampler"]
 
 
 class GumbelMaxSampler:
-    """A logits processor for greedy decoding that makes it draw instead.
+    """A logits processor that makes greedy decoding sample.
 
-    To each logit, divided by the temperature, it adds noise of Gumbel's distribution; the largest sum is then a draw
-    from the softmax (the Gumbel-max trick: Gumbel 1954; Maddison et al., "A* Sampling", 2014). `generate`'s own
-    sampling takes all rows from one generator, so that what a row gets would depend on its neighbours.
+    It adds Gumbel noise to the logits, divided by the temperature; the argmax is then a sample of the softmax (the
+    Gumbel-max trick: Gumbel 1954; Maddison et al., "A* Sampling", 2014). `generate` itself samples all rows with one
+    generator, so that the result of a row would depend on the rest of the batch.
 
     Args:
-        seeds: One for each row.
+        seeds: One per row.
         temperature: Above 0.
-        top_p: Draws only among the likeliest tokens that together have this probability (Holtzman et al., "The
-            Curious Case of Neural Text Degeneration", 2019); None among all.
+        top_p: Samples only from the most likely tokens that together have this probability (Holtzman et al., "The
+            Curious Case of Neural Text Degeneration", 2019); None from all.
     """
 
     def __init__(self, seeds: Sequence[int], *, temperature: float, top_p: float | None) -> None:
@@ -29,12 +29,12 @@ class GumbelMaxSampler:
         self._generators: list[torch.Generator] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores (B, vocabulary) whose argmax is a draw."""
+        """Return scores (B, vocabulary) whose argmax is a sample."""
         if not self._generators:
             self._generators = [torch.Generator(scores.device).manual_seed(seed) for seed in self._seeds]
         scores = scores.float() / self._temperature
         if self._top_p is not None:
-            scores = _likeliest(scores, self._top_p)
+            scores = _top_p(scores, self._top_p)
         noise = torch.stack(
             [
                 torch.empty(scores.shape[1], device=scores.device).exponential_(generator=generator)
@@ -44,8 +44,8 @@ class GumbelMaxSampler:
         return scores - noise.log()  # -log of an exponential variable is a Gumbel variable
 
 
-def _likeliest(scores: Tensor, top_p: float) -> Tensor:
-    """-inf for all but the likeliest tokens that together have the probability `top_p`: at least one each row."""
-    ordered, places = scores.sort(dim=-1, descending=True)
-    before = ordered.softmax(dim=-1).cumsum(dim=-1) - ordered.softmax(dim=-1)  # of all likelier ones
-    return scores.masked_fill((before >= top_p).gather(-1, places.argsort(dim=-1)), -torch.inf)
+def _top_p(scores: Tensor, top_p: float) -> Tensor:
+    """Set all but the most likely tokens that together have probability `top_p` to -inf; at least one per row stays."""
+    ordered, indices = scores.sort(dim=-1, descending=True)
+    before = ordered.softmax(dim=-1).cumsum(dim=-1) - ordered.softmax(dim=-1)  # of all more likely tokens
+    return scores.masked_fill((before >= top_p).gather(-1, indices.argsort(dim=-1)), -torch.inf)

@@ -1,4 +1,4 @@
-"""What becomes of an image's captions: filled in, added to, or replaced; and never those that a person wrote."""
+"""How new captions are merged with those that an image has."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Mode = Literal["fill", "add", "replace"]
 
 
 def check_mode(mode: str) -> Mode:
-    """The mode of that name.
+    """Return the mode of that name.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is no such mode.
     """
     for known in get_args(Mode):
         if mode == known:
@@ -25,25 +25,25 @@ def check_mode(mode: str) -> Mode:
 
 
 def merge_captions(
-    mode: Mode, current: Sequence[str], answers: Sequence[str], *, made: Collection[str], force: bool
+    mode: Mode, current: Sequence[str], new: Sequence[str], *, generated: Collection[str], force: bool
 ) -> tuple[str, ...] | None:
-    """The captions that an image is to have; None when its own stay, whatever the answers are.
+    """Return the captions that an image gets; None where it keeps its own.
 
-    A caption that no captioner of this dataset ever made is a person's, and is kept unless forced.
+    A caption that no captioner of this dataset has generated was written by a person; it is replaced only with `force`.
 
     Args:
-        mode: `fill` gives captions to images without any, or with some of the very answers; `add` puts the answers
-            after what is there; `replace` puts them in its place.
-        current: The image's captions.
-        answers: To this run's questions, as far as there are any, in their order.
-        made: Every caption that was ever made for this image.
-        force: Also replaces a person's.
+        mode: `fill` captions images that have no captions, or only some of `new`; `add` appends to the captions there
+            are; `replace` replaces them.
+        current: The captions of the image.
+        new: The captions of this run, in order, as far as there are any.
+        generated: Every caption that was ever generated for this image.
+        force: Also replace captions that a person wrote.
     """
-    new = tuple(dict.fromkeys(answers))
+    unique = tuple(dict.fromkeys(new))
     if mode == "add":
-        return (*current, *(text for text in new if text not in current))
+        return (*current, *(text for text in unique if text not in current))
     if mode == "fill":
-        return new if set(current) <= set(new) or not current else None
-    if not force and not set(current) <= set(made):
+        return unique if set(current) <= set(unique) or not current else None
+    if not force and not set(current) <= set(generated):
         return None
-    return new or tuple(current)
+    return unique or tuple(current)

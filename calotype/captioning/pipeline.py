@@ -1,4 +1,4 @@
-"""`CaptionPipeline`: images prepared ahead in threads, and the backend kept busy with as many calls as it wants."""
+"""`CaptionPipeline`: threads prepare images ahead, and other threads keep the backend busy."""
 
 from __future__ import annotations
 
@@ -20,54 +20,53 @@ from calotype.captioning.prompts import BackendIdentity, ImagePrompts, RenderedP
 from calotype.errors import CalotypeError, CaptionError, ImageError
 from calotype.images import ImageReader
 
-__all__ = ["Answered", "CaptionPipeline", "unreadable"]
+__all__ = ["CaptionPipeline", "OnResult"]
 
-Answered = Callable[[ImagePrompts, int, LedgerEntry, bool], None]
-"""Called with (task, which of its questions, the answer, whether it was asked for now), by one thread at a time."""
+OnResult = Callable[[ImagePrompts, int, LedgerEntry, bool], None]
+"""Called with (image, index of the prompt, result, whether it is new), by one thread at a time."""
 
 _AHEAD: Final = 2
-"""Images prepared and waiting, as a multiple of those that the backend works on at once."""
-_PATIENCE: Final = 0.2
-"""Seconds after which whoever waits looks up: whether to stop, how far it is."""
-_GRACE: Final = 5.0
-"""Seconds that calls under way have to come to an end when another has failed for good: their answers count."""
+"""Images that are prepared ahead, as a multiple of those that the backend processes at once."""
+_POLL_SECONDS: Final = 0.2
+"""Interval at which blocked threads check for progress and for the end of the run."""
+_GRACE_SECONDS: Final = 5.0
+"""When one call raises, the others have this long to finish: their results count."""
 
 
 @dataclass(slots=True, kw_only=True)
-class _Ready:
-    """A question with its image."""
+class _PreparedPrompt:
+    """A prompt with its decoded image."""
 
     task: ImagePrompts
-    place: int
-    """Among the task's questions."""
-    picture: str
-    """Hash of its file."""
+    index: int
+    """Of the prompt among the task's."""
+    image_hash: str
     image: Image.Image
     last: bool
-    """Of those that hold this image."""
+    """Whether it is the last prompt that holds this image."""
 
     @property
-    def question(self) -> RenderedPrompt:
-        return self.task.questions[self.place]
+    def prompt(self) -> RenderedPrompt:
+        return self.task.prompts[self.index]
 
     def request(self) -> CaptionRequest:
-        asked = self.question
+        prompt = self.prompt
         return CaptionRequest(
-            image=self.image, prompt=asked.prompt, system=asked.system, task=asked.task, seed=asked.seed
+            image=self.image, prompt=prompt.text, system=prompt.system, task=prompt.task, seed=prompt.seed
         )
 
 
 class CaptionPipeline:
-    """Answers questions about images: from the ledger where that knows, else by a backend.
+    """Runs prompts: results come from the ledger where it has them, else from the backend.
 
     Args:
-        backend: Who is asked.
+        backend: Generates the captions.
         reader: Reads the images.
-        ledger: Is asked first, and told of each answer before anybody else.
-        pixels: The budget that images are made to fit.
-        retry_failed: Ask again where the ledger knows of a failure.
-        threads: Images prepared at once.
-        keep: Write answers to the ledger.
+        ledger: Is looked up first; every new result is appended before it is reported.
+        pixels: Larger images are downscaled to this number of pixels.
+        retry_failed: Run prompts again that the ledger lists as failed.
+        threads: Images prepared concurrently.
+        keep: Append results to the ledger.
     """
 
     def __init__(
@@ -82,162 +81,164 @@ class CaptionPipeline:
         keep: bool = True,
     ) -> None:
         self._backend, self._reader, self._ledger = backend, reader, ledger
-        self._asker = BackendIdentity.of(backend, pixels)
+        self._identity = BackendIdentity.of(backend, pixels)
         self._pixels, self._retry_failed, self._keep = pixels, retry_failed, keep
         self._threads = threads or min(8, (os.cpu_count() or 1) + 1)
 
     def run(
-        self, tasks: Sequence[ImagePrompts], answered: Answered, *, wait: Callable[[], None] = lambda: None
+        self, tasks: Sequence[ImagePrompts], on_result: OnResult, *, wait: Callable[[], None] = lambda: None
     ) -> None:
-        """Answers all questions, in no certain order.
+        """Run all prompts, in no defined order.
 
-        An answer is in the ledger as soon as the backend gives it. An exception in the caller's thread (Ctrl-C, or
-        what `wait` raises) ends the run at once: calls under way are not waited for.
+        A result is in the ledger as soon as the backend returns it. An exception in the caller's thread (Ctrl-C, or
+        one that `wait` raises) ends the run at once, without waiting for calls in progress.
 
         Args:
-            tasks: What to ask.
-            answered: Is told of each answer.
+            tasks: The images with their prompts.
+            on_result: Called for each result.
             wait: Called in the caller's thread several times a second.
 
         Raises:
             CaptionError: As the backend.
             EditError: The ledger can't be written.
         """
-        run = _Run(self, tasks, answered)
+        threads = _Threads(self, tasks, on_result)
         try:
-            run.go(wait)
+            threads.run(wait)
         finally:
-            run.close()
+            threads.close()
 
-    def prepare(self, task: ImagePrompts) -> tuple[list[tuple[int, LedgerEntry]], list[_Ready]]:
-        """Reads one image. Gives what is known of its questions already, and what is to be asked."""
+    def prepare(self, task: ImagePrompts) -> tuple[list[tuple[int, LedgerEntry]], list[_PreparedPrompt]]:
+        """Read one image, and return the results that are known already and the prompts that are left to run."""
         try:
             data = self._reader.read_bytes(task.ref)
         except ImageError as error:
-            return unreadable(task, self._asker, error), []
-        picture = xxhash.xxh3_128_hexdigest(data)
+            return self._unreadable(task, error), []
+        image_hash = xxhash.xxh3_128_hexdigest(data)
         known: list[tuple[int, LedgerEntry]] = []
-        open_: list[int] = []
-        for place, question in enumerate(task.questions):
-            answer = self._known(task.id, question, picture)
-            if answer is None:
-                open_.append(place)
+        missing: list[int] = []
+        for index, prompt in enumerate(task.prompts):
+            entry = self._known(task.id, prompt, image_hash)
+            if entry is None:
+                missing.append(index)
             else:
-                known.append((place, answer))
-        if not open_:
+                known.append((index, entry))
+        if not missing:
             return known, []
         try:
             image = prepare_image(data, pixels=self._pixels, reader=self._reader)
         except ImageError as error:
-            failed = dict(unreadable(task, self._asker, error))
-            return [*known, *((place, failed[place]) for place in open_)], []
+            failed = dict(self._unreadable(task, error))
+            return [*known, *((index, failed[index]) for index in missing)], []
         return known, [
-            _Ready(task=task, place=place, picture=picture, image=image, last=place == open_[-1]) for place in open_
+            _PreparedPrompt(task=task, index=index, image_hash=image_hash, image=image, last=index == missing[-1])
+            for index in missing
         ]
 
-    def _known(self, id: str, question: RenderedPrompt, picture: str) -> LedgerEntry | None:
-        if question.known is not None:
-            return question.answer(self._asker, id, picture, text=question.known)
-        if question.error is not None:
-            return question.answer(self._asker, id, picture, error=question.error, kind="no_value")
-        answer = self._ledger.get(question.key(picture))
-        if answer is None or (answer.text is None and self._retry_failed):
-            return None
-        return replace(answer, id=id)
+    def _unreadable(self, task: ImagePrompts, error: ImageError) -> list[tuple[int, LedgerEntry]]:
+        """Return the results for an image that can't be read. They are not stored: reading it again is cheap."""
+        return [
+            (index, prompt.entry(self._identity, task.id, "", error=error.reason, kind=error.kind))
+            for index, prompt in enumerate(task.prompts)
+        ]
 
-    def ask(self, ready: Sequence[_Ready]) -> list[LedgerEntry]:
-        """One call of the backend; what it says is in the ledger when this returns."""
-        requests = [one.request() for one in ready]
+    def _known(self, id: str, prompt: RenderedPrompt, image_hash: str) -> LedgerEntry | None:
+        if prompt.known is not None:
+            return prompt.entry(self._identity, id, image_hash, text=prompt.known)
+        if prompt.error is not None:
+            return prompt.entry(self._identity, id, image_hash, error=prompt.error, kind="no_value")
+        entry = self._ledger.get(prompt.key(image_hash))
+        if entry is None or (entry.text is None and self._retry_failed):
+            return None
+        return replace(entry, id=id)
+
+    def call(self, batch: Sequence[_PreparedPrompt]) -> list[LedgerEntry]:
+        """Call the backend once, and append its results to the ledger."""
+        requests = [one.request() for one in batch]
         try:
-            said = self._backend.caption(requests)
+            answers = self._backend.caption(requests)
         except CalotypeError:
             raise
-        except Exception as error:  # not what the protocol allows; the other images need not suffer for it
+        except Exception as error:  # violates the protocol; the other images should not fail with it
             reason = f"the backend {self._backend.name!r} failed on it: {type(error).__name__}: {error}"
-            said = [CaptionAnswer(error=reason, kind="failed") for _ in requests]
-        if len(said) != len(ready):
+            answers = [CaptionAnswer(error=reason, kind="failed") for _ in requests]
+        if len(answers) != len(batch):
             raise CaptionError(
-                f"caption backend {self._backend.name!r}: gave {len(said)} answers to {len(ready)} requests; expected "
-                "one for each, in their order"
+                f"caption backend {self._backend.name!r}: returned {len(answers)} answers to {len(batch)} requests; "
+                "expected one for each, in their order"
             )
-        answers = [self._kept(one, given) for one, given in zip(ready, said, strict=True)]
+        entries = [self._entry(one, answer) for one, answer in zip(batch, answers, strict=True)]
         if self._keep:
-            for answer in answers:
-                self._ledger.append(answer)
-        return answers
+            for entry in entries:
+                self._ledger.append(entry)
+        return entries
 
-    def _kept(self, one: _Ready, said: CaptionAnswer) -> LedgerEntry:
-        return one.question.answer(
-            self._asker,
+    def _entry(self, one: _PreparedPrompt, answer: CaptionAnswer) -> LedgerEntry:
+        return one.prompt.entry(
+            self._identity,
             one.task.id,
-            one.picture,
-            text=None if said.text is None else tidy(said.text),
-            error=said.error,
-            kind=said.kind,
-            finish_reason=said.finish_reason,
+            one.image_hash,
+            text=None if answer.text is None else tidy(answer.text),
+            error=answer.error,
+            kind=answer.kind,
+            finish_reason=answer.finish_reason,
             at=time.time(),
         )
 
     @property
-    def wants(self) -> tuple[int, int, int]:
-        """(threads that prepare, calls at a time, requests a call)."""
+    def sizes(self) -> tuple[int, int, int]:
+        """(threads that prepare, concurrent calls, requests per call)."""
         return self._threads, self._backend.concurrency, self._backend.batch_size
 
 
-def unreadable(task: ImagePrompts, asker: BackendIdentity, error: ImageError) -> list[tuple[int, LedgerEntry]]:
-    """The answers about an image that can't be had. Never in the ledger: looking again costs nothing."""
-    return [
-        (place, question.answer(asker, task.id, "", error=error.reason, kind=error.kind))
-        for place, question in enumerate(task.questions)
-    ]
+class _Threads:
+    """The threads of one run. Those that prepare images feed a queue, from which the others form batches."""
 
-
-class _Run:
-    """The threads of one run: some prepare images, some call the backend. No one waits for a batch of another."""
-
-    def __init__(self, worker: CaptionPipeline, tasks: Sequence[ImagePrompts], answered: Answered) -> None:
-        self._worker, self._answered = worker, answered
-        preparers, callers, self._batch = worker.wants
+    def __init__(self, pipeline: CaptionPipeline, tasks: Sequence[ImagePrompts], on_result: OnResult) -> None:
+        self._pipeline, self._on_result = pipeline, on_result
+        preparers, callers, self._batch_size = pipeline.sizes
         self._tasks = iter(tasks)
-        self._ready: queue.Queue[_Ready | None] = queue.Queue()
-        self._room = threading.Semaphore(max(preparers, _AHEAD * callers * self._batch))
-        self._next, self._taking, self._telling = threading.Lock(), threading.Lock(), threading.Lock()
+        self._ready: queue.Queue[_PreparedPrompt | None] = queue.Queue()
+        """None ends it; every reader puts it back for the next."""
+        self._slots = threading.Semaphore(max(preparers, _AHEAD * callers * self._batch_size))
+        """Bounds the decoded images in memory."""
+        self._task_lock, self._batch_lock, self._result_lock = threading.Lock(), threading.Lock(), threading.Lock()
         self._stopped = threading.Event()
-        """Nothing new is begun."""
+        """Set: no new work starts."""
         self._closed = False
-        """Nobody is told of anything any more."""
+        """No more results are reported."""
         self._error: BaseException | None = None
         self._preparing = preparers
-        # Daemons: whoever ends the run does not wait for a server that is slow to answer.
+        # Daemons: the end of a run does not wait for a slow server.
         self._preparers = [self._thread(self._prepare, f"prepare-{n}") for n in range(preparers)]
         self._callers = [self._thread(self._call, f"call-{n}") for n in range(callers)]
 
-    def _thread(self, work: Callable[[], None], name: str) -> threading.Thread:
+    def _thread(self, target: Callable[[], None], name: str) -> threading.Thread:
         def guarded() -> None:
             try:
-                work()
+                target()
             except BaseException as error:
                 self._error = self._error or error
                 self._stop()
 
         return threading.Thread(target=guarded, name=f"calotype-caption-{name}", daemon=True)
 
-    def go(self, wait: Callable[[], None]) -> None:
+    def run(self, wait: Callable[[], None]) -> None:
         for thread in (*self._preparers, *self._callers):
             thread.start()
         for thread in self._callers:
             while thread.is_alive() and self._error is None:
-                thread.join(_PATIENCE)
+                thread.join(_POLL_SECONDS)
                 wait()
         if self._error is not None:
-            last = time.monotonic() + _GRACE
+            deadline = time.monotonic() + _GRACE_SECONDS
             for thread in self._callers:
-                thread.join(max(0.0, last - time.monotonic()))
+                thread.join(max(0.0, deadline - time.monotonic()))
             raise self._error
 
     def close(self) -> None:
         self._stop()
-        with self._telling:
+        with self._result_lock:
             self._closed = True
 
     def _stop(self) -> None:
@@ -246,46 +247,46 @@ class _Run:
 
     def _prepare(self) -> None:
         try:
-            while (task := self._take_task()) is not None:
-                known, ready = self._worker.prepare(task)
-                for place, answer in known:
-                    self._tell(task, place, answer, new=False)
-                for one in ready:
+            while (task := self._next_task()) is not None:
+                known, prepared = self._pipeline.prepare(task)
+                for index, entry in known:
+                    self._report(task, index, entry, new=False)
+                for one in prepared:
                     self._ready.put(one)
-                if not ready:
-                    self._room.release()
+                if not prepared:
+                    self._slots.release()
         finally:
-            with self._next:
+            with self._task_lock:
                 self._preparing -= 1
                 if not self._preparing:
                     self._ready.put(None)
 
-    def _take_task(self) -> ImagePrompts | None:
-        while not self._room.acquire(timeout=_PATIENCE):
+    def _next_task(self) -> ImagePrompts | None:
+        while not self._slots.acquire(timeout=_POLL_SECONDS):
             if self._stopped.is_set():
                 return None
-        with self._next:
+        with self._task_lock:
             return None if self._stopped.is_set() else next(self._tasks, None)
 
     def _call(self) -> None:
-        while batch := self._take_batch():
-            for one, answer in zip(batch, self._worker.ask(batch), strict=True):
-                self._tell(one.task, one.place, answer, new=True)
+        while batch := self._next_batch():
+            for one, entry in zip(batch, self._pipeline.call(batch), strict=True):
+                self._report(one.task, one.index, entry, new=True)
 
-    def _take_batch(self) -> list[_Ready]:
-        batch: list[_Ready] = []
-        with self._taking:
-            while len(batch) < self._batch and not self._stopped.is_set():
+    def _next_batch(self) -> list[_PreparedPrompt]:
+        batch: list[_PreparedPrompt] = []
+        with self._batch_lock:
+            while len(batch) < self._batch_size and not self._stopped.is_set():
                 one = self._ready.get()
                 if one is None:
-                    self._ready.put(None)  # for the others
+                    self._ready.put(None)
                     break
                 batch.append(one)
                 if one.last:
-                    self._room.release()
+                    self._slots.release()
         return [] if self._stopped.is_set() else batch
 
-    def _tell(self, task: ImagePrompts, place: int, answer: LedgerEntry, *, new: bool) -> None:
-        with self._telling:
+    def _report(self, task: ImagePrompts, index: int, entry: LedgerEntry, *, new: bool) -> None:
+        with self._result_lock:
             if not self._closed:
-                self._answered(task, place, answer, new)
+                self._on_result(task, index, entry, new)

@@ -1,4 +1,4 @@
-"""`prepare_image`: an image as a captioner should see it: upright, sRGB, without alpha, no larger than it needs."""
+"""`prepare_image`: an image for a captioner: upright, sRGB, without alpha, downscaled to a pixel budget."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if not TYPE_CHECKING:
     __getattr__ = exports(__name__, {"prepare_image": __name__}, former={"prepare_picture": "prepare_image"})
 
 MAX_PIXELS: Final = 1024 * 1024
-"""The usual budget: what today's captioners make use of, and a quarter of a megabyte to send as JPEG."""
+"""Default budget: about what current captioners use; a quarter of a megabyte as JPEG."""
 
 _READER: Final = ImageReader(decode="fast")
 
@@ -27,22 +27,22 @@ _READER: Final = ImageReader(decode="fast")
 def prepare_image(
     image: ImageRef | str | Path | bytes, *, pixels: int = MAX_PIXELS, reader: ImageReader = _READER
 ) -> Image.Image:
-    """The image for a `CaptionRequest`.
+    """Return the image for a `CaptionRequest`.
 
     Args:
-        image: A row's reference, a file's path, or the bytes of a file.
-        pixels: Larger images are made smaller until they have at most so many, with their aspect ratio; smaller
-            ones stay as they are.
-        reader: Reads it: what shows through transparent pixels, what may be fetched, and how large it may be.
+        image: A row's reference, a path, or the bytes of an image file.
+        pixels: Larger images are downscaled to this number of pixels with their aspect ratio; smaller ones are not
+            resized.
+        reader: Decodes the image; has the background colour, what may be fetched, and the size limit.
 
     Returns:
         RGB, upright by its EXIF orientation, converted to sRGB by its ICC profile, the first frame of an animation.
 
     Raises:
-        ImageError: The image can't be had.
+        ImageError: The image can't be read.
     """
     if isinstance(image, bytes):
-        ref, data = ImageRef(name="picture"), image
+        ref, data = ImageRef(name="image"), image
     else:
         ref = image if isinstance(image, ImageRef) else ImageRef(name=str(image), path=str(Path(image).expanduser()))
         data = None
@@ -53,16 +53,16 @@ def prepare_image(
     whole = Geometry(
         original_size=found.original_size, box=(0, 0, *found.original_size), crop_top_left=(0, 0), target_size=size
     )
-    planes = crop_resize(found.pixels, whole, "lanczos").numpy()  # (3, H, W); as Pillow's, in a tenth of its time
-    return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])  # torch would copy with all cores
+    planes = crop_resize(found.pixels, whole, "lanczos").numpy()  # (3, H, W); equals Pillow's result, ten times as fast
+    return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])  # a permute in torch would use all cores
 
 
 def fit(size: tuple[int, int], pixels: int) -> tuple[int, int]:
-    """(H, W) of the same shape with at most `pixels` pixels; `size` itself if that has no more."""
+    """Return (H, W) with the same aspect ratio and at most `pixels` pixels; never larger than `size`."""
     height, width = size
     if height * width <= pixels:
         return size
     scale = math.sqrt(pixels / (height * width))
-    if min(height, width) * scale < 1:  # a thread of pixels: its short side can't shrink below one
+    if min(height, width) * scale < 1:  # extreme aspect ratio: the short side stays 1
         return (1, min(width, pixels)) if height < width else (min(height, pixels), 1)
     return int(height * scale), int(width * scale)

@@ -1,4 +1,4 @@
-"""`CaptionPreset`: what to ask a captioner for, a plain file with variables; and where the presets are found."""
+"""`CaptionPreset`: a prompt with variables, read from a file; and the presets that calotype has."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ __all__ = ["VARIABLES", "CaptionPreset", "list_presets", "load_preset"]
 VARIABLES: Final = {
     "trigger": "the word that the model is to learn",
     "class_word": "what kind of thing it is: man, dog, teapot",
-    "stem": "the image's file name, without its ending",
+    "stem": "the image's file name, without its suffix",
     "folder": "the name of the folder the image is in",
-    "caption": "the caption it has so far",
-    "tags": "the tags that the dataset has for it",
+    "caption": "the current caption of the image",
+    "tags": "the tags of the image in the dataset",
 }
-"""What a prompt may have in braces."""
+"""The variables of a prompt, written in braces."""
 
 _KEYS: Final = ("about", "prompt", "system", "task", "defaults")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaptionPreset:
-    """One way to ask for a caption."""
+    """A prompt for captions of one kind."""
 
     name: str
-    """The file's, without its ending."""
+    """The file's, without its suffix."""
     template: str
-    """The prompt, with variables in braces; `{{` and `}}` are braces themselves."""
+    """The prompt, with variables in braces; `{{` and `}}` are literal braces."""
     about: str = ""
     """What the captions are like, in one line."""
     system: str | None = None
-    """What the model is told before the prompt; with variables too."""
+    """The system message; with variables, too."""
     task: str | None = None
-    """The nearest task of a model that takes no prompts: Florence-2's `<CAPTION>`, `<DETAILED_CAPTION>` or
-    `<MORE_DETAILED_CAPTION>`. None where none of them would do."""
+    """The closest task of a model without prompts: Florence-2's `<CAPTION>`, `<DETAILED_CAPTION>` or
+    `<MORE_DETAILED_CAPTION>`. None where none fits."""
     defaults: Mapping[str, str] = field(default_factory=dict)
-    """What variables are where nobody gives them; may have other variables in braces."""
+    """Defaults of variables; may contain other variables in braces."""
 
     def __post_init__(self) -> None:
         texts = {"prompt": self.template, "system": self.system or ""}
@@ -61,7 +61,7 @@ class CaptionPreset:
 
     @property
     def variables(self) -> frozenset[str]:
-        """The variables that it uses, those of its defaults aside."""
+        """The variables in the prompt and the system message, without those in defaults."""
         return frozenset(self._variables(self.template, "prompt") + self._variables(self.system or "", "system"))
 
     def uses(self, variable: str) -> bool:
@@ -70,18 +70,18 @@ class CaptionPreset:
         return variable in self.variables or variable in defaults
 
     def prompt(self, variables: Mapping[str, str | None]) -> str:
-        """The prompt for one image.
+        """Return the prompt for one image.
 
         Args:
-            variables: What is known; a value that is None or left out is the preset's default.
+            variables: Values by name; None or a missing one means the preset's default.
 
         Raises:
-            ConfigError: The prompt uses a variable that has no value, or `variables` names one that there is not.
+            ConfigError: The prompt uses a variable that has no value, or `variables` has an unknown name.
         """
         return self._filled(self.template, variables)
 
     def request(self, image: Image.Image, variables: Mapping[str, str | None], *, seed: int = 0) -> CaptionRequest:
-        """What to hand to a backend for one image. Raises as `prompt` does."""
+        """Return the request for one image. Raises as `prompt` does."""
         system = self._filled(self.system, variables) if self.system else None
         return CaptionRequest(image=image, prompt=self.prompt(variables), system=system, task=self.task, seed=seed)
 
@@ -91,18 +91,18 @@ class CaptionPreset:
         parts = []
         for text, variable, _, _ in string.Formatter().parse(template):
             parts.append(text)
-            if variable is not None:  # its value is never formatted again: captions may hold braces
+            if variable is not None:  # the value is not formatted again: captions may contain braces
                 parts.append(self._value(variable, variables, inside))
         return "".join(parts)
 
     def _value(self, name: str, variables: Mapping[str, str | None], inside: tuple[str, ...]) -> str:
-        given = variables.get(name)
-        if given is not None:
-            return given
+        value = variables.get(name)
+        if value is not None:
+            return value
         if name not in self.defaults or name in inside:
             raise ConfigError(
-                f"preset {self.name!r}: its prompt uses {{{name}}} ({VARIABLES[name]}), and nothing says what that is; "
-                f"give it, or take {{{name}}} out of a copy of the preset"
+                f"preset {self.name!r}: its prompt uses {{{name}}} ({VARIABLES[name]}), which has no value; "
+                f"set it, or remove {{{name}}} from a copy of the preset"
             )
         return self._filled(self.defaults[name], variables, inside=(*inside, name))
 
@@ -111,12 +111,12 @@ class CaptionPreset:
             fields = [(name, form, spec) for _, name, spec, form in string.Formatter().parse(template)]
         except ValueError as error:
             raise ConfigError(
-                f"preset {self.name!r}: {key}: {error}; variables stand in braces, {{trigger}}, and a brace itself is "
-                "written twice"
+                f"preset {self.name!r}: {key}: {error}; variables are written in braces, {{trigger}}, and a literal "
+                "brace is doubled"
             ) from None
         for name, form, spec in fields:
             if name is not None and (form or spec):
-                raise ConfigError(f"preset {self.name!r}: {key}: {{{name}}} stands alone in its braces")
+                raise ConfigError(f"preset {self.name!r}: {key}: {{{name}}} takes no conversion or format")
         return [name for name, _, _ in fields if name is not None]
 
     def _check_variable(self, name: str, key: str) -> None:
@@ -124,23 +124,23 @@ class CaptionPreset:
             near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.5)
             hint = f"; did you mean {{{near[0]}}}?" if near else ""
             known = ", ".join(f"{{{known}}}" for known in VARIABLES)
-            raise ConfigError(f"preset {self.name!r}: {key}: there is no variable {{{name}}}{hint} (known: {known})")
+            raise ConfigError(f"preset {self.name!r}: {key}: unknown variable {{{name}}}{hint} (known: {known})")
 
 
 def list_presets() -> list[CaptionPreset]:
-    """The presets that come with calotype, sorted by name."""
+    """Return calotype's own presets, sorted by name."""
     return [load_preset(name) for name in _own()]
 
 
 def load_preset(name: str | Path) -> CaptionPreset:
-    """A preset by its name, or from a file.
+    """Load a preset by its name or from a file.
 
     Args:
         name: One of calotype's own (`descriptive`, `short`, `style`, `subject`, `tags`), or the path of a file: YAML
-            with a `prompt` and perhaps `about`, `system`, `task`, `defaults`, or a `.txt` that is the prompt itself.
+            with a `prompt` and optional `about`, `system`, `task`, `defaults`, or a `.txt` with the prompt.
 
     Raises:
-        ConfigError: There is no such preset or file, or it does not make sense; says what was expected.
+        ConfigError: There is no such preset or file, or it is not valid; says what was expected.
     """
     if str(name) in _own():
         return _parse(str(name), files(__package__).joinpath("presets", f"{name}.yaml").read_text("utf-8"), str(name))
@@ -150,7 +150,7 @@ def load_preset(name: str | Path) -> CaptionPreset:
     try:
         text = read_small_file(path).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ConfigError(f"preset {path}: a text file in UTF-8 was expected; save it as that") from None
+        raise ConfigError(f"preset {path}: not valid UTF-8; save it as UTF-8") from None
     except OSError as error:
         raise ConfigError(f"preset {path}: can't be read: {error.strerror}") from None
     if path.suffix.lower() == ".txt":
@@ -168,8 +168,8 @@ def _no_preset(name: str) -> ConfigError:
     near = difflib.get_close_matches(name, own, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return ConfigError(
-        f"preset: there is neither a preset nor a file {name!r}{hint} (presets: {', '.join(own)}; a file of your own "
-        "is a .yaml with a prompt in it, or a .txt that is the prompt)"
+        f"preset: found {name!r}, which is neither a preset nor a file{hint} (presets: {', '.join(own)}; a file is a "
+        ".yaml with a prompt, or a .txt that is the prompt)"
     )
 
 
@@ -179,20 +179,16 @@ def _parse(name: str, text: str, where: str) -> CaptionPreset:
     except yaml.YAMLError as error:
         raise ConfigError(f"preset {where}: not valid YAML: {error}") from None
     if not isinstance(found, dict):
-        raise ConfigError(
-            f"preset {where}: a mapping with a prompt was expected, such as 'prompt: Describe the image.'"
-        )
+        raise ConfigError(f"preset {where}: expected a mapping with a prompt, such as 'prompt: Describe the image.'")
     for key in found:
         if key not in _KEYS:
             raise unknown_key(f"preset {where}", str(key), _KEYS)
     for key in ("about", "system", "task"):
         if not isinstance(found.get(key, ""), str):
-            raise ConfigError(f"preset {where}: {key}: a text was expected, found {found[key]!r}")
+            raise ConfigError(f"preset {where}: {key}: found {found[key]!r}, expected a text")
     defaults = found.get("defaults", {})
     if not isinstance(defaults, dict) or not all(isinstance(text, str) for text in defaults.values()):
-        raise ConfigError(
-            f"preset {where}: defaults: a mapping from variables to texts was expected, found {defaults!r}"
-        )
+        raise ConfigError(f"preset {where}: defaults: found {defaults!r}, expected a mapping from variables to texts")
     return CaptionPreset(
         name=name,
         template=_prompt(found.get("prompt"), where),
@@ -205,5 +201,5 @@ def _parse(name: str, text: str, where: str) -> CaptionPreset:
 
 def _prompt(found: Any, where: str) -> str:
     if not isinstance(found, str) or not found.strip():
-        raise ConfigError(f"preset {where}: prompt: what to ask the model was expected, found {found!r}")
+        raise ConfigError(f"preset {where}: prompt: found {found!r}, expected the prompt for the model")
     return found.strip()

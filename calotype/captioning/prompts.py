@@ -1,4 +1,4 @@
-"""What is asked about each image: captions to make, by which presets; and the keys that answers are found by."""
+"""The prompts of each image, rendered from presets, and the keys of their results in the ledger."""
 
 from __future__ import annotations
 
@@ -32,49 +32,50 @@ __all__ = [
     "tidy",
 ]
 
-_NO_PICTURE: Final = Image.new("RGB", (1, 1))
-"""Stands in a request until its image has been read."""
+_NO_IMAGE: Final = Image.new("RGB", (1, 1))
+"""Placeholder of a request whose image has not been read."""
 _TRIGGER: Final = r"\{ *trigger *\}"
 _PLACEHOLDER: Final = re.compile(rf"""(?i)"{_TRIGGER}"|“{_TRIGGER}”|`{_TRIGGER}`|\*+{_TRIGGER}\*+|{_TRIGGER}""")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BackendIdentity:
-    """Who is asked, and how: all of a backend that an answer depends on."""
+    """What of a backend a caption depends on; part of every key of the ledger."""
 
     backend: str
     model: str
     parameters: Mapping[str, Any]
     pixels: int
-    """The budget that images are made to fit."""
+    """Larger images are downscaled to this number of pixels."""
 
     @classmethod
     def of(cls, backend: CaptionBackend, pixels: int) -> BackendIdentity:
+        """Return the identity of an open backend."""
         return cls(backend=backend.name, model=backend.model, parameters=dict(backend.parameters), pixels=pixels)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaptionVariant:
-    """One of the K captions that each image is to get."""
+    """One of the K captions of an image: a preset and a seed."""
 
     preset: CaptionPreset
     seed: int
 
 
 def plan_variants(presets: Sequence[CaptionPreset], count: int | None, seed: int) -> list[CaptionVariant]:
-    """The K captions of an image: each preset once, then each once more with another seed, and so on.
+    """Return the K captions of an image: each preset once, then each once more with the next seed, and so on.
 
     Args:
         presets: At least one.
-        count: K; as many as there are presets by default.
-        seed: The first one's.
+        count: K; the number of presets by default.
+        seed: Of the first caption of each preset.
 
     Raises:
         ConfigError: There are fewer captions than presets, or a preset is listed twice.
     """
     count = len(presets) if count is None else count
     if not presets or count < len(presets):
-        raise ConfigError(f"n: found {count}, and {len(presets)} presets; expected a caption for each preset at least")
+        raise ConfigError(f"n: found {count}, and {len(presets)} presets; expected at least one caption per preset")
     prompts = [(preset.template, preset.system, preset.task, preset.defaults) for preset in presets]
     for place, preset in enumerate(presets):
         if prompts.index(prompts[place]) < place:
@@ -101,88 +102,94 @@ def check_class_word(presets: Sequence[CaptionPreset], class_word: str | None) -
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderedPrompt:
-    """One caption that is wanted of one image."""
+    """A preset rendered for one image."""
 
     preset: str
-    prompt: str
+    text: str
     system: str | None
     task: str | None
     seed: int
     recipe: str
     """See `LedgerEntry.recipe`."""
     known: str | None = None
-    """A caption that answers it already, though the prompt has changed since (it quotes that caption)."""
+    """Its result, where the prompt quotes the caption of the image and that caption is this result already."""
     error: str | None = None
-    """Why it can't be asked."""
+    """Why it can't be rendered."""
 
-    def key(self, picture: str) -> str:
-        """What its answer is found by."""
-        return _hash([picture, self.recipe, self.prompt, self.system, self.task, self.seed])
+    def key(self, image_hash: str) -> str:
+        """Return the key of its result in the ledger."""
+        return _hash([image_hash, self.recipe, self.text, self.system, self.task, self.seed])
 
-    def answer(self, asker: BackendIdentity, id: str, picture: str, **outcome: Any) -> LedgerEntry:
-        """An answer to it."""
+    def entry(self, identity: BackendIdentity, id: str, image_hash: str, **result: Any) -> LedgerEntry:
+        """Return a ledger entry with its result."""
         return LedgerEntry(
-            key=self.key(picture),
-            picture=picture,
+            key=self.key(image_hash),
+            picture=image_hash,
             recipe=self.recipe,
             id=id,
-            backend=asker.backend,
-            model=asker.model,
+            backend=identity.backend,
+            model=identity.model,
             preset=self.preset,
             seed=self.seed,
-            **outcome,
+            **result,
         )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImagePrompts:
-    """All questions about one image."""
+    """All prompts of one image."""
 
     id: str
     ref: ImageRef
-    questions: tuple[RenderedPrompt, ...]
+    prompts: tuple[RenderedPrompt, ...]
 
 
 def render_prompt(
-    draw: CaptionVariant,
+    variant: CaptionVariant,
     variables: Mapping[str, str | None],
-    asker: BackendIdentity,
+    identity: BackendIdentity,
     *,
-    answered: Sequence[LedgerEntry],
+    entries: Sequence[LedgerEntry],
     current: Sequence[str],
 ) -> RenderedPrompt:
-    """The question that a draw is for one image.
+    """Render a preset for one image.
 
     Args:
-        draw: What is wanted.
-        variables: Of the image, as `prompt_variables` gives them.
-        asker: Who will be asked.
-        answered: The ledger's captions of the image, as far as they are known.
+        variant: The preset and the seed.
+        variables: Of the image, from `prompt_variables`.
+        identity: The backend that the prompt is for.
+        entries: The captions of this image in the ledger.
         current: The captions that the image has.
 
     Raises:
         ConfigError: The preset uses a variable that no image has a value for.
     """
-    preset = draw.preset
-    asked = (preset.template, preset.system, preset.task, sorted(preset.defaults.items()), variables.get("class_word"))
-    recipe = _hash([asker.backend, asker.model, asker.parameters, asker.pixels, *asked])
+    preset = variant.preset
+    rendered = (
+        preset.template,
+        preset.system,
+        preset.task,
+        sorted(preset.defaults.items()),
+        variables.get("class_word"),
+    )
+    recipe = _hash([identity.backend, identity.model, identity.parameters, identity.pixels, *rendered])
     known = error = None
-    if "caption" in preset.variables:  # once answered, its own answer is the caption: that is not asked about again
-        own = (answer.text for answer in answered if (answer.recipe, answer.seed) == (recipe, draw.seed))
+    if "caption" in preset.variables:  # its result has become the caption: it must not be refined again
+        own = (entry.text for entry in entries if (entry.recipe, entry.seed) == (recipe, variant.seed))
         known = next((text for text in own if text in current), None)
-    lacks = [name for name in ("caption", "tags") if name in preset.variables and not variables.get(name)]
-    lacks = [name for name in lacks if name not in preset.defaults]
+    missing = [name for name in ("caption", "tags") if name in preset.variables and not variables.get(name)]
+    missing = [name for name in missing if name not in preset.defaults]
     request = None
-    if lacks:
-        error = f"the preset {preset.name!r} asks with its {lacks[0]}, and it has none"
+    if missing:
+        error = f"the preset {preset.name!r} uses {{{missing[0]}}}, and the image has no {missing[0]}"
     else:
-        request = preset.request(_NO_PICTURE, variables, seed=draw.seed)
+        request = preset.request(_NO_IMAGE, variables, seed=variant.seed)
     return RenderedPrompt(
         preset=preset.name,
-        prompt=request.prompt if request is not None else "",
+        text=request.prompt if request is not None else "",
         system=request.system if request is not None else None,
         task=preset.task,
-        seed=draw.seed,
+        seed=variant.seed,
         recipe=recipe,
         known=known,
         error=error,
@@ -190,20 +197,20 @@ def render_prompt(
 
 
 def prompt_variables(row: Row, class_word: str | None) -> dict[str, str | None]:
-    """What a preset may have in braces, for one image.
+    """Return the variables of a preset for one image.
 
-    The trigger is always the placeholder: the captions wait for the word, which the caption program fills in.
+    The trigger is always the placeholder `{trigger}`, which the caption transform fills in on loading.
     """
     name = row.image.name if row.image.url is None else urlsplit(row.image.url).path
-    place = PurePosixPath(name.rpartition("!")[2])
-    folder = place.parent.name or (PurePosixPath(row.image.path).parent.name if row.image.path else "")
+    path = PurePosixPath(name.rpartition("!")[2])
+    folder = path.parent.name or (PurePosixPath(row.image.path).parent.name if row.image.path else "")
     tags = row.extra.get("tags")
     if isinstance(tags, list | tuple):
         tags = ", ".join(map(str, tags))
     return {
         "trigger": PLACEHOLDER,
         "class_word": class_word,
-        "stem": place.stem,
+        "stem": path.stem,
         "folder": folder or None,
         "caption": next((text for text in row.captions if text.strip()), None),
         "tags": str(tags) if tags else None,
@@ -211,7 +218,7 @@ def prompt_variables(row: Row, class_word: str | None) -> dict[str, str | None]:
 
 
 def tidy(text: str) -> str:
-    """A caption with its placeholders as the caption program knows them: models put names into quotes, or capitals."""
+    """Return a caption with normalised placeholders: models quote names, or capitalise them."""
     return _PLACEHOLDER.sub(PLACEHOLDER, text)
 
 

@@ -1,4 +1,4 @@
-"""Captioning on a Ray cluster: a backend on each machine or GPU, and a part of the ledger for each."""
+"""`caption_on_cluster`: run a captioning job on a Ray cluster, with one backend per GPU or machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import cloudpickle
 from calotype.captioning.backend import CaptionBackend, open_backend
 from calotype.captioning.job import CaptionJob
 from calotype.captioning.ledger import CaptionLedger, LedgerEntry
-from calotype.captioning.local_engine import under_way
+from calotype.captioning.local_engine import writing
 from calotype.captioning.pipeline import CaptionPipeline
 from calotype.captioning.prompts import BackendIdentity, ImagePrompts
 from calotype.captioning.report import CaptionReport
@@ -37,8 +37,8 @@ __all__ = ["caption_on_cluster"]
 
 _UNIT: Final = 4
 
-_Given = list[tuple[int, int, LedgerEntry, bool]]
-"""(which task of the chunk, which of its questions, the answer, whether it was asked for now)."""
+_Results = list[tuple[int, int, LedgerEntry, bool]]
+"""(index of the image in the chunk, index of the prompt, result, whether it is new)."""
 
 
 def caption_on_cluster(
@@ -52,56 +52,56 @@ def caption_on_cluster(
     track: Track = silent,
     stop: threading.Event | None = None,
 ) -> CaptionReport:
-    """Captions what is missing on a Ray cluster; what comes of it is what one machine would write.
+    """Caption what is missing on a Ray cluster; the result equals that of one machine.
 
-    Each worker opens the backend for itself, reads its images, and writes a part of the ledger; captions are written
-    here. So the data has to be on storage that all machines see under one path, and a server's address has to be one
-    that all of them can reach. A worker that dies costs the answers it was waiting for.
+    Each actor opens the backend, reads its images and writes a part of the ledger; the captions are written by this
+    process. So the data must be on storage that all machines mount under one path, and a server's URL must be
+    reachable from all of them. A worker that dies loses the requests in progress.
 
     Args:
         job: What to caption.
         backend: Its name.
-        options: Its options. There is a worker for each GPU of the cluster, or one a machine for `http`, with another
-            `device` than `cuda`, or where there is no GPU.
-        address: Of the cluster; by default `$RAY_ADDRESS`, then a cluster that runs on this machine; if there is
-            neither, one is started here for the time of the run.
-        workers: How many; by default as many as the cluster has room for.
-        chunk: Images that a worker gets at once; by default by their number.
+        options: Its options. There is one actor per GPU of the cluster; one per machine for `http`, with a `device`
+            other than `cuda`, or without GPUs.
+        address: Of the cluster; by default `$RAY_ADDRESS`, then a cluster on this machine, else one is started for the
+            run.
+        workers: Number of actors; by default as many as the cluster has resources for.
+        chunk: Images per call of an actor; by default derived from their number.
         track: Shows the progress.
         stop: Ends the run early when it is set.
 
     Raises:
-        ConfigError: No cluster answers, or it has no room for the workers; or as `caption_locally`.
+        ConfigError: No cluster can be reached, or it lacks resources for the actors; or as `caption_locally`.
         CaptionError: As the backend on any of the machines.
         EditError: The captions or the ledger can't be written.
         CalotypeError: Three workers died over one chunk.
     """
     with connected(address):
-        usual = "cuda" if backend != "http" and has_gpus() else "cpu"
-        room = pool_size(str(options.get("device", usual)).partition(":")[0], workers)
-        hired = _Hired(job, backend, options, room)
-        asker = hired.asker()
+        default = "cuda" if backend != "http" and has_gpus() else "cpu"
+        size = pool_size(str(options.get("device", default)).partition(":")[0], workers)
+        actors = _Actors(job, backend, options, size)
+        identity = actors.identity()
         ledger = CaptionLedger(job.root)
-        run = job.plan(asker, ledger, track=track)
-        size = chunk or chunk_size(len(run.tasks), room.workers, _UNIT)
+        writer = job.plan(identity, ledger, track=track)
+        chunk = chunk or chunk_size(len(writer.tasks), size.workers, _UNIT)
 
         def give(actor: Any, start: int, tasks: Sequence[ImagePrompts], again: bool) -> Any:
             return actor.caption.remote(tasks, again=again)
 
-        def took(start: int, tasks: Sequence[ImagePrompts], given: _Given) -> None:
-            for which, place, answer, new in given:
-                run.take(tasks[which], place, answer, new)
+        def took(start: int, tasks: Sequence[ImagePrompts], results: _Results) -> None:
+            for image, index, entry, new in results:
+                writer.add(tasks[image], index, entry, new)
 
-        with under_way(run, track, stop) as wait, ActorPool(hired.start, room.workers, lambda task: task.id) as pool:
-            pool.run(run.tasks, size, give, took, poll=wait)
-    return run.report()
+        with writing(writer, track, stop) as wait, ActorPool(actors.start, size.workers, lambda task: task.id) as pool:
+            pool.run(writer.tasks, chunk, give, took, poll=wait)
+    return writer.report()
 
 
-class _Hired:
+class _Actors:
     """Starts the actors of a job."""
 
-    def __init__(self, job: CaptionJob, backend: str, options: Mapping[str, Any], room: PoolSize) -> None:
-        order = _Order(
+    def __init__(self, job: CaptionJob, backend: str, options: Mapping[str, Any], size: PoolSize) -> None:
+        order = _ActorOptions(
             backend=backend,
             options=dict(options),
             reader=job.reader,
@@ -110,29 +110,29 @@ class _Hired:
             retry_failed=job.retry_failed,
         )
         self._order = put_shared(cloudpickle.dumps(order))
-        self._make = actor_class(_Actor, room)
-        self._asker: BackendIdentity | None = None
+        self._make = actor_class(_Actor, size)
+        self._identity: BackendIdentity | None = None
         self._first: tuple[Any, Any] | None = None
         self._first = self.start()
 
-    def asker(self) -> BackendIdentity:
-        """Who will answer, as the first actor finds: the model may be on the cluster only."""
+    def identity(self) -> BackendIdentity:
+        """Return the identity of the first actor's backend: the model may exist on the cluster only."""
         assert self._first is not None
-        asker: BackendIdentity = result_of(self._first[1])
-        self._asker = asker
-        return asker
+        identity: BackendIdentity = result_of(self._first[1])
+        self._identity = identity
+        return identity
 
     def start(self) -> tuple[Any, Any]:
         if self._first is not None:
             first, self._first = self._first, None
             return first
         actor = self._make.remote()
-        return actor, actor.open.remote(self._order, self._asker)
+        return actor, actor.open.remote(self._order, self._identity)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Order:
-    """What an actor needs to know."""
+class _ActorOptions:
+    """The options of an actor."""
 
     backend: str
     options: Mapping[str, Any]
@@ -143,37 +143,37 @@ class _Order:
 
 
 class _Actor:
-    """A caption worker in a process of its own."""
+    """A caption pipeline in a Ray actor."""
 
     def open(self, order: bytes, expected: BackendIdentity | None) -> BackendIdentity:
-        """Makes the worker, and says who answers: the same as on the other machines."""
-        opened: _Order = cloudpickle.loads(order)
+        """Open the backend, and check that it equals that of the other machines."""
+        opened: _ActorOptions = cloudpickle.loads(order)
         try:
             self._backend: CaptionBackend = open_backend(opened.backend, **opened.options)
         except CalotypeError as error:
             raise type(error)(f"{worker_name()}: {error}") from error
-        asker = BackendIdentity.of(self._backend, opened.pixels)
-        if expected is not None and asker != expected:
+        identity = BackendIdentity.of(self._backend, opened.pixels)
+        if expected is not None and identity != expected:
             raise ConfigError(
-                f"{worker_name()}: {asker.model} answers there, with {dict(asker.parameters)}, and {expected.model} "
-                f"with {dict(expected.parameters)} on the machine that began; all machines need the same model"
+                f"{worker_name()}: the model is {identity.model} with {dict(identity.parameters)}, and on the first "
+                f"machine {expected.model} with {dict(expected.parameters)}; all machines need the same model"
             )
         self._ledger = CaptionLedger(opened.root)
-        self._worker = CaptionPipeline(
+        self._pipeline = CaptionPipeline(
             self._backend, opened.reader, self._ledger, pixels=opened.pixels, retry_failed=opened.retry_failed
         )
-        return asker
+        return identity
 
-    def caption(self, tasks: Sequence[ImagePrompts], *, again: bool) -> _Given:
-        """Answers a chunk; what another worker had answered of it before it died is in the ledger."""
+    def caption(self, tasks: Sequence[ImagePrompts], *, again: bool) -> _Results:
+        """Caption a chunk; the results of an actor that died on it are in the ledger."""
         if again:
             self._ledger.refresh()
-        places = {id(task): place for place, task in enumerate(tasks)}
-        given: _Given = []
-        self._worker.run(tasks, lambda task, place, answer, new: given.append((places[id(task)], place, answer, new)))
-        return given
+        images = {id(task): image for image, task in enumerate(tasks)}
+        results: _Results = []
+        self._pipeline.run(tasks, lambda task, index, entry, new: results.append((images[id(task)], index, entry, new)))
+        return results
 
     def close(self) -> None:
-        """Puts its part of the ledger with the others'."""
+        """Merge its part of the ledger, and close the backend."""
         self._ledger.close()
         self._backend.close()

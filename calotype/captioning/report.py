@@ -1,4 +1,4 @@
-"""What came of a captioning run, in plain values."""
+"""`CaptionReport`: the result of a captioning run, in plain values."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ __all__ = ["CaptionFailure", "CaptionReport", "Example"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaptionFailure:
-    """One caption that could not be had."""
+    """One caption that failed."""
 
     id: str
     kind: str
-    """A short word to count by: that of the backend's answer, or of the image's error."""
+    """A short word: that of the backend's answer or of the image's error."""
     reason: str
     preset: str
     again: bool
-    """It failed in an earlier run and was not asked for this time: `--retry-failed` would."""
+    """It failed in an earlier run and was not retried; `--retry-failed` does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """Captions that a dry run shows."""
+    """The captions of one image in a dry run."""
 
     id: str
     captions: tuple[str, ...]
-    """What the backend said."""
+    """The generated captions."""
     now: tuple[str, ...]
-    """What the image has."""
+    """The captions that the image has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaptionReport:
-    """What a run did."""
+    """The result of a run."""
 
     backend: str
     model: str
     images: int
-    """Of the dataset, those marked as rejected left out."""
+    """Images of the dataset, without rejected ones."""
     asked: int
-    """Captions that the backend gave or failed to give."""
+    """Prompts that the backend has run, with or without a caption."""
     reused: int
-    """Captions that the ledger had from earlier runs."""
+    """Captions from earlier runs in the ledger."""
     written: int
     """Images whose captions were changed."""
     kept: int
-    """Images left alone because a person wrote their captions."""
+    """Images that keep their captions because a person wrote them."""
     failures: tuple[CaptionFailure, ...]
     seconds: float
     backup: Path | None
-    """Folder with the files as they were before."""
+    """Folder with the files before the change."""
     examples: tuple[Example, ...] = ()
     """Of a dry run."""
 

@@ -1,4 +1,4 @@
-"""`Sampling`: how a model's words are chosen, the same for every backend; and when it is worth asking a second time."""
+"""`Sampling`: the sampling parameters of every backend, and when to retry with other ones."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from calotype.errors import ConfigError
 __all__ = ["MORE_TOKENS", "Sampling"]
 
 MORE_TOKENS: Final = 4
-"""An answer that was cut off is asked for once more with so many times the tokens."""
+"""Factor on `max_tokens` for the retry of an answer that was cut off."""
 
 _OTHER_SEED: Final = 1 << 20
-"""How far a second draw's seed is from the first: further than anybody asks for captions of one prompt."""
+"""Offset of the seed of a retry: larger than any number of captions per prompt."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
-    """How an answer is drawn.
+    """Sampling parameters.
 
     Raises:
         ConfigError: A value out of its range.
@@ -28,10 +28,10 @@ class Sampling:
     max_tokens: int = 512
     """Of an answer."""
     temperature: float = 0.0
-    """0 always takes the likeliest token; 1 draws by the model's own probabilities."""
+    """0 is greedy decoding; 1 samples the model's own probabilities."""
     top_p: float | None = None
-    """Draws only among the likeliest tokens that together have this probability. None: among all (or as the server
-    does by default)."""
+    """Samples only from the most likely tokens that together have this probability. None: from all (or the server's
+    default)."""
 
     def __post_init__(self) -> None:
         if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int) or self.max_tokens < 1:
@@ -45,14 +45,14 @@ class Sampling:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """As a request and a backend's `parameters` name them."""
+        """The parameters as requests and `CaptionBackend.parameters` name them."""
         named = {"max_tokens": self.max_tokens, "temperature": float(self.temperature)}
         return named if self.top_p is None else named | {"top_p": float(self.top_p)}
 
-    def second_try(self, answer: CaptionAnswer, seed: int) -> tuple[int, int] | None:
-        """The (max_tokens, seed) to ask with once more, or None where the answer stands.
+    def retry(self, answer: CaptionAnswer, seed: int) -> tuple[int, int] | None:
+        """Return (max_tokens, seed) of a retry, or None for none.
 
-        More tokens help what was cut off; another draw helps what came out without a caption, if there are draws.
+        An answer that was cut off gets more tokens; one without a caption gets another seed, above temperature 0.
         """
         if answer.finish_reason == "length" and answer.kind in ("cut_off", "reasoning"):
             return self.max_tokens * MORE_TOKENS, seed

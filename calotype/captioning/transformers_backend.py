@@ -1,4 +1,4 @@
-"""`TransformersBackend`: captions from a vision-language model on this machine, in batches, through transformers."""
+"""`TransformersBackend`: captions from a local vision-language model, in batches, with transformers."""
 
 from __future__ import annotations
 
@@ -29,44 +29,44 @@ __all__ = ["TransformersBackend", "captioner_identity", "chat_inputs", "load_cap
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _TEXT_FILES: Final = (".json", ".txt", ".jinja", ".model")
-"""Of a saved model, beside its weights: configuration, tokenizer, processor, chat template."""
+"""Suffixes of a saved model's files beside its weights: configuration, tokenizer, processor, chat template."""
 
 _TASK: Final = re.compile(r"<[A-Z_]+>")
 
 _BROKEN: Final[tuple[type[Exception], ...]] = (
     (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()  # since PyTorch 2.8
 )
-"""The device itself has failed: nothing can be computed on it any more."""
+"""Errors after which the device is unusable."""
 
 
 class TransformersBackend:
-    """Runs a captioner of this machine: Qwen-VL, SmolVLM, Gemma 3, Llama 3.2 Vision, LLaVA and JoyCaption, Florence-2,
-    and whatever else `AutoModelForImageTextToText` loads without code from the hub.
+    """Runs a local captioner: Qwen-VL, SmolVLM, Gemma 3, Llama 3.2 Vision, LLaVA and JoyCaption, Florence-2, and every
+    model that `AutoModelForImageTextToText` loads without code from the hub.
 
-    Prompts go through the model's own chat template, padded on the left. A batch that does not fit into memory is
-    halved, and so are those after it. While one batch is computed, the next is prepared in another thread. What a
-    request is answered with does not depend on the batch that it is in, rounding aside: each draws from its own seed.
+    Prompts use the model's own chat template, with padding on the left. A batch that does not fit into memory is
+    halved, and so are later ones. While one batch is computed, another thread prepares the next. Up to rounding, an
+    answer does not depend on the rest of the batch: each request samples with its own seed.
 
     Args:
         model: A folder (`save_pretrained`), a name on the hub, or `auto`: the largest of `CAPTIONERS` that fits.
         revision: Of a name on the hub.
-        device: `cuda`, `cuda:1`, `mps`, `cpu`; None is the first of these that there is.
-        dtype: `bfloat16`, `float16` or `float32`; None is bfloat16 on a GPU that computes in it, else float16, and
-            float32 on a CPU.
-        batch_size: Images at a time.
-        max_tokens: Of an answer. One that is cut off is asked for once more with four times as many.
-        temperature: 0 always takes the likeliest token.
-        top_p: Draws only among the likeliest tokens that together have this probability; None among all.
+        device: `cuda`, `cuda:1`, `mps`, `cpu`; None is the first that is available.
+        dtype: `bfloat16`, `float16` or `float32`; None is bfloat16 on a GPU that supports it, else float16, and float32
+            on a CPU.
+        batch_size: Images per batch.
+        max_tokens: Of an answer. One that is cut off is retried once with four times as many.
+        temperature: 0 is greedy decoding.
+        top_p: Samples only from the most likely tokens that together have this probability; None from all.
 
     Raises:
         ConfigError: An option is out of its range.
-        CaptionError: The model can't be had, or is none that answers about images.
+        CaptionError: The model can't be loaded, or is not a vision-language model.
         MissingDependencyError: transformers is not installed.
     """
 
     name = "transformers"
     concurrency = 2
-    """One call computes while the other prepares."""
+    """One call computes while another prepares its inputs."""
 
     def __init__(
         self,
@@ -81,27 +81,27 @@ class TransformersBackend:
         top_p: float | None = None,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigError(f"batch_size: a whole number above 0 was expected, found {batch_size!r}")
+            raise ConfigError(f"batch_size: found {batch_size!r}, expected a whole number above 0")
         if dtype is not None and dtype not in _DTYPES:
-            raise ConfigError(f"dtype: {', '.join(_DTYPES)} was expected, found {dtype!r}")
+            raise ConfigError(f"dtype: found {dtype!r}, expected one of {', '.join(_DTYPES)}")
         self._sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p)
         self.device = torch.device(device or default_device())
         self.batch_size = batch_size
         self.why: str | None = None
-        """With `model="auto"`, the sentence that says which it is and why."""
+        """With `model="auto"`: which model was picked, and why."""
         if str(model) == "auto":
             picked = pick_captioner(self.device)
             model, self.why = picked.captioner.hub, picked.why
-        self._dtype = _DTYPES[dtype] if dtype else _usual_dtype(self.device)
+        self._dtype = _DTYPES[dtype] if dtype else _default_dtype(self.device)
         self._processor, self._model = load_captioner(model, revision=revision, dtype=self._dtype, device=self.device)
-        _decide_greedily(self._processor, self._model)
+        _decode_greedily(self._processor, self._model)
         self.model = captioner_identity(model, self._model)
         ends = self._model.generation_config.eos_token_id
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
         self._fixed_tasks = self._model.config.model_type == "florence2"
-        self._first = FailureLimit(self.model)
-        self._at_once = batch_size  # what has fitted into memory so far
-        self._preparing = threading.Lock()  # a tokenizer serves one thread at a time
+        self._failures = FailureLimit(self.model)
+        self._max_batch = batch_size  # shrinks when a batch does not fit into memory
+        self._preparing = threading.Lock()  # tokenizers are not thread-safe
         self._computing = threading.Lock()
 
     @property
@@ -110,59 +110,59 @@ class TransformersBackend:
 
     @property
     def loaded(self) -> tuple[Any, Any]:
-        """(processor, model), as they are asked."""
+        """(processor, model)."""
         return self._processor, self._model
 
     def caption(self, requests: Sequence[CaptionRequest], /) -> list[CaptionAnswer]:
-        """One answer for each request, in their order.
+        """Return one answer per request, in their order.
 
         Raises:
-            CaptionError: The device has failed, the model fails at every image, or it takes no prompts and a request
-                names no task.
+            CaptionError: The device has failed, the model fails at every image, or it has fixed tasks and a request has
+                none.
         """
         answers = self._answers(requests, self._sampling.max_tokens)
-        again: dict[int, list[int]] = {}  # tokens → which requests
-        asked = list(requests)
+        retries: dict[int, list[int]] = {}  # max_tokens → indices of requests
+        retried = list(requests)
         for i, answer in enumerate(answers):
-            once_more = self._sampling.second_try(answer, requests[i].seed)
-            if once_more is not None:
-                tokens, seed = once_more
-                again.setdefault(tokens, []).append(i)
-                asked[i] = replace(requests[i], seed=seed)
-        for tokens, places in again.items():
-            for i, answer in zip(places, self._answers([asked[i] for i in places], tokens), strict=True):
+            retry = self._sampling.retry(answer, requests[i].seed)
+            if retry is not None:
+                tokens, seed = retry
+                retries.setdefault(tokens, []).append(i)
+                retried[i] = replace(requests[i], seed=seed)
+        for tokens, indices in retries.items():
+            for i, answer in zip(indices, self._answers([retried[i] for i in indices], tokens), strict=True):
                 answers[i] = answer
         for answer in answers:
             if answer.kind == "failed":
-                self._first.count_failure(answer.error or "")
+                self._failures.count_failure(answer.error or "")
             else:
-                self._first.answered = True
+                self._failures.succeeded = True
         return answers
 
     def close(self) -> None:
-        """Gives the model's memory back."""
+        """Release the model's memory."""
         with self._computing:
             self._model = None
         _free_memory(self.device)
 
     def _answers(self, requests: Sequence[CaptionRequest], max_tokens: int) -> list[CaptionAnswer]:
-        """In batches of as many as fit into memory."""
+        """Answer the requests in batches that fit into memory."""
         answers: list[CaptionAnswer] = []
         while len(answers) < len(requests):
-            part = requests[len(answers) : len(answers) + self._at_once]
+            part = requests[len(answers) : len(answers) + self._max_batch]
             done = self._batch(part, max_tokens)
             if done is not None:
                 answers += done
                 continue
-            _free_memory(self.device)  # here, where no traceback holds what the failed batch had computed
+            _free_memory(self.device)  # here, where no traceback keeps the tensors of the failed batch alive
             if len(part) == 1:
-                reason = f"one image with up to {max_tokens} tokens is more than fits into the memory of {self.device}"
+                reason = f"one image with up to {max_tokens} tokens needs more than the memory of {self.device}"
                 answers.append(CaptionAnswer(error=reason, kind="out_of_memory"))
-            self._at_once = min(self._at_once, max(1, len(part) // 2))
+            self._max_batch = min(self._max_batch, max(1, len(part) // 2))
         return answers
 
     def _batch(self, requests: Sequence[CaptionRequest], max_tokens: int) -> list[CaptionAnswer] | None:
-        """The answers to one batch; None where memory does not suffice."""
+        """Answer one batch; None where it does not fit into memory."""
         try:
             return self._generate(requests, max_tokens)
         except CaptionError:
@@ -175,7 +175,7 @@ class TransformersBackend:
             if len(requests) == 1:
                 reason = f"the model failed on it: {type(error).__name__}: {_first_line(error)}"
                 return [CaptionAnswer(error=reason, kind="failed")]
-        # One image that the model can't take (a side of one pixel, say) must not cost the others their captions.
+        # One image that the model can't process (a side of one pixel, say) must not fail the others.
         singly = [self._batch([request], max_tokens) for request in requests]
         return None if None in singly else [answer for part in singly if part for answer in part]
 
@@ -187,22 +187,24 @@ class TransformersBackend:
         with self._computing, torch.inference_mode():
             if self._model is None:
                 raise CaptionError(f"{self.model}: closed")
-            inputs = inputs.to(self.device, dtype=self._dtype)  # of what is floating; tokens stay whole numbers
-            draws = []
+            inputs = inputs.to(self.device, dtype=self._dtype)  # casts floating tensors only
+            processors = []
             if self._sampling.temperature > 0:
                 seeds = [request.seed for request in requests]
-                draws = [GumbelMaxSampler(seeds, temperature=self._sampling.temperature, top_p=self._sampling.top_p)]
+                processors = [
+                    GumbelMaxSampler(seeds, temperature=self._sampling.temperature, top_p=self._sampling.top_p)
+                ]
             output = self._model.generate(
-                **inputs, max_new_tokens=max_tokens, logits_processor=LogitsProcessorList(draws)
+                **inputs, max_new_tokens=max_tokens, logits_processor=LogitsProcessorList(processors)
             )
-            # (B, tokens) without the prompt, or without the token that starts a decoder of its own.
+            # (B, prompt + tokens) -> (B, tokens); an encoder-decoder has one start token instead of the prompt
             start = 1 if self._model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
             output = output[:, start:].tolist()
         with self._preparing:
             return [self._answer(tokens) for tokens in output]
 
     def _inputs(self, requests: Sequence[CaptionRequest]) -> Any:
-        """The model's inputs for one batch, on the CPU. Raises whatever the processor does."""
+        """Return the model's inputs for one batch, on the CPU. Raises what the processor raises."""
         if self._fixed_tasks:
             tasks = [self._task(request) for request in requests]
             images = [request.image for request in requests]
@@ -214,14 +216,14 @@ class TransformersBackend:
             return request.prompt.strip()
         if request.task is None:
             raise CaptionError(
-                f"{self.model} takes no prompts, only tasks such as <DETAILED_CAPTION>, and this preset names none: "
-                "use the preset 'descriptive' or 'short', one of your own whose prompt is a task, or another model"
+                f"{self.model} has fixed tasks such as <DETAILED_CAPTION>, no prompts, and this preset has none; "
+                "use the preset 'descriptive' or 'short', a preset of your own with a task, or another model"
             )
         return request.task
 
     def _answer(self, tokens: list[int]) -> CaptionAnswer:
         end = next((i for i, token in enumerate(tokens) if token in self._ends), None)
-        # Special tokens are decoded too: in some models they are what sets reasoning apart from the answer.
+        # Special tokens are decoded, too: in some models they mark reasoning.
         text = self._processor.decode(tokens[:end], skip_special_tokens=False)
         special = self._processor.tokenizer.all_special_tokens
         return parse_answer(text, finish_reason="length" if end is None else "stop", special=special)
@@ -231,7 +233,7 @@ class TransformersBackend:
 
 
 def chat_inputs(processor: Any, requests: Sequence[CaptionRequest]) -> Any:
-    """What a chat template makes of requests: tokens, masks and pixels, for the model's `forward` or `generate`."""
+    """Return tokens, masks and pixels of requests, from the chat template, for `forward` or `generate`."""
     return processor.apply_chat_template(
         [_conversation(request) for request in requests],
         add_generation_prompt=True,
@@ -243,8 +245,8 @@ def chat_inputs(processor: Any, requests: Sequence[CaptionRequest]) -> Any:
 
 
 def _conversation(request: CaptionRequest) -> list[dict[str, Any]]:
-    """A request as chat templates take it."""
-    # The image comes first: some models (Llama 3.2 Vision) look only from the words that follow it.
+    """Return a request as the messages of a chat template."""
+    # The image comes first: some models (Llama 3.2 Vision) attend to it only from later tokens.
     content = [{"type": "image", "image": request.image}, {"type": "text", "text": request.prompt}]
     turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if request.system is not None:
@@ -255,10 +257,10 @@ def _conversation(request: CaptionRequest) -> list[dict[str, Any]]:
 def load_captioner(
     name: str | Path, *, revision: str | None = None, dtype: torch.dtype, device: torch.device
 ) -> tuple[Any, Any]:
-    """(processor, model) on the device, in evaluation mode, padding on the left.
+    """Return (processor, model) on the device, in evaluation mode, with padding on the left.
 
     Raises:
-        CaptionError: The model can't be had, or has no chat template.
+        CaptionError: The model can't be loaded, or has no chat template.
         MissingDependencyError: transformers is not installed.
     """
     try:
@@ -276,30 +278,30 @@ def load_captioner(
     except Exception as error:
         if _out_of_memory(error):
             raise CaptionError(
-                f"model: {name} does not fit into the memory of {device}; `--model auto` takes one that does, and "
-                "`--backend http` one that runs elsewhere"
+                f"model: {name} does not fit into the memory of {device}; `--model auto` picks one that does, and "
+                "`--backend http` uses a server"
             ) from error
         raise CaptionError(
-            f"model: {name!r} could not be loaded ({type(error).__name__}: {_first_line(error)}). A vision-language "
-            "model was expected that transformers knows without code from the hub: its folder, or its name on the hub "
-            f"(`hf download {name} --local-dir FOLDER` gets it beforehand; for a gated one accept the terms on its "
-            "page and run `hf auth login`)"
+            f"model: {name!r} could not be loaded ({type(error).__name__}: {_first_line(error)}). Expected a "
+            "vision-language model that transformers supports without code from the hub: a folder, or a hub name "
+            f"(`hf download {name} --local-dir FOLDER` downloads it; for a gated one accept the terms on its page and "
+            "run `hf auth login`)"
         ) from error
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None or not (accept_content_parts(processor) or model.config.model_type == "florence2"):
         raise CaptionError(
-            f"model: {name} has no chat template, so there is no telling how it wants to be asked about an image; use "
-            "an instruction-tuned model (its name often ends in -it or -Instruct), or Florence-2"
+            f"model: {name} has no chat template, so its prompt format is unknown; use an instruction-tuned model "
+            "(its name often ends in -it or -Instruct), or Florence-2"
         )
-    tokenizer.padding_side = "left"  # an answer goes on from the last token of its prompt
+    tokenizer.padding_side = "left"  # generation continues from the last token of the prompt
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return processor, model
 
 
-def _decide_greedily(processor: Any, model: Any) -> None:
-    """Leaves no chance of its own to `generate`."""
-    # What a checkpoint would have drawn with is of no use here: `GumbelMaxSampler` draws, by each request's own seed.
+def _decode_greedily(processor: Any, model: Any) -> None:
+    """Turn off `generate`'s own sampling."""
+    # `GumbelMaxSampler` samples with one seed per request, so the checkpoint's sampling settings don't apply.
     settings = model.generation_config
     settings.do_sample, settings.num_beams = False, 1
     settings.temperature = settings.top_p = settings.top_k = None
@@ -310,7 +312,7 @@ def _decide_greedily(processor: Any, model: Any) -> None:
 
 
 def captioner_identity(name: str | Path, model: Any) -> str:
-    """`name@revision` of a model on the hub, `folder@fingerprint` of one on disk, wherever the folder lies."""
+    """Return `name@revision` of a model on the hub, or `folder@fingerprint` of a local one, without its path."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         revision = getattr(model.config, "_commit_hash", None)
@@ -321,7 +323,7 @@ def captioner_identity(name: str | Path, model: Any) -> str:
     return f"{folder.resolve().name}@{files_fingerprint(folder, names).hex()[:12]}"
 
 
-def _usual_dtype(device: torch.device) -> torch.dtype:
+def _default_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cpu":
         return torch.float32
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):

@@ -43,12 +43,12 @@ def from_dataset(
             continue
         variables = prompt_variables(row, class_word) | {"caption": None}  # what is to be said is not told beforehand
         for draw in plan_variants(presets, None, 0):
-            question = render_prompt(draw, variables, asker, answered=(), current=())
+            question = render_prompt(draw, variables, asker, entries=(), current=())
             if question.error is not None:
                 ledger.add("no_value", row.id, question.error)
                 continue
             lessons.append(
-                Lesson(id=row.id, image=row.image, prompt=question.prompt, system=question.system, captions=captions)
+                Lesson(id=row.id, image=row.image, prompt=question.text, system=question.system, captions=captions)
             )
     return lessons
 
@@ -97,8 +97,8 @@ def from_captioner(
     tasks = []
     for row in rows:
         variables = prompt_variables(row, class_word)
-        questions = [render_prompt(draw, variables, asker, answered=(), current=row.captions) for draw in draws]
-        tasks.append(ImagePrompts(id=row.id, ref=row.image, questions=tuple(questions)))
+        questions = [render_prompt(draw, variables, asker, entries=(), current=row.captions) for draw in draws]
+        tasks.append(ImagePrompts(id=row.id, ref=row.image, prompts=tuple(questions)))
     given: dict[str, dict[int, str]] = defaultdict(dict)
     total, done = len(tasks) * len(draws), 0
 
@@ -116,7 +116,7 @@ def from_captioner(
     for task in tasks:
         alike: dict[tuple[str, str | None], list[str]] = defaultdict(list)  # captions of one prompt are one lesson
         for place, text in sorted(given[task.id].items()):
-            alike[task.questions[place].prompt, task.questions[place].system].append(text)
+            alike[task.prompts[place].text, task.prompts[place].system].append(text)
         for (prompt, system), texts in alike.items():
             captions = tuple(dict.fromkeys(texts))
             lessons.append(Lesson(id=task.id, image=task.ref, prompt=prompt, system=system, captions=captions))

@@ -118,13 +118,13 @@ def test_an_answer_has_a_text_or_an_error():
             CaptionAnswer(**fields)
 
 
-def test_when_a_second_try_is_worth_it():
+def test_when_a_retry_is_worth_it():
     certain, drawn = Sampling(max_tokens=100), Sampling(max_tokens=100, temperature=0.5)
     cut = caption_of("a", finish_reason="length")
-    assert certain.second_try(cut, 7) == drawn.second_try(cut, 7) == (400, 7)
-    assert certain.second_try(caption_of("<think>", finish_reason="length"), 7) == (400, 7)
-    assert certain.second_try(caption_of(""), 7) is None
-    tokens, seed = drawn.second_try(caption_of(""), 7)
+    assert certain.retry(cut, 7) == drawn.retry(cut, 7) == (400, 7)
+    assert certain.retry(caption_of("<think>", finish_reason="length"), 7) == (400, 7)
+    assert certain.retry(caption_of(""), 7) is None
+    tokens, seed = drawn.retry(caption_of(""), 7)
     assert tokens == 100 and seed > 1000
     for settled in (caption_of("a red card"), caption_of("I'm sorry, no"), CaptionAnswer(error="gone", kind="failed")):
-        assert drawn.second_try(settled, 7) is None
+        assert drawn.retry(settled, 7) is None

@@ -111,9 +111,11 @@ def test_the_names_there_are(package):
 
 
 def test_a_name_that_there_is_not(package):
-    with pytest.raises(ConfigError, match=r"none called 'shape'; did you mean 'shapes'.*entry point of the group"):
+    with pytest.raises(
+        ConfigError, match=r"found 'shape', which does not exist; did you mean 'shapes'.*entry point of the group"
+    ):
         open_backend("shape")
     with pytest.raises(ConfigError, match="caption backend 'shapes': unknown option 'units'; did you mean 'unit'"):
         open_backend("shapes", units="px")
-    with pytest.raises(CaptionError, match="shapes-captioner announces it as no_such_module:Backend"):
+    with pytest.raises(CaptionError, match="shapes-captioner registers it as no_such_module:Backend"):
         open_backend("broken")

@@ -96,8 +96,12 @@ def test_another_model_on_another_machine_is_refused(folder):
     """What a worker does that finds another model at the address than the machine that began the run."""
     options = {"backend": "http", "reader": ImageReader(), "root": folder, "pixels": 100, "retry_failed": False}
     with serving(models=("a",)) as one, serving(models=("b",)) as other:
-        orders = [cloudpickle.dumps(engine._Order(options={"url": there.url}, **options)) for there in (one, other)]
+        orders = [
+            cloudpickle.dumps(engine._ActorOptions(options={"url": there.url}, **options)) for there in (one, other)
+        ]
         expected = engine._Actor().open(orders[0], None)
         assert engine._Actor().open(orders[0], expected) == expected
-        with pytest.raises(ConfigError, match=r"b answers there, .* and a with .* all machines need the same model"):
+        with pytest.raises(
+            ConfigError, match=r"the model is b with .* machine a with .* all machines need the same model"
+        ):
             engine._Actor().open(orders[1], expected)

@@ -170,7 +170,7 @@ def test_a_line_that_is_no_answer_is_passed_over_and_named(tmp_path, poison, cap
     ledger.refresh()
     assert len(ledger) == 1 and ledger.get("1") == answer("1")
     (said,) = (record.getMessage() for record in caplog.records)
-    assert said.startswith(f"{folder / 'ledger.jsonl'}: 1 of 2 lines are no answers and are passed over (line 2: ")
+    assert said.startswith(f"{folder / 'ledger.jsonl'}: 1 of 2 lines are not valid entries and are skipped (line 2: ")
     assert len(said) < 400 and said.isprintable()
     ledger.append(answer("2"))
     ledger.close()

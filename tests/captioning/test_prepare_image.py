@@ -47,7 +47,7 @@ def test_its_pixels_are_those_that_training_sees(skimage_data):
 
 
 def test_what_is_no_picture_is_an_image_error(tmp_path):
-    with pytest.raises(ImageError, match="picture"):
+    with pytest.raises(ImageError, match="image"):
         prepare_image(b"no image")
     with pytest.raises(ImageError, match=r"none\.png"):
         prepare_image(tmp_path / "none.png")

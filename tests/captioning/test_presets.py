@@ -54,7 +54,9 @@ def test_a_file_of_ones_own(saved):
 
 
 def test_a_variable_without_a_value_is_named(saved):
-    with pytest.raises(ConfigError, match=r"preset 'mine': its prompt uses \{tags\} \(the tags that .*nothing says"):
+    with pytest.raises(
+        ConfigError, match=r"preset 'mine': its prompt uses \{tags\} \(the tags of .*which has no value"
+    ):
         load_preset(saved("prompt: From {tags}")).prompt({"caption": "x", "tags": None})
     with pytest.raises(ConfigError, match=r"\{trigger\}"):
         load_preset(saved("prompt: '{trigger}'\ndefaults: {trigger: 'the {trigger}'}")).prompt({})
@@ -63,20 +65,20 @@ def test_a_variable_without_a_value_is_named(saved):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("prompt: Call it {triger}.", r"there is no variable \{triger\}; did you mean \{trigger\}\?"),
-        ("prompt: x\nsystem: '{zzz}'", r"system: there is no variable \{zzz\} \(known: \{trigger\}"),
-        ("prompt: x\ndefaults: {tag: a}", r"defaults: there is no variable \{tag\}; did you mean \{tags\}"),
-        ("prompt: x\ndefaults: {tags: '{stm}'}", r"defaults.tags: there is no variable \{stm\}"),
-        ("prompt: 'a { b'", "a brace itself is written twice"),
-        ("prompt: '{stem!r}'", r"\{stem\} stands alone"),
-        ("prompt: '{stem.__class__}'", "there is no variable"),
-        ("prompt: '{}'", "there is no variable"),
+        ("prompt: Call it {triger}.", r"unknown variable \{triger\}; did you mean \{trigger\}\?"),
+        ("prompt: x\nsystem: '{zzz}'", r"system: unknown variable \{zzz\} \(known: \{trigger\}"),
+        ("prompt: x\ndefaults: {tag: a}", r"defaults: unknown variable \{tag\}; did you mean \{tags\}"),
+        ("prompt: x\ndefaults: {tags: '{stm}'}", r"defaults.tags: unknown variable \{stm\}"),
+        ("prompt: 'a { b'", "a literal brace is doubled"),
+        ("prompt: '{stem!r}'", r"\{stem\} takes no conversion"),
+        ("prompt: '{stem.__class__}'", "unknown variable"),
+        ("prompt: '{}'", "unknown variable"),
         ("promt: x", "unknown option 'promt'; did you mean 'prompt'"),
-        ("about: x", "prompt: what to ask the model was expected, found None"),
-        ("prompt: ''", "prompt: what to ask the model"),
-        ("prompt: x\nabout: 3", "about: a text was expected, found 3"),
-        ("prompt: x\ndefaults: 3", "defaults: a mapping from variables to texts was expected"),
-        ("just words", "a mapping with a prompt was expected"),
+        ("about: x", "prompt: found None, expected the prompt"),
+        ("prompt: ''", "prompt: found '', expected the prompt"),
+        ("prompt: x\nabout: 3", "about: found 3, expected a text"),
+        ("prompt: x\ndefaults: 3", "defaults: found 3, expected a mapping from variables"),
+        ("just words", "expected a mapping with a prompt"),
         ("a: [", "not valid YAML"),
     ],
 )
@@ -86,9 +88,13 @@ def test_mistakes_are_named(text, message, saved):
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(saved):
-    with pytest.raises(ConfigError, match="neither a preset nor a file 'subjct'; did you mean 'subject'"):
+    with pytest.raises(
+        ConfigError, match="found 'subjct', which is neither a preset nor a file; did you mean 'subject'"
+    ):
         load_preset("subjct")
-    with pytest.raises(ConfigError, match=r"neither a preset nor a file './prompts/a.yaml' \(presets: descriptive, "):
+    with pytest.raises(
+        ConfigError, match=r"found './prompts/a.yaml', which is neither a preset nor a file \(presets: descriptive, "
+    ):
         load_preset("./prompts/a.yaml")
     latin = saved("x", "latin.txt")
     latin.write_bytes("Beschreibe das schöne Bild".encode("latin-1"))

@@ -73,7 +73,7 @@ def test_a_cut_off_answer_is_told_by_the_server_too(served, captioner, requests)
 def test_another_model_than_the_server_has(served, requests):
     remote = open_backend("http", url=served, model="owner/other-vl")
     with pytest.raises(
-        CaptionError, match=r"model 'owner/other-vl' was asked for, and the server (offers|does not say)"
+        CaptionError, match=r"the requested model is 'owner/other-vl', and the server (lists|does not list)"
     ):
         remote.caption(requests[:1])
     remote.close()

@@ -100,7 +100,7 @@ def test_a_model_that_fails_at_every_picture_ends_the_run(opened, requests, monk
     backend = opened()
     answers = backend.caption(requests)
     assert {answer.kind for answer in answers} == {"failed"}
-    with pytest.raises(CaptionError, match=r"the first 10 images all came to nothing; .*shapes don't match"):
+    with pytest.raises(CaptionError, match=r"the first 10 images all failed; .*shapes don't match"):
         backend.caption(requests)
 
 
@@ -201,7 +201,7 @@ def test_models_that_can_not_be_had(captioner, tmp_path, monkeypatch):
     text_only = tmp_path / "gpt2"
     text_only.mkdir()
     (text_only / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
-    with pytest.raises(CaptionError, match="A vision-language model was expected"):
+    with pytest.raises(CaptionError, match="Expected a vision-language model"):
         open_backend("transformers", model=str(text_only), device="cpu")
     base = shutil.copytree(captioner, tmp_path / "base")
     (base / "chat_template.jinja").unlink()
@@ -218,8 +218,8 @@ def test_models_that_can_not_be_had(captioner, tmp_path, monkeypatch):
 
 def test_options_out_of_range():
     for options, message in [
-        ({"batch_size": 0}, "batch_size: a whole number above 0"),
-        ({"dtype": "int8"}, "dtype: float32, bfloat16, float16 was expected, found 'int8'"),
+        ({"batch_size": 0}, "batch_size: found 0, expected a whole number above 0"),
+        ({"dtype": "int8"}, "dtype: found 'int8', expected one of float32, bfloat16, float16"),
         ({"temperature": -1}, "temperature: a number from 0 to 2"),
         ({"batchsize": 4}, "did you mean 'batch_size'"),
     ]:
@@ -247,7 +247,7 @@ def test_florence_2_has_tasks_in_the_place_of_prompts(tmp_path, requests):
     asked = [backend._processor.tokenizer.decode(row) for row in backend._inputs([*described, own])["input_ids"]]
     assert "describe with a paragraph what is shown in the image" in asked[0]
     assert "what does the image describe" in asked[2]
-    with pytest.raises(CaptionError, match="takes no prompts, only tasks"):
+    with pytest.raises(CaptionError, match="no prompts"):
         backend.caption(requests[:1])
     backend.close()
 
