@@ -1,14 +1,14 @@
-# Everything there is to run. Each target sets up what it needs, so any of them works on a fresh clone.
+# Each target sets up what it needs, so any of them works on a fresh clone.
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# The environment in which torchtune 0.6.1 is held against our configs; nothing else needs it.
+# The environment in which our configs are tested with torchtune 0.6.1; nothing else needs it.
 TUNE := .venv-torchtune
 TUNE_READY := $(TUNE)/.ready
 
-# The interpreter that makes the environments: the first that is 3.11 or newer and can make one. PYTHON=… picks another.
+# The interpreter that creates the environments: the first one of 3.11 or newer with a venv module. PYTHON=… overrides it.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
 	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 		&& echo $$python && break; done)
@@ -17,11 +17,11 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python;
 
 help:
 	@echo "make setup      the environment, in $(VENV)"
-	@echo "make demo       from a folder of photos to batches and a tiny LoRA, with a page to look at"
+	@echo "make demo       batches, a preview page and a tiny LoRA from a folder of photos"
 	@echo "make test       the tests"
 	@echo "make check      lint, format, types, layers, and the code in the docs"
-	@echo "make bench      side by side with what else there is, as ratios"
-	@echo "make torchtune  our configs under torchtune 0.6.1, in an environment of its own"
+	@echo "make bench      benchmarks against other loaders, as ratios"
+	@echo "make torchtune  our configs under torchtune 0.6.1, in a separate environment"
 
 setup: $(READY)
 
@@ -29,7 +29,7 @@ demo: $(READY)
 	$(BIN)/calotype demo --tokenizers "$$($(BIN)/python tests/real_tokenizers.py)" \
 		--pipeline "$$($(BIN)/python tests/tiny_pipelines.py)"
 
-# A process for each core, up to four; files stay whole, for what their tests share. One thread of torch's in each.
+# One process per core, up to four. The tests of a file share fixtures and stay in one process. One torch thread in each.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
@@ -47,7 +47,7 @@ bench: $(READY)
 torchtune: $(TUNE_READY)
 	$(TUNE)/bin/python -m pytest tests/compat
 
-# Installed anew when what it is made from has changed.
+# Reinstalled when its inputs have changed.
 $(READY): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing calotype and its tools into $(VENV) (PyTorch is large: some minutes on a first run)"
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
