@@ -69,20 +69,25 @@ def make(folder: Path, rows: int) -> list[Path]:
         "hills",
     ]
     images = [f"images/{i // 1000:05d}/{i:09d}.jpg" for i in range(rows)]
-    captions = [" ".join(draw.choices(words, k=draw.randint(6, 24))) for _ in range(rows)]
-    sizes = [(draw.randint(512, 4096), draw.randint(512, 4096)) for _ in range(rows)]
+    text = draw.choices(words, k=100_000)
+    starts = [int(draw.random() * (len(text) - 24)) for _ in range(rows)]
+    captions = [" ".join(text[start : start + 6 + int(draw.random() * 19)]) for start in starts]
+    sizes = [(512 + int(draw.random() * 3585), 512 + int(draw.random() * 3585)) for _ in range(rows)]
     data = {"image": images, "caption": captions, "width": [w for w, _ in sizes], "height": [h for _, h in sizes]}
     files = [folder / f"rows.{suffix}" for suffix in ("parquet", "jsonl", "csv", "tsv")]
     pq.write_table(pa.table(data), files[0])
     with files[1].open("w") as lines:
-        for image, caption, (width, height) in zip(images, captions, sizes, strict=True):
-            row = {"image": image, "caption": caption, "width": width, "height": height}
-            lines.write(json.dumps(row) + "\n")
+        lines.writelines(
+            f'{{"image": "{image}", "caption": "{caption}", "width": {width}, "height": {height}}}\n'
+            for image, caption, (width, height) in zip(images, captions, sizes, strict=True)
+        )
     for file, delimiter in zip(files[2:], ",\t", strict=True):
         with file.open("w") as lines:
             lines.write(delimiter.join(["image", "caption", "width", "height"]) + "\n")
-            for image, caption, (width, height) in zip(images, captions, sizes, strict=True):
-                lines.write(delimiter.join([image, caption, str(width), str(height)]) + "\n")
+            lines.writelines(
+                f"{image}{delimiter}{caption}{delimiter}{width}{delimiter}{height}\n"
+                for image, caption, (width, height) in zip(images, captions, sizes, strict=True)
+            )
     return files
 
 

@@ -80,7 +80,7 @@ def find_entries(
         reading: The options; bad rows are skipped.
         where: Row number → `file:line`.
     """
-    part = table_part(table, reading, label=str(file), base=file.parent, where=where, columns=columns)
+    part = table_part(table, file, reading, columns, where)
     found = part.table
     images = part.paths()
     if not pa.types.is_null(found["name"].type):  # of a member of an archive: the archive and the member

@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 import time
+from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin
@@ -295,6 +296,7 @@ def _proxy_hint() -> str:
     return ""
 
 
+@cache
 def _version() -> str:
     try:
         return metadata.version("calotype")

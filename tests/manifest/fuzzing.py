@@ -13,7 +13,6 @@ import json
 import os
 import pickle
 import random
-import shutil
 import signal
 import sys
 import tarfile
@@ -147,7 +146,7 @@ FORMATS: dict[str, tuple[Callable[[Path], Path], ...]] = {
     "sidecars": (sidecars,),
     "config": (text("a.yaml", YAML),),
 }
-"""Format → makers of whole files of it, which take turns."""
+"""Format → makers of valid files, which take turns."""
 
 
 def damaged(data: bytes, random: random.Random) -> bytes:
@@ -184,40 +183,44 @@ def use(path: Path) -> None:
     manifest = load_manifest(path, on_error="skip", missing_captions="empty")
     manifest.describe()
     pickle.loads(pickle.dumps(manifest))
-    reader = ImageReader(max_pixels=10_000)
+    reader = ImageReader(max_pixels=10_000)  # a new one: it keeps archives open
     for row in list(manifest)[:1]:
         with contextlib.suppress(CalotypeError):
             reader.read(row.image)
 
 
 def fuzz(format: str, count: int, folder: Path) -> None:
-    """Load `count` damaged files of a format, and keep those that end in an error that is not calotype's."""
+    """Load `count` damaged files of a format, and print errors that are not calotype's.
+
+    A file is damaged in place and restored by renames: an earlier manifest may have the old one mapped.
+    """
     bases = []
     for number, make in enumerate(FORMATS[format]):
         base = folder / f"base-{number}"
         base.mkdir(parents=True)
         whole = make(base).relative_to(base)
-        use(base / whole)  # it is right before it is damaged
+        use(base / whole)  # valid before it is damaged
         files = [file for file in sorted(base.rglob("*")) if file.is_file() and file.suffix != ".png"]
         bases.append((base, whole, [file for file in files if not file.name.endswith("-lock")]))
     draws = random.Random(SEED)
     for number in range(count):
         base, whole, files = bases[number % len(bases)]
-        place = folder / "input"
-        shutil.copytree(base, place)
         file = draws.choice(files)
-        (place / file.relative_to(base)).write_bytes(damaged(file.read_bytes(), draws))
+        spare = folder / "spare"
+        spare.write_bytes(damaged(file.read_bytes(), draws))
+        file.rename(folder / "whole")
+        spare.rename(file)
         (folder / "number").write_text(str(number))
         signal.alarm(HANG)
         try:
-            use(place / whole)
+            use(base / whole)
         except CalotypeError:
             pass
         except BaseException:
-            print(f"{format}: input {number} ({place / whole}):")
+            print(f"{format}: input {number} ({base / whole}):")
             traceback.print_exc(file=sys.stdout)
         signal.alarm(0)
-        shutil.rmtree(place)
+        (folder / "whole").replace(file)
 
 
 def main(folder: Path, count: int, formats: list[str]) -> None:

@@ -12,9 +12,8 @@ import pyarrow.parquet as pq
 from calotype.errors import CalotypeError, ManifestError
 from calotype.manifest.cache import cached
 from calotype.manifest.reading import Part, Reading
-from calotype.manifest.tables.columns import Columns, find_columns
+from calotype.manifest.tables.columns import find_columns
 from calotype.manifest.tables.embedded import (
-    Embedded,
     NotMappedError,
     embedded_in,
     holds_bytes,
@@ -45,7 +44,7 @@ def read_parquet(file: Path, reading: Reading) -> Part:
         for name in schema.names:
             if name not in wanted and name != image:
                 reading.note(f"column {name!r} holds binary data and is not read")
-    return _part(raw, file, reading, columns, embedded)
+    return table_part(raw, file, reading, columns, lambda row: f"{file} row {row}", embedded=embedded)
 
 
 def _image_batches(opened: pq.ParquetFile, image: str) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
@@ -69,7 +68,7 @@ def read_arrow(file: Path, reading: Reading) -> Part:
                 unpacked = cached("images", [file], lambda: unpack(type_, chunks), note=columns.image)
                 embedded, paths = embedded_in(unpacked, "image", reading.label(file))
             raw = raw.set_column(raw.column_names.index(columns.image), columns.image, paths)
-    return _part(raw, file, reading, columns, embedded)
+    return table_part(raw, file, reading, columns, lambda row: f"{file} row {row}", embedded=embedded)
 
 
 def _map(file: Path) -> pa.Table:
@@ -97,15 +96,3 @@ def parse_errors(path: Path, what: str) -> Iterator[None]:
             raise ManifestError(f"{path}: can't be read: {error.strerror}") from None
         reason = " ".join(str(error).split())[:200]
         raise ManifestError(f"{path}: damaged, or not {what}: {reason}; copy or write it again") from None
-
-
-def _part(raw: pa.Table, file: Path, reading: Reading, columns: Columns, embedded: Embedded | None) -> Part:
-    return table_part(
-        raw,
-        reading,
-        label=str(file),
-        base=file.parent,
-        where=lambda row: f"{file} row {row}",
-        embedded=embedded,
-        columns=columns,
-    )

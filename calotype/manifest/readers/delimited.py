@@ -62,7 +62,7 @@ def read_delimited(file: Path, reading: Reading) -> Part:
     if heading.dialect.initial_space:
         table = pa.table([pc.utf8_ltrim(column, " ") for column in table.columns], names=heading.names)
     where = line_finder(file, int(heading.has_header))
-    return table_part(table, reading, label=str(file), base=file.parent, where=where, columns=heading.columns)
+    return table_part(table, file, reading, heading.columns, where)
 
 
 def open_delimited(file: Path, reading: Reading) -> tuple[Heading, str]:
@@ -268,14 +268,7 @@ def _read_by_record(file: Path, reading: Reading) -> Part:
         [pa.array([fields[column] for fields in values], pa.large_string()) for column in range(len(names))],
         names=names,
     )
-    return table_part(
-        table,
-        reading,
-        label=str(file),
-        base=file.parent,
-        where=lambda row: f"{file}:{numbers[row]}",
-        columns=heading.columns,
-    )
+    return table_part(table, file, reading, heading.columns, lambda row: f"{file}:{numbers[row]}")
 
 
 def _rows(heading: Heading, text: str, limit: int | None) -> Iterator[Record]:

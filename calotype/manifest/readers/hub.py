@@ -103,12 +103,12 @@ def _parts(loaded: Any, name: str, folder: Path | None, reading: Reading) -> lis
         parts.append(
             table_part(
                 table,
+                name,
                 reading,
-                label=name,
+                columns,
+                partial(_where, name, split, first),
                 base=folder or reading.root,
-                where=partial(_where, name, split, first),
                 embedded=embedded,
-                columns=columns,
                 look=folder is not None or reading.image_root is not None,
             )
         )

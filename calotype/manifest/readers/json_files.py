@@ -95,14 +95,7 @@ def _read_lines(file: Path, reading: Reading) -> Part:
     if table is not None and table.num_rows:
         columns = find_columns(table.column_names, reading.columns, str(file))
         if _is_plain(table, columns):
-            return table_part(
-                table,
-                reading,
-                label=str(file),
-                base=file.parent,
-                where=line_finder(file),
-                columns=columns,
-            )
+            return table_part(table, file, reading, columns, line_finder(file))
     return _read_by_line(file, reading)
 
 
@@ -224,14 +217,7 @@ def _from_objects(
             indices.append(row)
     if columns is None:
         raise ManifestError(f"{file}: no rows; expected JSON objects with an image and a caption")
-    return table_part(
-        table_of(good, names, columns.captions),
-        reading,
-        label=str(file),
-        base=file.parent,
-        where=lambda row: where(indices[row]),
-        columns=columns,
-    )
+    return table_part(table_of(good, names, columns.captions), file, reading, columns, lambda row: where(indices[row]))
 
 
 def with_text(value: dict[str, Any], image: str) -> dict[str, Any]:

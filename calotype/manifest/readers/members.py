@@ -188,13 +188,7 @@ def _part(file: Path, found: _Members, reading: Reading) -> Part:
     names = [name for name in names if name in extra_keys or name not in caption_keys]
     table = table_of(rows, [_IMAGE, _CAPTION, *names], [_CAPTION])
     return table_part(
-        table,
-        reading,
-        label=str(file),
-        base=file.parent,
-        where=lambda row: f"{file}!{images[row].name}",
-        embedded=_embedded(file, label, images),
-        columns=columns,
+        table, file, reading, columns, lambda row: f"{file}!{images[row].name}", embedded=_embedded(file, label, images)
     )
 
 

@@ -17,7 +17,7 @@ from calotype.manifest.captions import as_texts, caption_lists, is_text, is_text
 from calotype.manifest.manifest import JSON_FIELD
 from calotype.manifest.reading import Part, Reading, as_extra, make_part
 from calotype.manifest.tables.archive_references import find_archived
-from calotype.manifest.tables.columns import Columns, find_columns
+from calotype.manifest.tables.columns import Columns
 from calotype.manifest.tables.embedded import Embedded, holds_bytes
 from calotype.manifest.tables.images_on_disk import find_images
 from calotype.manifest.tables.inline_images import inline_images
@@ -36,32 +36,33 @@ _MAX_TOTAL_WEIGHT: Final = 1_000_000_000
 
 def table_part(
     raw: pa.Table,
+    file: Path | str,
     reading: Reading,
-    *,
-    label: str,
-    base: Path,
+    columns: Columns,
     where: Callable[[int], str],
+    *,
+    base: Path | None = None,
     embedded: Embedded | None = None,
-    columns: Columns | None = None,
     look: bool = True,
 ) -> Part:
     """Make the rows of one table.
 
     Args:
         raw: The table with the file's own column names. With `embedded`, its image column holds paths as text, or null.
+        file: Its file, or the name of a dataset.
         reading: The options.
-        label: The file, for messages.
-        base: Folder that relative references are relative to.
+        columns: Which column has which meaning.
         where: Row number → `file:line`.
+        base: Folder that references are relative to. Default: the file's.
         embedded: The bytes of the image column, if it has any.
-        columns: Which column has which meaning; None: find it.
         look: Whether to search `base` for images that are missing under their reference.
 
     Raises:
         ManifestError: A column is missing or has a type that can't be read; bad rows are reported to `reading`.
     """
     pa.default_memory_pool().release_unused()  # memory of the parser: lowers the peak
-    columns = columns or find_columns(raw.column_names, reading.columns, label)
+    label = str(file)
+    base = reading.image_root or base or Path(file).parent
     if not columns.captions and reading.need_captions:
         raise ManifestError(
             f"{label}: no caption column found among {', '.join(map(repr, raw.column_names))}; name it with "
@@ -82,7 +83,7 @@ def table_part(
     if embedded is None:
         found = inline_images(image, reading.label(Path(label)) if Path(label).is_absolute() else label, problems)
         embedded, image = found if found is not None else (None, image)
-    refs, empty, remote, odd = normal_references(image, reading.image_root or base, reading.root)
+    refs, empty, remote, odd = normal_references(image, base, reading.root)
     local = ~(empty | remote) if embedded is None else ~(empty | remote | embedded.inside)
     local &= ~_too_long(refs, columns.image, local, problems)
     if look and local.any():
@@ -90,14 +91,14 @@ def table_part(
             refs,
             local,
             odd & local,
-            base=reading.image_root or base,
+            base=base,
             root=reading.root,
             label=Path(label).name,
             note=reading.note,
             problems=problems,
         )
     if pa.types.is_integer(type_) or pa.types.is_floating(type_):
-        _require_named(refs, local, f"{label}: the image column {columns.image!r} holds {type_}", reading, base)
+        _require_named(refs, local, f"{label}: the image column {columns.image!r} holds {type_}", base, reading.root)
     names = offset = size = key = None
     ids = refs
     if embedded is not None:
@@ -215,12 +216,12 @@ def _captions(raw: pa.Table, names: Sequence[str], label: str) -> Any:
         ) from None
 
 
-def _require_named(refs: Any, local: npt.NDArray[np.bool_], found: str, reading: Reading, base: Path) -> None:
+def _require_named(refs: Any, local: npt.NDArray[np.bool_], found: str, base: Path, root: Path) -> None:
     """Require an image with such a name, if references are numbers."""
     some = [refs[int(row)].as_py() for row in np.flatnonzero(local)[:100]]
-    if some and not any((reading.root / ref).exists() for ref in some):
+    if some and not any((root / ref).exists() for ref in some):
         raise ManifestError(
-            f"{found}, and {reading.image_root or base} has no image named {some[0]}; expected paths or URLs as text, "
+            f"{found}, and {base} has no image named {some[0]}; expected paths or URLs as text, "
             "image bytes, or numbers that name images (root= sets their folder)"
         )
 
