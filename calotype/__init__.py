@@ -68,7 +68,7 @@ __all__ = [
     "text_to_image_dataset",
 ]
 
-_HOMES = {
+_MODULES = {
     "Buckets": ".transforms",
     "CalotypeError": ".errors",
     "CaptionTransform": ".transforms",
@@ -100,9 +100,11 @@ _HOMES = {
     "text_to_image_dataset": ".data.builder",
 }
 
-__getattr__ = exports(__name__, _HOMES, former={"CaptionProgram": "CaptionTransform", "ImageProgram": "ImageTransform"})
+__getattr__ = exports(
+    __name__, _MODULES, former={"CaptionProgram": "CaptionTransform", "ImageProgram": "ImageTransform"}
+)
 install_former_modules()
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_MODULES})

@@ -1,27 +1,27 @@
-"""Every error calotype raises on purpose, as one tree.
+"""The exceptions of calotype:
 
     CalotypeError
     ├── ConfigError (ValueError)              an option is misspelt, has the wrong type, or contradicts another
-    │   └── MissingTokenizerError             a model's tokenizer can't be had; all that needs no tokens still works
+    │   └── MissingTokenizerError             a model's tokenizer is missing; everything without tokens works
     ├── ManifestError (ValueError)            a data file, folder or row can't be read
-    │   ├── MissingPathError                  there is no such file or folder
-    │   └── MissingCaptionError               images without a caption, and nothing said what to do with them
-    ├── ImageError (ValueError)               one image can't be had; the others are fine
-    │   ├── DecodeError                       its bytes are not a whole, supported image
-    │   ├── DecompressionBombError            its header announces more pixels than allowed
-    │   └── FetchError                        its URL did not give it
-    ├── CollateError (ValueError)             samples that don't fit into one batch
-    ├── LoaderError (RuntimeError)            the loader process died, or was used wrongly
-    ├── StoreError (RuntimeError)             the store of encodings is damaged, full, or can't be used so
-    │   └── NewerFormatError                  a newer calotype wrote it; this one leaves it as it is
-    ├── EditError (ValueError)                captions can't be changed where they are, or can't be held there
-    ├── NotFiniteError (ArithmeticError)      a training whose losses, gradients or weights are NaN or inf
-    ├── RankError (RuntimeError)              a process of a training on several ended, so the others do
-    ├── CaptionError (RuntimeError)           no captions can be had: no server, no such model, no permission
-    ├── ConvertError (RuntimeError)           a dataset can't be converted, or what was written isn't what was read
+    │   ├── MissingPathError                  a file or folder does not exist
+    │   └── MissingCaptionError               images have no caption, and `missing_captions` is not set
+    ├── ImageError (ValueError)               one image can't be read
+    │   ├── DecodeError                       its bytes are not a complete, supported image
+    │   ├── DecompressionBombError            its header has more pixels than allowed
+    │   └── FetchError                        it can't be fetched from its URL
+    ├── CollateError (ValueError)             samples can't be collated to a batch
+    ├── LoaderError (RuntimeError)            the loader process ended, or the loader was misused
+    ├── StoreError (RuntimeError)             the store of encodings is damaged or full
+    │   └── NewerFormatError                  a newer version of calotype wrote it
+    ├── EditError (ValueError)                captions can't be changed in place
+    ├── NotFiniteError (ArithmeticError)      losses, gradients or weights are NaN or inf
+    ├── RankError (RuntimeError)              another rank of a distributed training ended
+    ├── CaptionError (RuntimeError)           captioning is impossible: no server, model or permission
+    ├── ConvertError (RuntimeError)           a dataset can't be converted, or its result differs
     └── MissingDependencyError (ImportError)  an optional package is not installed
 
-A message says what was found, where (file, line or row), what was expected, and how to mend it.
+A message has what was found, where (file, line or row), what was expected, and how to fix it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ __all__ = [
 
 
 class CalotypeError(Exception):
-    """The root: `except CalotypeError` catches what calotype raises on purpose, and nothing else."""
+    """The base class of all exceptions of calotype."""
 
 
 class ConfigError(CalotypeError, ValueError):
@@ -64,7 +64,7 @@ class ConfigError(CalotypeError, ValueError):
 
 
 class MissingTokenizerError(ConfigError):
-    """A model's tokenizer is neither where it was said to be nor to be had from the hub; says how to get it."""
+    """A model's tokenizer is not at the given path, and can't be downloaded; the message has how to get it."""
 
 
 class ManifestError(CalotypeError, ValueError):
@@ -72,20 +72,20 @@ class ManifestError(CalotypeError, ValueError):
 
 
 class MissingPathError(ManifestError):
-    """The path of a dataset leads nowhere."""
+    """The path of a dataset does not exist."""
 
 
 class MissingCaptionError(ManifestError):
-    """Some images have no caption and `missing_captions` does not say what to do with them."""
+    """Some images have no caption, and `missing_captions` is not set."""
 
 
 class ImageError(CalotypeError, ValueError):
-    """One image can't be had.
+    """One image can't be read.
 
     Args:
-        ref: The image, as a person would find it (path, URL, `shard.tar!member`).
-        reason: What is wrong with it, and how to mend it if there is a way.
-        kind: A short word for the same, to count and sort by; each class has its usual one.
+        ref: Name of the image: a path, URL, `shard.tar!member`.
+        reason: What is wrong, and how to fix it if possible.
+        kind: A short identifier of the reason, to count by; each class has a default.
     """
 
     kind = "unreadable"
@@ -103,44 +103,44 @@ class ImageError(CalotypeError, ValueError):
         return f"{self.ref}: {self.reason}"
 
     def without_traceback(self) -> Self:
-        """The same error as a value to keep: frames and causes hold some 14 kB, and there may be 200,000 of them."""
+        """Return this error to store as a value, without frames and causes, which take some 14 kB."""
         self.__traceback__ = self.__cause__ = self.__context__ = None
         return self
 
 
 class DecodeError(ImageError):
-    """The bytes are not a whole image of a supported format."""
+    """The bytes are not a complete image of a supported format."""
 
     kind = "damaged"
 
 
 class DecompressionBombError(ImageError):
-    """The header announces more pixels than `max_pixels`; or it would take more time or memory than pixels do."""
+    """The header has more pixels than `max_pixels`, or decoding would take far too much time or memory."""
 
     kind = "too_many_pixels"
 
 
 class FetchError(ImageError):
-    """The URL did not give the image."""
+    """The image can't be fetched from its URL."""
 
     kind = "fetch_failed"
 
 
 class CollateError(CalotypeError, ValueError):
-    """Samples whose keys, shapes or dtypes differ can't become one batch."""
+    """Samples with different keys, shapes or dtypes can't be collated to a batch."""
 
 
 class LoaderError(CalotypeError, RuntimeError):
-    """The loader process died, or the loader was used in a way that can't work."""
+    """The loader process ended, or the loader was misused."""
 
 
 class StoreError(CalotypeError, RuntimeError):
     """The store of encodings can't be opened, read or written.
 
     Args:
-        message: What was found, where, and how to mend it.
-        shard: The file at fault, if it is one.
-        key: The record at fault, if it is one.
+        message: What was found, where, and how to fix it.
+        shard: The affected file, if any.
+        key: The affected record, if any.
     """
 
     def __init__(self, message: str, *, shard: str | None = None, key: bytes | None = None) -> None:
@@ -150,27 +150,27 @@ class StoreError(CalotypeError, RuntimeError):
 
 
 class NewerFormatError(StoreError):
-    """A newer calotype wrote this store or shard: it is whole, and this one can't read it."""
+    """A newer version of calotype wrote this store or shard; this version can't read it."""
 
 
 class EditError(CalotypeError, ValueError):
-    """Captions can't be changed where they are: the form of the data can't be written, or can't hold them."""
+    """Captions can't be changed in place: the data's format can't be written, or can't hold them."""
 
 
 class NotFiniteError(CalotypeError, ArithmeticError):
-    """A training can't go on: its losses, gradients or weights are NaN or inf. What was saved before is good."""
+    """Training stopped: losses, gradients or weights are NaN or inf. Earlier checkpoints are good."""
 
 
 class RankError(CalotypeError, RuntimeError):
-    """A training on several ranks can't go on: one of them has ended. Its own message says why."""
+    """Distributed training stopped: another rank ended, and its message has the reason."""
 
 
 class CaptionError(CalotypeError, RuntimeError):
-    """Nothing can be captioned: the server can't be reached or refuses, or the model can't be had or used."""
+    """No image can be captioned: the server is unreachable or refuses, or the model can't be loaded or used."""
 
 
 class ConvertError(CalotypeError, RuntimeError):
-    """A conversion can't go on: an image can't be had, or what lies on the disk is not what was written."""
+    """A conversion stopped: an image can't be read, or the written data differs when read back."""
 
 
 class MissingDependencyError(CalotypeError, ImportError):
@@ -179,7 +179,7 @@ class MissingDependencyError(CalotypeError, ImportError):
     Args:
         package: The module that could not be imported.
         extra: The extra of calotype that installs it.
-        purpose: What it is needed for, as it would end the sentence "X is needed …".
+        purpose: The end of the sentence "X is needed …": `to read LMDB`.
     """
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
@@ -199,7 +199,7 @@ def _missing_dependency(package: str, extra: str, purpose: str) -> MissingDepend
 
 
 def unknown_key(where: str, key: str, known: Iterable[str]) -> ConfigError:
-    """The error for a misspelt option: names the nearest right one, and all there are."""
+    """Return the error for an unknown option, with the nearest known one and all others."""
     known = sorted(known)
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -1,4 +1,4 @@
-"""The ledger: what was left out or replaced, by name and with the reason. Nothing vanishes silently."""
+"""`Ledger`: the record of images and rows that were left out or replaced, each with its reason."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ __all__ = ["Ledger", "LedgerEntry"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerEntry:
-    """One thing that did not go the straight way."""
+    """One image or row that was left out or changed."""
 
     kind: str
-    """A short word to count by: `bad_row`, `no_caption`, `unreadable`, `too_small`, `remainder`, …"""
+    """A short identifier to count by: `bad_row`, `no_caption`, `unreadable`, `too_small`, `remainder`, …"""
 
     id: str
-    """The row's id, or `file:line` where there is no row yet."""
+    """Id of the row, or `file:line` if there is no row."""
 
     reason: str
-    """What was found, for a person."""
+    """What was found."""
 
 
 class Ledger:
-    """An append-only list of entries, with a file behind it when asked.
+    """An append-only list of entries, optionally written to a file.
 
     Args:
-        path: A JSONL file that each entry is appended to as it comes.
+        path: JSONL file to which each entry is appended at once.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
@@ -37,17 +37,19 @@ class Ledger:
         self._entries: list[LedgerEntry] = []
 
     def add(self, kind: str, id: str, reason: str) -> None:
+        """Append an entry of these fields."""
         self.append(LedgerEntry(kind=kind, id=id, reason=reason))
 
     def append(self, entry: LedgerEntry) -> None:
         self._entries.append(entry)
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # A name that is no UTF-8 has half characters, and JSON writes them as it does any: "\\udc80".
+            # Names that are not UTF-8 have surrogates, which are written as "\\udc80".
             with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(json.dumps(asdict(entry), ensure_ascii=False) + "\n")
 
     def counts(self) -> dict[str, int]:
+        """Return kind → number of entries."""
         return dict(Counter(entry.kind for entry in self._entries))
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Progress for whoever waits: a bar with count, rate and time left in a terminal, a line now and then elsewhere."""
+"""Progress on standard error: a bar with count, rate and time left in a terminal, else a line every 10 seconds."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from calotype.terminal import console, say, visible
 __all__ = ["Show", "Track", "counter", "silent", "track"]
 
 Show = Callable[[int, int], None]
-"""Called with (done, total): what every `progress` argument takes, and every `Track` gives."""
+"""Callback with (done, total): the type of every `progress` argument."""
 
 
 class Track(Protocol):
-    """What `track` is, for those who are told by their caller whether and how to show progress."""
+    """The type of `track` and `silent`, for functions whose caller chooses how to show progress."""
 
     def __call__(self, what: str, *, unit: str = "images") -> AbstractContextManager[Show]: ...
 
 
 _PATIENCE = 1.0
-"""Seconds of silence before anything is shown: short waits need no bar."""
+"""Seconds before the bar is shown: short waits need none."""
 
 
 @contextmanager
 def track(what: str, *, unit: str = "images") -> Iterator[Show]:
-    """Gives a function to call with (done, total). Shows on standard error.
+    """Show progress on standard error; the context's value is a function to call with (done, total).
 
     Args:
-        what: What is being done, as the beginning of a line: "reading headers".
-        unit: What is counted.
+        what: The activity, at the start of the line: "reading headers".
+        unit: Name of the counted items.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     screen = console(error=True)
     start = time.monotonic()
-    said = start
+    reported = start
 
     if screen.is_terminal:
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
@@ -54,21 +54,21 @@ def track(what: str, *, unit: str = "images") -> Iterator[Show]:
             yield show
         return
 
-    def tell(done: int, total: int) -> None:
-        nonlocal said
+    def report(done: int, total: int) -> None:
+        nonlocal reported
         now = time.monotonic()
-        if now - said < 10 and not (done == total and now - start > 10):
+        if now - reported < 10 and not (done == total and now - start > 10):
             return
-        said = now
+        reported = now
         rate = done / (now - start)
         left = (total - done) / rate if rate else float("inf")
         say(f"{what}: {done}/{total} {unit}, {_digits(rate)}/s, {left:.0f} s left", error=True)
 
-    yield tell
+    yield report
 
 
 def _digits(rate: float) -> str:
-    """A rate with two digits at least: captions come at 0.25 a second, not at none."""
+    """Format a rate with at least two digits: captions may come at 0.25 per second."""
     return f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2f}"
 
 
@@ -79,7 +79,7 @@ def silent(what: str, *, unit: str = "images") -> Iterator[Show]:
 
 
 def counter(show: Show | None, total: int) -> Callable[[int], None]:
-    """A function to call with how many more are done, which calls `show` with how many are."""
+    """Return a function that adds a count of finished items and calls `show` with their sum."""
     done = 0
 
     def more(count: int) -> None:

@@ -1,7 +1,7 @@
-r"""What reaches a terminal: every line that is printed or logged goes through here.
+r"""Output to terminals: every line that is printed or logged goes through this module.
 
-Names, captions and reasons come from data, and a terminal acts on some characters: an escape sequence writes the
-clipboard, a line break forges a line, a bidi control reverses what is read. `visible` writes such characters as
+Names, captions and reasons come from data, and terminals interpret some characters: an escape sequence can write the
+clipboard, a line break can forge a line, a bidi control can reverse text. `visible` writes such characters as
 escapes (`\x1b`, `\n`, `\u202e`), `say` prints lines of visible text, `styled` makes them for rich, `get_logger` logs
 them, and `emit` prints JSON that holds none of them and still reads back to the same values.
 """
@@ -42,29 +42,29 @@ CONTROLS: Final = (
     "\ud800-\udfff\U000e0000-\U000e007f"
 )
 """A regular expression's class: C0 and C1 controls, DEL, bidi controls, line and paragraph separators, characters
-without a width, surrogates and tags. The two joiners (U+200C, U+200D) are left to the scripts and emoji they serve."""
+without a width, surrogates and tags. The joiners U+200C and U+200D are allowed: scripts and emoji need them."""
 
 _CONTROL: Final = re.compile(f"[{CONTROLS}]")
 _WORD: Final = 256
-"""Characters of a line without a space, such as a path or an id, that are printed whole."""
+"""Longest word, such as a path or an id, that is printed in full."""
 _LONG: Final = re.compile(rf"\S{{{_WORD + 1},}}")
 _PLAIN: Final = str.maketrans({"×": "x", "…": "...", "–": "-", "—": "-", "→": "->", "█": "#", "▏": "|"})
-"""The characters of our own messages that ASCII lacks, as ASCII."""
+"""ASCII replacements of the other characters in calotype's messages."""
 
 
 def visible(value: object, limit: int | None = None) -> str:
-    """Return text of one line in which no character does anything to a terminal.
+    """Return one line of text without characters that a terminal interprets.
 
     Args:
-        value: Text that may come from data; anything else as `str` writes it.
-        limit: Characters after which the middle is left out. None leaves out nothing.
+        value: Text that may come from data, or any value, as `str` writes it.
+        limit: Most characters; longer text loses its middle. None is no limit.
     """
     text = _CONTROL.sub(lambda found: _escape(found[0]), str(value))
     return text if limit is None else _shortened(text, limit)
 
 
 def about(name: str, reason: str) -> str:
-    """Return `name: reason`, the name once: many a reason begins with it."""
+    """Return `name: reason`, or only the reason if it starts with the name."""
     return reason if reason.startswith(f"{name}: ") else f"{name}: {reason}"
 
 
@@ -82,14 +82,14 @@ def emit(value: Any) -> None:
 def json_line(value: Any, *, ascii: bool = False) -> str:
     r"""Return JSON of one line in which control characters, or all characters beyond ASCII, are `\uXXXX`.
 
-    It is strict: a number that JSON has no word for (NaN, inf) is null.
+    Strict JSON: NaN and inf are null.
     """
     text = json.dumps(finite_or_null(value), ensure_ascii=ascii, allow_nan=False)
     return _CONTROL.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def finite_or_null(value: Any) -> Any:
-    """Return plain values with None for each number that JSON has no word for (NaN, inf)."""
+    """Return plain values with None in place of NaN and inf, which JSON lacks."""
     if isinstance(value, Mapping):
         return {key: finite_or_null(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -98,7 +98,7 @@ def finite_or_null(value: Any) -> Any:
 
 
 def console(*, error: bool = False) -> Console:
-    """Return rich's console for standard output, or standard error; markup in a text is text to it."""
+    """Return rich's console for standard output, or standard error, with markup turned off."""
     from rich.console import Console
 
     return Console(stderr=error, markup=False, highlight=False, emoji=False)
@@ -113,21 +113,21 @@ def styled(*parts: str | tuple[str, str]) -> Text:
 
 
 def get_logger(name: str) -> logging.Logger:
-    """Return the logger of this name, whose messages are visible text whoever formats them."""
+    """Return the logger of this name; its messages become visible text, whatever the formatter."""
     logger = logging.getLogger(name)
     logger.addFilter(_make_visible)
     return logger
 
 
 def log_to_stderr() -> None:
-    """Print warnings, and nothing less, on standard error: those of all libraries, as visible text."""
+    """Print warnings and errors of all libraries on standard error, as visible text."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_make_visible)
     logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[handler])
 
 
 def encode_all() -> None:
-    """Make standard output and error take every character: as itself, in ASCII, or as an escape."""
+    """Make standard output and error accept every character: as itself, in ASCII, or as an escape."""
     codecs.register_error(__name__, _encode)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -1,4 +1,4 @@
-"""Pictures: a reference → bytes → upright sRGB uint8 pixels. Needs no torch."""
+"""Images: a reference → bytes → upright sRGB uint8 pixels. Needs no torch."""
 
 from calotype.images.decode import Decoded
 from calotype.images.downloads import Downloads

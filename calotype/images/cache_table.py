@@ -1,4 +1,4 @@
-"""What was found out about images, kept from one run to the next: a table in an SQLite file."""
+"""`CacheTable`: an SQLite table that caches facts about files from one run to the next."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ __all__ = ["CacheTable", "Key", "file_keys"]
 _log = get_logger(__name__)
 
 _MOST: Final = 500
-"""Names asked for at once: twice as fast as one statement each, and below the oldest limit of parameters."""
+"""Names per query: twice as fast as single queries, and below SQLite's oldest limit of parameters."""
 
 Key = tuple[Any, ...]
-"""Two columns that name a thing, then those that tell whether it is still the same."""
+"""Two columns that identify an item, then the columns of its state."""
 
 
 def file_keys(refs: Iterable[ImageRef]) -> list[Key | None]:
-    """(path, which part of it, *the file's state) of each image: while it is equal, so is the image.
+    """Return (path, part, *state of the file) of each image; an equal key means an unchanged image.
 
-    None for URLs, since only the server knows whether they changed, and for files that are not there.
+    None for URLs, whose changes only the server knows, and for missing files.
     """
     states: dict[str, FileState | None] = {}
     return [_file_key(ref, states) for ref in refs]
@@ -41,7 +41,7 @@ def _file_key(ref: ImageRef, states: dict[str, FileState | None]) -> Key | None:
     if ref.key is None and ref.size is None:
         state = file_state(path)
         return None if state is None else (path, "", *state)
-    if path not in states:  # it holds many images
+    if path not in states:  # one file has many images
         states[path] = file_state(file_holding(path, ref.key))
     state = states[path]
     if state is None:
@@ -50,28 +50,28 @@ def _file_key(ref: ImageRef, states: dict[str, FileState | None]) -> Key | None:
     return path, part, *state
 
 
-_said: set[tuple[str, str]] = set()
-"""What this process has said that it does not cache, and where."""
+_reported: set[tuple[str, str]] = set()
+"""(content, folder) of the warnings logged by this process."""
 
 
 class CacheTable:
-    """A table from keys to values. Shared by every process and thread; without it everything still works.
+    """A table from keys to values, as a context manager. Safe for concurrent processes and threads.
 
-    A folder that can't be written or a damaged file costs the memory, with one warning in the log, and nothing else.
+    If the folder can't be written or the file is damaged, one warning is logged and nothing is cached.
 
     Args:
-        room: Folder below `$CALOTYPE_CACHE` (else `~/.cache/calotype`); the file in it has the same name.
-        table: Name of the table. One whose columns change gets another.
-        key: The two columns that name a thing.
-        state: Columns that must be equal for what is remembered to hold; a thing in a new state takes the old's place.
-        values: Columns of what is remembered.
-        what: What is lost when it can't be kept, for the log: "image sizes".
-        made_by: Gives the table one more column of state, with this value for everything recalled and learnt.
+        folder: Folder below `$CALOTYPE_CACHE` (default `~/.cache/calotype`); its file has the same name.
+        table: Name of the table. Use a new one when columns change.
+        key: The two columns that identify an item.
+        state: Columns that must be equal for values to be valid; a new state reindices the old one.
+        values: Columns of the cached values.
+        what: The content, for the warning: "image sizes".
+        made_by: Adds a column of state with this value for all rows read and written.
     """
 
     def __init__(
         self,
-        room: str,
+        folder: str,
         table: str,
         *,
         key: tuple[str, str],
@@ -80,21 +80,21 @@ class CacheTable:
         what: str,
         made_by: str | None = None,
     ) -> None:
-        self._room, self._table, self._what = room, table, what
+        self._folder, self._table, self._what = folder, table, what
         self._key, self._state, self._values = key, tuple(state), tuple(values)
         self._made_by = () if made_by is None else (made_by,)
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
 
     def __enter__(self) -> CacheTable:
-        directory = cache_folder(self._room)
+        directory = cache_folder(self._folder)
         with self._optional():
             directory.mkdir(parents=True, exist_ok=True)
             database = sqlite3.connect(
-                directory / f"{self._room}.sqlite3", timeout=30.0, isolation_level=None, check_same_thread=False
+                directory / f"{self._folder}.sqlite3", timeout=30.0, isolation_level=None, check_same_thread=False
             )
             self._database = database
-            database.execute("PRAGMA synchronous = OFF")  # what a power cut takes is only found out again
+            database.execute("PRAGMA synchronous = OFF")  # a power cut only costs cached values
             columns = (*self._key, *self._state, *self._values, *(("made_by",) if self._made_by else ()))
             database.execute(
                 f"CREATE TABLE IF NOT EXISTS {self._table} ({', '.join(columns)}, "
@@ -109,24 +109,24 @@ class CacheTable:
                 self._database = None
 
     def get(self, keys: Sequence[Key | None]) -> list[tuple[Any, ...] | None]:
-        """The values for each key, None where they are not known."""
+        """Return the values of each key, None where they are not cached."""
         found: list[tuple[Any, ...] | None] = [None] * len(keys)
         if self._database is None:
             return found
         with self._lock, self._optional():
             fixed, groups = _groups(keys)
-            for value, places in groups.items():
-                names = list(places)
+            for value, indices in groups.items():
+                names = list(indices)
                 for start in range(0, len(names), _MOST):
-                    self._find(fixed, value, names[start : start + _MOST], places, keys, found)
-            if sum(map(len, groups.values())) < len(keys):  # some came twice; each group has the last place of a name
-                for place, key in enumerate(keys):
+                    self._find(fixed, value, names[start : start + _MOST], indices, keys, found)
+            if sum(map(len, groups.values())) < len(keys):  # repeated keys; each group has the last index of a name
+                for index, key in enumerate(keys):
                     if key is not None and keys[last := groups[key[fixed]][key[1 - fixed]]] == key:
-                        found[place] = found[last]
+                        found[index] = found[last]
         return found
 
     def put(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Keeps rows of key, state and values, in the order of the columns."""
+        """Store rows of key, state and values, in the order of the columns."""
         if self._database is None or not rows:
             return
         with self._lock, self._optional():
@@ -141,7 +141,7 @@ class CacheTable:
         fixed: int,
         value: Any,
         names: list[Any],
-        places: dict[Any, int],
+        indices: dict[Any, int],
         keys: Sequence[Key | None],
         found: list[tuple[Any, ...] | None],
     ) -> None:
@@ -154,34 +154,34 @@ class CacheTable:
         )
         states = 1 + len(self._state)
         for row in self._database.execute(statement, (value, *names, *self._made_by)):
-            place = places[row[0]]
-            key = keys[place]
+            index = indices[row[0]]
+            key = keys[index]
             if key is not None and key[2:] == row[1:states]:
-                found[place] = row[states:]
+                found[index] = row[states:]
 
     @contextlib.contextmanager
     def _optional(self) -> Iterator[None]:
         try:
             yield
         except (OSError, sqlite3.Error, UnicodeEncodeError) as error:
-            place = str(cache_folder(self._room))
-            if (self._what, place) not in _said:  # once, and not for each scan
-                _said.add((self._what, place))
-                _log.warning("%s are not cached in %s: %s", self._what, place, error)
+            directory = str(cache_folder(self._folder))
+            if (self._what, directory) not in _reported:  # once per process
+                _reported.add((self._what, directory))
+                _log.warning("%s are not cached in %s: %s", self._what, directory, error)
             if self._database is not None:
                 self._database.close()
                 self._database = None
 
 
 def _groups(keys: Sequence[Key | None]) -> tuple[int, dict[Any, dict[Any, int]]]:
-    """Which key column to hold fixed, and for each value of it where the other's values are wanted.
+    """Return a key column, 0 or 1, and for each of its values the indices of the other column's values.
 
-    Files have one part each, so they are one group, asked for with few statements; so is a shard with its many parts.
+    So that few queries suffice: files have one part each, and form one group; so do the many parts of a shard.
     """
     known = [key for key in keys if key is not None]
     fixed = 1 if len({key[1] for key in known}) <= len({key[0] for key in known}) else 0
     groups: dict[Any, dict[Any, int]] = defaultdict(dict)
-    for place, key in enumerate(keys):
+    for index, key in enumerate(keys):
         if key is not None:
-            groups[key[fixed]][key[1 - fixed]] = place
+            groups[key[fixed]][key[1 - fixed]] = index
     return fixed, groups

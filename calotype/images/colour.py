@@ -1,4 +1,4 @@
-"""Colour management: pixels of any embedded ICC profile → sRGB, one compiled transform per profile."""
+"""Color management: convert pixels with an embedded ICC profile to sRGB, one compiled transform per profile."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from calotype.images.locks import ForkSafeLock
 __all__ = ["SRGB", "Conversion", "colour_space", "conversion", "profile_name", "to_srgb"]
 
 SRGB = "sRGB"
-"""`Conversion.name` of nothing to do."""
+"""`Conversion.name` of a profile that changes no colour."""
 
 _PIXELS_OF = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}
-_MOST = 256  # compiled transforms kept; a data set has a handful of profiles, a crawl a few hundred
+_MOST = 256  # cached transforms; a dataset has a handful of profiles, a crawl a few hundred
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """What is to be done with the pixels of one profile."""
+    """How pixels with one ICC profile are converted to sRGB."""
 
     name: str
     """`description`, or `SRGB` when it changes no colour."""
     transform: ImageCms.ImageCmsTransform | None
-    """To sRGB; None when there is nothing to do, or nothing that can be done."""
+    """To sRGB; None if the profile changes no colour or is unusable."""
     takes: str
-    """Pillow's mode of the pixels that `transform` reads: RGB, L or CMYK."""
+    """Pillow's mode of the input: RGB, L or CMYK."""
     description: str
-    """The profile's own, also where it changes no colour."""
+    """The profile's description."""
     problem: str = ""
-    """Why the profile could not be used; the colours are then taken as sRGB."""
+    """Why the profile is unusable; its pixels are read as sRGB."""
 
 
 _lock = ForkSafeLock()
@@ -42,10 +42,10 @@ _conversions: OrderedDict[bytes, Conversion] = OrderedDict()
 
 
 def conversion(icc: bytes) -> Conversion:
-    """The compiled conversion of a profile; remembered, safe from any thread.
+    """Return the compiled conversion of a profile, from a cache. Thread-safe.
 
-    Little CMS transforms are read-only once built (each call works on its own copy of the one-pixel cache), so threads
-    share them; building is behind a lock.
+    Little CMS transforms are read-only once built (each call copies the one-pixel cache), so threads share them; a lock
+    guards building.
     """
     key = hashlib.sha256(icc).digest()
     with _lock:
@@ -60,7 +60,7 @@ def conversion(icc: bytes) -> Conversion:
 
 
 def _compile(icc: bytes) -> Conversion:
-    """Perceptual intent: for matrix profiles it equals relative colorimetric; for tables it is what viewers use."""
+    """Compile with perceptual intent: as viewers do for tables, and equal to relative colorimetric for matrices."""
     takes = _PIXELS_OF.get(icc[16:20], "")
     name = "unreadable profile"
     try:
@@ -87,7 +87,7 @@ def _wrong_space(icc: bytes) -> str:
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """True when no colour of a probe moves by more than one level: judged by what a profile does, not by its name."""
+    """Whether no colour of a test image changes by more than one level of 255."""
     levels = np.linspace(0, 255, 18).round().astype(np.uint8)
     if mode == "RGB":
         probe = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(18, -1, 3)
@@ -99,10 +99,10 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
 
 
 def to_srgb(image: Image.Image, icc: bytes) -> tuple[Image.Image, str | None]:
-    """An image of mode L, RGB or CMYK → mode RGB in sRGB, and a note when that was not a plain matter.
+    """Convert an image of mode L, RGB or CMYK to RGB in sRGB; return it with a note on the conversion, or None.
 
-    A profile that contradicts the pixels (RGB for CMYK, say) or can't be read is passed over, and the note says so;
-    an RGB profile on a grey image is common and means what it says.
+    A profile that is unreadable or contradicts the pixels (RGB for CMYK) is ignored with a note; an RGB profile on a
+    grey image is common, and applied.
     """
     found = conversion(icc)
     if found.problem:
@@ -119,16 +119,16 @@ def to_srgb(image: Image.Image, icc: bytes) -> tuple[Image.Image, str | None]:
 
 
 def profile_name(icc: bytes) -> str:
-    """The profile's description, for a person; a profile that can't be read has one that says so."""
+    """Return the profile's description, `unreadable profile` if it can't be read."""
     return conversion(icc).description
 
 
 def colour_space(icc: bytes, mode: str) -> str | None:
-    """The name of what `to_srgb` converts from; None when it changes no colour or passes the profile over.
+    """Return the name of the colour space that `to_srgb` converts from; None if it changes no colour.
 
     Args:
         icc: The profile.
-        mode: Pillow's name of the colours as stored.
+        mode: Pillow's mode of the stored pixels.
     """
     found = conversion(icc)
     pixels = "CMYK" if mode == "CMYK" else "L" if mode.startswith(("L", "I;16")) else "RGB"

@@ -1,4 +1,4 @@
-"""Connections for fetching: only to public addresses, and cut at a deadline however slowly the bytes trickle."""
+"""Connections for fetching: to public addresses only, and with a deadline even when bytes trickle."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 
 
 class PrivateAddressError(Exception):
-    """The host's addresses are all on this machine, its network or a reserved range."""
+    """All addresses of the host are loopback, private or reserved."""
 
 
 class _Limits(threading.local):
-    """What the connections used by this thread keep to. A connection serves one thread at a time."""
+    """Limits of connections used by this thread. A connection serves one thread at a time."""
 
     deadline = math.inf
     allow_private = False
@@ -47,7 +47,7 @@ _limits = _Limits()
 
 @contextmanager
 def within(deadline: float, *, allow_private: bool) -> Iterator[None]:
-    """Everything this thread sends and receives inside ends at `deadline`, on the clock of `time.monotonic`."""
+    """Apply limits to this thread's connections inside the block; `deadline` is on the clock of `time.monotonic`."""
     _limits.deadline, _limits.allow_private = deadline, allow_private
     try:
         yield
@@ -56,7 +56,7 @@ def within(deadline: float, *, allow_private: bool) -> Iterator[None]:
 
 
 def is_public(address: str) -> bool:
-    """True for an IP address that belongs to the public internet, whatever notation it hides a private one in."""
+    """Whether an IP address is public, also after unwrapping mapped, 6to4, Teredo and NAT64 addresses."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
@@ -68,13 +68,12 @@ def is_public(address: str) -> bool:
 
 
 def public_addresses(host: str, port: int, *, allow_private: bool) -> list[Address]:
-    """The addresses of a host that may be connected to.
+    """Return the addresses of a host that connections are allowed to.
 
-    The caller connects to these very addresses, so a name that answers differently the second time (DNS rebinding)
-    gains nothing.
+    Callers connect to these addresses and do not resolve the name again, which defeats DNS rebinding.
 
     Raises:
-        PrivateAddressError: There are addresses, and none of them is public.
+        PrivateAddressError: None of the addresses is public.
         socket.gaierror: The name does not resolve.
     """
     found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
@@ -90,7 +89,7 @@ def public_addresses(host: str, port: int, *, allow_private: bool) -> list[Addre
 
 
 class _Deadline:
-    """Mixed into a socket: no single receive waits past the deadline of the thread that reads."""
+    """Socket mixin: no receive waits past the deadline of the reading thread."""
 
     def recv_into(self: Any, *args: Any, **options: Any) -> int:
         left = _limits.deadline - time.monotonic()
@@ -112,7 +111,7 @@ class _TLSSocket(_Deadline, ssl.SSLSocket):
 
 
 def _connect(connection: HTTPConnection) -> socket.socket:
-    """In the place of urllib3's own: tries the allowed addresses in turn."""
+    """Replace urllib3's connect: try the allowed addresses in turn."""
     host, port = connection.host, connection.port or 80
     try:
         addresses = public_addresses(host, port, allow_private=_limits.allow_private)
@@ -160,10 +159,9 @@ class _HTTPSPool(HTTPSConnectionPool):
 
 
 def new_pool(*, hosts: int = 64, connections: int = 32) -> urllib3.PoolManager:
-    """A pool of kept-alive connections with one TLS context.
+    """Make a pool of kept-alive connections with one TLS context.
 
-    Building the context (it loads the system's certificates) is what makes a client per request cost 40 ms. The
-    certificates are those of the system, or of the file that SSL_CERT_FILE names.
+    A context per request costs 40 ms, since it loads the certificates: the system's, or those in SSL_CERT_FILE.
     """
     context = ssl.create_default_context()
     context.sslsocket_class = _TLSSocket
@@ -173,5 +171,5 @@ def new_pool(*, hosts: int = 64, connections: int = 32) -> urllib3.PoolManager:
 
 
 def redact(text: str) -> str:
-    """Text with every URL's `user:password@` and secret-looking query values replaced by `***`."""
+    """Replace `user:password@` and secret query values of URLs in a text by `***`."""
     return _SECRET.sub(r"\1***", _USERINFO.sub("***@", text))

@@ -1,4 +1,4 @@
-"""Bytes → upright sRGB pixels: JPEG by simplejpeg, everything else (and odd JPEGs) by Pillow."""
+"""`decode`: bytes → upright sRGB pixels. simplejpeg decodes plain JPEGs, Pillow everything else."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from calotype.images.pillow import bits_of, count_frames, open_pillow, pillow_or
 __all__ = ["Decoded", "Need", "decode"]
 
 Need = Callable[[tuple[int, int]], tuple[int, int]]
-"""From an image's upright (H, W) to the (H, W) that its whole will be resampled to."""
+"""Maps an image's upright (H, W) to the (H, W) that the whole image will be resampled to."""
 
 _STRIP = 1 << 20
-"""Pixels that are converted at a time, so that an image is in memory once as it is stored and once as it comes out."""
+"""Pixels converted at a time, so that memory holds an image once as stored and once as RGB."""
 
 _WHITE_IS_ZERO = 0
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
@@ -41,14 +41,14 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """One image's pixels."""
+    """A decoded image."""
 
     pixels: npt.NDArray[np.uint8]
     """uint8 (H, W, 3), C-contiguous and writable, sRGB, upright."""
     original_size: tuple[int, int]
     """(H, W), upright, before any scaled decode."""
     notes: tuple[str, ...] = ()
-    """What was not plain about it: `animated: first of 12 frames`, `alpha on (255, 255, 255)`, `cmyk`, `16-bit`, …"""
+    """Conversions that were needed: `animated: first of 12 frames`, `alpha on (255, 255, 255)`, `cmyk`, `16-bit`, …"""
 
 
 def decode(
@@ -58,20 +58,20 @@ def decode(
     max_pixels: int,
     need: Need | None = None,
 ) -> Decoded:
-    """Decodes one file.
+    """Decode one file.
 
     Args:
         data: The whole file.
-        background: What shows through transparent pixels, sRGB.
-        max_pixels: More are refused before anything is decoded.
-        need: Upright (H, W) → the (H, W) that the caller will resample the whole to; given, a JPEG may be decoded at
-            1/2, 1/4 or 1/8 of its size. None decodes exactly.
+        background: sRGB colour under transparent pixels, 0 to 255 each.
+        max_pixels: Largest H × W; checked before decoding.
+        need: The size that the whole image will be resampled to; with it, a JPEG may be decoded at 1/2, 1/4 or 1/8 of
+            its size. None decodes at full size.
 
     Raises:
         TooManyPixelsError: More than `max_pixels`.
-        TooCostlyError: A JPEG of too many scans, a side that is too long, or a GIF or TIFF of too many parts.
+        TooCostlyError: A JPEG has too many scans, a side is too long, or a GIF or TIFF has too many parts.
         MissingDependencyError: A HEIC without pillow-heif.
-        Exception: Whatever the decoders raise on damaged bytes.
+        Exception: Any error of the decoders on damaged bytes.
     """
     format = sniff(data[:HEAD])
     odd: tuple[str, ...] = ()
@@ -100,12 +100,12 @@ def _decode_plain_jpeg(data: bytes, header: JpegHeader, need: Need | None) -> De
         pixels = decode_jpeg(data, header, factor=factor)
         notes: tuple[str, ...] = ()
         if header.icc or pixels.ndim == 2:
-            pixels, notes = _coloured(pixels, header.icc)
+            pixels, notes = _to_srgb_pixels(pixels, header.icc)
         return Decoded(pixels=upright(pixels, header.orientation), original_size=size, notes=notes)
 
 
-def _coloured(stored: npt.NDArray[np.uint8], icc: bytes | None) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
-    """uint8 (H, W) or (H, W, 3) → (H, W, 3) in sRGB, the latter where it is; and what is to be noted."""
+def _to_srgb_pixels(stored: npt.NDArray[np.uint8], icc: bytes | None) -> tuple[npt.NDArray[np.uint8], tuple[str, ...]]:
+    """Convert uint8 (H, W) or (H, W, 3) to sRGB (H, W, 3), the latter in place; return it with notes."""
     pixels = stored if stored.ndim == 3 else np.empty((*stored.shape, 3), np.uint8)
     if icc is None:
         np.copyto(pixels, stored[..., None])
@@ -120,7 +120,7 @@ def _coloured(stored: npt.NDArray[np.uint8], icc: bytes | None) -> tuple[npt.NDA
 
 
 def _strips(height: int, width: int) -> Iterator[slice]:
-    """Rows of an image, some at a time."""
+    """Return slices of rows with about `_STRIP` pixels each."""
     step = max(1, _STRIP // width)
     return (slice(top, min(top + step, height)) for top in range(0, height, step))
 
@@ -128,7 +128,7 @@ def _strips(height: int, width: int) -> Iterator[slice]:
 def _decode_pillow(
     data: bytes, format: str, *, background: tuple[int, int, int], max_pixels: int
 ) -> tuple[npt.NDArray[np.uint8], int, tuple[str, ...]]:
-    """uint8 (H, W, 3), not yet upright; its orientation; and notes. What Pillow held is let go."""
+    """Return uint8 (H, W, 3) not yet upright, its orientation, and notes."""
     with quiet_pillow(), open_pillow(io.BytesIO(data), format, pixels=True) as image:
         size = (image.height, image.width)
         check_pixels(size, max_pixels)
@@ -144,7 +144,7 @@ def _decode_pillow(
             orientation = pillow_orientation(image)
             if bits_of(image, data) == 16:
                 notes.append("16-bit")
-            pixels = np.empty((image.height, image.width, 3), np.uint8)  # a TIFF is upright only now
+            pixels = np.empty((image.height, image.width, 3), np.uint8)  # Pillow turns a TIFF in `load`
             for rows in _strips(image.height, image.width):
                 whole = rows.stop - rows.start == image.height
                 strip = image if whole else image.crop((0, rows.start, image.width, rows.stop))
@@ -155,9 +155,10 @@ def _decode_pillow(
 
 
 def _to_rgb(part: Image.Image, image: ImageFile, background: tuple[int, int, int]) -> tuple[Image.Image, list[str]]:
-    """Some rows of a loaded image → RGB in sRGB on the background, and what is to be noted. Each pixel by itself."""
+    """Convert some rows of a loaded image to RGB in sRGB on the background; return them with notes."""
     notes = []
     plain = part
+    # To 8 bits, without palettes and single transparent colours: L, LA, RGB, RGBA or CMYK.
     if part.mode.startswith("I;16"):
         plain = _eight_bits(part, image)
     elif part.mode in ("P", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -166,10 +167,11 @@ def _to_rgb(part: Image.Image, image: ImageFile, background: tuple[int, int, int
         plain = part.convert("RGB")
     if plain.mode not in ("L", "LA", "RGB", "RGBA", "CMYK"):
         raise NotAnImageError(
-            f"its pixels are of Pillow's mode {image.mode!r}, whose black and white points the file does not fix; "
+            f"its pixels are of Pillow's mode {image.mode!r}, whose black and white points are undefined; "
             "save it as 8- or 16-bit RGB",
             "unsupported",
         )
+    # Colours to sRGB, alpha apart.
     alpha = plain.getchannel("A") if plain.mode in ("LA", "RGBA") else None
     if alpha is not None:
         plain = plain.convert("L" if plain.mode == "LA" else "RGB")
@@ -183,7 +185,7 @@ def _to_rgb(part: Image.Image, image: ImageFile, background: tuple[int, int, int
     else:
         plain = plain.convert("RGB")
     if alpha is not None and alpha.getextrema() != (255, 255):
-        # In sRGB's own (gamma-encoded) values, as browsers and image viewers composite.
+        # Composite gamma-encoded values, as browsers and image viewers do.
         canvas = Image.new("RGB", plain.size, background)
         canvas.paste(plain, mask=alpha)
         plain = canvas
@@ -192,12 +194,12 @@ def _to_rgb(part: Image.Image, image: ImageFile, background: tuple[int, int, int
 
 
 def _eight_bits(part: Image.Image, image: ImageFile) -> Image.Image:
-    """16-bit grey → L, or LA where one grey is transparent: 65535 becomes 255 (Pillow's own convert clips)."""
+    """Convert 16-bit grey to L, or LA with a transparent grey: 65535 becomes 255 (Pillow's `convert` clips)."""
     wide = np.asarray(part).astype(np.uint32)
     most = 65535
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
-        most = (1 << max(tags.get(_BITS_PER_SAMPLE, (16,)))) - 1  # 12-bit files come in this mode too
+        most = (1 << max(tags.get(_BITS_PER_SAMPLE, (16,)))) - 1  # 12-bit files have this mode too
         if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
             wide = most - wide
     narrow = Image.fromarray(((wide * 255 + most // 2) // most).astype(np.uint8))
@@ -208,12 +210,12 @@ def _eight_bits(part: Image.Image, image: ImageFile) -> Image.Image:
 
 
 def _expand(image: Image.Image) -> Image.Image:
-    """Palettes, one transparent colour, premultiplied alpha → RGB or RGBA."""
+    """Convert palettes, a single transparent colour or premultiplied alpha to LA, RGB or RGBA."""
     if image.mode == "La":
         return image.convert("LA")
     if image.mode == "P" and "transparency" not in image.info:
         return image.convert("RGB")
     clear = image.info.get("transparency")
     if image.mode == "RGB" and isinstance(clear, tuple) and max(clear) > 255:
-        image.info["transparency"] = tuple(level >> 8 for level in clear)  # 16-bit, as Pillow has cut the pixels
+        image.info["transparency"] = tuple(level >> 8 for level in clear)  # Pillow reduced 16-bit pixels likewise
     return image.convert("RGBA")

@@ -1,4 +1,4 @@
-"""`Downloads`: up to N fetched images kept on disk for the next epoch, least recently used out first."""
+"""`Downloads`: a cache of fetched images on disk that evicts the least recently used."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ __all__ = ["Downloads"]
 
 _log = get_logger(__name__)
 
-_STALE = 3600.0  # seconds after which a temporary file belongs to no living writer: writing one takes milliseconds
-_PATIENCE = 60.0  # seconds to wait for another process's transaction, each of which takes well under one
+_STALE = 3600.0  # age in seconds of a temporary file whose writer was killed: writing one takes milliseconds
+_PATIENCE = 60.0  # seconds to wait for transactions of other processes, each of which takes well under one
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -41,22 +41,21 @@ CREATE TRIGGER IF NOT EXISTS entry_removed AFTER DELETE ON entries BEGIN
 
 
 class Downloads:
-    """A bounded local copy of fetched files: the original bytes, under the hash of their URL.
+    """A bounded cache of fetched files on disk: the original bytes, keyed by the hash of their URL.
 
-    Safe for any number of threads and processes of one machine at once. A killed process leaves no half file behind:
-    a file gets its name only when it is whole, after its record is in the index, so there is never a file that the
-    index does not count. What is read is checked against the length and checksum in the index, and fetched again when
-    they differ. Nothing inside names the folder, so it can be moved. Keep it on a local disk: SQLite's write-ahead
-    log, which holds the index, does not work over NFS.
+    Safe for concurrent threads and processes of one machine. A killed process leaves no partial file: a file is renamed
+    when it is complete and in the index, so the index counts every file. Reads verify length and checksum, and fetch
+    again if they differ. The folder can be moved. It must be on a local disk: the index is an SQLite database with a
+    write-ahead log, which does not work over NFS.
 
     Args:
-        directory: Made when it is not there. Give it a folder of its own.
-        max_images: Most images kept; None for no limit.
-        max_bytes: Most bytes kept, the index not counted; None for no limit. An image longer than this is handed on
-            and not kept.
+        directory: Created if missing. Use a folder of its own.
+        max_images: Most images in the cache; None for no limit.
+        max_bytes: Most bytes in the cache, without the index; None for no limit. A longer image is returned and not
+            cached.
 
     Raises:
-        ConfigError: A limit below 1, or a directory that can't be written.
+        ConfigError: A limit is below 1, or the directory can't be written.
     """
 
     def __init__(
@@ -76,14 +75,14 @@ class Downloads:
                 pass
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(
-                f"downloads: {self.directory} can't be used as a folder of downloads: {error}; if its index is "
-                "damaged, delete the folder to start afresh"
+                f"downloads: {self.directory} can't be used for downloads: {error}; if its index is "
+                "damaged, delete the folder"
             ) from error
 
     def get(self, url: str, fetch: Callable[[str], bytes]) -> bytes:
-        """The bytes behind a URL: the kept ones, or else `fetch(url)`, kept for the next time.
+        """Return the bytes of a URL from the cache, or of `fetch(url)`, which are then cached.
 
-        Threads that ask for one URL at the same time share one fetch, and its error when it fails.
+        Concurrent threads share one fetch of a URL, and its error.
         """
         name = _name(url)
         process = self._here()
@@ -96,7 +95,7 @@ class Downloads:
             data = self._read(name)
             if data is None:
                 data = fetch(url)
-                self._keep(name, data)
+                self._store(name, data)
             ours.set_result(data)
             return data
         except BaseException as error:
@@ -110,12 +109,12 @@ class Downloads:
         return self._path(_name(url)).exists()
 
     def __len__(self) -> int:
-        """Images kept, by every process."""
+        """Images in the cache, of all processes."""
         return self._total()[0]
 
     @property
     def total_bytes(self) -> int:
-        """Bytes kept, by every process."""
+        """Bytes in the cache, of all processes."""
         return self._total()[1]
 
     def _total(self) -> tuple[int, int]:
@@ -137,11 +136,11 @@ class Downloads:
             _log.warning("the index of downloads in %s can't be used: %s", self.directory, error)
             return None
         if row is None or row != (len(data), _checksum(data)):
-            return None  # removed by another process just now, or damaged on disk
+            return None  # evicted by another process, or damaged on disk
         return data
 
-    def _keep(self, name: str, data: bytes) -> None:
-        """Keeps a file and makes room for it. A disk that is full or gone costs the copy, not the image."""
+    def _store(self, name: str, data: bytes) -> None:
+        """Store a file and evict others. An error of the disk is logged, and the image is not cached."""
         if self.max_bytes is not None and len(data) > self.max_bytes:
             return
         temporary = self.directory / "tmp" / f"{os.getpid()}-{secrets.token_hex(8)}"
@@ -152,20 +151,20 @@ class Downloads:
                 index.execute(
                     "INSERT INTO entries VALUES (?, ?, ?, ?)", (name, len(data), _checksum(data), time.time_ns())
                 )
-                self._make_room(index)
-            # A transaction of its own, so that a kill in between leaves a record without a file and not the reverse.
+                self._evict(index)
+            # A second transaction: a kill in between leaves a record without a file, and not the reverse.
             with self._index() as index:
                 if index.execute("SELECT 1 FROM entries WHERE name = ?", (name,)).fetchone():
                     final = self._path(name)
                     final.parent.mkdir(exist_ok=True)
                     temporary.replace(final)
         except (OSError, sqlite3.Error) as error:
-            _log.warning("a download could not be kept in %s: %s", self.directory, error)
+            _log.warning("a download could not be cached in %s: %s", self.directory, error)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
-    def _make_room(self, index: sqlite3.Connection) -> None:
+    def _evict(self, index: sqlite3.Connection) -> None:
         while True:
             images, length = index.execute("SELECT images, bytes FROM total").fetchone()
             over_images = self.max_images is not None and images > self.max_images
@@ -173,11 +172,11 @@ class Downloads:
             if not (over_images or over_bytes):
                 return
             (oldest,) = index.execute("SELECT name FROM entries ORDER BY used, name LIMIT 1").fetchone()
-            self._path(oldest).unlink(missing_ok=True)  # the file before its record: nothing uncounted is left
+            self._path(oldest).unlink(missing_ok=True)  # the file before its record: every file stays counted
             index.execute("DELETE FROM entries WHERE name = ?", (oldest,))
 
     def _sweep(self) -> None:
-        """Removes what killed writers left."""
+        """Remove temporary files of killed writers."""
         horizon = time.time() - _STALE
         for path in (self.directory / "tmp").iterdir():
             with contextlib.suppress(OSError):
@@ -189,7 +188,7 @@ class Downloads:
 
     @contextlib.contextmanager
     def _index(self) -> Iterator[sqlite3.Connection]:
-        """The index, inside a transaction that holds off every other writer."""
+        """Open a transaction on the index that excludes other writers."""
         process = self._here()
         with process.index_lock:
             if process.index is None:
@@ -204,7 +203,7 @@ class Downloads:
             index.execute("COMMIT")
 
     def _here(self) -> _Process:
-        """The state of this process: locks and SQLite connections must not be carried over a fork."""
+        """Return the state of this process: locks and SQLite connections must not cross a fork."""
         if self._process.owner != os.getpid():
             _inherited.append(self._process)
             self._process = _Process()
@@ -222,7 +221,7 @@ class Downloads:
 
 
 class _Process:
-    """What one process holds."""
+    """Locks, pending fetches and the index connection of one process."""
 
     def __init__(self) -> None:
         self.owner = os.getpid()
@@ -237,11 +236,11 @@ class _Process:
 
 
 _inherited: list[_Process] = []
-"""Kept so that a forked child never closes its parent's SQLite connection, which could take the log away from it."""
+"""Keeps a forked child from closing its parent's SQLite connection, which could delete the write-ahead log."""
 
 
 def _open_index(path: Path) -> sqlite3.Connection:
-    """Write-ahead log with NORMAL: no flush to disk per transaction, and whole after a power cut."""
+    """Open with a write-ahead log and NORMAL: no flush per transaction, and consistent after a power cut."""
     index = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
     index.execute("PRAGMA journal_mode = WAL")
     index.execute("PRAGMA synchronous = NORMAL")

@@ -1,4 +1,4 @@
-"""`Fetcher`: the bytes behind an http(s) URL, within limits of time, size and place."""
+"""`Fetcher`: fetch images by http(s) URL, within limits of time, size and addresses."""
 
 from __future__ import annotations
 
@@ -36,33 +36,31 @@ __all__ = ["Fetcher"]
 _RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _CHUNK = 256 * 1024
-_DRAIN = 64 * 1024  # an error page up to this is read, so that its connection can be used again
+_DRAIN = 64 * 1024  # bytes of an error page that are read to reuse its connection
 _LONGEST_WAIT = 30.0  # seconds between two attempts, whatever Retry-After asks for
 
 
 class Fetcher:
-    """Fetches images by URL. Safe from any number of threads; picklable (a copy starts with no connections).
+    """Fetches images by URL. Thread-safe; picklable (a copy starts without connections).
 
-    Connections are kept alive and shared between threads, with one TLS context for all. Of a URL that redirects,
-    each hop is held to the same rules. Proxy settings in the environment are not used: a proxy would resolve names
-    itself, out of reach of the check of addresses.
+    Threads share kept-alive connections and one TLS context. Each hop of a redirect is checked like the first URL.
+    Proxy settings in the environment are not used: a proxy resolves names itself, which evades the check of addresses.
 
     Args:
-        downloads: Keeps what was fetched for the next epoch; None fetches anew each time.
-        timeout: Seconds that one URL may take in all: redirects, retries and the waits between them. Looking up a
-            name counts, but is the system's and can't be cut short.
+        downloads: Cache of fetched images; None fetches each time.
+        timeout: Seconds for one URL in all, with redirects, retries and waits. Name resolution counts, but can't be
+            interrupted.
         read_timeout: Seconds to wait for a connection, or for the next bytes.
-        max_bytes: Longer bodies are refused, by their Content-Length or when they get there; after unpacking, if the
-            server compressed them.
-        max_redirects: Hops followed at most.
-        retries: Times to try again after 408, 425, 429, 5xx (500, 502, 503, 504), a time-out, a refused or broken
-            connection, or a body cut short. Other answers (403, 404, …) are final.
-        allow_private: Also fetch from loopback, private, link-local and reserved addresses, which are refused
-            otherwise: a data file from elsewhere must not read what only this machine can reach.
-        user_agent: What to call oneself; None is `calotype/<version>`.
+        max_bytes: Largest body, by its Content-Length and by the bytes received, decompressed.
+        max_redirects: Most redirects followed.
+        retries: Retries after status 408, 425, 429, 500, 502, 503 or 504, a timeout, a refused or broken connection, or
+            an incomplete body. Other statuses (403, 404, …) are final.
+        allow_private: Also fetch from loopback, private, link-local and reserved addresses. By default these are
+            errors: an untrusted data file must not read what only this machine can reach.
+        user_agent: The User-Agent header; None is `calotype/<version>`.
 
     Raises:
-        ConfigError: An option out of its range.
+        ConfigError: An option is out of range.
     """
 
     def __init__(
@@ -111,23 +109,23 @@ class Fetcher:
         return cls(downloads=downloads or None, **({} if options.fetch is None else options.fetch.given()))
 
     def get(self, url: str) -> bytes:
-        """The image at `url`, from the local copy when there is one.
+        """Return the encoded image at `url`, from the cache if possible.
 
         Raises:
-            FetchError: The URL did not give an image; the message has no password or signature of the URL in it.
+            FetchError: There is no image. Passwords and signatures of the URL are redacted in the message.
         """
         if self.downloads is not None:
             return self.downloads.get(url, self.fetch)
         return self.fetch(url)
 
     def fetch(self, url: str) -> bytes:
-        """The image at `url`, from the network. Raises as `get` does."""
+        """Return the encoded image at `url` from the network. Raises as `get` does."""
         deadline = time.monotonic() + self.timeout
         tries = 0
         while True:
             try:
                 with within(deadline, allow_private=self.allow_private):
-                    return self._try(url, deadline)
+                    return self._attempt(url, deadline)
             except _TryAgainError as problem:
                 reason, asked = str(problem), problem.wait
             tries += 1
@@ -139,8 +137,8 @@ class Fetcher:
                 raise FetchError(redact(url), f"{reason}{after}; no more within timeout = {self.timeout:g} s")
             time.sleep(wait)
 
-    def _try(self, url: str, deadline: float) -> bytes:
-        """One try, redirects followed."""
+    def _attempt(self, url: str, deadline: float) -> bytes:
+        """Fetch once, following redirects."""
         where = url
         for _ in range(self.max_redirects + 1):
             response = self._request(where, url, deadline)
@@ -157,14 +155,14 @@ class Fetcher:
                     raise FetchError(redact(url), reason)
                 return self._body(response, url)
             except HTTPError as error:
-                raise self._judged(error, url, deadline) from error
+                raise self._error_for(error, url, deadline) from error
             finally:
-                if not _spent(response):  # an answer read to the end has given its connection back by itself
+                if not _spent(response):  # a response read to its end has released its connection
                     response.close()
         raise FetchError(redact(url), f"it redirects more than max_redirects = {self.max_redirects} times")
 
     def _request(self, where: str, url: str, deadline: float) -> urllib3.BaseHTTPResponse:
-        """Sends the request for one hop; the answer's headers are in, its body is not."""
+        """Send the request of one hop; return the response with its body unread."""
         via = "" if where == url else f"it redirects to {redact(where)}: "
         try:
             parsed = parse_url(where)
@@ -173,7 +171,7 @@ class Fetcher:
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise FetchError(redact(url), f"{via}only http:// and https:// URLs with a host are fetched")
         headers = {"User-Agent": self.user_agent, "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
-        if parsed.auth:  # never sent on to another host: a redirect's URL has its own, or none
+        if parsed.auth:  # never sent to another host: a redirect's URL has its own credentials, or none
             headers |= make_headers(basic_auth=unquote(parsed.auth))
         bare = parsed._replace(auth=None).url
         try:
@@ -189,8 +187,8 @@ class Fetcher:
         except PrivateAddressError as error:
             raise FetchError(redact(url), f"{via}{error}") from None
         except HTTPError as error:
-            raise self._judged(error, url, deadline, via=via) from error
-        except ValueError as error:  # a header or path that http.client won't send
+            raise self._error_for(error, url, deadline, via=via) from error
+        except ValueError as error:  # a header or path that http.client refuses
             raise FetchError(redact(url), f"{via}{redact(str(error))}") from None
 
     def _body(self, response: urllib3.BaseHTTPResponse, url: str) -> bytes:
@@ -202,7 +200,7 @@ class Fetcher:
             parts.append(part)
             length += len(part)
             if length > self.max_bytes:
-                raise FetchError(redact(url), f"it goes on after {self._most()}")
+                raise FetchError(redact(url), f"it has more than {self._most()}")
         data = b"".join(parts)
         try:
             sniff(data[:HEAD])
@@ -214,8 +212,8 @@ class Fetcher:
     def _most(self) -> str:
         return f"max_bytes = {self.max_bytes:,}"
 
-    def _judged(self, error: HTTPError, url: str, deadline: float, *, via: str = "") -> Exception:
-        """What a failure means: trying again, or the end."""
+    def _error_for(self, error: HTTPError, url: str, deadline: float, *, via: str = "") -> Exception:
+        """Return the error for a failure: `_TryAgainError` if a retry can help, else `FetchError`."""
         if time.monotonic() >= deadline:
             return FetchError(redact(url), f"{via}it took longer than timeout = {self.timeout:g} s")
         cause = error.__cause__ or (error.args[0] if error.args else None)
@@ -242,16 +240,16 @@ class Fetcher:
 
 
 class _TryAgainError(Exception):
-    """A failure that may pass."""
+    """A failure that a retry may resolve."""
 
     def __init__(self, reason: str, *, wait: float | None = None) -> None:
         super().__init__(reason)
         self.wait = wait
-        """Seconds the server asked for, None when it did not."""
+        """Seconds of the server's Retry-After, or None."""
 
 
 class _Connections:
-    """The pool of this process. Copies and forked children start with a new one: sockets can't be shared."""
+    """The connection pool of this process. Copies and forked children make a new one: sockets can't be shared."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -277,19 +275,19 @@ def _spent(response: urllib3.BaseHTTPResponse) -> bool:
 def _joined(base: str, location: str) -> str:
     try:
         return urljoin(base, location)
-    except ValueError:  # an address in brackets that is none; refused as the next hop
+    except ValueError:  # an invalid IPv6 address; the next hop raises the error
         return location
 
 
 def _drain(response: urllib3.BaseHTTPResponse) -> None:
-    """Reads a short rest away, so that the connection can serve again."""
+    """Read the rest of a short response, so that its connection can be reused."""
     length = 0
     while length <= _DRAIN and (part := response.read(_DRAIN, decode_content=False)):
         length += len(part)
 
 
 def _proxy_hint() -> str:
-    """A machine behind a proxy should hear why it can't connect."""
+    """Return a hint for machines behind a proxy."""
     for name in ("https_proxy", "http_proxy", "all_proxy"):
         if os.environ.get(name) or os.environ.get(name.upper()):
             return f" ({name.upper()} is set, but proxies are not used)"

@@ -1,4 +1,4 @@
-"""Which format some bytes are, told from their first ones; and what they are instead when they are no image."""
+"""`sniff`: the format of an image from its first bytes, or an error that names what they are instead."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 __all__ = ["FORMATS", "HEAD", "NotAnImageError", "sniff"]
 
 HEAD: Final = 512
-"""Bytes that `sniff` needs at most."""
+"""Bytes that `sniff` needs."""
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "HEIF")
 
@@ -38,7 +38,7 @@ _OTHERS: Final = (
 
 
 class NotAnImageError(ValueError):
-    """The bytes are of no supported format or layout; the message says what they are instead, as far as that shows."""
+    """The bytes have no supported format; the message names what they are instead, if known."""
 
     def __init__(self, reason: str, kind: str = "not_an_image") -> None:
         super().__init__(reason)
@@ -47,10 +47,10 @@ class NotAnImageError(ValueError):
 
 
 def sniff(head: bytes) -> str:
-    """The format of a file that begins with `head`, one of `FORMATS`.
+    """Return the format of a file from its first `HEAD` bytes, one of `FORMATS`.
 
     Raises:
-        NotAnImageError: None of them.
+        NotAnImageError: It has none of them.
     """
     for magic, name in _MAGIC:
         if head.startswith(magic):
@@ -67,7 +67,7 @@ def sniff(head: bytes) -> str:
     if not head:
         raise NotAnImageError("the file is empty (0 bytes)", "empty_file")
     if not head.strip(b"\x00"):
-        reason = "the file holds nothing but zero bytes: an interrupted download or a sparse file"
+        reason = "the file has only zero bytes: an interrupted download or a sparse file"
         raise NotAnImageError(reason, "damaged")
     raise NotAnImageError(_what_instead(head))
 
@@ -81,7 +81,7 @@ def _what_instead(head: bytes) -> str:
     try:
         text = head.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # A cut in the middle of a character at the very end is still text.
+        # `head` may end inside a character.
         text = head[: error.start].decode("utf-8-sig") if error.start >= len(head) - 3 else ""
     text = " ".join(text.split())
     start = text[:60] + ("…" if len(text) > 60 else "")

@@ -1,4 +1,4 @@
-"""What an image's header says, without decoding a pixel; and whether the file seems to be all there."""
+"""`read_header`: facts of an image without decoding pixels; `look` also checks for truncation."""
 
 from __future__ import annotations
 
@@ -23,53 +23,53 @@ _FIRST: Final = 16 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """One image's facts."""
+    """Facts from an image's header."""
 
     format: str
-    """`JPEG`, `PNG`, `WEBP`, `AVIF`, `GIF`, `BMP`, `TIFF` or `HEIF`: by content, whatever the file is called."""
+    """`JPEG`, `PNG`, `WEBP`, `AVIF`, `GIF`, `BMP`, `TIFF` or `HEIF`: by content, not by file name."""
     size: tuple[int, int]
     """(H, W) in pixels, upright."""
     mode: str
-    """Pillow's name of the stored colours: `RGB`, `L`, `CMYK`, `P`, `RGBA`, `I;16`, …"""
+    """Pillow's mode of the stored pixels: `RGB`, `L`, `CMYK`, `P`, `RGBA`, `I;16`, …"""
     bits: int
-    """Bits a channel as stored: 8, or 1, 2, 4, 10, 12, 16, 32."""
+    """Bits per channel as stored: 8, or 1, 2, 4, 10, 12, 16, 32."""
     orientation: int
-    """EXIF's, 1 to 8, as found; `size` has it applied."""
+    """EXIF orientation, 1 to 8; already applied to `size`."""
     icc: str | None
-    """The embedded colour profile's description, None without one."""
+    """Description of the embedded ICC profile, None without one."""
     colour_space: str | None
-    """The same where the profile changes colours, so that pixels are converted from it; None for sRGB."""
+    """Description of the profile if pixels are converted from it; None for sRGB."""
     frames: int
-    """Above 1: animated, or several pages."""
+    """Frames or pages; above 1 for animations and documents."""
     has_alpha: bool
-    """True when pixels can be transparent."""
+    """Whether pixels can be transparent."""
     bytes: int
     """Length of the encoded file."""
 
 
 class Look(NamedTuple):
-    """A header, and what the rest of the file says at a glance."""
+    """A header, and a quick check of the rest of the file."""
 
     header: Header
     cut: str | None
-    """Why the file can't be whole, as `missing_end` says it."""
+    """Why the file is truncated, as `missing_end` returns it."""
     sketch: bytes
-    """xxh3-64 of the first and last KiBs: files that differ in it differ, others have to be compared whole."""
+    """xxh3-64 of the first and last KiBs: different for different files; equal ones need a full comparison."""
 
 
 def read_header(file: BinaryIO, length: int, *, max_pixels: int) -> Header:
-    """Reads as little of `file` as the format allows.
+    """Read the header, and as little of `file` as the format allows.
 
     Args:
-        file: At its beginning; seekable.
-        length: Bytes it holds.
-        max_pixels: As for decoding; more are refused.
+        file: Seekable, at its start.
+        length: Of the file in bytes.
+        max_pixels: Largest H × W.
 
     Raises:
         TooManyPixelsError: More than `max_pixels`.
-        TooCostlyError: A side that is too long, or a GIF or TIFF of too many parts.
+        TooCostlyError: A side is too long, or a GIF or TIFF has too many parts.
         MissingDependencyError: A HEIC without pillow-heif.
-        Exception: Whatever the parsers raise on damaged bytes.
+        Exception: Any error of the parsers on damaged bytes.
     """
     head = file.read(_FIRST)
     format = sniff(head[:HEAD])
@@ -77,10 +77,10 @@ def read_header(file: BinaryIO, length: int, *, max_pixels: int) -> Header:
 
 
 def look(file: BinaryIO, length: int, *, max_pixels: int) -> Look:
-    """`read_header` and one more read, of the end of the file.
+    """Read the header and the end of the file. Arguments as for `read_header`.
 
     Raises:
-        ValueError: Damaged, and cut short: `truncated: …` says how that shows.
+        ValueError: The file is damaged and truncated: `truncated: …` with the reason.
         Exception: As `read_header`.
     """
     head = file.read(_FIRST)
@@ -102,7 +102,7 @@ def look(file: BinaryIO, length: int, *, max_pixels: int) -> Look:
 
 
 def _read(file: BinaryIO, length: int, head: bytes, format: str, max_pixels: int) -> tuple[Header, int]:
-    """The header, and where a JPEG's first scan begins. `file` stands behind `head`."""
+    """Return the header, and the offset of a JPEG's first scan. `file` is positioned after `head`."""
     if format == "JPEG":
         jpeg = _scan_growing(file, head)
         check_pixels(jpeg.size, max_pixels)
@@ -128,7 +128,7 @@ def _read(file: BinaryIO, length: int, head: bytes, format: str, max_pixels: int
         icc = image.info.get("icc_profile")
         header = Header(
             format=format,
-            size=stored if format == "TIFF" else upright_size(stored, orientation),  # Pillow turns TIFFs by itself
+            size=stored if format == "TIFF" else upright_size(stored, orientation),  # Pillow turns TIFFs
             mode=image.mode,
             bits=bits,
             orientation=orientation,
@@ -142,7 +142,7 @@ def _read(file: BinaryIO, length: int, head: bytes, format: str, max_pixels: int
 
 
 def _scan_growing(file: BinaryIO, data: bytes) -> JpegHeader:
-    """Metadata before the first scan may be a few bytes or several MB: eight times as much at each try."""
+    """Scan a JPEG's header, reading eight times as much each time: metadata has a few bytes or several MB."""
     while True:
         try:
             return scan_jpeg(data)

@@ -1,4 +1,4 @@
-"""JPEG: one walk over the markers gives the header; simplejpeg gives the pixels, the same ones as Pillow."""
+"""JPEG: `scan_jpeg` walks the markers for the header; `decode_jpeg` decodes with simplejpeg, bit-equal to Pillow."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from calotype.images.orientation import exif_orientation, xmp_orientation
 __all__ = ["IncompleteJpegError", "JpegHeader", "OddJpegError", "count_scans", "decode_jpeg", "scale_for", "scan_jpeg"]
 
 _SOF = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
-# A marker with a length, or the end. Passed over: fill bytes, stray data between segments, which libjpeg skips too, and
-# TEM, SOI and RSTn, which have no length.
+# A marker with a length, or EOI. Skips fill bytes, stray data between segments (as libjpeg does), and markers without a
+# length: TEM, SOI and RSTn.
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
 _SCAN = re.compile(rb"\xff\xda")  # three times as fast as bytes.count
 _MOST_SEGMENTS = 4096
-"""Before the pixels: 256 MB of metadata at the length that segments have as a rule."""
+"""Before the pixels: 256 MB of metadata in segments of 64 KB."""
 _EXIF = b"Exif\x00\x00"
 _XMP = b"http://ns.adobe.com/xap/1.0/\x00"
 _ICC = b"ICC_PROFILE\x00"
 
-# What libjpeg warns of without a pixel being at stake (jerror.h); everything else it warns of is damage.
+# Warnings of libjpeg that affect no pixel (jerror.h); all others mean damage.
 _HARMLESS = re.compile(
     r"extraneous bytes before marker|unknown JFIF revision|Unknown Adobe color transform"
     r"|Invalid SOS parameters|bad ICC marker"
@@ -31,46 +31,46 @@ _HARMLESS = re.compile(
 
 
 class IncompleteJpegError(Exception):
-    """The markers go on after the bytes given: read more, or it is truncated."""
+    """The bytes end inside the header: read more, or the file is truncated."""
 
 
 class OddJpegError(Exception):
-    """libjpeg warns of something that need not concern a pixel, and stops there: Pillow reads on."""
+    """simplejpeg stopped at a harmless warning of libjpeg; Pillow decodes such files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JpegHeader:
-    """What stands in front of the first scan."""
+    """Facts from the segments before the first scan."""
 
     size: tuple[int, int]
-    """(H, W) as stored, not yet upright."""
+    """(H, W) as stored, before orientation."""
     components: int
     precision: int
-    """Bits of a sample: 8, or 12 in the rare case."""
+    """Bits per channel: 8, rarely 12."""
     frame: int
     """The SOF marker's second byte: 0xC0 baseline, 0xC1 extended, 0xC2 progressive."""
     orientation: int
     icc: bytes | None
     scan: int
-    """Where the first scan begins; pixels from here on."""
+    """Offset of the first scan's pixels."""
 
     @property
     def mode(self) -> str:
-        """Pillow's name for the stored colours."""
+        """Pillow's mode of the stored pixels."""
         return {1: "L", 3: "RGB", 4: "CMYK"}.get(self.components, f"{self.components} components")
 
     @property
     def plain(self) -> bool:
-        """True when simplejpeg and Pillow give the same pixels: 8-bit Huffman, grey or three components."""
+        """Whether simplejpeg and Pillow decode equal pixels: 8-bit Huffman, one or three components."""
         return self.precision == 8 and self.components in (1, 3) and self.frame in (0xC0, 0xC1, 0xC2)
 
 
 def scan_jpeg(data: bytes) -> JpegHeader:
-    """Walks the markers up to the first scan.
+    """Read the markers up to the first scan.
 
     Raises:
         IncompleteJpegError: `data` ends before the first scan.
-        ValueError: No frame header before the first scan, or no marker where one must stand.
+        ValueError: There is no frame header before the first scan, or a segment is invalid.
     """
     frame = 0
     precision = height = width = components = 0
@@ -128,10 +128,10 @@ def scan_jpeg(data: bytes) -> JpegHeader:
 
 
 def count_scans(data: bytes, header: JpegHeader) -> int:
-    """How often the pixels are gone over: once, or as often as a progressive file has scans; at least that."""
+    """Return an upper bound of the scans: 1, or those of a progressive file."""
     if header.frame in (0xC0, 0xC1) and data[header.scan + 2 : header.scan + 3] == bytes((header.components,)):
-        return 1  # all colours in the first scan: no decoder takes another one
-    few = len(_SCAN.findall(data, header.scan - 2))  # also those in a second image or a video behind this one
+        return 1  # all components in the first scan: decoders ignore others
+    few = len(_SCAN.findall(data, header.scan - 2))  # includes those in a second image or video after this one
     if few <= 16:
         return few
     scans, position = 0, header.scan - 2
@@ -142,9 +142,9 @@ def count_scans(data: bytes, header: JpegHeader) -> int:
 
 
 def scale_for(size: tuple[int, int], need: tuple[int, int], *, margin: float = 1.5) -> int:
-    """The largest of 8, 4, 2, 1 that divides an image and leaves `margin` times `need` on both sides.
+    """Return the largest of 8, 4, 2, 1 by which an image can be reduced to at least `margin` × `need` on both sides.
 
-    Only powers of two: scaling by 5/8 and the like is slower than none. Both sizes are (H, W), the same way up.
+    Only powers of two: libjpeg's other scales are slower than none. Both sizes are (H, W) in one orientation.
     """
     for factor in (8, 4, 2):
         if all(_scaled(side, factor) >= margin * wanted for side, wanted in zip(size, need, strict=True)):
@@ -153,23 +153,23 @@ def scale_for(size: tuple[int, int], need: tuple[int, int], *, margin: float = 1
 
 
 def _scaled(side: int, factor: int) -> int:
-    """Rounded, so that the scaled image shows the original's extent to half a pixel of its own."""
+    """Divide with rounding: the scaled image covers the original to half a scaled pixel."""
     return (side + factor // 2) // factor
 
 
 def decode_jpeg(data: bytes, header: JpegHeader, *, factor: int = 1) -> npt.NDArray[np.uint8]:
-    """The pixels as stored: uint8 (H, W, 3), or (H, W) of a grey JPEG.
+    """Return the pixels as stored: uint8 (H, W, 3), or (H, W) for a grey JPEG.
 
-    The slow accurate DCT and smooth chroma upsampling, as Pillow has them: bit-equal at `factor` 1.
+    Uses the accurate DCT and smooth chroma upsampling, as Pillow does: bit-equal to it at `factor` 1.
 
     Args:
         data: The whole file.
-        header: Of the same file; must be `plain`.
-        factor: 1, 2, 4 or 8: decodes to H / factor by W / factor, rounded, in the DCT.
+        header: Of this file; must be `plain`.
+        factor: 1, 2, 4 or 8: decode in the DCT to (H / factor, W / factor), rounded.
 
     Raises:
-        ValueError: Truncated or damaged, in libjpeg's words.
-        OddJpegError: Neither, but not quite right; in libjpeg's words too.
+        ValueError: The file is truncated or damaged (libjpeg's message).
+        OddJpegError: libjpeg has a harmless warning (its message).
     """
     import simplejpeg
 
@@ -188,7 +188,7 @@ def decode_jpeg(data: bytes, header: JpegHeader, *, factor: int = 1) -> npt.NDAr
         if _HARMLESS.search(str(error)):
             raise OddJpegError(str(error)) from None
         raise
-    if factor > 1:  # libjpeg rounds up; a last column that stands for less than half a pixel is mostly padding
+    if factor > 1:  # libjpeg rounds up; a last column of less than half a pixel is mostly padding
         height, width = (_scaled(side, factor) for side in header.size)
         pixels = np.ascontiguousarray(pixels[:height, :width])
     return pixels[..., 0] if header.components == 1 else pixels

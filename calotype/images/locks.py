@@ -15,10 +15,9 @@ _MOST: Final = 4 << 30
 
 
 class ForkSafeLock:
-    """`with lock:` as for `threading.Lock`. For module-wide locks only: each is registered for good.
+    """A `threading.Lock` that is released in a forked child. For module-level locks: each is registered for ever.
 
-    A plain lock that some thread holds while another forks stays shut in the child for ever, and a loader's worker
-    would hang there.
+    A plain lock held by one thread while another forks stays locked in the child, and a loader's worker would hang.
     """
 
     def __init__(self) -> None:
@@ -36,10 +35,10 @@ class ForkSafeLock:
 
 
 class Budget:
-    """A number of bytes that threads share: whoever wants more than is left waits, in the order of asking.
+    """A limit of memory shared by threads: one that needs more than is free waits, first in, first out.
 
-    It decides when an image is decoded, never what comes out. Nobody waits while holding a part, so there is no
-    deadlock; a part larger than the whole is had alone. A forked child begins with all of it.
+    It affects when an image is decoded, not the result. No thread waits while it holds memory, so there is no deadlock;
+    a request above the limit runs alone. A forked child starts with all memory free.
 
     Args:
         limit: In bytes.
@@ -58,11 +57,11 @@ class Budget:
 
     @contextmanager
     def take(self, size: int, *, kept: int = 0) -> Iterator[None]:
-        """Waits for `size` bytes; they are free again at the end of the block, however it ends.
+        """Wait for `size` bytes; the end of the block frees them.
 
         Args:
             size: In bytes.
-            kept: How many of them go on to be used after it, until the end of a `held` around it.
+            kept: Bytes that stay in use after the block, until the end of an enclosing `held`.
         """
         self._release_held()
         size = min(size, self.limit)
@@ -78,7 +77,7 @@ class Budget:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """What this thread takes inside and keeps counts until the end of the block, or until it takes anew."""
+        """Count what this thread keeps until the end of the block, or until its next `take`."""
         self._mine.inside = True
         try:
             yield
@@ -109,7 +108,7 @@ class Budget:
 
 
 def _limit() -> int:
-    """4 GiB, or a quarter of a small machine's memory."""
+    """Return 4 GiB, or a quarter of the machine's memory if that is less."""
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
@@ -118,4 +117,4 @@ def _limit() -> int:
 
 
 DECODING: Final = Budget(_limit())
-"""Of every reader of this process."""
+"""Shared by all readers of this process."""

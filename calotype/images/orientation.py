@@ -1,4 +1,4 @@
-"""Upright pixels: EXIF orientation read from the raw EXIF block, and undone on an array."""
+"""EXIF and XMP orientation: read it from metadata, and apply it to pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _XMP = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 
 
 def exif_orientation(exif: bytes) -> int | None:
-    """The orientation (1 to 8) that an EXIF block names, None when it names none or is damaged.
+    """Return the orientation, 1 to 8, of an EXIF block; None if it is missing or damaged.
 
     Args:
         exif: The TIFF structure, with or without the leading `Exif` and two zero bytes.
@@ -40,34 +40,34 @@ def exif_orientation(exif: bytes) -> int | None:
 
 
 def xmp_orientation(xmp: bytes | str) -> int | None:
-    """The orientation that an XMP packet names; asked only where EXIF is silent, as Pillow does."""
+    """Return the orientation of an XMP packet, or None. It counts where EXIF has none, as in Pillow."""
     found = _XMP.search(xmp.encode("utf-8", "surrogateescape") if isinstance(xmp, str) else xmp)
     return int(found[1]) if found else None
 
 
 def upright_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """(H, W) as stored → (H, W) as seen."""
+    """Convert (H, W) as stored to upright (H, W)."""
     return (size[1], size[0]) if orientation >= 5 else size
 
 
 def upright(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
-    """Pixels (H, W, …) as stored → as seen, C-contiguous.
+    """Turn pixels (H, W, …) as stored upright; return them C-contiguous.
 
-    The table is EXIF 2.32's, tag 0x0112: the name says where the stored row 0 and column 0 belong.
+    The cases are those of EXIF 2.32, tag 0x0112: where the stored row 0 and column 0 are in the upright image.
     """
     match orientation:
         case 2:  # top right: mirrored left to right
             pixels = pixels[:, ::-1]
-        case 3:  # bottom right: half a turn
+        case 3:  # bottom right: rotated by 180°
             pixels = pixels[::-1, ::-1]
         case 4:  # bottom left: mirrored top to bottom
             pixels = pixels[::-1]
         case 5:  # left top: mirrored on the main diagonal
             pixels = pixels.swapaxes(0, 1)
-        case 6:  # right top: a quarter turn clockwise mends it
+        case 6:  # right top: rotated by 90° clockwise
             pixels = pixels.swapaxes(0, 1)[:, ::-1]
         case 7:  # right bottom: mirrored on the other diagonal
             pixels = pixels.swapaxes(0, 1)[::-1, ::-1]
-        case 8:  # left bottom: a quarter turn counter-clockwise mends it
+        case 8:  # left bottom: rotated by 90° counter-clockwise
             pixels = pixels.swapaxes(0, 1)[::-1]
     return np.ascontiguousarray(pixels)

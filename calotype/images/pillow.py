@@ -46,19 +46,18 @@ _LOGGERS: Final = ("PIL.Image", "PIL.ImageFile", *(module for module, _ in _PLUG
 
 
 def open_pillow(file: BinaryIO, format: str, *, pixels: bool) -> ImageFile:
-    """Opens by the plugin's own class: reads the header, no pixels.
+    """Open a file with its plugin's class: read the header, no pixels.
+
+    `PIL.Image.open` would check the size against a process-wide limit; here `max_pixels` is an argument.
 
     Args:
-        file: At its beginning; seekable.
-        format: What `sniff` says.
-        pixels: Whether they will be loaded; without, no more of a file is read than its header needs.
-
-    `PIL.Image.open` would warn of, or refuse, a size by a process-wide limit; ours is an argument, so its check is
-    passed by.
+        file: Seekable, at its start.
+        format: The result of `sniff`.
+        pixels: Whether they will be loaded; if not, no more of the file is read than the header needs.
 
     Raises:
         MissingDependencyError: `format` is HEIF and pillow-heif is not installed.
-        TooCostlyError: A GIF or TIFF of too many parts; also raised later, when more of the image is read.
+        TooCostlyError: A GIF or TIFF has too many parts; also raised later, when more of it is read.
     """
     if format == "HEIF":
         try:
@@ -87,7 +86,7 @@ _mine = _Mine()
 
 
 def _not_ours(record: logging.LogRecord) -> bool:
-    """False for what Pillow logs while this very thread is inside; what a user does with Pillow is the user's."""
+    """Drop what Pillow logs while this thread is in `quiet_pillow`; a user's own use of Pillow is not affected."""
     return not _mine.depth
 
 
@@ -97,11 +96,11 @@ for _name in _LOGGERS:
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Ignores the warnings that Pillow's own modules raise, while any thread is inside, and what they log in this one.
+    """Ignore warnings of Pillow's modules while any thread is inside, and what they log in this thread.
 
-    `warnings.catch_warnings` swaps the process-wide list of filters, so two threads in it at once can leave the wrong
-    list behind. This puts one filter in front of the list when the first thread comes in and takes that very one out
-    when the last leaves. What Pillow warns of (odd metadata) costs no pixel; what does cost pixels it raises.
+    `warnings.catch_warnings` replaces the process-wide list of filters, so concurrent threads can restore a wrong one.
+    This adds one filter when the first thread enters, and removes that filter when the last one leaves. Pillow's
+    warnings (odd metadata) affect no pixel; it raises for what does.
     """
     global _inside, _filter
     with _lock:
@@ -123,18 +122,18 @@ def quiet_pillow() -> Iterator[None]:
 
 
 def bound_reads(file: BinaryIO, format: str) -> BinaryIO:
-    """Return `file`, or one at its beginning whose reads are counted and end in a `TooCostlyError`.
+    """Return a file that raises a `TooCostlyError` after too many reads, for formats that need it.
 
-    Pillow reads each block of a GIF and each entry of a TIFF directory by itself, so reads measure its work exactly,
-    whatever is damaged or overlaps.
+    Pillow reads each block of a GIF and each entry of a TIFF directory separately, so reads measure its work exactly,
+    also in damaged files.
 
     Args:
-        file: At its beginning; seekable.
-        format: What `sniff` says.
+        file: Seekable, at its start.
+        format: The result of `sniff`.
     """
     if format not in MAX_READS:
         return file
-    if format == "GIF":  # read forwards, a byte or more at a time: a short file needs no count
+    if format == "GIF":  # read sequentially, so a short file can't exceed the limit
         length = file.seek(0, os.SEEK_END)
         file.seek(0)
         if length <= MAX_READS[format]:
@@ -143,7 +142,7 @@ def bound_reads(file: BinaryIO, format: str) -> BinaryIO:
 
 
 class _CountedReads:
-    """A file that can be read from a limited number of times."""
+    """A file with a limited number of reads."""
 
     def __init__(self, file: BinaryIO, format: str) -> None:
         self._file = file
@@ -155,7 +154,7 @@ class _CountedReads:
             what = "blocks" if self._format == "GIF" else "entries in its directories"
             raise TooCostlyError(
                 f"it is a {self._format} of too many {what}: reading them takes more than {MAX_READS[self._format]:,} "
-                "steps; save its first frame as a usual PNG"
+                "steps; save its first frame as a PNG"
             )
         self._left -= 1
         return self._file.read(size)
@@ -165,10 +164,10 @@ class _CountedReads:
 
 
 def count_frames(image: ImageFile, format: str) -> int:
-    """Count the frames or pages of an opened image, which is at its first one then, as before.
+    """Count the frames or pages of an opened image, which stays at its first one.
 
     Raises:
-        TooCostlyError: A TIFF of too many pages. Pillow compares the position of each with all before it.
+        TooCostlyError: A TIFF has too many pages. Pillow compares the offset of each with all earlier ones.
     """
     if format != "TIFF":
         return getattr(image, "n_frames", 1)
@@ -179,25 +178,27 @@ def count_frames(image: ImageFile, format: str) -> int:
             image.seek(0)
             return page
     raise TooCostlyError(
-        f"it is a TIFF of more than {MAX_PAGES:,} pages, and so many are not read; save its first page by itself"
+        f"it is a TIFF of more than {MAX_PAGES:,} pages, more than are read; save its first page as a file"
     )
 
 
 def bits_of(image: ImageFile, head: bytes) -> int:
-    """Bits a channel: 8 for most and for palettes, whose colours have 8; else 1, 2, 4, 10, 12, 16 or 32.
+    """Return the bits per channel: 8 for most images and for palettes; else 1, 2, 4, 10, 12, 16 or 32.
+
+    Pillow's modes do not show them: it opens 16-bit colour as `RGB`.
 
     Args:
-        image: Opened, and not yet changed.
-        head: The file's first bytes; 16 KiB are plenty.
+        image: Opened and unchanged.
+        head: The first 16 KiB of the file, or more.
     """
     if image.mode in _PALETTE_MODES:
         return 8
     if image.format == "PNG":
-        return head[24]  # in IHDR, which always comes first
+        return head[24]  # in IHDR, always the first chunk
     if image.format == "TIFF":
         return int(max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))))  # type: ignore[attr-defined]
     if image.format == "AVIF":
-        # AV1CodecConfigurationRecord: the third byte is tier, high_bitdepth, twelve_bit, … from the highest bit on.
+        # AV1CodecConfigurationRecord: the third byte has tier, high_bitdepth, twelve_bit, … from the highest bit.
         at = head.find(b"av1C") + 6
         flags = head[at] if 6 <= at < len(head) else 0
         return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
@@ -207,9 +208,9 @@ def bits_of(image: ImageFile, head: bytes) -> int:
 
 
 def pillow_orientation(image: Image.Image) -> int:
-    """The orientation that an opened Pillow image names, 1 to 8; damaged metadata counts as 1."""
+    """Return the orientation of an opened image, 1 to 8; damaged metadata counts as 1."""
     try:
-        # The base class's: that of PNG would decode all pixels to look for metadata behind them.
+        # Of the base class: PNG's override decodes all pixels to look for metadata after them.
         value = Image.Image.getexif(image).get(_ORIENTATION)
     except Exception:  # of every kind, on damaged EXIF
         value = None

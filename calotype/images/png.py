@@ -1,6 +1,6 @@
-"""PNG: one walk over the chunks. Pillow gets those that make pixels; the metadata that counts is read here, bounded.
+"""PNG: pass the chunks with pixels to Pillow, and read the relevant metadata here, within limits.
 
-Pillow refuses whole images for long texts and profiles that nobody asked for, by limits that hold for the process.
+Pillow raises for long texts and profiles, which affect no pixel, by process-wide limits.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from typing import Any, BinaryIO, Final, NamedTuple
 __all__ = ["Chunk", "chunks", "open_chunks"]
 
 _MOST_CHUNKS: Final = 100_000
-"""In one file: pixels in pieces of 4 KiB are 400 MB. Each costs a step in Python, here and in Pillow."""
+"""Chunks of a file: 400 MB in chunks of 4 KiB. Each takes a step in Python, here and in Pillow."""
 
 _BLOCK: Final = 4096
 """Bytes read at a time."""
 
 _MOST_METADATA: Final = 16 << 20
-"""Bytes of a profile or of EXIF, inflated; the largest profiles in use have some 5 MB."""
+"""Bytes of a decompressed profile or EXIF block; the largest profiles in use have some 5 MB."""
 
 _METADATA: Final = frozenset((b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf"))
-"""The chunks that Pillow does not get. All others it checks itself, and refuses a damaged one."""
+"""Chunks not passed to Pillow. It checks the checksums of all others."""
 
 _UNREADABLE: Final = b"\x00"
-"""Stands for a profile that was there, so that a note says why it is not used."""
+"""Placeholder of an unreadable profile, so that a note reports it."""
 
 _RAW_EXIF: Final = b"Raw profile type exif"
 _XMP: Final = b"XML:com.adobe.xmp"
 
 
 class Chunk(NamedTuple):
-    """One chunk, as its first eight bytes announce it."""
+    """A chunk, from its first eight bytes."""
 
     name: bytes
     start: int
-    """Of its length, which stands in front of its name."""
+    """Offset of the chunk in the file (of its length field)."""
     length: int
-    """Of what it holds."""
+    """Bytes of its data."""
 
     @property
     def end(self) -> int:
@@ -46,14 +46,14 @@ class Chunk(NamedTuple):
 
 
 def chunks(file: BinaryIO) -> Iterator[Chunk]:
-    """The chunks of a PNG in their order, up to and with IEND or the last one whose beginning is there.
+    """Yield the chunks of a PNG in order, up to IEND or the last one with a header.
 
     Raises:
-        ValueError: There are more than any image needs.
+        ValueError: There are too many.
     """
     position, first, block = 8, 0, b""
     for _ in range(_MOST_CHUNKS):
-        if not first <= position <= first + len(block) - 8:  # the next ones too, where they are short
+        if not first <= position <= first + len(block) - 8:  # one read covers several short chunks
             file.seek(position)
             first, block = position, file.read(_BLOCK)
             if len(block) < 8:
@@ -68,15 +68,15 @@ def chunks(file: BinaryIO) -> Iterator[Chunk]:
 
 
 def open_chunks(file: BinaryIO, *, pixels: bool) -> tuple[BinaryIO, dict[str, Any]]:
-    """A PNG without what makes no pixels, and what Pillow's `info` holds of its metadata.
+    """Return a PNG without metadata, and its metadata for Pillow's `info`.
 
     Args:
         file: The whole file; seekable.
-        pixels: False ends before the pixels, which is all that a header needs.
+        pixels: Whether to include the pixels; a header needs none.
 
     Returns:
-        A file for Pillow: `file` itself, at its beginning, where nothing is to be left out; and `icc_profile`, `exif`,
-        `xmp` and `Raw profile type exif`, those that are there, also from behind the pixels.
+        A file for Pillow, which is `file` at its start if it has no metadata; and those of `icc_profile`, `exif`, `xmp`
+        and `Raw profile type exif` that it has, before or after the pixels.
     """
     info: dict[str, Any] = {}
     parts: list[tuple[int, int]] = [(0, 8)]
@@ -102,14 +102,14 @@ def open_chunks(file: BinaryIO, *, pixels: bool) -> tuple[BinaryIO, dict[str, An
 
 
 def _read(file: BinaryIO, chunk: Chunk) -> dict[str, Any]:
-    """What one chunk adds to Pillow's `info`; of texts, those that can name an orientation.
+    """Return what one chunk adds to Pillow's `info`; texts only if they can have an orientation.
 
     Raises:
-        ValueError: It is damaged. Of other texts nobody reads enough to know.
+        ValueError: Its checksum is wrong. Other texts are not read.
     """
     file.seek(chunk.start + 8)
     if chunk.name in (b"tEXt", b"zTXt", b"iTXt"):
-        key = file.read(min(chunk.length, 80)).partition(b"\x00")[0]  # has 79 bytes at most
+        key = file.read(min(chunk.length, 80)).partition(b"\x00")[0]  # at most 79 bytes
         if key not in (_RAW_EXIF, _XMP):
             return {}
         file.seek(chunk.start + 8)
@@ -123,19 +123,19 @@ def _read(file: BinaryIO, chunk: Chunk) -> dict[str, Any]:
         case b"eXIf":
             return {"exif": b"Exif\x00\x00" + data}
         case b"iCCP":
-            return {"icc_profile": _inflated(rest[1:])}
+            return {"icc_profile": _decompress(rest[1:])}
         case b"zTXt":
-            text = _inflated(rest[1:])
+            text = _decompress(rest[1:])
         case b"iTXt":
-            text = (*rest[2:].split(b"\x00", 2), b"", b"")[2]  # behind a language and the key in it
-            text = _inflated(text) if rest[:1] == b"\x01" else text
+            text = (*rest[2:].split(b"\x00", 2), b"", b"")[2]  # after the language and the translated key
+            text = _decompress(text) if rest[:1] == b"\x01" else text
         case _:
             text = rest
     return {"xmp": text} if key == _XMP else {key.decode(): text.decode("latin-1")}
 
 
-def _inflated(data: bytes) -> bytes:
-    """What zlib makes of it, up to the limit."""
+def _decompress(data: bytes) -> bytes:
+    """Decompress, up to the limit."""
     try:
         return zlib.decompressobj().decompress(data, _MOST_METADATA) or _UNREADABLE
     except zlib.error:

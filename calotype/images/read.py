@@ -1,4 +1,4 @@
-"""`ImageReader`: a reference to an image → its upright sRGB pixels, or its header, or an `ImageError`."""
+"""`ImageReader`: read the pixels or the header of an image by its `ImageRef`."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ __all__ = ["ImageReader"]
 
 
 class ImageReader:
-    """Reads images. Holds options only, so it is cheap to pickle and safe from any number of threads.
+    """Reads images. Has options only, so it is cheap to pickle, and thread-safe.
 
     Args:
-        decode: `exact` gives every image's own pixels, bit-equal to Pillow's. `fast` lets `read(…, need=…)` decode a
-            JPEG at 1/2, 1/4 or 1/8 of its size, as long as at least 1.5 times `need` is left on both sides: up to
-            twice as fast for large photos. After resampling the pixels are 42 to 53 dB away from the exact ones; where
-            a side is no multiple of 8 the image is also stretched by up to half a scaled pixel.
-        background: The sRGB colour that transparent pixels are composited on, 0 to 255 each.
-        max_pixels: Images whose header announces more are refused before they are decoded. The default is Pillow's:
-            178,956,970, twice what fits a quarter of a GiB at 3 bytes a pixel. Files on disk may have 8 bytes for each
-            of so many pixels, and 64 MiB.
-        fetcher: Fetches URLs; None makes one with the default limits.
+        decode: `exact` decodes bit-equal to Pillow. `fast` lets `read(…, need=…)` decode a JPEG at 1/2, 1/4 or 1/8 of
+            its size if at least 1.5 × `need` remains on both sides: up to twice as fast for large photos. After
+            resampling, the PSNR to exact pixels is 42 to 53 dB; if a side is not a multiple of 8, the image is also
+            stretched by up to half a scaled pixel.
+        background: sRGB colour under transparent pixels, 0 to 255 each.
+        max_pixels: Largest H × W of an image, checked before decoding. The default is Pillow's limit, 178,956,970. A
+            local file may have 8 bytes per pixel of this, and 64 MiB.
+        fetcher: Fetches URLs; None makes one with default limits.
 
     Raises:
-        ConfigError: An option out of its range.
+        ConfigError: An option is out of range.
     """
 
     def __init__(
@@ -60,20 +59,19 @@ class ImageReader:
         self.fetcher = fetcher if fetcher is not None else Fetcher()
 
     def read(self, ref: ImageRef, *, need: Need | None = None, data: bytes | None = None) -> Decoded:
-        """The image's pixels.
+        """Decode an image.
 
         Args:
-            ref: Where it is.
-            need: A function of the upright (H, W) that gives the (H, W) which the caller will resample the whole
-                image to; a caller that crops first says what the whole would come to at that scale. Only
-                `decode="fast"` asks it.
-            data: What `read_bytes` gave, where the caller has it.
+            ref: The image.
+            need: Maps the upright (H, W) to the (H, W) that the whole image will be resampled to; for a crop, the whole
+                image at the crop's scale. Only used with `decode="fast"`.
+            data: The result of `read_bytes`, if the caller has it.
 
         Returns:
-            uint8 (H, W, 3) sRGB, upright, with the notes of what was not plain.
+            uint8 (H, W, 3), sRGB, upright, with notes on conversions.
 
         Raises:
-            ImageError: One of its kinds, whatever is wrong with the image.
+            ImageError: The image can't be read; its `kind` classifies the reason.
             MissingDependencyError: The image needs an extra that is not installed.
         """
         with _as_image_errors(ref):
@@ -85,24 +83,24 @@ class ImageReader:
             )
 
     def read_bytes(self, ref: ImageRef) -> bytes:
-        """The encoded file, byte for byte. Raises as `read` does."""
+        """Return the encoded file, byte for byte. Raises as `read` does."""
         with _as_image_errors(ref):
             return self._source(ref)
 
     def header(self, ref: ImageRef) -> Header:
-        """What the header says; decodes no pixels, and of a local file reads no more than it must.
+        """Return the header. Decodes no pixels, and reads as little of a local file as possible.
 
-        A URL's file is fetched whole (and kept, where downloads are). Raises as `read` does.
+        A URL is fetched completely (and cached with `downloads`). Raises as `read` does.
         """
         with _as_image_errors(ref), open_source(ref, self.fetcher, self._check_bytes) as (file, length):
             return read_header(file, length, max_pixels=self.max_pixels)
 
     def examine(self, ref: ImageRef, *, data: bytes | None = None) -> Look | ImageError:
-        """The header, and whether the file seems to be all there; or what is wrong with it, whose `kind` sorts it.
+        """Return the header and a check for truncation; or the error, as a value.
 
         Args:
-            ref: Where it is.
-            data: What `read_bytes` gave, where the caller has it.
+            ref: The image.
+            data: The result of `read_bytes`, if the caller has it.
 
         Raises:
             MissingDependencyError: The image needs an extra that is not installed.
@@ -117,7 +115,7 @@ class ImageReader:
             return error.without_traceback()
 
     def size(self, ref: ImageRef) -> tuple[int, int]:
-        """(H, W) upright, from the header. Raises as `read` does."""
+        """Return the upright (H, W) from the header. Raises as `read` does."""
         return self.header(ref).size
 
     def _source(self, ref: ImageRef) -> bytes:
@@ -128,7 +126,7 @@ class ImageReader:
 
     @property
     def options(self) -> tuple[Hashable, ...]:
-        """All that decides what it makes of a file: equal options give equal pixels, and refuse the same files."""
+        """The options that affect results: with equal ones, pixels and errors are equal."""
         return self.decode, self.background, self.max_pixels
 
     def __repr__(self) -> str:
@@ -137,7 +135,7 @@ class ImageReader:
 
 @contextmanager
 def _as_image_errors(ref: ImageRef) -> Iterator[None]:
-    """Lets nothing out but the errors that `read` names: decoders raise of every kind on damaged bytes."""
+    """Convert all errors to those that `read` documents: decoders raise many types on damaged bytes."""
     try:
         yield
     except CalotypeError:
@@ -147,16 +145,16 @@ def _as_image_errors(ref: ImageRef) -> Iterator[None]:
     except TooCostlyError as error:
         raise DecompressionBombError(ref.name, str(error), kind="too_costly") from error
     except MemoryError as error:
-        raise DecodeError(ref.name, "there is not enough memory to decode it", kind="unreadable") from error
+        raise DecodeError(ref.name, "not enough memory to decode it", kind="unreadable") from error
     except NotAnImageError as error:
         raise DecodeError(ref.name, str(error), kind=error.kind) from error
     except Exception as error:
         reason = str(error) or type(error).__name__
         kind = None
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's; Pillow's own have no number
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk; Pillow's have no errno
             kind = "unreadable"
         elif reason == "unknown pixel mode":  # Pillow's, of TIFFs
-            reason, kind = f"its layout of pixels is not read ({reason}); save it as 8- or 16-bit RGB", "unsupported"
+            reason, kind = f"its pixel layout is not supported ({reason}); save it as 8- or 16-bit RGB", "unsupported"
         elif "truncated" in reason.lower() or "premature end" in reason.lower():
             reason, kind = f"truncated: {reason.removeprefix('truncated: ')}", "truncated"
         raise DecodeError(ref.name, reason, kind=kind) from error

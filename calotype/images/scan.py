@@ -20,20 +20,20 @@ from calotype.types import ImageRef
 __all__ = ["Content", "scan_contents", "scan_sizes"]
 
 _CHUNK: Final = 256
-"""Images for each thread between two writes to the memory."""
+"""Images per thread between two writes to the cache."""
 
 
 _LASTING: Final = FileState(0, 0, 0, 0)
-"""Of what is behind a URL."""
+"""File state of a URL, whose content is assumed not to change."""
 
 
 class Content(NamedTuple):
-    """What an image is, whatever it is called."""
+    """Hash and size of an image file."""
 
     digest: bytes
     """xxh3-128 of the file's bytes (16 bytes)."""
     height: int
-    """Upright, in pixels, as the header says."""
+    """Of the upright image, in pixels, from the header."""
     width: int
 
     @property
@@ -48,20 +48,19 @@ def scan_sizes(
     threads: int = 4,
     progress: Show | None = None,
 ) -> tuple[npt.NDArray[np.int32], list[tuple[int, ImageError]]]:
-    """Reads the sizes of many images; a second run asks the file system only whether the files are still the same.
+    """Read the sizes of many images from their headers; a later run only checks whether files changed.
 
-    Sizes are remembered by path and `FileState`, in `$CALOTYPE_CACHE/sizes` (else
-    `~/.cache/calotype/sizes`); those of URLs are not, since only the server knows whether they changed. Reading a
-    URL's size fetches the image (and keeps it where the reader's fetcher has downloads).
+    Sizes are cached by path and `FileState` in `$CALOTYPE_CACHE/sizes` (default `~/.cache/calotype/sizes`), those of
+    URLs are not. For a URL, the image is fetched (and cached with the fetcher's `downloads`).
 
     Args:
-        refs: The images.
+        refs: N images.
         reader: Reads the headers.
-        threads: They help where files or servers are slow to answer; parsing itself is held by the GIL.
-        progress: Called now and then, in the caller's thread, with (images done, images in all).
+        threads: More help with slow disks or servers; parsing holds the GIL.
+        progress: Called from this thread with (done, total) images.
 
     Returns:
-        int32 (N, 2) of (H, W) upright, 0 where an image can't be read; and those images' (index, error), in order.
+        int32 (N, 2) of upright (H, W), 0 where an image can't be read; and (index, error) of those, in order.
 
     Raises:
         MissingDependencyError: An image needs an extra that is not installed.
@@ -78,7 +77,7 @@ def scan_sizes(
             missing = [
                 index for index, size in enumerate(found) if size is None or size[0] * size[1] > reader.max_pixels
             ]
-            learnt = []
+            new = []
             read = pool.map(lambda ref: _size(reader, ref), [chunk[index] for index in missing])
             for index, size in zip(missing, read, strict=True):
                 if isinstance(size, ImageError):
@@ -88,8 +87,8 @@ def scan_sizes(
                 found[index] = size
                 key = keys[index]
                 if key is not None:
-                    learnt.append((*key, *size))
-            memory.put(learnt)
+                    new.append((*key, *size))
+            memory.put(new)
             sizes[start : start + len(chunk)] = [size or (0, 0) for size in found]
             done += len(chunk)
             if progress is not None:
@@ -116,20 +115,19 @@ def scan_contents(
     threads: int = 4,
     progress: Show | None = None,
 ) -> list[Content | ImageError]:
-    """Reads every image's file once; later runs ask the file system only whether the files are still the same.
+    """Hash the files of many images; a later run only checks whether files changed.
 
-    Remembered by path and `FileState` in `$CALOTYPE_CACHE/contents` (else `~/.cache/calotype/contents`). A URL is taken
-    to give the same image for good, as a local copy of it would: it is fetched once, here or by whoever needs its
-    pixels.
+    Hashes are cached by path and `FileState` in `$CALOTYPE_CACHE/contents` (default `~/.cache/calotype/contents`). A
+    URL is fetched once: its content is assumed not to change.
 
     Args:
-        refs: The images.
-        reader: Reads them.
-        threads: How many files to read at once.
-        progress: Called now and then, in the caller's thread, with (images done, images in all).
+        refs: N images.
+        reader: Reads the files.
+        threads: Files read at once.
+        progress: Called from this thread with (done, total) images.
 
     Returns:
-        One for each image, in order; an error where it can't be read.
+        N contents in order, or errors where an image can't be read.
 
     Raises:
         MissingDependencyError: An image needs an extra that is not installed.

@@ -1,4 +1,4 @@
-"""Where an image's bytes come from: a file, a byte range of one, an LMDB value, or a URL."""
+"""`read_source`: the bytes of an image from a file, a byte range, an LMDB value or a URL."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 __all__ = ["open_source", "read_source"]
 
 _FSSPEC: Final = {"ftp": "ftp", "ftps": "ftp", "s3": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
-"""Scheme → fsspec's protocol. A short list on purpose: fsspec also knows protocols that reach elsewhere, and chains
-of them, and a data file is not trusted that far."""
+"""Scheme → fsspec's protocol. An allowlist: fsspec's other protocols, and chains of them, are unsafe for untrusted data
+files."""
 
 
 def read_source(ref: ImageRef, fetcher: Fetcher, check: Callable[[int], None]) -> bytes:
-    """All the bytes of an image as they are stored.
+    """Return the encoded image.
 
     Args:
-        ref: Where they are.
-        fetcher: Fetches a URL, within limits of its own.
-        check: Called with the number of bytes before a local file is read; raises where they are too many.
+        ref: The image.
+        fetcher: Fetches a URL, within its limits.
+        check: Called with the length before a local file is read; raises if it is too long.
 
     Raises:
-        ImageError: The file, range or key is not there; a FetchError when it is a URL that did not give it.
-        MissingDependencyError: An LMDB or fsspec reference without the extra.
+        ImageError: The file, range or key does not exist; for a URL, a FetchError.
+        MissingDependencyError: LMDB or fsspec is not installed.
     """
     path = _local_path(ref)
     if path is None:
@@ -49,14 +49,14 @@ def read_source(ref: ImageRef, fetcher: Fetcher, check: Callable[[int], None]) -
         data = _pread(descriptor, length, start)
     if len(data) < length:
         raise ImageError(
-            ref.name, f"{path} was cut while it was read: {len(data)} of {length} bytes came", kind="truncated"
+            ref.name, f"{path} was truncated while it was read: got {len(data)} of {length} bytes", kind="truncated"
         )
     return data
 
 
 @contextmanager
 def open_source(ref: ImageRef, fetcher: Fetcher, check: Callable[[int], None]) -> Iterator[tuple[BinaryIO, int]]:
-    """A seekable file of the image's bytes, and their number; reads no more of a local file than is asked for."""
+    """Open a seekable file of the encoded image; return it with its length. Reads local files lazily."""
     path = _local_path(ref)
     if path is None or ref.key is not None:
         data = read_source(ref, fetcher, check)
@@ -81,7 +81,7 @@ def _local_path(ref: ImageRef) -> str | None:
 @contextmanager
 def _open_file(ref: ImageRef, path: str) -> Iterator[int]:
     try:
-        # Non-blocking: a data file that names a pipe must not hang the reader.
+        # Non-blocking: a pipe must not hang the reader.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
         raise ImageError(ref.name, f"no such file: {path}", kind="missing_file") from None
@@ -95,7 +95,7 @@ def _open_file(ref: ImageRef, path: str) -> Iterator[int]:
 
 
 def _extent(ref: ImageRef, path: str, descriptor: int) -> tuple[int, int]:
-    """(first byte, number of bytes) of the image in its file."""
+    """Return (offset, length) of the image in its file, in bytes."""
     info = os.fstat(descriptor)
     if not stat.S_ISREG(info.st_mode):
         raise ImageError(ref.name, f"{path} is not a regular file (a folder, pipe or device)")
@@ -104,14 +104,14 @@ def _extent(ref: ImageRef, path: str, descriptor: int) -> tuple[int, int]:
         raise ImageError(
             ref.name,
             f"bytes {ref.offset} to {ref.offset + length} lie outside {path}, which has {info.st_size}: "
-            "it was cut or changed since it was indexed",
+            "it was truncated or changed since it was indexed",
             kind="truncated",
         )
     return ref.offset, length
 
 
 def _pread(descriptor: int, length: int, position: int) -> bytes:
-    """Up to `length` bytes; fewer only at the end of the file. One call of the system gives at most 2 GiB."""
+    """Read `length` bytes, fewer only at the end of the file. One system call reads at most 2 GiB."""
     data = os.pread(descriptor, length, position)
     while len(data) < length:
         more = os.pread(descriptor, length - len(data), position + len(data))
@@ -122,7 +122,7 @@ def _pread(descriptor: int, length: int, position: int) -> bytes:
 
 
 class _Range(io.RawIOBase):
-    """Bytes `[start, start + length)` of an open file as a file of their own."""
+    """Bytes [start, start + length) of an open file, as a file."""
 
     def __init__(self, descriptor: int, start: int, length: int) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ def _read_lmdb(ref: ImageRef, path: str, key: bytes, check: Callable[[int], None
     except ImportError:
         raise MissingDependencyError("lmdb", extra="lmdb", purpose="to read images out of LMDB") from None
     try:
-        # Once per process: opening one twice is an error to LMDB, and an environment does not survive a fork.
+        # Once per process: LMDB forbids opening an environment twice, and it does not survive a fork.
         with _environments_lock:
             owner, environment = _environments.get(path, (0, None))
             if owner != os.getpid():
@@ -193,7 +193,7 @@ def _read_url(ref: ImageRef, fetcher: Fetcher) -> bytes:
         return fetcher.get(ref.url)
     if scheme not in _FSSPEC or "::" in ref.url:
         known = ", ".join(sorted({"http", "https", "file", *_FSSPEC}))
-        raise FetchError(redact(ref.url), f"URLs of this kind are not read (known: {known})")
+        raise FetchError(redact(ref.url), f"this URL scheme is not supported (supported: {known})")
 
     def fetch(url: str) -> bytes:
         return _read_fsspec(url, scheme, fetcher)
@@ -219,13 +219,13 @@ def _read_fsspec(url: str, scheme: str, fetcher: Fetcher) -> bytes:
             filesystem, path = fsspec.core.url_to_fs(_FSSPEC[scheme] + url[len(scheme) :])
         with filesystem.open(path, "rb") as file:
             data: bytes = file.read(fetcher.max_bytes + 1)
-    except ImportError as error:  # fsspec is there, the file system's own package is not
+    except ImportError as error:  # fsspec is installed, the file system's package is not
         raise FetchError(shown, f"{scheme}:// needs another package: {error}") from error
     except PrivateAddressError as error:
         raise FetchError(shown, str(error)) from None
     except FileNotFoundError:
         raise FetchError(shown, "there is no such file") from None
-    except Exception as error:  # each file system has its own kinds
+    except Exception as error:  # each file system raises its own types
         raise FetchError(shown, redact(f"{type(error).__name__}: {error}")) from None
     if len(data) > fetcher.max_bytes:
         raise FetchError(shown, f"it is longer than max_bytes = {fetcher.max_bytes:,}")

@@ -1,4 +1,4 @@
-"""Whether a file is all there, told from its end and its own tables: finds most truncation without decoding."""
+"""`missing_end`: detect truncated files by their end and their tables, without decoding."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from calotype.images.png import chunks
 __all__ = ["TAIL", "missing_end"]
 
 TAIL: Final = 4096
-"""Bytes at the end that usually tell."""
+"""Bytes at the end of a file that suffice for most."""
 
 _IEND: Final = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _BOXES: Final = frozenset((b"ftyp", b"meta", b"mdat", b"moov", b"moof", b"free", b"skip", b"uuid", b"idat", b"pdin"))
-"""Of ISO media files, at the outermost level. Anything else there is stray data."""
+"""Top-level boxes of ISO media files; anything else is stray data."""
 _TIFF_SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8}
 _STARTS: Final = (273, 324)  # StripOffsets, TileOffsets
 _LENGTHS: Final = (279, 325)  # StripByteCounts, TileByteCounts
 
 
 def missing_end(file: BinaryIO, length: int, format: str, *, head: bytes, tail: bytes, scan: int = 0) -> str | None:
-    """Why a file can't be whole, or None when nothing speaks against it.
+    """Return why a file is truncated, or None if it seems complete.
 
-    Data behind the image (padding, a motion photo's video, a second image) is no reason. A reason does not say
-    that pixels are missing: the end of a PNG or an animation may be cut behind them.
+    Data after the image (padding, a motion photo's video, a second image) is allowed. Pixels of a truncated file may be
+    complete: a PNG or an animation can be cut after them.
 
     Args:
-        file: Seekable; read only where `tail` does not tell.
-        length: Its bytes.
-        format: What `sniff` says.
-        head: Its first bytes, a KiB or more where there are so many.
-        tail: Its last `TAIL` bytes, or all of it.
-        scan: Of a JPEG: where the first scan begins.
+        file: Seekable; read only if `tail` does not suffice.
+        length: Of the file in bytes.
+        format: The result of `sniff`.
+        head: The first KiB, or more.
+        tail: The last `TAIL` bytes.
+        scan: For JPEG, the offset of the first scan.
     """
     try:
         match format:
@@ -52,7 +52,7 @@ def missing_end(file: BinaryIO, length: int, format: str, *, head: bytes, tail: 
                 return _tiff(file, length, head)
             case _:
                 return _boxes(file, length)
-    except (struct.error, IndexError):  # a table or header that is itself cut, or nonsense
+    except (struct.error, IndexError):  # the table or header itself is truncated or invalid
         return "the file ends inside its own tables"
 
 
@@ -61,10 +61,10 @@ def _beyond(what: str, end: int, length: int) -> str | None:
 
 
 def _jpeg(file: BinaryIO, length: int, tail: bytes, scan: int) -> str | None:
-    """No EOI behind the first scan. Inside compressed data every 0xFF is followed by a zero byte or a restart."""
+    """Look for EOI after the first scan. In compressed data, 0xFF is followed by zero or a restart marker."""
     if tail.rfind(b"\xff\xd9") >= max(scan - (length - len(tail)), 0):
         return None
-    file.seek(scan)  # much may follow an EOI: a video, padding
+    file.seek(scan)  # EOI may be far from the end: a video or padding follows
     last = b""
     while block := file.read(1 << 20):
         if b"\xff\xd9" in last + block:
@@ -84,7 +84,7 @@ def _png(file: BinaryIO, length: int) -> str | None:
 
 
 def _gif(file: BinaryIO, head: bytes) -> str | None:
-    """Walks the blocks, as a trailer may have stray data behind it."""
+    """Walk the blocks, since stray data may follow the trailer."""
     file.seek(0)
     file = bound_reads(file, "GIF")
     file.seek(13 + _palette(head[10]))
@@ -92,12 +92,12 @@ def _gif(file: BinaryIO, head: bytes) -> str | None:
         if kind == b"!":
             file.read(1)
         elif kind == b",":
-            file.read(_palette(file.read(9)[8]) + 1)  # and the size of its codes
+            file.read(_palette(file.read(9)[8]) + 1)  # and the LZW code size
         else:
-            return None  # the trailer; or stray data, which decoders stop at too
+            return None  # the trailer, or stray data, where decoders stop
         size = file.read(1)
         while size > b"\x00":
-            size = file.read(size[0] + 1)[size[0] :]  # with the next one's size
+            size = file.read(size[0] + 1)[size[0] :]  # with the size of the next block
     return "it has no trailer"
 
 
@@ -106,7 +106,7 @@ def _palette(flags: int) -> int:
 
 
 def _bmp(length: int, head: bytes) -> str | None:
-    """Of those without compression: what the rows need. The last row's padding may be missing."""
+    """Compare the bytes of uncompressed rows; the last row's padding may be missing."""
     start, header = struct.unpack_from("<II", head, 10)
     if header < 40:  # OS/2's
         width, height, _, bits = struct.unpack_from("<HHHH", head, 18)
@@ -120,12 +120,12 @@ def _bmp(length: int, head: bytes) -> str | None:
 
 
 def _boxes(file: BinaryIO, length: int) -> str | None:
-    """AVIF and HEIF: boxes that follow each other to the end of the file."""
+    """Walk the boxes of AVIF and HEIF to the end of the file."""
     position = 0
     while position + 8 <= length:
         file.seek(position)
         size, name, large = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\x00"))
-        if name not in _BOXES or not size:  # stray data, or a box that goes on to the end
+        if name not in _BOXES or not size:  # stray data, or a box up to the end of the file
             return None
         position += large if size == 1 else max(size, 8)
         if position > length:
@@ -134,7 +134,7 @@ def _boxes(file: BinaryIO, length: int) -> str | None:
 
 
 def _tiff(file: BinaryIO, length: int, head: bytes) -> str | None:
-    """The first directory, and the strips or tiles that it lists."""
+    """Check the first directory, and the strips or tiles in it."""
     order = "<" if head[:2] == b"II" else ">"
     big = head[2:4] in (b"+\x00", b"\x00+")
     number, value = ("Q", 8) if big else ("I", 4)
@@ -142,7 +142,7 @@ def _tiff(file: BinaryIO, length: int, head: bytes) -> str | None:
     file.seek(directory)
     (entries,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
     if directory + 12 * entries > length:
-        return f"its directory of {entries:,} entries at byte {directory:,} goes beyond the file's {length:,} bytes"
+        return f"its directory of {entries:,} entries at byte {directory:,} ends after the file's {length:,} bytes"
     table = file.read(entries * (4 + 2 * value))
     found: dict[int, tuple[int, ...]] = {}
     for entry in range(0, len(table), 4 + 2 * value):
@@ -150,11 +150,11 @@ def _tiff(file: BinaryIO, length: int, head: bytes) -> str | None:
         size = _TIFF_SIZES.get(kind, 1) * count
         where = entry + 4 + value
         if size > value:
-            (place,) = struct.unpack_from(order + number, table, where)
-            if place + size > length:
-                return f"its tag {tag} lies at bytes {place:,} to {place + size:,} of {length:,}"
+            (offset,) = struct.unpack_from(order + number, table, where)
+            if offset + size > length:
+                return f"its tag {tag} lies at bytes {offset:,} to {offset + size:,} of {length:,}"
             if tag in _STARTS + _LENGTHS:
-                file.seek(place)
+                file.seek(offset)
                 found[tag] = _numbers(file.read(size), order, kind, count)
         elif tag in _STARTS + _LENGTHS:
             found[tag] = _numbers(table[where : where + size], order, kind, count)
@@ -172,5 +172,5 @@ def _numbers(data: bytes, order: str, kind: int, count: int) -> tuple[int, ...]:
 
 
 def _pairs(starts: tuple[int, ...], lengths: tuple[int, ...]) -> Iterable[tuple[int, int]]:
-    """Byte counts may be missing from old files."""
+    """Pair offsets with byte counts, which old files may lack."""
     return zip(starts, lengths if len(lengths) == len(starts) else (1,) * len(starts), strict=True)

@@ -25,7 +25,7 @@ FORMATS = ["JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "HEIF"]
     ("data", "reason"),
     [
         (b"", "the file is empty"),
-        (bytes(5000), "nothing but zero bytes"),
+        (bytes(5000), "only zero bytes"),
         (b"<!DOCTYPE html><html><body>404 Not Found", "this is an HTML page, not an image: '<!DOCTYPE html>"),
         (b"\n\n <HTML>\n<head>", "this is an HTML page"),
         (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "this is an SVG drawing"),

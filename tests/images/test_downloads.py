@@ -202,19 +202,19 @@ def test_a_disk_that_can_not_be_written_costs_the_copy_and_not_the_picture(tmp_p
     downloads = Downloads(tmp_path / "kept")
     shutil.rmtree(tmp_path / "kept" / "tmp")
     assert downloads.get("a", body) == body("a")
-    assert "could not be kept" in caplog.text
+    assert "could not be cached" in caplog.text
     shutil.rmtree(tmp_path / "kept")
     assert downloads.get("b", body) == body("b")
 
 
 def test_what_can_not_be_a_folder_of_downloads(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ConfigError, match="can't be used as a folder of downloads"):
+    with pytest.raises(ConfigError, match="can't be used for downloads"):
         Downloads(tmp_path / "file")
     Downloads(tmp_path / "kept")
     for path in (tmp_path / "kept").glob("index*"):
         path.write_bytes(b"not a database" * 100)
-    with pytest.raises(ConfigError, match="delete the folder to start afresh"):
+    with pytest.raises(ConfigError, match="damaged, delete the folder"):
         Downloads(tmp_path / "kept")
     for options in ({"max_images": 0}, {"max_bytes": -1}, {"max_images": 1.5}):
         with pytest.raises(ConfigError, match=next(iter(options))):
