@@ -1,4 +1,4 @@
-"""Augmentations to play with: live draws of the real pipeline, and the YAML that gives them."""
+"""`Augmentations`: samples of the training pipeline with other options, and writing these options to the config."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from calotype.errors import CalotypeError, ConfigError
 from calotype.manifest import Manifest
 from calotype.previews.gather import draw_sample
 from calotype.previews.kept_reader import KeptReader
-from calotype.studio.pictures import stamp
 from calotype.studio.source import Source, pixels_dataset
+from calotype.studio.thumbnails import stamp
 from calotype.studio.tokens import TokenCounter
 from calotype.studio.yaml_edit import edit_yaml, lost_comments
 from calotype.types import SampleKey
@@ -36,21 +36,21 @@ from calotype.types import SampleKey
 __all__ = ["SECTIONS", "Augmentations", "ConfigChangedError"]
 
 SECTIONS: Final = ("img_transform", "caption_transform")
-"""Of a dataset's options: what the page has sliders for."""
+"""The options of a dataset that the page can change."""
 _CODE: Final = (COMPONENT, "custom")
-"""What names code. The page never does: it hands over plain options, and what the config says of these stays."""
+"""Options that name code. The page can't set them; those of the config are kept."""
 
 
 class ConfigChangedError(CalotypeError):
-    """Somebody has changed the config meanwhile."""
+    """The config was changed meanwhile."""
 
 
 class Augmentations:
-    """What the page's sliders ask. Safe from any thread.
+    """The backend of the augmentation panel. Thread-safe.
 
     Args:
-        source: Its config says what the options are, and is where new ones go.
-        manifest: The rows as they were when the studio was started: draws follow from a row's number in it.
+        source: Has the config that options are read from and written to.
+        manifest: The rows at the start of the studio: sampling depends on a row's index in it.
         counter: Counts the tokens of captions.
     """
 
@@ -61,7 +61,7 @@ class Augmentations:
         self._kept: tuple[int, FileState | None, KeptReader] | None = None
 
     def options(self) -> dict[str, Any]:
-        """What the config says now."""
+        """Return the options in the config."""
         config = self._config()
         section = config.our_dataset("reviewed")
         found = {name: section.to_mapping().get(name) or {} for name in SECTIONS}
@@ -87,27 +87,29 @@ class Augmentations:
         epochs: Sequence[int],
         seed: int | None = None,
     ) -> dict[str, Any]:
-        """What training would make of one image.
+        """Return samples of one image as training sees them.
 
         Args:
             number: Of the row.
             captions: Of the row, as they are now.
             options: `img_transform` and `caption_transform` from the page.
-            epochs: Those to show.
-            seed: Of the draws; the config's by default.
+            epochs: One sample each.
+            seed: Of the sampling; the config's by default.
 
         Raises:
             ConfigError: An option is wrong, or names code.
             ImageError: The image can't be read.
-            IndexError: The row is newer than the studio's start.
+            IndexError: The row was added after the studio was started.
         """
         dataset = self._dataset({name: self._merged(name, given) for name, given in options.items()})
         reader = self._reader(dataset, number)
-        twin = dataset.with_reader(reader).with_cache(None if dataset.pixel_cache is None else PixelCache(max_images=0))
+        sampled = dataset.with_reader(reader).with_cache(
+            None if dataset.pixel_cache is None else PixelCache(max_images=0)
+        )
         draws = []
         for epoch in epochs:
             key = SampleKey(number, epoch, seed=seed)
-            drawn = draw_sample(twin, reader, self._sized(twin, reader, key))
+            drawn = draw_sample(sampled, reader, self._sized(sampled, reader, key))
             caption = dataset.caption_transform.draw(captions or ("",), key, dataset.seed if seed is None else seed)
             draws.append(
                 {
@@ -131,15 +133,15 @@ class Augmentations:
         return {"original": {"height": height, "width": width}, "draws": draws}
 
     def save(self, options: Mapping[str, Mapping[str, Any]], *, version: str | None, dry_run: bool) -> dict[str, Any]:
-        """Writes options into the config, or shows what that would change.
+        """Write options to the config, or preview the change.
 
         Args:
             options: `img_transform` and `caption_transform` from the page.
-            version: Of the config that the page knows, as `options` gave it.
-            dry_run: Only show it.
+            version: Of the config that the page has read, from `options`.
+            dry_run: Only preview.
 
         Raises:
-            ConfigChangedError: The file is another by now.
+            ConfigChangedError: The file has changed since.
             ConfigError: An option is wrong, or the file can't be changed so.
             EditError: It can't be written.
         """
@@ -177,7 +179,7 @@ class Augmentations:
         return edit_yaml(text, {("dataset", name): (found.get(name), wanted) for name, wanted in options.items()})
 
     def _new(self, options: Mapping[str, Any]) -> str:
-        """A config for what has had none."""
+        """Return a config for a dataset without one."""
         config = self._source.config.to_mapping()
         dataset: dict[str, Any] = config.pop("dataset")
         for name in ("path", "source"):
@@ -206,12 +208,14 @@ class Augmentations:
         return self._source.config if self._source.file is None else read_config(self._source.file)
 
     def _merged(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The page's options, with the code that the config names."""
+        """Return the page's options with the code options of the config."""
         section = self._config().our_dataset("reviewed").to_mapping().get(name)
         if section is not None and (not isinstance(section, Mapping) or COMPONENT in section):
-            raise ConfigError(f"{name}: the config names code for it, which is changed in the file itself")
+            raise ConfigError(f"{name}: the config uses a component; edit the file itself")
         if (path := _code(given)) is not None:
-            raise ConfigError(f"{name}.{path}: a page names no code; write it into the config itself")
+            raise ConfigError(
+                f"{name}.{path}: options that name code can't be set from the page; edit the config itself"
+            )
         return dict(given) | {key: section[key] for key in _CODE if section is not None and key in section}
 
     def _dataset(self, options: Mapping[str, Any]) -> TextToImageDataset:
@@ -222,9 +226,9 @@ class Augmentations:
         return last[1]
 
     def _reader(self, dataset: TextToImageDataset, number: int) -> KeptReader:
-        """Holds one decoded image, as sliders are moved over one."""
+        """Return a reader with one decoded image, which is reused while its options change."""
         if not 0 <= number < len(self._manifest):
-            raise IndexError("the image is newer than this run of calotype studio: start it anew to draw from it")
+            raise IndexError("the image was added after calotype studio was started: restart it to sample this image")
         ref = self._manifest[number].image
         state = stamp(ref)
         kept = self._kept
@@ -234,20 +238,20 @@ class Augmentations:
             kept = self._kept = number, state, reader
         return kept[2]
 
-    def _sized(self, twin: TextToImageDataset, reader: KeptReader, key: SampleKey) -> SampleKey:
-        """With the bucket that the loader's plan would put the image into."""
-        if twin.buckets is None:
+    def _sized(self, sampled: TextToImageDataset, reader: KeptReader, key: SampleKey) -> SampleKey:
+        """Return the key with the bucket of the image."""
+        if sampled.buckets is None:
             return key
-        place = int(twin.buckets.assign(np.array([reader.any.original_size]))[0])
-        return key._replace(size=twin.buckets.sizes[place])
+        place = int(sampled.buckets.assign(np.array([reader.any.original_size]))[0])
+        return key._replace(size=sampled.buckets.sizes[place])
 
 
 def _changed(target: Path) -> ConfigChangedError:
-    return ConfigChangedError(f"{target} has been changed meanwhile, or is new: look at it, then try again")
+    return ConfigChangedError(f"{target} has changed meanwhile, or is new: check it, then try again")
 
 
 def _code(options: Mapping[str, Any], path: str = "") -> str | None:
-    """Where something names code, at any depth."""
+    """Return the path of an option that names code, at any depth."""
     for key, value in options.items():
         if key in _CODE:
             return f"{path}{key}"

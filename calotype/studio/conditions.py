@@ -1,4 +1,4 @@
-"""What filters are made of: conditions, asked of the columns of all rows at once."""
+"""The conditions of a filter, evaluated on the columns of all rows at once."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ __all__ = [
 Mask = npt.NDArray[np.bool_]
 
 TEXTS: Final = ("caption", "id")
-"""Fields that are searched with `:`."""
+"""Fields that are searched by `:`."""
 NUMBERS: Final = ("aspect", "captions", "height", "pixels", "tokens", "width", "words")
 """Fields that are compared; `tokens.KEY` is one tokenizer's count."""
 FLAGS: Final = ("duplicate", "missing", "rejected", "unreadable")
-"""What comes after `is:`."""
+"""Values of `is:`."""
 
 _COMPARE: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "<": operator.lt,
@@ -46,38 +46,38 @@ _COMPARE: Final[dict[str, Callable[[Any, Any], Any]]] = {
 
 
 class Columns(Protocol):
-    """What a query is asked of: columns of one length."""
+    """The columns that a query is evaluated on, all of one length."""
 
     def __len__(self) -> int: ...
 
     def text(self, name: str) -> Sequence[str]:
-        """Casefolded; several texts of one row have a NUL between them. `name` is one of `TEXTS`."""
+        """Return casefolded texts, those of one row joined by NUL. `name` is one of `TEXTS`."""
         ...
 
     def number(self, name: str) -> npt.NDArray[np.float64]:
-        """NaN where it is not known. `name` is one of `NUMBERS`, or `tokens.KEY`."""
+        """Return numbers, NaN where unknown. `name` is one of `NUMBERS`, or `tokens.KEY`."""
         ...
 
     def flag(self, name: str) -> Mask:
-        """`name` is one of `FLAGS`."""
+        """Return a mask. `name` is one of `FLAGS`."""
         ...
 
 
 class Query(Protocol):
-    """A filter, ready to be asked."""
+    """A parsed filter."""
 
     def mask(self, columns: Columns, /) -> Mask:
-        """The rows that it keeps, bool (N,)."""
+        """Return the rows that match, bool (N,)."""
         ...
 
     def fields(self) -> frozenset[str]:
-        """What it looks at, by the names of `Columns`."""
+        """Return the names of the columns that it reads."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Everything:
-    """Keeps every row."""
+    """Matches every row."""
 
     def mask(self, columns: Columns, /) -> Mask:
         return np.ones(len(columns), bool)
@@ -88,7 +88,7 @@ class Everything:
 
 @dataclass(frozen=True, slots=True)
 class Contains:
-    """A text is in a field, in any case."""
+    """A field contains a text, without regard to case."""
 
     name: str
     value: str
@@ -104,7 +104,7 @@ class Contains:
 
 @dataclass(frozen=True, slots=True)
 class Compares:
-    """A number is so; one that is not known never is."""
+    """A number compares so; an unknown one never does."""
 
     name: str
     op: str
@@ -134,7 +134,7 @@ class Is:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """What another one does not keep."""
+    """Matches what another condition does not."""
 
     one: Query
 
@@ -147,7 +147,7 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """What all of them keep."""
+    """Matches what all conditions match."""
 
     several: tuple[Query, ...]
 
@@ -160,7 +160,7 @@ class AllOf:
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """What any of them keeps."""
+    """Matches what any condition matches."""
 
     several: tuple[Query, ...]
 

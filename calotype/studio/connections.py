@@ -1,7 +1,7 @@
-"""Connections that wait are not waited for: limits on their number, on the time of their headers, and on log lines.
+"""Limits on idle connections: their number, the time until their headers arrive, and log lines.
 
-Whoever can reach the port can open connections and say nothing, or a byte a minute. uvicorn waits for their first
-request without end, and each of them is an open file of the process.
+Any local process can open connections and send nothing. uvicorn has no timeout for the first request, and each
+connection is an open file.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from calotype.terminal import get_logger
 
 __all__ = ["new_server"]
 
-_MOST: Final = 128
-"""Connections at once. A browser opens 6; where there are more, the one that has waited longest makes room."""
-_SECONDS: Final = 10.0
-"""From its opening, or its last answer, until the headers of its next request are there."""
+_MAX_CONNECTIONS: Final = 128
+"""Concurrent connections. A browser opens 6. Above the limit, the one that is idle longest is closed."""
+_HEADER_SECONDS: Final = 10.0
+"""From the start of a connection, or its last response, until the headers of the next request are complete."""
 _BACKLOG: Final = 64
-_LINES: Final = 5
-"""Of one kind in the log."""
+_MAX_LINES: Final = 5
+"""Log lines of one kind."""
 
 
 def new_server(app: ASGIApp) -> uvicorn.Server:
-    """Return a server for the studio's app, yet to be run."""
+    """Return a server for the studio's app; it is not running yet."""
     config = uvicorn.Config(
         app,
-        http=Impatient,
+        http=LimitedProtocol,
         ws="none",
         log_level="warning",
         access_log=False,
@@ -39,28 +39,28 @@ def new_server(app: ASGIApp) -> uvicorn.Server:
         backlog=_BACKLOG,
         h11_max_incomplete_event_size=64 << 10,
     )
-    for name in ("uvicorn.error", "asyncio"):  # the latter's say that no connection can be accepted
-        get_logger(name).addFilter(_Seldom())
+    for name in ("uvicorn.error", "asyncio"):  # asyncio logs connections that can't be accepted
+        get_logger(name).addFilter(_RepeatFilter())
     return uvicorn.Server(config)
 
 
-class Impatient(H11Protocol):
-    """uvicorn's own protocol, with the limits."""
+class LimitedProtocol(H11Protocol):
+    """uvicorn's protocol with the limits."""
 
     _timer: asyncio.TimerHandle | None = None
     _waits_since = 0.0
 
     @property
     def waits(self) -> bool:
-        """Whether no request is being answered."""
+        """Whether the connection is idle."""
         return self.cycle is None or bool(self.cycle.response_complete)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._waits_since = self.loop.time()
         self._look()
-        alive = [one for one in self.connections if isinstance(one, Impatient) and not one.transport.is_closing()]
-        if len(alive) > _MOST and (others := [one for one in alive if one.waits and one is not self]):
+        alive = [one for one in self.connections if isinstance(one, LimitedProtocol) and not one.transport.is_closing()]
+        if len(alive) > _MAX_CONNECTIONS and (others := [one for one in alive if one.waits and one is not self]):
             min(others, key=lambda one: one._waits_since).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -73,15 +73,15 @@ class Impatient(H11Protocol):
         super().on_response_complete()
 
     def _look(self) -> None:
-        left = self._waits_since + _SECONDS - self.loop.time() if self.waits else _SECONDS
+        left = self._waits_since + _HEADER_SECONDS - self.loop.time() if self.waits else _HEADER_SECONDS
         if left <= 0:
             self.transport.abort()
         else:
             self._timer = self.loop.call_later(left, self._look)
 
 
-class _Seldom(logging.Filter):
-    """Lets each kind of line through a few times."""
+class _RepeatFilter(logging.Filter):
+    """Passes each kind of line a few times."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,6 +92,6 @@ class _Seldom(logging.Filter):
         if kind not in self._seen and len(self._seen) >= 100:
             kind = None
         self._seen[kind] = count = self._seen.get(kind, 0) + 1
-        if count == _LINES:
-            record.msg = f"{record.msg} (further lines like this one are left out)"
-        return count <= _LINES
+        if count == _MAX_LINES:
+            record.msg = f"{record.msg} (further lines like this are not logged)"
+        return count <= _MAX_LINES

@@ -1,4 +1,4 @@
-"""Changes of captions and marks: written where they are, never over what somebody else has written, and undoable."""
+"""`Editor`: writes captions and rejection marks to disk, detects conflicts, and records the undo history."""
 
 from __future__ import annotations
 
@@ -18,50 +18,50 @@ from calotype.studio.rows import Rows, RowState
 
 __all__ = ["Edit", "Editor", "Outcome", "Plan"]
 
-_MANY: Final = 20
-"""Rows from which on the files are copied before they are changed."""
-_PLANS: Final = 8
+_BACKUP_ROWS: Final = 20
+"""Changes of at least this many rows are backed up."""
+_MAX_PLANS: Final = 8
 _EXAMPLES: Final = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Edit:
-    """What a person wants a row to be."""
+    """New values of one row."""
 
     number: int
     version: str
-    """Of the state that the person saw."""
+    """Of the state that the person edited."""
     captions: tuple[str, ...] | None = None
-    """None: as they are."""
+    """None: unchanged."""
     rejected: bool | None = None
 
 
 @dataclass(kw_only=True, slots=True)
 class Outcome:
-    """What came of a change."""
+    """The result of a change."""
 
     label: str | None = None
-    """What was done; None where there was nothing to do."""
+    """What was done; None for nothing."""
     changed: list[int] = field(default_factory=list)
     """Rows that were written."""
     conflicts: list[dict[str, Any]] = field(default_factory=list)
-    """Rows that are not as expected, as they are."""
+    """Rows that another program has changed, in their current state."""
     backup: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """A find-and-replace that has been looked at and not done yet."""
+    """A find-and-replace that was previewed and not applied yet."""
 
     id: str
     label: str
     edits: tuple[Edit, ...]
     replacements: tuple[Replacement, ...]
     numbers: tuple[int, ...]
-    """Which row each `Replacement.row` is."""
+    """Row number of each `Replacement.row`."""
 
     def summary(self, rows: Rows) -> dict[str, Any]:
-        """For the page."""
+        """Return the preview for the page."""
         return {
             "plan": self.id,
             "rows": len(self.edits),
@@ -83,36 +83,36 @@ class Plan:
 
 
 class Editor:
-    """The only one here who writes captions; one change at a time.
+    """Writes captions, one change at a time.
 
     Args:
-        rows: Are told what was written.
-        captions: Writes; None where captions can only be read.
-        why_not: Why that is so.
+        rows: Updated with what was written.
+        captions: Writes the files; None where captions are read-only.
+        why_not: Why they are read-only.
     """
 
     def __init__(self, rows: Rows, captions: Captions | None, *, why_not: str | None = None) -> None:
         self.history = History()
         self.lock = threading.RLock()
-        """Held while something is written; whoever compares the disk with the rows holds it too."""
+        """Held during writes, and while the disk is compared with the rows."""
         self._rows, self._captions, self._why_not = rows, captions, why_not
         self._plans: dict[str, Plan] = {}
         self.expected: frozenset[int] = frozenset()
-        """Rows that a captioning run writes: their new captions are no news from outside."""
+        """Rows of the current captioning run: their new captions are not reported as external changes."""
 
     def edit(
         self, edits: Sequence[Edit], *, label: str, group: str | None = None, backup: bool | None = None
     ) -> Outcome:
-        """Writes what a person wants, as one step of the history.
+        """Write edits as one step of the history.
 
         Args:
-            edits: Of different rows.
-            label: What is done, for the history.
+            edits: Of distinct rows.
+            label: Of the step in the history.
             group: See `Step.group`.
             backup: Copy the files first; by default from 20 rows on.
 
         Raises:
-            EditError: Captions can't be written here, or not these. Nothing was.
+            EditError: The captions can't be written; nothing was.
         """
         with self.lock:
             before = {edit.number: _row_state(self._rows.state(edit.number)) for edit in edits}
@@ -125,13 +125,13 @@ class Editor:
             return outcome
 
     def undo(self) -> Outcome:
-        """Takes back the last step, but for rows that somebody else has changed since. Raises as `edit` does."""
+        """Undo the last step, except for rows that another program has changed since. Raises as `edit` does."""
         with self.lock:
             step = self.history.last_done()
             return self._go(step, wanted=0, found=1, by=-1)
 
     def redo(self) -> Outcome:
-        """Does again what was undone last. Raises as `edit` does."""
+        """Redo the step that was undone last. Raises as `edit` does."""
         with self.lock:
             step = self.history.next_undone()
             return self._go(step, wanted=1, found=0, by=1)
@@ -139,17 +139,17 @@ class Editor:
     def plan(
         self, numbers: Sequence[int], find: str, replacement: str, *, regex: bool = False, ignore_case: bool = False
     ) -> Plan:
-        """Looks what a find-and-replace would do; `apply` does it.
+        """Preview a find-and-replace; `apply` writes it.
 
         Args:
-            numbers: The rows; those whose captions can't be changed are passed over.
-            find: As for `find_and_replace`, like the rest.
+            numbers: The rows; those with read-only captions are skipped.
+            find: See `find_and_replace`.
             replacement: See there.
             regex: See there.
             ignore_case: See there.
 
         Raises:
-            ReplaceError: The pattern or replacement can't be used.
+            ReplaceError: The pattern or the replacement is not valid.
         """
         numbers = [number for number in numbers if self._rows.state(number).problem is None]
         states = {number: self._rows.state(number) for number in numbers}
@@ -162,7 +162,7 @@ class Editor:
             captions.setdefault(number, list(states[number].captions))[one.caption] = one.after
         plan = Plan(
             id=secrets.token_hex(8),
-            label=f"replace “{_short(find)}” by “{_short(replacement)}”",
+            label=f"replace “{_short(find)}” with “{_short(replacement)}”",
             edits=tuple(
                 Edit(number=number, version=states[number].version, captions=tuple(texts))
                 for number, texts in captions.items()
@@ -172,15 +172,15 @@ class Editor:
         )
         with self.lock:
             self._plans[plan.id] = plan
-            for old in list(self._plans)[:-_PLANS]:
+            for old in list(self._plans)[:-_MAX_PLANS]:
                 del self._plans[old]
         return plan
 
     def apply(self, plan_id: str) -> Outcome:
-        """Does what was planned, with a backup; rows that have changed since are conflicts.
+        """Apply a plan, with a backup; rows that changed since the preview are conflicts.
 
         Raises:
-            KeyError: There is no such plan any more.
+            KeyError: The plan has expired.
             EditError: As for `edit`.
         """
         with self.lock:
@@ -206,13 +206,13 @@ class Editor:
 
     def _write(self, edits: Sequence[Edit], *, backup: bool | None = None) -> Outcome:
         if self._captions is None:
-            raise EditError(self._why_not or "captions can't be changed here")
+            raise EditError(self._why_not or "captions are read-only")
         ids = self._rows.ids
         changes = {ids[edit.number]: Change(captions=edit.captions, rejected=edit.rejected) for edit in edits}
         written = self._captions.write(
             changes,
             expect={ids[edit.number]: edit.version for edit in edits},
-            backup=len(edits) >= _MANY if backup is None else backup,
+            backup=len(edits) >= _BACKUP_ROWS if backup is None else backup,
         )
         outcome = Outcome(backup=written.backup)
         for edit in edits:
@@ -227,15 +227,15 @@ class Editor:
         return outcome
 
     def found(self, number: int, state: CaptionState | None) -> None:
-        """Takes over what the disk holds of a row, and tells of it if it is new; None: nothing any more."""
+        """Update a row from disk, and report an external change; None: the row was removed."""
         if state is None:
             if not self._rows.missing(number):
                 self._rows.set_missing(number, True)
-                self._rows.tell(number, "gone")
+                self._rows.report(number, "gone")
         elif state.version != self._rows.state(number).version or state.problem != self._rows.state(number).problem:
             self._rows.set_state(number, state)
             if number not in self.expected:
-                self._rows.tell(number, "captions")
+                self._rows.report(number, "captions")
 
     def _conflict(self, number: int, state: CaptionState | None) -> dict[str, Any]:
         known = state if state is not None else self._rows.state(number)

@@ -1,4 +1,4 @@
-"""Undo and redo: what each change of captions replaced, and by what. Kept on the server, so that a reload keeps it."""
+"""`History`: the steps of undo and redo, in the server's memory, so that they survive a reload of the page."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from calotype.studio.rows import RowState
 
 __all__ = ["History", "Step"]
 
-_MOST_STEPS: Final = 500
-_MOST_ROWS: Final = 1_000_000
-"""Of all steps together: some hundred megabytes."""
+_MAX_STEPS: Final = 500
+_MAX_ROWS: Final = 1_000_000
+"""Of all steps: a few hundred megabytes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """One change of one or more rows."""
+    """A change of one or more rows."""
 
     label: str
-    """What was done, as it is shown."""
+    """What was done, for display."""
     changes: Mapping[int, tuple[RowState, RowState]]
     """Row number → (before, after)."""
     group: str | None = None
-    """Changes of one group in a row, of one and the same row, are one step: what is typed in one sitting."""
+    """Consecutive changes of one row with the same group are merged, such as those of one editing session."""
     at: float = field(default_factory=time.time)
     """Seconds since the epoch."""
 
 
 class History:
-    """The steps, of which the first `position` are done and the others undone. Safe from any thread."""
+    """The steps; the first `position` are done, the others undone. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -40,7 +40,7 @@ class History:
         self._position = 0
 
     def record(self, step: Step) -> None:
-        """Adds a step that has been done; what was undone before it can't be redone any more."""
+        """Add a step that was done. Undone steps are dropped."""
         with self._lock:
             del self._steps[self._position :]
             last = self._steps[-1] if self._steps else None
@@ -48,27 +48,27 @@ class History:
                 self._steps[-1:] = _joined(last, step)
             else:
                 self._steps.append(step)
-            while len(self._steps) > 1 and (len(self._steps) > _MOST_STEPS or self._rows() > _MOST_ROWS):
+            while len(self._steps) > 1 and (len(self._steps) > _MAX_STEPS or self._rows() > _MAX_ROWS):
                 del self._steps[0]
             self._position = len(self._steps)
 
     def last_done(self) -> Step | None:
-        """What undoing would take back."""
+        """Return the step that undo reverts."""
         with self._lock:
             return self._steps[self._position - 1] if self._position else None
 
     def next_undone(self) -> Step | None:
-        """What redoing would do again."""
+        """Return the step that redo repeats."""
         with self._lock:
             return self._steps[self._position] if self._position < len(self._steps) else None
 
     def move(self, by: int) -> None:
-        """-1 once a step has been undone, 1 once it has been redone."""
+        """Move the position: -1 after undo, 1 after redo."""
         with self._lock:
             self._position = min(max(self._position + by, 0), len(self._steps))
 
     def summary(self) -> dict[str, Any]:
-        """For the page's buttons."""
+        """Return the labels for the page's buttons."""
         with self._lock:
             done, undone = self._steps[: self._position], self._steps[self._position :]
             return {
@@ -78,7 +78,7 @@ class History:
             }
 
     def steps(self) -> list[dict[str, Any]]:
-        """All of them for the page, the oldest first."""
+        """Return all steps for the page, oldest first."""
         with self._lock:
             return [
                 {"label": step.label, "rows": len(step.changes), "at": step.at, "undone": place >= self._position}
@@ -94,7 +94,7 @@ def _same_row(one: Step, other: Step) -> bool:
 
 
 def _joined(first: Step, second: Step) -> list[Step]:
-    """One step in place of two; none where the second has taken back what the first did."""
+    """Merge two steps; the result is empty where the second reverts the first."""
     ((row, (before, _)),) = first.changes.items()
     after = second.changes[row][1]
     return [] if before == after else [replace(second, changes={row: (before, after)})]

@@ -1,4 +1,4 @@
-r"""The filter language: `caption:red AND tokens>75` becomes a tree, and the tree a mask over all rows.
+r"""The parser of the filter language: `caption:red AND tokens>75` becomes a tree of conditions.
 
     query   = or
     or      = and { "OR" and }
@@ -8,8 +8,8 @@ r"""The filter language: `caption:red AND tokens>75` becomes a tree, and the tre
     compare = "<" | "<=" | ">" | ">=" | "=" | "!="
     text    = a run of characters without spaces or parentheses, or anything in "double quotes" (\" and \\ inside)
 
-AND, OR and NOT are written in capitals; in small letters they are words to look for. A text alone is looked for in
-captions, and in any case (upper, lower).
+AND, OR and NOT are upper case; in lower case they are words to search for. A text alone is searched in captions,
+without regard to case.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from calotype.studio.conditions import (
 
 __all__ = ["QueryError", "parse_query"]
 
-_MOST_CHARACTERS: Final = 2000
-_DEEPEST: Final = 50
+_MAX_CHARACTERS: Final = 2000
+_MAX_DEPTH: Final = 50
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
@@ -56,13 +56,13 @@ _VALUE = re.compile(r""""(?P<quoted>(?:[^"\\]|\\.)*)(?P<end>"?)|(?P<word>[^\s()"
 
 
 class QueryError(CalotypeError, ValueError):
-    """The filter can't be read.
+    """The filter is not valid.
 
     Args:
-        message: What was found, as a sentence.
-        position: Of its first character, from 0.
-        length: In characters; 0 at the end.
-        expected: What could stand there.
+        message: What was found.
+        position: Index of its first character.
+        length: In characters; 0 at the end of the filter.
+        expected: What is valid there.
     """
 
     def __init__(self, message: str, *, position: int, length: int, expected: str) -> None:
@@ -73,21 +73,21 @@ class QueryError(CalotypeError, ValueError):
 
 
 def parse_query(text: str, *, tokenizers: Sequence[str] = ()) -> Query:
-    """Reads a filter.
+    """Parse a filter.
 
     Args:
-        text: As the head of this file says. An empty one keeps every row.
-        tokenizers: The keys that `tokens.KEY` may name; without any, nothing can be asked of tokens.
+        text: In the grammar above. An empty one matches every row.
+        tokenizers: The keys for `tokens.KEY`; without any, `tokens` is an error.
 
     Raises:
-        QueryError: Says where, and what was expected.
+        QueryError: With the position and what was expected.
     """
-    if len(text) > _MOST_CHARACTERS:
+    if len(text) > _MAX_CHARACTERS:
         raise QueryError(
             f"the filter has {len(text)} characters",
-            position=_MOST_CHARACTERS,
-            length=len(text) - _MOST_CHARACTERS,
-            expected=f"at most {_MOST_CHARACTERS}",
+            position=_MAX_CHARACTERS,
+            length=len(text) - _MAX_CHARACTERS,
+            expected=f"at most {_MAX_CHARACTERS}",
         )
     return _Parser(list(_tokens(text)), len(text), tuple(tokenizers)).whole()
 
@@ -97,7 +97,7 @@ class _Token:
     kind: str
     """`open`, `close`, `not`, `and`, `or`, or `term`."""
     text: str
-    """As it stands in the filter."""
+    """Its characters in the filter."""
     at: int
     field: str = ""
     op: str = ""
@@ -147,7 +147,7 @@ def _text_of(found: re.Match[str]) -> str:
 
 
 class _Parser:
-    """Recursive descent, a method for each line of the grammar."""
+    """Recursive descent: a method per rule of the grammar."""
 
     def __init__(self, tokens: list[_Token], end: int, tokenizers: tuple[str, ...]) -> None:
         self._tokens, self._end, self._tokenizers = tokens, end, tokenizers
@@ -178,12 +178,12 @@ class _Parser:
         self._depth += 1
         try:
             token = self._peek()
-            if token is not None and self._depth > _DEEPEST:
+            if token is not None and self._depth > _MAX_DEPTH:
                 raise QueryError(
                     "the filter is nested too deeply",
                     position=token.at,
                     length=len(token.text),
-                    expected=f"at most {_DEEPEST} levels of NOT and parentheses",
+                    expected=f"at most {_MAX_DEPTH} levels of NOT and parentheses",
                 )
             if self._take("not"):
                 return Not(self._not())
@@ -212,7 +212,7 @@ class _Parser:
             return self._contains(token, name)
         if name.partition(".")[0] == "tokens" and not self._tokenizers:
             raise QueryError(
-                "there are no tokenizers to count with",
+                "there are no tokenizers to count tokens with",
                 position=token.at,
                 length=len(token.field),
                 expected="another field, or calotype studio started with --model",
@@ -225,7 +225,7 @@ class _Parser:
         if token.op != ":":
             raise _at_value(token, f"{name} can't be compared with {token.op}", f"{name}:text", at_op=True)
         if not token.value:
-            raise _at_value(token, f"there is nothing after {token.field}:", "a text to look for")
+            raise _at_value(token, f"{token.field}: has no text", "a text to search for")
         return Contains(name, token.value)
 
     def _compares(self, token: _Token, name: str) -> Query:

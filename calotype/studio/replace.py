@@ -1,4 +1,4 @@
-"""Find and replace over many captions: what would change, worked out before anything is."""
+"""Find and replace in captions: returns the changes without writing them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from calotype.studio import replace_worker
 __all__ = ["Change", "ReplaceError", "find_and_replace"]
 
 _SECONDS: Final = 5.0
-_LONGEST: Final = 10_000
-"""Characters of a caption that comes out: a replacement must not blow captions up without end."""
+_MAX_CHARACTERS: Final = 10_000
+"""Of a resulting caption: bounds what a replacement can produce."""
 
 
 class ReplaceError(CalotypeError, ValueError):
-    """The pattern or the replacement can't be used.
+    """The pattern or the replacement is not valid.
 
     Args:
         message: Why, as a sentence.
@@ -39,9 +39,9 @@ class Change:
     """One caption that would change."""
 
     row: int
-    """Its place among the rows given."""
+    """Index of the row."""
     caption: int
-    """Its place among the row's captions."""
+    """Index of the caption in the row."""
     before: str
     after: str
     spans: tuple[tuple[int, int, int, int], ...]
@@ -51,7 +51,7 @@ class Change:
 def find_and_replace(
     captions: Sequence[Sequence[str]], find: str, replacement: str, *, regex: bool = False, ignore_case: bool = False
 ) -> list[Change]:
-    r"""What a replacement would change.
+    r"""Return what a replacement would change.
 
     Args:
         captions: Of each row.
@@ -65,7 +65,7 @@ def find_and_replace(
             beyond 10,000 characters; or it took longer than 5 seconds.
     """
     if not find:
-        raise ReplaceError("there is nothing to look for")
+        raise ReplaceError("the search text is empty")
     task = {
         "pattern": find if regex else re.escape(find),
         "flags": int(re.IGNORECASE if ignore_case else 0),
@@ -86,9 +86,9 @@ def find_and_replace(
         for row, place, after, found in answer["changed"]
     ]
     longest = max((len(change.after) for change in changes), default=0)
-    if longest > _LONGEST:
+    if longest > _MAX_CHARACTERS:
         raise ReplaceError(
-            f"a caption would grow to {longest:,} characters; at most {_LONGEST:,} are written at a time"
+            f"a caption would grow to {longest:,} characters; at most {_MAX_CHARACTERS:,} are written at a time"
         )
     return changes
 
@@ -100,7 +100,7 @@ def _run(task: str) -> dict[str, Any]:
         done = subprocess.run(command, input=task.encode(), capture_output=True, timeout=_SECONDS, check=True)
     except subprocess.TimeoutExpired:
         raise ReplaceError(
-            f"looking took longer than {_SECONDS:g} seconds and was stopped: parts that repeat inside parts that "
+            f"the search took longer than {_SECONDS:g} seconds and was stopped: parts that repeat inside parts that "
             "repeat, such as (a+)+, can take for ever; write the pattern without them, or filter fewer rows"
         ) from None
     except subprocess.CalledProcessError as error:

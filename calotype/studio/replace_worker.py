@@ -1,9 +1,9 @@
-"""Find and replace, run as a program of its own: a pattern that never ends can then be stopped from outside.
+"""Find and replace in a separate process, which can be killed if a pattern takes too long.
 
-Python's `re` holds the interpreter for as long as it looks, so that a thread could neither be stopped nor let the
-server answer. This file is run by its path (see `replace.py`), and imports nothing of calotype: it starts in some
-20 ms. It reads JSON, `{"pattern", "flags", "replacement", "texts": [[text, …] for each row]}`, and answers with JSON:
-`{"changed": [[row, place, new text, [[start, end, new start, new end], …]], …]}`, or `{"error": …, "position": …}`.
+Python's `re` holds the GIL during a search, so a thread could not be stopped and would block the server. This file
+is run by its path (see `replace.py`) and imports nothing of calotype: it starts in about 20 ms. It reads JSON,
+`{"pattern", "flags", "replacement", "texts": [[text, …] for each row]}`, and writes JSON,
+`{"changed": [[row, caption, new text, [[start, end, new start, new end], …]], …]}` or `{"error": …, "position": …}`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """From standard input to standard output."""
+    """Read a task from standard input, and write its result to standard output."""
     json.dump(_answer(json.load(sys.stdin)), sys.stdout)
 
 
@@ -27,7 +27,7 @@ def _answer(task: dict[str, Any]) -> dict[str, Any]:
     except (re.error, OverflowError, RecursionError) as error:
         return {"error": f"the pattern can't be read: {error}", "position": getattr(error, "pos", None)}
     try:
-        # With a group that took no part in the match, `expand` gives an empty text.
+        # `expand` returns an empty text for a group that did not participate.
         changed = [
             [row, place, *made]
             for row, texts in enumerate(task["texts"])
@@ -40,7 +40,7 @@ def _answer(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _replaced(pattern: re.Pattern[str], replacement: str, text: str) -> tuple[str, list[list[int]]] | None:
-    """The new text, and where each match was and is; None where the text stays as it is."""
+    """Return the new text and the spans of each match before and after; None where the text does not change."""
     pieces, spans = [], []
     done = length = 0
     for match in pattern.finditer(text):

@@ -1,4 +1,4 @@
-"""`Rows`: all that is known of every image, in memory, by number; and since when."""
+"""`Rows`: the state of every row in memory, and when it changed."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ import numpy.typing as npt
 
 from calotype.core.file_state import FileState
 from calotype.editing import CaptionState
-from calotype.studio.pictures import picture_version, stamp
+from calotype.studio.thumbnails import image_version, stamp
 from calotype.types import ImageRef
 
 __all__ = ["DiskEvent", "RowState", "Rows"]
 
-_MOST_LISTED: Final = 2000
-"""Changed rows that are named one by one."""
-_MOST_EVENTS: Final = 200
+_MAX_LISTED: Final = 2000
+"""More changed rows than this are reported as `all`."""
+_MAX_EVENTS: Final = 200
 
-DiskEvent = Literal["captions", "picture", "gone", "new"]
+DiskEvent = Literal["captions", "image", "gone", "new"]
 
 
 class RowState(NamedTuple):
-    """What a person can change of a row."""
+    """The part of a row that a person can edit."""
 
     captions: tuple[str, ...]
     rejected: bool
 
 
 class Rows:
-    """The rows. A row keeps its number as long as the server runs; those that appear later come at the end.
+    """The rows. A row keeps its number while the server runs; new rows are appended.
 
-    It is the `Columns` that filters are asked of. Every change gets the next number of a sequence, so that a page can
-    ask what has changed since it last asked. Safe from any thread.
+    Implements `Columns` for filters. Every change increments a sequence number, so that a page can poll for
+    changes since its last request. Thread-safe.
 
     Args:
-        tokenizers: What the counts of each caption are called, in their order.
+        tokenizers: Keys of the token counts, in their order.
     """
 
     def __init__(self, *, tokenizers: Sequence[str]) -> None:
         self.lock = threading.RLock()
         self.seq = 0
-        """Of the last change."""
-        self.pictures_seq = 0
-        """Of the last change of images."""
+        """Sequence number of the last change."""
+        self.images_seq = 0
+        """Sequence number of the last change of an image."""
         self._tokenizers = tuple(tokenizers)
         self._numbers: dict[str, int] = {}
         self.ids: list[str] = []
@@ -60,16 +60,16 @@ class Rows:
         self._tokens: list[tuple[tuple[int, ...], ...] | None] = []
         self._duplicates: dict[int, tuple[int, ...]] | None = None
         self._changed: list[int] = []
-        self._events: deque[tuple[int, int, DiskEvent]] = deque(maxlen=_MOST_EVENTS)
-        self._notices: deque[tuple[int, str]] = deque(maxlen=_MOST_EVENTS)
+        self._events: deque[tuple[int, int, DiskEvent]] = deque(maxlen=_MAX_EVENTS)
+        self._notices: deque[tuple[int, str]] = deque(maxlen=_MAX_EVENTS)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    # What changes
+    # Changes
 
     def add(self, ids: Sequence[str], refs: Sequence[ImageRef], states: Sequence[CaptionState]) -> list[int]:
-        """New rows at the end; gives their numbers."""
+        """Append rows, and return their numbers."""
         stamps = [stamp(ref) for ref in refs]
         with self.lock:
             first = len(self)
@@ -87,7 +87,7 @@ class Rows:
                 self._changed.append(0)
             added = list(range(first, len(self)))
             self._touch(added)
-            self._duplicates, self.pictures_seq = None, self.seq
+            self._duplicates, self.images_seq = None, self.seq
             return added
 
     def set_state(self, number: int, state: CaptionState) -> None:
@@ -99,22 +99,22 @@ class Rows:
             self._touch([number])
 
     def set_missing(self, number: int, missing: bool) -> None:
-        """Whether the image, or what names it, is gone."""
+        """Set whether the image or its row was removed from disk."""
         with self.lock:
             if self._missing[number] != missing:
                 self._missing[number] = missing
                 self._touch([number])
 
     def set_stamp(self, number: int, found: FileState | None) -> None:
-        """The file of an image has changed: nothing that was known of its pixels holds."""
+        """Set the file state of an image, and invalidate what was computed from its pixels."""
         with self.lock:
             self._stamps[number] = found
             self._sizes[number] = self._problems[number] = None
             self._touch([number])
-            self._duplicates, self.pictures_seq = None, self.seq
+            self._duplicates, self.images_seq = None, self.seq
 
     def set_ref(self, number: int, ref: ImageRef) -> None:
-        """Where the image of a row is now."""
+        """Set the image reference of a row."""
         found = stamp(ref)
         gone = ref.path is not None and found is None
         if ref == self.refs[number] and found == self._stamps[number] and gone == self._missing[number]:
@@ -125,7 +125,7 @@ class Rows:
             self.set_missing(number, gone)
 
     def set_sizes(self, sizes: Mapping[int, tuple[int, int] | str]) -> None:
-        """(height, width) of images, or why they can't be read."""
+        """Set (height, width) of images, or why they can't be read."""
         with self.lock:
             for number, found in sizes.items():
                 if isinstance(found, str):
@@ -135,29 +135,29 @@ class Rows:
             self._touch(sizes)
 
     def set_tokens(self, counted: Mapping[int, tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]]) -> None:
-        """Number → (captions that were counted, tokens of each by tokenizer), unless they have changed since."""
+        """Set token counts: number → (counted captions, counts of each), unless the captions changed since."""
         with self.lock:
             for number, (captions, tokens) in counted.items():
                 if self._states[number].captions == captions:
                     self._tokens[number] = tokens
             self._touch(counted)
 
-    def set_duplicates(self, duplicates: Mapping[int, tuple[int, ...]], *, pictures_seq: int) -> None:
-        """Which images are (nearly) equal to which others, unless images have changed since `pictures_seq`."""
+    def set_duplicates(self, duplicates: Mapping[int, tuple[int, ...]], *, images_seq: int) -> None:
+        """Set the (near-)duplicates of each image, unless images changed since `images_seq`."""
         with self.lock:
-            if self.pictures_seq != pictures_seq:
+            if self.images_seq != images_seq:
                 return
             self._duplicates = dict(duplicates)
             self._touch(range(len(self)))
 
-    def tell(self, number: int, what: DiskEvent) -> None:
-        """Somebody else has changed something on the disk."""
+    def report(self, number: int, what: DiskEvent) -> None:
+        """Record that another program has changed a row on disk."""
         with self.lock:
             self._touch([number])
             self._events.append((self.seq, number, what))
 
     def notice(self, text: str) -> None:
-        """A sentence for whoever looks at the page."""
+        """Add a message for the page."""
         with self.lock:
             self.seq += 1
             self._notices.append((self.seq, text))
@@ -167,48 +167,48 @@ class Rows:
         for number in numbers:
             self._changed[number] = self.seq
 
-    # What is asked
+    # Queries
 
     def number_of(self, id: str) -> int | None:
-        """The row of that id."""
+        """Return the number of a row."""
         return self._numbers.get(id)
 
     def state(self, number: int) -> CaptionState:
-        """What the disk held when it was last looked at."""
+        """Return the captions of a row as last read from disk."""
         return self._states[number]
 
     def stamp(self, number: int) -> FileState | None:
-        """The same of its image."""
+        """Return the file state of its image as last read."""
         return self._stamps[number]
 
     def missing(self, number: int) -> bool:
-        """Whether it is gone."""
+        """Return whether it was removed from disk."""
         return self._missing[number]
 
     def problem(self, number: int) -> str | None:
-        """Why its image can't be read, as far as that is known."""
+        """Return why its image can't be read, if that is known."""
         return self._problems[number]
 
     def without_size(self) -> list[int]:
-        """Rows whose size has not been read."""
+        """Return the rows without a known image size."""
         with self.lock:
             return [n for n, size in enumerate(self._sizes) if size is None and not self._missing[n]]
 
     def without_tokens(self, numbers: Iterable[int] | None = None) -> list[int]:
-        """Rows whose captions have not been counted."""
+        """Return the rows without token counts."""
         with self.lock:
             return [n for n in (range(len(self)) if numbers is None else numbers) if self._tokens[n] is None]
 
     @property
     def duplicates_known(self) -> bool:
-        """Whether somebody has looked for them since images last changed."""
+        """Whether duplicates are known for the current images."""
         return self._duplicates is not None
 
     def details(self, number: int) -> dict[str, Any]:
-        """One row as the page gets it."""
+        """Return one row for the page."""
         with self.lock:
             state, size, tokens = self._states[number], self._sizes[number], self._tokens[number]
-            version = picture_version(self.refs[number], self._stamps[number])
+            version = image_version(self.refs[number], self._stamps[number])
             height, width = size if size is not None and size != (0, 0) else (None, None)
             return {
                 "n": number,
@@ -223,16 +223,16 @@ class Rows:
                 "tokens": None if tokens is None else [list(counts) for counts in tokens],
                 "duplicates": None if self._duplicates is None else list(self._duplicates.get(number, ())),
                 "thumb": f"/thumb/{number}?v={version}",
-                "picture": f"/picture/{number}?v={version}",
+                "image": f"/image/{number}?v={version}",
             }
 
     def changes(self, since: int) -> dict[str, Any]:
-        """What a page that has seen everything up to `since` has not seen."""
+        """Return the changes after sequence number `since`."""
         with self.lock:
             changed = [n for n, seq in enumerate(self._changed) if seq > since]
             return {
                 "seq": self.seq,
-                "rows": changed if len(changed) <= _MOST_LISTED else "all",
+                "rows": changed if len(changed) <= _MAX_LISTED else "all",
                 "total": len(self),
                 "disk": [{"n": n, "what": what} for seq, n, what in self._events if seq > since],
                 "notices": [{"seq": seq, "text": text} for seq, text in self._notices if seq > since],
@@ -241,7 +241,7 @@ class Rows:
     # `Columns`
 
     def text(self, name: str) -> Sequence[str]:
-        """As `Columns` asks."""
+        """See `Columns`."""
         with self.lock:
             if name == "id":
                 return [id.casefold() for id in self.ids]
@@ -251,7 +251,7 @@ class Rows:
             return [folded for folded in self._folded if folded is not None]
 
     def number(self, name: str) -> npt.NDArray[np.float64]:
-        """As `Columns` asks."""
+        """See `Columns`."""
         with self.lock:
             return np.fromiter(self._numbers_of(name), np.float64, count=len(self))
 
@@ -267,7 +267,7 @@ class Rows:
         return (_measure(name, *size) if size is not None and size[0] else np.nan for size in self._sizes)
 
     def flag(self, name: str) -> npt.NDArray[np.bool_]:
-        """As `Columns` asks."""
+        """See `Columns`."""
         with self.lock:
             if name == "duplicate":
                 mask = np.zeros(len(self), bool)
@@ -286,7 +286,7 @@ def _measure(name: str, height: int, width: int) -> float:
 
 
 def _longest(tokens: tuple[tuple[int, ...], ...] | None, places: Sequence[int]) -> float:
-    """Of any caption by any of these tokenizers."""
+    """Return the largest count of any caption by any of these tokenizers."""
     if tokens is None:
         return np.nan
     return float(max((counts[place] for counts in tokens for place in places), default=0))

@@ -1,4 +1,4 @@
-"""Captioning runs started from the page: one at a time, in a thread; watched, cancelled, and undone as one step."""
+"""Captioning runs of the page: one at a time, in a thread; each is one step of the undo history."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ _log = get_logger(__name__)
 
 _SHOWN: Final = 50
 _VARIED: Final = 0.7
-"""The temperature at which one image is captioned again: at 0 it would get the same words."""
+"""Default temperature for another caption of the same image."""
 _NEEDS: Final = {"http": ("url",), "transformers": ("model",)}
 
 
 class BusyError(CalotypeError):
-    """A run is under way already."""
+    """A captioning run is in progress."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOptions:
-    """How to caption."""
+    """The options of a run."""
 
     backend: str = "transformers"
     model: str | None = None
@@ -74,10 +74,10 @@ class CaptionRuns:
     """The runs of one server.
 
     Args:
-        source: What is captioned.
+        source: The dataset.
         rows: Its rows.
-        editor: Has the history that a run becomes a step of.
-        watcher: Finds what a run has written.
+        editor: Has the undo history.
+        watcher: Reads what a run has written.
     """
 
     def __init__(self, source: Source, rows: Rows, editor: Editor, watcher: Watcher) -> None:
@@ -91,7 +91,7 @@ class CaptionRuns:
         self._backend: tuple[str, CaptionBackend] | None = None
 
     def about(self) -> dict[str, Any]:
-        """What can be chosen, and what was chosen last."""
+        """Return the choices, and those of the last run."""
         return {
             "available": self._source.captions is not None,
             "note": self._source.why_not,
@@ -105,7 +105,7 @@ class CaptionRuns:
         }
 
     def summary(self) -> dict[str, Any] | None:
-        """The run under way, or the last one; None before the first."""
+        """Return the current or last run; None before the first."""
         return None if self._run is None else asdict(self._run)
 
     def options_of(self, body: CaptioningBody) -> RunOptions:
@@ -135,10 +135,10 @@ class CaptionRuns:
         check_backend(options.backend, **self._backend_options(options, again=again))
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
-                raise BusyError("a captioning run is under way: wait for it, or cancel it")
+                raise BusyError("a captioning run is in progress: wait for it, or cancel it")
             self._count += 1
-            pictures = self._rows.ids[numbers[0]] if len(numbers) == 1 else f"{len(numbers):,} images"
-            self._run = _Run(id=str(self._count), label=f"caption {pictures}", total=len(numbers))
+            images = self._rows.ids[numbers[0]] if len(numbers) == 1 else f"{len(numbers):,} images"
+            self._run = _Run(id=str(self._count), label=f"caption {images}", total=len(numbers))
             self._options = options
             self._stop = threading.Event()
             self._thread = threading.Thread(
@@ -151,14 +151,14 @@ class CaptionRuns:
             return asdict(self._run)
 
     def cancel(self) -> dict[str, Any] | None:
-        """Ends the run under way as soon as the answers that are on their way have come; they are kept."""
+        """Cancel the current run; its results so far are written."""
         if self._run is not None and self._run.state in ("starting", "running"):
             self._run.state = "cancelling"
             self._stop.set()
         return self.summary()
 
     def close(self) -> None:
-        """Cancels what is under way, waits for it, and closes the backend."""
+        """Cancel the current run, wait for it, and close the backend."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -176,7 +176,7 @@ class CaptionRuns:
                 self._watcher.look(at_once=True)
         except CalotypeError as error:
             problem = str(error)
-        except Exception as error:  # it must not go unsaid
+        except Exception as error:  # report it to the page
             _log.warning("studio: captioning failed", exc_info=error)
             problem = f"{type(error).__name__}: {error}"
         after = {n: self._state(n) for n in numbers}
@@ -185,7 +185,7 @@ class CaptionRuns:
             self._editor.history.record(Step(label=run.label, changes=changes))
         run.seconds_left, run.error = None, problem
         if report is not None:
-            self._count_up(run, report)
+            self._summarize(run, report)
         run.state = "failed" if problem is not None else "cancelled" if stop.is_set() else "done"
 
     def _caption(
@@ -216,7 +216,7 @@ class CaptionRuns:
         return {"model": options.model, "url": options.url, "temperature": temperature}
 
     def _opened(self, name: str, options: Mapping[str, Any]) -> CaptionBackend:
-        """The backend, which stays open between runs: loading a model takes longer than captioning an image."""
+        """Return the backend. It stays open between runs: loading a model takes longer than captioning an image."""
         key = json.dumps([name, options])
         if self._backend is None or self._backend[0] != key:
             if self._backend is not None:
@@ -226,7 +226,7 @@ class CaptionRuns:
         return self._backend[1]
 
     def _tracking(self, run: _Run) -> Any:
-        """A `Track` that the page sees."""
+        """Return a `Track` that updates the run."""
 
         @contextmanager
         def track(what: str, *, unit: str = "images") -> Iterator[Show]:
@@ -241,7 +241,7 @@ class CaptionRuns:
 
         return track
 
-    def _count_up(self, run: _Run, report: CaptionReport) -> None:
+    def _summarize(self, run: _Run, report: CaptionReport) -> None:
         run.captioned, run.failed = report.written, report.failed
         run.skipped = report.kept
         numbered = ((self._rows.number_of(failure.id), failure) for failure in report.failures[:_SHOWN])

@@ -1,4 +1,4 @@
-"""What is found out about all rows while the page is open already: tokens, sizes, and, when asked for, duplicates."""
+"""`Scans`: background scans of all rows for token counts, image sizes and, on request, duplicates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Scans"]
 _log = get_logger(__name__)
 
 _CHUNK: Final = 512
-"""Rows between two looks at whether the server is to end."""
+"""Rows per step; the server can stop between steps."""
 
 
 @dataclass(slots=True)
@@ -32,10 +32,10 @@ class _Scan:
 
 
 class Scans:
-    """One thread that does one scan after the other, and again when rows have changed.
+    """One thread that runs the scans one after the other, and again when rows change.
 
     Args:
-        rows: Are looked through, and told what was found.
+        rows: The rows to scan; updated with the results.
         reader: Reads their images.
         counter: Counts their tokens.
     """
@@ -48,33 +48,33 @@ class Scans:
         self._thread = threading.Thread(target=self._run, name="calotype-studio-scans", daemon=True)
 
     def start(self) -> None:
-        """Begins."""
+        """Start the thread."""
         self._wake.set()
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends after the chunk under way, and waits for that."""
+        """Stop after the current step, and wait for it."""
         self._ending = True
         self._wake.set()
         self._thread.join()
 
     def wake(self) -> None:
-        """Rows have changed."""
+        """Scan rows that have changed."""
         self._wake.set()
 
     def want_duplicates(self) -> None:
-        """Somebody asks for them: every image is decoded once, which is remembered from one run to the next."""
+        """Start the scan for duplicates. It decodes every image once; the results are cached across runs."""
         self._duplicates_wanted = True
         if not self._rows.duplicates_known and self._scans["duplicates"].state != "running":
             self._scans["duplicates"] = _Scan(state="running", total=len(self._rows))
             self._wake.set()
 
     def summary(self) -> dict[str, Any]:
-        """For the page."""
+        """Return the progress of each scan for the page."""
         return {name: asdict(scan) for name, scan in self._scans.items()}
 
     def pending(self, fields: frozenset[str]) -> list[str]:
-        """Those of the scans that a filter on these fields has to wait for."""
+        """Return the incomplete scans that a filter on these fields needs."""
         found = []
         if any(field.startswith("tokens") for field in fields) and not self._is_done("tokens"):
             found.append("tokens")
@@ -98,7 +98,7 @@ class Scans:
                 self._one(name, steps)
 
     def _one(self, name: str, steps: Callable[[], Iterator[tuple[int, int]]]) -> None:
-        """Runs one scan as far as there is something to do."""
+        """Run one scan as far as it has work."""
         try:
             for done, total in steps():
                 self._scans[name] = _Scan(state="running", done=done, total=total)
@@ -106,8 +106,8 @@ class Scans:
                     return
         except _EndingError:
             return
-        except Exception as error:  # it must not end the thread, nor go unsaid
-            _log.warning("studio: looking for %s failed", name, exc_info=error)
+        except Exception as error:  # report it, and keep the thread alive
+            _log.warning("studio: the scan for %s failed", name, exc_info=error)
             self._scans[name] = _Scan(state="failed", error=f"{type(error).__name__}: {error}")
             return
         if name != "duplicates" or self._rows.duplicates_known:
@@ -119,7 +119,7 @@ class Scans:
             self.count_tokens(left[:_CHUNK])
 
     def count_tokens(self, numbers: list[int]) -> None:
-        """Counts the captions of these rows at once."""
+        """Count the tokens of these rows now."""
         captions = {number: self._rows.state(number).captions for number in numbers}
         counts = iter(self._counter.counts([text for some in captions.values() for text in some]))
         self._rows.set_tokens({n: (some, tuple(next(counts) for _ in some)) for n, some in captions.items()})
@@ -138,22 +138,22 @@ class Scans:
     def _duplicates(self) -> Iterator[tuple[int, int]]:
         while self._duplicates_wanted and not self._rows.duplicates_known:
             with self._rows.lock:
-                refs, ids, pictures = list(self._rows.refs), list(self._rows.ids), self._rows.pictures_seq
+                refs, ids, images = list(self._rows.refs), list(self._rows.ids), self._rows.images_seq
             yield 0, len(refs)
-            facts = scan_facts(refs, self._reader, deep=True, threads=os.cpu_count() or 1, progress=self._tell)
+            facts = scan_facts(refs, self._reader, deep=True, threads=os.cpu_count() or 1, progress=self._show_progress)
             numbers = {id: number for number, id in enumerate(ids)}
             findings = duplicate_findings(ids, facts)
             groups = ((numbers[finding.where], *(numbers[id] for id in finding.others)) for finding in findings)
-            self._rows.set_duplicates(_others(groups), pictures_seq=pictures)
+            self._rows.set_duplicates(_others(groups), images_seq=images)
 
-    def _tell(self, done: int, total: int) -> None:
+    def _show_progress(self, done: int, total: int) -> None:
         self._scans["duplicates"] = _Scan(state="running", done=done, total=total)
         if self._ending:
             raise _EndingError
 
 
 def _others(groups: Iterable[Sequence[int]]) -> dict[int, tuple[int, ...]]:
-    """For each row of overlapping groups the others that it hangs together with."""
+    """Return, for each row, the other members of its connected component."""
     sets: dict[int, set[int]] = {}
     for group in groups:
         whole = set(group).union(*(sets.get(number, ()) for number in group))
@@ -162,4 +162,4 @@ def _others(groups: Iterable[Sequence[int]]) -> dict[int, tuple[int, ...]]:
 
 
 class _EndingError(Exception):
-    """Leaves a scan that can't be left otherwise; what it has found is remembered."""
+    """Aborts a scan from its progress callback; its partial results are cached."""

@@ -1,4 +1,4 @@
-"""The server: the page's files, the images, the routes of the API, behind the guard, on a loopback port."""
+"""The server: static files, images and the API behind the guard, on a loopback port."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from calotype.errors import ConfigError
 from calotype.studio.api import ERROR_HANDLERS, api_routes
 from calotype.studio.connections import new_server
 from calotype.studio.guard import Codes, Guard, new_token
-from calotype.studio.pictures import picture_version, stamp
 from calotype.studio.studio import Studio
+from calotype.studio.thumbnails import image_version, stamp
 from calotype.types import ImageRef
 
 __all__ = ["create_app", "serve"]
@@ -40,37 +40,37 @@ _TYPES: Final = {
 }
 _PAGE: Final = Path(__file__).with_name("page")
 _PALETTE: Final = Path(str(files("calotype.previews").joinpath("palette.css")))
-"""The studio wears the preview page's colours."""
-_FOR_EVER: Final = "private, max-age=31536000, immutable"
-_ASK_AGAIN: Final = "private, no-cache"
+"""The palette of the preview page."""
+_IMMUTABLE: Final = "private, max-age=31536000, immutable"
+_REVALIDATE: Final = "private, no-cache"
 
 
 def create_app(studio: Studio, *, token: str, codes: Codes, port: int) -> ASGIApp:
-    """The whole thing as an ASGI app.
+    """Return the ASGI app.
 
     Args:
-        studio: Is started and stopped with the app.
-        token: Whoever has it may ask.
-        codes: Whoever has one gets the token.
-        port: Where the app will listen.
+        studio: Started and stopped with the app.
+        token: Authorizes requests.
+        codes: Exchanged for the token.
+        port: The port of the app.
     """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         studio.start()
-        asyncio.get_running_loop().run_in_executor(None, studio.pictures.prune)
+        asyncio.get_running_loop().run_in_executor(None, studio.thumbnails.prune)
         try:
             yield
         finally:
             await asyncio.to_thread(studio.stop)
 
-    shown = _Shown(studio)
+    images = _Images(studio)
     app = Starlette(
         routes=[
             Route("/", _file(_PAGE / "index.html")),
             *(Route(f"/static/{file.name}", _file(file)) for file in _static_files()),
-            Route("/thumb/{number}", shown.thumbnail),
-            Route("/picture/{number}", shown.view),
+            Route("/thumb/{number}", images.thumbnail),
+            Route("/image/{number}", images.view),
             *api_routes(studio),
         ],
         exception_handlers=ERROR_HANDLERS,
@@ -82,16 +82,16 @@ def create_app(studio: Studio, *, token: str, codes: Codes, port: int) -> ASGIAp
 def serve(
     studio: Studio, *, port: int = 0, ready: Callable[[str], None], again: Callable[[str], None] = lambda address: None
 ) -> None:
-    """Serves until Ctrl-C.
+    """Serve until Ctrl-C.
 
     Args:
-        studio: What to serve.
-        port: On 127.0.0.1; 0 takes a free one.
-        ready: Called with the address to open, once the port is ours. It lets one browser in.
-        again: Called with the address for the next one, when an address has been used.
+        studio: The dataset under review.
+        port: On 127.0.0.1; 0 picks a free one.
+        ready: Called with the URL to open, once the port is bound. It admits one browser.
+        again: Called with the URL for another browser, once a URL was used.
 
     Raises:
-        ConfigError: The port is taken, or not to be had.
+        ConfigError: The port can't be bound.
     """
     with _listen(port) as listening:
         port = listening.getsockname()[1]
@@ -101,22 +101,22 @@ def serve(
 
         codes = Codes(lambda code: again(address(code)))
         server = new_server(create_app(studio, token=new_token(), codes=codes, port=port))
-        listening.listen(128)  # whoever opens the address before the server runs waits for it
+        listening.listen(128)  # connections wait until the server runs
         ready(address(codes.current))
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn ends well, and then raises what ended it
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn shuts down, then raises it again
             server.run(sockets=[listening])
 
 
 def _listen(port: int) -> socket.socket:
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        if os.name == "posix":  # elsewhere it would let two servers have one port
+        if os.name == "posix":  # elsewhere it allows two servers on one port
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(("127.0.0.1", port))
     except OSError as error:
         listening.close()
         raise ConfigError(
-            f"--port: 127.0.0.1:{port} can't be had: {error.strerror}; --port names another, 0 takes any that is free"
+            f"--port: 127.0.0.1:{port} can't be bound: {error.strerror}; set another --port, or 0 for a free one"
         ) from error
     return listening
 
@@ -126,30 +126,30 @@ def _static_files() -> list[Path]:
 
 
 def _file(file: Path) -> Callable[[Request], Awaitable[Response]]:
-    """One of the page's own files, as it was when the server started."""
+    """Return an endpoint for a static file, as it was when the server started."""
     data, media_type = file.read_bytes(), _TYPES[file.suffix]
 
     async def endpoint(request: Request) -> Response:
-        return Response(data, media_type=media_type, headers={"Cache-Control": _ASK_AGAIN})
+        return Response(data, media_type=media_type, headers={"Cache-Control": _REVALIDATE})
 
     return endpoint
 
 
-class _Shown:
-    """Gives images by the numbers of rows."""
+class _Images:
+    """Serves images by row number."""
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
         self._turns = asyncio.Semaphore(os.cpu_count() or 1)
-        self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="calotype-studio-pictures")
+        self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="calotype-studio-images")
 
     async def thumbnail(self, request: Request) -> Response:
-        """At most 320 pixels a side."""
-        return await self._answer(request, self._studio.pictures.thumbnail)
+        """At most 320 pixels per side."""
+        return await self._answer(request, self._studio.thumbnails.thumbnail)
 
     async def view(self, request: Request) -> Response:
-        """At most 2048 pixels a side."""
-        return await self._answer(request, self._studio.pictures.view)
+        """At most 2048 pixels per side."""
+        return await self._answer(request, self._studio.thumbnails.view)
 
     async def _answer(self, request: Request, make: Callable[[ImageRef], bytes]) -> Response:
         digits = request.path_params["number"]
@@ -157,15 +157,15 @@ class _Shown:
         if number >= len(self._studio.rows):
             raise HTTPException(404)
         ref = self._studio.rows.refs[number]
-        version = picture_version(ref, stamp(ref))
+        version = image_version(ref, stamp(ref))
         headers = {
             "ETag": f'"{version}"',
-            "Cache-Control": _FOR_EVER if request.query_params.get("v") == version else _ASK_AGAIN,
+            "Cache-Control": _IMMUTABLE if request.query_params.get("v") == version else _REVALIDATE,
         }
         if headers["ETag"] in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         async with self._turns:
-            if await request.is_disconnected():  # scrolled away
+            if await request.is_disconnected():  # the page has scrolled on
                 return Response(status_code=499)
             data = await asyncio.get_running_loop().run_in_executor(self._pool, make, ref)
         return Response(data, media_type="image/jpeg", headers=headers)

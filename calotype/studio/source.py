@@ -1,4 +1,4 @@
-"""What is reviewed: a folder, a data file or a config, opened so that nothing of it is left out."""
+"""`Source`: the dataset under review, with all rows."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _OTHER_SIDES: Final = frozenset({"validation", "validation_seed"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """A dataset to be reviewed."""
+    """A dataset under review."""
 
     config: Config
     file: Path | None
     """The YAML it came from; None for a bare folder or data file."""
     name: str
     captions: Captions | None
-    """None where they can only be read."""
+    """None where captions are read-only."""
     why_not: str | None
-    """Why that is so."""
+    """Why captions are read-only."""
 
     def manifest(self) -> Manifest:
-        """All of its images as of now: rejected ones, held out ones, and those without a caption too.
+        """Load all rows: also rejected ones, those of the validation split, and those without captions.
 
         Raises:
             ManifestError: It can't be read.
@@ -51,15 +51,15 @@ class Source:
         return load_manifest(section.origin, **options | lenient)
 
     def states(self, manifest: Manifest) -> list[CaptionState]:
-        """What each row's captions are, as far as they can be changed; else as they were read."""
+        """Return the captions of each row; rows that can't be edited have a problem."""
         found = self.captions.read() if self.captions is not None else {}
-        problem = None if self.captions is None else "Its captions can't be changed: nothing on the disk has this id."
+        problem = None if self.captions is None else "Its captions are read-only: no row on disk has this id."
         rows = zip(manifest.ids.to_pylist(), manifest.captions.to_pylist(), strict=True)
         return [found[id] if id in found else _as_read(captions, problem) for id, captions in rows]
 
 
 def open_source(config: Config, *, file: Path | None) -> Source:
-    """Opens the dataset of a config.
+    """Open the dataset of a config.
 
     Args:
         config: The config.
@@ -80,9 +80,9 @@ def open_source(config: Config, *, file: Path | None) -> Source:
 
 
 def pixels_dataset(config: Config, manifest: Manifest, **options: Any) -> TextToImageDataset:
-    """The dataset of a config over a manifest that is loaded already, without tokenizers.
+    """Build the dataset of a config on a loaded manifest, without tokenizers.
 
-    Captions may hold `{trigger}` while no config says what that is: they are reviewed before one is written.
+    Captions may contain `{trigger}` without a trigger in the config: they are reviewed before the config is written.
 
     Args:
         config: The config.
@@ -101,7 +101,7 @@ def pixels_dataset(config: Config, manifest: Manifest, **options: Any) -> TextTo
 def _open_captions(section: DatasetConfig) -> Captions:
     for name in ("data_files", "split"):
         if getattr(section, name) is not None and not section.validation:
-            raise EditError(f"captions of a dataset with `{name}` are only read here: open the data file itself")
+            raise EditError(f"captions of a dataset with `{name}` are read-only here: open the data file itself")
     return open_captions(section.origin, **section.caption_place())
 
 

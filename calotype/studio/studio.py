@@ -1,4 +1,4 @@
-"""`Studio`: everything behind the page, put together; knows nothing of HTTP."""
+"""`Studio`: the state behind the page, independent of HTTP."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from calotype.config import Config
 from calotype.studio.augment import Augmentations
 from calotype.studio.edits import Editor
-from calotype.studio.pictures import Pictures
 from calotype.studio.query import parse_query
 from calotype.studio.rows import Rows
 from calotype.studio.runs import CaptionRuns
 from calotype.studio.scans import Scans
 from calotype.studio.source import open_source, pixels_dataset
+from calotype.studio.thumbnails import Thumbnails
 from calotype.studio.tokens import TokenCounter, token_counter
 from calotype.studio.watch import Watcher
 
@@ -25,15 +25,15 @@ __all__ = ["SORTS", "Studio"]
 
 _SORTED_BY: Final = {"tokens": "tokens", "pixels": "pixels"}
 SORTS: Final = ("order", "id", *_SORTED_BY, "-id", *(f"-{name}" for name in _SORTED_BY))
-"""Orders that rows can be had in; `order` is the dataset's own."""
+"""Sort orders; `order` is that of the dataset."""
 
 
 class Studio:
     """A dataset under review.
 
     Args:
-        config: What `load_config` gave.
-        file: The YAML it came from, if it did.
+        config: From `load_config`.
+        file: The YAML file of the config, if any.
 
     Raises:
         ConfigError: The config is wrong.
@@ -49,25 +49,25 @@ class Studio:
         self.watcher = Watcher(self.source, self.rows, self.editor)
         manifest = self.watcher.start()
         reader = pixels_dataset(config, manifest).reader
-        self.pictures = Pictures(reader)
+        self.thumbnails = Thumbnails(reader)
         self.scans = Scans(self.rows, reader, self.counter)
         self.runs = CaptionRuns(self.source, self.rows, self.editor, self.watcher)
         self.augmentations = Augmentations(self.source, manifest, self.counter)
-        self._started = secrets.token_hex(8)  # numbers of rows and of the sequence are those of one start
+        self._started = secrets.token_hex(8)  # row and sequence numbers are valid until a restart
         self._kind = str(manifest.describe()["format"])
         self._root = manifest.root
 
     def start(self) -> None:
-        """Begins to look through the rows in the background."""
+        """Start the background scans."""
         self.scans.start()
 
     def stop(self) -> None:
-        """Ends what runs in the background."""
+        """Stop runs and scans."""
         self.runs.close()
         self.scans.stop()
 
     def summary(self) -> dict[str, Any]:
-        """What the page asks once."""
+        """Return the dataset's properties for the page."""
         return {
             "name": self.source.name,
             "path": str(self._root),
@@ -88,7 +88,7 @@ class Studio:
         }
 
     def progress(self) -> dict[str, Any]:
-        """What the page asks again and again, beside what has changed."""
+        """Return the state that the page polls, besides changed rows."""
         return {
             "started": self._started,
             "undo": self.editor.history.summary(),
@@ -97,17 +97,17 @@ class Studio:
         }
 
     def find(self, text: str, *, sort: str = "order") -> tuple[list[int], list[str]]:
-        """The rows that a filter keeps.
+        """Return the rows that match a filter.
 
         Args:
             text: The filter.
             sort: One of `SORTS`.
 
         Returns:
-            Their numbers in order; and the scans whose results were wanted and are not complete.
+            Their numbers in order, and the scans that are needed and not complete.
 
         Raises:
-            QueryError: The filter can't be read.
+            QueryError: The filter is not valid.
         """
         query = parse_query(text, tokenizers=self.counter.keys)
         fields = query.fields() | {_SORTED_BY.get(sort.removeprefix("-"), "")}
@@ -128,24 +128,24 @@ class Studio:
             numbers = sorted(kept.tolist(), key=lambda number: _natural(ids[number]), reverse=sort.startswith("-"))
             return np.array(numbers, dtype=np.intp)
         values = self.rows.number(_SORTED_BY[name])[kept]
-        # What is not known comes last either way (NaN does), and equal ones stay in their order.
+        # Unknown values (NaN) are last in both orders; equal ones keep their order.
         return kept[np.argsort(-values if sort.startswith("-") else values, kind="stable")]
 
     def details(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """Rows as the page gets them, with their tokens."""
+        """Return rows for the page, with token counts."""
         if lacking := self.rows.without_tokens(numbers):
             self.scans.count_tokens(lacking)
         return [self.rows.details(number) for number in numbers]
 
     def changes(self, since: int) -> dict[str, Any]:
-        """Looks at the disk, and gives what has changed since a number of the sequence."""
+        """Poll the disk, and return the changes since a sequence number."""
         self.watcher.look()
         self.scans.wake()
         return self.rows.changes(since) | self.progress()
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
-    """`a2` before `a10`."""
+    """Return a sort key with `a2` before `a10`."""
     pieces: list[tuple[int, str]] = []
     digits = ""
     for sign in text.casefold():

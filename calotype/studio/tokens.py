@@ -1,4 +1,4 @@
-"""How long captions are to the model's tokenizers, for texts on disk as for those that are being written."""
+"""`TokenCounter`: token counts of captions with the model's tokenizers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from calotype.config import Config
 from calotype.encodings.frozen import FrozenModels
-from calotype.errors import ConfigError, MissingTokenizerError
+from calotype.errors import MissingTokenizerError
 from calotype.models import Tokenizer, TokenTransform, build_model_transform, get_spec
 
 __all__ = ["TokenCounter", "token_counter"]
@@ -23,11 +23,11 @@ class _Field:
 
 
 class TokenCounter:
-    """Counts. Safe from any number of threads.
+    """Counts tokens. Thread-safe.
 
     Args:
-        transform: Its tokenizers count; None counts nothing.
-        note: Why there are none, as a sentence; None when there are.
+        transform: Has the tokenizers; None counts nothing.
+        note: Why there are no tokenizers; None if there are.
     """
 
     def __init__(self, transform: TokenTransform | None, *, note: str | None = None) -> None:
@@ -43,33 +43,33 @@ class TokenCounter:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What each tokenizer is called, in the order of the counts."""
+        """Keys of the tokenizers, in the order of the counts."""
         return tuple(field.key for field in self._fields)
 
     @property
     def limits(self) -> tuple[int, ...]:
-        """The tokens that each takes, those that frame a text included."""
+        """Maximum length of each tokenizer, with special tokens."""
         return tuple(field.limit for field in self._fields)
 
     def counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """For each text its tokens by tokenizer, those that frame it included."""
+        """Return the counts of each text by tokenizer, with special tokens."""
         texts = [_whole(text) for text in texts]
         columns = [field.tokenizer.counts(texts) for field in self._fields]
         return list(zip(*columns, strict=True)) if columns else [()] * len(texts)
 
     def cuts(self, text: str) -> tuple[int | None, ...]:
-        """The character from which on each tokenizer cuts a text off; None where all of it fits."""
+        """Return the index of the first character that each tokenizer truncates; None if the text fits."""
         text = _whole(text)
         return tuple(field.tokenizer.cut(text, field.limit) for field in self._fields)
 
 
 def _whole(text: str) -> str:
-    """Half a character (a lone surrogate) is in no tokenizer's vocabulary, and none takes it."""
+    """Replace lone surrogates, which tokenizers reject."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def token_counter(config: Config) -> TokenCounter:
-    """The tokenizers that a config's dataset would use, where they can be had.
+    """Return a counter with the tokenizers of a config's dataset, as far as they are available.
 
     Args:
         config: The config.
@@ -83,10 +83,8 @@ def token_counter(config: Config) -> TokenCounter:
             return TokenCounter(transform)
         return TokenCounter(None, note="The config's `tokenizer` has no tokens to count.")
     model, tokenizers = config.any_model, config.any_tokenizers
-    if model is None and tokenizers is not None:
-        raise ConfigError(f"tokenizers: {tokenizers} has no effect without a model; set model (flux.1-dev, sdxl, …)")
     if model is None:
-        return TokenCounter(None, note="Tokens are counted for a model: --model says which (flux.1-dev, sdxl, …).")
+        return TokenCounter(None, note="To count tokens, set --model (flux.1-dev, sdxl, …).")
     if Path(model).expanduser().is_dir():
         tokenizers, model = tokenizers or model, FrozenModels(model).spec.name
     spec = get_spec(model)
@@ -96,7 +94,7 @@ def token_counter(config: Config) -> TokenCounter:
         transform = build_model_transform(model, tokenizers=tokenizers)
     except MissingTokenizerError as error:
         if tokenizers is not None:
-            raise  # a place was named, and is wrong
+            raise  # the configured path is wrong
         return TokenCounter(None, note=f"Tokens are not counted: {error}")
     assert isinstance(transform, TokenTransform)
     return TokenCounter(transform)

@@ -1,4 +1,4 @@
-"""Notices what others change on the disk: new and lost images, captions written by another program, other pixels."""
+"""`Watcher`: detects changes by other programs: added and removed images, edited captions, replaced image files."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from calotype.studio.source import Source
 
 __all__ = ["Watcher"]
 
-_SECONDS: Final = 1.0
-_SHARE: Final = 0.05
-"""Of the time that may go into looking: what takes long is done less often."""
+_POLL_SECONDS: Final = 1.0
+_MAX_POLL_SHARE: Final = 0.05
+"""Maximum share of the time for polling: slow polls run less often."""
 
 Stamps = dict[str, FileState]
 
 
 class Watcher:
-    """Compares the disk with what it was. Does nothing by itself: whoever wants to know calls `look`.
+    """Compares the disk with its last state, whenever `look` is called.
 
     Args:
-        source: Where to look.
-        rows: Are told.
-        editor: Nothing is compared while it writes.
+        source: The dataset.
+        rows: Updated with the changes.
+        editor: Its lock prevents comparisons during writes.
     """
 
     def __init__(self, source: Source, rows: Rows, editor: Editor) -> None:
@@ -47,7 +47,7 @@ class Watcher:
         self._stamps: Stamps = {}
 
     def start(self) -> Manifest:
-        """Reads everything for the first time.
+        """Load the dataset.
 
         Raises:
             ManifestError: It can't be read.
@@ -60,10 +60,10 @@ class Watcher:
         return manifest
 
     def look(self, *, at_once: bool = False) -> None:
-        """Looks for changes, unless somebody else is at it, or it was done a moment ago.
+        """Poll for changes, unless another thread does, or the last poll was a moment ago.
 
         Args:
-            at_once: Also if it was done a moment ago.
+            at_once: Poll in any case.
         """
         if (time.monotonic() < self._due and not at_once) or not self._looking.acquire(blocking=at_once):
             return
@@ -73,7 +73,7 @@ class Watcher:
             try:
                 start = time.monotonic()
                 self._look()
-                self._due = start + max(_SECONDS, (time.monotonic() - start) / _SHARE)
+                self._due = start + max(_POLL_SECONDS, (time.monotonic() - start) / _MAX_POLL_SHARE)
             finally:
                 self._editor.lock.release()
         finally:
@@ -81,7 +81,7 @@ class Watcher:
 
     @contextmanager
     def expecting(self, numbers: Iterable[int]) -> Iterator[None]:
-        """Meanwhile captions of these rows are written by ourselves, in another way than through the editor."""
+        """Within this context, changes of these rows are our own and not reported."""
         self._editor.expected = frozenset(numbers)
         try:
             yield
@@ -96,18 +96,18 @@ class Watcher:
         if not changed:
             return
         try:
-            self._pictures(changed, stamps)
+            self._images(changed, stamps)
             self._captions(changed, came_or_went=changed & (before.keys() ^ stamps.keys()))
             self._trouble = None
         except (ManifestError, EditError) as error:
-            # Perhaps half written: the next look sees it again.
+            # Possibly half written: the next poll reads it again.
             self._stamps = before
             if str(error) != self._trouble:
                 self._trouble = str(error)
-                self._rows.notice(f"What has changed on the disk can't be read: {error}")
+                self._rows.notice(f"A change on disk can't be read: {error}")
 
-    def _pictures(self, changed: set[str], stamps: Mapping[str, FileState]) -> None:
-        """Rows whose file is another, is gone, or is back."""
+    def _images(self, changed: set[str], stamps: Mapping[str, FileState]) -> None:
+        """Update rows whose image file was replaced, removed or restored."""
         for number, ref in enumerate(list(self._rows.refs)):
             if ref.path is None or (file := file_holding(ref.path, ref.key)) not in changed:
                 continue
@@ -117,15 +117,15 @@ class Watcher:
             elif found != self._rows.stamp(number) or self._rows.missing(number):
                 self._rows.set_stamp(number, found)
                 self._rows.set_missing(number, False)
-                self._rows.tell(number, "picture")
+                self._rows.report(number, "image")
 
     def _captions(self, changed: set[str], *, came_or_went: set[str]) -> None:
-        """Rows whose captions are others, and rows that are new or no more there."""
-        pictures = {ref.path for ref in self._rows.refs}
-        bases = {_stem(path) for path in pictures if path is not None} | pictures
+        """Update edited captions, and add and remove rows."""
+        images = {ref.path for ref in self._rows.refs}
+        bases = {_stem(path) for path in images if path is not None} | images
         beside = {path for path in changed if path.lower().endswith(CAPTION_SUFFIXES) and _stem(path) in bases}
-        if not (changed - beside - pictures) and not (came_or_went & pictures):
-            self._read_again(beside)  # nothing but files beside images that are here already
+        if not (changed - beside - images) and not (came_or_went & images):
+            self._read_again(beside)  # only caption files of known images changed
             return
         manifest = self._source.manifest()
         there = {id: place for place, id in enumerate(manifest.ids.to_pylist())}
@@ -138,7 +138,7 @@ class Watcher:
             self._editor.found(number, states[place])
         new = list(there.values())
         for number in self._rows.add(list(there), [refs[place] for place in new], [states[place] for place in new]):
-            self._rows.tell(number, "new")
+            self._rows.report(number, "new")
         self._files = self._others(manifest)
         self._stamps |= _stamps_of(self._files)
 
@@ -156,19 +156,19 @@ class Watcher:
     def _gone(self, number: int) -> None:
         if not self._rows.missing(number):
             self._rows.set_missing(number, True)
-            self._rows.tell(number, "gone")
+            self._rows.report(number, "gone")
 
     def _scan(self) -> Stamps:
         return dict(entry for folder in self._folders for entry in _walk(folder))
 
     def _others(self, manifest: Manifest) -> tuple[str, ...]:
-        """Data files and images that lie in none of the folders."""
+        """Return data files and images outside of the watched folders."""
         local = [ref for ref in manifest.refs() if ref.path is not None]
         return input_files(self._source.config, local, self._folders) or ()
 
 
 def _walk(folder: str) -> Iterator[tuple[str, FileState]]:
-    """All files in and below a folder but hidden ones; a loop of links is walked once."""
+    """Yield all files below a folder except hidden ones; cyclic links are followed once."""
     seen: set[tuple[int, int]] = set()
     stack = [folder]
     while stack:
@@ -187,7 +187,7 @@ def _walk(folder: str) -> Iterator[tuple[str, FileState]]:
                     elif (found := file_state(entry.path)) is not None:
                         yield entry.path, found
         except OSError:
-            continue  # it went away meanwhile
+            continue  # removed meanwhile
 
 
 def _stamps_of(files: Iterable[str]) -> Stamps:

@@ -1,7 +1,7 @@
-"""Changes single values in a YAML text and leaves the rest as its author wrote it: comments, order, quotes, references.
+"""`edit_yaml`: changes single values in a YAML text, and keeps comments, order, quotes and references.
 
-PyYAML reads where each value stands (`Node.start_mark`), and only those characters are replaced. What can't be changed
-so, such as a value that is shared through an anchor, is found by reading the new text again, and refused.
+PyYAML provides the position of each value (`Node.start_mark`), and only those characters are replaced. The result is
+parsed again: what can't be changed this way, such as a value shared through an anchor, is an error.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _COMMENT = re.compile(r"(?:^|(?<=\s))#.*", re.MULTILINE)
 
 
 def edit_yaml(text: str, changes: Mapping[Path, tuple[Any, Any]]) -> str:
-    """The text with other values at some places.
+    """Return the text with other values.
 
     Args:
         text: YAML with a mapping at its top.
-        changes: Place (keys from the top) → (the value that it has, `${…}` resolved; the one it is to have). Where both
-            are mappings, only what differs is touched; a key that the new one lacks is removed.
+        changes: Path (keys from the top) → (current value with `${…}` resolved, new value). Of two mappings only the
+            differences are written; a key that is not in the new one is removed.
 
     Raises:
-        ConfigError: The text can't be changed so; says what to write by hand.
+        ConfigError: The text can't be changed this way; says what to write by hand.
     """
     try:
         expected = _apart(yaml.safe_load(text)) or {}
@@ -41,7 +41,7 @@ def edit_yaml(text: str, changes: Mapping[Path, tuple[Any, Any]]) -> str:
     try:
         for place, (before, after) in changes.items():
             for path, value in _differences(before, after, place):
-                made = _removed(made, path) if value is _GONE else _set(made, path, value)
+                made = _removed(made, path) if value is _REMOVED else _set(made, path, value)
                 _apply(expected, path, value)
         same = (yaml.safe_load(made) or {}) == expected
     except yaml.YAMLError:
@@ -49,35 +49,35 @@ def edit_yaml(text: str, changes: Mapping[Path, tuple[Any, Any]]) -> str:
     if not same:
         wanted = {".".join(place): after for place, (_, after) in changes.items()}
         raise ConfigError(
-            "the file is written in a way that can't be changed here without harm (an anchor, a merge key or a nested "
+            "the file can't be changed here without side effects (an anchor, a merge key or a nested "
             f"style); write it by hand: {yaml.safe_dump(wanted, default_flow_style=None, sort_keys=False).strip()}"
         )
     return made
 
 
 def lost_comments(before: str, after: str) -> list[str]:
-    """The comments of the one text that the other does not have, as they stood."""
+    """Return the comments that are in `before` and not in `after`."""
     lost = Counter(_COMMENT.findall(before)) - Counter(_COMMENT.findall(after))
     return list(lost.elements())
 
 
-class _Gone:
-    """Stands for a value that is to go."""
+class _Removed:
+    """Marks a value that is removed."""
 
 
-_GONE = _Gone()
+_REMOVED = _Removed()
 
 
 def _differences(before: Any, after: Any, path: Path) -> Iterator[tuple[Path, Any]]:
-    """The least changes: (place, new value or `_GONE`)."""
+    """Yield the smallest changes: (path, new value or `_REMOVED`)."""
     if before == after and isinstance(before, bool) == isinstance(after, bool):
-        return  # 1 and 1.0 are the same number to whoever wrote it, true is none
+        return  # 1 and 1.0 are equal, 1 and true are not
     if not (isinstance(before, Mapping) and isinstance(after, Mapping) and before and after):
         yield path, after
         return
     for key in [*before, *(key for key in after if key not in before)]:
         if key not in after:
-            yield (*path, key), _GONE
+            yield (*path, key), _REMOVED
         elif key not in before:
             yield (*path, key), after[key]
         else:
@@ -96,7 +96,7 @@ def _apply(document: Any, path: Path, value: Any) -> None:
         if not isinstance(document.get(key), dict):
             document[key] = {}
         document = document[key]
-    if value is _GONE:
+    if value is _REMOVED:
         document.pop(path[-1], None)
     else:
         document[path[-1]] = value

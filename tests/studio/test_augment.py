@@ -225,6 +225,6 @@ def test_bodies_that_no_page_sends_are_refused(client, path, body):
 
 
 @pytest.mark.parametrize("number", ["9" * 5000, "-1", "1.5", "\u0669", "x", "99999999999"])
-def test_numbers_of_no_picture_are_not_there(client, number):
+def test_numbers_of_no_image_are_not_there(client, number):
     assert client.get(f"/thumb/{number}").status_code == 404
-    assert client.get(f"/picture/{number}").status_code == 404
+    assert client.get(f"/image/{number}").status_code == 404

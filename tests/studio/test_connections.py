@@ -60,7 +60,7 @@ def ended(link):
 def test_two_hundred_that_wait_do_not_keep_a_browser_out(server, say, caplog):
     with opened(server, 200, say=say) as links:
         assert loads(server)
-        assert len(server._server.server_state.connections) <= connections._MOST
+        assert len(server._server.server_state.connections) <= connections._MAX_CONNECTIONS
         assert all(map(closed, links[:60]))  # those that have waited longest made room
         for link in links[100:]:
             link.settimeout(0)
@@ -69,7 +69,7 @@ def test_two_hundred_that_wait_do_not_keep_a_browser_out(server, say, caplog):
 
 
 def test_whoever_does_not_finish_its_headers_is_cut_off(server, monkeypatch):
-    monkeypatch.setattr(connections, "_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "_HEADER_SECONDS", 0.3)
     with opened(server, 3, say=b"GET / HTTP/1.1\r\n") as links:
         for _ in range(20):  # a byte now and then does not help
             with contextlib.suppress(OSError):
@@ -80,7 +80,7 @@ def test_whoever_does_not_finish_its_headers_is_cut_off(server, monkeypatch):
 
 
 def test_a_body_that_nobody_asked_for_does_not_keep_a_connection(server, monkeypatch):
-    monkeypatch.setattr(connections, "_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "_HEADER_SECONDS", 0.3)
     host = server.origin.removeprefix("http://")
     head = f"POST /api/edit HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000\r\n\r\n".encode()
     with opened(server, 1, say=head) as (link,):
@@ -100,7 +100,7 @@ def test_a_body_that_nobody_asked_for_does_not_keep_a_connection(server, monkeyp
 
 
 def test_a_request_that_is_being_answered_is_not_cut_off(server, monkeypatch):
-    monkeypatch.setattr(connections, "_SECONDS", 0.05)
+    monkeypatch.setattr(connections, "_HEADER_SECONDS", 0.05)
     request = urllib.request.Request(f"{server.origin}/api/rows", headers={"Authorization": "Bearer wrong"})
     with pytest.raises(urllib.error.HTTPError, match="401") as refused:
         urllib.request.urlopen(request, timeout=20)
@@ -117,7 +117,7 @@ def test_lines_of_one_kind_are_few(server, caplog):
 
 def test_an_error_in_a_loop_is_few_lines_too(caplog):
     logger = logging.getLogger("calotype.test.seldom")
-    logger.addFilter(connections._Seldom())
+    logger.addFilter(connections._RepeatFilter())
     for number in range(300):
         logger.warning(f"kind {number}")
         logger.warning("socket.accept() out of system resource")

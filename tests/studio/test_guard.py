@@ -47,7 +47,7 @@ def test_the_address_with_a_code_is_the_way_in_once(guarded):
     assert guarded.get(f"/?token={TOKEN}").status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/", "/api/dataset", "/thumb/0", "/picture/0", "/static/main.js", "/none"])
+@pytest.mark.parametrize("path", ["/", "/api/dataset", "/thumb/0", "/image/0", "/static/main.js", "/none"])
 def test_nothing_without_the_token(guarded, path):
     for headers in (
         {},
@@ -153,10 +153,10 @@ def test_bodies_that_are_no_requests(guarded, body):
         "/thumb/../../etc/passwd",
         "/thumb/0/../../etc/passwd",
         "/thumb/%2fetc%2fpasswd",
-        "/picture/astronaut.png",
+        "/image/astronaut.png",
         "/thumb/-1",
         "/thumb/99999999999999999999",
-        "/picture/5",
+        "/image/5",
         "/api/../etc/passwd",
         "//etc/passwd",
     ],

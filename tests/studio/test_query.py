@@ -96,7 +96,7 @@ def test_keeps(text, kept):
         ("tokens:75", 6, 1, "a comparison"),
         ("width>inf", 6, 3, "a finite number"),
         ("caption>3", 7, 1, "caption:text"),
-        ("caption:", 8, 0, "a text to look for"),
+        ("caption:", 8, 0, "a text to search for"),
         ("is:rejcted", 3, 7, "rejected"),
         ("no:width", 3, 5, "caption"),
         ("red captoin:blue", 4, 7, "caption"),

@@ -37,7 +37,7 @@ def test_what_changes_nothing_is_not_listed():
 @pytest.mark.parametrize(
     ("find", "replacement", "says", "position"),
     [
-        ("", "x", "nothing to look for", None),
+        ("", "x", "the search text is empty", None),
         ("a(", "x", "can't be read", 1),
         ("a", r"\3", "replacement can't be read", None),
         ("a", r"\g<none>", "replacement can't be read", None),

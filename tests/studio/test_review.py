@@ -11,10 +11,7 @@ import real_tokenizers
 from PIL import Image
 from studio_client import reviewing
 
-from calotype.config import Config
-from calotype.errors import ConfigError
 from calotype.manifest import load_manifest
-from calotype.studio.tokens import token_counter
 
 
 def test_what_is_there(client, folder):
@@ -187,7 +184,7 @@ def test_undo_leaves_alone_what_others_have_written_since(client, folder):
     assert client.do("undo", 409)["conflicts"][0]["captions"] == ["another program's too"]
 
 
-def test_rejected_pictures_stay_and_are_left_out_of_training(client, folder):
+def test_rejected_images_stay_and_are_left_out_of_training(client, folder):
     row = client.row("rocket.jpg")
     client.do("edit", edits=[{"n": row["n"], "version": row["version"], "rejected": True}])
     assert client.found("is:rejected") == ["rocket.jpg"]
@@ -247,7 +244,7 @@ def test_what_others_do_on_the_disk_is_noticed(client, folder):
     assert {(client.studio.rows.ids[event["n"]], event["what"]) for event in news["disk"]} == {
         ("chelsea.png", "captions"),
         ("coffee.png", "gone"),
-        ("astronaut.png", "picture"),
+        ("astronaut.png", "image"),
         ("zebra.jpg", "new"),
     }
     assert news["total"] == 6
@@ -258,7 +255,7 @@ def test_what_others_do_on_the_disk_is_noticed(client, folder):
     assert client.row("zebra.jpg")["n"] == 5
     shutil.copy(folder / "rocket.jpg", folder / "coffee.png")
     seq = news["seq"]
-    assert "picture" in {event["what"] for event in client.look(seq)["disk"]}
+    assert "image" in {event["what"] for event in client.look(seq)["disk"]}
     assert not client.row("coffee.png")["missing"]
 
 
@@ -315,7 +312,7 @@ def test_hostile_names_and_captions_come_as_they_are(tmp_path, small_photos):
     assert texts == [[hostile]] * len(names)
 
 
-def test_pictures(client, folder):
+def test_images(client, folder):
     row = client.row("rocket.jpg")
     thumb = client.get(row["thumb"])
     assert thumb.headers["content-type"] == "image/jpeg"
@@ -329,7 +326,7 @@ def test_pictures(client, folder):
     client.look(0)
     changed = client.row("rocket.jpg")
     assert changed["thumb"] != row["thumb"]
-    for address, size in ((changed["thumb"], (320, 160)), (changed["picture"], (2048, 1024))):
+    for address, size in ((changed["thumb"], (320, 160)), (changed["image"], (2048, 1024))):
         answer = client.get(address)
         (folder.parent / "shown.jpg").write_bytes(answer.content)
         with Image.open(folder.parent / "shown.jpg") as shown:
@@ -355,7 +352,7 @@ def test_thumbnails_are_upright_and_kept(client, folder):
     (folder.parent / "shown.jpg").write_bytes(first)
     with Image.open(folder.parent / "shown.jpg") as shown:
         assert shown.size == size
-    client.studio.pictures._make = None  # what is kept needs no image
+    client.studio.thumbnails._make = None  # what is kept needs no image
     assert client.get(row["thumb"]).content == first
 
 
@@ -394,7 +391,7 @@ def test_without_tokenizers_it_says_why(client):
     assert client.do("tokens", texts=["x"]) == {"counts": [[]], "cuts": [[]]}
 
 
-def test_twenty_thousand_pictures(tmp_path, small_photos):
+def test_twenty_thousand_images(tmp_path, small_photos):
     names = [f"{number:05d}.jpg" for number in range(20_000)]
     lines = [json.dumps({"file_name": name, "text": f"image {name[:5]}"}) for name in names]
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
@@ -414,7 +411,7 @@ def test_twenty_thousand_pictures(tmp_path, small_photos):
 
 
 def test_the_history_survives_a_reload_but_not_its_bounds(client, monkeypatch):
-    monkeypatch.setattr("calotype.studio.history._MOST_STEPS", 3)
+    monkeypatch.setattr("calotype.studio.history._MAX_STEPS", 3)
     for number in range(5):
         client.edit("chelsea.png", f"caption {number}")
     assert client.read("dataset")["undo"]["steps"] == 3
@@ -422,8 +419,3 @@ def test_the_history_survives_a_reload_but_not_its_bounds(client, monkeypatch):
         client.do("undo")
     assert client.row("chelsea.png")["captions"] == ["caption 1"]
     assert time.time() - client.read("history")["steps"][0]["at"] < 60
-
-
-def test_tokenizers_without_a_model_are_an_error(folder):
-    with pytest.raises(ConfigError, match=r"tokenizers: somewhere has no effect without a model; set model"):
-        token_counter(Config.parse({"dataset": {"path": str(folder)}, "tokenizers": "somewhere"}))

@@ -26,7 +26,7 @@ def answer(asked):
     return completion(f"an image {asked.image.width} wide, seed {asked.body.get('seed', 0)}")
 
 
-def test_pictures_without_a_caption_get_one(client, folder):
+def test_images_without_a_caption_get_one(client, folder):
     about = client.read("captioning")
     assert about["available"] and about["run"] is None
     assert {"http", "transformers"} <= {backend["name"] for backend in about["backends"]}

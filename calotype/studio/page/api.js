@@ -1,6 +1,6 @@
-// The server: every question and answer goes through here.
+// Requests to the server.
 
-/** The server answered that it will not, and why. */
+/** The server rejected a request; the message is its reason. */
 export class Refused extends Error {
   constructor(status, body) {
     const error = body?.error ?? {};
@@ -12,14 +12,14 @@ export class Refused extends Error {
   }
 }
 
-/** The server did not answer. */
-export class Away extends Error {
+/** The server is unreachable. */
+export class Unreachable extends Error {
   constructor() {
-    super("the server does not answer: is calotype studio still running?");
+    super("the server does not respond: is calotype studio still running?");
   }
 }
 
-async function ask(path, options = {}) {
+async function request(path, options = {}) {
   let response;
   let body;
   try {
@@ -27,7 +27,7 @@ async function ask(path, options = {}) {
     body = await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Away();
+    throw new Unreachable();
   }
   if (!response.ok) throw new Refused(response.status, body);
   return body;
@@ -35,11 +35,11 @@ async function ask(path, options = {}) {
 
 export function get(path, query = {}, { signal } = {}) {
   const text = new URLSearchParams(query).toString();
-  return ask(text ? `${path}?${text}` : path, { signal });
+  return request(text ? `${path}?${text}` : path, { signal });
 }
 
 export function post(path, data = {}, { signal } = {}) {
-  return ask(path, {
+  return request(path, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(data),

@@ -1,4 +1,4 @@
-// The augmentation panel: controls, draws of the real pipeline beside them, and the YAML that gives them.
+// The augmentation panel: controls, samples of the training pipeline, and the YAML that gives them.
 
 import { get, post } from "./api.js";
 import { openDialog } from "./dialog.js";
@@ -56,19 +56,19 @@ export class AugmentPanel {
           el(
             "div",
             { class: "choices" },
-            button(`Show what would be written to ${target}`, () => this.#save(true)),
+            button(`Preview the change of ${target}`, () => this.#save(true)),
           ),
           this.offer,
         ),
         el(
           "section",
-          { class: "results", "aria-label": "Draws" },
+          { class: "results", "aria-label": "Samples" },
           el(
             "div",
             { class: "choices" },
-            button("‹", () => this.step(-1), { "aria-label": "Previous picture" }),
-            button("›", () => this.step(1), { "aria-label": "Next picture" }),
-            button("Other draws", () => {
+            button("‹", () => this.step(-1), { "aria-label": "Previous image" }),
+            button("›", () => this.step(1), { "aria-label": "Next image" }),
+            button("Other samples", () => {
               this.first += SHOWN;
               this.#draw();
             }),
@@ -87,7 +87,7 @@ export class AugmentPanel {
     );
   }
 
-  /** Draws what the controls say now; while one drawing is under way, only the newest wish is kept. */
+  /** Requests samples for the current controls; while a request runs, only the latest one is queued. */
   async #draw() {
     this.again = true;
     if (this.drawing) return;
@@ -124,7 +124,7 @@ export class AugmentPanel {
       else {
         this.known.version = answer.version;
         this.offer.replaceChildren(
-          el("p", {}, `Written to ${answer.target}.`, answer.backup ? ` What it was: ${answer.backup}` : ""),
+          el("p", {}, `Written to ${answer.target}.`, answer.backup ? ` Backup: ${answer.backup}` : ""),
         );
       }
     } catch (error) {
@@ -146,7 +146,7 @@ export class AugmentPanel {
       );
     const write = el("button", { type: "button", class: "main", onclick: () => this.#save(false) }, `Write ${target}`);
     this.offer.replaceChildren(
-      el("pre", { class: "diff", tabindex: "0", role: "group", "aria-label": "What would change" }, lines),
+      el("pre", { class: "diff", tabindex: "0", role: "group", "aria-label": "Changes" }, lines),
       lost.length ? el("p", { class: "notice" }, `Comments that would be lost: ${lost.join(" ")}`) : "",
       write,
     );

@@ -1,10 +1,10 @@
-// Find and replace in many captions: first what would come of it, then the deed.
+// Find and replace in many captions: first a preview, then the change.
 
 import { post } from "./api.js";
 import { field, openDialog, tick } from "./dialog.js";
 import { byId, count, el, spelt } from "./dom.js";
 
-/** A text with parts of it marked; `spans`: [from, to] in whole characters. */
+/** Returns a text with marked parts; `spans`: [from, to] in code points. */
 function marked(text, spans, tag) {
   const signs = [...text];
   const nodes = [];
@@ -55,7 +55,7 @@ export function openBulk({ rows, filter, saver, done }) {
     el("option", { value: "all" }, `all (${rows.total.toLocaleString("en")})`),
   );
   const found = el("div", { class: "bulk-found", "aria-live": "polite" });
-  const apply = el("button", { type: "button", class: "main", disabled: true, onclick: () => deed() }, "Replace");
+  const apply = el("button", { type: "button", class: "main", disabled: true, onclick: () => submit() }, "Replace");
   let plan = null;
 
   const old = () => {
@@ -80,21 +80,21 @@ export function openBulk({ rows, filter, saver, done }) {
       return;
     }
     apply.disabled = !plan.rows;
-    apply.textContent = plan.rows ? `Replace in ${count(plan.rows, "picture")}` : "Replace";
+    apply.textContent = plan.rows ? `Replace in ${count(plan.rows, "image")}` : "Replace";
     found.replaceChildren(
       el(
         "p",
         {},
         plan.rows
-          ? `${count(plan.occurrences, "time")} in ${count(plan.captions, "caption")} of ${count(plan.rows, "picture")}.`
+          ? `${count(plan.occurrences, "time")} in ${count(plan.captions, "caption")} of ${count(plan.rows, "image")}.`
           : "Not found.",
       ),
-      plan.emptied ? el("p", { class: "notice" }, `${count(plan.emptied, "caption")} would be empty, and go.`) : "",
+      plan.emptied ? el("p", { class: "notice" }, `${count(plan.emptied, "caption")} would be empty and are removed.`) : "",
       plan.captions > plan.examples.length ? el("p", {}, `The first ${plan.examples.length}:`) : "",
       el("ol", { class: "examples" }, plan.examples.map(example)),
     );
   };
-  const deed = async () => {
+  const submit = async () => {
     apply.disabled = true;
     try {
       const answer = await post("/api/bulk/apply", { plan: plan.plan });

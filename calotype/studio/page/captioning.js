@@ -1,4 +1,4 @@
-// Captioning runs: started here, their progress in the page's head, cancelled there.
+// Captioning runs: the dialog that starts them, and their progress in the page header.
 
 import { get, post } from "./api.js";
 import { field, openDialog, tick } from "./dialog.js";
@@ -6,9 +6,9 @@ import { byId, count, el, spelt } from "./dom.js";
 
 const RUNNING = ["starting", "running", "cancelling"];
 const MODES = [
-  ["fill", "where there is none"],
-  ["add", "beside those there are"],
-  ["replace", "in place of those there are"],
+  ["fill", "for images without captions"],
+  ["add", "added to existing ones"],
+  ["replace", "replacing existing ones"],
 ];
 
 export class Captioning {
@@ -25,7 +25,7 @@ export class Captioning {
       openDialog(
         byId("captioning"),
         "Caption",
-        el("p", { class: "notice" }, about.note ?? "Captioning can't be had here."),
+        el("p", { class: "notice" }, about.note ?? "Captioning is not available."),
       );
       return;
     }
@@ -64,7 +64,7 @@ export class Captioning {
     const several = el("input", { type: "number", min: 1, max: 20, placeholder: 1, value: defaults.n ?? "" });
     const force = el("input", { type: "checkbox" });
     const wrong = el("p", { class: "notice", role: "alert", hidden: true });
-    const urlField = field("Address of the server", url);
+    const urlField = field("URL of the server", url);
     const classWordField = field("Class word", classWord);
     const forceTick = tick("Also replace captions that a person has edited", force);
     // An option without effect is hidden, and not sent: the server refuses it.
@@ -99,10 +99,10 @@ export class Captioning {
           if (problem === null) byId("captioning").close();
         },
       },
-      field("Pictures", where),
+      field("Images", where),
       field("Captions", mode),
       field("Preset", preset),
-      field("Captions for each", several),
+      field("Captions per image", several),
       field("Backend", backend),
       urlField,
       field("Model", model),
@@ -115,7 +115,7 @@ export class Captioning {
     openDialog(byId("captioning"), "Caption", note ? el("p", { class: "faint" }, note) : null, form);
   }
 
-  /** Starts a run; why it can't be, or null. */
+  /** Starts a run; returns the error message, or null. */
   async start(options) {
     await this.saver.flush();
     try {
@@ -126,16 +126,16 @@ export class Captioning {
     }
   }
 
-  /** `r`: one picture anew. */
+  /** `r`: captions one image again. */
   async again(number) {
     const problem = await this.start({ numbers: [number], mode: "replace", force: true });
     if (problem) this.say(problem, { bad: true });
   }
 
-  /** Where a run is. One that was over before the page was there is not shown. */
+  /** Shows the progress of a run, unless it ended before the page was loaded. */
   show(run) {
     const before = this.#last;
-    if (run && before && Number(run.id) < Number(before.id)) return; // an answer that was on its way for long
+    if (run && before && Number(run.id) < Number(before.id)) return; // a late response
     this.#last = run ?? null;
     if (!run || (before === null && !running(run))) return;
     const same = before && before.id === run.id && JSON.stringify(before) === JSON.stringify(run);
@@ -143,7 +143,7 @@ export class Captioning {
     this.strip.hidden = false;
     const { state, total, done, failed, failures, seconds_left: left, error } = run;
     const facts = [
-      `${done.toLocaleString("en")} of ${count(total, "picture")}`,
+      `${done.toLocaleString("en")} of ${count(total, "image")}`,
       failed ? `${failed} failed` : null,
       run.skipped ? `${run.skipped} had captions` : null,
       running(run) && left !== null && left !== undefined ? `${duration(left)} left` : null,
@@ -164,7 +164,7 @@ export class Captioning {
         ? el(
             "details",
             {},
-            el("summary", {}, `Why ${count(failures.length, "picture")} failed`),
+            el("summary", {}, `Why ${count(failures.length, "image")} failed`),
             el(
               "ul",
               {},
@@ -195,7 +195,7 @@ export class Captioning {
 }
 
 const TITLES = {
-  starting: "Getting the captioner ready…",
+  starting: "Loading the captioner…",
   running: "Captioning",
   cancelling: "Stopping…",
   done: "Captioned",

@@ -1,10 +1,10 @@
-// The captions of one picture, to be edited: a field for each, its tokens, its invisible signs.
+// The caption fields of one image, with token counts and invisible characters.
 
 import { count, el, oddSigns } from "./dom.js";
 
 let groups = 0;
 
-/** Fields for captions; `changed(captions, group)` at every key, with one group for each time they were filled. */
+/** Caption fields; calls `changed(captions, group)` on every input, with one group per time they were filled. */
 export class CaptionFields {
   #fields = [];
   #group = "";
@@ -20,7 +20,7 @@ export class CaptionFields {
     return this.#fields.map(({ box }) => box.value);
   }
 
-  /** Captions of another row, or other captions of this one. The field that has the focus keeps it. */
+  /** Shows the captions of a row. The focused field keeps the focus. */
   fill(captions, counts) {
     this.#group = `page-${Date.now()}-${groups++}`;
     const texts = captions.length ? captions : [""];
@@ -98,7 +98,7 @@ export class CaptionFields {
     this.#count();
   }
 
-  /** Numbers, names and heights. */
+  /** Updates numbers, labels and heights. */
   #arrange() {
     this.#fields.forEach(({ box, label, words, remove, hidden }, i) => {
       const name = this.#fields.length > 1 ? `Caption ${i + 1}` : "Caption";
@@ -110,7 +110,7 @@ export class CaptionFields {
       words.textContent = box.value.trim() ? count(box.value.trim().split(/\s+/).length, "word") : "";
       const signs = oddSigns(box.value);
       hidden.hidden = !signs.length;
-      hidden.textContent = `Holds invisible signs: ${signs.join(", ")}`;
+      hidden.textContent = `Invisible characters: ${signs.join(", ")}`;
     });
   }
 

@@ -1,27 +1,27 @@
-// What others change: the server is asked every second while the page is to be seen.
+// Polls for changes by other programs, every second while the page is visible.
 
-import { Away, get } from "./api.js";
+import { Unreachable, get } from "./api.js";
 
-const EVERY = 1000;
+const POLL_MS = 1000;
 
-/** Calls `changed` with each answer of /api/changes, `away` with the error when there is none. */
-export function follow(seq, { changed, away }) {
+/** Calls `changed` with each response of /api/changes, and `unreachable` with the error when there is none. */
+export function follow(seq, { changed, unreachable }) {
   let timer;
-  let asking = false;
-  const ask = async () => {
+  let pending = false;
+  const poll = async () => {
     clearTimeout(timer);
-    if (asking || document.hidden) return;
-    asking = true;
+    if (pending || document.hidden) return;
+    pending = true;
     try {
       const answer = await get("/api/changes", { since: seq });
       changed(answer);
       seq = answer.seq;
     } catch (error) {
-      away(error instanceof Away ? error : Object.assign(error, { final: error.status === 401 }));
+      unreachable(error instanceof Unreachable ? error : Object.assign(error, { final: error.status === 401 }));
     }
-    asking = false;
-    timer = setTimeout(ask, EVERY);
+    pending = false;
+    timer = setTimeout(poll, POLL_MS);
   };
-  document.addEventListener("visibilitychange", ask);
-  timer = setTimeout(ask, EVERY);
+  document.addEventListener("visibilitychange", poll);
+  timer = setTimeout(poll, POLL_MS);
 }

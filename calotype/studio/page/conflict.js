@@ -1,4 +1,4 @@
-// A caption that somebody else has changed meanwhile: both texts, and a choice.
+// Conflicts: another program has changed a caption meanwhile. Shows both texts and lets the person choose.
 
 import { el, spelt } from "./dom.js";
 import { same } from "./saver.js";
@@ -8,7 +8,7 @@ const texts = (captions) =>
     ? captions.map((text) => el("p", { class: "text", dir: "auto" }, spelt(text)))
     : el("p", {}, "no caption");
 
-/** The choice, as an element. `settle` gets captions, or null for theirs. */
+/** The element. `settle` gets captions, or null for theirs. */
 export function conflictView(draft, { several, settle }) {
   const { captions: theirs, missing, rejected } = draft.conflict;
   const mine = draft.captions === undefined ? null : draft.captions.filter((text) => text.trim());
@@ -18,21 +18,21 @@ export function conflictView(draft, { several, settle }) {
     return el(
       "section",
       { class: "conflict", role: "alert" },
-      el("h3", {}, "Gone from the disk"),
-      el("p", {}, "The picture, or what names it, is no longer there: what you wrote can't be saved."),
+      el("h3", {}, "Removed from disk"),
+      el("p", {}, "The image or its row no longer exists: your text can't be saved."),
       mine && texts(mine),
-      button("Give up my text", null),
+      button("Discard my text", null),
     );
   }
   return el(
     "section",
     { class: "conflict", role: "alert" },
-    el("h3", {}, "Changed on the disk meanwhile"),
-    el("p", {}, "Somebody else has changed this picture since you began. Nothing is written until you choose."),
+    el("h3", {}, "Changed on disk meanwhile"),
+    el("p", {}, "Another program has changed this image since you started editing. Nothing is written until you choose."),
     el(
       "div",
       { class: "sides" },
-      el("div", {}, el("h4", {}, "On the disk now"), texts(theirs), rejected ? el("p", {}, "rejected") : null),
+      el("div", {}, el("h4", {}, "On disk now"), texts(theirs), rejected ? el("p", {}, "rejected") : null),
       el(
         "div",
         {},
@@ -43,7 +43,7 @@ export function conflictView(draft, { several, settle }) {
     el(
       "div",
       { class: "choices" },
-      button("Take what is on the disk", null),
+      button("Use the version on disk", null),
       button("Keep mine", mine ?? theirs),
       several && more.length && theirs.length && !same(theirs, mine) ? button("Keep both", [...theirs, ...more]) : null,
     ),

@@ -1,8 +1,8 @@
-// What all dialogs share: a title and a way out. Escape closes them and the focus goes back, as the browser sees to.
+// Dialogs: a title and a close button. The browser handles Escape and restores the focus.
 
 import { el } from "./dom.js";
 
-/** Fills a `<dialog>` and opens it. */
+/** Fills and opens a `<dialog>`. */
 export function openDialog(dialog, title, ...children) {
   const close = el(
     "button",
@@ -21,7 +21,7 @@ export function field(label, control) {
   return el("label", { class: "field" }, el("span", {}, label), control);
 }
 
-/** A switch with its label. */
+/** A checkbox with its label. */
 export function tick(label, input) {
   return el("label", { class: "tick" }, input, el("span", {}, label));
 }

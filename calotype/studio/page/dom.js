@@ -1,6 +1,6 @@
-// Elements from plain values. What comes from the dataset becomes text here, never markup.
+// DOM helpers. Text from the dataset is inserted as text, never as markup.
 
-/** An element with attributes (`on…`: listeners; false, null: left out) and children (texts, elements, null). */
+/** Creates an element with attributes (`on…`: listeners; false and null are skipped) and children. */
 export function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -15,11 +15,10 @@ export function el(tag, attributes = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-// Controls, marks that turn the direction of text round, and blanks of no width: they are in file names to deceive, and
-// in captions by accident.
+// Control characters, bidirectional marks and zero-width spaces: deceptive in file names, accidental in captions.
 const ODD = /[\u0000-\u001f\u007f-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]/g;
 
-/** A text as nodes, with what can't be seen spelt out. */
+/** Returns a text as nodes, with invisible characters escaped. */
 export function spelt(text) {
   const nodes = [];
   let from = 0;
@@ -30,21 +29,21 @@ export function spelt(text) {
   return [...nodes, text.slice(from)].filter((node) => node !== "");
 }
 
-/** The same as one string, for titles and labels. */
+/** The same as a string, for titles and labels. */
 export const speltText = (text) => text.replace(ODD, (sign) => `[${codeOf(sign)}]`);
 
-/** The kinds of invisible signs in a text, but for line ends, which an editor shows. */
+/** The distinct invisible characters of a text, without line breaks. */
 export const oddSigns = (text) => [...new Set(text.match(ODD) ?? [])].filter((sign) => sign !== "\n").map(codeOf);
 
 function codeOf(sign) {
   return sign === "\n" ? "↵" : `U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
 }
 
-/** "1 picture", "3 pictures". */
+/** "1 image", "3 images". */
 export const count = (number, one, many = `${one}s`) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 
-/** Calls `action` when it has not been asked for `ms` milliseconds. */
-export function calm(ms, action) {
+/** Debounces `action`: calls it `ms` milliseconds after the last call. */
+export function debounce(ms, action) {
   let timer;
   return (...args) => {
     clearTimeout(timer);

@@ -1,9 +1,9 @@
-// The filter: its box, what is wrong with it and where, its chips, the order, the count.
+// The filter: its field, its errors, the chips, the sort order and the count.
 
-import { Away, get } from "./api.js";
-import { byId, calm, count, el } from "./dom.js";
+import { Unreachable, get } from "./api.js";
+import { byId, debounce, count, el } from "./dom.js";
 
-/** Whether a filter has a term as one of its own words, and the filter with it or without it. */
+/** Whether a filter contains a term, and the filter with or without it. */
 export const hasTerm = (text, term) => text.split(/\s+/).includes(term);
 
 export function withTerm(text, term) {
@@ -16,14 +16,14 @@ export function withoutTerm(text, term) {
     .split(/\s+/)
     .filter((word) => word && word !== term)
     .join(" ");
-  const inside = /^\(([^()]*)\)$/.exec(rest); // the pair that `withTerm` has put around
+  const inside = /^\(([^()]*)\)$/.exec(rest); // parentheses added by `withTerm`
   return inside ? inside[1] : rest;
 }
 
 export class Filter {
   #asked = 0;
   #pending = [];
-  /** The filter whose rows are shown; the box may be ahead of it. */
+  /** The filter whose rows are shown; the field may be newer. */
   shown = "";
 
   constructor(rows) {
@@ -33,7 +33,7 @@ export class Filter {
     this.wrong = byId("filter-error");
     this.found = byId("count");
     this.chips = [...document.querySelectorAll(".chip")];
-    const later = calm(250, () => this.run({ keep: false }));
+    const later = debounce(250, () => this.run({ keep: false }));
     this.box.addEventListener("input", () => {
       this.#marks();
       later();
@@ -66,7 +66,7 @@ export class Filter {
     return this.run({ keep: false });
   }
 
-  /** Asks which rows there are; `keep`: the current one stays the current one even if it is none of them. */
+  /** Requests the matching rows; `keep`: the current row stays selected even if it does not match. */
   async run({ keep = true } = {}) {
     const asked = ++this.#asked;
     let answer;
@@ -76,7 +76,7 @@ export class Filter {
       if (asked === this.#asked) this.#refused(error);
       return;
     }
-    if (asked !== this.#asked) return; // a newer question is on its way
+    if (asked !== this.#asked) return; // a newer request is pending
     this.wrong.hidden = true;
     this.box.removeAttribute("aria-invalid");
     this.shown = answer.filter;
@@ -89,20 +89,20 @@ export class Filter {
 
   #count({ count: found, total, pending }) {
     const text =
-      found === total ? count(total, "picture") : `${found.toLocaleString("en")} of ${count(total, "picture")}`;
+      found === total ? count(total, "image") : `${found.toLocaleString("en")} of ${count(total, "image")}`;
     const still = pending.includes("duplicates") ? "looking for duplicates…" : pending.length ? "still counting…" : "";
     this.found.value = [text, still].filter(Boolean).join(", ");
   }
 
   #refused(error) {
     this.wrong.hidden = false;
-    if (error instanceof Away || error.kind !== "filter") {
+    if (error instanceof Unreachable || error.kind !== "filter") {
       this.wrong.replaceChildren(error.message);
       return;
     }
     this.box.setAttribute("aria-invalid", "true");
     const { position, length, expected } = error.details;
-    // Positions count whole characters, JavaScript's own count halves of some.
+    // Positions are code points; JavaScript strings count UTF-16 units.
     const signs = [...this.text];
     const part = (from, to) => signs.slice(from, to).join("");
     const marked = part(position, position + length) || "▁";
@@ -116,7 +116,7 @@ export class Filter {
     for (const chip of this.chips) chip.setAttribute("aria-pressed", String(hasTerm(this.text, chip.dataset.term)));
   }
 
-  /** How many rows each chip would keep. Of duplicates only when somebody has looked: that decodes every picture. */
+  /** Counts the rows of each chip. Duplicates only after a scan, which decodes every image. */
   async counts(scans) {
     for (const chip of this.chips) {
       const { term } = chip.dataset;
@@ -126,7 +126,7 @@ export class Filter {
     }
   }
 
-  /** Scans have gone on: what was looked for too early is looked for again. */
+  /** Scans have progressed: repeat a search that was incomplete. */
   scanned(scans) {
     if (this.#pending.some((name) => ["done", "failed"].includes(scans[name]?.state))) this.run({ keep: false });
     const { state, done, total } = scans.duplicates;
@@ -135,7 +135,7 @@ export class Filter {
     }
   }
 
-  // The address keeps the filter, so that a reload shows the same.
+  // The URL keeps the filter, so that a reload shows the same rows.
 
   #remember() {
     const kept = new URLSearchParams();

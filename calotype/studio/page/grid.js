@@ -1,11 +1,11 @@
-// The grid: as many cells as the screen needs, whatever the dataset has; they are used again as one scrolls.
+// The grid: only as many cells as fit on the screen; they are reused while scrolling.
 
 import { count, el, spelt } from "./dom.js";
 
-const LEAST = 150; // pixels of a cell's width
+const LEAST = 150; // minimum width of a cell in pixels
 const GAP = 10;
-const WORDS = 64; // pixels below a picture
-const SPARE = 2; // rows of cells beyond either end of the screen
+const WORDS = 64; // pixels below an image
+const SPARE = 2; // extra rows of cells above and below the viewport
 
 class Cell {
   constructor(grid) {
@@ -18,7 +18,7 @@ class Cell {
     this.img.addEventListener("load", () => this.element.classList.remove("loading"));
     this.img.addEventListener("error", () => {
       this.element.classList.remove("loading");
-      this.element.classList.add("no-picture");
+      this.element.classList.add("no-image");
     });
     this.element.addEventListener("click", () => grid.choose(this.number));
     this.element.addEventListener("dblclick", () => grid.open(this.number));
@@ -29,26 +29,26 @@ class Cell {
     this.number = number;
     this.element.id = `cell-${number}`;
     if (other) {
-      this.#picture(null);
+      this.#image(null);
       this.element.classList.remove("rejected", "uncaptioned");
       this.name.textContent = this.words.textContent = this.flags.textContent = "";
     }
     if (!row) return;
-    this.#picture(row.missing ? null : row.thumb);
+    this.#image(row.missing ? null : row.thumb);
     this.element.classList.toggle("rejected", row.rejected);
     this.element.classList.toggle("uncaptioned", !row.captions.length);
-    this.element.classList.toggle("no-picture", row.missing);
+    this.element.classList.toggle("no-image", row.missing);
     this.name.replaceChildren(...spelt(row.id));
     this.words.replaceChildren(...(row.captions.length ? spelt(row.captions[0]) : ["no caption"]));
     this.flags.textContent = flagsOf(row).join(" · ");
   }
 
-  #picture(src) {
+  #image(src) {
     if (src === this.img.getAttribute("src")) return;
-    this.element.classList.remove("no-picture");
+    this.element.classList.remove("no-image");
     this.element.classList.toggle("loading", src !== null);
     if (src === null)
-      this.img.removeAttribute("src"); // and what was being loaded no longer is
+      this.img.removeAttribute("src"); // cancels loading
     else this.img.setAttribute("src", src);
   }
 }
@@ -56,14 +56,14 @@ class Cell {
 function flagsOf(row) {
   return [
     row.rejected && "rejected",
-    row.missing && "gone from the disk",
+    row.missing && "removed from disk",
     row.problem && !row.missing && "unreadable",
     row.duplicates?.length && "duplicate",
     row.captions.length > 1 && count(row.captions.length, "caption"),
   ].filter(Boolean);
 }
 
-/** Keeps the focus on itself and names the current cell (`aria-activedescendant`): cells come and go. */
+/** Keeps the focus and references the current cell (`aria-activedescendant`), because cells are reused. */
 export class Grid {
   #cells = new Map();
   #spare = [];
@@ -72,7 +72,7 @@ export class Grid {
   #scrolled = { top: 0, at: 0 };
   #later = null;
 
-  /** `open` edits a row, `look` shows it where there is no room for both. */
+  /** `open` edits a row, `look` shows it on small screens. */
   constructor(element, rows, { open, look }) {
     this.element = element;
     this.sheet = element.querySelector(".sheet");
@@ -101,7 +101,7 @@ export class Grid {
     this.look();
   }
 
-  /** Places for all rows; the one at the top stays there. */
+  /** Lays out all rows; the one at the top keeps its position. */
   measure() {
     const width = this.sheet.clientWidth;
     if (!width) return;
@@ -160,7 +160,7 @@ export class Grid {
     cell.element.setAttribute("aria-setsize", all);
   }
 
-  /** In the document cells stand in the order of the list, as a screen reader goes through them. */
+  /** Orders the cells in the document as in the list, for screen readers. */
   #order(shown) {
     let next = this.sheet.firstElementChild;
     for (const number of shown) {
@@ -170,7 +170,7 @@ export class Grid {
     }
   }
 
-  /** Asks for what is shown; while one flies past, only once one slows down. */
+  /** Requests the visible rows; during fast scrolling only once it slows down. */
   #want(shown, top) {
     const now = performance.now();
     const speed = Math.abs(top - this.#scrolled.top) / Math.max(1, now - this.#scrolled.at);
@@ -186,7 +186,7 @@ export class Grid {
     else this.element.removeAttribute("aria-activedescendant");
   }
 
-  /** Scrolls so that the current row is to be seen. */
+  /** Scrolls the current row into view. */
   follow() {
     const place = this.rows.placeOf(this.rows.current);
     if (place >= 0) {

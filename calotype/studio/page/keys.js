@@ -1,29 +1,29 @@
-// The keys, and the page that lists them and the filter's words.
+// Keyboard shortcuts, and the help dialog with them and the filter's syntax.
 
 import { openDialog } from "./dialog.js";
 import { byId, el } from "./dom.js";
 
 const KEYS = [
-  ["j", "k", "next and previous picture"],
+  ["j", "k", "next and previous image"],
   ["e", "Enter", "edit its caption; Escape leaves it"],
-  ["x", "reject it, or take it back"],
+  ["x", "reject it, or undo that"],
   ["r", "caption it again"],
   ["u", "Ctrl Z", "undo"],
   ["Ctrl Shift Z", "redo"],
-  ["/", "to the filter; Escape empties it"],
+  ["/", "to the filter; Escape clears it"],
   ["← ↑ ↓ →", "in the grid; also Home, End, Page up, Page down"],
   ["?", "this page"],
 ];
 
 const WORDS = [
-  ["red", 'captions that hold “red”; so does caption:red, and "red car" for two words'],
-  ["id:holiday", "names that hold “holiday”"],
-  ["tokens>75", "longer than that by any tokenizer; tokens.clip>75: by one"],
-  ["captions>=2 words<5", "how many captions, how many words"],
-  ["width<1024 height>=512 pixels>1000000 aspect>2", "of the picture; aspect is width over height"],
+  ["red", 'captions with “red”, like caption:red, and "red car" for two words'],
+  ["id:holiday", "names with “holiday”"],
+  ["tokens>75", "longest caption by any tokenizer; tokens.clip>75: by one"],
+  ["captions>=2 words<5", "number of captions, number of words"],
+  ["width<1024 height>=512 pixels>1000000 aspect>2", "of the image; aspect is width over height"],
   ["no:caption has:caption", ""],
   ["is:rejected is:duplicate is:missing is:unreadable", ""],
-  ["red AND (car OR bus) NOT blue", "side by side is AND; -blue is NOT blue"],
+  ["red AND (car OR bus) NOT blue", "adjacent terms are joined by AND; -blue is NOT blue"],
 ];
 
 export function openHelp() {
@@ -47,13 +47,13 @@ export function openHelp() {
     ),
     el("h3", {}, "The filter"),
     list(WORDS.flatMap(([words, about]) => [el("dt", {}, el("code", {}, words)), el("dd", {}, about)])),
-    el("p", {}, "Rejected pictures are marked and left out of training. Nothing is ever deleted."),
+    el("p", {}, "Rejected images are marked and left out of training. Nothing is ever deleted."),
   );
 }
 
 const typing = (element) => element.matches("textarea, select, input:not([type=checkbox], [type=range])");
 
-/** `actions`: what each key does. Keys that are typed into a field are the field's own. */
+/** `actions`: function of each key. Keys typed into a field are ignored. */
 export function listenToKeys(actions) {
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.altKey || typing(event.target) || document.querySelector("dialog[open]"))

@@ -1,11 +1,11 @@
-// The review page, put together.
+// The review page: creates the components and connects them.
 
 import { get } from "./api.js";
 import { AugmentPanel } from "./augment.js";
 import { openBulk } from "./bulk.js";
 import { Captioning } from "./captioning.js";
 import { follow } from "./changes.js";
-import { byId, calm, count, el } from "./dom.js";
+import { byId, debounce, count, el } from "./dom.js";
 import { Filter } from "./filter.js";
 import { Grid } from "./grid.js";
 import { listenToKeys, openHelp } from "./keys.js";
@@ -14,7 +14,7 @@ import { Rows } from "./rows.js";
 import { Saver } from "./saver.js";
 import { Undo } from "./undo.js";
 
-/** A sentence that stays for a while, and is read out. */
+/** Shows a message for a few seconds; screen readers read it. */
 function say(text, { bad = false } = {}) {
   const toast = el("p", { class: bad ? "toast bad" : "toast" }, text);
   byId("toasts").append(toast);
@@ -34,7 +34,7 @@ function showDataset(dataset) {
   byId("title").textContent = dataset.name;
   byId("title").title = `${dataset.path}, ${dataset.kind}`;
   byId("read-only").hidden = dataset.writable;
-  byId("read-only").textContent = dataset.writable ? "" : `Only to be looked at: ${dataset.why_not}`;
+  byId("read-only").textContent = dataset.writable ? "" : `Read-only: ${dataset.why_not}`;
   if (!dataset.writable) byId("open-bulk").disabled = true;
 }
 
@@ -47,7 +47,7 @@ async function start() {
   const undo = new Undo({ rows, saver, say });
   const captioning = new Captioning({ rows, filter, saver, say });
   let scans = dataset.scans;
-  const recount = calm(800, () => filter.counts(scans));
+  const recount = debounce(800, () => filter.counts(scans));
 
   const actions = {
     step: (by) => rows.step(by),
@@ -71,12 +71,12 @@ async function start() {
   const bulk = () => dataset.writable && openBulk({ rows, filter, saver, done: bulkDone });
   const bulkDone = (answer) => {
     undo.show(answer.undo);
-    rows.spoil(null);
+    rows.invalidate(null);
     say(
-      `Replaced in ${count(answer.changed, "picture")}.${answer.backup ? ` What was there before: ${answer.backup}` : ""}`,
+      `Replaced in ${count(answer.changed, "image")}.${answer.backup ? ` Backup: ${answer.backup}` : ""}`,
     );
     if (answer.conflicts.length) {
-      say(`${count(answer.conflicts.length, "picture")} changed on the disk meanwhile, and left as found.`, {
+      say(`${count(answer.conflicts.length, "image")} changed on disk meanwhile and were not overwritten.`, {
         bad: true,
       });
     }
@@ -101,10 +101,10 @@ async function start() {
   byId("open-captioning").addEventListener("click", () => captioning.open());
   byId("open-augment").addEventListener("click", () => augment.open());
 
-  let server = null; // why it is not there
-  let renewed = false; // it is another by now, with other numbers for the pictures
+  let serverError = null; // why the server is unreachable
+  let restarted = false; // the server was restarted and may number its rows differently
   let state = { state: "saved", text: "All saved" };
-  const showAll = () => showState(server && state.state === "saved" ? { state: "failed", text: server } : state, rows);
+  const showAll = () => showState(serverError && state.state === "saved" ? { state: "failed", text: serverError } : state, rows);
   saver.addEventListener("state", ({ detail }) => {
     state = detail;
     showAll();
@@ -116,14 +116,14 @@ async function start() {
   captioning.show(dataset.run);
   follow(dataset.seq, {
     changed: (answer) => {
-      if (server) {
-        server = null;
+      if (serverError) {
+        serverError = null;
         showAll();
         saver.flush();
-        rows.spoil([]);
+        rows.invalidate([]);
       }
-      renewed ||= answer.started !== dataset.started;
-      if (renewed) {
+      restarted ||= answer.started !== dataset.started;
+      if (restarted) {
         if (!saver.unsaved) location.reload();
         return;
       }
@@ -131,14 +131,14 @@ async function start() {
       undo.show(answer.undo);
       captioning.show(answer.run);
       filter.scanned(scans);
-      if (answer.rows === "all") rows.spoil(null);
-      else if (answer.rows.length) rows.spoil(answer.rows);
+      if (answer.rows === "all") rows.invalidate(null);
+      else if (answer.rows.length) rows.invalidate(answer.rows);
       if (answer.total !== rows.total) filter.run();
       if (answer.rows.length) recount();
       for (const { text } of answer.notices) say(text, { bad: true });
     },
-    away: (error) => {
-      server = error.message;
+    unreachable: (error) => {
+      serverError = error.message;
       showAll();
     },
   });

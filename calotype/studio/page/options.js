@@ -1,11 +1,11 @@
-// The options of the augmentations as controls: which there are, and the values they stand for.
+// The options of the augmentations and their controls.
 
 import { field } from "./dialog.js";
 import { el } from "./dom.js";
 
 const slider = (key, label, max, step = 0.01) => ({ key, label, kind: "slider", max, step });
 
-/** The two sections of a config, option by option; `in`: inside another option. */
+/** The options of both transforms; `in`: nested in another option. */
 export const SECTIONS = {
   img_transform: [
     { key: "resize", label: "Resize (one number, or height, width)", kind: "size" },
@@ -31,7 +31,7 @@ export const SECTIONS = {
   ],
 };
 
-/** Controls of one section. `options` are what they say: what no control can hold stays as the config has it. */
+/** Controls of one transform. `options` are their values; values that no control can represent are not changed. */
 export class Section {
   constructor(name, options, { locked, changed }) {
     this.name = name;
@@ -65,7 +65,7 @@ export class Section {
     return this[`_${one.kind}`](one, value);
   }
 
-  /** A value that is more than a slider: shown and kept. */
+  /** A value that no slider can represent: shown and not changed. */
   #asWritten(one) {
     return field(one.label, el("input", { type: "text", readonly: true, value: JSON.stringify(this.#get(one)) }));
   }

@@ -1,4 +1,4 @@
-// The pane: the current picture, large; its captions, marks, duplicates; conflicts.
+// The pane: the current image with its captions, rejection mark, duplicates and conflicts.
 
 import { CaptionFields } from "./captions.js";
 import { conflictView } from "./conflict.js";
@@ -6,7 +6,7 @@ import { byId, count, el, spelt, speltText } from "./dom.js";
 import { Tokens } from "./tokens.js";
 
 export class Pane {
-  /** The row, and the version of it, that the fields hold, or were filled with before the person went on. */
+  /** The row and version that the fields show. */
   #shown = { number: null, version: null };
   #choice = "";
 
@@ -24,7 +24,7 @@ export class Pane {
     saver.addEventListener("saved", ({ detail: { number, version } }) => {
       if (number !== this.#shown.number) return;
       this.#shown.version = version;
-      queueMicrotask(() => this.refresh()); // when the row is known as it was written
+      queueMicrotask(() => this.refresh()); // after the row is updated
     });
   }
 
@@ -51,15 +51,15 @@ export class Pane {
     this.reject = button("Reject", () => this.actions.reject(), { "aria-keyshortcuts": "x", "aria-pressed": "false" });
     this.again = button("Caption again", () => this.actions.again(), { "aria-keyshortcuts": "r" });
     this.back = button("Back", () => this.leave(), { class: "back" });
-    this.twins = el("section", { class: "twins", "aria-label": "Duplicates", hidden: true });
+    this.duplicates = el("section", { class: "duplicates", "aria-label": "Duplicates", hidden: true });
     this.note = el("p", { class: "faint" }, this.dataset.tokenizers_note ?? "");
     this.element.append(
       el(
         "header",
         { class: "pane-head" },
         this.back,
-        button("‹", () => this.actions.step(-1), { "aria-label": "Previous picture", "aria-keyshortcuts": "k" }),
-        button("›", () => this.actions.step(1), { "aria-label": "Next picture", "aria-keyshortcuts": "j" }),
+        button("‹", () => this.actions.step(-1), { "aria-label": "Previous image", "aria-keyshortcuts": "k" }),
+        button("›", () => this.actions.step(1), { "aria-label": "Next image", "aria-keyshortcuts": "j" }),
         el("span", { class: "grow" }),
         this.reject,
         this.again,
@@ -69,20 +69,20 @@ export class Pane {
       this.conflict,
       this.fields.element,
       this.note,
-      this.twins,
+      this.duplicates,
     );
     this.reject.disabled = !writable;
     this.#empty();
   }
 
-  /** Into the first caption. */
+  /** Focuses the first caption. */
   edit() {
     if (this.rows.get(this.rows.current) === undefined) return;
     document.body.classList.add("pane-open");
     this.fields.focus();
   }
 
-  /** On a phone the pane lies over the grid until it is left. */
+  /** On a phone the pane covers the grid until it is closed. */
   open() {
     document.body.classList.add("pane-open");
     if (this.back.offsetParent) this.back.focus();
@@ -106,14 +106,14 @@ export class Pane {
     else this.img.removeAttribute("src");
   }
 
-  /** Shows the current row as it is known now. */
+  /** Shows the current state of the row. */
   refresh() {
     const { current } = this.rows;
     const row = this.rows.get(current);
     if (!row) return;
     const draft = this.saver.draft(current);
     const other = this.#shown.number !== current;
-    this.#picture(row);
+    this.#image(row);
     this.name.replaceChildren(...spelt(row.id));
     this.#facts(row);
     const rejected = draft?.rejected ?? row.rejected;
@@ -132,9 +132,9 @@ export class Pane {
     if (other) this.#ahead();
   }
 
-  #picture(row) {
-    if (this.img.getAttribute("src") === row.picture) return;
-    this.img.alt = `Picture ${speltText(row.id)}`;
+  #image(row) {
+    if (this.img.getAttribute("src") === row.image) return;
+    this.img.alt = `Image ${speltText(row.id)}`;
     this.problem.hidden = true;
     if (row.width) {
       this.img.width = row.width;
@@ -143,20 +143,20 @@ export class Pane {
       this.img.removeAttribute("width");
       this.img.removeAttribute("height");
     }
-    this.img.src = row.picture;
+    this.img.src = row.image;
   }
 
   #unreadable() {
     const row = this.rows.get(this.rows.current);
     this.problem.hidden = false;
-    this.problem.textContent = row?.missing ? "Gone from the disk." : (row?.problem ?? "The picture can't be read.");
+    this.problem.textContent = row?.missing ? "Removed from disk." : (row?.problem ?? "The image can't be read.");
   }
 
   #facts(row) {
     const parts = [
       row.width ? `${row.width} × ${row.height}` : null,
       `${(this.rows.placeOf(row.n) + 1 || "–").toLocaleString("en")} of ${this.rows.list.length.toLocaleString("en")}`,
-      row.missing ? "gone from the disk" : null,
+      row.missing ? "removed from disk" : null,
       row.problem && !row.missing ? row.problem : null,
     ];
     this.facts.textContent = parts.filter(Boolean).join(" · ");
@@ -166,7 +166,7 @@ export class Pane {
     const draft = this.saver.draft(this.#shown.number);
     const { several_captions: several } = this.dataset;
     const choice = draft?.conflict ? JSON.stringify([this.#shown.number, draft.conflict, draft.captions]) : "";
-    if (choice === this.#choice) return; // who is about to choose keeps the focus
+    if (choice === this.#choice) return; // keeps the focus
     this.#choice = choice;
     if (!draft?.conflict) {
       this.conflict.replaceChildren();
@@ -184,11 +184,11 @@ export class Pane {
 
   #duplicates() {
     const numbers = this.rows.get(this.rows.current)?.duplicates ?? [];
-    this.twins.hidden = !numbers.length;
+    this.duplicates.hidden = !numbers.length;
     if (!numbers.length) return;
     this.rows.want(numbers.slice(0, 12));
-    this.twins.replaceChildren(
-      el("h3", {}, `${count(numbers.length, "picture")} (nearly) like this one`),
+    this.duplicates.replaceChildren(
+      el("h3", {}, `${count(numbers.length, "image")} (nearly) like this one`),
       el(
         "div",
         { class: "row" },
@@ -207,9 +207,9 @@ export class Pane {
     );
   }
 
-  /** The next picture is there before one asks for it. */
+  /** Prefetches the next image. */
   #ahead() {
     const next = this.rows.get(this.rows.list[this.rows.place + 1]);
-    if (next) new Image().src = next.picture;
+    if (next) new Image().src = next.image;
   }
 }

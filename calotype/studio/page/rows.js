@@ -1,10 +1,10 @@
-// The rows that the page knows, and those that the filter keeps; tells whoever listens what has changed.
+// The loaded rows and those that match the filter; dispatches events when they change.
 
 import { get } from "./api.js";
 
 const MOST = 500;
 
-/** `numbers` as the server takes them: "0-59,120". */
+/** `numbers` as the query parameter: "0-59,120". */
 export function asRanges(numbers) {
   const ranges = [];
   for (const number of [...numbers].sort((a, b) => a - b)) {
@@ -15,7 +15,7 @@ export function asRanges(numbers) {
   return ranges.map(([first, last]) => (first === last ? `${first}` : `${first}-${last}`)).join(",");
 }
 
-/** Events: `list` (other rows are shown), `rows` (`detail`: numbers of rows that are new or others), `current`. */
+/** Events: `list` (other rows are shown), `rows` (`detail`: numbers of rows that have changed), `current`. */
 export class Rows extends EventTarget {
   #known = new Map();
   #seqs = new Map();
@@ -23,7 +23,7 @@ export class Rows extends EventTarget {
   #wanted = new Set();
   #asking = false;
   #places = new Map();
-  /** Numbers of the rows that the filter keeps, in order. */
+  /** Numbers of the matching rows, in order. */
   list = [];
   total = 0;
   current = null;
@@ -33,12 +33,12 @@ export class Rows extends EventTarget {
     return this.#known.get(number);
   }
 
-  /** Where a row is in the list; -1: it is not there. */
+  /** Index of a row in the list; -1 if it is not in it. */
   placeOf(number) {
     return this.#places.get(number) ?? -1;
   }
 
-  /** Where the current row is, or was before the list lost it. */
+  /** Index of the current row, or its last one. */
   get place() {
     const place = this.placeOf(this.current);
     return place < 0 ? Math.min(this.#place, this.list.length - 1) : place;
@@ -60,7 +60,7 @@ export class Rows extends EventTarget {
     this.want([number]);
   }
 
-  /** One step along the list; true where there was one to take. */
+  /** Moves by one; returns whether the current row changed. */
   step(by) {
     if (!this.list.length) return false;
     const lost = this.placeOf(this.current) < 0;
@@ -71,7 +71,7 @@ export class Rows extends EventTarget {
     return true;
   }
 
-  /** Rows as they were at `seq` of the server. What comes late, behind an answer that is newer, is left out. */
+  /** Stores rows as of sequence number `seq`; an older response than the last is ignored. */
   take(rows, seq) {
     const fresh = rows.filter(({ n }) => !(this.#seqs.get(n) > seq));
     for (const row of fresh) {
@@ -86,13 +86,13 @@ export class Rows extends EventTarget {
       );
   }
 
-  /** What is known of these rows (null: of all) is old. */
-  spoil(numbers) {
+  /** Invalidates these rows (null: all). */
+  invalidate(numbers) {
     for (const number of numbers ?? this.#known.keys()) if (this.#known.has(number)) this.#stale.add(number);
     this.#tell("stale", numbers);
   }
 
-  /** Sees to it that these rows become known, soon, many with one question. What was wanted before is forgotten. */
+  /** Loads these rows soon, in one request. Replaces the rows of the last call. */
   want(numbers, { more = true } = {}) {
     if (!more) this.#wanted.clear();
     for (const number of numbers) {
@@ -112,7 +112,7 @@ export class Rows extends EventTarget {
         const { rows, seq } = await get("/api/rows/details", { numbers: asRanges(numbers) });
         this.take(rows, seq);
       } catch {
-        this.#wanted.clear(); // the poll finds out when the server is back, and the grid wants them again
+        this.#wanted.clear(); // the poll notices when the server is back, and the grid requests them again
       }
     }
     this.#asking = false;

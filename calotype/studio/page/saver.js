@@ -1,9 +1,9 @@
-// Autosave: what has been changed here and is not on the disk yet, and its way there.
+// Autosave: unsaved changes, and writing them to disk.
 
-import { Away, Refused, post } from "./api.js";
+import { Unreachable, Refused, post } from "./api.js";
 
-const CALM = 600; // milliseconds without a key before a caption is written
-const AGAIN = [1, 2, 4, 8]; // seconds until the next try, when the server is away
+const DEBOUNCE_MS = 600; // pause in typing before a caption is written
+const BACKOFF = [1, 2, 4, 8]; // seconds until the next attempt while the server is unreachable
 
 /**
  * Drafts by row: { id, captions?, rejected?, version, group, edits, sending, conflict, refused }. `id` and `version` are
@@ -36,7 +36,7 @@ export class Saver extends EventTarget {
     return this.#drafts.size;
   }
 
-  /** What a row is to be, of { captions, rejected }; `version`: what the person saw, if not the row as it is known. */
+  /** Changes a row: { captions, rejected }; `version`: the one that the person saw, by default the loaded row's. */
   change(number, changes, { group = null, version = null, atOnce = false } = {}) {
     const row = this.#rows.get(number);
     const draft = this.#drafts.get(number) ?? {
@@ -57,16 +57,16 @@ export class Saver extends EventTarget {
     }
     clearTimeout(this.#timer);
     if (atOnce) this.flush();
-    else this.#timer = setTimeout(() => this.flush(), CALM);
+    else this.#timer = setTimeout(() => this.flush(), DEBOUNCE_MS);
   }
 
-  /** Ends a conflict: with this version overwritten knowingly (`captions`: by what), or the draft given up (null). */
+  /** Resolves a conflict: overwrites this version with `captions`, or discards the draft (null). */
   settle(number, captions) {
     const draft = this.#drafts.get(number);
     const { conflict } = draft;
     if (captions === null) {
       this.#drafts.delete(number);
-      this.#rows.spoil([number]);
+      this.#rows.invalidate([number]);
       this.#rows.want([number]);
       this.dispatchEvent(new CustomEvent("saved", { detail: { number, version: null } }));
       this.#tell();
@@ -77,7 +77,7 @@ export class Saver extends EventTarget {
     this.change(number, { captions }, { atOnce: true });
   }
 
-  /** Writes everything there is to write, one row after the other. Whoever waits for it knows by `unsaved`. */
+  /** Writes all drafts, one row after the other. `unsaved` tells whether any is left. */
   flush() {
     clearTimeout(this.#timer);
     this.#running ??= this.#run().finally(() => {
@@ -137,12 +137,12 @@ export class Saver extends EventTarget {
   }
 
   #again(error) {
-    const seconds = AGAIN[Math.min(this.#failures++, AGAIN.length - 1)];
+    const seconds = BACKOFF[Math.min(this.#failures++, BACKOFF.length - 1)];
     this.#why = `${error.message} Trying again every few seconds.`;
     this.#timer = setTimeout(() => this.flush(), seconds * 1000);
   }
 
-  /** A row has been read anew: if somebody has changed it under a draft, that is a conflict before it is written. */
+  /** A row was reloaded: if it changed under a draft, that is a conflict. */
   #compare(number) {
     const draft = this.#drafts.get(number);
     const row = this.#rows.get(number);
@@ -175,16 +175,16 @@ export class Saver extends EventTarget {
     const held = drafts.find(([, draft]) => draft.refused ?? draft.conflict);
     if (!held) return { state: "saving", text: "Saving…" };
     const [number, { refused }] = held;
-    return { state: "failed", text: `Not saved: ${refused ?? "changed on the disk meanwhile"}`, number };
+    return { state: "failed", text: `Not saved: ${refused ?? "changed on disk meanwhile"}`, number };
   }
 }
 
-/** It may go better by itself later: the server is away, in trouble, or a new one that another tab has the key of. */
+/** Whether a retry may help: the server is unreachable, failing, or restarted. */
 function isPassing(error) {
-  return error instanceof Away || (error instanceof Refused && (error.status >= 500 || error.status === 401));
+  return error instanceof Unreachable || (error instanceof Refused && (error.status >= 500 || error.status === 401));
 }
 
-/** The same captions, as far as they are kept: empty ones are not. */
+/** Whether captions are equal; empty ones don't count. */
 export function same(some, others) {
   const kept = (texts) => JSON.stringify(texts.map((text) => text.trim()).filter(Boolean));
   return kept(some) === kept(others);

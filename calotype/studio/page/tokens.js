@@ -1,26 +1,26 @@
-// How many tokens captions have, while they are typed: one line for each caption.
+// Token counts of captions while they are typed: one line per caption.
 
 import { post } from "./api.js";
-import { calm, el } from "./dom.js";
+import { debounce, el } from "./dom.js";
 
-/** A bar beside the numbers, which say the same. */
+/** A bar next to the numbers. */
 function meter(share) {
   const fill = el("span", {});
   fill.style.width = `${100 * Math.min(1, share)}%`;
   return el("span", { class: "meter", "aria-hidden": "true" }, fill);
 }
 
-/** Counts below captions; `tokenizers` as /api/dataset gives them. */
+/** Counts below captions; `tokenizers` from /api/dataset. */
 export class Tokens {
   #asked = 0;
   #stop = null;
 
   constructor(tokenizers) {
     this.tokenizers = tokenizers;
-    this.later = calm(180, (captions) => this.#ask(captions));
+    this.later = debounce(180, (captions) => this.#ask(captions));
   }
 
-  /** Shows what is known already: `counts` of one caption, null while nobody has counted. */
+  /** Shows `counts` of one caption; null: not counted yet. */
   show(line, counts, text = "", cuts = null) {
     line.replaceChildren(
       ...this.tokenizers.map(({ name, limit }, i) => {
@@ -40,7 +40,7 @@ export class Tokens {
     );
   }
 
-  /** Counts soon, when the typing pauses. `captions`: [{ text, line }]. */
+  /** Counts when typing pauses. `captions`: [{ text, line }]. */
   count(captions) {
     if (this.tokenizers.length) this.later(captions);
   }
@@ -55,7 +55,7 @@ export class Tokens {
       if (asked !== this.#asked) return;
       captions.slice(0, 64).forEach(({ text, line }, i) => this.show(line, counts[i], text, cuts[i]));
     } catch {
-      // The save state tells of a server that is away; the next key asks again.
+      // The save state reports an unreachable server; the next input retries.
     }
   }
 }

@@ -1,4 +1,4 @@
-// Undo and redo: what they would take back, and the list of all steps.
+// Undo and redo, and the list of all steps.
 
 import { get, post } from "./api.js";
 import { openDialog } from "./dialog.js";
@@ -16,14 +16,14 @@ export class Undo {
   show(summary) {
     for (const [way, button] of Object.entries(this.buttons)) {
       button.disabled = summary[way] === null;
-      button.title = summary[way] === null ? "" : `${way === "undo" ? "Take back" : "Do again"}: ${summary[way]}`;
+      button.title = summary[way] === null ? "" : `${way === "undo" ? "Undo" : "Redo"}: ${summary[way]}`;
     }
   }
 
   async go(way) {
     await this.saver.flush();
     if (this.saver.unsaved) {
-      this.say("There is something that is not saved yet: see to that first.", { bad: true });
+      this.say("There are unsaved changes: save or discard them first.", { bad: true });
       return;
     }
     let answer;
@@ -39,10 +39,10 @@ export class Undo {
     this.show(answer.undo);
     this.rows.take(answer.rows, answer.seq);
     if (answer.rows.length === 1) this.rows.select(answer.rows[0].n);
-    if (answer.label === null) this.say(way === "undo" ? "There is nothing to undo." : "There is nothing to redo.");
-    else this.say(`${way === "undo" ? "Taken back" : "Done again"}: ${answer.label}`);
+    if (answer.label === null) this.say(way === "undo" ? "Nothing to undo." : "Nothing to redo.");
+    else this.say(`${way === "undo" ? "Undone" : "Redone"}: ${answer.label}`);
     if (answer.conflicts.length) {
-      this.say(`${count(answer.conflicts.length, "picture")} changed on the disk since, and left as found.`, {
+      this.say(`${count(answer.conflicts.length, "image")} changed on disk since and were not overwritten.`, {
         bad: true,
       });
     }
@@ -54,7 +54,7 @@ export class Undo {
     openDialog(
       byId("history"),
       "History",
-      steps.length ? null : el("p", {}, "Nothing has been changed since calotype studio was started."),
+      steps.length ? null : el("p", {}, "No changes since calotype studio was started."),
       el(
         "ol",
         { class: "steps", reversed: true },
@@ -68,7 +68,7 @@ export class Undo {
               el(
                 "span",
                 { class: "faint" },
-                ` ${count(rows, "picture")}, ${time.format(at * 1000)}${undone ? ", taken back" : ""}`,
+                ` ${count(rows, "image")}, ${time.format(at * 1000)}${undone ? ", undone" : ""}`,
               ),
             ),
           ),
