@@ -137,7 +137,7 @@ def test_training_writes_there_and_an_old_run_is_not_begun_anew(home, capsys):
     assert command("train", "cats.v2.yaml", "--resume") == 2
     error = capsys.readouterr().err
     assert "cats.v2-lora has no checkpoint, and output has step-00000250" in error
-    assert "output_dir=output goes on with it, output_dir=cats.v2-lora begins anew" in error
+    assert "output_dir=output resumes it, output_dir=cats.v2-lora begins anew" in error
     assert not (home / "cats.v2-lora").exists()
     sys.argv = ["calotype", "train", "cats.v2.yaml"]
     try:

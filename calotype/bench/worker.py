@@ -1,4 +1,4 @@
-"""One process of a bench: encodes some rows, or takes some training steps on them."""
+"""One process of a bench: encode some rows, or take some training steps on them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ from calotype.config.train import TrainConfig
 from calotype.data.dataset import TextToImageDataset
 from calotype.data.pixel_cache import PixelCache
 from calotype.encodings.build import build_encode_job, open_encoded
-from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.encode import encode_job
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.job import EncodeJob
-from calotype.encodings.on_the_fly import OnTheFlyDataset
 from calotype.errors import CalotypeError
 from calotype.models.family import sample_moments
 from calotype.progress import silent
@@ -32,18 +30,18 @@ from calotype.types import Batch, Geometry
 __all__ = ["main", "measure"]
 
 _PROBED = 8
-"""Images whose size in the pixel cache stands for all."""
+"""Number of images that the size of the pixel cache is estimated from."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Reads the task, does it, writes the answer: two files."""
+    """Read the task file, run the task, write the result file."""
     asked, answer = map(Path, arguments)
     task = Task(**json.loads(asked.read_bytes()))
     answer.write_text(json.dumps(measure(task)), encoding="utf-8")
 
 
 def measure(task: Task) -> dict[str, Any]:
-    """Does a task in this process: the fields of `Encoded` or `Measured`, or `refused` with the reason."""
+    """Run a task in this process; return the fields of `Encoded` or `Measured`, or `refused` with the reason."""
     try:
         return dataclasses.asdict(_encode(task) if task.encode else _train(task))
     except torch.OutOfMemoryError:
@@ -54,7 +52,7 @@ def measure(task: Task) -> dict[str, Any]:
 
 
 def _encode(task: Task) -> Encoded:
-    """Three jobs: the first image, a second and all others, so that loading and computing can be told apart."""
+    """Encode in three jobs (the first image, the second, all others), to separate loading from computing."""
     job = build_encode_job(task.config, device=task.device)
     rows = list(task.rows)
     first, second, rest = (_encode_rows(job, part) for part in (rows[:1], rows[1:2], rows[2:]))
@@ -77,9 +75,8 @@ def _train(task: Task) -> Measured:
     options = config.train or TrainConfig()
     job = build_encode_job(config, device=task.device)
     pixels = job.dataset.select(list(task.rows))
-    dataset: TextToImageDataset | EncodedDataset = pixels
-    if not task.online:
-        dataset = open_encoded(pixels, job.models, config.encoding_section())
+    section = config.encoding_section()
+    dataset = pixels if task.online else open_encoded(pixels, job.models, section)
     loader_options = {**config.to_mapping().get("loader", {}), "device": task.device}
     encode = _encoder(job.models) if task.online else None
     with LapLoader(dataset, **loader_options, steps=task.steps, encode=encode) as loader:
@@ -95,7 +92,7 @@ def _train(task: Task) -> Measured:
     caches = task.online and (pixels.pixel_cache is not None or loader_options.get("device_cache"))
     laps, first = loader.laps, loader.first
     first_pace = laps.pace(min(WARM_UP, first - 1), first)
-    if isinstance(dataset, OnTheFlyDataset):  # between the epochs, what was not drawn in the first is encoded too
+    if section.on_the_fly and not task.online:  # between the epochs, it encodes what the first did not sample
         first_pace += (laps.came[first] - laps.asked[first]) / len(pixels)
     return Measured(
         first_pace=first_pace,
@@ -108,7 +105,7 @@ def _train(task: Task) -> Measured:
 
 
 def _encoder(models: FrozenModels) -> Callable[[Batch], Batch]:
-    """What an online trainer does with each batch of pixels and texts."""
+    """Return what an online trainer does with each batch of pixels and texts."""
 
     def encode(batch: Batch) -> Batch:
         record = models.encode_pictures(batch["img"])
@@ -119,17 +116,19 @@ def _encoder(models: FrozenModels) -> Callable[[Batch], Batch]:
             raw = sample_moments(moments, torch.randn_like(mean, dtype=torch.float32))
         texts = models.family.batch_texts(models.encode_texts(batch["text"]), length=models.max_sequence_length)
         count, _, height, width = batch["img"].shape
-        # Uncropped as far as the network is told: what it is told takes no time, and nobody looks at the loss.
+        # The size conditioning of an uncropped image: its values do not change the time of a step.
         size = (height, width)
         whole = Geometry(original_size=size, box=(0, 0, *size), crop_top_left=(0, 0), target_size=size)
-        told = {key: value.to(raw.device).expand(count, -1) for key, value in models.family.conditioning(whole).items()}
-        return {"latents": models.family.latents(raw, models.scaling), **texts, **told}
+        sizes = {
+            key: value.to(raw.device).expand(count, -1) for key, value in models.family.conditioning(whole).items()
+        }
+        return {"latents": models.family.latents(raw, models.scaling), **texts, **sizes}
 
     return encode
 
 
 def _kept_bytes(pixels: TextToImageDataset, loader: LapLoader) -> int:
-    """Bytes of an image in a pixel cache."""
+    """Return the bytes of an image in a pixel cache."""
     cache = PixelCache()
     probe = pixels.with_cache(cache)
     for key in loader.plan.epoch(0)[0][:_PROBED]:
@@ -138,9 +137,9 @@ def _kept_bytes(pixels: TextToImageDataset, loader: LapLoader) -> int:
 
 
 def _peak(*processes: str | int | None) -> int | None:
-    """Bytes at most resident at once, added up; pages that processes share count for each.
+    """Return the sum of the processes' peak resident bytes; shared pages count for each.
 
-    Not `ru_maxrss`, which a child inherits of the process it was forked from.
+    Not `ru_maxrss`, which a child inherits from the process that forked it.
     """
     total = 0
     for process in processes:

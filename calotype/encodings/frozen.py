@@ -276,7 +276,7 @@ if not TYPE_CHECKING:
 
 def _sequence_length(spec: ModelSpec, asked: int | None) -> int | None:
     """Tokens of a text, checked; None where the model has no choice."""
-    usual, most = spec.encodings.sequence_length, spec.encodings.longest_sequence
+    usual, most = spec.sequence_length, spec.longest_sequence
     if asked is None:
         return usual
     if most is None:

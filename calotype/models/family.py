@@ -1,8 +1,8 @@
-"""All that is known of a family of models, in one record: facts, tokens, frozen encoders, network.
+"""A family of models in one record: facts, tokenizers, frozen encoders, network.
 
-A family holds no model. Of its methods the first half gets a loaded pipeline or autoencoder and returns records; the
-second half turns records back into what the transformer takes, and needs nothing but the records. Importing a family
-loads neither torch nor diffusers: its methods import what they need.
+A family holds no model. Its methods of the first part take a loaded pipeline or autoencoder and return records; those
+of the second part turn records into the transformer's inputs, and need only the records. Importing a family loads
+neither torch nor diffusers: its methods import what they need.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ __all__ = ["ModelFamily", "TokenCount", "count_tokens", "sample_moments", "split
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenCount:
-    """How many tokens texts take of one tokenizer."""
+    """Token counts of texts with one tokenizer."""
 
     tokenizer: str
-    """The pipeline's name for it: `tokenizer_2`."""
+    """The pipeline's component: `tokenizer_2`."""
 
     limit: int
-    """Tokens it is cut to, those that frame it included."""
+    """Tokens that texts are truncated to, special tokens included."""
 
     tokens: Sequence[int]
-    """What each text would take."""
+    """Count of each text, without truncation."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelFamily(ABC):
-    """The base of each family; its methods are right for an `AutoencoderKL` with one scaling factor and one shift.
+    """Base of each family; its defaults fit an `AutoencoderKL` with one scaling factor and one shift.
 
-    A subclass writes `encode_prompt`, and `token_counts` where its models' specs name no tokenizers, and replaces what
-    is different. Its one instance holds the facts, and `calotype.models.register` or an entry point makes it known
+    A subclass implements `encode_prompt`, and `token_counts` where its models' specs name no tokenizers, and overrides
+    what differs. Its one instance holds the facts; `calotype.models.register` or an entry point registers it
     (docs/families.md).
 
     Raises:
@@ -55,25 +55,25 @@ class ModelFamily(ABC):
     """`flux.1`."""
 
     models: tuple[ModelSpec, ...]
-    """Those of this family; a pipeline that does not say which it is counts as the first."""
+    """The first is the default for a pipeline folder that does not name its model."""
 
     pipelines: tuple[str, ...]
-    """diffusers' classes whose `model_index.json` this family reads, the one that encodes first."""
+    """diffusers' pipeline classes of this family; the first encodes."""
 
     load_options: Mapping[str, Any] = field(default_factory=dict)
-    """What that class's `from_pretrained` is given besides."""
+    """Further arguments of its `from_pretrained`."""
 
     upcast: bool = False
     """Whether the pipeline encodes images in float32 where its autoencoder's config says `force_upcast`."""
 
     version: int = 1
-    """Part of every fingerprint: raise it when a change here changes a record."""
+    """Part of every fingerprint; raise it when a change of the code changes records."""
 
     transform: type[PixelsTransform] | None = None
-    """A transform with a constructor of its own; None is `TokenTransform`, or the pixels alone without tokenizers."""
+    """A transform with its own constructor; None is `TokenTransform`, or `PixelsTransform` without tokenizers."""
 
     network: Network | None = None
-    """How its network is trained; None where `calotype train` does not."""
+    """How its network is trained; None where `calotype train` does not support it."""
 
     def __post_init__(self) -> None:
         if not self.models or not self.pipelines:
@@ -85,6 +85,11 @@ class ModelFamily(ABC):
                 raise ConfigError(
                     f"model family {self.name!r}: its model {spec.name!r} names the family {spec.family!r}"
                 )
+            if spec.encodings.sequence_length is not None and spec.sequence_length != spec.encodings.sequence_length:
+                raise ConfigError(
+                    f"model family {self.name!r}: {spec.name!r} has a tokenizer of {spec.sequence_length} tokens and "
+                    f"encodings.sequence_length {spec.encodings.sequence_length}; leave the latter out"
+                )
             if [(text.key, text.mask) for text in spec.encodings.texts] != [(t.key, t.mask) for t in self.texts]:
                 raise ConfigError(
                     f"model family {self.name!r}: {spec.name!r} has other text tensors than the first model"
@@ -92,12 +97,12 @@ class ModelFamily(ABC):
 
     @property
     def texts(self) -> tuple[TextOutput, ...]:
-        """What a text's record holds."""
+        """The tensors of a text's record."""
         return self.models[0].encodings.texts
 
     @property
     def identity(self) -> str:
-        """Part of every fingerprint: the class's name, for another package's with its module."""
+        """Part of every fingerprint: the class's name, with its module for another package's class."""
         kind = type(self)
         return (
             kind.__qualname__ if kind.__module__.startswith("calotype.") else f"{kind.__module__}.{kind.__qualname__}"
@@ -114,36 +119,36 @@ class ModelFamily(ABC):
     def encode_prompt(
         self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None, device: torch.device
     ) -> list[dict[str, Tensor]]:
-        """Records of texts by the pipeline's own `encode_prompt`, without batch dimension and trimmed.
+        """Encode texts by the pipeline's own `encode_prompt`; return their records without batch dimension, trimmed.
 
         Args:
-            pipe: The loaded pipeline; of its models only the text encoders are there.
+            pipe: The loaded pipeline, with its text encoders only.
             texts: At least one.
-            max_sequence_length: Tokens of a text, for a family that has a choice.
-            device: Where the encoders are.
+            max_sequence_length: Tokens of a text; None where it is fixed.
+            device: Of the encoders.
         """
 
     def token_counts(self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None) -> list[TokenCount]:
-        """How many tokens each text takes, by each of the pipeline's tokenizers, where the models' specs name none.
+        """Count the tokens of texts with each of the pipeline's tokenizers, where the models' specs name none.
 
-        Where they do, texts are counted with calotype's own, as everywhere else. No model is needed.
+        Where they name some, calotype's own tokenizers count, as everywhere else. No model is needed.
         """
         raise NotImplementedError
 
     def encode(self, vae: Any, img: Tensor, *, latents: Literal["moments", "mean"]) -> dict[str, Tensor]:
-        """Records of images, stacked: `moments` (B, 2C, h, w), or `latents` (B, C, h, w).
+        """Encode images; return their records, stacked: `moments` (B, 2C, h, w), or `latents` (B, C, h, w).
 
         Args:
             vae: The loaded autoencoder.
             img: (B, 3, H, W) in [-1, 1], in its dtype.
-            latents: `moments` keeps the posterior's mean and log variance (`DiagonalGaussianDistribution.parameters`),
-                `mean` only its mean. Both are unscaled.
+            latents: `moments` returns the posterior's mean and log variance
+                (`DiagonalGaussianDistribution.parameters`), `mean` only its mean. Both are unscaled.
         """
         posterior = vae.encode(img).latent_dist
         return {"moments": posterior.parameters} if latents == "moments" else {"latents": posterior.mode()}
 
     def scaling(self, vae: Any) -> dict[str, Tensor]:
-        """The small float32 tensors that `latents` needs of the autoencoder."""
+        """Return the autoencoder's constants that `latents` needs, as float32 tensors."""
         import torch
 
         config = vae.config
@@ -153,17 +158,17 @@ class ModelFamily(ABC):
             if (value := getattr(config, name, None)) is not None
         }
 
-    # -- With the records ----------------------------------------------------------------------------------------------
+    # -- With the records --------------------------------------------------------------------------------------------
 
     def latents(self, raw: Tensor, scaling: Mapping[str, Tensor]) -> Tensor:
-        """What the transformer is trained on, as diffusers' training script for the family computes it.
+        """Scale latents for the transformer, as diffusers' training script for the family does.
 
         Args:
-            raw: Unscaled latents (B, C, h, w) of any float dtype: a record's, or drawn by `sample_moments`.
-            scaling: What `scaling` gave.
+            raw: Unscaled latents (B, C, h, w) of any float dtype: a record's, or from `sample_moments`.
+            scaling: What `scaling` returned.
 
         Returns:
-            float32 on `raw`'s device: rounded once, when it is cast for the transformer.
+            (B, C, h, w), float32 on `raw`'s device.
         """
         latents = raw.float()
         if "shift_factor" in scaling:
@@ -171,13 +176,13 @@ class ModelFamily(ABC):
         return latents * scaling["scaling_factor"].to(raw.device)
 
     def batch_texts(self, records: Sequence[Mapping[str, Tensor]], *, length: int | None = None) -> dict[str, Tensor]:
-        """A batch of texts' records, as `encode_prompt` would have given them together.
+        """Batch texts' records, as `encode_prompt` would have returned them together.
 
         Trimmed tensors are padded at the end with zeros, and their masks made.
 
         Args:
             records: At least one.
-            length: Of the padded ones, in tokens; None is the longest of these records'.
+            length: Padded length in tokens; None is that of the longest record.
 
         Raises:
             ConfigError: A record is longer than `length`.
@@ -192,7 +197,7 @@ class ModelFamily(ABC):
                 continue
             longest = max(len(tensor) for tensor in tensors)
             if length is not None and longest > length:
-                raise ConfigError(f"length: {length} tokens were asked for, and a text's {output.key} has {longest}")
+                raise ConfigError(f"length: found {length} tokens, and a text's {output.key} has {longest}; allow more")
             first = tensors[0]
             padded = first.new_zeros((len(tensors), length or longest, *first.shape[1:]))
             mask = torch.zeros(padded.shape[:2], dtype=output.mask_dtype, device=first.device)
@@ -203,15 +208,15 @@ class ModelFamily(ABC):
         return batch
 
     def conditioning(self, geometry: Geometry) -> dict[str, Tensor]:
-        """What else the model is told about an image; nothing, for most."""
+        """Return further inputs of the network about an image; none for most families."""
         return {}
 
 
 def sample_moments(moments: Tensor, noise: Tensor) -> Tensor:
-    """Draws from posteriors as diffusers' `DiagonalGaussianDistribution.sample` does: mean + std · noise, float32.
+    """Sample posteriors as diffusers' `DiagonalGaussianDistribution.sample` does: mean + std · noise, float32.
 
     Args:
-        moments: (B, 2C, …), mean and log variance one after the other.
+        moments: (B, 2C, …), mean and log variance concatenated.
         noise: (B, C, …), standard normal.
     """
     import torch
@@ -223,13 +228,13 @@ def sample_moments(moments: Tensor, noise: Tensor) -> Tensor:
 def count_tokens(
     pipe: Any, tokenizer: str, prompts: Sequence[str], *, limit: int | None = None, framing: int = 0
 ) -> TokenCount:
-    """What texts take of one of the pipeline's tokenizers.
+    """Count the tokens of texts with one of the pipeline's tokenizers.
 
     Args:
         pipe: A pipeline with its tokenizers.
-        tokenizer: Its name there.
-        prompts: The texts as the pipeline hands them to it.
-        limit: Tokens that the pipeline leaves; None is the tokenizer's own `model_max_length`.
+        tokenizer: The component's name.
+        prompts: The texts as the pipeline passes them to it.
+        limit: Tokens that the pipeline truncates to; None is the tokenizer's `model_max_length`.
         framing: Tokens of each prompt that do not count against the limit.
     """
     loaded = getattr(pipe, tokenizer)
@@ -238,21 +243,21 @@ def count_tokens(
 
 
 def split(outputs: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    """A batch's tensors → one record for each row."""
+    """Split a batch's tensors into one record for each row."""
     rows = len(next(iter(outputs.values())))
     return [{key: value[row] for key, value in outputs.items()} for row in range(rows)]
 
 
 def trim(key: str, embeds: Tensor, mask: Tensor | None) -> list[dict[str, Tensor]]:
-    """A batch (B, L, D) → one record for each row, with the real tokens that its mask (B, L) shows.
+    """Split a batch (B, L, D) into one record (length, D) for each row, with the real tokens of its mask (B, L).
 
     Args:
         key: Of the records' tensor.
         embeds: The pipeline's output.
-        mask: Not zero where a token is real; None where all are.
+        mask: Nonzero for real tokens; None where all are real.
 
     Raises:
-        ConfigError: Padding stands before a text: put back behind it, its tokens would be in other places.
+        ConfigError: Padding is on the left: padded on the right again, tokens would have other positions.
     """
     import torch
 

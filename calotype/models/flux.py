@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from calotype.models.family import ModelFamily, split
-from calotype.models.network import ATTENTION, QKV, QKV_ADDED, Blocks, Kohya, Network, Place, place_in_blocks
+from calotype.models.network import ATTENTION, QKV, QKV_ADDED, Blocks, Kohya, Network, OriginalLayer, layer_in_blocks
 from calotype.models.spec import (
     CLIP_L_PARAMETERS,
     CLIP_TOKENS,
@@ -51,8 +51,6 @@ def _flux(name: str, hub: str, *, t5_tokens: int, guidance_embeds: bool, archite
                 TextOutput(key="pooled_prompt_embeds", tokens=None, width=768),
             ),
             text_flops=2.0 * (T5_XXL_PARAMETERS * t5_tokens + CLIP_L_PARAMETERS * CLIP_TOKENS),
-            sequence_length=t5_tokens,
-            longest_sequence=t5_tokens,
         ),
         guidance_embeds=guidance_embeds,
         architecture=architecture,
@@ -119,7 +117,7 @@ class Flux(ModelFamily):
 def predict_flux(
     transformer: Any, x_t: Tensor, times: Tensor, texts: Mapping[str, Tensor], guidance: float | None
 ) -> Tensor:
-    """FLUX.1: latents in 2 × 2 patches as tokens, their places in `img_ids`, as `FluxPipeline` packs them.
+    """FLUX.1: latents in 2 × 2 patches as tokens, their positions in `img_ids`, as `FluxPipeline` packs them.
 
     Args:
         transformer: A `FluxTransformer2DModel`, wrapped or not.
@@ -132,22 +130,24 @@ def predict_flux(
 
     batch, channels, height, width = x_t.shape
     rows, columns = height // 2, width // 2
-    tokens = x_t.view(batch, channels, rows, 2, columns, 2).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-    places = torch.zeros(rows, columns, 3, device=x_t.device)
-    places[..., 1] = torch.arange(rows, device=x_t.device)[:, None]
-    places[..., 2] = torch.arange(columns, device=x_t.device)[None, :]
+    tokens = x_t.view(batch, channels, rows, 2, columns, 2)
+    tokens = tokens.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, rows * columns, 4C)
+    img_ids = torch.zeros(rows, columns, 3, device=x_t.device)  # (row, column) in the last two
+    img_ids[..., 1] = torch.arange(rows, device=x_t.device)[:, None]
+    img_ids[..., 2] = torch.arange(columns, device=x_t.device)[None, :]
     embeds = texts["prompt_embeds"]
-    answer: Tensor = transformer(
+    prediction: Tensor = transformer(
         hidden_states=tokens,
         timestep=times,
         guidance=None if guidance is None else torch.full_like(times, guidance),
         pooled_projections=texts["pooled_prompt_embeds"],
         encoder_hidden_states=embeds,
         txt_ids=torch.zeros(embeds.shape[1], 3, device=x_t.device),
-        img_ids=places.flatten(0, 1),
+        img_ids=img_ids.flatten(0, 1),
         return_dict=False,
     )[0]
-    return answer.view(batch, rows, columns, channels, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(x_t.shape)
+    prediction = prediction.view(batch, rows, columns, channels, 2, 2)
+    return prediction.permute(0, 3, 1, 4, 2, 5).reshape(x_t.shape)  # (B, C, h, w)
 
 
 _BLOCKS: Final[Blocks] = {
@@ -174,8 +174,8 @@ _BLOCKS: Final[Blocks] = {
 """In black-forest-labs/flux."""
 
 
-def _place(layer: str, config: Any) -> Place | None:
-    return place_in_blocks(layer, _BLOCKS)
+def _original_layer(layer: str, config: Any) -> OriginalLayer | None:
+    return layer_in_blocks(layer, _BLOCKS)
 
 
 FAMILY: Final = Flux(
@@ -186,6 +186,6 @@ FAMILY: Final = Flux(
     network=Network(
         predict=predict_flux,
         lora_targets=(*ATTENTION, "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
-        kohya=Kohya(place=_place, base_model="flux1", module="networks.lora_flux"),
+        kohya=Kohya(original_layer=_original_layer, base_model="flux1", module="networks.lora_flux"),
     ),
 )

@@ -1,4 +1,4 @@
-"""How a family's network is called in training, which of its layers get adapters, and what their files call them."""
+"""How a family's network is trained: its forward call, the layers that get adapters, their names in LoRA files."""
 
 from __future__ import annotations
 
@@ -11,36 +11,46 @@ from calotype.models.objectives import FlowMatching, Objective
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ATTENTION", "QKV", "QKV_ADDED", "UNET_ATTENTION", "Blocks", "Kohya", "Network", "Place", "place_in_blocks"]
+__all__ = [
+    "ATTENTION",
+    "QKV",
+    "QKV_ADDED",
+    "UNET_ATTENTION",
+    "Blocks",
+    "Kohya",
+    "Network",
+    "OriginalLayer",
+    "layer_in_blocks",
+]
 
 Predict = Callable[[Any, "Tensor", "Tensor", "Mapping[str, Tensor]", "float | None"], "Tensor"]
-"""(network, x_t (B, C, h, w), timesteps (B,) as the objective gives them, the batch's texts and conditioning, guidance)
+"""(network, x_t (B, C, h, w), timesteps (B,) from the objective, the batch's texts and conditioning, guidance)
 → the prediction (B, C, h, w)."""
 
 ATTENTION: Final = tuple(
     f"attn.{layer}"
     for layer in ("to_k", "to_q", "to_v", "to_out.0", "add_k_proj", "add_q_proj", "add_v_proj", "to_add_out")
 )
-"""The layers of a two-stream transformer's attention, by the endings of their names."""
+"""Attention layers of a two-stream transformer, by the endings of their names."""
 
 UNET_ATTENTION: Final = ("to_k", "to_q", "to_v", "to_out.0")
-"""Likewise of a U-Net's."""
+"""Attention layers of a U-Net."""
 
 
-class Place(NamedTuple):
-    """Where a layer is in the model's original code."""
+class OriginalLayer(NamedTuple):
+    """A layer of the model's original code."""
 
     path: str
     layers: tuple[str, ...]
-    """All of diffusers' layers that are one there, in the order of its output."""
+    """The diffusers layers that it joins, in the order of its output rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kohya:
-    """A family in the files of kohya's sd-scripts."""
+    """A family's names in LoRA files of kohya's sd-scripts."""
 
-    place: Callable[[str, Any], Place | None]
-    """(diffusers' name of a layer, the network's config) → its place in the original code; None where it has none."""
+    original_layer: Callable[[str, Any], OriginalLayer | None]
+    """(diffusers' name of a layer, the network's config) → its layer in the original code; None where it has none."""
 
     base_model: str
     """`ss_base_model_version`; A1111 and Forge sort LoRAs by it."""
@@ -51,7 +61,7 @@ class Kohya:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """What is different from one family's network to the next."""
+    """What differs between the networks of families."""
 
     predict: Predict
     """Calls the network."""
@@ -60,41 +70,41 @@ class Network:
     """Endings of the names of the layers that diffusers' DreamBooth LoRA script for the family adapts."""
 
     lora_format: str = "diffusers"
-    """The layout of a LoRA file that most programs read for the family; docs/train.md lists them."""
+    """The LoRA file layout that most programs read for the family; docs/train.md lists them."""
 
     kohya: Kohya | None = None
-    """Its names in kohya's layout, where it has some."""
+    """Its names in kohya's layout; None without one."""
 
     component: str = "transformer"
-    """What the pipeline calls it."""
+    """Its name in the pipeline."""
 
     objective: type[Objective] = FlowMatching
-    """What it learns."""
+    """What it is trained to predict."""
 
     patch: int = 2
-    """Latents to the side of one token."""
+    """Side of one token in latent pixels."""
 
     conditioning: tuple[str, ...] = ()
-    """What else of a batch it takes."""
+    """Further keys of the batch that it takes."""
 
     negative: bool = False
-    """Whether its pipeline guides by the difference from the empty prompt: then that is encoded for samples too."""
+    """Whether its pipeline needs the empty prompt for guidance; it is then encoded for samples."""
 
 
 QKV: Final = ("attn.to_q", "attn.to_k", "attn.to_v")
 QKV_ADDED: Final = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")
-"""Layers that are one, `qkv`, in the original code of FLUX.1 and SD3."""
+"""Layers that the original code of FLUX.1 and SD3 joins as `qkv`."""
 
 Blocks = Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]]
-"""diffusers' name of a list of blocks → (its original name, original layer → diffusers' layers that are one there)."""
+"""diffusers' name of a list of blocks → (its original name, original layer → the diffusers layers that it joins)."""
 
 
-def place_in_blocks(layer: str, blocks: Blocks) -> Place | None:
-    """The place of a layer of a numbered block."""
+def layer_in_blocks(layer: str, blocks: Blocks) -> OriginalLayer | None:
+    """Return the original layer of a layer in a numbered block; None where it has none."""
     kind, _, rest = layer.partition(".")
     number, _, name = rest.partition(".")
     original, table = blocks.get(kind, ("", {}))
     for path, layers in table.items():
         if name in layers:
-            return Place(f"{original}.{number}.{path}", tuple(f"{kind}.{number}.{one}" for one in layers))
+            return OriginalLayer(f"{original}.{number}.{path}", tuple(f"{kind}.{number}.{one}" for one in layers))
     return None

@@ -11,7 +11,7 @@ from calotype.errors import ConfigError, MissingDependencyError
 from calotype.models.component_files import files_that_count
 from calotype.models.family import ModelFamily
 from calotype.models.model_path import refuse_folder, refuse_weights_file
-from calotype.models.registry import get_family, get_spec, list_families, list_specs
+from calotype.models.registry import get_family, get_spec, list_families, list_specs, not_loaded
 from calotype.models.spec import ModelSpec
 from calotype.models.tokenizer_files import is_hub_name
 
@@ -99,8 +99,8 @@ def which_model(
     if not rows:
         known = sorted({pipeline for family in list_families() for pipeline in family.pipelines[:1]})
         raise ConfigError(
-            f"{folder}: its model_index.json says {found}, a pipeline that calotype has no family for; known: "
-            f"{', '.join(known)}. docs/families.md shows how to add one"
+            f"{folder}: its model_index.json has {found}, a pipeline without a model family; known: "
+            f"{', '.join(known)}. docs/families.md shows how to add one{not_loaded()}"
         )
     if spec is not None and get_spec(spec) not in rows:
         expected = " or ".join(row.name for row in rows)

@@ -1,4 +1,4 @@
-"""All families of models: calotype's own, and those that other packages bring or a script registers."""
+"""The registry of model families: calotype's own, those of other packages, and those that a script registers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from calotype.models.model_path import refuse_weights_file
 from calotype.models.spec import ModelSpec
 from calotype.terminal import get_logger
 
-__all__ = ["ENTRY_POINTS", "get_family", "get_spec", "list_families", "list_specs", "register"]
+__all__ = ["ENTRY_POINTS", "get_family", "get_spec", "list_families", "list_specs", "not_loaded", "register"]
 
 ENTRY_POINTS: Final = "calotype.models"
 """The group of entry points in which other packages name their `ModelFamily` records: `toy = "my_package.toy:TOY"`."""
@@ -28,10 +28,10 @@ _log = get_logger(__name__)
 
 
 def register(family: ModelFamily) -> None:
-    """Makes a family known to everything that takes a model's name.
+    """Register a family, so that its models' names work everywhere.
 
-    Registering one again from the same class replaces it, as a notebook's cell does that runs twice. A package names
-    its families in the entry points `calotype.models` instead, so that the command line finds them too.
+    Registering a family of the same class again replaces it (a notebook cell that runs twice). A package lists its
+    families in the entry points `calotype.models` instead, so that the command line finds them too.
 
     Raises:
         ConfigError: Its name, or one of its models' names, is another family's.
@@ -41,41 +41,42 @@ def register(family: ModelFamily) -> None:
 
 
 def list_families() -> list[ModelFamily]:
-    """All families: calotype's own first."""
+    """Return all families, calotype's own first."""
     _load_packages()
     return [*_built_in().values(), *_registered.values()]
 
 
 def get_family(name: str) -> ModelFamily:
-    """The family of that name (`ModelSpec.family`).
+    """Return the family of a name (`ModelSpec.family`).
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is none. Names packages whose families could not be loaded.
     """
     if (found := _built_in().get(name)) is not None:
         return found
     for family in list_families():
         if family.name == name:
             return family
-    raise ConfigError(f"model family: no family {name!r}; known: {', '.join(one.name for one in list_families())}")
+    known = ", ".join(one.name for one in list_families())
+    raise ConfigError(f"model family: no family {name!r}; known: {known}{not_loaded()}")
 
 
 def list_specs() -> list[ModelSpec]:
-    """All models, by name."""
+    """Return all models, sorted by name."""
     return sorted((spec for family in list_families() for spec in family.models), key=lambda spec: spec.name)
 
 
 def get_spec(name: str) -> ModelSpec:
-    """The facts about a model.
+    """Return the facts about a model.
 
     Args:
         name: calotype's (`flux.1-dev`) or the hub's (`black-forest-labs/FLUX.1-dev`); letter case does not matter.
 
     Raises:
-        ConfigError: No such model; names the nearest.
+        ConfigError: There is no such model; names the nearest, and packages whose families could not be loaded.
     """
     wanted = str(name).lower()
-    spec = _by_name(_built_in().values()).get(wanted)  # before packages, whose list takes longer to read
+    spec = _by_name(_built_in().values()).get(wanted)  # before packages, whose entry points take longer to read
     if spec is None:
         known = _by_name(list_families())
         spec = known.get(wanted)
@@ -84,10 +85,15 @@ def get_spec(name: str) -> ModelSpec:
         near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.0)
         raise ConfigError(
             f"model: no model {name!r}; did you mean {known[near[0]].name!r}? "
-            f"Known: {', '.join(spec.name for spec in list_specs())}, or their names on the hub"
-            + "".join(f"; {reason}" for reason in _not_loaded)
+            f"Known: {', '.join(spec.name for spec in list_specs())}, or their names on the hub" + not_loaded()
         )
     return spec
+
+
+def not_loaded() -> str:
+    """Return what errors add about packages whose families could not be loaded: `; …`, or nothing."""
+    _load_packages()
+    return "".join(f"; {reason}" for reason in _not_loaded)
 
 
 def _by_name(families: Iterable[ModelFamily]) -> dict[str, ModelSpec]:
@@ -122,7 +128,7 @@ def _built_in() -> dict[str, ModelFamily]:
 
 @cache
 def _load_packages() -> None:
-    """Registers what installed packages announce. A broken one is named, and costs no other model anything."""
+    """Register the families of installed packages. One that fails to load is reported, and the others still work."""
     from importlib.metadata import entry_points
 
     for point in entry_points(group=ENTRY_POINTS):

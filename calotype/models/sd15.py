@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from calotype.models.family import ModelFamily, split
-from calotype.models.network import UNET_ATTENTION, Kohya, Network, Place
+from calotype.models.network import UNET_ATTENTION, Kohya, Network, OriginalLayer
 from calotype.models.objectives import Denoising
 from calotype.models.spec import (
     CLIP_L_PARAMETERS,
@@ -78,13 +78,13 @@ class SD15(ModelFamily):
 
 def predict_sd15(unet: Any, x_t: Tensor, times: Tensor, texts: Mapping[str, Tensor], guidance: float | None) -> Tensor:
     """SD 1.5: nothing but the text."""
-    answer: Tensor = unet(x_t, times, encoder_hidden_states=texts["prompt_embeds"], return_dict=False)[0]
-    return answer
+    prediction: Tensor = unet(x_t, times, encoder_hidden_states=texts["prompt_embeds"], return_dict=False)[0]
+    return prediction
 
 
-def _place(layer: str, config: Any) -> Place:
+def _original_layer(layer: str, config: Any) -> OriginalLayer:
     """sd-scripts keeps diffusers' own paths."""
-    return Place(layer, (layer,))
+    return OriginalLayer(layer, (layer,))
 
 
 FAMILY: Final = SD15(
@@ -97,7 +97,7 @@ FAMILY: Final = SD15(
         predict=predict_sd15,
         lora_targets=UNET_ATTENTION,
         lora_format="kohya",
-        kohya=Kohya(place=_place, base_model="sd_v1"),
+        kohya=Kohya(original_layer=_original_layer, base_model="sd_v1"),
         component="unet",
         objective=Denoising,
         negative=True,

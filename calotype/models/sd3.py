@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from calotype.models.family import ModelFamily, split
-from calotype.models.network import ATTENTION, QKV, QKV_ADDED, Blocks, Kohya, Network, Place, place_in_blocks
+from calotype.models.network import ATTENTION, QKV, QKV_ADDED, Blocks, Kohya, Network, OriginalLayer, layer_in_blocks
 from calotype.models.spec import (
     CLIP_G_PARAMETERS,
     CLIP_L_PARAMETERS,
@@ -65,8 +65,6 @@ def _sd3(name: str, hub: str) -> ModelSpec:
                 TextOutput(key="pooled_prompt_embeds", tokens=None, width=768 + 1280),
             ),
             text_flops=2.0 * (T5_XXL_PARAMETERS * _T5_TOKENS + (CLIP_L_PARAMETERS + CLIP_G_PARAMETERS) * CLIP_TOKENS),
-            sequence_length=_T5_TOKENS,
-            longest_sequence=_MOST_T5_TOKENS,
         ),
         architecture="stable-diffusion-3",
     )
@@ -145,14 +143,14 @@ def predict_sd3(
     transformer: Any, x_t: Tensor, times: Tensor, texts: Mapping[str, Tensor], guidance: float | None
 ) -> Tensor:
     """SD3 and 3.5: the transformer makes its patches itself, and counts time to 1000."""
-    answer: Tensor = transformer(
+    prediction: Tensor = transformer(
         hidden_states=x_t,
         timestep=1000.0 * times,
         encoder_hidden_states=texts["prompt_embeds"],
         pooled_projections=texts["pooled_prompt_embeds"],
         return_dict=False,
     )[0]
-    return answer
+    return prediction
 
 
 _BLOCKS: Final[Blocks] = {
@@ -175,8 +173,8 @@ _BLOCKS: Final[Blocks] = {
 """In Stability AI's sd3-ref."""
 
 
-def _place(layer: str, config: Any) -> Place | None:
-    return place_in_blocks(layer, _BLOCKS)
+def _original_layer(layer: str, config: Any) -> OriginalLayer | None:
+    return layer_in_blocks(layer, _BLOCKS)
 
 
 FAMILY: Final = SD3(
@@ -187,7 +185,7 @@ FAMILY: Final = SD3(
     network=Network(
         predict=predict_sd3,
         lora_targets=ATTENTION,
-        kohya=Kohya(place=_place, base_model="sd3", module="networks.lora_sd3"),
+        kohya=Kohya(original_layer=_original_layer, base_model="sd3", module="networks.lora_sd3"),
         negative=True,
     ),
 )

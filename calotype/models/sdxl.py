@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from calotype.errors import ConfigError
 from calotype.models.family import ModelFamily, split
-from calotype.models.network import UNET_ATTENTION, Kohya, Network, Place
+from calotype.models.network import UNET_ATTENTION, Kohya, Network, OriginalLayer
 from calotype.models.objectives import Denoising
 from calotype.models.spec import (
     CLIP_G_PARAMETERS,
@@ -163,7 +163,7 @@ class SDXL(ModelFamily):
 
 
 def predict_sdxl(unet: Any, x_t: Tensor, times: Tensor, texts: Mapping[str, Tensor], guidance: float | None) -> Tensor:
-    """SDXL: the U-Net is told the sizes as one row of six numbers beside the pooled text.
+    """SDXL: the U-Net takes the sizes as one row of six numbers beside the pooled text.
 
     Args:
         unet: A `UNet2DConditionModel`, wrapped or not.
@@ -177,7 +177,7 @@ def predict_sdxl(unet: Any, x_t: Tensor, times: Tensor, texts: Mapping[str, Tens
 
     pooled = texts["pooled_prompt_embeds"]
     sizes = torch.cat([texts["original_size"], texts["crop_top_left"], texts["target_size"]], dim=1)  # (B, 6)
-    answer: Tensor = unet(
+    prediction: Tensor = unet(
         x_t,
         times,
         encoder_hidden_states=texts["prompt_embeds"],
@@ -185,7 +185,7 @@ def predict_sdxl(unet: Any, x_t: Tensor, times: Tensor, texts: Mapping[str, Tens
         added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes.to(pooled.device, torch.float32)},
         return_dict=False,
     )[0]
-    return answer
+    return prediction
 
 
 _RESNET: Final = {
@@ -206,7 +206,7 @@ _SINGLE: Final = {
 }
 
 
-def _place(layer: str, config: Any) -> Place | None:
+def _original_layer(layer: str, config: Any) -> OriginalLayer | None:
     """In Stability AI's generative-models."""
     each = config.layers_per_block + 1
     if layer in _SINGLE:
@@ -226,7 +226,7 @@ def _place(layer: str, config: Any) -> Place | None:
         path = f"output_blocks.{(int(found[1]) + 1) * each - 1}.{2 if attends else 1}.conv"
     else:
         return None
-    return Place(path, (layer,))
+    return OriginalLayer(path, (layer,))
 
 
 FAMILY: Final = SDXL(
@@ -240,7 +240,7 @@ FAMILY: Final = SDXL(
         predict=predict_sdxl,
         lora_targets=UNET_ATTENTION,
         lora_format="kohya",
-        kohya=Kohya(place=_place, base_model="sdxl_base_v1-0"),
+        kohya=Kohya(original_layer=_original_layer, base_model="sdxl_base_v1-0"),
         component="unet",
         objective=Denoising,
         conditioning=("original_size", "crop_top_left", "target_size"),

@@ -1,9 +1,9 @@
 """The records that a model's facts are written in, and the checks of sizes and lengths against them.
 
-Plain data without torch, so that sizes can be settled before anything heavy is imported. The facts stand in one file
-for each family, beside this one.
+Plain data without torch, so that sizes are known before anything heavy is imported. Each family has a file with its
+facts, beside this one.
 
-Where they come from: `multiple` and the largest lengths of captions are what diffusers' pipelines check
+Sources: `multiple` and the largest lengths of captions are what diffusers' pipelines check
 (`check_inputs` of `pipeline_flux.py`, `pipeline_stable_diffusion_3.py`, `pipeline_stable_diffusion_xl.py`,
 `pipeline_stable_diffusion.py`, `pipeline_qwenimage.py`, `pipeline_flux2.py`, `pipeline_chroma.py`, `pipeline_sana.py`,
 and `__call__` of `pipeline_z_image.py`, 0.42; PixArt-Σ's is its VAE's 8 times its patch of 2); resolutions and
@@ -45,86 +45,86 @@ CLIP_G_PARAMETERS: Final = 631_319_040
 T5_XXL_PARAMETERS: Final = 4_630_714_368
 
 _BF16: Final = 2
-"""Bytes a number, as encodings are kept by default."""
+"""Bytes of a number in the default dtype of encodings."""
 
 _AUTOENCODER_FLOPS: Final = 4.65e6
-"""A pixel, of the encoder with 128, 256, 512, 512 channels that Stable Diffusion 1 to 3 and both FLUX share: 4.88e12
-for 1024×1024 (at 512×512 it is 4.26e6, since the attention in its middle grows with the square)."""
+"""For each pixel, of the encoder with 128, 256, 512, 512 channels that Stable Diffusion 1 to 3 and both FLUX share:
+4.88e12 for 1024×1024 (at 512×512 it is 4.26e6, since the attention in its middle grows with the square)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizerSpec:
-    """One tokenizer of a model. Its name makes the names of its options and of its key: docs/naming.md."""
+    """One tokenizer of a model. Its options and its key are named after it: docs/naming.md."""
 
     name: str
     """`clip` and `t5`; `clip_l` and `clip_g` where a model has both."""
 
     subfolder: str
-    """Where it lies in the hub's repository and in a saved pipeline: `tokenizer_2`."""
+    """Its folder in the hub's repository and in a saved pipeline: `tokenizer_2`."""
 
     kind: str
-    """What `load_tokenizer` calls it: `clip`, `t5`."""
+    """`kind` of `load_tokenizer`: `clip`, `t5`."""
 
     max_length: int = CLIP_TOKENS
-    """Tokens of a caption by default, the framing ones included."""
+    """Default length of a caption in tokens, special tokens included."""
 
     limit: int = CLIP_TOKENS
-    """The most tokens that the model takes."""
+    """The largest length that the model takes."""
 
     adjustable: bool = False
     """Whether an option of the transform changes `max_length`."""
 
     pad_token: str | None = None
-    """What pads, where the tokenizer's own files don't say; None is the kind's usual one."""
+    """Padding token, where the tokenizer's files name none; None is the default of its kind."""
 
     former_option: str | None = None
-    """What `option` was called before 0.2: accepted with a warning."""
+    """Deprecated name of `option`, until 0.2."""
 
     @property
     def option(self) -> str:
-        """The transform's option that names it: `t5_tokenizer_path`."""
+        """The transform's option for its path: `t5_tokenizer_path`."""
         return f"{self.name}_tokenizer_path"
 
     @property
     def key(self) -> str:
-        """Of the ids in a sample and a batch: `t5_text_tokens`."""
+        """Key of its ids in a sample and a batch: `t5_text_tokens`."""
         return f"{self.name}_text_tokens"
 
     @property
     def length_option(self) -> str | None:
-        """The transform's option that changes `max_length`: `t5_max_seq_len`; None when it is fixed."""
+        """The transform's option for `max_length`: `t5_max_seq_len`; None where it is fixed."""
         return f"{self.name}_max_seq_len" if self.adjustable else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextOutput:
-    """One tensor of a text's record, and of a batch."""
+    """One tensor of a text's record and of a batch."""
 
     key: str
-    """As diffusers names it: `prompt_embeds`."""
+    """diffusers' name: `prompt_embeds`."""
 
     tokens: int | None
-    """None for a single vector. Where padding is masked, the most."""
+    """Length in tokens, at most where padding is masked; None for a single vector."""
 
     width: int
 
     mask: str | None = None
-    """The batch's key for the mask of real tokens. With one, a record holds real tokens only and each has its own
-    length; None means that the transformer attends to all positions, so all are kept."""
+    """The batch's key for the mask of real tokens; records then hold real tokens only. None where the transformer
+    attends to all positions, so records hold all."""
 
     bool_mask: bool = False
-    """Whether the transformer takes that mask as bool, not as int64."""
+    """Whether the transformer takes a bool mask; else int64."""
 
     @property
     def mask_dtype(self) -> torch.dtype:
-        """Of that mask."""
+        """Dtype of the mask."""
         import torch
 
         return torch.bool if self.bool_mask else torch.int64
 
     @property
     def trimmed(self) -> bool:
-        """Whether only real tokens are kept."""
+        """Whether records hold real tokens only."""
         return self.mask is not None
 
     @property
@@ -134,78 +134,95 @@ class TextOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodingSpec:
-    """One model's encodings."""
+    """Sizes and costs of one model's encodings."""
 
     latent_channels: int
     latent_factor: int = 8
-    """Pixels a side for each latent one."""
+    """Side of one latent pixel in pixels."""
     texts: tuple[TextOutput, ...]
     text_flops: float
-    """Of one text through all text encoders: twice the parameters for each token (Kaplan et al. 2020, section 2.1)."""
+    """For one text, all text encoders: twice the parameters for each token (Kaplan et al. 2020, section 2.1)."""
     sequence_length: int | None = None
-    """`max_sequence_length` of the pipeline, unless told otherwise; None where it is not to be chosen."""
+    """Default `max_sequence_length` of the pipeline, for a model whose spec names no adjustable tokenizer
+    (`ModelSpec.sequence_length`); None where it is fixed."""
     longest_sequence: int | None = None
-    """The most it takes."""
+    """The largest `max_sequence_length`."""
     posterior: bool = True
-    """Whether the autoencoder gives a mean and a log variance; if not, its latents alone."""
+    """Whether the autoencoder returns a mean and a log variance; else latents alone."""
     autoencoder_flops: float = _AUTOENCODER_FLOPS
-    """Of its encoder, a pixel."""
+    """Of its encoder, for each pixel."""
 
     def picture_bytes(self, height: int, width: int) -> int:
-        """Kept of an image of so many pixels, as bfloat16: the posterior's mean and log variance, or latents alone."""
+        """Return the bytes of an image's record in bfloat16: mean and log variance, or latents alone."""
         area = (height // self.latent_factor) * (width // self.latent_factor)
         return (2 if self.posterior else 1) * self.latent_channels * area * _BF16
 
     @property
     def text_bytes(self) -> int:
-        """Of one text of the full length, as bfloat16."""
+        """Bytes of the record of a text of full length, in bfloat16."""
         return sum(output.numbers for output in self.texts) * _BF16
 
     def picture_flops(self, height: int, width: int) -> float:
-        """Of the autoencoder's encoder."""
+        """Return the FLOPs of the autoencoder's encoder for an image."""
         return self.autoencoder_flops * height * width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """The facts about one model that its data must fit."""
+    """The facts about one model."""
 
     name: str
     hub: tuple[str, ...]
-    """The hub's repositories it is known by, the one to fetch from first."""
+    """Its repositories on the hub; the first is the one to download from."""
 
     family: str
-    """The `ModelFamily` it is one of: `flux.1`."""
+    """Name of its `ModelFamily`: `flux.1`."""
 
     resolution: int
-    """Pixels a side at which it was trained; other shapes of about the same area suit it too."""
+    """Side in pixels of its training images; other shapes of about the same area fit too."""
 
     multiple: int
-    """What both sides of an image must be divisible by: the VAE's factor times the patch."""
+    """Divisor of both sides of an image: the VAE's factor times the patch."""
 
     tokenizers: tuple[TokenizerSpec, ...] = ()
-    """In the pipeline's order. Without any, calotype gives its pixels and leaves texts to its frozen encoders."""
+    """In the pipeline's order. Without any, samples have pixels only, and the frozen encoders tokenize texts."""
 
     encodings: EncodingSpec
-    """What its frozen encoders give."""
+    """The output of its frozen encoders."""
 
     guidance_embeds: bool = False
     """Whether its network takes a guidance scale as input."""
 
     architecture: str | None = None
-    """What the model metadata standard calls it (`modelspec.architecture`)."""
+    """Its name in the model metadata standard (`modelspec.architecture`)."""
+
+    @property
+    def sequence_length(self) -> int | None:
+        """Default `max_sequence_length` of the pipeline, in tokens; None where it is fixed."""
+        tokenizer = self._adjustable
+        return self.encodings.sequence_length if tokenizer is None else tokenizer.max_length
+
+    @property
+    def longest_sequence(self) -> int | None:
+        """The largest `max_sequence_length`; None where it is fixed."""
+        tokenizer = self._adjustable
+        return self.encodings.longest_sequence if tokenizer is None else tokenizer.limit
+
+    @property
+    def _adjustable(self) -> TokenizerSpec | None:
+        return next((one for one in self.tokenizers if one.adjustable), None)
 
 
 def check_image_size(spec: ModelSpec, size: tuple[int, int], *, where: str = "size") -> None:
-    """Refuses an image's size that the model can't take.
+    """Refuse an image size that does not fit the model.
 
     Args:
         spec: The model.
         size: (height, width) in pixels.
-        where: The option that gives it, as the error should call it.
+        where: The option that set it, for the error.
 
     Raises:
-        ConfigError: A side is not a positive multiple of `spec.multiple`; names both and the nearest that is.
+        ConfigError: A side is not a positive multiple of `spec.multiple`; names the nearest size that fits.
     """
     height, width = size
     if any(side <= 0 or side % spec.multiple for side in size):
@@ -217,7 +234,7 @@ def check_image_size(spec: ModelSpec, size: tuple[int, int], *, where: str = "si
 
 
 def check_max_seq_len(spec: ModelSpec, option: str, length: int) -> None:
-    """Refuses a length of captions that the model can't take.
+    """Refuse a caption length that does not fit the model.
 
     Args:
         spec: The model.

@@ -16,22 +16,22 @@ class Average:
     """diffusers' `EMAModel` of some parameters.
 
     Args:
-        parameters: Those that are trained.
-        decay: What is kept of the average at each step.
+        parameters: The trained ones.
+        decay: Weight of the average at each step, below 1.
     """
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], *, decay: float) -> None:
         self._parameters = list(parameters)
         self._model = importlib.import_module("diffusers.training_utils").EMAModel(self._parameters, decay=decay)
-        self._place()
+        self._to_parameters()
 
     def step(self) -> None:
-        """Takes in the weights as they are after a step."""
+        """Update the average after a step."""
         self._model.step(self._parameters)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The average in the parameters' place."""
+        """Replace the parameters by their average inside the context."""
         self._model.store(self._parameters)
         self._model.copy_to(self._parameters)
         try:
@@ -44,11 +44,11 @@ class Average:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes a state from any device: diffusers leaves its tensors where the file was read to, the CPU."""
+        """Load a state from any device: diffusers leaves its tensors on the device they were read to, the CPU."""
         self._model.load_state_dict(dict(state))
-        self._place()
+        self._to_parameters()
 
-    def _place(self) -> None:
+    def _to_parameters(self) -> None:
         self._model.shadow_params = [
             shadow.to(parameter.device, parameter.dtype)
             for shadow, parameter in zip(self._model.shadow_params, self._parameters, strict=True)

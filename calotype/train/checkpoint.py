@@ -1,4 +1,4 @@
-"""Checkpoints: a folder for each, whole or not there, with all that a run needs to go on as if it had never stopped.
+"""Checkpoints: a folder for each, whole or not there, with all that a run needs to resume exactly.
 
 output/checkpoints/step-00000250/
     trained.safetensors                  the trained parameters, by name, float32
@@ -13,7 +13,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol
 
@@ -24,24 +24,24 @@ from safetensors.torch import load_file, save_file
 from calotype.core.atomic import flush_folder, sync_folder
 from calotype.errors import ConfigError
 from calotype.train.room import room_for, tensor_bytes
-from calotype.train.sole_run import sole_run
+from calotype.train.run_folder import sole_run
 
 __all__ = ["Checkpoint", "Options", "latest", "save", "to_resume"]
 
 _FORMAT: Final = 1
 _PIECE: Final = 1 << 20
 _SET_ASIDE: Final = "damaged-"
-"""Beginning of the name of a checkpoint that can't be read, once a run has gone on from an older one."""
+"""Prefix of a checkpoint that can't be read, once a run has resumed from an older one."""
 
 
 class Options(Protocol):
-    """A recipe's options: a section of a config."""
+    """The options of a run: a section of a config."""
 
     MAY_CHANGE: ClassVar[frozenset[str]]
-    """Those that a resumed run may have otherwise: they decide when it ends and what is shown, not what is computed."""
+    """Options that a resumed run may change: they decide when it ends and what is reported, not what is computed."""
 
     BEFORE: ClassVar[Mapping[str, Any]]
-    """Of options that older checkpoints lack: what these were trained with."""
+    """Values of options that older checkpoints lack."""
 
     @property
     def keep_checkpoints(self) -> int: ...
@@ -50,25 +50,25 @@ class Options(Protocol):
     def max_steps(self) -> int: ...
 
     def model_dump(self, *, mode: str) -> dict[str, Any]:
-        """The options as plain values."""
+        """Return the options as plain values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """One that is there."""
+    """A checkpoint on the disk."""
 
     folder: Path
     step: int
-    """Steps that were done."""
+    """Number of finished steps."""
     loader: Mapping[str, Any]
-    """What the loader's `state_dict` gave, the same on every rank."""
+    """The loader's `state_dict`, the same on every rank."""
     options: Mapping[str, Any]
-    """Of the run that wrote it."""
+    """Options of the run that wrote it."""
     damaged: tuple[str, ...] = ()
-    """A sentence for each newer one that can't be read."""
+    """A message for each newer one that can't be read or is not whole."""
 
     def check(self, options: Options) -> None:
-        """Refuses to resume under options that would have computed something else, or whose steps are done already.
+        """Refuse options that would have computed something else, or whose steps are done already.
 
         Raises:
             ConfigError: Names those that differ.
@@ -78,7 +78,7 @@ class Checkpoint:
         if other:
             differences = "; ".join(f"{name} was {was.get(name)!r}, is {now[name]!r}" for name in other)
             raise ConfigError(
-                f"{self.folder}: was written with other options: {differences}. Go on with what they were, or begin "
+                f"{self.folder}: was written with other options: {differences}. Resume with what they were, or begin "
                 "anew in another output_dir"
             )
         if options.max_steps < self.step:
@@ -88,22 +88,22 @@ class Checkpoint:
             )
 
     def verify(self) -> None:
-        """Compares its files, as this process sees them, with their checksums.
+        """Compare its files, as this process sees them, with their checksums.
 
         Raises:
-            Exception: It is damaged, or not there.
+            Exception: It is damaged or missing.
         """
         _read(self.folder, self.damaged)
 
     def restore(self, trained: Mapping[str, torch.nn.Parameter], **parts: Any) -> None:
-        """Puts back what was saved.
+        """Load it.
 
         Args:
-            trained: The parameters, by the names they were saved under.
-            **parts: Whatever has `load_state_dict`, by the names they were saved under.
+            trained: The parameters, by their saved names.
+            **parts: Objects with `load_state_dict`, by their saved names; None is left out.
 
         Raises:
-            ConfigError: The checkpoint is of other parameters.
+            ConfigError: It has other parameters.
         """
         tensors = load_file(self.folder / "trained.safetensors")
         if {name: value.shape for name, value in tensors.items()} != {n: p.shape for n, p in trained.items()}:
@@ -127,24 +127,24 @@ def save(
     result: Callable[[Path], object],
     result_bytes: int = 0,
 ) -> Path:
-    """Writes one checkpoint and deletes those before the last `options.keep_checkpoints`.
+    """Write a checkpoint, and delete those before the last `options.keep_checkpoints`.
 
     It is written under another name, flushed to the disk, and renamed when it is whole: a kill or a power cut leaves
-    the one before it.
+    the one before.
 
     Args:
         folder: Of all checkpoints.
-        step: Steps that were done.
-        trained: The parameters that are trained.
-        parts: What has a `state_dict`, by name; None is left out.
+        step: Number of finished steps.
+        trained: The trained parameters.
+        parts: Objects with a `state_dict`, by name; None is left out.
         loader: The loader's `state_dict`.
         options: Of the run.
-        result: Writes into a folder what else is wanted there: the LoRA as pipelines load it, say.
-        result_bytes: About how many bytes that is.
+        result: Writes further files into a folder: the LoRA as pipelines load it.
+        result_bytes: Their size, about.
 
     Raises:
-        ConfigError: Another run is writing a checkpoint into the same folder; or the disk has no room, and what was
-            there is whole.
+        ConfigError: Another run is writing a checkpoint into the same folder, or the disk has no room. Older
+            checkpoints are whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
     states = {name: part.state_dict() for name, part in parts.items() if part is not None}
@@ -164,7 +164,7 @@ def save(
                 {name: value.detach().cpu().contiguous() for name, value in trained.items()},
                 new / "trained.safetensors",
             )
-            with (new / "optimizer.pt").open("wb") as file:  # a file of Python's: its error says when a disk is full
+            with (new / "optimizer.pt").open("wb") as file:  # a Python file: its error has the errno of a full disk
                 torch.save(states, file)
             result(new)
             state = {
@@ -176,7 +176,7 @@ def save(
             }
             (new / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
             flush_folder(new)
-            # What goes is renamed first: a kill leaves no half of it under its name.
+            # Rename before deleting: a kill leaves no half of a checkpoint under its name.
             if target.exists():
                 target.rename(Path(scratch) / "before")
             new.rename(target)
@@ -187,10 +187,10 @@ def save(
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint of a folder of them, which names those that are newer and damaged; None without any.
+    """Return the newest whole checkpoint of a folder, with messages about newer, damaged ones; None without any.
 
     Raises:
-        ConfigError: All are damaged; or the newest is of a newer calotype.
+        ConfigError: All are damaged, or the newest was written by a newer calotype.
     """
     damaged: list[str] = []
     for path in reversed(_all(folder)):
@@ -198,7 +198,7 @@ def latest(folder: Path) -> Checkpoint | None:
             return _read(path, tuple(damaged))
         except ConfigError:
             raise
-        except Exception as error:  # each of the libraries has errors of its own for bytes that it can't make sense of
+        except Exception as error:  # each library has its own errors for damaged bytes
             damaged.append(f"{path}: is damaged ({_reason(error)})")
     if damaged:
         raise ConfigError(
@@ -209,25 +209,28 @@ def latest(folder: Path) -> Checkpoint | None:
 
 
 def to_resume(folder: Path, options: Options, *, resume: bool) -> Checkpoint | None:
-    """The newest whole checkpoint of a folder of them, to go on from; None where a run begins.
+    """Return the newest whole checkpoint of a folder, to resume from; None where a run begins.
 
-    Newer ones that are damaged are set aside as `damaged-step-…`, so that the run's own take their place.
+    Newer, damaged ones are renamed to `damaged-step-…`, so that the run can write its own.
 
     Args:
         folder: Of all checkpoints.
-        options: Of the run that would go on.
-        resume: Whether it was asked to.
+        options: Of this run.
+        resume: Whether to resume.
 
     Raises:
-        ConfigError: There is one and `resume` is not set; or it is of another run, or none can be read.
+        ConfigError: There is one and `resume` is not set; it is of another run; or none can be read.
     """
     if not resume:
         if there := _all(folder):
-            raise ConfigError(f"{there[-1]}: is of an earlier run; --resume goes on with it, output_dir=… begins anew")
+            raise ConfigError(f"{there[-1]}: is of an earlier run; --resume continues it, output_dir=… begins anew")
         return None
     found = latest(folder)
     if found is not None:
         found.check(options)
+        torn = sorted(path for path in folder.glob(".writing-*/step-*") if path.name > found.folder.name)
+        notes = [f"{path}: was not whole when its run was killed; the next checkpoint deletes it" for path in torn]
+        found = replace(found, damaged=(*found.damaged, *notes))
         for path in _all(folder)[_all(folder).index(found.folder) + 1 :]:
             aside = path.with_name(_SET_ASIDE + path.name)
             shutil.rmtree(aside, ignore_errors=True)
@@ -236,7 +239,7 @@ def to_resume(folder: Path, options: Options, *, resume: bool) -> Checkpoint | N
 
 
 def _read(path: Path, damaged: tuple[str, ...]) -> Checkpoint:
-    """One checkpoint, each of its files compared with its checksum.
+    """Read a checkpoint; compare each file with its checksum.
 
     Raises:
         ConfigError: A newer calotype wrote it.
@@ -245,7 +248,7 @@ def _read(path: Path, damaged: tuple[str, ...]) -> Checkpoint:
     state = json.loads((path / "state.json").read_bytes())
     if state["format"] != _FORMAT:
         if isinstance(state["format"], int) and state["format"] > _FORMAT:
-            raise ConfigError(f"{path}: has format {state['format']}, this calotype knows {_FORMAT}: update calotype")
+            raise ConfigError(f"{path}: has format {state['format']}, this calotype reads {_FORMAT}: update calotype")
         raise ValueError(f"its format is {state['format']!r}, {_FORMAT} was expected")
     found = Checkpoint(
         folder=path, step=state["step"], loader=state["loader"], options=state["options"], damaged=damaged
@@ -262,7 +265,7 @@ def _read(path: Path, damaged: tuple[str, ...]) -> Checkpoint:
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    """The xxh3 of each file but `state.json`, by its path in the folder."""
+    """Return the xxh3 of each file except `state.json`, by its path in the folder."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != "state.json":
@@ -287,5 +290,5 @@ def _all(folder: Path) -> list[Path]:
 
 
 def _plain(options: Options) -> dict[str, Any]:
-    """As they come back out of JSON."""
+    """Return the options as JSON restores them."""
     return options.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""What `calotype train` does: trains what a config describes."""
+"""`run`: what `calotype train` does."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from calotype.config import Config
 from calotype.config.inputs import check_outside
 from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError, MissingDependencyError
+from calotype.ledger import LedgerEntry
 from calotype.train.interrupt import StopRequest
-from calotype.train.run_folder import RUN_FOLDERS, check_old_default, default_output
+from calotype.train.run_folder import RUN_FOLDERS, check_old_default, default_output, sole_run
 
 if TYPE_CHECKING:
     from calotype.train.report import Progress, TrainReport
@@ -32,28 +33,29 @@ def run(
     show: Callable[[Progress], None] = lambda progress: None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> TrainReport:
-    """Trains by a config's `train` section, on its dataset through its `encodings`.
+    """Train by a config's `train` section, on its dataset through its `encodings`.
 
     Args:
-        config: What `load_config` gave.
-        name: Of the config's file, without its ending: `output_dir` is by default called after it, else after the
+        config: What `load_config` returned.
+        name: Name of the config's file without its extension; the default `output_dir` is named after it, or after the
             dataset.
-        resume: Go on from the last checkpoint, if there is one.
+        resume: Resume from the last checkpoint, if there is one.
         changed_dataset: Resume with the dataset as it is now, from the beginning of an epoch, where images or captions
             were added, removed or changed.
-        stop: Where the caller listens to signals itself. By default Ctrl-C, SIGTERM and SIGHUP end the run after the
-            step in hand with a checkpoint, in Python's main thread.
+        stop: Set where the caller handles signals itself. By default Ctrl-C, SIGTERM and SIGHUP end the run after the
+            current step with a checkpoint, in Python's main thread.
         show: Called every `log_every` steps, on the main process.
-        tell: Likewise with what else there is to say.
+        tell: Called with each further message, on the main process.
 
     Raises:
-        ConfigError: The config is wrong, or the model is none that is trained here; another run lives in `output_dir`;
-            or it has checkpoints and `resume` is not set, or they are of another run; the disk has no room.
-        Interrupted: A signal came; it names the checkpoint that was saved.
+        ConfigError: The config is wrong, or the model is not trained here; another run is active in `output_dir`;
+            `output_dir` has checkpoints and `resume` is not set, or they are of another run; the disk has no room.
+        Interrupted: A signal came; it has the checkpoint that was saved.
         MissingDependencyError: accelerate, diffusers or peft is not installed.
         RankError: Another rank has ended.
-        StoreError: Something is not encoded yet, and not to be encoded on the fly.
+        StoreError: Something is not encoded yet, and on_the_fly is false.
     """
+    # Check the options by themselves.
     config = Config.parse(config, only=_USED)
     options = config.train or TrainConfig()
     chosen = "output_dir" in options.model_fields_set
@@ -65,22 +67,24 @@ def run(
     check_outside(config, output, option="train.output_dir", writes="samples and checkpoints", own=RUN_FOLDERS)
     if resume and not chosen:
         check_old_default(output)
+
     try:
         from calotype.train.checkpoint import Checkpoint, to_resume
+        from calotype.train.data import build_loaders, open_training
         from calotype.train.identity import Identity, resume_as
         from calotype.train.loop import make_accelerator, train
         from calotype.train.preflight import check_data, check_model
         from calotype.train.ranks import check_seen_by_all, decided_once, end_together
         from calotype.train.run_ledger import LEDGER_FILE, RunLedger
-        from calotype.train.sole_run import sole_run
+        from calotype.train.samples import make_sampler
         from calotype.train.start import take_rank
         from calotype.train.trackers import quiet_writers
     except ModuleNotFoundError as error:
         if error.name not in ("accelerate", "safetensors"):
             raise
         raise MissingDependencyError(error.name, extra="train", purpose="to train") from error
-    from calotype.train.data import build_training, open_training
 
+    # Join the other ranks.
     options = take_rank(options)
     device = config.loader_device
     accelerator = make_accelerator(options, device=device)
@@ -89,18 +93,21 @@ def run(
             f"loader.device: found {device}, and accelerate trains on {accelerator.device}; leave it out "
             "(CUDA_VISIBLE_DEVICES chooses a GPU)"
         )
-    # All that can be known is checked before anything is hashed, loaded or written.
+
+    # Check model and data before anything is hashed, loaded or written.
     data = open_training(config, device=str(accelerator.device))
     models = data.models
     network = check_model(models, options)
     check_data(data.training, network, options, models.spec)
-    with ExitStack() as until_done:
-        stop = stop or until_done.enter_context(StopRequest.from_signals())
-        until_done.enter_context(end_together(accelerator))
-        until_done.enter_context(quiet_writers())
 
+    with ExitStack() as cleanup:
+        stop = stop or cleanup.enter_context(StopRequest.from_signals())
+        cleanup.enter_context(end_together(accelerator))
+        cleanup.enter_context(quiet_writers())
+
+        # Lock the folder, and find the checkpoint to resume from.
         def begin() -> Checkpoint | None:
-            until_done.enter_context(sole_run(output / ".run.lock", output))
+            cleanup.enter_context(sole_run(output / ".run.lock", output))
             found = to_resume(output / "checkpoints", options, resume=resume)
             if found is None:
                 RunLedger.begin(output / LEDGER_FILE)
@@ -109,22 +116,37 @@ def run(
         found = decided_once(accelerator, begin)
         if found is not None:
             check_seen_by_all(accelerator, found)
+
+        # Build the loaders.
         ledger = RunLedger(output / LEDGER_FILE)
-        loader, validation = build_training(config, data, ledger=ledger)
-        until_done.callback(loader.close)
+        loaders = build_loaders(config, data, ledger=ledger)
+        loader, validation = loaders.training, loaders.validation
+        cleanup.callback(loader.close)
         if validation is not None:
-            until_done.callback(validation.close)
-        identity = Identity.of(loader, models) if accelerator.is_main_process else None
+            cleanup.callback(validation.close)
+
+        # Compare weights and samples with the checkpoint's.
+        identity = Identity.of(loader, loaders.encoded, models) if accelerator.is_main_process else None
         if found is not None:
             before = found
 
             def compared() -> tuple[Checkpoint, list[str]]:
-                assert identity is not None  # the main process decides
+                assert identity is not None  # on the main process
                 return resume_as(before, identity, loader, changed_dataset=changed_dataset)
 
             found, notes = decided_once(accelerator, compared)
             for note in notes if accelerator.is_main_process else ():
                 tell(note)
+
+        # Encode the sample prompts: the text encoders leave memory before the network is loaded.
+        def note_failure(entry: LedgerEntry) -> None:
+            ledger.append(entry)
+            tell(f"note: {entry.reason}")
+
+        sampler = None
+        if accelerator.is_main_process:
+            sampler = make_sampler(models, loaders.encoded, options, note=note_failure)
+
         report = train(
             accelerator,
             loader,
@@ -133,11 +155,12 @@ def run(
             found=found,
             identity=identity,
             validation=validation,
+            sampler=sampler,
             ledger=ledger,
             stop=stop,
             show=show,
             tell=tell,
         )
-        if accelerator.is_main_process:  # all ranks have counted what they noted, so they note no more
+        if accelerator.is_main_process:  # all ranks have counted their entries, and append no more
             ledger.settle()
         return report

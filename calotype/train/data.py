@@ -1,4 +1,4 @@
-"""What a training run gets its batches from: opened first, so that all can be checked, then built."""
+"""The datasets and loaders of a training run: opened first, so that they can be checked, then built."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from calotype.config.loader import LoaderConfig
 from calotype.data.build import build_dataset
 from calotype.data.dataset import TextToImageDataset
 from calotype.encodings.build import open_encoded
+from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.options import check_store, frozen_models
 from calotype.errors import ConfigError
@@ -20,20 +21,31 @@ from calotype.loader import Loader
 from calotype.loader.build import make_loader
 from calotype.progress import track
 
-__all__ = ["TrainingData", "build_training", "open_training"]
+__all__ = ["TrainingData", "TrainingLoaders", "build_loaders", "build_training", "open_training"]
 
 _USED: Final = ("dataset", "encodings", "loader", "model", "tokenizer", "tokenizers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingData:
-    """What a training run is of, opened: nothing is hashed, loaded or encoded yet."""
+    """The models and datasets of a training run, opened: nothing is hashed, loaded or encoded yet."""
 
     options: EncodingConfig
     models: FrozenModels
     training: TextToImageDataset
     validation: TextToImageDataset | None
     """The held-out side; None where the config holds nothing out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingLoaders:
+    """The loaders of a training run."""
+
+    encoded: EncodedDataset
+    """The dataset of `training`."""
+    training: Loader
+    validation: Loader | None
+    """Of the held-out side; None without one."""
 
 
 def open_training(config: Config | Mapping[str, Any], *, device: str) -> TrainingData:
@@ -46,7 +58,7 @@ def open_training(config: Config | Mapping[str, Any], *, device: str) -> Trainin
         device: Device of the frozen models.
 
     Raises:
-        ConfigError: As for `build_dataset`; or the model can't be had.
+        ConfigError: As for `build_dataset`; or the model can't be found.
         ManifestError: The dataset can't be read.
     """
     config = Config.parse(config, only=_USED)
@@ -69,30 +81,40 @@ def open_training(config: Config | Mapping[str, Any], *, device: str) -> Trainin
 def build_training(
     config: Config | Mapping[str, Any], data: TrainingData, *, ledger: Ledger | None = None
 ) -> tuple[Loader, Loader | None]:
-    """Build the loader of a training run, and the loader of the held-out side if there is one.
+    """Build the loader of a training run, and the loader of the held-out side if there is one: see `build_loaders`."""
+    loaders = build_loaders(config, data, ledger=ledger)
+    return loaders.training, loaders.validation
+
+
+def build_loaders(
+    config: Config | Mapping[str, Any], data: TrainingData, *, ledger: Ledger | None = None
+) -> TrainingLoaders:
+    """Build the encoded dataset of a training run and its loaders.
 
     Args:
         config: What `load_config` returned.
         data: What `open_training` returned.
-        ledger: Where both loaders note what is left out, replaced, repeated or cut, after what the dataset noted.
+        ledger: Gets the entries of the dataset and of both loaders.
 
     Raises:
-        ConfigError: `loader` has an option that can't be.
-        StoreError: Something is not encoded yet, and is not to be encoded on the fly.
+        ConfigError: `loader` has a wrong option.
+        StoreError: Something is not encoded yet, and on_the_fly is false.
     """
     config = Config.parse(config, only=_USED)
     section = config.loader if config.loader is not None else LoaderConfig()
 
-    def loader(dataset: TextToImageDataset, **more: Any) -> Loader:
+    def encoded(dataset: TextToImageDataset) -> EncodedDataset:
         with track("reading files") as show:
-            encoded = open_encoded(dataset, data.models, data.options, progress=show)
-        return make_loader(section, encoded, device=str(data.models.device), ledger=ledger, **more)
+            return open_encoded(dataset, data.models, data.options, progress=show)
 
-    training = loader(data.training)
-    manifest = training.dataset.manifest
-    if ledger is not None and manifest is not None and training.plan.rank == 0:
-        for entry in manifest.ledger:
+    def loader(dataset: EncodedDataset, **more: Any) -> Loader:
+        return make_loader(section, dataset, device=str(data.models.device), ledger=ledger, **more)
+
+    dataset = encoded(data.training)
+    training = loader(dataset)
+    if ledger is not None and training.plan.rank == 0:
+        for entry in dataset.manifest.ledger:
             ledger.append(entry)
-    if data.validation is None:
-        return training, None
-    return training, loader(data.validation, in_process=True, shuffle=False)
+    held_out = None if data.validation is None else encoded(data.validation)
+    validation = None if held_out is None else loader(held_out, in_process=True, shuffle=False)
+    return TrainingLoaders(encoded=dataset, training=training, validation=validation)

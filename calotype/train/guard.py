@@ -1,40 +1,56 @@
-"""The guard against NaN and inf: a step whose loss or gradient is not finite changes no weight, and is named.
+"""Skips training steps whose loss or gradient is NaN or inf, names their samples, and ends a run that stays so.
 
-Nothing here waits for the device in a step. The optimizer's fused kernel reads `found_inf` on the device and leaves
-weights, moments and step count as they are where it is 1, as it does under PyTorch's `GradScaler`. Which steps those
-were is read in `settle`, where the run waits for the device anyway.
+No step waits for the device. The optimizer's fused kernel reads `found_inf` on the device and leaves weights, moments
+and step count unchanged where it is 1, as under PyTorch's `GradScaler`. Which steps were skipped is read in `settle`,
+where the run waits for the device anyway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
-from calotype.errors import NotFiniteError
+from calotype.errors import CalotypeError, NotFiniteError
+from calotype.ledger import LedgerEntry
+from calotype.loader import Loader
 
-__all__ = ["MOST_UNSETTLED", "PATIENCE", "Guard", "Skipped", "Suspect", "check_weights", "guarded_adamw"]
+__all__ = [
+    "MOST_UNSETTLED",
+    "PATIENCE",
+    "Guard",
+    "Skipped",
+    "Suspect",
+    "check_weights",
+    "end_after_several",
+    "guarded_adamw",
+    "report_skipped",
+]
 
 PATIENCE: Final = 5
-"""Steps in a row without a finite gradient that end a run: what is left of it would be no training."""
+"""Steps in a row without a finite gradient that end a run."""
 MOST_UNSETTLED: Final = 25
 """Steps after which `settle` is called at the latest."""
+_NAMED: Final = 4
+"""Samples that a message names; the ledger names all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspect:
-    """A sample of a step that was skipped."""
+    """A sample of a skipped step."""
 
     batch: Any
-    """As `Guard.loss` got it."""
-    place: int
-    """In the batch."""
+    """As passed to `Guard.loss`."""
+    row: int
+    """Its index in the batch."""
     finite: bool
-    """Whether its own loss is: then it is another's, or the gradient alone, that is not."""
+    """Whether its own loss is finite: then another sample's loss, or only the gradient, is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +60,13 @@ class Skipped:
     step: int
     """Its number, from 1."""
     samples: tuple[Suspect, ...]
-    """All of them that this rank had."""
+    """All samples of this rank."""
 
 
 @dataclass(slots=True)
 class _Step:
     losses: list[tuple[Any, Tensor]] = field(default_factory=list)
-    """Each of its batches and its losses (B,)."""
+    """Each of its batches with its losses (B,)."""
     bad: Tensor | None = None
     """float32 (), 1 where the step is skipped."""
 
@@ -60,44 +76,44 @@ class Guard:
 
     Args:
         optimizer: From `guarded_adamw`, not wrapped.
-        step: Steps that were done before.
+        step: Number of steps already done.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, *, step: int = 0) -> None:
         self.skipped = 0
-        """Steps that `settle` has found."""
+        """Number of skipped steps that `settle` has found."""
         self.in_a_row: list[int] = []
-        """The numbers of those that nothing good has come after."""
+        """The last skipped steps, with no good step after them."""
         self._optimizer: Any = optimizer
         self._settled = step
         self._steps: list[_Step] = [_Step()]
 
     @property
     def unsettled(self) -> int:
-        """Steps that were decided since the last `settle`."""
+        """Number of steps decided since the last `settle`."""
         return len(self._steps) - 1
 
     def loss(self, losses: Tensor, batch: Any) -> Tensor:
-        """The mean of a batch's losses (B,), with gradients that are not finite either where it is not.
+        """Average a batch's losses; where the mean is not finite, its gradients are made NaN too.
 
-        So the gradients' norm alone decides, and the ranks, which average them, decide alike.
+        The norm of the gradients alone then decides, and the ranks, which average gradients, decide alike.
 
         Args:
             losses: Of each sample (B,).
-            batch: What the batch is called in `settle`.
+            batch: Identifies the batch in `settle`.
         """
         self._steps[-1].losses.append((batch, losses.detach()))
-        mean = losses.mean()
+        mean = losses.mean()  # (B,) → ()
         return mean * torch.where(mean.detach().isfinite(), 1.0, torch.nan)
 
     def decide(self, norm: Tensor) -> Tensor:
-        """Decides whether the optimizer's next step happens.
+        """Decide whether the optimizer's next step happens.
 
         Args:
-            norm: Of all gradients, before they were clipped ().
+            norm: Of all gradients, before clipping ().
 
         Returns:
-            float32 (): 1 where it is skipped, else 0.
+            float32 (): 1 where the step is skipped, else 0.
         """
         bad = (~norm.isfinite()).float()
         self._optimizer.found_inf = self._steps[-1].bad = bad
@@ -105,7 +121,7 @@ class Guard:
         return bad
 
     def settle(self) -> list[Skipped]:
-        """The steps that were skipped since the last call, the same on all ranks; waits for the device."""
+        """Return the steps skipped since the last call, the same on all ranks. Waits for the device."""
         done, self._steps = self._steps[:-1], self._steps[-1:]
         flags = torch.stack([step.bad for step in done if step.bad is not None]).tolist() if done else []
         found = []
@@ -115,9 +131,9 @@ class Guard:
                 continue
             self.in_a_row.append(number)
             samples = [
-                Suspect(batch=batch, place=place, finite=finite)
+                Suspect(batch=batch, row=row, finite=finite)
                 for batch, losses in step.losses
-                for place, finite in enumerate(losses.isfinite().tolist())
+                for row, finite in enumerate(losses.isfinite().tolist())
             ]
             found.append(Skipped(step=number, samples=tuple(samples)))
         self._settled += len(done)
@@ -126,7 +142,7 @@ class Guard:
 
 
 def guarded_adamw(parameters: Iterable[torch.nn.Parameter], *, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW whose steps a `Guard` can skip; a state that was saved without that loads all the same."""
+    """Make an AdamW whose steps a `Guard` can skip; it loads the state of an AdamW that is not fused, too."""
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
     optimizer.register_load_state_dict_pre_hook(_fused)
     return optimizer
@@ -138,13 +154,83 @@ def _fused(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_weights(weights: Mapping[str, Tensor], *, where: str | Path, advice: str) -> None:
-    """Refuses weights with NaN or inf among them; waits for the device.
+    """Refuse weights with NaN or inf. Waits for the device.
 
     Raises:
-        NotFiniteError: Names the first of them.
+        NotFiniteError: Names the first such tensor.
     """
     bad = [name for name, value in weights.items() if not value.isfinite().all()]
     if bad:
         raise NotFiniteError(
             f"{where}: {len(bad)} of {len(weights)} trained tensors hold NaN or inf, the first: {bad[0]}; {advice}"
         )
+
+
+def report_skipped(
+    accelerator: Accelerator, guard: Guard, loader: Loader, *, checkpoints: Path, say: Callable[[str], None]
+) -> None:
+    """Name the samples of the steps skipped since the last call. Every rank calls it at the same step.
+
+    Args:
+        accelerator: Of the run.
+        guard: Its batches are the loader's `given`.
+        loader: Maps batches to samples; its ledger notes them.
+        checkpoints: The run's folder of checkpoints.
+        say: Called with a line for each step, on the main process.
+
+    Raises:
+        NotFiniteError: `PATIENCE` steps in a row were skipped.
+    """
+    names: list[str] = []
+    for one in guard.settle():
+        every: list[tuple[bool, LedgerEntry]] = gather_object(
+            [(sample.finite, _entry(loader, sample, one.step)) for sample in one.samples]
+        )
+        entries = [entry for finite, entry in every if not finite] or [entry for _, entry in every]
+        if accelerator.is_main_process:  # the ranks of a run share one ledger file
+            for entry in entries:
+                loader.ledger.append(entry)
+        names = [entry.id for entry in entries]
+        why = f"{names[0]}: {entries[0].reason}" if len(names) == 1 else f"one of {_named(names)}"
+        say(f"note: step {one.step} was skipped, no weight changed: NaN or inf: {why}")
+    end_after_several(guard, checkpoints=checkpoints, samples=names)
+
+
+def end_after_several(guard: Guard, *, checkpoints: Path, samples: list[str]) -> None:
+    """End a run whose last `PATIENCE` steps were skipped.
+
+    Args:
+        guard: Settled.
+        checkpoints: The run's folder of checkpoints.
+        samples: Ids of the last step's samples; empty where they are not known.
+
+    Raises:
+        NotFiniteError: The run ends.
+    """
+    if len(guard.in_a_row) < PATIENCE:
+        return
+    last = f" (samples of the last: {_named(samples)})" if samples else ""
+    newest = max(checkpoints.glob("step-*"), default=None)
+    good = "There is no checkpoint yet" if newest is None else f"The last good checkpoint is {newest}"
+    raise NotFiniteError(
+        f"loss or gradient was NaN or inf in each of the steps {guard.in_a_row[0]} to {guard.in_a_row[-1]}{last}; no "
+        f"weight changed. {good}. A lower learning_rate or mixed_precision: no may help; `calotype cache verify` finds "
+        "damaged encodings"
+    )
+
+
+def _entry(loader: Loader, sample: Suspect, step: int) -> LedgerEntry:
+    key = loader.keys_of(sample.batch)[sample.row]
+    (id,) = loader.dataset.ids(key.index, key.index + 1)
+    try:
+        parts = loader.dataset[key].items()
+    except CalotypeError as error:  # another sample replaced it in the batch
+        return LedgerEntry(kind="not_finite", id=id, reason=f"step {step}: {error}")
+    bad = [name for name, value in parts if isinstance(value, Tensor) and not value.isfinite().all()]
+    what = f"its {', '.join(bad)} hold NaN or inf" if bad else f"its {'gradient' if sample.finite else 'loss'}"
+    return LedgerEntry(kind="not_finite", id=id, reason=f"step {step}: {what}")
+
+
+def _named(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

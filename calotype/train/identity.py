@@ -1,9 +1,9 @@
-"""What a run is computed from beside its options: weights, encodings, transforms, order and samples.
+"""What a run is computed from besides its options: weights, encodings, transforms, order and samples.
 
-A checkpoint has it in two files, and `--resume` compares them with what the run would use now.
+A checkpoint stores it in two files, and `--resume` compares them with the current run's.
 
-    identity.json           one line a fact: `"loader.batch_size": 4`
-    samples.safetensors     `ids` and `contents`, uint64 (N,): hashes of each row's id, and of what it is trained on
+    identity.json           one line for each fact: `"loader.batch_size": 4`
+    samples.safetensors     `ids` and `contents`, uint64 (N,): hashes of each row's id, and of its content
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from calotype.train.checkpoint import Checkpoint
 from calotype.train.networks import network_of
 from calotype.transforms import CaptionTransform, ImageTransform
 
-__all__ = ["Identity", "resume_as"]
+__all__ = ["Identity", "check_facts", "resume_as"]
 
 _FACTS: Final = "identity.json"
 _SAMPLES: Final = "samples.safetensors"
 _FILES: Final = "files of "
-"""Before a component's name: the fact is a hash of its files."""
+"""Prefix of facts that are a hash of a component's files."""
 _MOST_NAMED: Final = 3
 
 _Hashes = npt.NDArray[np.uint64]
@@ -42,25 +42,24 @@ _Hashes = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What a run is computed from beside its options."""
+    """What a run is computed from besides its options."""
 
     facts: Mapping[str, Any]
-    """By the config's names where it has one; plain values."""
+    """Plain values, by the config's key where there is one."""
     ids: _Hashes
-    """(N,) of each row."""
+    """(N,): hash of each row's id."""
     contents: _Hashes
-    """(N,) of each row's image, captions, bucket and repeats."""
+    """(N,): hash of each row's image, captions, bucket and repeats."""
 
     @classmethod
-    def of(cls, loader: Loader, models: FrozenModels) -> Identity:
-        """That of a run. Each file of the pipeline is read once; its hash is remembered while the file is unchanged.
+    def of(cls, loader: Loader, encoded: EncodedDataset, models: FrozenModels) -> Identity:
+        """Compute the identity of a run. The pipeline's files are hashed; hashes of unchanged files are cached.
 
         Args:
-            loader: Of an `EncodedDataset`.
-            models: The pipeline, the trained network among it.
+            loader: Of the run.
+            encoded: Its dataset.
+            models: The pipeline, whose network is trained.
         """
-        encoded = loader.dataset
-        assert isinstance(encoded, EncodedDataset)
         dataset, plan, variants = encoded.dataset, loader.plan, encoded.records.variants
         facts: dict[str, Any] = {
             "model": models.spec.name,
@@ -84,14 +83,14 @@ class Identity:
         return cls(facts=facts, ids=_ids(encoded), contents=_contents(encoded, loader))
 
     def write(self, folder: Path, models: FrozenModels) -> None:
-        """Writes it into a checkpoint, with what of the pipeline was not there before the network was loaded."""
+        """Write it into a checkpoint, with the files of the pipeline that came with loading the network."""
         facts = {**_files(models), **self.facts}
         (folder / _FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
         save_file({"ids": self.ids, "contents": self.contents}, folder / _SAMPLES)
 
     @classmethod
     def read(cls, folder: Path) -> Identity | None:
-        """That of a checkpoint; None where an earlier version wrote it."""
+        """Read that of a checkpoint; None where an earlier version wrote it."""
         if not (folder / _FACTS).is_file():
             return None
         samples = load_file(folder / _SAMPLES)
@@ -102,27 +101,21 @@ class Identity:
 def resume_as(
     found: Checkpoint, now: Identity, loader: Loader, *, changed_dataset: bool
 ) -> tuple[Checkpoint, list[str]]:
-    """The checkpoint to resume from and what to report, once all that the run is computed from is compared.
+    """Compare a run with its checkpoint; return the checkpoint to resume from, and notes.
 
     Args:
         found: The checkpoint.
-        now: What this run would be computed from.
+        now: The identity of this run.
         loader: Of this run, at its beginning.
-        changed_dataset: Whether to continue with other samples. They begin with a new epoch.
+        changed_dataset: Whether to continue with changed samples, at the beginning of an epoch.
 
     Raises:
-        ConfigError: Something else would be computed. Names what was, what is, and what to do.
+        ConfigError: Something else would be computed; names what was, what is, and what to do.
     """
     was, state = Identity.read(found.folder), loader.state_dict()
     facts = {"loader.batch_size": found.loader["batch_size"], "seed": found.loader["seed"]}
     facts |= dict(was.facts) if was is not None else {}
-    other = [name for name, value in facts.items() if name in now.facts and now.facts[name] != value]
-    if other:
-        differences = "; ".join(_difference(name, facts[name], now.facts[name]) for name in other)
-        raise ConfigError(
-            f"{found.folder}: was written with other data or weights: {differences}. Resume with what they were, or "
-            "begin anew in another output_dir (lora_weights starts from a LoRA)"
-        )
+    check_facts(found.folder, facts, now.facts, otherwise=" (lora_weights starts from a LoRA)")
     notes = []
     if was is None:
         notes.append(
@@ -134,7 +127,7 @@ def resume_as(
             f"note: the number of ranks was {ranks}, is {state['world_size']}: the rest of the epoch is divided anew, "
             "and a step has as many more or fewer images"
         )
-    changes = None if found.loader["order"] == state["order"] else "its samples are others"
+    changes = None if found.loader["order"] == state["order"] else "it has other samples"
     if was is not None:
         changes = _changes(was, now, loader)
     if changes is None:
@@ -151,8 +144,29 @@ def resume_as(
     return replace(found, loader={"epoch": epoch}), notes
 
 
+def check_facts(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any], *, otherwise: str = "") -> None:
+    """Refuse to resume where a fact differs; facts that only one side has are not compared.
+
+    Args:
+        folder: The checkpoint, for the error.
+        was: The facts of the run that wrote it.
+        now: Those of this run.
+        otherwise: What else the error advises.
+
+    Raises:
+        ConfigError: Names what was and what is.
+    """
+    other = [name for name, value in was.items() if name in now and now[name] != value]
+    if other:
+        differences = "; ".join(_difference(name, was[name], now[name]) for name in other)
+        raise ConfigError(
+            f"{folder}: was written with other data or weights: {differences}. Resume with what they were, or begin "
+            f"anew in another output_dir{otherwise}"
+        )
+
+
 def _changes(was: Identity, now: Identity, loader: Loader) -> str | None:
-    """What is different about the samples; None where nothing is."""
+    """Describe the difference of the samples; None where there is none."""
     if np.array_equal(was.ids, now.ids) and np.array_equal(was.contents, now.contents):
         return None
     added = np.flatnonzero(~np.isin(now.ids, was.ids))
@@ -175,12 +189,12 @@ def _named(rows: npt.NDArray[np.intp], loader: Loader) -> str:
 
 def _difference(name: str, was: Any, now: Any) -> str:
     if name.startswith(_FILES):
-        return f"the {name} are others (hash {was[:8]}, now {now[:8]})"
+        return f"the {name} differ (hash {was[:8]}, now {now[:8]})"
     return f"{name} was {was!r}, is {now!r}"
 
 
 def _files(models: FrozenModels) -> dict[str, str]:
-    """A hash of the files of each component that counts; of a hub's copy, those that were fetched."""
+    """Hash the files of each component that matters; of the hub's cache, those that are there."""
     trained = (network_of(models.spec).component, "scheduler")
     found = {}
     for name in (*trained, "vae", *models.text_components):
@@ -191,7 +205,7 @@ def _files(models: FrozenModels) -> dict[str, str]:
 
 
 def _options(where: str, program: ImageTransform | CaptionTransform) -> dict[str, Any]:
-    """A transform's options, by name."""
+    """Return a transform's options, by name."""
     found: dict[str, Any] = {}
     for name, value in vars(program).items():
         if name.startswith("_"):
@@ -207,7 +221,7 @@ def _options(where: str, program: ImageTransform | CaptionTransform) -> dict[str
 
 
 def _custom(steps: Any) -> str | None:
-    """A hash of the callables; None where one can't be told from another."""
+    """Hash the callables; None where one has no identity."""
     try:
         return combine(step_identity(getattr(step, "function", step)) for step in steps).hex()[:8] if steps else ""
     except ConfigError:
@@ -224,7 +238,7 @@ def _ids(encoded: EncodedDataset) -> _Hashes:
 
 
 def _contents(encoded: EncodedDataset, loader: Loader) -> _Hashes:
-    """A hash of each row's file, captions, the size of its bucket and its weight."""
+    """Hash each row's file, captions, bucket size and weight."""
     plan, contents, manifest = loader.plan, encoded.records.contents, encoded.manifest
     weights = manifest.weights()
     found = np.empty(len(encoded), np.uint64)

@@ -1,4 +1,4 @@
-"""Ctrl-C and what else asks a run to end: the step in hand finishes, a checkpoint is saved. Needs no torch."""
+"""Signals that end a run: the current step finishes, and a checkpoint is saved. Needs no torch."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import Final, Self
 __all__ = ["Interrupted", "StopRequest", "exit_status", "note_interrupted"]
 
 _SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Of a person at the terminal, of Slurm and torchrun, and of a terminal that is closed."""
+"""From Ctrl-C; from Slurm and torchrun; from a terminal that is closed."""
 _DEFAULTS: Final = (signal.SIG_DFL, signal.default_int_handler)
-_HEARD: Final = "Interrupted: finishing the step, then saving a checkpoint. A second time ends at once.\n"
+_NOTE: Final = "Interrupted: finishing the step, then saving a checkpoint. A second time ends at once.\n"
 
 
 class Interrupted(KeyboardInterrupt):
     """A signal has ended a run.
 
     Args:
-        number: The signal's.
-        step: Steps that were done, where a checkpoint was saved for the signal.
-        checkpoint: That one; None where the run ended at once.
+        number: Of the signal.
+        step: Number of finished steps, where a checkpoint was saved.
+        checkpoint: The checkpoint; None where the run ended at once.
     """
 
     def __init__(self, number: int, *, step: int = 0, checkpoint: Path | None = None) -> None:
@@ -36,32 +36,37 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Whether a signal has asked the run to end.
+    """Whether a signal has requested the end of a run.
 
-    Until `defer` is called there is nothing to save, and a signal ends the run at once, as the second one always does.
+    Outside of `deferred` there is nothing to save, and a signal ends the run at once, as the second one always does.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
-        """The signal that came; None where none did."""
+        """The signal; None before one came."""
         self._deferred = False
 
     @property
     def asked(self) -> bool:
-        """Whether one came."""
+        """Whether a signal came."""
         return self.number is not None
 
-    def defer(self) -> None:
-        """From now on the first signal is noted only: the caller looks at `asked` between its steps."""
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Only note the first signal: the caller checks `asked` between its steps."""
         self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
 
     @classmethod
     @contextmanager
     def from_signals(cls) -> Iterator[Self]:
-        """Listen to SIGINT, SIGTERM and SIGHUP, and put the handlers back afterwards.
+        """Handle SIGINT, SIGTERM and SIGHUP, and restore the handlers afterwards.
 
-        A signal that the program ignores or handles itself stays the program's. Python allows handlers in the main
-        thread only: in another one none is set.
+        A signal that the program ignores or handles itself is left alone. Python allows handlers in the main thread
+        only; in another thread none is set.
         """
         stop = cls()
         before = {}
@@ -79,23 +84,23 @@ class StopRequest:
         first, self.number = self.number is None, self.number or number
         if not (first and self._deferred):
             raise Interrupted(self.number)
-        if os.environ.get("RANK", "0") == "0":  # of torchrun's: one of them speaks
+        if os.environ.get("RANK", "0") == "0":  # one of torchrun's ranks prints it
             with suppress(OSError):
-                os.write(2, _HEARD.encode())  # `print` may be what was interrupted
+                os.write(2, _NOTE.encode())  # `print` may be what was interrupted
 
 
 def exit_status(error: KeyboardInterrupt) -> int:
-    """The status of a command that a signal has ended: 130 for SIGINT, 143 for SIGTERM."""
+    """Return the exit status of a command that a signal ended: 130 for SIGINT, 143 for SIGTERM."""
     return 128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT)
 
 
 def note_interrupted(error: KeyboardInterrupt, command: str) -> str:
-    """What is said of a run that a signal has ended.
+    """Return the message about a run that a signal ended.
 
     Args:
         error: What ended it.
-        command: The one that continues it.
+        command: The command that resumes it.
     """
     if isinstance(error, Interrupted) and error.checkpoint is not None:
         return f"Interrupted after step {error.step}, saved in {error.checkpoint}. To continue: {command}"
-    return f"Interrupted; nothing was saved for it. To continue from the last checkpoint, if there is one: {command}"
+    return f"Interrupted; no checkpoint was saved for it. To continue from the last one, if there is one: {command}"

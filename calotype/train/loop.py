@@ -1,8 +1,8 @@
-"""The training loop: LoRA or full fine-tuning of a pipeline's transformer or U-Net over encodings.
+"""The training loop: LoRA or full fine-tuning of a pipeline's transformer or U-Net on encodings.
 
-Read `train` from top to bottom; it calls diffusers' network, peft's adapters and accelerate's backward pass, and
-its batches come from a `Loader`. Noise and times follow from (seed, number of the batch, rank), so a run that was
-interrupted and resumed computes what the uninterrupted one would have.
+Read `train` from top to bottom. It calls diffusers' network, peft's adapters and accelerate's backward pass; batches
+come from a `Loader`. Noise and times follow from (seed, number of the batch, rank), so a resumed run computes what the
+uninterrupted run would have.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from calotype.config.train import TrainConfig
-from calotype.data.dataset import TextToImageDataset
-from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.frozen import FrozenModels
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.ledger import Ledger, LedgerEntry
@@ -29,18 +27,18 @@ from calotype.loader import Loader
 from calotype.models import flow
 from calotype.train import checkpoint
 from calotype.train.average import Average
-from calotype.train.guard import MOST_UNSETTLED, Guard, check_weights, guarded_adamw
+from calotype.train.guard import MOST_UNSETTLED, Guard, check_weights, guarded_adamw, report_skipped
 from calotype.train.identity import Identity
 from calotype.train.interrupt import Interrupted, StopRequest
-from calotype.train.lora import left_out, make_trainable, publish_result, save_result, trained
+from calotype.train.lora import left_out, make_trainable, save_result, trained
 from calotype.train.networks import embeds_guidance, load_network, load_objective, network_of
+from calotype.train.publish import publish_result
 from calotype.train.ranks import AnyRank, decided_once
 from calotype.train.report import Clock, Progress, TrainReport
 from calotype.train.room import check_run_room, tensor_bytes
 from calotype.train.run_ledger import count_notes
-from calotype.train.samples import Sampler, fill_prompts
+from calotype.train.samples import Sampler
 from calotype.train.schedule import adopt_schedule, is_due, make_schedule, saves_left
-from calotype.train.skipped import report_skipped
 from calotype.train.start import read_start
 from calotype.train.trackers import Trackers
 from calotype.train.validation import validation_loss
@@ -58,118 +56,110 @@ def train(
     found: checkpoint.Checkpoint | None = None,
     identity: Identity | None = None,
     validation: Loader | None = None,
+    sampler: Sampler | None = None,
     ledger: Ledger | None = None,
     stop: StopRequest | None = None,
     show: Callable[[Progress], None] = lambda progress: None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> TrainReport:
-    """Trains until `options.max_steps`; leaves the LoRA or the whole network in `options.output_dir`.
+    """Train until `options.max_steps`; write the LoRA or the whole network into `options.output_dir`.
 
     Args:
-        accelerator: From `make_accelerator`, before the loaders: they take their rank from what it sets up.
-        loader: Gives `latents` and the texts of the model's family, on the accelerator's device. Its seed is the run's.
-        models: The frozen models: they say which pipeline it is, and make the samples' prompts and images.
-        options: How to train.
-        found: The checkpoint to go on from.
-        identity: What the run is computed from beside its options, for its checkpoints; the main process's.
-        validation: Of the held-out side.
+        accelerator: From `make_accelerator`, made before the loaders: they take their rank from it.
+        loader: Yields `latents` and the text embeddings of the model's family, on the accelerator's device. Its seed
+            is the run's.
+        models: The frozen models of the pipeline.
+        options: The `train` section.
+        found: The checkpoint to resume from.
+        identity: What the run is computed from beside its options, for its checkpoints; on the main process.
+        validation: Loader of the held-out side.
+        sampler: Makes sample images; on the main process.
         ledger: The loaders', which the report counts.
-        stop: Looked at between steps; where it is asked on any rank, all save a checkpoint and end.
+        stop: Checked between steps; when it is set on any rank, all ranks save a checkpoint and end.
         show: Called every `log_every` steps, on the main process.
-        tell: Likewise with what else there is to say.
+        tell: Called with each further message, on the main process.
 
     Raises:
-        ConfigError: The model is of a family that is not trained here; an option does not fit it; `found` is of another
-            run; the disk has no room.
-        Interrupted: `stop` was asked.
+        ConfigError: The model's family is not trained here; an option does not fit it; `found` is of another run; the
+            disk has no room.
+        Interrupted: `stop` was set.
         MissingDependencyError: peft or a tracker is not installed.
-        NotFiniteError: Losses, gradients or weights are NaN or inf, and stay so.
+        NotFiniteError: Losses, gradients or weights are NaN or inf in several steps in a row.
     """
     stop = stop or StopRequest()
     say = tell if accelerator.is_main_process else lambda text: None
     output, seed = Path(options.output_dir).expanduser(), loader.plan.seed
     network = network_of(models.spec)
 
-    # The texts of the samples come first: then the text encoders have left before the network comes.
-    dataset = loader.dataset
-    store = dataset.store if isinstance(dataset, EncodedDataset) else None
-    pixels = dataset.dataset if isinstance(dataset, EncodedDataset) else dataset
-    trigger = pixels.caption_transform.trigger if isinstance(pixels, TextToImageDataset) else None
-    wanted = fill_prompts(options.sample_prompts, trigger)
-
-    def failed(entry: LedgerEntry) -> None:
-        loader.ledger.append(entry)
-        say(f"note: {entry.reason}")
-
-    sampler = Sampler(models, wanted, options, store=store, note=failed) if accelerator.is_main_process else None
-
+    # Load the network; add adapters, or make all of it trainable.
     dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
     weights = load_network(models, dtype)
     start = read_start(options, weights, models.spec)
     make_trainable(weights, models.spec, options, seed=seed, start=start)
+    parameters = trained(weights)
     if start is not None and found is None:
         say(start.note)
     if options.method == "lora" and options.lora_targets is None and start is None and (note := left_out(weights)):
         say(note)
-    taken = torch.float32 if options.method == "full" else dtype  # of the network's input: its weights' own
+    input_dtype = torch.float32 if options.method == "full" else dtype  # that of the network's weights
     objective = load_objective(models)
     guidance = options.guidance if embeds_guidance(models) else None
 
-    parameters = trained(weights)
+    # Make the optimizer, its schedule and the moving average.
     adamw = guarded_adamw(parameters.values(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    optimizer: Any = adamw
-    schedule = make_schedule("diffusers.optimization", options, optimizer, section="train")
+    schedule = make_schedule("diffusers.optimization", options, adamw, section="train")
     model = accelerator.prepare_model(weights)
-    optimizer = accelerator.prepare_optimizer(optimizer)
+    optimizer: Any = accelerator.prepare_optimizer(adamw)
     average = Average(parameters.values(), decay=options.ema_decay) if options.ema_decay is not None else None
+    averaged = average.applied if average is not None else nullcontext
     parts = {"optimizer": optimizer, "schedule": schedule, "average": average}
+
+    # Resume.
     step = 0
     if found is not None:
         found.restore(parameters, **parts)
-        if note := adopt_schedule(schedule, options, found.options):
-            say(note)
+        check_weights(parameters, where=found.folder, advice="delete it to resume from the one before")
         loader.load_state_dict(found.loader)
         step = found.step
-        check_weights(parameters, where=found.folder, advice="delete it to go on from the one before")
-        for sentence in found.damaged:
-            say(sentence)
+        for note in (adopt_schedule(schedule, options, found.options), *found.damaged):
+            if note:
+                say(note)
         say(f"Resuming from step {step}: {found.folder}")
-
-    def batch_loss(batch: Mapping[str, Any], noise: Tensor, times: Tensor) -> Tensor:
-        """The loss of each image (B,)."""
-        latents = batch["latents"].float()
-        texts = {field.key: batch[field.key].to(taken) for field in models.family.texts}
-        texts |= {key: batch[key] for key in network.conditioning}
-        x_t = objective.noised(latents, noise, times)
-        answer = network.predict(model, x_t.to(taken), objective.told(times), texts, guidance)
-        return flow.loss(answer, objective.target(latents, noise, times))
-
     guard = Guard(adamw, step=step)
 
-    averaged = average.applied if average is not None else nullcontext
-    saved: tuple[int, Path] | None = None
-    result_bytes = tensor_bytes(parameters)
+    # Check the room for all that the run will write.
+    result_size = tensor_bytes(parameters)
     decided_once(
         accelerator,
         lambda: check_run_room(
             output,
-            trained=result_bytes,
+            trained=result_size,
             average=average is not None,
-            result=result_bytes,
+            result=result_size,
             in_checkpoint=options.method == "lora",
             saves=saves_left(step, options.max_steps, options.checkpoint_every),
             keep=options.keep_checkpoints,
         ),
     )
     any_rank = AnyRank(accelerator)
+    saved: tuple[int, Path] | None = None
+
+    def batch_loss(batch: Mapping[str, Any], noise: Tensor, times: Tensor) -> Tensor:
+        """Return the loss of each image (B,), for noise (B, C, h, w) and times (B,)."""
+        latents = batch["latents"].float()  # (B, C, h, w)
+        texts = {field.key: batch[field.key].to(input_dtype) for field in models.family.texts}
+        texts |= {key: batch[key] for key in network.conditioning}
+        x_t = objective.add_noise(latents, noise, times).to(input_dtype)
+        prediction = network.predict(model, x_t, objective.timesteps(times), texts, guidance)  # (B, C, h, w)
+        return flow.loss(prediction, objective.target(latents, noise, times))
 
     def save() -> None:
         nonlocal saved
 
-        def result(folder: Path) -> None:
+        def write_more(folder: Path) -> None:
             if identity is not None:
                 identity.write(folder, models)
-            if options.method == "lora":  # a whole network is in the checkpoint already
+            if options.method == "lora":  # a checkpoint of a full fine-tune has the whole network already
                 with averaged():
                     save_result(weights, models, options, folder)
 
@@ -183,18 +173,17 @@ def train(
                 parts=parts,
                 loader=loader.state_dict(),
                 options=options,
-                result=result,
-                result_bytes=result_bytes if options.method == "lora" else 0,
+                result=write_more,
+                result_bytes=result_size if options.method == "lora" else 0,
             ),
         )
         saved = step, path
 
-    def asked() -> bool:
+    def stopping() -> bool:
         return any_rank(stop.asked)
 
-    def end_if_asked() -> None:
-        """Saves and ends the run where a signal came to one of the ranks."""
-        if asked():
+    def end_if_stopping() -> None:
+        if stopping():
             if saved is None or saved[0] != step:
                 save()
             assert saved is not None
@@ -203,100 +192,114 @@ def train(
     def validate() -> None:
         assert validation is not None
         with averaged(), torch.no_grad():
-            value = validation_loss(accelerator, validation, batch_loss, seed=seed, given_up=asked)
+            value = validation_loss(accelerator, validation, batch_loss, seed=seed, given_up=stopping)
         if value is not None:
             validations.append((step, value))
             trackers.log({"validation_loss": value}, step=step)
             say(f"step {step}  validation loss {value:.4f}")
 
-    def sample() -> list[Path]:
-        made: list[Path] = []
+    def sample() -> None:
         if sampler is not None:
-            height, width = options.sample_size or _common_size(loader, models)
+            size = options.sample_size or _common_size(loader, models)
             target = output / "samples" / f"step-{step:08d}"
             with averaged():
                 made = sampler.make(
-                    weights, size=(height, width), seed=seed, target=target, given_up=lambda: stop.asked
+                    weights, size=(size[0], size[1]), seed=seed, target=target, given_up=lambda: stop.asked
                 )
             if made:
                 say(f"step {step}  samples: {', '.join(map(str, made))}")
+            samples[:] = made
         accelerator.wait_for_everyone()
-        return made
 
-    trackers = Trackers(accelerator, {k: str(value) for k, value in options.model_dump().items()}, note=failed)
+    def note_failure(entry: LedgerEntry) -> None:
+        loader.ledger.append(entry)
+        say(f"note: {entry.reason}")
+
+    trackers = Trackers(accelerator, {k: str(value) for k, value in options.model_dump().items()}, note=note_failure)
     losses: list[tuple[int, float]] = []
     validations: list[tuple[int, float]] = []
     samples: list[Path] = []
     if validation is not None and step == 0:
         validate()
-    batches = _endless(loader)
-    batch_size = loader.plan.batch_size
     if note := _short_batches(loader, options):
         say(note)
-    clock = Clock()
-    summed = torch.zeros(2, device=accelerator.device)  # loss × weight and weight, of the steps since `shown`
-    shown = step
-    model.train()
-    stop.defer()  # before this there is nothing to save
-    while step < options.max_steps:
-        clock.start()
-        of_step = torch.zeros(2, device=accelerator.device)
-        for part in range(options.gradient_accumulation_steps):
-            since = time.perf_counter()
-            batch = next(batches)
-            latents = batch["latents"]
-            clock.got_batch(since, len(latents) * accelerator.num_processes)
-            number = step * options.gradient_accumulation_steps + part
-            noise, rng = flow.draw_noise(
-                tuple(latents.shape), (seed, number, accelerator.process_index), device=latents.device
-            )
-            tokens = (latents.shape[-2] // network.patch) * (latents.shape[-1] // network.patch)
-            times = objective.draw_times(len(latents), tokens, rng=rng).to(latents.device)
-            with accelerator.accumulate(model):
-                # A short batch's mean counts by its images, so that each image of an epoch pulls alike.
-                weight = len(latents) / batch_size if options.loss_average == "image" else 1.0
-                loss = guard.loss(batch_loss(batch, noise, times), loader.given) * weight
-                accelerator.backward(loss)
-                of_step += torch.stack([loss.detach(), torch.full_like(loss, weight)])
-                if accelerator.sync_gradients:
-                    norm = accelerator.clip_grad_norm_(parameters.values(), options.max_grad_norm or math.inf)
-                    skip = guard.decide(norm)
-                    summed += torch.where(skip > 0, 0.0, of_step)
-                optimizer.step()
-                optimizer.zero_grad()
-        schedule.step()
-        if average is not None:
-            average.step()
-        step += 1
-        last = step == options.max_steps
-        if step % options.log_every == 0 or last:
-            mean = accelerator.reduce(summed[0] / summed[1], reduction="mean").item()  # waits for the device
-            losses.append((step, mean))
-            summed.zero_()
-            shown = step
-        due = is_due(step, options.checkpoint_every)
-        if shown == step or due or guard.unsettled >= MOST_UNSETTLED:
-            report_skipped(accelerator, guard, loader, checkpoints=output / "checkpoints", say=say)
-        clock.end()
-        if shown == step:
-            progress = clock.progress(step, options.max_steps, loss=losses[-1][1], lr=schedule.get_last_lr()[0])
-            logged = {"loss": progress.loss, "lr": progress.lr, "images_per_second": progress.images_per_second}
-            trackers.log(logged | {"data_wait": progress.data_wait}, step=step)
-            if accelerator.is_main_process:
-                show(progress)
-        if last or due:
-            save()
-        end_if_asked()
-        if validation is not None and (last or is_due(step, options.validation_every)):
-            validate()
-            end_if_asked()
-        if options.sample_prompts and (last or is_due(step, options.sample_every)):
-            samples = sample()
-            end_if_asked()
 
+    # The loop. From here on a signal is noted, and the run ends between two steps.
+    batches, batch_size = _endless(loader), loader.plan.batch_size
+    clock = Clock()
+    since_log = torch.zeros(2, device=accelerator.device)  # loss * weight, weight: of the steps that were not skipped
+    model.train()
+    with stop.deferred():
+        while step < options.max_steps:
+            clock.start()
+            of_step = torch.zeros(2, device=accelerator.device)
+            for part in range(options.gradient_accumulation_steps):
+                # Get a batch.
+                asked = time.perf_counter()
+                batch = next(batches)
+                latents = batch["latents"]  # (B, C, h, w)
+                clock.got_batch(asked, len(latents) * accelerator.num_processes)
+
+                # Sample noise and times.
+                number = step * options.gradient_accumulation_steps + part
+                key = (seed, number, accelerator.process_index)
+                noise, rng = flow.sample_noise(tuple(latents.shape), key, device=latents.device)  # (B, C, h, w)
+                tokens = (latents.shape[-2] // network.patch) * (latents.shape[-1] // network.patch)
+                times = objective.sample_times(len(latents), tokens, rng=rng).to(latents.device)  # (B,)
+
+                with accelerator.accumulate(model):
+                    # Forward and backward. A short batch's mean counts by its images, so that all images of an epoch
+                    # weigh the same.
+                    weight = len(latents) / batch_size if options.loss_average == "image" else 1.0
+                    loss = guard.loss(batch_loss(batch, noise, times), loader.given) * weight
+                    accelerator.backward(loss)
+                    of_step += torch.stack([loss.detach(), torch.full_like(loss, weight)])
+
+                    # Clip, and update the weights; the guard skips the update where the gradient is not finite.
+                    if accelerator.sync_gradients:
+                        norm = accelerator.clip_grad_norm_(parameters.values(), options.max_grad_norm or math.inf)
+                        skip = guard.decide(norm)
+                        since_log += torch.where(skip > 0, 0.0, of_step)
+                    optimizer.step()
+                    optimizer.zero_grad()
+            schedule.step()
+            if average is not None:
+                average.step()
+            step += 1
+            last = step == options.max_steps
+            logs, saves = last or is_due(step, options.log_every), last or is_due(step, options.checkpoint_every)
+
+            # Reduce the loss (this waits for the device), and name the samples of skipped steps.
+            if logs:
+                loss_sum, weight_sum = since_log
+                losses.append((step, accelerator.reduce(loss_sum / weight_sum, reduction="mean").item()))
+                since_log.zero_()
+            if logs or saves or guard.unsettled >= MOST_UNSETTLED:
+                report_skipped(accelerator, guard, loader, checkpoints=output / "checkpoints", say=say)
+            clock.end()
+
+            # Log, save, validate, sample; end after each of them where a signal came.
+            if logs:
+                progress = clock.progress(step, options.max_steps, loss=losses[-1][1], lr=schedule.get_last_lr()[0])
+                trackers.log(progress.numbers(), step=step)
+                if accelerator.is_main_process:
+                    show(progress)
+            if saves:
+                save()
+            end_if_stopping()
+            if validation is not None and (last or is_due(step, options.validation_every)):
+                validate()
+                end_if_stopping()
+            if options.sample_prompts and (last or is_due(step, options.sample_every)):
+                sample()
+                end_if_stopping()
+
+    # Write the result.
     def publish() -> Path:
         with averaged():
-            return publish_result(weights, models, options, output)
+            return publish_result(
+                output, lambda folder: save_result(weights, models, options, folder), size=result_size
+            )
 
     published = decided_once(accelerator, publish)
     trackers.finish()
@@ -320,11 +323,11 @@ def train(
 
 
 def make_accelerator(options: TrainConfig, *, device: str | None = None) -> Accelerator:
-    """The run's accelerator; under `torchrun` or `accelerate launch` it joins the other ranks.
+    """Make the run's accelerator; under `torchrun` or `accelerate launch` it joins the other ranks.
 
     Args:
         options: Mixed precision, accumulation, trackers.
-        device: `cpu` stays off a GPU that is there; anything else is accelerate's choice.
+        device: `cpu` uses no GPU; otherwise accelerate chooses.
 
     Raises:
         ConfigError: There is no such tracker.
@@ -353,15 +356,16 @@ def make_accelerator(options: TrainConfig, *, device: str | None = None) -> Acce
 
 
 def _short_batches(loader: Loader, options: TrainConfig) -> str | None:
-    """What the images of an epoch's short batches count; None where all batches are full."""
+    """Return a note on how an epoch's short batches are weighted; None where all batches are full."""
     epoch, size = loader.plan.epoch(loader.epoch), loader.plan.batch_size
     count, smallest = epoch.short()
     if not count:
         return None
     found = f"note: {count} of an epoch's {len(epoch)} batches are short, the smallest of {smallest} instead of {size}"
     if options.loss_average == "image":
-        return f"{found}: its loss is multiplied by {smallest / size:.2g}, so images count alike (loss_average: image)"
-    return f"{found}: its images count {size / smallest:.2g} times as much as others (loss_average: batch)"
+        factor = f"{smallest / size:.2g}"
+        return f"{found}: its loss is multiplied by {factor}, so all images weigh alike (loss_average: image)"
+    return f"{found}: its images weigh {size / smallest:.2g} times as much as others (loss_average: batch)"
 
 
 def _endless(loader: Loader) -> Iterator[Batch]:
@@ -370,7 +374,7 @@ def _endless(loader: Loader) -> Iterator[Batch]:
 
 
 def _common_size(loader: Loader, models: FrozenModels) -> Sequence[int]:
-    """(height, width) of the bucket with the most images."""
+    """Return the (height, width) of the bucket with the most images."""
     buckets = torch.from_numpy(loader.plan.buckets)
     size = loader.plan.sizes[int(torch.bincount(buckets[buckets >= 0]).argmax())]
     return size or (models.spec.resolution,) * 2

@@ -1,49 +1,45 @@
-"""What is trained: low-rank adapters beside the frozen network (Hu et al., 2021), or the network itself."""
+"""Trainable parameters: low-rank adapters of the frozen network (Hu et al., 2021), or the whole network."""
 
 from __future__ import annotations
 
 import importlib
 import re
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from calotype.config.train import TrainConfig
-from calotype.core.atomic import flush_folder, sync_folder
 from calotype.encodings.frozen import FrozenModels
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.models.spec import ModelSpec
-from calotype.train.kohya import Adapter, places
-from calotype.train.lora_file import write_lora
+from calotype.train.lora_file import Adapter, kohya_paths, write_lora
 from calotype.train.networks import network_of
-from calotype.train.room import room_for, tensor_bytes
 from calotype.train.start import Start
 
-__all__ = ["LORA_FILE", "left_out", "make_trainable", "publish_result", "save_result", "trained"]
+__all__ = ["LORA_FILE", "left_out", "make_trainable", "save_result", "trained"]
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
-"""What `load_lora_weights(folder)` looks for."""
+"""The name that `load_lora_weights(folder)` expects."""
 
 _BLOCKS: Final = re.compile(r"(.*\.)?(attentions|transformer_blocks|single_transformer_blocks)\.\d+\.(?!norm)")
-"""The names of what is in a block, its modulation left out."""
+"""Names of layers in a block, without its modulation."""
 
 
 def make_trainable(
     weights: Any, spec: ModelSpec, options: TrainConfig, *, seed: int, start: Start | None = None
 ) -> None:
-    """Freezes what is not trained, adds adapters where they are; what is trained is float32 from here on.
+    """Freeze the network and add adapters, or train all of it. Trained parameters become float32.
 
     Args:
         weights: The network as it was loaded.
         spec: The model.
-        options: `method`, and the adapters'.
-        seed: Of the adapters' beginning. No global generator is left changed.
-        start: What the adapters begin with; without `lora_targets` they are on its layers.
+        options: `method`, and those of the adapters.
+        seed: Of the adapters' initial weights. No global generator changes.
+        start: Initial weights of the adapters; without `lora_targets` they are on its layers.
 
     Raises:
-        ConfigError: No layer's name ends as `lora_targets` says, or one has no name in the file's layout.
+        ConfigError: No layer's name ends in one of `lora_targets`, or a layer has no name in the file's layout.
         MissingDependencyError: peft is not installed.
     """
     if options.gradient_checkpointing:
@@ -76,16 +72,16 @@ def make_trainable(
     if start is not None:
         start.put(weights, strength=config.lora_alpha / config.r)
     if (options.lora_format or network.lora_format) == "kohya":
-        places(_adapted(weights), weights, family=spec.family)
+        kohya_paths(_adapted(weights), weights, family=spec.family)
 
 
 def trained(weights: Any) -> dict[str, torch.nn.Parameter]:
-    """The parameters that are trained, by name."""
+    """Return the trained parameters, by name."""
     return {name: parameter for name, parameter in weights.named_parameters() if parameter.requires_grad}
 
 
 def left_out(weights: Any) -> str | None:
-    """What is said of the linear layers in the network's blocks that have no adapter; None where all have one."""
+    """Return a note about linear layers in the network's blocks without an adapter; None where all have one."""
     adapted = _adapted(weights)
     rest = [name for name in _of_blocks(weights) if name not in adapted]
     if not rest:
@@ -98,7 +94,7 @@ def left_out(weights: Any) -> str | None:
 
 
 def save_result(weights: Any, models: FrozenModels, options: TrainConfig, folder: Path) -> Path:
-    """Writes what was trained; returns the file (LoRA) or the folder (`full`).
+    """Write the trained parameters; return the file (LoRA) or the folder (`full`).
 
     A LoRA is `pytorch_lora_weights.safetensors`, for `pipe.load_lora_weights(folder)` and, in the layout that most
     programs read for the family, others (see `lora_file`); a whole network is the folder `transformer` or `unet`, for
@@ -124,25 +120,8 @@ def save_result(weights: Any, models: FrozenModels, options: TrainConfig, folder
     return file
 
 
-def publish_result(weights: Any, models: FrozenModels, options: TrainConfig, folder: Path) -> Path:
-    """The same, whole or not at all: an older result stays until the new one is on the disk."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (
-        room_for(folder, tensor_bytes(trained(weights)), what="the result"),
-        tempfile.TemporaryDirectory(dir=folder, prefix=".writing-", ignore_cleanup_errors=True) as scratch,
-    ):
-        made = save_result(weights, models, options, Path(scratch))
-        flush_folder(Path(scratch))
-        target = folder / made.name
-        if target.is_dir():  # of an earlier run: a folder can't be renamed over another
-            target.rename(Path(scratch) / "before")
-        made.rename(target)
-    sync_folder(folder)
-    return target
-
-
 def _adapted(weights: Any) -> set[str]:
-    """The layers that have an adapter."""
+    """Return the layers with an adapter."""
     return {name.partition(".lora_A.")[0] for name in trained(weights) if ".lora_A." in name}
 
 
@@ -151,7 +130,7 @@ def _title(options: TrainConfig) -> str:
 
 
 def _of_blocks(weights: Any) -> list[str]:
-    """The linear layers (and convolutions of 1 × 1) of attention and feed-forward in the network's blocks."""
+    """Return the linear layers (and 1 × 1 convolutions) of attention and feed-forward in the network's blocks."""
     return [
         name.removesuffix(".base_layer")
         for name, layer in weights.named_modules()

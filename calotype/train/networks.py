@@ -1,4 +1,4 @@
-"""What the recipe trains, out of a pipeline: its network and its objective, as the model's family describes them."""
+"""The network of a pipeline and its objective, loaded as the model's family describes them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ __all__ = [
 
 
 def network_of(spec: ModelSpec) -> Network:
-    """How a model's network is trained.
+    """Return how a model's network is trained.
 
     Raises:
-        ConfigError: The recipe does not train this family.
+        ConfigError: This family is not trained here.
     """
     network = get_family(spec.family).network
     if network is None:
@@ -46,7 +46,7 @@ def network_of(spec: ModelSpec) -> Network:
 
 
 def embeds_guidance(models: FrozenModels) -> bool:
-    """Whether the network takes a guidance scale as input, by its config; the hub's copy may lack that yet."""
+    """Return whether the network takes a guidance scale: by its config, or by the spec before it is downloaded."""
     file = models.folder / network_of(models.spec).component / "config.json"
     if not file.is_file():
         return models.spec.guidance_embeds
@@ -54,7 +54,7 @@ def embeds_guidance(models: FrozenModels) -> bool:
 
 
 def load_network(models: FrozenModels, dtype: torch.dtype) -> Any:
-    """The pipeline's transformer or U-Net, on the CPU.
+    """Load the pipeline's transformer or U-Net, on the CPU.
 
     Raises:
         ConfigError: diffusers can't load it.
@@ -65,7 +65,7 @@ def load_network(models: FrozenModels, dtype: torch.dtype) -> Any:
 
 
 def empty_network(models: FrozenModels) -> Any:
-    """The same from its configuration alone, with fresh weights: to be called where these take no memory.
+    """Make the network from its configuration, with random weights; call it under `init_empty_weights`.
 
     Raises:
         ConfigError: diffusers can't read the configuration.
@@ -76,10 +76,10 @@ def empty_network(models: FrozenModels) -> Any:
 
 
 def load_objective(models: FrozenModels) -> Objective:
-    """What the network learns, with the noise schedule of the pipeline.
+    """Load the objective, with the noise schedule of the pipeline.
 
     Raises:
-        ConfigError: The scheduler can't be had, or wants what is not known here.
+        ConfigError: The scheduler can't be loaded, or is not supported.
     """
     objective = network_of(models.spec).objective
     kind = getattr(import_diffusers(), objective.scheduler_class)
@@ -87,18 +87,18 @@ def load_objective(models: FrozenModels) -> Objective:
 
 
 def pipeline_index(models: FrozenModels) -> dict[str, Any]:
-    """The pipeline's own description of itself, `model_index.json`."""
+    """Read the pipeline's `model_index.json`."""
     index: dict[str, Any] = json.loads((models.folder / "model_index.json").read_bytes())
     return index
 
 
 def pipeline_class(models: FrozenModels) -> Any:
-    """The class of the whole pipeline."""
+    """Return the diffusers class of the pipeline."""
     return getattr(import_diffusers(), models.family.pipelines[0])
 
 
 def pipeline_source(models: FrozenModels, component: str) -> str:
-    """Where a part that is not frozen is had: the pipeline's folder, else (a hub's copy lacks it) the hub."""
+    """Return where to load a trained component from: the pipeline's folder, else (not in the hub's cache) the hub."""
     if (models.folder / component).is_dir() or Path(models.model).expanduser().is_dir():
         return str(models.folder)
     return models.spec.hub[0] if str(models.model).lower() == models.spec.name else str(models.model)

@@ -1,4 +1,4 @@
-"""What can be known of a run before anything heavy is loaded: packages, files, sizes, adapters, schedule, data."""
+"""Checks before anything heavy is loaded: packages, files, sizes, adapters, schedule, data."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = ["check_data", "check_model"]
 
 
 def check_model(models: FrozenModels, options: TrainConfig) -> Any:
-    """Refuses a model that can't be trained, or not with these options.
+    """Refuse a model that can't be trained, or not with these options.
 
     Args:
         models: The frozen models; none is loaded.
-        options: How to train.
+        options: The `train` section.
 
     Returns:
-        The network to train, adapters included, without weights: on the meta device.
+        The network with its adapters, on the meta device.
 
     Raises:
         ConfigError: The family is not trained here; a file is missing or cut short; or an option does not fit.
@@ -63,16 +63,16 @@ def check_model(models: FrozenModels, options: TrainConfig) -> Any:
 
 
 def check_data(dataset: TextToImageDataset, network: Any, options: TrainConfig, spec: ModelSpec) -> None:
-    """Refuses a dataset that the network can't be trained on, or that sample prompts do not fit.
+    """Refuse a dataset that does not fit the network or the sample prompts.
 
     Args:
         dataset: The images to train on.
-        network: What `check_model` gave.
-        options: How to train.
+        network: What `check_model` returned.
+        options: The `train` section.
         spec: The model.
 
     Raises:
-        ConfigError: A bucket is larger than the network takes; or a sample prompt has `{trigger}` and there is none.
+        ConfigError: A bucket is too large for the network, or a sample prompt has `{trigger}` and there is none.
     """
     fill_prompts(options.sample_prompts, dataset.caption_transform.trigger)
     for size in dataset.buckets.sizes if dataset.buckets is not None else ():
@@ -82,13 +82,13 @@ def check_data(dataset: TextToImageDataset, network: Any, options: TrainConfig, 
 def _check_listed(models: FrozenModels, component: str) -> None:
     if pipeline_index(models).get(component, [None, None])[1] is None or not (models.folder / component).is_dir():
         raise ConfigError(
-            f"{models.folder}: has no {component}, which is trained or says how; a whole pipeline was expected: "
+            f"{models.folder}: has no {component}, which training needs; a whole pipeline was expected: "
             f"`hf download {models.spec.hub[0]} --local-dir FOLDER`, then model: FOLDER"
         )
 
 
 def _check_positions(network: Any, spec: ModelSpec, size: Any, *, where: str) -> None:
-    """SD3's transformer has so many positions a side, and no more."""
+    """Refuse a size beyond the positions of SD3's transformer."""
     positions = getattr(network.config, "pos_embed_max_size", None)
     if positions is None:
         return

@@ -1,4 +1,4 @@
-"""What the ranks of a run decide together; and that none of them waits for one that has ended."""
+"""Decisions that the ranks of a run make together; none of them waits for one that has ended."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _T = TypeVar("_T")
 
 
 def decided_once(accelerator: Accelerator, decide: Callable[[], _T]) -> _T:
-    """Calls a function on the main process, and gives what it returns to every rank.
+    """Call a function on the main process, and return its result on every rank.
 
     Raises:
-        Exception: What it raised, on every rank: none of them waits for one that has ended.
+        Exception: What it raised, on every rank.
     """
     box: list[Any] = [None, None]
     if accelerator.is_main_process:
@@ -43,7 +43,7 @@ def decided_once(accelerator: Accelerator, decide: Callable[[], _T]) -> _T:
 
 
 class AnyRank:
-    """Tells every rank whether one of them has something to say, through their CPUs: no device is waited for.
+    """Combines a flag of all ranks, by their CPUs: no device is waited for.
 
     Args:
         accelerator: Of the run; all ranks make one at the same point.
@@ -53,7 +53,7 @@ class AnyRank:
         self._group: Any = dist.new_group(backend="gloo") if accelerator.num_processes > 1 else None
 
     def __call__(self, flag: bool) -> bool:
-        """Whether it is set on any rank; all of them call it at the same point."""
+        """Return whether the flag is set on any rank; all of them call it at the same point."""
         if self._group is None:
             return flag
         found = torch.tensor(int(flag))
@@ -63,10 +63,10 @@ class AnyRank:
 
 @contextmanager
 def end_together(accelerator: Accelerator) -> Iterator[None]:
-    """Makes a sentence of what a rank raises when another one has ended and its connection is lost.
+    """Turn the error of a lost connection to a rank that has ended into one message.
 
     Raises:
-        RankError: That sentence.
+        RankError: The connection is lost.
     """
     try:
         yield
@@ -81,10 +81,10 @@ def end_together(accelerator: Accelerator) -> Iterator[None]:
 
 
 def check_seen_by_all(accelerator: Accelerator, found: Checkpoint) -> None:
-    """Ends all ranks where one of them does not see the main process's checkpoint, or sees another one under its name.
+    """End all ranks where one of them does not see the main process's checkpoint, or sees another one under its path.
 
     Raises:
-        ConfigError: On every rank: names the ranks and their hosts.
+        ConfigError: On every rank; names the ranks and their hosts.
     """
     if accelerator.num_processes == 1:
         return
@@ -109,7 +109,7 @@ def check_seen_by_all(accelerator: Accelerator, found: Checkpoint) -> None:
 
 
 def _sendable(error: Exception) -> Exception:
-    """The error, where it survives being sent to another process; else its text."""
+    """Return the error if it can be pickled, else one with its text."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

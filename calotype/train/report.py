@@ -1,4 +1,4 @@
-"""What a run says of itself: lines while it goes, and one report when it is done."""
+"""The reports of a run: a line every few steps, and one report at the end."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ class Progress:
     step: int
     max_steps: int
     loss: float
-    """Mean of the steps since the last one that was shown."""
+    """Mean of the steps since the last report."""
     lr: float
     images_per_second: float
-    """Of all ranks, since this run or its resume began; saving and showing left out."""
+    """Of all ranks, since this run or its resume began; the time of saving and reporting is not counted."""
     data_wait: float
-    """Share of that time in which the loop waited for its next batch, 0 up to 1."""
+    """Share of that time in which the loop waited for its next batch, 0 to 1."""
     seconds_left: float
+
+    def numbers(self) -> dict[str, float]:
+        """Return what trackers log."""
+        names = ("loss", "lr", "images_per_second", "data_wait")
+        return {name: getattr(self, name) for name in names}
 
     def __str__(self) -> str:
         return (
@@ -34,17 +39,17 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainReport:
-    """What came of a run."""
+    """The report of a finished run."""
 
     steps: int
-    """Of the whole run."""
+    """Of the whole run, those before a resume included."""
     skipped: int = 0
-    """Of them, those since it began or was resumed that changed no weight, their loss or gradient being NaN or inf."""
+    """Steps of this run, or since its resume, that changed no weight: their loss or gradient was NaN or inf."""
     first_loss: float | None
-    """Mean of the first and of the last steps that were shown together; None where a resume left nothing to do."""
+    """The first and the last of `losses`; None where a resume left nothing to do."""
     last_loss: float | None
     losses: tuple[tuple[int, float], ...]
-    """(step, mean loss of the steps up to it since the one before)."""
+    """(step, mean loss of the steps since the report before)."""
     validation: tuple[tuple[int, float], ...]
     """(step, loss)."""
     images_per_second: float
@@ -53,18 +58,18 @@ class TrainReport:
     result: str
     """The LoRA's file, or the network's folder."""
     samples: tuple[str, ...]
-    """The images that were made last."""
+    """The last sample images."""
     ledger: Mapping[str, int] = field(default_factory=dict)
-    """How many images were left out, replaced, repeated, cut in their captions, …: by kind, on all ranks together."""
+    """Number of ledger entries (images left out, replaced, …) by kind, of all ranks."""
     ledger_file: str | None = None
-    """Where each of them is named, with the reason."""
+    """The ledger, which names each of them with the reason."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 class Clock:
-    """Where the time of the steps goes. What is not a step (saving, samples, validation) is not counted."""
+    """Measures the time of training steps; saving, samples and validation are not counted."""
 
     def __init__(self) -> None:
         self.stepping = self.waiting = 0.0
@@ -73,20 +78,20 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """All of it."""
+        """Seconds since the clock was made."""
         return time.perf_counter() - self._began
 
     def start(self) -> None:
-        """A step begins."""
+        """Begin a step."""
         self._at = time.perf_counter()
 
     def got_batch(self, since: float, images: int) -> None:
-        """A batch came, asked for at `since` (`time.perf_counter`)."""
+        """Count a batch that was requested at `since` (`time.perf_counter`)."""
         self.waiting += time.perf_counter() - since
         self.images += images
 
     def end(self) -> None:
-        """The step is done."""
+        """End a step."""
         self.stepping += time.perf_counter() - self._at
         self.steps += 1
 
@@ -99,7 +104,7 @@ class Clock:
         return self.waiting / self.stepping if self.stepping else 0.0
 
     def progress(self, step: int, max_steps: int, *, loss: float, lr: float) -> Progress:
-        """The run at one step."""
+        """Return the run's progress at a step."""
         return Progress(
             step=step,
             max_steps=max_steps,

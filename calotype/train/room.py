@@ -1,4 +1,4 @@
-"""Room on the disk: estimated from what will be written, checked before it is, and named where it runs out."""
+"""Room on the disk: checked before something is written, and named in the error where it runs out."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _ADVICE: Final = "Free some space, or choose an output_dir on another disk"
 def check_run_room(
     output: Path, *, trained: int, average: bool, result: int, in_checkpoint: bool, saves: int, keep: int
 ) -> None:
-    """Checks the room for all that a run will keep, before its first step.
+    """Check the room for all that a run will write, before its first step.
 
     Args:
-        output: Its folder.
+        output: The run's folder.
         trained: Bytes of the trained parameters; AdamW has two moments of each.
-        average: Whether there is a moving average of them.
-        result: Bytes of the LoRA or the network that is left in the end.
+        average: Whether they have a moving average.
+        result: Bytes of the final LoRA or network.
         in_checkpoint: Whether each checkpoint has the result, too.
-        saves: Checkpoints that will be written.
-        keep: Of them, how many are kept; the one being written is there beside them.
+        saves: Number of checkpoints that will be written.
+        keep: Number of checkpoints that are kept; the one being written comes on top.
 
     Raises:
-        ConfigError: There is less.
+        ConfigError: Less is free.
     """
     each = trained * (4 if average else 3) + (result if in_checkpoint else 0) + _HEADERS
     there = len(list((output / "checkpoints").glob("step-*")))
@@ -54,12 +54,12 @@ def check_run_room(
 
 @contextmanager
 def room_for(folder: Path, needed: int, *, what: str) -> Iterator[None]:
-    """Checks the room before something is written, and names a disk that fills up all the same.
+    """Check the room before something is written; an error names a disk that fills up in spite of that.
 
     Args:
-        folder: Where to.
-        needed: Bytes of it.
-        what: What is written, for errors.
+        folder: Where it is written.
+        needed: Its bytes.
+        what: What it is, for errors.
 
     Raises:
         ConfigError: There is no room.
@@ -77,7 +77,7 @@ def room_for(folder: Path, needed: int, *, what: str) -> Iterator[None]:
 
 
 def disk_is_full(error: BaseException | None) -> str | None:
-    """The system's word for a disk or quota that is used up, where that is behind an error; else None."""
+    """Return the system's message where an error was caused by a full disk or quota; else None."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             return error.strerror
@@ -89,7 +89,7 @@ def disk_is_full(error: BaseException | None) -> str | None:
 
 
 def tensor_bytes(state: Any) -> int:
-    """Bytes of all tensors in a `state_dict`."""
+    """Return the bytes of all tensors in a `state_dict`."""
     if isinstance(state, Tensor):
         return state.numel() * state.element_size()
     if isinstance(state, Mapping):

@@ -1,7 +1,13 @@
-"""The folder of a run, where `output_dir` does not name it. Needs no torch."""
+"""The folder of a run: its default name, and a lock that admits one run at a time. Needs no torch."""
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -9,22 +15,31 @@ from calotype.config import Config
 from calotype.config.dataset import DatasetConfig
 from calotype.config.inputs import source_name
 from calotype.errors import ConfigError
+from calotype.terminal import get_logger
 
-__all__ = ["RUN_FOLDERS", "check_old_default", "default_output"]
+try:
+    import fcntl
+except ImportError:  # Windows has none: two runs in one folder are not noticed there
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["RUN_FOLDERS", "check_old_default", "default_output", "sole_run"]
+
+_log = get_logger("calotype")
+_held: set[int] = set()  # descriptors of the locks that this process holds
 
 RUN_FOLDERS: Final = ("checkpoints", "logs", "samples")
-"""The folders that a run makes in it."""
+"""The folders that a run makes in its own."""
 
 _OLD_DEFAULT: Final = Path("output")
-"""What it was for every run once."""
+"""The default of every run in earlier versions."""
 
 
 def default_output(config: Config, name: str | None, *, method: str | None) -> str:
-    """The name of a run's folder, in the current one: `photos-lora`, or `photos-full` for a full fine-tune.
+    """Return the name of a run's folder, in the current one: `photos-lora`, or `photos-full` for a full fine-tune.
 
     Args:
         config: The config.
-        name: Of its file, without the ending; None where there is none: then the dataset's.
+        name: Of its file, without the extension; None uses the dataset's name.
         method: `train.method`.
     """
     if name is None and isinstance(config.dataset, DatasetConfig):
@@ -33,7 +48,7 @@ def default_output(config: Config, name: str | None, *, method: str | None) -> s
 
 
 def check_old_default(output: Path) -> None:
-    """Refuses to begin anew where `--resume` may mean a run in the folder that was every run's default.
+    """Refuse to begin anew where `--resume` may mean a run in the former default folder.
 
     Raises:
         ConfigError: `output` has no checkpoints and the old default has.
@@ -42,5 +57,85 @@ def check_old_default(output: Path) -> None:
     if there and not any((output / "checkpoints").glob("step-*")):
         raise ConfigError(
             f"--resume: {output} has no checkpoint, and {_OLD_DEFAULT} has {there[-1]}: runs without output_dir were "
-            f"written there before. output_dir={_OLD_DEFAULT} goes on with it, output_dir={output} begins anew"
+            f"written there before. output_dir={_OLD_DEFAULT} resumes it, output_dir={output} begins anew"
         )
+
+
+@contextmanager
+def sole_run(lock: Path, folder: Path) -> Iterator[bool]:
+    """Lock a folder against other runs.
+
+    The system releases the lock when the process ends, however it ends. A forked process does not hold it. Over NFS the
+    lock holds between machines where the server has locks (NFS 4, or `lockd`), and within one machine with the mount
+    option `local_lock=flock`.
+
+    Args:
+        lock: The file to lock; created if missing, deleted afterwards.
+        folder: The folder that errors name.
+
+    Yields:
+        Whether the lock is held: False on a system or file system without locks; a warning names it.
+
+    Raises:
+        ConfigError: Another run holds it (names its process and host), or the file can't be written.
+    """
+    if fcntl is None:
+        yield False
+        return
+    fd, held = _lock(lock, folder)
+    _held.add(fd)
+    try:
+        if held:
+            known = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
+            with suppress(OSError):  # a full disk: the lock holds without it
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, json.dumps(known).encode() + b"\n", 0)
+        yield held
+    finally:
+        if fd in _held:
+            _held.remove(fd)
+            with suppress(OSError):
+                lock.unlink()  # before it is released: a run that opened it meanwhile sees that it is gone
+            os.close(fd)
+
+
+def _lock(lock: Path, folder: Path) -> tuple[int, bool]:
+    while True:
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise ConfigError(f"{folder}: can't be written: {error.strerror}; name another folder") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if lock.stat().st_ino == os.fstat(fd).st_ino:
+                    return fd, True
+            os.close(fd)  # its holder has just ended and deleted it
+        except BlockingIOError:
+            holder = _holder(fd)
+            os.close(fd)
+            raise ConfigError(
+                f"{folder}: another run is writing here{holder}. Wait until it has ended, or name another folder"
+            ) from None
+        except OSError as error:
+            _log.warning("%s: can't be locked (%s): a second run in it would not be noticed", folder, error.strerror)
+            return fd, False
+
+
+def _holder(fd: int) -> str:
+    try:
+        known = json.loads(os.pread(fd, 4096, 0))
+        return f" (process {known['pid']} on {known['host']}, since {known['since']})"
+    except (OSError, ValueError, KeyError, TypeError):  # it has yet to write who it is
+        return ""
+
+
+def _release_in_child() -> None:
+    for fd in _held:
+        os.close(fd)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_in_child)

@@ -1,4 +1,4 @@
-"""The ledger of a run: `ledger.jsonl` in its folder, each thing once, what came before a resume included."""
+"""The ledger of a run: `ledger.jsonl` in its folder, each entry once, those before a resume included."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ LEDGER_FILE: Final = "ledger.jsonl"
 
 
 class RunLedger(Ledger):
-    """A ledger that notes nothing twice. The ranks of a run append to one file, a line at a time, and `settle` it.
+    """A ledger without duplicates. The ranks of a run append lines to one file, and `settle` it at the end.
 
     Args:
-        path: The file. What is in it is read: the run that is resumed has noted it.
+        path: The file. Its entries, of the run that is resumed, are read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,7 +34,7 @@ class RunLedger(Ledger):
         for line in data.splitlines():
             with suppress(ValueError, TypeError):  # cut off by a kill
                 super().append(LedgerEntry(**json.loads(line)))
-        if data and not data.endswith(b"\n"):  # what follows begins a line of its own
+        if data and not data.endswith(b"\n"):  # start a new line
             with suppress(OSError), path.open("ab") as file:
                 file.write(b"\n")
         self.path = path
@@ -42,7 +42,7 @@ class RunLedger(Ledger):
 
     @staticmethod
     def begin(path: Path) -> None:
-        """Empties the file: what another run noted is not true of one that begins.
+        """Empty the file for a run that begins.
 
         Raises:
             ConfigError: It can't be written.
@@ -58,12 +58,12 @@ class RunLedger(Ledger):
         self._known.add(entry)
         try:
             super().append(entry)
-        except OSError as error:  # a full disk: no reason to end a training, and the counts are kept
-            _log.warning("%s: can't be written (%s): what comes now is counted only", self.path, error.strerror)
+        except OSError as error:  # a full disk ends no training, and entries are still counted
+            _log.warning("%s: can't be written (%s): further entries are only counted", self.path, error.strerror)
             self.path = None
 
     def settle(self) -> None:
-        """Leaves in the file what two ranks have noted once; for one of them, when none will note any more."""
+        """Remove duplicate lines of different ranks; called by one rank, when none appends any more."""
         if self.path is not None and self.path.exists():
             lines = dict.fromkeys(self.path.read_bytes().splitlines(keepends=True))
             try:
@@ -73,6 +73,6 @@ class RunLedger(Ledger):
 
 
 def count_notes(ledger: Ledger) -> dict[str, int]:
-    """How many images, rows or files the ledgers of all ranks name, by kind. Every rank calls it."""
+    """Count the images, rows or files in the ledgers of all ranks, by kind. Every rank calls it."""
     noted: list[tuple[str, str]] = gather_object(sorted({(entry.kind, entry.id) for entry in ledger}))
     return dict(sorted(Counter(kind for kind, _ in set(noted)).items()))

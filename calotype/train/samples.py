@@ -1,4 +1,4 @@
-"""Sample images: what the network makes of some prompts so far, by its own pipeline."""
+"""Sample images while a network trains, made by its own pipeline."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from calotype.config.train import TrainConfig
 from calotype.core.output_files import write_output
 from calotype.core.placeholders import fill_placeholders, has_placeholder
+from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import text_key
 from calotype.encodings.store import EncodingStore
@@ -21,14 +22,14 @@ from calotype.ledger import LedgerEntry
 from calotype.terminal import visible
 from calotype.train.networks import network_of, pipeline_class, pipeline_index, pipeline_source
 
-__all__ = ["Sampler", "encode_prompts", "fill_prompts"]
+__all__ = ["Sampler", "encode_prompts", "fill_prompts", "make_sampler"]
 
 
 def fill_prompts(prompts: Sequence[str], trigger: str | None) -> list[str]:
-    """The prompts with the trigger where they have `{trigger}`, as captions have it.
+    """Fill `{trigger}` in prompts, as in captions.
 
     Raises:
-        ConfigError: A prompt has `{trigger}`, and the training has no trigger.
+        ConfigError: A prompt has `{trigger}`, and `caption_transform.trigger` is not set.
     """
     if trigger is not None:
         return [fill_placeholders(prompt, trigger) for prompt in prompts]
@@ -42,12 +43,12 @@ def fill_prompts(prompts: Sequence[str], trigger: str | None) -> list[str]:
 def encode_prompts(
     models: FrozenModels, prompts: Sequence[str], store: EncodingStore | None
 ) -> list[dict[str, Tensor]]:
-    """The texts' records, on the CPU: out of the store, else by the text encoders, which leave memory again.
+    """Return the encodings of prompts, on the CPU: from the store, else by the text encoders, which leave memory again.
 
     Args:
         models: The frozen models.
-        prompts: As the pipeline would be given them.
-        store: Of the training's encodings; what is made is kept there beside the captions.
+        prompts: As the pipeline takes them.
+        store: Of the training's encodings; new encodings are written to it, too.
     """
     keys = [text_key(models.text_fingerprint, prompt) for prompt in prompts]
     records: dict[bytes, dict[str, Tensor]] = {}
@@ -68,15 +69,32 @@ def encode_prompts(
     return [records[key] for key in keys]
 
 
-class Sampler:
-    """Makes sample images while a network trains. What fails is noted, and no reason to end the training.
+def make_sampler(
+    models: FrozenModels, encoded: EncodedDataset, options: TrainConfig, *, note: Callable[[LedgerEntry], None]
+) -> Sampler | None:
+    """Make the sampler of a run's `sample_prompts`; None without any.
 
     Args:
         models: The frozen models.
-        prompts: As the pipeline would be given them. Their records are made here; the text encoders leave memory again.
+        encoded: The training dataset, for its trigger and its store.
+        options: Of the run.
+        note: As for `Sampler`.
+    """
+    if not options.sample_prompts:
+        return None
+    prompts = fill_prompts(options.sample_prompts, encoded.dataset.caption_transform.trigger)
+    return Sampler(models, prompts, options, store=encoded.store, note=note)
+
+
+class Sampler:
+    """Makes sample images while a network trains. Failures are noted, and never end the training.
+
+    Args:
+        models: The frozen models.
+        prompts: As the pipeline takes them. They are encoded here; the text encoders leave memory again.
         options: `sample_steps` and `sample_guidance`.
         store: Of the training's encodings.
-        note: Called with each failure: `sample_failed`, by the name of the image.
+        note: Called with each failure: `sample_failed`, with the image's name.
     """
 
     def __init__(
@@ -105,7 +123,7 @@ class Sampler:
     def make(
         self, weights: Any, *, size: tuple[int, int], seed: int, target: Path, given_up: Callable[[], bool]
     ) -> list[Path]:
-        """Writes one PNG for each prompt, from the same noise each time: `step-00000250-0.png`, ….
+        """Write one PNG for each prompt, from the same noise each time: `step-00000250-0.png`, ….
 
         The autoencoder is loaded for it and leaves memory again.
 
@@ -113,11 +131,11 @@ class Sampler:
             weights: The trained network, unwrapped.
             size: (height, width) in pixels.
             seed: Of the noise.
-            target: The files' beginning: `samples/step-00000250`.
-            given_up: Called before each denoising step, says whether to make no more.
+            target: Prefix of the files: `samples/step-00000250`.
+            given_up: Called before each denoising step; returns whether to stop.
 
         Returns:
-            Those that were written.
+            The files that were written.
         """
         written: list[Path] = []
         if not self._records:
@@ -205,13 +223,13 @@ class Sampler:
 
 
 def _needs_empty_prompt(models: FrozenModels) -> bool:
-    """Whether the pipeline guides by the difference from the empty prompt, and does not take zeros for it (SDXL)."""
+    """Return whether guidance needs the empty prompt encoded: SDXL takes zeros for it."""
     zeros = pipeline_index(models).get("force_zeros_for_empty_prompt", False)
     return network_of(models.spec).negative and not zeros
 
 
 class _GivenUpError(Exception):
-    """No more samples are wanted."""
+    """Ends a sample early."""
 
 
 def _empty_cache(device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""When something happens in a run: the learning rate of each step, and what is due at it."""
+"""The learning rate schedule, and the steps at which something is due."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ScheduleOptions", "adopt_schedule", "is_due", "make_schedule", "save
 
 
 class ScheduleOptions(Protocol):
-    """What a recipe's options say of its learning rate."""
+    """The options of a learning rate schedule."""
 
     @property
     def lr_scheduler(self) -> str: ...
@@ -27,16 +27,16 @@ class ScheduleOptions(Protocol):
 
 
 def make_schedule(library: str, options: ScheduleOptions, optimizer: Any, *, section: str) -> Any:
-    """The learning rate's schedule, by a library's `get_scheduler`.
+    """Make a learning rate schedule by a library's `get_scheduler`.
 
     Args:
-        library: The module that has it: `diffusers.optimization` or `transformers`.
-        options: Name the schedule.
-        optimizer: Whose learning rate it is.
-        section: Of the config, for errors: `train`.
+        library: The module of `get_scheduler`: `diffusers.optimization` or `transformers`.
+        options: Of the run.
+        optimizer: Its learning rate is scheduled.
+        section: The config's section, for errors: `train`.
 
     Raises:
-        ConfigError: There is no such schedule, or it takes more than the options can say.
+        ConfigError: There is no such schedule, or it needs further arguments.
     """
     module: Any = importlib.import_module(library)
     names = [kind.value for kind in module.SchedulerType]
@@ -49,22 +49,22 @@ def make_schedule(library: str, options: ScheduleOptions, optimizer: Any, *, sec
             num_warmup_steps=options.lr_warmup_steps,
             num_training_steps=options.max_steps,
         )
-    except (AttributeError, TypeError, ValueError) as error:  # some, as piecewise_constant, have rules of their own
+    except (AttributeError, TypeError, ValueError) as error:  # piecewise_constant needs rules
         raise ConfigError(
             f"{section}.lr_scheduler: {options.lr_scheduler} takes more than can be said here: {error}"
         ) from error
 
 
 def adopt_schedule(schedule: Any, options: ScheduleOptions, before: Mapping[str, Any]) -> str | None:
-    """Continues with the learning rate that a resumed run's own schedule has at its step, whose `max_steps` may differ.
+    """Set the learning rate of a resumed run by its own schedule, whose `max_steps` may differ.
 
     Args:
-        schedule: From `make_schedule`, with the state of the checkpoint.
+        schedule: From `make_schedule`, with the checkpoint's state loaded.
         options: Of this run.
         before: The options of the run that wrote the checkpoint.
 
     Returns:
-        What to report where that changes the learning rate; None where it does not.
+        A note where that changes the learning rate; else None.
     """
     if not isinstance(schedule, LambdaLR):
         return None
@@ -74,7 +74,7 @@ def adopt_schedule(schedule: Any, options: ScheduleOptions, before: Mapping[str,
     ]
     for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
-    schedule._last_lr = rates  # as `step` leaves it: what `get_last_lr` returns
+    schedule._last_lr = rates  # as after `step`: `get_last_lr` returns it
     if rates == was:
         return None
     return (
@@ -84,12 +84,12 @@ def adopt_schedule(schedule: Any, options: ScheduleOptions, before: Mapping[str,
 
 
 def is_due(step: int, every: int) -> bool:
-    """Whether what happens every so many steps does at this one; 0 is never."""
+    """Return whether `step` is a multiple of `every`; 0 is never."""
     return every > 0 and step % every == 0
 
 
 def saves_left(step: int, max_steps: int, every: int) -> int:
-    """How many checkpoints are written after a step: those that are due, and the one at the end."""
+    """Return how many checkpoints are written after `step`: every `every` steps, and at the end."""
     if step >= max_steps:
         return 0
     return 1 if every == 0 else -(-max_steps // every) - step // every

@@ -21,12 +21,12 @@ from torch import Tensor
 from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError
 from calotype.models.spec import ModelSpec
-from calotype.train.kohya import Adapter, layers_by_name
+from calotype.train.lora_file import Adapter, layers_by_name
 
 __all__ = ["Start", "read_start", "take_rank"]
 
 _FILES: Final = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
-"""What diffusers and peft call it in a folder."""
+"""Names of diffusers and peft in a folder."""
 _PREFIX: Final = re.compile(
     r"(base_model\.model\.|lora_unet_|lora_transformer_|unet\.|transformer\.|(model\.)?diffusion_model\.)+"
 )
@@ -34,31 +34,31 @@ _PART: Final = re.compile(
     r"(?P<layer>.+?)(\.(lora_A|lora_down|lora\.down|(?P<up>lora_B|lora_up|lora\.up))(\.default)?\.weight"
     r"|_lora\.(down|(?P<up_>up))\.weight|\.(?P<alpha>alpha))"
 )
-"""The end of a tensor's name: `_lora.down` is diffusers' of 2023, behind `processor.to_q`."""
+"""The end of a tensor's name; `_lora.down` after `processor.to_q` is diffusers' of 2023."""
 _OTHER_KINDS: Final = ("hada_", "lokr_", "dora_scale", "lora_magnitude_vector", "oft_", "lora_mid")
 _UNREAD: Final = ("use_rslora", "use_dora", "alpha_pattern", "rank_pattern")
-"""Of peft's description: what scales each layer otherwise."""
+"""Keys of peft's config that scale layers differently."""
 _MOST_NAMED: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """What a LoRA file holds for a network."""
+    """The adapters of a LoRA file, for one network."""
 
     adapters: Mapping[str, Adapter]
-    """By diffusers' names of the layers; float32, alpha is folded in."""
+    """By diffusers' names of the layers; float32, with alpha folded in."""
     note: str
-    """What to report of it."""
+    """A note about it."""
 
     def put(self, weights: Any, *, strength: float) -> None:
-        """Makes a network's adapters compute what the file's do.
+        """Copy the file's adapters into a network's.
 
         Args:
-            weights: With peft's adapters of the same rank on these layers.
-            strength: By which peft scales them: alpha / rank.
+            weights: The network, with peft's adapters of the same rank on these layers.
+            strength: peft's scale of them: alpha / rank.
 
         Raises:
-            ConfigError: A layer of the file has no adapter there.
+            ConfigError: A layer of the file has no adapter in the network.
         """
         there = dict(weights.named_parameters())
         absent = [layer for layer in self.adapters if f"{layer}.lora_A.default.weight" not in there]
@@ -73,13 +73,13 @@ class Start:
 
 
 def take_rank(options: TrainConfig) -> TrainConfig:
-    """The options with the rank of the LoRA file to start from, where there is one.
+    """Set `lora_rank` to the rank of the LoRA file to start from, if there is one.
 
     Args:
         options: Of the run.
 
     Raises:
-        ConfigError: The file is missing or no LoRA, or has another rank than was given.
+        ConfigError: The file is missing or no LoRA, or `lora_rank` is set to another rank.
     """
     if options.lora_weights is None:
         return options
@@ -94,15 +94,15 @@ def take_rank(options: TrainConfig) -> TrainConfig:
 
 
 def read_start(options: TrainConfig, weights: Any, spec: ModelSpec) -> Start | None:
-    """The LoRA that a run starts from; None where it starts with none.
+    """Read the LoRA that a run starts from; None without `lora_weights`.
 
     Args:
-        options: `lora_weights`, and the rank that `take_rank` found.
-        weights: The network as it was loaded, without adapters.
+        options: From `take_rank`.
+        weights: The network as loaded, without adapters.
         spec: The model.
 
     Raises:
-        ConfigError: The file is no LoRA of this model, or of a kind that is not read.
+        ConfigError: The file is no LoRA of this model, or of an unsupported kind.
     """
     if options.lora_weights is None:
         return None
@@ -151,7 +151,7 @@ def read_start(options: TrainConfig, weights: Any, spec: ModelSpec) -> Start | N
 
 
 def _parts(tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
-    """The tensors of each layer (`down`, `up`, `alpha`) by its name in `known`, and the names of the others."""
+    """Return the tensors of each layer (`down`, `up`, `alpha`) by its name in `known`, and the other names."""
     parts: dict[str, dict[str, Tensor]] = {}
     unused = []
     for name, tensor in tensors.items():
@@ -169,9 +169,9 @@ def _parts(tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> tuple[dic
 
 
 def _split(file: Path, name: str, joined: Adapter, rows: Sequence[int], rank: int) -> list[Adapter | None]:
-    """One adapter for each of the layers that are one in the original code.
+    """Split the adapter of a joined layer of the original code into one for each diffusers layer.
 
-    A block-diagonal `up` comes apart into the blocks; of any other each layer gets its rows, beside all of `down`.
+    A block-diagonal `up` is split into its blocks; of any other, each layer gets its rows and all of `down`.
     """
     down, ups = joined.down, torch.split(joined.up, list(rows))
     blocks = len(down) // rank
@@ -192,13 +192,13 @@ def _split(file: Path, name: str, joined: Adapter, rows: Sequence[int], rank: in
 
 
 def _shaped(adapter: Adapter, weight: Sequence[int]) -> Adapter:
-    """As peft has it for a layer's weight: a convolution's with its height and width."""
+    """Reshape an adapter as peft stores it: a convolution's has height and width."""
     down, up = adapter
     return Adapter(down.reshape(len(down), *weight[1:]), up.reshape(*up.shape, *(1 for _ in weight[2:])))
 
 
 def _file(path: str) -> Path:
-    """The file that an option names, or the one in its folder."""
+    """Return the file of an option, or the one in its folder."""
     given = Path(path).expanduser()
     file = next((given / name for name in _FILES if (given / name).is_file()), given)
     if not file.is_file() or file.suffix != ".safetensors":
@@ -216,7 +216,7 @@ def _opened(file: Path) -> Any:
 
 
 def _rank(file: Path, opened: Any) -> int:
-    """That of the file's layers, of which those that are several in diffusers may have a multiple."""
+    """Return the rank of the file's layers; joined layers may have a multiple of it."""
     ranks = []
     for name in opened.keys():  # noqa: SIM118
         found = _PART.fullmatch(name)
@@ -230,10 +230,10 @@ def _rank(file: Path, opened: Any) -> int:
 
 
 def _alpha(file: Path, metadata: Mapping[str, str]) -> float | None:
-    """What diffusers or peft say of the alpha of all layers; None where they say nothing, as for the rank.
+    """Return the alpha of all layers in diffusers' or peft's config; None without one (the rank then).
 
     Raises:
-        ConfigError: They describe adapters of another kind.
+        ConfigError: The config describes adapters of another kind.
     """
     config: dict[str, Any] = {}
     beside = file.with_name("adapter_config.json")

@@ -1,4 +1,4 @@
-"""The trackers of a run: accelerate's, none of which ends a training."""
+"""The trackers of a run: accelerate's; a failing one never ends the training."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from calotype.train.ranks import decided_once
 __all__ = ["Trackers", "quiet_writers"]
 
 _PATIENCE: Final = 3
-"""Failures in a row after which a tracker is not called again: each may take a minute of waiting for a server."""
+"""Failures in a row after which a tracker is dropped: each may wait a minute for a server."""
 
 
 class Trackers:
-    """Logs to each of the trackers; the first failure of one is noted, and after three in a row it is left out.
+    """Logs to each tracker; its first failure is noted, and after three in a row it is dropped.
 
     Args:
         accelerator: From `make_accelerator`.
-        options: What they show of the run.
+        options: The run's options, as texts.
         note: Called with each failure, on the process where it happens.
 
     Raises:
-        ConfigError: One can't start: nothing is lost yet.
+        ConfigError: A tracker can't start.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Trackers:
         decided_once(accelerator, lambda: self._start(dict(options)))
 
     def log(self, values: Mapping[str, float], *, step: int) -> None:
-        """Logs numbers of a step."""
+        """Log numbers of a step."""
         for tracker in list(self._accelerator.trackers):
             try:
                 tracker.log(dict(values), step=step)
@@ -50,7 +50,7 @@ class Trackers:
                 self._failed(tracker, step, error)
 
     def finish(self) -> None:
-        """Ends all of them."""
+        """Finish all trackers."""
         for tracker in self._accelerator.trackers:
             try:
                 tracker.finish()
@@ -63,7 +63,7 @@ class Trackers:
             self._accelerator.init_trackers("calotype", config=options)
         except Exception as error:
             raise ConfigError(
-                f"train.trackers: one of {', '.join(map(str, self._accelerator.log_with))} can't start: {error}; mend "
+                f"train.trackers: one of {', '.join(map(str, self._accelerator.log_with))} can't start: {error}; fix "
                 "that, or set train.trackers: []"
             ) from error
 
@@ -81,7 +81,7 @@ class Trackers:
 
 @contextmanager
 def quiet_writers() -> Iterator[None]:
-    """Keeps tracebacks of TensorBoard's writing thread off the screen; the next call raises what it met."""
+    """Suppress tracebacks of TensorBoard's writer thread; the next call raises its error."""
     before = threading.excepthook
 
     def hook(arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""The validation loss: held-out images at fixed times with fixed noise, so that two numbers can be compared."""
+"""The validation loss: held-out images at fixed times with fixed noise, so that losses can be compared."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from calotype.loader import Loader
-from calotype.models.flow import draw_noise
+from calotype.models.flow import sample_noise
 
 __all__ = ["validation_loss"]
 
 _TIMES: Final = (0.1, 0.3, 0.5, 0.7, 0.9)
 """t of each image's points: fixed, unshifted and evenly spread. Most of the loss's variance is between times (Esser
-et al., 2024, section 5.1), so drawing them anew would hide what changed."""
+et al., 2024, section 5.1), so random times would hide changes."""
 
 _OWN: Final = 1
-"""Makes the keys of this noise other ones than training's."""
+"""Keeps the seeds of this noise apart from training's."""
 
 BatchLoss = Callable[[Mapping[str, Any], Tensor, Tensor], Tensor]
 """(batch, noise, times (B,)) → the loss of each image (B,)."""
@@ -33,14 +33,14 @@ def validation_loss(
     seed: int,
     given_up: Callable[[], bool] = lambda: False,
 ) -> float | None:
-    """The mean over all held-out images and times, the same on every rank; None where it was given up.
+    """Return the mean over all held-out images and times, the same on every rank; None where it was given up.
 
     Args:
         accelerator: Of the run.
-        loader: Of the held-out side; its epoch 0 is gone through, with the flips, captions and latents of that epoch.
-        batch_loss: The network's.
+        loader: Of the held-out side; its epoch 0 is used each time, with the same flips, captions and latents.
+        batch_loss: The network's loss.
         seed: Of the noise.
-        given_up: Called before each batch, says on every rank whether to end here.
+        given_up: Called before each batch; returns on every rank whether to stop.
     """
     total = torch.zeros(
         2, dtype=torch.float64, device="cpu" if accelerator.device.type == "mps" else accelerator.device
@@ -51,7 +51,7 @@ def validation_loss(
             return None
         latents = batch["latents"]
         key = (seed, number, accelerator.process_index, _OWN)
-        noise, _ = draw_noise(tuple(latents.shape), key, device=latents.device)
+        noise, _ = sample_noise(tuple(latents.shape), key, device=latents.device)
         for time in _TIMES:
             losses = batch_loss(batch, noise, torch.full((len(latents),), time, device=latents.device))
             total += torch.stack([losses.double().sum(), losses.new_tensor(len(losses), dtype=torch.float64)])

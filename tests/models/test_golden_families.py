@@ -42,7 +42,7 @@ def facts(spec: Any) -> dict[str, Any]:
             for tokenizer in spec.tokenizers
         ],
         "encodings": {
-            name: getattr(encodings, name)
+            name: getattr(spec if "sequence" in name else encodings, name)
             for name in (
                 "latent_channels",
                 "latent_factor",
@@ -114,7 +114,7 @@ def fingerprints(spec: Any, folder: Path, pipeline: str) -> dict[str, str]:
         "text_key": text_key(models.text_fingerprint, "a cat").hex(),
         "scaling_key": scaling_key(models.picture_fingerprint).hex(),
     }
-    if spec.encodings.longest_sequence is not None:
+    if spec.longest_sequence is not None:
         found["text, 64 tokens"] = FrozenModels(folder, max_sequence_length=64).text_fingerprint
     return found
 

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from encoding_helpers import frozen
+from tiny_pipelines import tiny_pipeline
 
-from calotype.models import build_model_transform
+from calotype.models import build_model_transform, list_families
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -149,3 +151,30 @@ def test_sdxl_sizes_are_the_pipeline_s_time_ids(pipelines):
     )
     ours = torch.cat([found[key] for key in ("original_size", "crop_top_left", "target_size")])
     assert torch.equal(theirs[0], ours)
+
+
+TOKENIZED = [family.models[0].name for family in list_families() if family.models[0].tokenizers]
+
+
+@pytest.mark.parametrize("model", TOKENIZED)
+def test_the_frozen_encoders_see_the_ids_of_the_dataset(model):
+    """The encoders of a saved pipeline, and the transform from the tokenizers in its folder."""
+    models, ids = frozen(model), []
+    transform = build_model_transform(model, tokenizers=tiny_pipeline(model))
+    captions = ["a photo of a cat, bright", "", "large " * 90]
+
+    def note(module, args):
+        if isinstance(module, transformers.PreTrainedModel) and args and args[0].dtype == torch.int64:
+            ids.append(args[0])  # (B, L)
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
+    try:
+        models.encode_texts(captions)
+    finally:
+        hook.remove()
+        models.release_texts()
+    ours = [transform.prepare({"image": IMAGE, "text": caption}) for caption in captions]
+    expected = [torch.stack([one[field.spec.key] for one in ours]) for field in transform.fields]
+    for batch in expected:
+        assert any(torch.equal(batch, seen) for seen in ids)
+    assert len(ids) >= len(expected)

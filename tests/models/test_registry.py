@@ -38,6 +38,7 @@ from calotype.models import (
     register,
     registry,
 )
+from calotype.models.pipeline_folder import which_model
 
 DOCS = Path(__file__).parents[2] / "docs" / "families.md"
 
@@ -154,13 +155,17 @@ class TestAFamilyOfAnotherPackage:
 
 
 class TestPackagesThatDoNotFit:
-    def test_a_broken_one_is_named_and_harms_no_other(self, packages, caplog):
+    def test_a_broken_one_is_named_and_harms_no_other(self, packages, caplog, tmp_path):
         packages("other_models_broken", "raise RuntimeError('no such device')\n")
         assert get_spec("sdxl").name == "sdxl" and len(list_families()) == 10
         reason = "other-models-broken announces the model family other_models_broken:FAMILY, which can't be loaded"
         assert reason in caplog.text and "no such device" in caplog.text
         with pytest.raises(ConfigError, match=f"no model 'mine'.*; {reason}"):
             get_spec("mine")
+        with pytest.raises(ConfigError, match=f"no family 'mine'.*; {reason}"):
+            get_family("mine")
+        with pytest.raises(ConfigError, match=f"MinePipeline, a pipeline without a model family.*; {reason}"):
+            which_model({"_class_name": "MinePipeline"}, tmp_path, asked_for=tmp_path, spec=None)
 
     def test_something_else_than_a_family(self, packages, caplog):
         packages("other_models_class", code_of_the_docs(), name="SD2")

@@ -20,8 +20,8 @@ from calotype.config.section import Section
 from calotype.errors import ConfigError
 from calotype.ledger import LedgerEntry
 from calotype.train import checkpoint
+from calotype.train.run_folder import sole_run
 from calotype.train.run_ledger import RunLedger
-from calotype.train.sole_run import sole_run
 
 
 class Options(Section):
@@ -52,7 +52,7 @@ def resume(output):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from calotype.train.sole_run import sole_run
+from calotype.train.run_folder import sole_run
 with sole_run(Path(sys.argv[1]), Path("there")):
     print("held", flush=True)
     time.sleep(60)
@@ -218,7 +218,7 @@ def test_without_a_whole_one_an_error_says_what_to_do(tmp_path):
         resume(tmp_path)
     state = save(tmp_path, 1) / "state.json"
     state.write_text(state.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(ConfigError, match="step-00000001: has format 2, this calotype knows 1: update calotype"):
+    with pytest.raises(ConfigError, match="step-00000001: has format 2, this calotype reads 1: update calotype"):
         resume(tmp_path)
 
 
@@ -258,7 +258,7 @@ def test_a_full_disk_ends_no_run_and_what_it_notes_is_counted_all_the_same(tmp_p
     ledger.settle()
     assert path.read_bytes() == before and ledger.counts() == {"unreadable": 3}
     (said,) = (record.getMessage() for record in caplog.records)
-    assert said == f"{path}: can't be written (File too large): what comes now is counted only"
+    assert said == f"{path}: can't be written (File too large): further entries are only counted"
 
 
 def test_fewer_steps_than_were_done_are_refused_as_many_are_not(tmp_path):
@@ -269,3 +269,33 @@ def test_fewer_steps_than_were_done_are_refused_as_many_are_not(tmp_path):
     ):
         checkpoint.to_resume(tmp_path / "checkpoints", fewer, resume=True)
     assert checkpoint.to_resume(tmp_path / "checkpoints", Options(max_steps=3), resume=True).step == 3
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 on says that forking with threads is a risk
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before_and_names_the_torn_one(tmp_path):
+    whole = save(tmp_path, 1)
+    child = os.fork()
+    if not child:
+        save(tmp_path, 2, result=lambda folder: os.kill(os.getpid(), signal.SIGKILL))
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    found = resume(tmp_path)
+    assert (found.step, found.folder) == (1, whole)
+    (torn,) = found.damaged
+    assert "/.writing-" in torn and "step-00000002: was not whole when its run was killed" in torn
+    save(tmp_path, 2)
+    assert checkpoints(tmp_path) == ["step-00000001", "step-00000002"] and not resume(tmp_path).damaged
+
+
+def test_a_full_disk_is_named_with_its_folder_and_bytes_and_the_last_checkpoint_stays(tmp_path):
+    save(tmp_path, 1)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limit[1]))  # the kernel refuses writes, as on a full disk
+    try:
+        with pytest.raises(
+            ConfigError,
+            match=r"checkpoints: no room for the checkpoint of step 2 .*: it takes [\d,]+ bytes, [\d,]+ bytes are free",
+        ):
+            save(tmp_path, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert checkpoints(tmp_path) == ["step-00000001"] and resume(tmp_path).step == 1

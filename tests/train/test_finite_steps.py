@@ -12,8 +12,7 @@ from train_helpers import checkpoints, make_folder, run, trained_weights
 from calotype.encodings.store import EncodingStore
 from calotype.errors import ConfigError, NotFiniteError
 from calotype.terminal import emit
-from calotype.train.guard import Guard, guarded_adamw
-from calotype.train.skipped import end_after_several
+from calotype.train.guard import Guard, end_after_several, guarded_adamw
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +164,7 @@ def test_an_image_of_a_short_batch_pulls_as_the_others_or_more_as_is_said(folder
         "1 of an epoch's 1 batches are short, the smallest of 3 instead of 4: its loss is multiplied by 0.75"
         in by_image
     )
-    assert "its images count 1.3 times as much as others (loss_average: batch)" in by_batch
+    assert "its images weigh 1.3 times as much as others (loss_average: batch)" in by_batch
 
 
 def test_a_run_from_before_the_average_was_an_option_is_told_of_it(folder, tmp_path):

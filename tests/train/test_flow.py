@@ -26,7 +26,7 @@ def test_flux_dev_shifts_by_the_picture_s_tokens_as_its_pipeline_does(tokens):
     mu = flow.shift(config, tokens)
     assert mu == pytest.approx(calculate_shift(tokens), rel=1e-12)
     logits = torch.randn(1000, generator=torch.Generator().manual_seed(1))
-    ours = flow.draw_times(1000, mu, rng=torch.Generator().manual_seed(1))
+    ours = flow.sample_times(1000, mu, rng=torch.Generator().manual_seed(1))
     theirs = scheduler("flux.1-dev").time_shift(mu, 1.0, torch.sigmoid(logits.double())).float()
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     assert ours.min() > 0 and ours.max() < 1
@@ -45,7 +45,7 @@ def test_schnell_does_not_shift_and_sd3_shifts_by_a_constant():
 
 
 def test_times_are_logit_normal():
-    times = flow.draw_times(200_000, 0.8, rng=torch.Generator().manual_seed(0)).double()
+    times = flow.sample_times(200_000, 0.8, rng=torch.Generator().manual_seed(0)).double()
     logits = torch.logit(times)
     assert logits.mean().item() == pytest.approx(0.8, abs=0.01)
     assert logits.std().item() == pytest.approx(1.0, abs=0.01)
@@ -66,12 +66,12 @@ def test_the_path_and_its_velocity_are_the_scheduler_s():
 def test_draws_follow_from_their_key_and_nothing_else():
     before = torch.random.get_rng_state()
     keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (-1, 0, 0)]
-    drawn = [flow.draw_noise((2, 4), key, device=CPU) for key in keys]
-    again = [flow.draw_noise((2, 4), key, device=CPU) for key in keys]
+    drawn = [flow.sample_noise((2, 4), key, device=CPU) for key in keys]
+    again = [flow.sample_noise((2, 4), key, device=CPU) for key in keys]
     assert torch.equal(torch.random.get_rng_state(), before)
     for (noise, rng), (same, other) in zip(drawn, again, strict=True):
         assert torch.equal(noise, same)
-        assert torch.equal(flow.draw_times(3, 0.0, rng=rng), flow.draw_times(3, 0.0, rng=other))
+        assert torch.equal(flow.sample_times(3, 0.0, rng=rng), flow.sample_times(3, 0.0, rng=other))
     assert len({noise.numpy().tobytes() for noise, _ in drawn}) == len(keys)
 
 

@@ -12,10 +12,10 @@ from tiny_pipelines import tiny_pipeline
 from train_helpers import config, make_folder, run, trained_weights
 
 from calotype import train
-from calotype.config import build_training, open_training
 from calotype.errors import ConfigError
 from calotype.loader import Loader
 from calotype.train.checkpoint import latest
+from calotype.train.data import build_loaders, open_training
 from calotype.train.identity import Identity, resume_as
 
 TRIGGER = {"caption_transform": {"trigger": "sks", "drop": 0.2}, "img_transform": {"horizontal_flip": 0.5}}
@@ -85,7 +85,7 @@ def test_other_weights_under_the_same_name_are_refused_and_the_same_elsewhere_ar
         tensors = load_file(file)
         tensors[sorted(tensors)[-1]] += 1e-3  # the same names, shapes and sizes
         save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.raises(ConfigError, match=rf"the files of {component} are others \(hash \w{{8}}, now \w{{8}}\)"):
+    with pytest.raises(ConfigError, match=rf"the files of {component} differ \(hash \w{{8}}, now \w{{8}}\)"):
         train.run(made, resume=True)
 
 
@@ -151,7 +151,7 @@ def test_a_checkpoint_of_an_earlier_version_resumes_and_says_once_what_is_not_co
     assert sum("written by an earlier version" in line for line in said) == 1
     (photos / "coffee.png").unlink()
     shutil.rmtree(tmp_path / "out" / "checkpoints" / "step-00000004")
-    with pytest.raises(ConfigError, match=r"the dataset has changed: its samples are others\. Restore it"):
+    with pytest.raises(ConfigError, match=r"the dataset has changed: it has other samples\. Restore it"):
         resumed(photos)
     assert resumed(photos, changed=True).steps == 6
 
@@ -160,9 +160,10 @@ def test_two_ranks_share_the_new_epoch_of_a_changed_dataset(photos, tmp_path):
     found = latest(tmp_path / "out" / "checkpoints")
     changed_set(photos)
     made = config(photos, dataset=TRIGGER)
-    loader, _ = build_training(made, open_training(made, device="cpu"))
+    loaders = build_loaders(made, open_training(made, device="cpu"))
+    loader = loaders.training
     ranks = [Loader(loader.dataset, 2, seed=0, in_process=True, rank=rank, world_size=2) for rank in (0, 1)]
-    identity = Identity.of(ranks[0], frozen(max_sequence_length=32))
+    identity = Identity.of(ranks[0], loaders.encoded, frozen(max_sequence_length=32))
     resumed, notes = resume_as(found, identity, ranks[0], changed_dataset=True)
     assert notes[0].startswith("note: the number of ranks was 1, is 2")
     for rank in ranks:  # all take what the main process decided

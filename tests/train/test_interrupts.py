@@ -12,8 +12,9 @@ import torch
 from train_helpers import checkpoints, make_folder, run, trained_weights
 
 from calotype.cli.train import interrupted
+from calotype.encodings.on_the_fly import OnTheFlyDataset
 from calotype.errors import ConfigError
-from calotype.train import room
+from calotype.train import loop, room, validation
 from calotype.train.average import Average
 from calotype.train.interrupt import Interrupted, StopRequest
 from calotype.train.schedule import saves_left
@@ -60,8 +61,7 @@ def test_the_second_signal_ends_at_once_as_does_the_first_where_nothing_can_be_s
         with pytest.raises(Interrupted) as ended:
             os.kill(os.getpid(), signal.SIGINT)
         assert ended.value.checkpoint is None
-    with StopRequest.from_signals() as stop:
-        stop.defer()
+    with StopRequest.from_signals() as stop, stop.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.asked and stop.number == signal.SIGTERM
         with pytest.raises(Interrupted):
@@ -140,3 +140,44 @@ def test_a_moving_average_is_loaded_to_the_device_and_dtype_of_its_parameters():
 @pytest.mark.parametrize(("arguments", "count"), [((0, 6, 0), 1), ((0, 6, 2), 3), ((2, 7, 2), 3), ((6, 6, 2), 0)])
 def test_the_checkpoints_that_are_left(arguments, count):
     assert saves_left(*arguments) == count
+
+
+def after(count, call):
+    """The same call, which sends SIGTERM to this process before the call of this number."""
+    numbers = iter(range(count, -1_000_000, -1))
+
+    def wrapped(*args, **options):
+        if next(numbers) == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return call(*args, **options)
+
+    return wrapped
+
+
+WORK = {  # what runs when the signal comes → (whose call, number of the call, the step that was saved)
+    "load": ((loop, "load_network"), 0, None),
+    "encode": ((OnTheFlyDataset, "_encode"), 1, 2),
+    "validation": ((validation, "sample_noise"), 3, 1),  # three images are held out
+    "sample": ((diffusers.FluxPipeline, "__call__"), 0, 1),
+}
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_a_signal_ends_a_run_within_a_step_whatever_it_does(folder, tmp_path, monkeypatch, capsys, work):
+    (owner, name), count, step = WORK[work]
+    monkeypatch.setattr(owner, name, after(count, getattr(owner, name)))
+    options = {
+        "validation": {"dataset": {"validation": 0.5}, "validation_every": 1, "loader": {"batch_size": 1}},
+        "sample": {"sample_prompts": ["a cup"], "sample_every": 1, "sample_steps": 2},
+    }
+    store = {"store": str(tmp_path / "store")} if work == "encode" else {}
+    with pytest.raises(Interrupted) as ended:
+        run(folder, tmp_path / "out", max_steps=9, encodings=store, **options.get(work, {}))
+    assert interrupted(ended.value).exit_code == 143
+    said = capsys.readouterr().err
+    if step is None:
+        assert ended.value.checkpoint is None and not checkpoints(tmp_path / "out")
+        assert "no checkpoint was saved for it. To continue from the last one, if there is one: calotype" in said
+    else:
+        assert checkpoints(tmp_path / "out") == [f"step-{step:08d}"] and f"Interrupted after step {step}, saved" in said
+    assert not list((tmp_path / "out").glob("samples/*"))

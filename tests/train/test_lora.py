@@ -14,9 +14,10 @@ from tiny_pipelines import tiny_pipeline
 
 from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError
-from calotype.train.kohya import Adapter, to_kohya
-from calotype.train.lora import LORA_FILE, left_out, make_trainable, publish_result, save_result, trained
+from calotype.train.lora import LORA_FILE, left_out, make_trainable, save_result, trained
+from calotype.train.lora_file import Adapter, to_kohya
 from calotype.train.networks import load_network, network_of
+from calotype.train.publish import publish_result
 
 FAMILIES = ["flux.1-dev", "sd3-medium", "sdxl", "sd-1.5"]
 RANK = 4
@@ -204,7 +205,7 @@ def test_a_result_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
         os, "fsync", lambda fd: (events.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name), fsync(fd))
     )
     monkeypatch.setattr(Path, "rename", lambda path, to: (events.append("renamed"), rename(path, to)))
-    publish_result(weights, models, options, tmp_path)
+    publish_result(tmp_path, lambda folder: save_result(weights, models, options, folder), size=0)
     named = events.index("renamed")
     assert LORA_FILE in events[:named] and events[named + 1 :] == [tmp_path.name]
 

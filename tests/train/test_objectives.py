@@ -22,9 +22,9 @@ def ddpm(**options):
 
 
 def test_times_name_the_schedule_s_steps():
-    assert Denoising(ddpm()).told(TIMES).tolist() == [0, 250, 500, 999, 999]
-    times = Denoising(ddpm()).draw_times(200_000, 4096, rng=torch.Generator().manual_seed(0))
-    steps = Denoising(ddpm()).told(times)
+    assert Denoising(ddpm()).timesteps(TIMES).tolist() == [0, 250, 500, 999, 999]
+    times = Denoising(ddpm()).sample_times(200_000, 4096, rng=torch.Generator().manual_seed(0))
+    steps = Denoising(ddpm()).timesteps(times)
     assert steps.min() == 0 and steps.max() == 999
     counts = torch.bincount(steps // 100, minlength=10).double() / len(steps)
     torch.testing.assert_close(counts, torch.full((10,), 0.1, dtype=torch.float64), atol=0.003, rtol=0)
@@ -34,8 +34,8 @@ def test_noise_is_added_by_the_schedule_and_is_the_answer():
     latents, noise = pictures()
     objective = Denoising(ddpm())
     kept = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
-    kept = kept[objective.told(TIMES)].view(-1, 1, 1, 1).float()
-    noised = objective.noised(latents, noise, TIMES)
+    kept = kept[objective.timesteps(TIMES)].view(-1, 1, 1, 1).float()
+    noised = objective.add_noise(latents, noise, TIMES)
     torch.testing.assert_close(noised, kept.sqrt() * latents + (1 - kept).sqrt() * noise, rtol=1e-4, atol=1e-5)
     assert objective.target(latents, noise, TIMES) is noise
     velocity = Denoising(ddpm(prediction_type="v_prediction")).target(latents, noise, TIMES)
@@ -75,7 +75,7 @@ def test_what_is_predicted_is_what_the_pipeline_steps_by(model):
     told = texts | {"original_size": sizes, "crop_top_left": 0 * sizes, "target_size": sizes}
     times = torch.ones(1)
     with torch.no_grad():
-        answer = network_of(models.spec).predict(unet, noise, objective.told(times), told, None)
-    implied = objective.noised(torch.zeros_like(noise), noise, times) / noise  # √(1 − ᾱ)
+        answer = network_of(models.spec).predict(unet, noise, objective.timesteps(times), told, None)
+    implied = objective.add_noise(torch.zeros_like(noise), noise, times) / noise  # √(1 − ᾱ)
     kept = (1 - implied.square()).sqrt()
     torch.testing.assert_close(stepped, (noise - implied * answer) / kept, rtol=1e-3, atol=1e-3)

@@ -195,8 +195,8 @@ def test_accumulated_batches_have_the_gradient_of_one_that_is_as_large_short_one
         return torch.linspace(-1, 1, math.prod(shape[1:])).view(1, *shape[1:]).expand(shape), None
 
     monkeypatch.setattr(Accelerator, "clip_grad_norm_", clip_grad_norm)
-    monkeypatch.setattr(flow, "draw_noise", same_noise)
-    monkeypatch.setattr(FlowMatching, "draw_times", lambda self, count, tokens, *, rng: torch.full((count,), 0.4))
+    monkeypatch.setattr(flow, "sample_noise", same_noise)
+    monkeypatch.setattr(FlowMatching, "sample_times", lambda self, count, tokens, *, rng: torch.full((count,), 0.4))
     reports = [
         run(
             photos,
@@ -302,7 +302,7 @@ def test_a_whole_unet_is_a_folder_that_diffusers_loads(folder, tmp_path):
 
 def test_an_output_folder_is_not_trained_over(folder, tmp_path):
     run(folder, tmp_path, max_steps=1)
-    with pytest.raises(ConfigError, match="--resume goes on with it, output_dir="):
+    with pytest.raises(ConfigError, match="--resume continues it, output_dir="):
         run(folder, tmp_path, max_steps=2)
     with pytest.raises(ConfigError, match=r"learning_rate was 0\.01, is 0\.5"):
         run(folder, tmp_path, max_steps=2, learning_rate=0.5, resume=True)

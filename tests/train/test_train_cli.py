@@ -110,17 +110,17 @@ from calotype.train import loop as recipe
 from calotype import train
 
 kept, keys = {}, []
-make, draw = recipe.make_trainable, recipe.flow.draw_noise
+make, draw = recipe.make_trainable, recipe.flow.sample_noise
 
 def make_trainable(transformer, *args, **options):
     make(transformer, *args, **options)
     kept.update(recipe.trained(transformer))
 
-def draw_noise(shape, key, **options):
+def sample_noise(shape, key, **options):
     keys.append(key)
     return draw(shape, key, **options)
 
-recipe.make_trainable, recipe.flow.draw_noise = make_trainable, draw_noise
+recipe.make_trainable, recipe.flow.sample_noise = make_trainable, sample_noise
 train.run(json.load(open(sys.argv[1])))
 weights = {name: value.detach() for name, value in kept.items()}
 torch.save({"weights": weights, "keys": keys}, f"{sys.argv[2]}/rank{os.environ['RANK']}.pt")
