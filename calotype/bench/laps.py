@@ -1,4 +1,4 @@
-"""A loader that looks at the clock: `train` runs over it, and it ends the run when enough was seen."""
+"""A loader that measures the time of training steps, and ends the run after enough of them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from calotype.types import Batch
 __all__ = ["WARM_UP", "Enough", "LapLoader", "Laps"]
 
 WARM_UP = 3
-"""Batches that are not counted: more than the loader has made ahead."""
+"""Batches that are not timed: more than the loader prepares ahead."""
 
 
-class Enough(Exception):  # noqa: N818 - no error: how the loop is left
-    """Enough steps were seen."""
+class Enough(Exception):  # noqa: N818 - no error: it ends the loop
+    """Enough steps were timed."""
 
 
 @dataclass(slots=True)
 class Laps:
-    """When each batch was asked for and when it came, in seconds, and how many images it had.
+    """When each batch was requested and when it came, in seconds, and its number of images.
 
-    A lap is the time from one question to the next: the wait, and then the step.
+    A lap is the time from one request to the next: the wait, and then the step.
     """
 
     asked: list[float] = field(default_factory=list)
@@ -35,24 +35,24 @@ class Laps:
     images: list[int] = field(default_factory=list)
 
     def pace(self, first: int, last: int) -> float:
-        """Seconds an image, of the laps from `first` up to `last` (excluded)."""
+        """Return the seconds for each image, of the laps from `first` up to `last` (excluded)."""
         return (self.asked[last] - self.asked[first]) / sum(self.images[first:last])
 
     def wait(self, first: int, last: int) -> float:
-        """The share of that time in which the loop waited for batches, 0 up to 1."""
+        """Return the share of that time in which the loop waited for batches, 0 to 1."""
         waited = sum(self.came[lap] - self.asked[lap] for lap in range(first, last))
         return waited / (self.asked[last] - self.asked[first])
 
 
 class LapLoader(Loader):
-    """A `Loader` with a clock: one epoch in which what is kept gets kept, then as many batches as are to be timed.
+    """A `Loader` with a clock: one epoch that fills the caches, then `steps` timed batches.
 
-    Before each question the device finishes what it has, so that a wait is time in which it had nothing to do.
+    Before each request the device finishes its work, so a wait is time in which it is idle.
 
     Args:
         *args: The loader's.
-        steps: Batches to time once all is warm.
-        encode: Makes of each batch what the transformer is trained on, once it has come: part of the step.
+        steps: Number of timed batches.
+        encode: Turns each batch into the transformer's inputs, as part of the step.
         **options: The loader's.
     """
 
@@ -62,7 +62,7 @@ class LapLoader(Loader):
         self.first = len(self)
         """Batches of the first epoch."""
         self.batches = self.first + WARM_UP + steps
-        """Of the whole run."""
+        """Batches of the whole run."""
         self._encode = encode
 
     def __iter__(self) -> Iterator[Batch]:
@@ -86,5 +86,5 @@ class LapLoader(Loader):
 
     @property
     def process(self) -> int | None:
-        """The loader process, where there is one."""
+        """Id of the loader process, if there is one."""
         return self._source.pid if isinstance(self._source, ProcessSource) else None

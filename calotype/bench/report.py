@@ -1,4 +1,4 @@
-"""What a bench found: a row for each strategy, and the one that is worth it. Plain values, needs no torch."""
+"""The report of a bench: a row for each strategy, and the recommended one. Plain values, needs no torch."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from typing import Any, Final
 __all__ = ["BenchReport", "BenchRow", "Recommendation", "break_even", "recommend"]
 
 WORTH: Final = 0.10
-"""By what share of the whole training's time a longer config has to be faster before it is worth it."""
+"""Share of the whole training's time by which a longer config must be faster to be recommended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchRow:
-    """One strategy. The figures are None where it does not run, and `refused` says why."""
+    """One strategy. The figures are None where it does not run; `refused` is the reason."""
 
     strategy: str
     title: str
     config: tuple[str, ...]
-    """The lines that it takes."""
+    """Its lines of config."""
     refused: str | None = None
     images_per_second: float | None = None
-    """Once all that is kept is there."""
+    """With warm caches."""
     data_wait: float | None = None
-    """The share of that time in which the step waited for its batch, 0 up to 1."""
+    """Share of that time in which the step waited for its batch, 0 to 1."""
     host_bytes: int | None = None
-    """Peak memory of the trainer and its loader process, with all images of the dataset kept where some are."""
+    """Peak memory of the trainer and its loader process, extrapolated to the whole dataset for caches in memory."""
     device_bytes: int | None = None
-    """Likewise on the GPU, as torch allocated it; None without one."""
+    """The same on the GPU, as allocated by torch; None without one."""
     disk_bytes: int = 0
-    """What it keeps on disk of the whole dataset."""
+    """Size of its files on disk, for the whole dataset."""
     prepare_seconds: float = 0.0
     """Before the first step, for the whole dataset."""
     first_epoch_seconds: float | None = None
     epoch_seconds: float | None = None
     """Each further one."""
     break_even_epochs: int | None = None
-    """From how many epochs on it has taken no longer than nothing; None where an epoch is not shorter."""
+    """Number of epochs from which on it takes no longer than no cache; None where an epoch is not shorter."""
     notes: tuple[str, ...] = ()
 
     def seconds(self, epochs: int) -> float:
-        """All that training for so many epochs takes."""
+        """Return the time of a training of so many epochs."""
         assert self.epoch_seconds is not None and self.first_epoch_seconds is not None
         return self.prepare_seconds + self.first_epoch_seconds + (epochs - 1) * self.epoch_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recommendation:
-    """The strategy to use, and why."""
+    """The recommended strategy, with the reason."""
 
     strategy: str
     reason: str
@@ -57,18 +57,18 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchReport:
-    """What came of a bench."""
+    """The result of a bench."""
 
     model: str
     pictures: int
-    """That can be used."""
+    """Number of usable images."""
     samples: int
-    """An epoch: images times their repeats."""
+    """Samples of an epoch: images times their repeats."""
     measured_pictures: int
-    """That the steps were taken on; what the others take is reckoned from these."""
+    """Number of measured images; the figures of the others are extrapolated."""
     batch_size: int
     steps: int
-    """Batches that were timed, of each strategy."""
+    """Number of timed batches of each strategy."""
     epochs: int
     """Of the training that the config describes."""
     device: str
@@ -82,7 +82,7 @@ class BenchReport:
 
 
 def break_even(row: BenchRow, nothing: BenchRow) -> int | None:
-    """The number of epochs, 1 or more, from which on `row` has taken no longer than `nothing`.
+    """Return the number of epochs, 1 or more, from which on `row` takes no longer than `nothing`.
 
     The smallest E with prepare + first + (E − 1) · epoch ≤ first₀ + (E − 1) · epoch₀; None where epoch ≥ epoch₀.
     """
@@ -97,16 +97,16 @@ def break_even(row: BenchRow, nothing: BenchRow) -> int | None:
 def recommend(
     rows: Sequence[BenchRow], epochs: int, *, host_room: int | None = None, device_room: int | None = None
 ) -> Recommendation | None:
-    """The simplest strategy that is about as fast as the fastest, for a training of so many epochs.
+    """Recommend the simplest strategy that is about as fast as the fastest, for a training of so many epochs.
 
     Of those that run and fit, the one that needs the fewest lines of config and whose training takes at most 10 %
     longer than the fastest's.
 
     Args:
-        rows: What was measured, from the simplest on.
+        rows: The measured strategies, from the simplest on.
         epochs: Of the training.
-        host_room: Bytes of memory that the machine has.
-        device_room: Likewise its GPU.
+        host_room: The machine's memory in bytes.
+        device_room: The GPU's memory in bytes.
     """
     running = [row for row in rows if row.refused is None]
     fitting = [row for row in running if _fits(row.host_bytes, host_room) and _fits(row.device_bytes, device_room)]
@@ -134,7 +134,7 @@ def recommend(
 
 
 def span(seconds: float) -> str:
-    """A time as people say it."""
+    """Format a time."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:

@@ -1,4 +1,4 @@
-"""`bench_config`: measures a config's dataset, model and machine with each strategy, one process after the other."""
+"""`bench_config`: measure a config's dataset, model and machine with each strategy, one process after the other."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from calotype.encodings.build import build_encode_job
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.loader.build import make_loader
 from calotype.progress import Track, silent
-from calotype.train.sole_run import sole_run
+from calotype.train.run_folder import sole_run
 
 __all__ = ["bench_config"]
 
@@ -63,20 +63,23 @@ def bench_config(
     steps: int = 20,
     track: Track = silent,
 ) -> BenchReport:
-    """Takes short runs of real training steps with each strategy, and says which is worth it.
+    """Run short trainings with each strategy, and recommend one.
 
     Args:
-        config: What `load_config` gave. Its own caches play no part; what a bench writes it deletes again.
-        strategies: Names of those to measure; all by default.
-        steps: Batches to time of each, once all is warm; an epoch over as many images comes before.
+        config: What `load_config` returned. Its own caches are not used; a bench deletes the files it writes.
+        strategies: Names of those to measure; None is all.
+        steps: Number of timed batches of each; an epoch over as many images comes before.
         track: Shows the progress.
 
     Raises:
-        ConfigError: The config is wrong, the model is none that is trained here, or there is no such strategy.
+        ConfigError: The config is wrong, the model is not trained here, or a named strategy does not exist or has no
+            effect with the config.
         MissingDependencyError: accelerate, diffusers or peft is not installed.
         CalotypeError: A strategy's process died.
     """
     chosen = choose(strategies)
+    if steps < 1:
+        raise ConfigError(f"steps: found {steps}, expected 1 or more")
     if importlib.util.find_spec("accelerate") is None:
         raise MissingDependencyError("accelerate", extra="train", purpose="to take training steps")
     config = Config.parse(config)
@@ -84,6 +87,9 @@ def bench_config(
     device = config.loader_device or ("cuda" if torch.cuda.is_available() else "cpu")
     with _scratch(config) as scratch:
         plan = _plan(settings(config, choose(["none"])[0], str(scratch)), options, steps)
+        for one in chosen:
+            if strategies is not None and (reason := _senseless(one, plan)) is not None:
+                raise ConfigError(f"strategies: {one.name} has no effect with this config: {reason}; leave it out")
         encoded = any(one.encoded_before for one in chosen)
         total, done = len(chosen) + encoded, 0
         outcomes: dict[str, Measured | str] = {}
@@ -166,7 +172,7 @@ def _senseless(strategy: Strategy, plan: _Plan) -> str | None:
     if strategy.remote and not plan.remote:
         return "no image comes from a URL"
     if strategy.fixed_geometry and not plan.fixed_geometry:
-        return "the crop is drawn anew each epoch, and only cropped images are kept there"
+        return "the crop is drawn anew each epoch, and only cropped images are cached there"
     return None
 
 

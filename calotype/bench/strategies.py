@@ -85,11 +85,11 @@ STRATEGIES: Final = (
         encodings={"store": "{scratch}/on_the_fly", "on_the_fly": True},
     ),
 )
-"""From the simplest config to the longest, but that what is alike stands together."""
+"""From the simplest config to the longest; similar ones are together."""
 
 
 def choose(names: Sequence[str] | None) -> tuple[Strategy, ...]:
-    """The strategies of these names, in the table's order; `none`, which the others are held against, is always one.
+    """Return the strategies of these names, in the table's order; `none`, the baseline, is always included.
 
     Raises:
         ConfigError: There is no such strategy.
@@ -104,7 +104,7 @@ def choose(names: Sequence[str] | None) -> tuple[Strategy, ...]:
 
 
 def settings(config: Config, strategy: Strategy, scratch: str) -> Config:
-    """The config with this strategy in place of whatever caches it has.
+    """Return the config with this strategy instead of its own caches.
 
     Args:
         config: The config.

@@ -1,4 +1,4 @@
-"""What the processes of a bench are told and what they answer: plain values, as JSON."""
+"""The tasks of the processes of a bench and their results: plain values, as JSON."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ class Task:
     """One process's work."""
 
     config: Mapping[str, Any]
-    """With the strategy's options in it."""
+    """With the strategy's options."""
     encode: bool
-    """Encode the rows; else train on them."""
+    """Whether to encode the rows; else train on them."""
     online: bool
     """Whether the frozen models run in every step."""
     rows: Sequence[int]
     """Of the dataset."""
     steps: int
-    """Batches that are timed once all is warm."""
+    """Number of timed batches."""
     device: str
     output: str
-    """A folder that the run may write to."""
+    """A folder for the run's files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """What encoding the rows took."""
+    """The cost of encoding the rows."""
 
     first_seconds: float
-    """Until the first image and its texts were there: mostly the models being loaded."""
+    """Until the first image and its texts were encoded: mostly loading the models."""
     picture_seconds: float
     """For each further one."""
     bytes: int
@@ -48,28 +48,28 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What training on the rows took."""
+    """The cost of training on the rows."""
 
     first_pace: float
-    """Seconds an image in the first epoch, when nothing is kept yet."""
+    """Seconds for each image in the first epoch, while caches are empty."""
     pace: float
-    """Seconds an image from then on."""
+    """Seconds for each image afterwards."""
     data_wait: float
     """The share of it in which the loop waited for batches."""
     host_bytes: int | None
-    """Peak of this process and the loader's together; None where the system does not say."""
+    """Peak memory of this process and the loader's together; None where the system does not report it."""
     device_bytes: int | None
-    """Peak of what torch allocated on the GPU; None without one."""
+    """Peak memory that torch allocated on the GPU; None without one."""
     kept_bytes: int
-    """Of an image, in memory or on the device, where they are kept there."""
+    """Of a cached image, in memory or on the device; 0 without a cache."""
 
 
-class Refused(CalotypeError):  # noqa: N818 - an answer, not a fault
+class Refused(CalotypeError):  # noqa: N818 - a result, not a fault
     """A strategy does not run here; the message is the reason."""
 
 
 def perform(task: Task, folder: Path) -> dict[str, Any]:
-    """Does a task in a process of its own, so that its peak memory is its own, and gives the answer's fields.
+    """Run a task in its own process, which has its own peak memory; return the fields of its result.
 
     Raises:
         Refused: It does not run with this config on this machine.

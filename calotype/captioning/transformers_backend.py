@@ -24,7 +24,7 @@ from calotype.encodings.fingerprint import files_fingerprint
 from calotype.errors import CaptionError, ConfigError, MissingDependencyError
 from calotype.models.component_files import files_that_count
 
-__all__ = ["TransformersBackend", "captioner_identity", "chat_inputs", "load_captioner"]
+__all__ = ["TransformersBackend", "captioner_identity", "chat_inputs", "load_captioner", "load_processor"]
 
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -263,16 +263,10 @@ def load_captioner(
         CaptionError: The model can't be loaded, or has no chat template.
         MissingDependencyError: transformers is not installed.
     """
+    processor, _ = load_processor(name, revision=revision)
     try:
-        transformers: Any = importlib.import_module("transformers")
-    except ImportError as error:
-        raise MissingDependencyError("transformers", extra="caption", purpose="to caption on this machine") from error
-    where = Path(name).expanduser()
-    source = str(where) if where.is_dir() else str(name)
-    try:
-        processor = transformers.AutoProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
-        model = transformers.AutoModelForImageTextToText.from_pretrained(
-            source, revision=revision, dtype=dtype, trust_remote_code=False
+        model = _transformers().AutoModelForImageTextToText.from_pretrained(
+            _source(name), revision=revision, dtype=dtype, trust_remote_code=False
         )
         model = model.to(device).eval()
     except Exception as error:
@@ -281,14 +275,27 @@ def load_captioner(
                 f"model: {name} does not fit into the memory of {device}; `--model auto` picks one that does, and "
                 "`--backend http` uses a server"
             ) from error
-        raise CaptionError(
-            f"model: {name!r} could not be loaded ({type(error).__name__}: {_first_line(error)}). Expected a "
-            "vision-language model that transformers supports without code from the hub: a folder, or a hub name "
-            f"(`hf download {name} --local-dir FOLDER` downloads it; for a gated one accept the terms on its page and "
-            "run `hf auth login`)"
-        ) from error
+        raise _not_loaded(name, error) from error
+    return processor, model
+
+
+def load_processor(name: str | Path, *, revision: str | None = None) -> tuple[Any, Any]:
+    """Return (processor, config), with padding on the left. No weight is read.
+
+    Raises:
+        CaptionError: The model can't be loaded, or has no chat template.
+        MissingDependencyError: transformers is not installed.
+    """
+    transformers = _transformers()
+    try:
+        processor = transformers.AutoProcessor.from_pretrained(
+            _source(name), revision=revision, trust_remote_code=False
+        )
+        config = transformers.AutoConfig.from_pretrained(_source(name), revision=revision, trust_remote_code=False)
+    except Exception as error:
+        raise _not_loaded(name, error) from error
     tokenizer = getattr(processor, "tokenizer", None)
-    if tokenizer is None or not (accept_content_parts(processor) or model.config.model_type == "florence2"):
+    if tokenizer is None or not (accept_content_parts(processor) or config.model_type == "florence2"):
         raise CaptionError(
             f"model: {name} has no chat template, so its prompt format is unknown; use an instruction-tuned model "
             "(its name often ends in -it or -Instruct), or Florence-2"
@@ -296,7 +303,28 @@ def load_captioner(
     tokenizer.padding_side = "left"  # generation continues from the last token of the prompt
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return processor, model
+    return processor, config
+
+
+def _transformers() -> Any:
+    try:
+        return importlib.import_module("transformers")
+    except ImportError as error:
+        raise MissingDependencyError("transformers", extra="caption", purpose="to caption on this machine") from error
+
+
+def _source(name: str | Path) -> str:
+    where = Path(name).expanduser()
+    return str(where) if where.is_dir() else str(name)
+
+
+def _not_loaded(name: str | Path, error: Exception) -> CaptionError:
+    return CaptionError(
+        f"model: {name!r} could not be loaded ({type(error).__name__}: {_first_line(error)}). Expected a "
+        "vision-language model that transformers supports without code from the hub: a folder, or a hub name "
+        f"(`hf download {name} --local-dir FOLDER` downloads it; for a gated one accept the terms on its page and "
+        "run `hf auth login`)"
+    )
 
 
 def _decode_greedily(processor: Any, model: Any) -> None:

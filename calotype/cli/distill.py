@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from calotype.cli.common import Json, Overrides, Source, read_config
-from calotype.cli.train import quiet
+from calotype.cli.train import interrupted, quiet
 from calotype.terminal import emit, say
+from calotype.train.interrupt import StopRequest
 
 __all__ = ["distill"]
 
@@ -24,27 +25,18 @@ def distill(
     json: Json = False,
 ) -> None:
     """Make a small captioner that says what its teacher says, scored on held-out images before and after."""
-    from calotype import distill
-    from calotype.progress import track
-
-    config = read_config(source, overrides, model=None, tokenizers=None)
-    quiet()
     try:
-        report = distill.run(
-            config,
-            resume=resume,
-            retry_failed=retry_failed,
-            show=say,
-            tell=say,
-            track=track,
-        )
-    except KeyboardInterrupt:
-        say(
-            "Interrupted. What the teacher said is kept; the same command with --resume goes on from the last "
-            "checkpoint.",
-            error=True,
-        )
-        raise typer.Exit(130) from None
+        with StopRequest.from_signals() as stop:
+            from calotype import distill
+            from calotype.progress import track
+
+            config = read_config(source, overrides, model=None, tokenizers=None)
+            quiet()
+            report = distill.run(
+                config, resume=resume, retry_failed=retry_failed, stop=stop, show=say, tell=say, track=track
+            )
+    except KeyboardInterrupt as error:
+        raise interrupted(error) from None
     if os.environ.get("RANK", "0") != "0":  # of torchrun's: one of them speaks
         return
     if json:

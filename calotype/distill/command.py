@@ -1,8 +1,8 @@
-"""What `calotype distill` does: a small captioner learns to say what its teacher says, as a config describes it."""
+"""`run`: what `calotype distill` does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,10 +13,12 @@ from calotype.config.inputs import check_outside
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.ledger import Ledger
 from calotype.progress import Track, silent
+from calotype.train.interrupt import StopRequest
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from calotype.captioning.presets import CaptionPreset
     from calotype.data.dataset import TextToImageDataset
     from calotype.distill.lessons import Lesson, Lessons
     from calotype.distill.report import DistillReport
@@ -26,7 +28,7 @@ __all__ = ["run"]
 
 _USED: Final = ("dataset", "distill", "model", "tokenizer", "tokenizers")
 _HELD_OUT: Final = 0.1
-"""Share of the images that scores are of, where the config does not say."""
+"""Default share of the images that are held out for scores."""
 
 
 def run(
@@ -34,74 +36,129 @@ def run(
     *,
     resume: bool = False,
     retry_failed: bool = False,
+    stop: StopRequest | None = None,
     show: Callable[[Progress], None] = lambda progress: None,
     tell: Callable[[str], None] = lambda text: None,
     track: Track = silent,
 ) -> DistillReport:
-    """Trains the student of a config's `distill` section on captions of its dataset's images.
+    """Train the student of a config's `distill` section on captions of its dataset's images.
 
     Args:
-        config: What `load_config` gave. Of `dataset`, what says which images there are and which are held out
-            (`validation`, a tenth by default) is used.
-        resume: Go on from the last checkpoint, if there is one.
-        retry_failed: Ask the teacher once more where it has failed before.
+        config: What `load_config` returned. Of `dataset`, the options that select images and the held-out side
+            (`validation`, a tenth by default) are used.
+        resume: Resume from the last checkpoint, if there is one.
+        retry_failed: Ask the teacher again where it has failed before.
+        stop: Set where the caller handles signals itself. By default Ctrl-C, SIGTERM and SIGHUP end the training after
+            the current step with a checkpoint, in Python's main thread.
         show: Called every `log_every` steps, on the main process.
-        tell: Likewise with what else there is to say.
-        track: Shows the progress of the teacher, and of the student's answers to be scored.
+        tell: Called with each further message, on the main process.
+        track: Shows the progress of the teacher, and of scoring.
 
     Raises:
-        CaptionError: Teacher or student can't be had.
-        ConfigError: The config is wrong, or there is nothing to learn from.
-        EditError: The ledger of the teacher's answers can't be written.
+        CaptionError: Teacher or student can't be found.
+        ConfigError: The config is wrong; there is nothing to learn from; `output_dir` has checkpoints and `resume` is
+            not set, or they are of another run; the disk has no room.
+        EditError: The ledger of the teacher's captions can't be written.
+        Interrupted: A signal came; it has the checkpoint that was saved.
         ManifestError: The dataset can't be read.
         MissingDependencyError: accelerate, peft, sacrebleu or transformers is not installed.
+        RankError: Another rank has ended.
     """
+    # Check the options by themselves.
     config = Config.parse(config, only=_USED)
     options = config.distill if config.distill is not None else DistillConfig.of({})
+    output = Path(options.output_dir).expanduser()
     if retry_failed and options.teacher == "dataset":
         raise ConfigError("retry_failed: has no effect with teacher: dataset, which is not asked; leave it out")
-    output = Path(options.output_dir).expanduser()
     check_outside(config, output, option="distill.output_dir", writes="the student", own=("checkpoints", "scores"))
     try:
+        from calotype.captioning.presets import load_preset
+        from calotype.captioning.prompts import check_class_word
         from calotype.distill.job import distill
-        from calotype.distill.train import make_accelerator
-        from calotype.train.ranks import decided_once
-        from calotype.train.sole_run import sole_run
+        from calotype.distill.preflight import STUDENT, check_student
+        from calotype.distill.train import compute_dtype, make_accelerator
+        from calotype.train.checkpoint import Checkpoint, to_resume
+        from calotype.train.identity import check_facts
+        from calotype.train.ranks import check_seen_by_all, decided_once, end_together
+        from calotype.train.room import check_run_room
+        from calotype.train.run_folder import sole_run
+        from calotype.train.schedule import saves_left
     except ModuleNotFoundError as error:
         if error.name not in ("accelerate", "safetensors", "transformers"):
             raise
         raise MissingDependencyError(error.name, extra="distill", purpose="to distill a captioner") from error
+
+    # Check presets, images and student before the teacher is asked anything.
+    presets = [load_preset(name) for name in options.presets]
+    check_class_word(presets, options.class_word)
+    sides = _datasets(config)
+    if sides[1] is None and (unused := {"validation_every", "validation_images"} & options.model_fields_set):
+        raise ConfigError(
+            f"distill.{min(unused)}: has no effect with dataset.validation: 0, which holds no images out; leave it out"
+        )
     accelerator = make_accelerator(options)
+    facts = check_student(options, scored=sides[1] is not None, dtype=compute_dtype(accelerator))
     ledger = Ledger()
     if not accelerator.is_main_process:
         track = silent
-    with ExitStack() as until_done:
-        decided_once(accelerator, lambda: until_done.enter_context(sole_run(output / ".run.lock", output)))
-        lessons = _lessons(accelerator, config, options, retry_failed=retry_failed, track=track, ledger=ledger)
-        return distill(accelerator, lessons, options, resume=resume, show=show, tell=tell, track=track, ledger=ledger)
+    with ExitStack() as cleanup:
+        stop = stop or cleanup.enter_context(StopRequest.from_signals())
+        cleanup.enter_context(end_together(accelerator))
+
+        # Lock the folder, find the checkpoint to resume from, check the room.
+        def begin() -> Checkpoint | None:
+            cleanup.enter_context(sole_run(output / ".run.lock", output))
+            found = to_resume(output / "checkpoints", options, resume=resume)
+            if found is not None:
+                check_facts(found.folder, found.loader, {STUDENT: facts.identity})
+            check_run_room(
+                output,
+                trained=facts.trained_bytes,
+                average=False,
+                result=facts.result_bytes,
+                in_checkpoint=False,
+                saves=saves_left(found.step if found else 0, options.max_steps, options.checkpoint_every),
+                keep=options.keep_checkpoints,
+            )
+            return found
+
+        found = decided_once(accelerator, begin)
+        if found is not None:
+            check_seen_by_all(accelerator, found)
+
+        # Collect the captions, and train.
+        lessons = _lessons(accelerator, sides, presets, options, retry_failed=retry_failed, track=track, ledger=ledger)
+        return distill(
+            accelerator,
+            lessons,
+            options,
+            found=found,
+            facts=facts,
+            stop=stop,
+            show=show,
+            tell=tell,
+            track=track,
+            ledger=ledger,
+        )
 
 
 def _lessons(
     accelerator: Accelerator,
-    config: Config,
+    sides: tuple[TextToImageDataset, TextToImageDataset | None],
+    presets: Sequence[CaptionPreset],
     options: DistillConfig,
     *,
     retry_failed: bool,
     track: Track,
     ledger: Ledger,
 ) -> Lessons:
-    """All lessons, on every rank the same ones."""
+    """Collect all lessons; the same on every rank."""
     from accelerate.utils import gather_object
 
     from calotype.captioning.backend import open_backend
     from calotype.captioning.ledger import CaptionLedger
-    from calotype.captioning.presets import load_preset
-    from calotype.captioning.prompts import check_class_word
     from calotype.distill.teacher import from_captioner, from_dataset
 
-    presets = [load_preset(name) for name in options.presets]
-    check_class_word(presets, options.class_word)
-    sides = _datasets(config)
     if not isinstance(options.teacher, Mapping):
         about: dict[str, Any] = {"backend": "dataset"}
 
@@ -112,7 +169,7 @@ def _lessons(
 
     rank, world = accelerator.process_index, accelerator.num_processes
     teacher = dict(options.teacher)
-    if teacher["backend"] == "transformers":  # each rank has a teacher of its own, and asks it for its share
+    if teacher["backend"] == "transformers":  # each rank loads the teacher, and captions its share
         teacher = {"device": str(accelerator.device)} | teacher
     name = teacher.pop("backend")
     with closing(open_backend(name, **teacher)) as backend, closing(CaptionLedger(sides[0].manifest.root)) as answers:
@@ -152,16 +209,16 @@ def _sides(
 
 
 def _datasets(config: Config) -> tuple[TextToImageDataset, TextToImageDataset | None]:
-    """Images to learn from, and those held out; with nothing that needs a text-to-image model."""
+    """Open the images to train on, and those held out, without a text-to-image model."""
     from calotype.data.build import build_dataset
 
     section = config.our_dataset("learnt from")
-    usual = {"validation": _HELD_OUT, "missing_captions": "empty", "on_error": "skip"}
-    training, held_out = config.with_dataset(**usual | section.given()).without_model().sides()
+    defaults = {"validation": _HELD_OUT, "missing_captions": "empty", "on_error": "skip"}
+    training, held_out = config.with_dataset(**defaults | section.given()).without_model().sides()
     return build_dataset(training), None if held_out is None else build_dataset(held_out)
 
 
 def _picked(lessons: list[Lesson], options: DistillConfig) -> tuple[Lesson, ...]:
-    """As many as are scored, evenly from all."""
+    """Pick the lessons to score, evenly from all."""
     count = min(len(lessons), options.validation_images)
     return tuple(lessons[i * len(lessons) // count] for i in range(count))

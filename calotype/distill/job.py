@@ -1,9 +1,9 @@
-"""`distill`: the student is scored, learns, and is scored again; `report.json` says what came of it.
+"""`distill`: score the student, train it, score it again; write `report.json`.
 
 output/
     SmolVLM-500M-Instruct-distilled/   the student, as `save_pretrained` writes it
-    report.json                        scores, losses, options, whose words they are
-    scores/before.json, after.json     the scores with the answers that they are of
+    report.json                        scores, losses, options, the teacher
+    scores/before.json, after.json     the scores with the student's captions
     checkpoints/                       see `calotype.train.checkpoint`
 """
 
@@ -19,6 +19,7 @@ from accelerate.utils import gather_object
 from calotype.config.distill import DistillConfig
 from calotype.core.output_files import write_json
 from calotype.distill.lessons import Lessons
+from calotype.distill.preflight import StudentFacts
 from calotype.distill.report import DistillReport
 from calotype.distill.scores import HeldOut, score
 from calotype.distill.train import train
@@ -26,6 +27,7 @@ from calotype.errors import ConfigError
 from calotype.ledger import Ledger
 from calotype.progress import Track, silent
 from calotype.train import checkpoint
+from calotype.train.interrupt import StopRequest
 from calotype.train.ranks import decided_once
 from calotype.train.report import Progress
 
@@ -37,29 +39,32 @@ def distill(
     lessons: Lessons,
     options: DistillConfig,
     *,
-    resume: bool = False,
+    found: checkpoint.Checkpoint | None,
+    facts: StudentFacts,
+    stop: StopRequest,
     show: Callable[[Progress], None] = lambda progress: None,
     tell: Callable[[str], None] = lambda text: None,
     track: Track = silent,
     ledger: Ledger,
 ) -> DistillReport:
-    """Trains the student until `options.max_steps`; leaves it in `options.output_dir`, scored before and after.
+    """Train the student until `options.max_steps`; write it into `options.output_dir`, scored before and after.
 
     Args:
         accelerator: From `make_accelerator`.
-        lessons: What the teacher says.
-        options: Who learns, and how.
-        resume: Go on from the last checkpoint of `output_dir`, if there is one.
+        lessons: The teacher's captions.
+        options: The `distill` section.
+        found: The checkpoint to resume from.
+        facts: Of the student, from `check_student`.
+        stop: Checked between steps.
         show: Called every `log_every` steps, on the main process.
-        tell: Likewise with what else there is to say.
-        track: Shows the progress of answers to be scored.
+        tell: Called with each further message, on the main process.
+        track: Shows the progress of scoring.
         ledger: Notes what is left out.
 
     Raises:
-        CaptionError: The student can't be had, or has no chat template.
-        ConfigError: The student is of a kind that is not trained here; an option does not fit it; there is nothing to
-            learn from; `output_dir` has checkpoints and `resume` is not set, or they are of another run.
-        MissingDependencyError: peft or sacrebleu is not installed.
+        CaptionError: The student can't be loaded.
+        ConfigError: There is nothing to learn from; `found` is of another run; the disk has no room.
+        Interrupted: `stop` was set.
     """
     if not lessons.training:
         raise ConfigError(
@@ -69,29 +74,37 @@ def distill(
     say = tell if accelerator.is_main_process else lambda text: None
     output = Path(options.output_dir).expanduser()
     result = output / f"{Path(options.student).expanduser().resolve().name}-distilled"
-    found = decided_once(accelerator, lambda: checkpoint.to_resume(output / "checkpoints", options, resume=resume))
-    if found is not None:
-        for sentence in found.damaged:
-            say(sentence)
+    for sentence in found.damaged if found is not None else ():
+        say(sentence)
 
+    # Score the student as it is, train it, score it again.
     before = HeldOut.load(output / "scores" / "before.json") if found is not None else None
     if lessons.held_out and before is None:
         before = score(accelerator, options.student, lessons, options, track=track, ledger=ledger)
-        if accelerator.is_main_process:
-            before.save(output / "scores" / "before.json")
+        _save_once(accelerator, before, output / "scores" / "before.json")
     if before is not None:
         say(f"before: {before.scores}")
-    made = train(accelerator, lessons, options, found=found, result=result, show=show, tell=say, ledger=ledger)
+    made = train(
+        accelerator,
+        lessons,
+        options,
+        found=found,
+        facts=facts,
+        result=result,
+        stop=stop,
+        show=show,
+        tell=say,
+        ledger=ledger,
+    )
     after = None
     if lessons.held_out:
         after = score(accelerator, result, lessons, options, track=track, ledger=ledger)
-        if accelerator.is_main_process:
-            after.save(output / "scores" / "after.json")
+        _save_once(accelerator, after, output / "scores" / "after.json")
         say(f"after:  {after.scores}")
     noted = gather_object([(entry.kind, entry.id) for entry in ledger])  # each epoch notes the same images again
     report = DistillReport(
         result=str(result),
-        student=made.student,
+        student=facts.identity,
         teacher=lessons.teacher,
         presets=options.presets,
         examples=made.examples,
@@ -107,7 +120,10 @@ def distill(
         seconds=made.clock.seconds,
         options=options.model_dump(mode="json"),
     )
-    if accelerator.is_main_process:
-        write_json(output / "report.json", report.to_json())
+    decided_once(accelerator, lambda: write_json(output / "report.json", report.to_json()))
     accelerator.end_training()
     return report
+
+
+def _save_once(accelerator: Accelerator, scores: HeldOut, path: Path) -> None:
+    decided_once(accelerator, lambda: scores.save(path))

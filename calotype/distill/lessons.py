@@ -1,4 +1,4 @@
-"""`Lesson`: an image, what is asked about it, what the teacher says; and `Batches`, each made from its number."""
+"""`Lesson`: an image, a prompt and the teacher's captions; and `Batches`, each a function of its number."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from calotype.types import ImageRef
 __all__ = ["Batches", "Lesson", "Lessons"]
 
 _AHEAD: Final = 2
-"""Batches that are begun while one is in use."""
+"""Number of batches prepared ahead."""
 _THREADS: Final = 8
-"""That read images."""
+"""Threads that read images."""
 _COLLATING: Final = threading.Lock()
-"""A tokenizer serves one thread at a time, and one side's batches are begun while the other's are in use."""
+"""A tokenizer serves one thread at a time, and batches of both sides may be prepared at once."""
 
 _Read = tuple[CaptionRequest, list[int]]
-"""An example with its image: what is asked, and the answer's tokens."""
+"""An example with its image: the request, and the answer's tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lesson:
-    """One image with one question."""
+    """One image with one prompt."""
 
     id: str
     """The row's."""
@@ -48,40 +48,40 @@ class Lesson:
     prompt: str
     system: str | None
     captions: tuple[str, ...]
-    """What the teacher says: each is a right answer."""
+    """The teacher's captions; each is an example."""
 
     def request(self, image: Image.Image) -> CaptionRequest:
-        """The question, as a backend takes it."""
+        """Return the request that a captioning backend takes."""
         return CaptionRequest(image=image, prompt=self.prompt, system=self.system)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lessons:
-    """All there is to learn from."""
+    """The examples of both sides."""
 
     training: tuple[Lesson, ...]
     held_out: tuple[Lesson, ...]
-    """Never trained on: the scores are of these."""
+    """Only for scores, never trained on."""
     reader: ImageReader
     """Reads their images."""
     teacher: Mapping[str, Any]
-    """Whose words they are, in plain values: `dataset`, or backend, model and parameters."""
+    """The source of the captions, in plain values: `dataset`, or backend, model and parameters."""
 
 
 class Batches:
-    """What is trained on, for one rank: batch n is a function of n alone, so a resumed run needs to remember nothing.
+    """The batches of one rank: batch n is a function of n alone, so a resume needs no state.
 
-    Each caption of each lesson is an example of its own; an epoch goes once through all, in an order drawn from
-    (seed, epoch). An image that can't be read is noted, and the next example takes its place.
+    Each caption of each lesson is an example; an epoch shows each once, in a random order of (seed, epoch). An image
+    that can't be read is noted, and replaced by the next example.
 
     Args:
-        lessons: From them all ranks take their shares.
+        lessons: Of all ranks.
         processor: The student's.
         ends: The tokens at which the student stops.
         reader: Reads the images.
         options: Sizes, and the seed of the order.
-        accelerator: Knows the ranks.
-        ledger: Where what is left out is noted.
+        accelerator: Its rank and number of ranks.
+        ledger: Notes what is left out.
     """
 
     def __init__(
@@ -114,17 +114,17 @@ class Batches:
 
     @property
     def examples(self) -> int:
-        """Captions of an epoch, those of all ranks."""
+        """Number of captions of an epoch, on all ranks."""
         return len(self._examples)
 
     def batch(self, number: int) -> dict[str, Tensor]:
-        """Batch `number` of the endless row of epochs, always full."""
+        """Return batch `number` of the endless sequence of epochs; it is always full."""
         first = (number * self._world + self._rank) * self._batch_size
         places = [self._at(position) for position in range(first, first + self._batch_size)]
         return self._made(self._read(places, replace=True))
 
     def endless(self, number: int) -> Generator[dict[str, Tensor]]:
-        """The batches from `number` on, some of them begun ahead in a thread."""
+        """Yield the batches from `number` on; a thread prepares some ahead."""
         with ThreadPoolExecutor(1) as thread:
             ahead = deque(thread.submit(self.batch, number + i) for i in range(_AHEAD))
             while True:
@@ -133,19 +133,23 @@ class Batches:
                 ahead.append(thread.submit(self.batch, number + _AHEAD - 1))
                 yield made
 
-    def once(self) -> Iterator[dict[str, Tensor]]:
-        """The rank's share of a single pass in the lessons' order, without those that can't be read."""
+    def once(self) -> Iterator[dict[str, Tensor] | None]:
+        """Yield the rank's share of a single pass in the lessons' order, without images that can't be read.
+
+        Every rank yields equally often: None where it has no example left.
+        """
         mine = range(self._rank, len(self._examples), self._world)
-        for first in range(0, len(mine), self._batch_size):
-            if read := self._read(mine[first : first + self._batch_size], replace=False):
-                yield self._made(read)
+        most = -(-len(self._examples) // self._world)
+        for first in range(0, most, self._batch_size):
+            read = self._read(mine[first : first + self._batch_size], replace=False)
+            yield self._made(read) if read else None
 
     def state_dict(self) -> dict[str, Any]:
-        """What the batches follow from, beside the options."""
+        """Return what the batches follow from, besides the options."""
         return {"examples": self._fingerprint, "world": self._world}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Refuses another run's.
+        """Refuse the state of another run.
 
         Raises:
             ConfigError: Captions, images or the number of ranks have changed since.
@@ -154,12 +158,12 @@ class Batches:
         if dict(state) != now:
             what = "captions" if state.get("examples") != now["examples"] else "number of processes"
             raise ConfigError(
-                f"distill: the {what} changed since the checkpoint was written, so its run can't be gone on with; "
-                "begin anew in another output_dir"
+                f"distill: the {what} changed since the checkpoint was written, so its run can't be resumed; begin "
+                "anew in another output_dir"
             )
 
     def _at(self, position: int) -> int:
-        """Which example stands there in the endless row of epochs."""
+        """Return the index of the example at a position in the endless sequence of epochs."""
         epoch, place = divmod(position, len(self._examples))
         return int(self._order(epoch)(place))
 
@@ -171,7 +175,7 @@ class Batches:
             return collate(self._processor, [request for request, _ in examples], [answer for _, answer in examples])
 
     def _read(self, places: Sequence[int], *, replace: bool) -> list[_Read]:
-        """The examples with their images; without those that can't be read, or with others in their place."""
+        """Read the images of examples; those that can't be read are left out, or replaced by others."""
         with ThreadPoolExecutor(_THREADS) as readers:
             found = list(readers.map(lambda place: self._read_one(place, replace=replace), places))
         return [read for read in found if read is not None]

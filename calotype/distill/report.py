@@ -1,4 +1,4 @@
-"""What a distillation says of itself when it is done: `report.json`."""
+"""The report of a distillation: `report.json`."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ __all__ = ["DistillReport"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DistillReport:
-    """What came of a run, and what it was made of."""
+    """The report of a finished run."""
 
     result: str
     """The student's folder: `calotype caption … --backend transformers --model` takes it."""
     student: str
-    """What it was before: a name with a revision or fingerprint."""
+    """The student before training: a name with a revision or fingerprint."""
     teacher: Mapping[str, Any]
-    """Whose words it learnt: `Lessons.teacher`."""
+    """The source of the captions: `Lessons.teacher`."""
     presets: tuple[str, ...]
-    """What it was asked for, by the names of presets."""
+    """Names of the presets."""
     examples: int
     """Captions of an epoch."""
     held_out: int
-    """Questions about held-out images that the scores are of."""
+    """Number of scored questions about held-out images."""
     left_out: Mapping[str, int]
-    """What could not be learnt from, by kind."""
+    """Number of images that were left out, by kind."""
     steps: int
-    """Of the whole run."""
+    """Of the whole run, those before a resume included."""
     losses: tuple[tuple[int, float], ...]
-    """(step, mean loss of the steps up to it since the one before)."""
+    """(step, mean loss of the steps since the report before)."""
     validation: tuple[tuple[int, float], ...]
     """(step, loss on held-out images)."""
     before: Scores | None
@@ -41,7 +41,7 @@ class DistillReport:
     images_per_second: float
     """Of all ranks, in training."""
     data_wait: float
-    """Share of that time in which the loop waited for its next batch, 0 up to 1."""
+    """Share of that time in which the loop waited for its next batch, 0 to 1."""
     seconds: float
     options: Mapping[str, Any]
     """Of the run."""

@@ -1,11 +1,11 @@
-"""`Scores`: how near a student comes to its teacher on images that it was not trained on."""
+"""`Scores`: the similarity of a student's captions to its teacher's, on held-out images."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ from calotype.config.distill import DistillConfig
 from calotype.core.output_files import write_json
 from calotype.distill.chat import IGNORED, loss_sum
 from calotype.distill.lessons import Batches, Lesson, Lessons
-from calotype.distill.student import check_student, end_tokens
+from calotype.distill.student import check_kind, end_tokens
 from calotype.errors import ImageError, MissingDependencyError
 from calotype.images import ImageReader
 from calotype.ledger import Ledger
@@ -34,20 +34,20 @@ __all__ = ["HeldOut", "Scores", "held_out_loss", "score"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
-    """Of one student on the held-out images, against all that the teacher says of each."""
+    """Scores of one student on the held-out images, with all of the teacher's captions as references."""
 
     bleu: float
-    """BLEU of the whole (Papineni et al., 2002), 0 to 100: the teacher's runs of one to four words that it hits."""
+    """Corpus BLEU (Papineni et al., 2002), 0 to 100: matching runs of one to four words."""
     chrf: float
-    """chrF of the whole (Popović, 2015), 0 to 100: the same for runs of letters; also for languages without spaces."""
+    """Corpus chrF (Popović, 2015), 0 to 100: matching runs of characters; also for languages without spaces."""
     loss: float
     """Mean cross-entropy of the teacher's tokens, in nats."""
     answers: int
-    """How many were asked for,"""
+    """Number of requested captions."""
     without: int
-    """and how many of them were no captions: empty or cut off."""
+    """Of these, the number that were empty or cut off."""
     signatures: tuple[str, str]
-    """Sacrebleu's, of both scores: what to compare with what."""
+    """Sacrebleu's signatures of both scores: only equal ones can be compared."""
 
     def __str__(self) -> str:
         missing = f", {self.without} of {self.answers} without a caption" if self.without else ""
@@ -56,23 +56,23 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldOut:
-    """Scores, and the answers that they are of."""
+    """Scores, with the captions that they were computed from."""
 
     scores: Scores
     answers: tuple[Mapping[str, Any], ...]
-    """Of each lesson `id`, `prompt`, the `teacher`'s captions and the `student`'s."""
+    """For each lesson `id`, `prompt`, the `teacher`'s captions and the `student`'s."""
 
     def save(self, path: Path) -> None:
-        """Writes JSON; a loss that is not finite is null."""
+        """Write JSON; a loss that is not finite becomes null."""
         write_json(path, asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> Self | None:
-        """What `save` wrote; None where there is nothing of the kind."""
+        """Read what `save` wrote; None where there is no such file."""
         try:
             found = json.loads(path.read_bytes())
             scores = found["scores"] | {"signatures": tuple(found["scores"]["signatures"])}
-            if scores["loss"] is None:  # JSON has no word for NaN
+            if scores["loss"] is None:  # JSON has no NaN
                 scores["loss"] = math.nan
             return cls(scores=Scores(**scores), answers=tuple(found["answers"]))
         except (OSError, ValueError, KeyError, TypeError):
@@ -88,21 +88,21 @@ def score(
     track: Track,
     ledger: Ledger,
 ) -> HeldOut:
-    """Scores a model, loaded as `calotype caption --backend transformers` loads it; the same on every rank.
+    """Score a model, loaded as `calotype caption --backend transformers` loads it; the same on every rank.
 
     Args:
-        accelerator: Of the run. Each rank asks a copy of the model for its share of the lessons.
+        accelerator: Of the run. Each rank loads the model, and captions its share of the lessons.
         model: A folder or a name on the hub.
-        lessons: Those held out are asked. An image that can't be read counts as not answered.
+        lessons: The held-out ones are captioned. An image that can't be read counts as without a caption.
         options: Of the run.
         track: Shows the progress.
         ledger: Notes what is left out.
 
     Raises:
-        CaptionError: The model can't be had.
+        CaptionError: The model can't be loaded.
         MissingDependencyError: sacrebleu is not installed.
     """
-    metrics = _sacrebleu()  # before the work, not after it
+    metrics = _sacrebleu()  # fails before the work
     backend = TransformersBackend(
         model=model,
         revision=options.revision if model == options.student else None,
@@ -112,7 +112,7 @@ def score(
     )
     with closing(backend):
         processor, student = backend.loaded
-        check_student(model, student)
+        check_kind(model, student.config)
         batches = Batches(
             lessons.held_out,
             processor,
@@ -123,6 +123,7 @@ def score(
             ledger=ledger,
         )
         loss = held_out_loss(accelerator, student, batches)
+        assert loss is not None  # it is not given up here
         mine = range(accelerator.process_index, len(lessons.held_out), accelerator.num_processes)
         with track("captioning held-out images") as show:
             said = _ask(backend, {place: lessons.held_out[place] for place in mine}, lessons.reader, options, show)
@@ -131,11 +132,24 @@ def score(
     return _compared(metrics, lessons.held_out, answers, loss)
 
 
-def held_out_loss(accelerator: Accelerator, model: Any, batches: Batches) -> float:
-    """The mean over all of the teacher's tokens, the same on every rank."""
+def held_out_loss(
+    accelerator: Accelerator, model: Any, batches: Batches, *, given_up: Callable[[], bool] = lambda: False
+) -> float | None:
+    """Return the mean loss over all of the teacher's tokens, the same on every rank; None where it was given up.
+
+    Args:
+        accelerator: Of the run.
+        model: The student.
+        batches: Of the held-out images.
+        given_up: Called before each batch; returns on every rank whether to stop.
+    """
     total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
     with torch.no_grad(), accelerator.autocast():
         for batch in batches.once():
+            if given_up():
+                return None
+            if batch is None:
+                continue
             batch = {name: value.to(accelerator.device) for name, value in batch.items()}
             total[0] += loss_sum(model, batch)
             total[1] += (batch["labels"] != IGNORED).sum()
@@ -150,7 +164,7 @@ def _ask(
     options: DistillConfig,
     show: Show,
 ) -> dict[int, str | None]:
-    """The captions that `calotype caption` would give."""
+    """Caption held-out images as `calotype caption` does."""
 
     def picture(place: int) -> Image.Image | None:
         try:
@@ -172,7 +186,7 @@ def _ask(
 
 
 def _compared(metrics: Any, lessons: Sequence[Lesson], answers: Sequence[str | None], loss: float) -> HeldOut:
-    said = [answer or "" for answer in answers]  # no caption counts as nothing said
+    said = [answer or "" for answer in answers]  # no caption counts as an empty one
     # Sacrebleu takes the first reference of all, the second of all, …; None where an image has no more.
     most = max(len(lesson.captions) for lesson in lessons)
     references = [[lesson.captions[i] if i < len(lesson.captions) else None for lesson in lessons] for i in range(most)]

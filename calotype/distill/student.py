@@ -1,10 +1,8 @@
-"""The student: loaded, made trainable with low-rank adapters (Hu et al., 2021) or as a whole, and saved."""
+"""The student: load it, make it trainable by low-rank adapters (Hu et al., 2021) or as a whole, save it."""
 
 from __future__ import annotations
 
 import importlib
-import shutil
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,46 +13,46 @@ from calotype.captioning.transformers_backend import load_captioner
 from calotype.config.distill import DistillConfig
 from calotype.errors import ConfigError, MissingDependencyError
 
-__all__ = ["check_student", "end_tokens", "load_student", "make_trainable", "save_student", "trained"]
+__all__ = ["check_kind", "end_tokens", "load_student", "make_trainable", "save_student", "trained"]
 
 
 def load_student(options: DistillConfig, *, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
-    """(processor, model), the model on the device.
+    """Load (processor, model), the model on the device.
 
     Raises:
-        CaptionError: It can't be had, or has no chat template.
+        CaptionError: It can't be found, or has no chat template.
         ConfigError: It is of a kind that is not trained here.
     """
     processor, model = load_captioner(options.student, revision=options.revision, dtype=dtype, device=device)
-    check_student(options.student, model)
+    check_kind(options.student, model.config)
     return processor, model
 
 
-def check_student(name: str | Path, model: Any) -> None:
-    """Refuses what is loaded if it is of a kind that is not trained here.
+def check_kind(name: str | Path, config: Any) -> None:
+    """Refuse a model that is not a decoder-only one.
 
     Raises:
-        ConfigError: It is.
+        ConfigError: It is an encoder-decoder.
     """
-    if model.config.is_encoder_decoder:
+    if config.is_encoder_decoder:
         raise ConfigError(
-            f"distill.student: {name} reads with one part and writes with another (as Florence-2 does); a model that "
-            "goes on from its prompt was expected, such as SmolVLM, Qwen-VL, Gemma 3 or Llama 3.2 Vision"
+            f"distill.student: {name} is an encoder-decoder (as Florence-2 is); a decoder-only model was expected, "
+            "such as SmolVLM, Qwen-VL, Gemma 3 or Llama 3.2 Vision"
         )
 
 
 def end_tokens(processor: Any, model: Any) -> frozenset[int]:
-    """The tokens at which `generate` stops."""
+    """Return the tokens at which `generate` stops."""
     ends = model.generation_config.eos_token_id
     ends = processor.tokenizer.eos_token_id if ends is None else ends
     return frozenset(ends if isinstance(ends, list) else [ends])
 
 
 def make_trainable(model: Any, options: DistillConfig, *, device: torch.device) -> Any:
-    """The model to train: peft's around the student, or the student itself; what is trained is float32.
+    """Return the model to train: the student, or peft's wrapper of it. Trained parameters become float32.
 
     Raises:
-        ConfigError: No layer's name ends as `lora_targets` says.
+        ConfigError: No layer's name ends in one of `lora_targets`.
         MissingDependencyError: peft is not installed.
     """
     if options.gradient_checkpointing and model.supports_gradient_checkpointing:
@@ -71,7 +69,7 @@ def make_trainable(model: Any, options: DistillConfig, *, device: torch.device) 
         target_modules="all-linear" if options.lora_targets is None else list(options.lora_targets),
     )
     with torch.random.fork_rng([device] if device.type == "cuda" else []), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that is on its way out
+        warnings.simplefilter("ignore", FutureWarning)  # peft uses a deprecated name of transformers
         torch.manual_seed(options.seed)
         try:
             adapted = peft.get_peft_model(model, config)
@@ -97,26 +95,17 @@ def _checkpoint_activations(model: Any) -> None:
 
 
 def trained(model: Any) -> dict[str, torch.nn.Parameter]:
-    """The parameters that are trained, by name."""
+    """Return the trained parameters, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def save_student(model: Any, processor: Any, folder: Path, *, dtype: torch.dtype) -> None:
-    """Writes the student as `save_pretrained` does, adapters merged into its weights; replaces what is there.
+    """Write the student as `save_pretrained` does, with the adapters merged into its weights.
 
     Weights, configuration, generation settings, processor, tokenizer and chat template: all that
-    `AutoModelForImageTextToText` and `AutoProcessor` read. `model` is the bare student afterwards, no longer to be
-    trained.
+    `AutoModelForImageTextToText` and `AutoProcessor` read. `model` can't be trained any more afterwards.
     """
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
-    model = model.to(dtype)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Under another name until it is whole, so that a kill leaves no half of a model.
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-", ignore_cleanup_errors=True) as scratch:
-        new = Path(scratch) / folder.name
-        model.save_pretrained(new)
-        processor.save_pretrained(new)
-        if folder.exists():
-            shutil.rmtree(folder)
-        new.rename(folder)
+    model.to(dtype).save_pretrained(folder)
+    processor.save_pretrained(folder)

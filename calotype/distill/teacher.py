@@ -1,4 +1,4 @@
-"""Where lessons come from: the captions that a dataset has, or a captioner that is asked for them, each only once."""
+"""The sources of lessons: the captions of a dataset, or a captioner, which is asked for each caption once."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["from_captioner", "from_dataset"]
 def from_dataset(
     rows: Sequence[Row], presets: Sequence[CaptionPreset], class_word: str | None, *, ledger: Ledger
 ) -> list[Lesson]:
-    """Lessons of the captions that are there, each as an answer to every preset.
+    """Make lessons of a dataset's captions, each as an answer to every preset.
 
     Args:
         rows: Images with captions.
-        presets: What these captions are taken as answers to.
+        presets: Their prompts.
         class_word: For presets that use it.
         ledger: Notes the rows without a caption.
 
@@ -41,7 +41,7 @@ def from_dataset(
         if not captions:
             ledger.add("no_caption", row.id, "it has no caption to learn from")
             continue
-        variables = prompt_variables(row, class_word) | {"caption": None}  # what is to be said is not told beforehand
+        variables = prompt_variables(row, class_word) | {"caption": None}  # the prompt must not have the answer
         for draw in plan_variants(presets, None, 0):
             question = render_prompt(draw, variables, asker, entries=(), current=())
             if question.error is not None:
@@ -67,20 +67,20 @@ def from_captioner(
     show: Show,
     ledger: Ledger,
 ) -> list[Lesson]:
-    """Lessons of what a captioner says; it is asked only what the ledger of answers does not know.
+    """Make lessons of a captioner's answers; it is asked only for those that the ledger of answers lacks.
 
     Args:
         rows: Pictures, with captions or without.
-        presets: What it is asked for.
+        presets: Its prompts.
         class_word: For presets that use it.
         backend: The teacher.
-        answers: What it said before; gets what it says now, so that a killed run loses nothing.
-        n: Captions of each image; one for each preset by default.
-        pixels: Of an image at most.
+        answers: Its earlier answers; new ones are appended at once, so a killed run loses none.
+        n: Captions of each image; None is one for each preset.
+        pixels: Largest size of an image.
         reader: Reads the images.
-        retry_failed: Ask once more what failed before.
-        show: Is told the progress.
-        ledger: Notes what there is no answer to.
+        retry_failed: Ask again for answers that failed before.
+        show: Called with the progress.
+        ledger: Notes images without an answer.
 
     Raises:
         CaptionError: As the backend.
@@ -114,7 +114,7 @@ def from_captioner(
     CaptionPipeline(backend, reader, answers, pixels=pixels, retry_failed=retry_failed).run(tasks, answered)
     lessons = []
     for task in tasks:
-        alike: dict[tuple[str, str | None], list[str]] = defaultdict(list)  # captions of one prompt are one lesson
+        alike: dict[tuple[str, str | None], list[str]] = defaultdict(list)  # captions of one prompt make one lesson
         for place, text in sorted(given[task.id].items()):
             alike[task.prompts[place].text, task.prompts[place].system].append(text)
         for (prompt, system), texts in alike.items():

@@ -17,7 +17,7 @@ from calotype.bench.task import Refused, Task, perform
 from calotype.bench.worker import measure
 from calotype.config import Config
 from calotype.errors import ConfigError
-from calotype.train.sole_run import sole_run
+from calotype.train.run_folder import sole_run
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,8 @@ def test_what_does_not_run_says_why(photos, tmp_path):
     made = config(photos)
     with pytest.raises(ConfigError, match="strategies"):
         bench_config(made, strategies=["encoding"])
+    with pytest.raises(ConfigError, match="steps: found 0, expected 1 or more"):
+        bench_config(made, steps=0)
     task = Task(config=made, encode=False, online=False, rows=(0,), steps=1, device="cpu", output=str(tmp_path))
     assert "are not encoded for flux.1-dev" in measure(task)["refused"]
     with pytest.raises(Refused, match="are not encoded"):
@@ -100,19 +102,18 @@ def test_the_command(photos, tmp_path):
     made["loader"]["in_process"] = False
     file = tmp_path / "photos.yaml"
     file.write_text(yaml.safe_dump(made))
-    names = "downloads,device_cache"
-    options = ["--steps", 2, "--strategies", names, "--json", "max_steps=70"]
+    options = ["--steps", 2, "--strategies", "none", "--json", "max_steps=70"]
     out, _ = calotype("bench", file, *options, OMP_NUM_THREADS="1", CALOTYPE_CACHE=str(tmp_path / "cache"))
     report = json.loads(out.splitlines()[-1])
     rows = {row["strategy"]: row for row in report["rows"]}
-    assert list(rows) == ["none", "downloads", "device_cache"]
-    assert rows["downloads"]["refused"] == "no image comes from a URL"
-    assert "drawn anew each epoch" in rows["device_cache"]["refused"]
+    assert list(rows) == ["none"]
     assert rows["none"]["refused"] is None and rows["none"]["images_per_second"] > 0
-    assert rows["device_cache"]["config"] == ["loader.device_cache: true"]
     assert (report["pictures"], report["batch_size"], report["steps"], report["epochs"]) == (7, 2, 2, 20)
     assert report["recommendation"]["strategy"] == "none"
     assert not list(photos.parent.glob("calotype-bench-*"))
+    for name, reason in (("downloads", "no image comes from a URL"), ("device_cache", "drawn anew each epoch")):
+        _, said = calotype("bench", file, "--strategies", f"none,{name}", code=2)
+        assert f"strategies: {name} has no effect with this config: " in said and reason in said
 
 
 def test_the_json_is_the_one_that_the_docs_describe():

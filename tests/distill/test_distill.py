@@ -1,21 +1,25 @@
 """A tiny captioner really learns from its teacher: held-out scores, the folder that comes out, resumes, refusals."""
 
 import json
+import os
+import shutil
+import signal
 
 import pytest
 import tiny_captioners
 import torch
 from accelerate.state import AcceleratorState
 from distill_helpers import TEACHER, config, make_crops, run
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from calotype import captioning, distill
 from calotype.captioning.backend import CaptionRequest, open_backend
 from calotype.captioning.prepare_image import prepare_image
 from calotype.captioning.transformers_backend import TransformersBackend
 from calotype.config.distill import DistillConfig
-from calotype.errors import ConfigError, NotFiniteError
+from calotype.errors import CalotypeError, ConfigError, NotFiniteError
 from calotype.manifest import load_manifest
+from calotype.train.interrupt import Interrupted, exit_status
 
 
 @pytest.fixture(scope="module")
@@ -112,19 +116,19 @@ def test_weights_that_blow_up_end_the_run_with_what_was_good_before(few, caption
     assert sum("was skipped, no weight changed" in line for line in said) == 5
 
 
-class Interrupted(Exception):
+class EndEarly(Exception):
     pass
 
 
 def test_an_interrupted_and_resumed_run_ends_with_the_very_same_weights(few, captioner, tmp_path):
     def stop(progress):
         if progress.step == 3:
-            raise Interrupted
+            raise EndEarly
 
     options = {"checkpoint_every": 2, "lr_scheduler": "cosine"}
-    with pytest.raises(Interrupted):
+    with pytest.raises(EndEarly):
         run(few, captioner, tmp_path / "resumed", show=stop, **options)
-    with pytest.raises(ConfigError, match="of an earlier run; --resume goes on with it"):
+    with pytest.raises(ConfigError, match="of an earlier run; --resume continues it"):
         run(few, captioner, tmp_path / "resumed", **options)
     with pytest.raises(ConfigError, match="other options: lora_rank was 16, is 8"):
         run(few, captioner, tmp_path / "resumed", resume=True, lora_rank=8, **options)
@@ -226,8 +230,63 @@ def test_options_that_do_not_fit_the_student_are_errors_before_anything_is_learn
     with pytest.raises(ConfigError, match="there is no caption to learn from"):
         run(make_crops(tmp_path / "bare", each=1, captions=False), captioner, tmp_path / "out")
     florence = tiny_captioners.florence2(tmp_path / "florence")
-    with pytest.raises(ConfigError, match="a model that goes on from its prompt was expected, such as SmolVLM"):
+    with pytest.raises(ConfigError, match=r"is an encoder-decoder .* a decoder-only model was expected, such as"):
         run(few, florence, tmp_path / "out", validation=0.3)
     with pytest.raises(ConfigError, match="'distill' must be a mapping"):
         distill.run(config(few, captioner, tmp_path) | {"distill": "fast"})
     assert set(TEACHER.values()) == {caption for row in load_manifest(few) for caption in row.captions}
+
+
+def test_sigterm_saves_a_checkpoint_and_only_the_same_student_resumes(few, captioner, tmp_path):
+    student = shutil.copytree(captioner, tmp_path / "student")
+
+    def terminate(progress):
+        if progress.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted) as ended:
+        run(few, student, tmp_path / "out", show=terminate)
+    assert (ended.value.step, exit_status(ended.value)) == (2, 143)
+    assert ended.value.checkpoint == tmp_path / "out" / "checkpoints" / "step-00000002"
+    weights = load_file(student / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, student / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=r"step-00000002: was written with .*: distill.student was 'student@.*, is '"):
+        run(few, student, tmp_path / "out", resume=True)
+    save_file(weights, student / "model.safetensors", {"format": "pt"})
+    assert run(few, student, tmp_path / "out", resume=True).steps == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lora_targets": ["to_q"]}, r"distill.lora_targets: no layer's name ends in one of"),
+        ({"lr_scheduler": "cosin"}, "distill.lr_scheduler: found 'cosin'"),
+        ({"preset": "descriptve"}, "descriptve"),
+        ({"validation_images": 3}, "distill.validation_images: has no effect with dataset.validation: 0"),
+        ({"revision": "main"}, "revision: has no effect with a student that is a local folder"),
+        ({"student": "weightless"}, "weightless: has no weights"),
+        ({"output_dir": "used"}, r"used/checkpoints/step-00000009: is of an earlier run"),
+        ({"output_dir": "full"}, r"full: the run needs [\d,]+ bytes on the disk .* 9 bytes are free"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_can_be_known_is_checked_before_the_teacher_is_asked(
+    few, captioner, tmp_path, monkeypatch, options, message
+):
+    monkeypatch.setattr("calotype.captioning.backend.open_backend", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "used" / "checkpoints" / "step-00000009").mkdir(parents=True)
+    if "student" in options:
+        shutil.copytree(captioner, tmp_path / "weightless", ignore=shutil.ignore_patterns("*.safetensors"))
+    if options.get("output_dir") == "full":
+        monkeypatch.setattr("calotype.train.room.free_bytes", lambda path: 9)
+    teacher = {"backend": "http", "url": "http://127.0.0.1:9/v1", "model": "none"}
+    made = config(few, captioner, tmp_path / "out", teacher=teacher)
+    made["distill"] |= options
+    with pytest.raises(CalotypeError, match=message):
+        distill.run(made)
+
+
+def test_asking_again_has_no_effect_on_a_dataset_s_captions(few, captioner, tmp_path):
+    with pytest.raises(ConfigError, match="retry_failed: has no effect with teacher: dataset"):
+        distill.run(config(few, captioner, tmp_path), retry_failed=True)

@@ -78,7 +78,8 @@ def test_ctrl_c_says_how_to_go_on(written, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 130
-    assert "the same command with --resume goes on from the last checkpoint" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"To continue from the last one, if there is one: calotype distill {written} --resume" in said
 
 
 def test_a_bare_option_is_one_of_distilling_where_the_config_does_that_alone(written):

@@ -1,0 +1,79 @@
+"""Checks of a distillation before the teacher is asked anything: packages, the student's files, its layers, options."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+
+from calotype.captioning.transformers_backend import captioner_identity, load_processor
+from calotype.config.distill import DistillConfig
+from calotype.distill.student import check_kind, make_trainable, trained
+from calotype.errors import MissingDependencyError
+from calotype.models.component_check import check_component
+from calotype.train.room import tensor_bytes
+from calotype.train.schedule import make_schedule
+
+__all__ = ["STUDENT", "StudentFacts", "check_student"]
+
+
+STUDENT = "distill.student"
+"""The key of the student's identity in a checkpoint's state."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudentFacts:
+    """What is known of a student before its weights are loaded."""
+
+    identity: str
+    """Its name with a revision or fingerprint."""
+    trained_bytes: int
+    """Of the trained parameters, float32."""
+    result_bytes: int
+    """Of the distilled student's folder, about."""
+
+
+def check_student(options: DistillConfig, *, scored: bool, dtype: torch.dtype) -> StudentFacts:
+    """Refuse a student that can't be trained, or not with these options. No weight is loaded.
+
+    Args:
+        options: The `distill` section.
+        scored: Whether images are held out for scores.
+        dtype: Of the distilled student.
+
+    Raises:
+        CaptionError: The student can't be found, or has no chat template.
+        ConfigError: It is of a kind that is not trained here, a file is missing or cut short, or an option does not
+            fit it.
+        MissingDependencyError: peft, sacrebleu or transformers is not installed.
+    """
+    for package, needed, purpose in (
+        ("transformers", True, "to distill a captioner"),
+        ("peft", options.method == "lora", "for LoRA"),
+        ("sacrebleu", scored, "to compare captions"),
+    ):
+        if needed and importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(package, extra="distill", purpose=purpose)
+    folder = Path(options.student).expanduser()
+    if folder.is_dir():
+        check_component(folder)
+    _, config = load_processor(options.student, revision=options.revision)
+    check_kind(options.student, config)
+    transformers: Any = importlib.import_module("transformers")
+    with init_empty_weights():  # on the meta device: layers and shapes without memory
+        model = transformers.AutoModelForImageTextToText.from_config(config)
+        size = sum(one.numel() for one in model.parameters()) * dtype.itemsize
+        parameters = trained(make_trainable(model, options, device=torch.device("cpu")))
+    nothing = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=options.learning_rate)
+    make_schedule("transformers", options, nothing, section="distill")
+    return StudentFacts(
+        identity=captioner_identity(options.student, SimpleNamespace(config=config)),
+        trained_bytes=tensor_bytes(parameters),
+        result_bytes=size,
+    )
