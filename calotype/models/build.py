@@ -1,4 +1,4 @@
-"""Builds a model's transform from the model's name: sizes from its spec, tokenizers from a folder or the hub."""
+"""Build a model's transform from the model's name, with tokenizers from a folder or the hub."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ __all__ = ["build_model_transform", "check_model_transform"]
 def build_model_transform(
     model: str, *, tokenizers: str | Path | Mapping[str, str | Path] | None = None, **options: Any
 ) -> ModelTransform:
-    """The transform of a model, with what its spec says filled in.
+    """Build the transform of a model; its spec has the defaults.
 
     Args:
         model: A name that `get_spec` knows.
-        tokenizers: Where its tokenizers are: a folder that holds them by the names of a saved pipeline
+        tokenizers: A folder that holds its tokenizers by the names of a saved pipeline
             (`tokenizer`, `tokenizer_2`, …); for a model with one tokenizer also that tokenizer itself; a hub
             repository laid out so; a mapping of the transform's options to paths; or None for the model's own hub
-            repository (the hub's local cache is looked into first).
-        **options: Lengths of captions (`t5_max_seq_len`), where the spec's own are not wanted.
+            repository (its local cache first).
+        **options: Lengths of captions (`t5_max_seq_len`) other than the spec's.
 
     Raises:
-        MissingTokenizerError: The tokenizers can't be had; says which, and the ways to get them. `PixelsTransform`
-            still gives the pixels.
+        MissingTokenizerError: Tokenizers are missing; names them, and how to get them.
         ConfigError: The model is unknown, or does not take an option.
     """
     spec = get_spec(model)
@@ -40,7 +39,7 @@ def build_model_transform(
         if option not in lengths:
             raise unknown_key(f"options of {spec.name}", option, lengths)
         check_max_seq_len(spec, option, value)
-    # Before the tokenizers are looked for, so that a wrong option is never taken for a missing tokenizer.
+    # Options are checked first, so that a wrong one is never reported as a missing tokenizer.
     defaults = {one.length_option: one.max_length for one in spec.tokenizers if one.length_option}
     paths = _paths(spec, tokenizers, asked_for=model)
     transform = get_family(spec.family).transform_class
@@ -50,10 +49,10 @@ def build_model_transform(
 
 
 def check_model_transform(model: str, transform: ModelTransform) -> None:
-    """Refuses a transform that does not fit the model it is to be used with.
+    """Refuse a transform that does not fit a model.
 
     Raises:
-        ConfigError: It is another family's, or cuts captions at more tokens than the model takes; names both.
+        ConfigError: It is another family's, or truncates captions at more tokens than the model takes; names both.
     """
     spec = get_spec(model)
     if not isinstance(transform, TokenTransform):
@@ -69,7 +68,7 @@ def check_model_transform(model: str, transform: ModelTransform) -> None:
 def _paths(
     spec: ModelSpec, tokenizers: str | Path | Mapping[str, str | Path] | None, *, asked_for: str
 ) -> dict[str, str | Path]:
-    """Where each tokenizer is, by the transform's option."""
+    """Return the path of each tokenizer, by the transform's option."""
     names = [one.option for one in spec.tokenizers]
     if isinstance(tokenizers, Mapping):
         tokenizers = paths_by_option(spec, tokenizers)
@@ -102,7 +101,7 @@ def _in_folder(spec: ModelSpec, folder: Path) -> dict[str, str | Path]:
 
 
 def _repository(spec: ModelSpec, asked_for: str) -> str:
-    """The hub's name that the user gave, or the first that the model is known by."""
+    """Return the repository that the user named, or the model's first."""
     return next((name for name in spec.hub if name.lower() == asked_for.lower()), spec.hub[0])
 
 

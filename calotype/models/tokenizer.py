@@ -1,8 +1,8 @@
-"""The CLIP and T5 tokenizers: the very ids that diffusers' pipelines give, without transformers.
+"""The CLIP and T5 tokenizers: the same ids as diffusers' pipelines, without transformers.
 
 Loading both tokenizers of FLUX.1 takes 0.45 s of CPU here and 2 s through transformers 5 (two cores, best of two), and
 calotype's base installation does without its 126 MB: the loader's process and `calotype check` need a tokenizer and no
-model. transformers' tokenizers also warn and lock around forks. Underneath they call the Rust library `tokenizers`, and
+model. transformers' tokenizers also warn and lock around forks. They call the Rust library `tokenizers`, and
 so does this module, set up as `transformers.CLIPTokenizer` and `T5Tokenizer` (5.x) set it up, whatever form the files
 have; `tests/models/test_pipelines.py` compares the ids with those that the pipelines compute.
 
@@ -30,21 +30,20 @@ from calotype.models.tokenizer_files import TokenizerFiles, find_tokenizer_files
 __all__ = ["Tokenizer", "load_tokenizer"]
 
 _BATCH = 4096
-"""Texts that are tokenised at a time, so that their encodings don't fill the memory."""
+"""Texts that are tokenized at a time, to bound the memory of their encodings."""
 
 
 class Tokenizer:
     """Text to ids.
 
-    Threads may share one, it pickles (with its vocabulary, so that the files may be gone by then), and using it
-    before a fork is fine.
+    Threads may share one. It pickles with its vocabulary, without its files, and may be used before a fork.
 
     Args:
-        backend: Gives the ids of a text without the tokens that frame it.
-        before: Ids put in front (CLIP's start token).
-        after: Ids put behind (the end token), never cut off.
-        pad_id: Fills up to the fixed length.
-        name: What errors and reports call it.
+        backend: Returns the ids of a text without special tokens.
+        before: Ids in front of each text (CLIP's start token).
+        after: Ids behind each text (the end token), never truncated.
+        pad_id: Id of the padding token.
+        name: Its name in errors and reports.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class Tokenizer:
 
     @property
     def eos_id(self) -> int:
-        """The id that ends a text."""
+        """Id of the end token."""
         return self._after[-1]
 
     @property
@@ -66,20 +65,20 @@ class Tokenizer:
         return self._backend.get_vocab_size(with_added_tokens=True)
 
     def __call__(self, text: str, max_length: int) -> list[int]:
-        """Exactly `max_length` ids: cut so that the end token stays, or padded on the right."""
+        """Return exactly `max_length` ids: truncated before the end token, or padded on the right."""
         ids = self._frame(self._backend.encode(text, add_special_tokens=False).ids[: self._room(max_length)])
         return ids + [self.pad_id] * (max_length - len(ids))
 
     def encode(self, text: str) -> list[int]:
-        """All ids of the text with the tokens that frame it, neither cut nor padded."""
+        """Return all ids of a text with special tokens, without truncation or padding."""
         return self._frame(self._backend.encode(text, add_special_tokens=False).ids)
 
     def count(self, text: str) -> int:
-        """How many tokens the whole text takes, framing tokens included."""
+        """Count the tokens of the whole text, special tokens included."""
         return len(self.encode(text))
 
     def cut(self, text: str, max_length: int) -> int | None:
-        """Where `text` is cut at `max_length` tokens: `text[cut:]` is what the model never sees; None when all fits."""
+        """Return where `text` is truncated at `max_length` tokens: `text[cut:]` is lost; None when all fits."""
         encoding = self._backend.encode(text, add_special_tokens=False)
         room = self._room(max_length)
         if len(encoding.ids) <= room:
@@ -88,7 +87,7 @@ class Tokenizer:
         return start
 
     def counts(self, texts: Sequence[str]) -> list[int]:
-        """`count` of many texts, on all cores."""
+        """Return `count` of many texts, on all cores."""
         frame = len(self._before) + len(self._after)
         return [
             len(encoding.ids) + frame
@@ -97,7 +96,7 @@ class Tokenizer:
         ]
 
     def pieces(self, text: str, max_length: int) -> tuple[TokenPiece, ...]:
-        """All tokens of a text, readable: the framed ones that a model gets, padding aside, then those cut off."""
+        """Return all tokens of a text, readable: those that a model gets, without padding, then the truncated ones."""
         ids = self._backend.encode(text, add_special_tokens=False).ids
         room = self._room(max_length)
         kept: list[tuple[list[int], Literal["frame", "text", "cut"]]] = [
@@ -131,7 +130,7 @@ class Tokenizer:
 def load_tokenizer(
     path: str | Path, *, kind: str, subfolder: str | None = None, pad_token: str | None = None
 ) -> Tokenizer:
-    """A tokenizer from its files.
+    """Load a tokenizer from its files.
 
     Args:
         path: A local folder (`tokenizer.json`, or `vocab.json` and `merges.txt`, or `spiece.model`), one of these
@@ -142,8 +141,8 @@ def load_tokenizer(
         pad_token: What pads when the files don't say (CLIP's end token, T5's `<pad>`; SDXL's second pads with `!`).
 
     Raises:
-        MissingTokenizerError: Nothing is there; says how to get it.
-        ConfigError: Something is there that is not such a tokenizer.
+        MissingTokenizerError: There are no files; says how to get them.
+        ConfigError: The files are not such a tokenizer.
     """
     if kind not in _KINDS:
         raise unknown_key("kind of tokenizer", kind, _KINDS)

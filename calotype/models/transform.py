@@ -1,4 +1,4 @@
-"""What every model's transform shares: pixels on the way to [-1, 1], and a caption through each tokenizer."""
+"""The base of every model's transform: pixels scaled to [-1, 1], and a caption through each tokenizer."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["PixelsTransform", "TokenField", "TokenTransform", "Truncation", "pat
 
 
 class PixelsTransform:
-    """The pixels alone, for work that needs no tokens, or where a model's tokenizers can't be had.
+    """Pixels without tokens.
 
-    Input: `{"image": uint8 tensor (3, H, W) or PIL image}`; other keys are not looked at.
+    Input: `{"image": uint8 tensor (3, H, W) or PIL image}`; other keys are ignored.
     Output: `{"img": (3, H, W)}`, uint8 from `prepare`, float32 in [-1, 1] from `finish` and from a plain call.
     """
 
@@ -59,32 +59,32 @@ class PixelsTransform:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenField:
-    """One tokenizer of a transform, with the length it is used at."""
+    """One tokenizer of a transform, with its length."""
 
     spec: TokenizerSpec
     tokenizer: Tokenizer
     max_length: int
-    """Tokens, the framing ones included: the length of the output."""
+    """Length of the output in tokens, special tokens included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truncation:
-    """A text that one tokenizer truncates."""
+    """What one tokenizer cuts from a text."""
 
     tokenizer: str
     """The transform's option that names it (`clip_tokenizer_path`), or the pipeline's component (`tokenizer_2`)."""
 
     tokens: int
-    """How many the text takes, framing tokens included."""
+    """Tokens of the whole text, special tokens included."""
 
     limit: int
-    """How many it is truncated to."""
+    """Tokens that it is truncated to."""
 
     cut: int | None = None
-    """Where: `text[:cut]` is what the model sees. None where it was only counted."""
+    """`text[:cut]` is what the model sees. None where tokens were only counted."""
 
     lost: str | None = None
-    """`text[cut:]`, which it does not see."""
+    """`text[cut:]`, which the model does not see."""
 
     @property
     def option(self) -> str:
@@ -96,13 +96,13 @@ class Truncation:
 class TokenTransform(PixelsTransform):
     """Pixels and tokens; the base of each model's transform.
 
-    Input: `{"image": uint8 tensor (3, H, W) or PIL image, "text": str}`; keys it does not need are not looked at.
-    Output: `img` as `PixelsTransform` gives it, and each tokenizer's key: int64 (max_length,), cut and padded.
+    Input: `{"image": uint8 tensor (3, H, W) or PIL image, "text": str}`; other keys are ignored.
+    Output: `img` as `PixelsTransform` returns it, and each tokenizer's key: int64 (max_length,), truncated and padded.
 
     Args:
         spec: The model whose tokenizers these are.
-        paths: Where each tokenizer is, by option; any form that `load_tokenizer` takes. None counts as not given.
-        **lengths: Tokens of a caption, by the spec's `length_option`; left out, the spec's own.
+        paths: Path of each tokenizer, by option, as for `load_tokenizer`. None counts as missing.
+        **lengths: Tokens of a caption, by the spec's `length_option`; the default is the spec's.
 
     Raises:
         MissingTokenizerError: A path leads nowhere; says how to get the tokenizer.
@@ -129,10 +129,10 @@ class TokenTransform(PixelsTransform):
         )
 
     def prepare(self, sample: Mapping[str, Any], /) -> dict[str, Any]:
-        """Tokenises `text`; `img` stays uint8.
+        """Tokenize `text`; `img` stays uint8.
 
         Raises:
-            ConfigError: `image` or `text` is not what it should be; names the sample.
+            ConfigError: `image` or `text` is wrong; names the sample.
         """
         import torch
 
@@ -144,11 +144,11 @@ class TokenTransform(PixelsTransform):
 
     @property
     def pad_id(self) -> int:
-        """The last tokenizer's padding id. torchtune's recipes ask their tokenizer for one, to pad batches with."""
+        """Padding id of the last tokenizer. torchtune's recipes pad batches with it."""
         return self.fields[-1].tokenizer.pad_id
 
     def truncated(self, text: str) -> dict[str, Truncation]:
-        """Which tokenizers cut this text, by option, and what is lost; empty when all of it fits."""
+        """Return what each tokenizer cuts from a text, by option; empty when all of it fits."""
         found = {}
         for field in self.fields:
             cut = field.tokenizer.cut(text, field.max_length)
@@ -168,7 +168,7 @@ class TokenTransform(PixelsTransform):
 
 
 def paths_by_option(spec: ModelSpec, paths: Mapping[str, str | Path | None]) -> dict[str, str | Path]:
-    """The paths of tokenizers by the options' present names; a former one is accepted with a warning."""
+    """Map paths of tokenizers to the current names of their options; a deprecated name warns."""
     present = {one.former_option: one.option for one in spec.tokenizers if one.former_option}
     found: dict[str, str | Path] = {}
     for option, path in paths.items():
@@ -208,13 +208,13 @@ def _from_pil(image: Any, sample: Mapping[str, Any]) -> torch.Tensor:
             f"found {type(image).__name__}"
         )
     if image.mode not in ("RGB", "L"):
-        # convert("RGB") would show what alpha hides, clip 16 bits and ignore CMYK's profile.
+        # convert("RGB") would show pixels under alpha, clip 16 bits and ignore CMYK's profile.
         raise ConfigError(
             f"image of {_name(sample)}: a PIL image of mode RGB or L was expected, found {image.mode}; "
             "calotype's own reader gives the right pixels of every mode"
         )
     upright = ImageOps.exif_transpose(image).convert("RGB")
-    return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(upright)).permute(2, 0, 1).contiguous()  # (H, W, 3) → (3, H, W)
 
 
 def _text(sample: Mapping[str, Any]) -> str:
@@ -226,7 +226,7 @@ def _text(sample: Mapping[str, Any]) -> str:
     except UnicodeEncodeError as error:
         raise ConfigError(
             f"text of {_name(sample)}: half a character (a lone surrogate) at {error.start}, "
-            f"{text[error.start : error.start + 1]!r}, which no tokenizer takes; mend the caption"
+            f"{text[error.start : error.start + 1]!r}, which no tokenizer takes; fix the caption"
         ) from error
     return text
 
