@@ -12,6 +12,7 @@ import pytest
 import yaml
 from distill_helpers import config, make_crops
 
+from calotype import distill
 from calotype.cli import main
 from calotype.config import load_config
 
@@ -73,7 +74,7 @@ def test_ctrl_c_says_how_to_go_on(written, monkeypatch, capsys):
     def interrupt(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("calotype.distill.command.run", interrupt)
+    monkeypatch.setattr(distill, "run", interrupt)
     monkeypatch.setattr(sys, "argv", ["calotype", "distill", str(written)])
     with pytest.raises(SystemExit) as end:
         main()
