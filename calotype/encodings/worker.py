@@ -112,7 +112,7 @@ class EncodeWorker:
         """Batch sizes that the device's memory has limited."""
         self._writer = store.writer()
         self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="calotype-decode")
-        self._scribe = ThreadPoolExecutor(1, thread_name_prefix="calotype-write")
+        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="calotype-write")
         # On a CPU decoding and encoding would only take the cores from each other.
         self._ahead = _AHEAD if models.device.type != "cpu" else 0
 
@@ -188,7 +188,7 @@ class EncodeWorker:
     def close(self) -> None:
         """Finishes the shard."""
         self._decoders.shutdown(cancel_futures=True)
-        self._scribe.shutdown()
+        self._write_thread.shutdown()
         self._writer.close()
 
     def __enter__(self) -> EncodeWorker:
@@ -211,7 +211,7 @@ class EncodeWorker:
         def later(write: Callable[[], None]) -> None:
             while len(writes) > self._ahead:
                 writes.popleft().result()
-            writes.append(self._scribe.submit(write))
+            writes.append(self._write_thread.submit(write))
 
         try:
             yield later

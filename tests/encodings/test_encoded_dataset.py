@@ -192,18 +192,18 @@ def test_a_record_that_was_read_is_still_found_when_its_shard_is_pruned_or_broke
     key = SampleKey(0)
     stored = dataset.prepare(key)["moments"]
     first = stored.load()
-    assert stored._spot is not None
+    assert stored._found_at is not None
     dataset.store._files._files.clear()  # as when many shards are read: the descriptor is given up
-    shard = dataset.store.path / "shards" / f"{stored._spot.shard}.safetensors"
+    shard = dataset.store.path / "shards" / f"{stored._found_at.shard}.safetensors"
     torch.testing.assert_close(stored.load(), first, rtol=0, atol=0)
     dataset.store._files._files.clear()
     whole = shard.read_bytes()
-    shard.write_bytes(whole[: stored._spot.offset + 8])
-    with pytest.raises(StoreError, match=f"{stored._spot.shard}.*truncated"):
+    shard.write_bytes(whole[: stored._found_at.offset + 8])
+    with pytest.raises(StoreError, match=f"{stored._found_at.shard}.*truncated"):
         stored.load()
     dataset.store._files._files.clear()
     shard.unlink()
-    with pytest.raises(StoreError, match="its shard is gone"):
+    with pytest.raises(StoreError, match="its shard was deleted"):
         stored.load()
     shard.write_bytes(whole)
     torch.testing.assert_close(stored.load(), first, rtol=0, atol=0)

@@ -1,4 +1,4 @@
-"""What a store's shards hold, as their headers tell: each is read once, and again only for what came since."""
+"""`ShardCatalog`: the records of a store's shards, from their headers. Only new groups of a shard are read again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from calotype.encodings.store.index import INDEX, Contents, Held, Records, load_index, save_index
+from calotype.encodings.store.index import INDEX, Contents, IndexedShard, Records, load_index, save_index
 from calotype.encodings.store.open_files import OpenFiles
 from calotype.encodings.store.shard import ShardFile, list_shards, read_header, read_keys
 from calotype.encodings.store.writer import Put
@@ -20,16 +20,16 @@ __all__ = ["ShardCatalog"]
 _log = get_logger(__name__)
 
 _WORTH_SAVING: Final = 50
-"""The index is written anew when what it lacks is more than one in so many of its records."""
+"""The index is rewritten once it lacks more than 1/50 of its number of records."""
 
 
 class ShardCatalog:
-    """The shards of one store, and how much of each has been read.
+    """The shards of one store, and how many groups of each have been read.
 
     Args:
         path: The store's folder.
-        shards: The folder of its shards, which may be missing.
-        files: Opens them.
+        shards: Folder of its shards; it may be missing.
+        files: Opens the shards.
     """
 
     def __init__(self, path: Path, shards: Path, files: OpenFiles) -> None:
@@ -37,17 +37,17 @@ class ShardCatalog:
         self._groups: dict[str, int] = {}
         self._finished: set[str] = set()
         self.damaged: dict[str, str] = {}
-        """Those that can't be read whole, and why."""
+        """Shards that can't be read completely → reason."""
 
     def open(self) -> tuple[Records, Records]:
-        """The records of the finished shards, from the index where it holds; and of those that it does not list yet.
+        """Return the records of the finished shards: those of the index, and those that it does not list yet.
 
-        An index that lacks much is written anew, and then nothing is left for the second.
+        An index that lacks many is rewritten; the second table is then empty.
         """
         finished = {name: shard for name, shard in self._list().items() if not shard.open}
         base, held = load_index(self._path / INDEX) or (Records.of([]), {})
         stale = {name for name, about in held.items() if name not in finished or finished[name].size != about.size}
-        base.bury(stale)
+        base.invalidate_shards(stale)
         for name in held.keys() - stale:
             self._groups[name] = held[name].groups
             self._finished.add(name)
@@ -57,13 +57,15 @@ class ShardCatalog:
         if not stale and len(new) * _WORTH_SAVING <= len(base):
             return base, new
         base = Records.joined(base, new).sorted()
-        known = {n: Held(finished[n].size, self._groups[n], self.damaged.get(n)) for n in sorted(self._finished)}
-        with suppress(OSError):  # a folder that can't be written is read all the same
+        known = {
+            n: IndexedShard(finished[n].size, self._groups[n], self.damaged.get(n)) for n in sorted(self._finished)
+        }
+        with suppress(OSError):  # a read-only folder is no error
             save_index(self._path / INDEX, base, known)
         return base, Records.of([])
 
-    def news(self) -> tuple[list[Contents], list[str]]:
-        """What came since, and the shards that are gone."""
+    def changes(self) -> tuple[list[Contents], list[str]]:
+        """Return the groups that were added since the last call, and the shards that were deleted."""
         shards = self._list()
         contents = self._scan(shards)
         gone = [name for name in self._groups if name not in shards]
@@ -72,8 +74,8 @@ class ShardCatalog:
             self._finished.discard(name)
         return contents, gone
 
-    def learn(self, put: Put) -> Contents | None:
-        """What a writer has just put; None where `news` has seen it, or will."""
+    def add_put(self, put: Put) -> Contents | None:
+        """Add the groups of a put by a writer of this process; None if `changes` has returned or will return them."""
         if self._groups.get(put.shard, 0) != put.first:
             return None
         self._groups[put.shard] = put.first + len(put.groups)
@@ -84,7 +86,7 @@ class ShardCatalog:
 
     def _scan(self, shards: Mapping[str, ShardFile]) -> list[Contents]:
         todo = [name for name in shards if name not in self._finished and name not in self.damaged]
-        with ThreadPoolExecutor(8) as pool:  # mostly waiting, where the store is far away
+        with ThreadPoolExecutor(8) as pool:  # mostly waiting, on a network file system
             found = list(pool.map(lambda name: self._scan_one(name, shards[name]), todo))
         return [contents for contents in found if contents is not None]
 

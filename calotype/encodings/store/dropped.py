@@ -1,4 +1,4 @@
-"""Records that are not to be used any more: small files beside the shards, one for each time that some were dropped."""
+"""Dropped records: small JSON files beside the shards, one for each call that dropped some."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FOLDER = "dropped"
 
 
 def write_dropped(store: Path, keys: Mapping[str, NDArray[np.uint8]]) -> None:
-    """Drops, of each of these shards, the records with these keys (n, 16).
+    """Write a file that drops records, by shard and keys (n, 16).
 
     Raises:
         OSError: The folder can't be written.
@@ -32,7 +32,7 @@ def write_dropped(store: Path, keys: Mapping[str, NDArray[np.uint8]]) -> None:
 
 
 def read_dropped(store: Path, known: set[str]) -> tuple[dict[str, NDArray[np.uint8]], set[str]]:
-    """What was dropped, by shard, of the files whose names are not known yet; and the names of all.
+    """Read the files whose names are not in `known`: the keys (n, 16) by shard, and the names of all files.
 
     Raises:
         StoreError: A file is damaged.
@@ -56,7 +56,7 @@ def read_dropped(store: Path, known: set[str]) -> tuple[dict[str, NDArray[np.uin
 
 
 def forget_dropped(store: Path, shards: Collection[str]) -> None:
-    """Deletes the files that name none of these shards any more.
+    """Delete the files that name none of these shards.
 
     Raises:
         OSError: The folder can't be written.

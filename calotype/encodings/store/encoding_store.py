@@ -1,11 +1,11 @@
-"""The store: what the frozen models gave, found by key and read straight into the memory that wants it.
+"""`EncodingStore`: outputs of the frozen encoders, found by key and read straight into a given buffer.
 
 store/
   format.json                      {"format": 1}
   shards/<name>.safetensors        finished shards
-  shards/<name>.open.safetensors   being written, or left by a writer that died
-  dropped/<name>.json              records that are not to be used any more
-  index.safetensors                what the finished shards hold; a cache
+  shards/<name>.open.safetensors   being written, or left by a writer that was killed
+  dropped/<name>.json              lists of dropped records
+  index.safetensors                cached index of the finished shards
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from calotype.encodings.store.files import cannot_write
 from calotype.encodings.store.folder import check_format, create_folder
 from calotype.encodings.store.index import Contents, Records
 from calotype.encodings.store.layout import KEY_BYTES, Field, Layout, as_keys, checksum, memory_of
-from calotype.encodings.store.open_files import OpenFiles, Place, Spot
+from calotype.encodings.store.open_files import OpenFiles, ShardOffset, TensorLocation
 from calotype.encodings.store.recovery import finish_dead_writers
 from calotype.encodings.store.writer import HEADER_BYTES, SHARD_BYTES, Put, ShardWriter
 from calotype.errors import ConfigError, StoreError
@@ -40,21 +40,20 @@ Verify = Literal["first", "always", "never"]
 class EncodingStore:
     """A folder of records, each a few named tensors under a 16-byte key.
 
-    Keys are hashes of all that could change a record, so a record is never changed, only added; `find` gives the row of
-    a key, and everything else goes by row. A row means something only in the object that gave it (another process asks
-    for its own), and keeps its meaning there through `refresh`.
+    A key is a hash of everything that could change a record, so records are added and never changed. `find` returns the
+    row of a key; all other methods take rows. A row is valid only in the object that returned it, also after `refresh`.
 
-    Threads may share a store. A pickled store opens the folder again where it arrives.
+    Thread-safe. A pickled store opens the folder again when it is unpickled.
 
     Args:
         path: The folder.
-        create: Make it if it is not there.
-        verify: When to hold a tensor's bytes against their checksum: the first time that this object reads it, always,
-            or never.
+        create: Create it if it does not exist.
+        verify: When to compare a tensor's bytes with their checksum: the `first` time that this object reads the
+            tensor, `always` or `never`.
 
     Raises:
         StoreError: There is no store.
-        NewerFormatError: It is one of a newer calotype.
+        NewerFormatError: A newer version of calotype wrote it.
     """
 
     def __init__(self, path: str | Path, *, create: bool = False, verify: Verify = "first") -> None:
@@ -70,17 +69,17 @@ class EncodingStore:
         self._files = OpenFiles(self._shards)
         self._disk = ShardCatalog(self.path, self._shards, self._files)
         self.dropped: dict[str, NDArray[np.uint8]] = {}
-        """By shard, the keys (n, 16) of records that are not to be used any more."""
+        """Dropped records: shard → keys (n, 16)."""
         self._dropped_files: set[str] = set()
         self._moved: dict[int, int] = {}
         self._unsorted: list[Contents] = []
-        """What came since; joined to `_later` when somebody looks for something: a long job's puts are many."""
+        """Groups added since, joined to `_later` by the next lookup: a long job makes many puts between two lookups."""
         self._base, self._later = self._disk.open()
         self.refresh()
 
     @property
     def damaged(self) -> Mapping[str, str]:
-        """Shards that can't be read whole, and why; their lost records are not found, and so encoded again."""
+        """Shards that can't be read completely → reason. Their lost records are not found, and so encoded again."""
         return self._disk.damaged
 
     @property
@@ -89,7 +88,7 @@ class EncodingStore:
 
     @property
     def _more(self) -> Records:
-        """What is not in `_base`."""
+        """The records that are not in `_base`."""
         if self._unsorted:
             with self._lock:
                 self._later = Records.joined(self._later, Records.of(self._unsorted))
@@ -97,7 +96,7 @@ class EncodingStore:
         return self._later
 
     def __len__(self) -> int:
-        """Records that can be found (equal keys written twice count twice)."""
+        """Return the number of records (a key that was written twice counts twice)."""
         return int(self._base.alive.sum() + self._more.alive.sum())
 
     def __reduce__(self) -> Any:
@@ -106,7 +105,7 @@ class EncodingStore:
     # ---- finding
 
     def find(self, keys: Iterable[bytes] | NDArray[np.uint8]) -> NDArray[np.int64]:
-        """The row of each key, -1 where there is none.
+        """Return the row of each key, -1 for one that is missing.
 
         Args:
             keys: 16 bytes each, or an array (n, 16) of uint8.
@@ -121,7 +120,7 @@ class EncodingStore:
         return rows
 
     def find_one(self, key: bytes) -> int:
-        """The row of one key of 16 bytes, -1 where there is none: quicker than `find` for a few."""
+        """Return the row of one 16-byte key, -1 if it is missing: faster than `find` for a few keys."""
         base, more = self._base, self._more
         row = base.find_one(key)
         if row < 0 and (row := more.find_one(key)) >= 0:
@@ -129,7 +128,7 @@ class EncodingStore:
         return row
 
     def rows(self, kind: str | None = None) -> NDArray[np.int64]:
-        """All rows that can be found, of one kind if it is given; in the order of shards and places there."""
+        """Return all rows, or those of one kind, ordered by shard and offset."""
         rank = {name: number for number, name in enumerate(sorted({*self._base.shards, *self._more.shards}))}
         rows, places = [], []
         for start, part in ((0, self._base), (len(self._base), self._more)):
@@ -143,7 +142,7 @@ class EncodingStore:
         return np.concatenate(rows)[np.lexsort((slots, offsets, shards))]
 
     def keys(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The keys (n, 16) of rows."""
+        """Return the keys (n, 16) of rows."""
         rows = np.asarray(rows, np.int64)
         keys = np.empty((len(rows), KEY_BYTES), np.uint8)
         base = rows < len(self._base)
@@ -152,15 +151,15 @@ class EncodingStore:
         return keys
 
     def has(self, key: bytes) -> bool:
-        """Whether there is a record of this key."""
+        """Return whether a record has this key."""
         return bool(self.find([key])[0] >= 0)
 
     def layout(self, row: int) -> tuple[Field, ...]:
-        """The tensors of a record, without reading it."""
+        """Return the fields of a record, without reading it."""
         return self._layout(row).fields
 
     def kind(self, row: int) -> str:
-        """What a record is of: `text`, `picture`, …"""
+        """Return the kind of a record: `text`, `picture`, …"""
         return self._layout(row).kind
 
     def _layout(self, row: int) -> Layout:
@@ -168,7 +167,7 @@ class EncodingStore:
         return part.layouts[int(part.groups[part.group[row], 1])]
 
     def layouts(self, rows: NDArray[np.int64]) -> tuple[list[Layout], NDArray[np.int64]]:
-        """The layouts of many records: those there are, and for each row which of them (n,)."""
+        """Return the layouts of many records: the list of layouts, and for each row an index into it (n,)."""
         rows = np.asarray(rows, np.int64)
         base, more = self._base, self._more
         there = rows >= len(base)
@@ -178,7 +177,7 @@ class EncodingStore:
         return [*base.layouts, *more.layouts], which
 
     def shard(self, row: int) -> str:
-        """The name of the shard that holds a record, without ending."""
+        """Return the name of a record's shard, without suffix."""
         return self._shard_of(*self._part(row))
 
     def _shard_of(self, part: Records, row: int) -> str:
@@ -192,27 +191,26 @@ class EncodingStore:
 
     # ---- reading
 
-    def locate(self, row: int, field: str) -> Place:
-        """Where a tensor's bytes are, for those who read them their own way; nothing is verified.
+    def locate(self, row: int, field: str) -> TensorLocation:
+        """Return where a tensor's bytes are, for a reader of your own; nothing is verified.
 
         Raises:
-            StoreError: The record has no such tensor, or its shard is gone.
+            StoreError: The record has no such tensor, or its shard was deleted.
         """
-        return self._place(row, field)[0]
+        return self._locate(row, field)[0]
 
     def read_into(self, row: int, field: str, out: torch.Tensor) -> None:
-        """Reads one tensor of a record straight into the memory of another, without the interpreter's lock.
+        """Read one tensor of a record into the memory of another, without the GIL.
 
         Args:
-            row: From `find`.
+            row: A row that `find` returned.
             field: The tensor's name.
-            out: On the CPU, contiguous, of its dtype and shape.
+            out: A contiguous CPU tensor of the stored dtype and shape.
 
         Raises:
-            StoreError: The shard is damaged or gone, the bytes are not those that were written, or `out` is not of the
-                tensor's dtype and shape.
+            StoreError: The shard is damaged or deleted, the checksum differs, or `out` has another dtype or shape.
         """
-        found = self._place(row, field)
+        found = self._locate(row, field)
         wanted = found[0].field
         if out.dtype != wanted.dtype or out.shape != wanted.shape or not out.is_contiguous() or not out.is_cpu:
             strided = "" if out.is_contiguous() else ", not contiguous"
@@ -222,77 +220,83 @@ class EncodingStore:
             )
         self._read(*found, memory_of(out))
 
-    def read_bytes(self, row: int, field: str, data: memoryview) -> Spot | None:
-        """As `read_into`, into bare memory of the tensor's size; says where it is, if that is worth remembering.
+    def read_bytes(self, row: int, field: str, data: memoryview) -> ShardOffset | None:
+        """Read like `read_into`, into a buffer of the tensor's size.
+
+        Returns:
+            Where the tensor is, for `read_at`; None if each read is to be verified.
 
         Raises:
-            StoreError: The shard is damaged or gone, or the bytes are not those that were written.
+            StoreError: The shard is damaged or deleted, or the checksum differs.
         """
-        return self._read(*self._place(row, field), data)
+        return self._read(*self._locate(row, field), data)
 
-    def _read(self, place: Place, part: Records, row: int, number: int, data: memoryview) -> Spot | None:
+    def _read(
+        self, place: TensorLocation, part: Records, row: int, number: int, data: memoryview
+    ) -> ShardOffset | None:
         self._fill(part, row, place, data)
         if self.verify == "never":
-            return Spot(self._shard_of(part, row), place.offset)
+            return ShardOffset(self._shard_of(part, row), place.offset)
         if self.verify == "always" or not part.verified.item(row) >> number & 1:
             _, which, count, offset = part.groups[part.group.item(row)].tolist()
             layout = part.layouts[which]
             table = offset + count * layout.nbytes + part.slot.item(row) * layout.table_width
             expected = bytearray(8)
-            self._fill(part, row, Place(place.file, table + KEY_BYTES + 8 * number, 8, place.field), expected)
+            self._fill(part, row, TensorLocation(place.file, table + KEY_BYTES + 8 * number, 8, place.field), expected)
             if checksum(part.keys[row].tobytes(), layout.seeds[number], data) != int.from_bytes(expected, "little"):
                 raise self._damage(part, row, f"its {place.field.name} is not what was written: the checksum differs")
             part.verified[row] |= np.uint64(1 << number)
-        return None if self.verify == "always" else Spot(self._shard_of(part, row), place.offset)
+        return None if self.verify == "always" else ShardOffset(self._shard_of(part, row), place.offset)
 
-    def read_spot(self, spot: Spot, data: memoryview) -> bool:
-        """Reads what `read_bytes` found once, with nothing in between; False where it can't, and `read_bytes` says why.
+    def read_at(self, at: ShardOffset, data: memoryview) -> bool:
+        """Read where `read_bytes` has read before, without lookup or verification.
 
-        No checksum is asked for: it was right, or nobody wanted it.
+        Returns:
+            False if it failed; `read_bytes` then finds the record again or raises the reason.
         """
         try:
-            return os.preadv(self._files.get(spot.shard).fd, (data,), spot.offset) == len(data)
+            return os.preadv(self._files.get(at.shard).fd, (data,), at.offset) == len(data)
         except OSError:
             return False
 
     def get(self, row: int) -> dict[str, torch.Tensor]:
-        """A record's tensors, in new memory.
+        """Read a record's tensors into new memory: name → tensor.
 
         Raises:
-            StoreError: As `read_into` says.
+            StoreError: As for `read_into`.
         """
         record = {item.name: torch.empty(item.shape, dtype=item.dtype) for item in self.layout(row)}
         for name, tensor in record.items():
             self.read_into(row, name, tensor)
         return record
 
-    def _place(self, row: int, field: str) -> tuple[Place, Records, int, int]:
-        """The place, the part and row of it that hold the record, the field's number."""
+    def _locate(self, row: int, field: str) -> tuple[TensorLocation, Records, int, int]:
+        """Return the location, the table and the row in it that hold the record, and the field's number."""
         part, inner = self._part(self._moved.get(row, row))
         shard, which, count, offset = part.groups[part.group.item(inner)].tolist()
         layout = part.layouts[which]
         try:
-            number, before, nbytes = layout.places[field]
+            number, before, nbytes = layout.positions[field]
         except KeyError:
             known = ", ".join(item.name for item in layout.fields)
             raise StoreError(f"{field}: a record of kind {layout.kind!r} has no such tensor (it has {known})") from None
         try:
             file = self._files.get(part.shards[shard])
         except FileNotFoundError:
-            self._follow(row, part, inner)
-            return self._place(row, field)
+            self._find_again(row, part, inner)
+            return self._locate(row, field)
         at = offset + count * before + part.slot.item(inner) * nbytes
-        return Place(file, at, nbytes, layout.fields[number]), part, inner, number
+        return TensorLocation(file, at, nbytes, layout.fields[number]), part, inner, number
 
-    def _follow(self, row: int, part: Records, inner: int) -> None:
-        """The shard of a row is gone: where somebody pruned the store, the record is in another now."""
+    def _find_again(self, row: int, part: Records, inner: int) -> None:
+        """Find a record again whose shard was deleted: pruning may have moved it to another shard."""
         self.refresh()
         again = int(self.find(part.keys[inner : inner + 1])[0])
         if again < 0:
-            raise self._damage(part, inner, "its shard is gone")
+            raise self._damage(part, inner, "its shard was deleted")
         self._moved[row] = again
 
-    def _fill(self, part: Records, row: int, place: Place, data: memoryview | bytearray) -> None:
+    def _fill(self, part: Records, row: int, place: TensorLocation, data: memoryview | bytearray) -> None:
         try:
             done = os.preadv(place.file.fd, [data], place.offset)
             while done < place.nbytes:
@@ -308,7 +312,7 @@ class EncodingStore:
         shard = self._shard_of(part, row)
         return StoreError(
             f"{self._shards / shard}.safetensors: record {key.hex()}: {what}. 'calotype cache verify --drop "
-            f"{self.path}' finds all that is damaged and marks it, and encoding again makes just that anew",
+            f"{self.path}' finds and drops what is damaged; encoding again makes just that",
             shard=shard,
             key=key,
         )
@@ -316,16 +320,16 @@ class EncodingStore:
     # ---- writing
 
     def writer(self, *, shard_bytes: int = SHARD_BYTES, header_bytes: int = HEADER_BYTES) -> ShardWriter:
-        """A writer into this store, whose puts this object knows at once. Finishes what dead writers left.
+        """Return a writer into this store; this object finds its puts at once. Calls `recover`.
 
         Raises:
             StoreError: The folder can't be written.
         """
         self.recover()
-        return ShardWriter(self._shards, shard_bytes=shard_bytes, header_bytes=header_bytes, learn=self._learn)
+        return ShardWriter(self._shards, shard_bytes=shard_bytes, header_bytes=header_bytes, on_put=self._add_put)
 
     def recover(self) -> None:
-        """Finishes the shards that dead writers left, and learns what is in them.
+        """Finish the shards that killed writers left, and add their records.
 
         Raises:
             StoreError: The folder can't be written.
@@ -337,13 +341,13 @@ class EncodingStore:
             raise cannot_write(self._shards, error) from error
         self.refresh()
 
-    def _learn(self, put: Put) -> None:
+    def _add_put(self, put: Put) -> None:
         with self._lock:
-            if (contents := self._disk.learn(put)) is not None:
+            if (contents := self._disk.add_put(put)) is not None:
                 self._unsorted.append(contents)
 
     def drop(self, rows: NDArray[np.int64] | Sequence[int]) -> None:
-        """Marks records as not to be used, for everybody and for good: `find` says that they are missing.
+        """Drop records, permanently and for every reader: `find` returns -1 for them.
 
         Raises:
             StoreError: The folder can't be written.
@@ -354,7 +358,7 @@ class EncodingStore:
         self.drop_from({shard: np.stack(keys) for shard, keys in shards.items()})
 
     def drop_from(self, shards: Mapping[str, NDArray[np.uint8]]) -> None:
-        """Marks, of each of these shards, the records with these keys (n, 16); as `drop`, where keys are what is known.
+        """Drop records by shard and keys (n, 16), as `drop` does by row.
 
         Raises:
             StoreError: The folder can't be written.
@@ -366,19 +370,19 @@ class EncodingStore:
                 raise cannot_write(self.path, error) from error
             self.refresh()
 
-    # ---- what others do
+    # ---- changes by other processes
 
     def refresh(self) -> None:
-        """Learns what others have written, dropped and pruned since."""
+        """Read what other processes have written, dropped and pruned since the last call."""
         with self._lock:
-            news, gone = self._disk.news()
-            self._unsorted += news
+            added, deleted = self._disk.changes()
+            self._unsorted += added
             dropped, self._dropped_files = read_dropped(self.path, self._dropped_files)
             for shard, keys in dropped.items():
                 self.dropped[shard] = np.concatenate([self.dropped.get(shard, keys[:0]), keys])
             for part in (self._base, self._more):
-                part.bury(gone)
-                part.bury_records(self.dropped)
+                part.invalidate_shards(deleted)
+                part.invalidate_records(self.dropped)
 
 
 def _reopen(kind: type[EncodingStore], path: Path, verify: Verify) -> EncodingStore:
@@ -389,7 +393,7 @@ _stores: weakref.WeakSet[EncodingStore] = weakref.WeakSet()
 
 
 def _unlock_all() -> None:
-    """A lock that a thread held when its process forked would stay shut in the fork for ever."""
+    """Replace the locks in a forked process: one that another thread held at the fork is never released."""
     for store in list(_stores):
         store._lock = threading.RLock()
 

@@ -1,4 +1,4 @@
-"""Copying records out of a store: into another store, or unpacked into one safetensors file each."""
+"""Export: copy records into another store, or each into a safetensors file of its own."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _AT_ONCE: Final = 64 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copied:
-    """What was copied, and what could not be."""
+    """Result of a copy."""
 
     records: int
     bytes: int
-    """Of the records' tensors."""
+    """Bytes of the records' tensors."""
     damaged: list[str]
-    """A sentence for each record that is not whole, and was left out."""
+    """A message for each damaged record, which was not copied."""
 
 
 def export_store(
@@ -43,16 +43,16 @@ def export_store(
     *,
     progress: Show = lambda done, total: None,
 ) -> Copied:
-    """Copies records into another store, made if it is not there. What it has already is not copied again.
+    """Copy records into another store, which is created if necessary. Records that it has are skipped.
 
     Args:
-        store: Where they are.
-        folder: The other store's folder.
-        rows: Which ones.
+        store: The source.
+        folder: Folder of the other store.
+        rows: Rows of the records.
         progress: Called with (records done, records in all).
 
     Raises:
-        StoreError: The folder can't be written, or is something else than a store.
+        StoreError: The folder can't be written, or is not a store.
     """
     target = EncodingStore(folder, create=True)
     rows = rows[target.find(store.keys(rows)) < 0]
@@ -67,7 +67,7 @@ def copy_records(
     *,
     progress: Show = lambda done, total: None,
 ) -> Copied:
-    """Puts these records, each verified, into a writer."""
+    """Verify records and write them with a writer."""
     copied, nbytes, damaged = 0, 0, []
     for kind, chunk in _chunks(store, rows):
         whole, records = [], []
@@ -85,7 +85,7 @@ def copy_records(
 
 
 def _chunks(store: EncodingStore, rows: NDArray[np.int64]) -> Iterator[tuple[str, list[int]]]:
-    """Rows of one kind that follow each other, as many as are read at once."""
+    """Yield runs of consecutive rows of one kind, each of at most 64 MiB."""
     layouts, which = store.layouts(rows)
     chunk: list[int] = []
     kind, size = "", 0
@@ -108,7 +108,7 @@ def unpack_store(
     *,
     progress: Show = lambda done, total: None,
 ) -> Copied:
-    """Writes each record as `<key>.safetensors`, its tensors under their own names, its kind in the metadata.
+    """Write each record to `<key>.safetensors`: its tensors by name, its kind in the metadata.
 
     Raises:
         StoreError: The folder can't be written.
@@ -136,7 +136,7 @@ def unpack_store(
 def _safetensors(
     fields: tuple[Field, ...], record: dict[str, torch.Tensor], metadata: dict[str, str]
 ) -> list[bytes | memoryview]:
-    """The parts of a safetensors file."""
+    """Return the parts of a safetensors file."""
     header: dict[str, object] = {"__metadata__": metadata}
     at = 0
     for field in fields:

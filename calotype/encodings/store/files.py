@@ -1,4 +1,4 @@
-"""Files that several processes share: unique names, whole writes, and replacing that is seen at once or not at all."""
+"""Writing shards: unique names, vectored writes, preallocation, and the error for a failed write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from calotype.errors import StoreError
 __all__ = ["cannot_write", "reserve", "unique_name", "write_all"]
 
 _IOV_MAX: Final = 1024
-"""Buffers that Linux takes in one call."""
+"""Maximum number of buffers of one `pwritev` call on Linux."""
 
 _fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
 if _fallocate is not None:
@@ -24,15 +24,15 @@ if _fallocate is not None:
 
 
 def unique_name() -> str:
-    """A name that no other process gives, sorted by time: `20260131T093000123456-9f86d081`."""
+    """Return a globally unique name that sorts by time: `20260131T093000123456-9f86d081`."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
 
 
 def write_all(fd: int, parts: Iterable[Any], offset: int) -> None:
-    """Writes the buffers one after the other at `offset`, however many calls that takes.
+    """Write the buffers consecutively at `offset`, in as many calls as necessary.
 
     Raises:
-        OSError: As the system says; some of it may have been written.
+        OSError: The write failed; a part may have been written.
     """
     queue = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
     first = 0
@@ -47,12 +47,12 @@ def write_all(fd: int, parts: Iterable[Any], offset: int) -> None:
 
 
 def reserve(fd: int, size: int, offset: int) -> None:
-    """Takes the room for a large write beforehand: a third less work for the kernel than page by page.
+    """Preallocate the blocks of a large write: a third less kernel time than page by page.
 
     Not `os.posix_fallocate`, which writes into every block where the file system has no such call (NFS).
 
     Raises:
-        OSError: There is no room.
+        OSError: The disk is full.
     """
     if _fallocate is not None and _fallocate(fd, 0, offset, size) != 0:
         number = ctypes.get_errno()
@@ -61,7 +61,9 @@ def reserve(fd: int, size: int, offset: int) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> StoreError:
-    """The error for a write that failed: a full disk, a quota, a folder that is read-only."""
+    """Return the error for a failed write: a full disk, a quota, a read-only folder."""
     full = error.errno in DISK_FULL
-    hint = "make room and run again: what was written before is kept" if full else "nothing written before is lost"
+    hint = (
+        "free some space and run again: what was written before is kept" if full else "nothing written before is lost"
+    )
     return StoreError(f"{path}: can't be written: {error.strerror or error}; {hint}", shard=path.name)

@@ -1,4 +1,4 @@
-"""The folder of a store, and the version of its format."""
+"""The folder of a store and the version of its format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["check_format", "create_folder"]
 
 
 def create_folder(path: Path) -> None:
-    """Makes a store, if there is none; several processes may do so at once.
+    """Create a store if there is none; safe to call from several processes at once.
 
     Raises:
         StoreError: The folder can't be written, or holds something else.
@@ -22,10 +22,10 @@ def create_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         if not (path / "format.json").exists():
-            if strangers := sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(".")):
+            if others := sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(".")):
                 raise StoreError(
-                    f"{path}: this folder is no store and not empty (it holds {strangers[0]}): name another, or an "
-                    "empty one"
+                    f"{path}: this folder is not a store and not empty (it holds {others[0]}); choose another folder, "
+                    "or an empty one"
                 )
             replace_file(path / "format.json", [json.dumps({"format": FORMAT}).encode() + b"\n"])
         (path / "shards").mkdir(exist_ok=True)
@@ -34,11 +34,11 @@ def create_folder(path: Path) -> None:
 
 
 def check_format(path: Path) -> None:
-    """Sees that there is a store that this calotype can read.
+    """Check that the folder is a store that this version can read.
 
     Raises:
-        StoreError: There is none.
-        NewerFormatError: A newer calotype made it.
+        StoreError: It is not a store.
+        NewerFormatError: A newer version of calotype wrote it.
     """
     try:
         found = json.loads((path / "format.json").read_bytes())["format"]

@@ -1,7 +1,7 @@
-"""Which records there are and where: sorted arrays that are found in by bisection, and their file.
+"""The index: key → position of every record, as sorted arrays for binary search, and the file that caches it.
 
-The file `index.safetensors` is a cache of what the finished shards say. It names them with their sizes and carries a
-checksum of itself; where that does not hold, it is not used. Anybody may delete it.
+`index.safetensors` lists the finished shards with their sizes and holds a checksum of itself. An index that does not
+match is rebuilt from the shards. It is safe to delete.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from calotype.core.atomic import replace_file
 from calotype.encodings.store.layout import KEY_BYTES, Layout
 from calotype.encodings.store.shard import ALIGN, Group
 
-__all__ = ["INDEX", "Contents", "Held", "Records", "load_index", "save_index"]
+__all__ = ["INDEX", "Contents", "IndexedShard", "Records", "load_index", "save_index"]
 
 INDEX: Final = "index.safetensors"
 _MARK: Final = "calotype.index"
@@ -30,7 +30,7 @@ _GROUP_COLUMNS: Final = 4
 
 
 class Contents(NamedTuple):
-    """Groups of one shard, with the keys (count, 16) of each."""
+    """Groups of one shard, and the keys (count, 16) of each group."""
 
     shard: str
     groups: Sequence[Group]
@@ -39,26 +39,26 @@ class Contents(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Records:
-    """A table of records. A row is a record; its place is its group's, and its number there."""
+    """A table of records: a row is a record, located by its group and its slot in the group."""
 
     keys: NDArray[np.uint8]
     """(rows, 16)"""
     group: NDArray[np.uint32]
     """(rows,), into `groups`"""
     slot: NDArray[np.uint32]
-    """(rows,): which record of its group"""
+    """(rows,): position in its group"""
     groups: NDArray[np.uint64]
-    """(groups, 4): shard, layout, count, offset in the file"""
+    """(groups, 4): shard, layout, count, file offset"""
     shards: list[str]
     layouts: list[Layout]
     in_order: bool
     """Whether the rows are sorted by key."""
     alive: NDArray[np.bool_] = field(init=False)
-    """(rows,): False for what was dropped or whose shard is gone."""
+    """(rows,): False for records that were dropped or whose shard was deleted."""
     verified: NDArray[np.uint64] = field(init=False)
-    """(rows,): a bit a field, set once its checksum was found right."""
+    """(rows,): bit n is set once the checksum of field n was verified."""
     _order: list[tuple[NDArray[np.int64] | None, NDArray[Any]]] = field(init=False)
-    """Empty or one pair: the rows by ascending key (None for as they are), and the keys in that order."""
+    """Cache of `_by_key`: empty, or one pair of the rows in key order (None: already sorted) and the sorted keys."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "alive", np.ones(len(self.keys), np.bool_))
@@ -70,7 +70,7 @@ class Records:
 
     @staticmethod
     def of(contents: Sequence[Contents]) -> Records:
-        """What these shards hold, in their order."""
+        """Return the table of these shards' records, in their order."""
         layouts: dict[Layout, int] = {}
         groups, keys = [], []
         for shard, part in enumerate(contents):
@@ -91,7 +91,7 @@ class Records:
 
     @staticmethod
     def joined(one: Records, other: Records) -> Records:
-        """The rows of one, then those of the other, with all that is known of them."""
+        """Concatenate two tables, with the state of their rows."""
         shards = {name: number for number, name in enumerate(one.shards)}
         layouts = {layout: number for number, layout in enumerate(one.layouts)}
         to_shard = [shards.setdefault(name, len(shards)) for name in other.shards]
@@ -114,7 +114,7 @@ class Records:
         return records
 
     def sorted(self) -> Records:
-        """The living rows by key, and only the groups and shards that they need."""
+        """Return the alive rows sorted by key, with only the groups and shards that they use."""
         rows = np.flatnonzero(self.alive)
         rows = rows[np.argsort(_comparable(self.keys[rows]), kind="stable")]
         kept, group = np.unique(self.group[rows], return_inverse=True)
@@ -132,7 +132,7 @@ class Records:
         )
 
     def find(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """The row of each key (n, 16), or -1. Of equal keys that are alive, any."""
+        """Return the row of each key (n, 16), or -1. Of several alive rows with one key, any."""
         order, known = self._by_key()
         wanted = _comparable(keys)
         rows = np.full(len(wanted), -1, np.int64)
@@ -148,11 +148,11 @@ class Records:
             row = at if order is None else order[at]
             hit = self.alive[row]
             rows[todo[hit]] = row[hit]
-            todo, at = todo[~hit], at[~hit] + 1  # a dead one: perhaps an equal key behind it is alive
+            todo, at = todo[~hit], at[~hit] + 1  # not alive: an equal key behind it may be
         return rows
 
     def find_one(self, key: bytes) -> int:
-        """The row of one key, or -1: as `find`, without what arrays cost for so few."""
+        """Return the row of one key, or -1: faster than `find` for a few keys."""
         order, known = self._by_key()
         at = int(known.searchsorted(np.frombuffer(key, _KEY))[0])
         while at < len(known):
@@ -170,14 +170,14 @@ class Records:
             self._order.append((order, _comparable(self.keys if order is None else self.keys[order])))
         return self._order[0]
 
-    def bury(self, shards: Collection[str]) -> None:
-        """Marks as dead what these shards held."""
+    def invalidate_shards(self, shards: Collection[str]) -> None:
+        """Mark the records of these shards as not alive."""
         gone = [number for number, name in enumerate(self.shards) if name in shards]
         if gone:
             self.alive[np.isin(self.groups[:, 0], gone)[self.group]] = False
 
-    def bury_records(self, dropped: Mapping[str, NDArray[np.uint8]]) -> None:
-        """Marks as dead, of each of these shards, the records with the given keys (n, 16)."""
+    def invalidate_records(self, dropped: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Mark records as not alive, by shard and keys (n, 16)."""
         for number, name in enumerate(self.shards):
             if name in dropped:
                 rows = np.flatnonzero((self.groups[:, 0] == number)[self.group])
@@ -185,28 +185,28 @@ class Records:
                 self.alive[rows] = False
 
 
-class Held(NamedTuple):
-    """What an index knows of a shard."""
+class IndexedShard(NamedTuple):
+    """What the index stores about a shard."""
 
     size: int
-    """Of its file."""
+    """Size of the shard's file."""
     groups: int
-    """How many there are."""
+    """Number of complete groups."""
     damage: str | None
-    """Why there are not more."""
+    """Why the shard is not complete; None if it is."""
 
 
 def _comparable(keys: NDArray[np.uint8]) -> NDArray[Any]:
     return np.ascontiguousarray(keys).view(_KEY).reshape(-1)
 
 
-def save_index(path: Path, records: Records, shards: Mapping[str, Held]) -> None:
-    """Writes sorted records to a file that is there at once or not at all.
+def save_index(path: Path, records: Records, shards: Mapping[str, IndexedShard]) -> None:
+    """Write a sorted table to the index file, atomically.
 
     Args:
         path: The file.
-        records: All of them sorted and alive.
-        shards: The shards that they are of.
+        records: A result of `Records.sorted`.
+        shards: The shards of the records.
 
     Raises:
         OSError: It can't be written.
@@ -235,11 +235,8 @@ def save_index(path: Path, records: Records, shards: Mapping[str, Held]) -> None
     replace_file(path, [len(head).to_bytes(8, "little") + head, *parts])
 
 
-def load_index(path: Path) -> tuple[Records, dict[str, Held]] | None:
-    """The records of an index file, its arrays mapped, and the shards that they are of.
-
-    None for no file, or one that is not whole: it is a cache, and what it said is read from the shards again.
-    """
+def load_index(path: Path) -> tuple[Records, dict[str, IndexedShard]] | None:
+    """Memory-map an index file: the table and its shards. None without a file, or with a damaged one."""
     try:
         mapped = np.memmap(path, np.uint8, "r").view(np.ndarray)
         length = int.from_bytes(mapped[:8], "little")
@@ -263,7 +260,7 @@ def load_index(path: Path) -> tuple[Records, dict[str, Held]] | None:
             layouts=[Layout.from_json(entry) for entry in meaning["layouts"]],
             in_order=True,
         )
-        return records, {name: Held(*held) for name, *held in meaning["shards"]}
+        return records, {name: IndexedShard(*held) for name, *held in meaning["shards"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

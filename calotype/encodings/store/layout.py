@@ -1,4 +1,4 @@
-"""What a record is made of: its named tensors, their bytes, and the checksums that guard them."""
+"""The layout of a record: its named tensors, their bytes and their checksums."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["DTYPES", "KEY_BYTES", "Field", "Layout", "as_bytes", "as_keys", "checksum", "checksum_of", "memory_of"]
 
 KEY_BYTES: Final = 16
-"""A record's key: 128 bits of a hash of everything that could change the record."""
+"""Length of a record's key: a 128-bit hash of everything that could change the record."""
 
 DTYPES: Final[Mapping[str, torch.dtype]] = {
     "F64": torch.float64,
@@ -42,7 +42,7 @@ DTYPES: Final[Mapping[str, torch.dtype]] = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-"""The names that safetensors gives to dtypes."""
+"""safetensors names of dtypes."""
 
 _NAMES: Final = {dtype: name for name, dtype in DTYPES.items()}
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -61,7 +61,7 @@ class Field:
 
     @property
     def dtype_name(self) -> str:
-        """As safetensors spells it: `BF16`."""
+        """The dtype's name in safetensors: `BF16`."""
         return _NAMES[self.dtype]
 
     @property
@@ -71,52 +71,52 @@ class Field:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """The kind of a record and its tensors in their order in the file; `Layout.of` makes it.
+    """The kind of a record and its tensors, in file order. Make one with `Layout.of`.
 
     Raises:
         StoreError: A name or dtype that a shard can't hold.
     """
 
     kind: str
-    """What it is of: `text`, `picture`, `scaling`, …"""
+    """`text`, `picture`, `scaling`, …"""
     fields: tuple[Field, ...]
-    """Large elements first, so that each tensor begins at a multiple of its element's size."""
+    """Tensors with large elements first, so that each one is aligned to its element size."""
     nbytes: int = field(init=False, compare=False)
-    """Of one record's tensors."""
-    places: Mapping[str, tuple[int, int, int]] = field(init=False, compare=False)
-    """By field: its number, the bytes of a record's fields before it, and its own bytes."""
+    """Bytes of one record's tensors."""
+    positions: Mapping[str, tuple[int, int, int]] = field(init=False, compare=False)
+    """Field name → (its number, bytes of the fields before it in a record, its own bytes)."""
     seeds: tuple[int, ...] = field(init=False, compare=False)
-    """What each field's checksum starts from: kind, name, dtype and shape, so that no header can lie about them."""
+    """Seed of each field's checksum: a hash of kind, name, dtype and shape, so that the checksum covers them, too."""
 
     def __post_init__(self) -> None:
         if not _KIND.fullmatch(self.kind):
             raise StoreError(f"kind of a record: found {self.kind!r}, expected a word such as 'text'")
         if not 0 < len(self.fields) <= _MAX_FIELDS:
             raise StoreError(f"a {self.kind} record has {len(self.fields)} tensors; expected 1 … {_MAX_FIELDS}")
-        places, before, seeds = {}, 0, []
+        positions, before, seeds = {}, 0, []
         for number, item in enumerate(self.fields):
             if not _FIELD.fullmatch(item.name) or item.name == _RESERVED:
                 raise StoreError(f"name of a tensor: found {item.name!r}, expected a name such as 'prompt_embeds'")
             if item.dtype not in _NAMES:
                 known = ", ".join(map(str, _NAMES))
                 raise StoreError(f"{item.name}: found {item.dtype}, which no shard can hold (known: {known})")
-            places[item.name] = (number, before, item.nbytes)
+            positions[item.name] = (number, before, item.nbytes)
             before += item.nbytes
             text = f"{self.kind}.{item.name} {item.dtype_name} {list(item.shape)}"
             seeds.append(xxhash.xxh3_64_intdigest(text.encode("ascii")))
         object.__setattr__(self, "nbytes", before)
-        object.__setattr__(self, "places", places)
+        object.__setattr__(self, "positions", positions)
         object.__setattr__(self, "seeds", tuple(seeds))
 
     @staticmethod
     def of(kind: str, tensors: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> Layout:
-        """The layout of a record with these dtypes and shapes, by name."""
+        """Return the layout of a record with these tensors: name → (dtype, shape)."""
         ordered = sorted(tensors.items(), key=lambda item: (-item[1][0].itemsize, item[0]))
         return intern(kind, tuple(Field(name=name, dtype=dtype, shape=shape) for name, (dtype, shape) in ordered))
 
     @property
     def table_width(self) -> int:
-        """Bytes of a record in its group's table: its key, then 8 bytes of checksum a field."""
+        """Bytes of a record in its group's table: its key, then an 8-byte checksum for each field."""
         return KEY_BYTES + 8 * len(self.fields)
 
     def to_json(self) -> list[Any]:
@@ -130,34 +130,37 @@ class Layout:
 
 @lru_cache(maxsize=1 << 16)
 def intern(kind: str, fields: tuple[Field, ...]) -> Layout:
-    """A layout, made once: a large store has millions of groups and few layouts."""
+    """Return the layout with this kind and fields, always the same object: a store has many groups and few layouts."""
     return Layout(kind=kind, fields=fields)
 
 
 def checksum_of(key: bytes, seed: int) -> xxhash.xxh3_64:
-    """The beginning of a checksum: XXH3-64 of a record's key and then one tensor's bytes."""
+    """Return the hasher of a checksum, XXH3-64, fed with the record's key; the tensor's bytes follow."""
     return xxhash.xxh3_64(key, seed=seed)
 
 
 def checksum(key: bytes, seed: int, data: Buffer) -> int:
-    """The checksum of one tensor's bytes. Large ones are hashed without the interpreter's lock."""
+    """Return the checksum of one tensor's bytes. Hashing a large one releases the GIL."""
     digest = checksum_of(key, seed)
     digest.update(data)
     return digest.intdigest()
 
 
 def as_bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
-    """The memory of a contiguous CPU tensor as an array of bytes, not a copy."""
+    """Return the memory of a contiguous CPU tensor as a byte array, without a copy."""
     return tensor.detach().reshape(-1).view(torch.uint8).numpy()
 
 
 def memory_of(tensor: torch.Tensor) -> memoryview:
-    """The same as a bare buffer, several times as quickly: only for as long as the tensor lives."""
+    """Return the memory of a contiguous CPU tensor as a bare buffer, several times faster than `as_bytes`.
+
+    The buffer is valid only while the tensor exists.
+    """
     return memoryview((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")
 
 
 def as_keys(keys: Iterable[bytes] | NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Keys as an array (n, 16).
+    """Return keys as an array (n, 16) of uint8.
 
     Raises:
         StoreError: Some are not 16 bytes.

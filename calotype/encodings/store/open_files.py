@@ -1,4 +1,4 @@
-"""Shards open for reading: a bounded number of descriptors, each open for as long as somebody reads with it."""
+"""Shards open for reading: a bounded number of file descriptors, each open as long as it is in use."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from calotype.encodings.store.layout import Field
 from calotype.encodings.store.shard import FINISHED, OPEN
 from calotype.images.locks import ForkSafeLock
 
-__all__ = ["OpenFile", "OpenFiles", "Place", "Spot"]
+__all__ = ["OpenFile", "OpenFiles", "ShardOffset", "TensorLocation"]
 
 _FEWEST: Final = 64
-_lock: Final = ForkSafeLock()  # one for all folders: it is held for next to no time
+_lock: Final = ForkSafeLock()  # one for all folders: it is held for microseconds
 
 
 class OpenFile:
-    """A file descriptor that closes when nobody refers to it any more."""
+    """A file descriptor that is closed when the object is garbage-collected."""
 
     __slots__ = ("fd",)
 
@@ -29,28 +29,28 @@ class OpenFile:
 
     def __del__(self, _close: Callable[[int], None] = os.close) -> None:
         if self.fd >= 0:
-            _close(self.fd)  # bound above: the module is gone by the time an interpreter that ends gets here
+            _close(self.fd)  # a default argument: module globals may be gone at interpreter shutdown
 
 
-class Place(NamedTuple):
-    """Where the bytes of one tensor of a record are."""
+class TensorLocation(NamedTuple):
+    """The file, offset and length of one tensor of a record."""
 
     file: OpenFile
-    """Its descriptor is `file.fd`; it stays open as long as somebody holds the file."""
+    """Its descriptor, `file.fd`, stays open as long as a reference to the file exists."""
     offset: int
     nbytes: int
     field: Field
 
 
-class Spot(NamedTuple):
-    """A place by its shard's name, for those who remember many: no file stays open for it."""
+class ShardOffset(NamedTuple):
+    """The shard and offset of a tensor. Unlike a `TensorLocation` it keeps no file open, so many can be cached."""
 
     shard: str
     offset: int
 
 
 class OpenFiles:
-    """Opens the shards of a folder when they are asked for; up to half of the descriptors a process may have."""
+    """Opens shards on demand and caches the descriptors, up to half of the process's limit."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -58,26 +58,26 @@ class OpenFiles:
         self._files: dict[str, OpenFile] = {}
 
     def get(self, shard: str) -> OpenFile:
-        """The shard of this name, finished or still open.
+        """Return a shard by name, finished or still being written, from the cache of open files.
 
         Raises:
-            FileNotFoundError: It is gone.
+            FileNotFoundError: There is no such shard.
         """
         file = self._files.get(shard)
         if file is None:
             file = self.open(shard)
             with _lock:
-                # Who is thrown out matters little: a loader's order is random, and then no rule beats another.
+                # Evicts the oldest. A loader reads in random order, for which no policy is better than another.
                 while len(self._files) >= self._most:
                     self._files.pop(next(iter(self._files)))
                 self._files[shard] = file
         return file
 
     def open(self, shard: str) -> OpenFile:
-        """A descriptor of its own.
+        """Open a shard by name, outside of the cache.
 
         Raises:
-            FileNotFoundError: It is gone.
+            FileNotFoundError: There is no such shard.
         """
         for ending in (FINISHED, OPEN, FINISHED):  # it may be finished between the first two
             try:

@@ -1,4 +1,4 @@
-"""Taking out of a store what no dataset needs any more; a kill at any moment loses nothing that is kept."""
+"""Pruning: remove records that no dataset needs. Killing the process at any moment loses none that is kept."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ __all__ = ["Pruned", "prune_store"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """What went, or would go."""
+    """What was removed, or with `dry_run` would be."""
 
     records: int
-    """Not needed, dropped, or there twice."""
+    """Records that are not needed, dropped or duplicates."""
     bytes: int
-    """Of their tensors."""
+    """Bytes of their tensors."""
     shards: int
-    """Written anew or deleted."""
+    """Shards rewritten or deleted."""
     set_aside: list[str]
-    """Shards whose header can't be read: renamed to end in `.broken`, for a person to delete."""
+    """Shards whose header can't be read: renamed to `*.broken`, for you to delete."""
     damaged: list[str]
-    """A sentence for each record that should have stayed and is not whole; these went too."""
+    """A message for each record that was to be kept and is damaged; these were removed, too."""
 
 
 def prune_store(
@@ -44,17 +44,16 @@ def prune_store(
     dry_run: bool = False,
     progress: Show = lambda done, total: None,
 ) -> Pruned:
-    """Writes the shards anew without what is not needed, and deletes the old ones.
+    """Rewrite the shards without the records that are not needed, and delete the old shards.
 
-    Shards that living writers have open stay as they are. A shard is deleted only when all of it that stays is in a
-    finished one: a kill half-way leaves records there twice, which the next call tidies up. Those who read meanwhile
-    find a record in its new place; a job that is deciding what to encode should not run meanwhile.
+    Shards that a running writer has open are left alone. A shard is deleted once all records to keep are in a finished
+    one: a kill leaves duplicates, which the next call removes. Readers may run meanwhile, and find a record in its new
+    shard; do not run an encode job meanwhile.
 
     Args:
         store: The store.
-        keep: The keys (n, 16) of what is needed; None keeps all that can be found, and takes out what was dropped or is
-            there twice.
-        dry_run: Only say what would go.
+        keep: Keys (n, 16) of the records to keep; None removes only dropped records and duplicates.
+        dry_run: Only count.
         progress: Called with (shards done, shards in all).
 
     Raises:
@@ -72,7 +71,7 @@ def prune_store(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
     rewrite: list[tuple[ShardFile, NDArray[np.int64]]]
-    """Shards that lose something, with the rows that stay."""
+    """Shards to rewrite, with the rows to keep."""
     broken: list[ShardFile]
     records: int
     bytes: int
@@ -113,7 +112,9 @@ def _plan(store: EncodingStore, keep: NDArray[np.uint8] | None) -> _Plan:
 def _prune(store: EncodingStore, plan: _Plan, *, dry_run: bool, progress: Show) -> Pruned:
     damaged: list[str] = []
     if not dry_run:
-        waiting: deque[tuple[int, ShardFile]] = deque()  # old shards, until so many new ones are finished
+        waiting: deque[tuple[int, ShardFile]] = (
+            deque()
+        )  # old shards, each with the number of finished shards after which it can go
         with store.writer() as writer:
             for number, (shard, rows) in enumerate(plan.rewrite, start=1):
                 damaged += copy_records(store, rows, writer).damaged

@@ -1,4 +1,4 @@
-"""Finishing the shards of writers that died: what was put whole stays, the open put goes."""
+"""Recovery: finish the shards of writers that died. Complete puts are kept, an incomplete one is removed."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ __all__ = ["BROKEN", "finish_dead_writers"]
 _log = get_logger(__name__)
 
 BROKEN: Final = ".broken"
-"""Ending of a shard that nothing could be had from."""
+"""Suffix of a shard that can't be recovered."""
 
 
 def finish_dead_writers(store: Path) -> None:
-    """Finishes every open shard that no living process holds. Any number of processes may do so at once.
+    """Finish every open shard that no running process has locked; safe to call from several processes at once.
 
     Raises:
         OSError: The folder can't be written.
     """
     shards = store / "shards"
     for path in (*shards.glob(f"*{OPEN}"), *shards.glob(".*.new")):
-        with suppress(FileNotFoundError):  # finished by its writer, or by another of us
+        with suppress(FileNotFoundError):  # finished meanwhile, by its writer or another process
             fd = os.open(path, os.O_RDWR)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -43,14 +43,14 @@ def finish_dead_writers(store: Path) -> None:
                     _finish(store, path, fd)
                 else:
                     path.unlink()
-            except BlockingIOError:  # its writer lives
+            except BlockingIOError:  # its writer is running
                 continue
             finally:
                 os.close(fd)
 
 
 def _finish(store: Path, path: Path, fd: int) -> None:
-    """Every byte is read: after a power cut the header may have reached the disk and the data not."""
+    """Verify and finish one shard. Every byte is read: a power cut may have lost data that the header lists."""
     name = path.name.removesuffix(OPEN)
     try:
         header = read_header(fd, path)
@@ -60,28 +60,28 @@ def _finish(store: Path, path: Path, fd: int) -> None:
         _log.warning("%s (its writer did not finish it, and it is set aside as %s)", error, name + BROKEN)
         path.rename(path.with_name(name + BROKEN))
         return
-    there = [group for group in header.groups if group.end <= header.size]
-    damaged = [damaged_records(fd, group) for group in there]
-    while there and damaged[-1].any():
-        there.pop()
+    complete = [group for group in header.groups if group.end <= header.size]
+    damaged = [damaged_records(fd, group) for group in complete]
+    while complete and damaged[-1].any():
+        complete.pop()
         damaged.pop()
-    if lost := sum(group.count for group in header.groups[len(there) :]):
-        _log.warning("%s: its writer was cut off, and the last %d records are lost", path, lost)
-    if not there:
+    if lost := sum(group.count for group in header.groups[len(complete) :]):
+        _log.warning("%s: its writer was killed, and the last %d records are lost", path, lost)
+    if not complete:
         path.unlink()
         return
     if any(wrong.any() for wrong in damaged):
-        keys = [read_keys(fd, group)[wrong] for group, wrong in zip(there, damaged, strict=True)]
+        keys = [read_keys(fd, group)[wrong] for group, wrong in zip(complete, damaged, strict=True)]
         write_dropped(store, {name: np.concatenate(keys)})
-    _cut(fd, header, len(there))
-    os.ftruncate(fd, there[-1].end)
+    _truncate_header(fd, header, len(complete))
+    os.ftruncate(fd, complete[-1].end)
     os.fsync(fd)
     path.rename(path.with_name(f"{name}{FINISHED}"))
     sync_folder(path.parent)
 
 
-def _cut(fd: int, header: Header, groups: int) -> None:
-    """Ends the header's JSON behind so many groups: one byte does it, what follows is only cleared."""
+def _truncate_header(fd: int, header: Header, groups: int) -> None:
+    """End the header's JSON behind `groups` groups. Writing one byte does it; the rest is cleared."""
     brace = header.brace
     if groups < len(header.groups):
         head = pread_all(fd, header.base, 0)

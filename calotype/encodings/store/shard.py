@@ -1,7 +1,7 @@
 """The format of a shard: a safetensors file that grows by whole puts. docs/store.md describes it for other programs.
 
     8 bytes            length of the header area
-    header area        the JSON, then spaces: room for what will be put later
+    header area        the JSON, then spaces: space for later puts
     data               groups, one after the other without gaps, each beginning at a multiple of 64 bytes
 
 A *group* holds `count` records of one layout, stacked: a tensor (count, …) a field, then a table (count, 16 + 8 fields)
@@ -11,8 +11,8 @@ of uint8 with each record's key and checksums, then up to 63 bytes of padding:
     00017.picture.keys      U8   (8, 24)
     00017.pad               U8   (…)
 
-A put writes its groups behind the data, then their JSON behind the last `}`, and at last changes that `}` into a comma:
-one byte, so that a put is there or it is not. Whoever reads takes the first whole JSON object of the header.
+A put appends its groups to the data, then their JSON behind the last `}`, and finally changes that `}` into a comma:
+one byte, so that a put is visible as a whole or not at all. Readers parse the first JSON object of the header.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ _EXPONENTS: Final = {
     "F32": ("<u4", 0x7F80_0000),
     "F64": ("<u8", 0x7FF0_0000_0000_0000),
 }
-"""The bits of each float dtype's exponent, in an integer of its width."""
+"""Exponent bits of each float dtype, as an integer of its width."""
 _MARK: Final = "calotype.encodings"
 EMPTY: Final = json.dumps({"__metadata__": {_MARK: str(FORMAT)}}, separators=(",", ":")).encode()
 """The JSON of a shard without groups."""
 _LARGEST_HEADER: Final = 100_000_000
-"""What safetensors allows."""
+"""Maximum header length in safetensors."""
 _AT_ONCE: Final = 64 << 20
-"""Bytes to hold in memory while verifying."""
+"""Bytes read into memory at a time while verifying."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,11 @@ class Group:
     layout: Layout
     count: int
     offset: int
-    """Of its first byte in the file."""
+    """File offset of its first byte."""
 
     @property
     def table_offset(self) -> int:
-        """Where the keys and checksums begin."""
+        """File offset of the keys and checksums."""
         return self.offset + self.count * self.layout.nbytes
 
     @property
@@ -89,30 +89,30 @@ class Group:
 
     @property
     def end(self) -> int:
-        """Behind the padding."""
+        """File offset behind the padding."""
         return -(-self.data_end // ALIGN) * ALIGN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What a shard's header says."""
+    """A parsed shard header."""
 
     groups: list[Group]
     brace: int
-    """Offset in the file of the last `}`: the byte that the next put turns into a comma."""
+    """File offset of the last `}`: the byte that the next put changes into a comma."""
     base: int
-    """Offset in the file of the data."""
+    """File offset of the data."""
     size: int
-    """Of the file as it was found."""
+    """Size of the file when it was read."""
 
     @property
     def end(self) -> int:
-        """Where the data should end."""
+        """File offset at which the data should end."""
         return self.groups[-1].end if self.groups else self.base
 
 
 class ShardFile(NamedTuple):
-    """A shard in the folder."""
+    """A shard file in the store's folder."""
 
     path: Path
     size: int
@@ -120,7 +120,7 @@ class ShardFile(NamedTuple):
 
 
 def list_shards(folder: Path) -> dict[str, ShardFile]:
-    """The shards in a folder, by their names without ending."""
+    """Return the shards in a folder: name without suffix → file."""
     found = {}
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -135,7 +135,7 @@ def list_shards(folder: Path) -> dict[str, ShardFile]:
 
 
 def describe(number: int, group: Group, base: int) -> dict[str, Any]:
-    """The entries of a group's tensors in the header of a shard whose data begins at `base`."""
+    """Return a group's header entries, for a shard whose data begins at file offset `base`."""
     prefix = f"{number:05d}.{group.layout.kind}."
     begin = group.offset - base
     entries = {}
@@ -152,7 +152,7 @@ def describe(number: int, group: Group, base: int) -> dict[str, Any]:
 
 
 def pread_all(fd: int, size: int, offset: int) -> bytes:
-    """Up to `size` bytes; fewer only where the file ends."""
+    """Read `size` bytes at an offset; fewer only at the end of the file."""
     parts = []
     while size > 0 and (part := os.pread(fd, size, offset)):
         parts.append(part)
@@ -162,7 +162,7 @@ def pread_all(fd: int, size: int, offset: int) -> bytes:
 
 
 def read_header(fd: int, path: Path) -> Header:
-    """What the header of a shard says; whether the file is as long as that is for the caller to see.
+    """Parse the header of a shard. The caller checks that the file is as long as the header claims.
 
     Raises:
         StoreError: It is not a shard, or its header is damaged.
@@ -172,7 +172,7 @@ def read_header(fd: int, path: Path) -> Header:
     def damaged(what: str) -> StoreError:
         return StoreError(
             f"{path}: the header of this shard is damaged ({what}); 'calotype cache prune' sets it aside, and encoding "
-            "again makes anew what was in it",
+            "again restores what was in it",
             shard=path.name,
         )
 
@@ -195,12 +195,12 @@ def read_header(fd: int, path: Path) -> Header:
         groups = list(_groups(document, 8 + length))
     except (ValueError, KeyError, TypeError, StoreError) as error:
         raise damaged(f"of its tensors: {error}") from None
-    # Data come before the header that tells of them: a size that is looked up now has all that this header has.
+    # Writers write data before the header: a size that is read after the header covers all groups of the header.
     return Header(groups=groups, brace=8 + end - 1, base=8 + length, size=os.fstat(fd).st_size)
 
 
 def _groups(document: dict[str, Any], base: int) -> Iterator[Group]:
-    """The groups of a header; each is held against what `describe` would write, so that nothing is taken on trust."""
+    """Yield the groups of a header, each verified against what `describe` would write for it."""
     at = base
     entries = list(document.items())
     position = 0
@@ -228,13 +228,13 @@ def _groups(document: dict[str, Any], base: int) -> Iterator[Group]:
 
 
 def read_keys(fd: int, group: Group) -> NDArray[np.uint8]:
-    """The keys (count, 16) of a group whose bytes are all there."""
+    """Read the keys (count, 16) of a complete group."""
     table = pread_all(fd, group.count * group.layout.table_width, group.table_offset)
     return np.frombuffer(table, np.uint8).reshape(group.count, group.layout.table_width)[:, :KEY_BYTES]
 
 
 def not_finite_records(fd: int, group: Group) -> NDArray[np.bool_]:
-    """(count,): whether a record holds NaN or inf, which earlier versions wrote where an encoder gave it."""
+    """Return a bool (count,): whether a record holds NaN or inf, as earlier versions stored them."""
     found = np.zeros(group.count, np.bool_)
     at = group.offset
     for field in group.layout.fields:
@@ -248,7 +248,7 @@ def not_finite_records(fd: int, group: Group) -> NDArray[np.bool_]:
 
 
 def damaged_records(fd: int, group: Group) -> NDArray[np.bool_]:
-    """(count,): whether the bytes of a record are not what was written."""
+    """Return a bool (count,): whether a record's bytes differ from what was written."""
     width = group.layout.table_width
     table = np.frombuffer(pread_all(fd, group.count * width, group.table_offset), np.uint8).reshape(-1, width)
     damaged = np.zeros(group.count, np.bool_)

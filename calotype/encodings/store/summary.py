@@ -1,4 +1,4 @@
-"""What is in a store, counted."""
+"""Counts of what a store holds."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ class OfKind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSummary:
-    """The counts that `calotype cache ls` shows."""
+    """Counts of a store, as `calotype cache ls` shows them."""
 
     path: str
     records: int
-    """That can be found."""
+    """Records that can be found."""
     bytes: int
-    """Of their tensors."""
+    """Bytes of their tensors."""
     kinds: dict[str, OfKind]
     shards: int
     open_shards: int
-    """Being written, or left by a writer that died; of the shards."""
+    """Shards that are being written, or whose writer died."""
     disk_bytes: int
-    """Of the shards' files."""
+    """Size of the shard files."""
     dropped: int
-    """Records marked as not to be used, and not pruned yet."""
+    """Dropped records that are not pruned yet."""
     damaged: dict[str, str]
-    """Shards that can't be read whole, and why."""
+    """Shards that can't be read completely → reason."""
     set_aside: list[str]
-    """Shards that nothing could be had from."""
+    """Shards that could not be recovered."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def summarise_store(store: EncodingStore) -> StoreSummary:
-    """Counts what is in a store, without reading the records."""
+    """Count what a store holds, without reading the records."""
     folder = store.path / "shards"
     shards = list_shards(folder)
     layouts, which = store.layouts(store.rows())

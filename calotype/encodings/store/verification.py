@@ -1,4 +1,4 @@
-"""Every byte of a store compared with its checksums, and every number looked at for NaN and inf."""
+"""Verification: compare every byte of a store with its checksums, and look for NaN and inf."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ __all__ = ["Damage", "Verification", "verify_store"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
-    """Something in a store that is not as it was written."""
+    """A damaged record or shard."""
 
     shard: str
     key: bytes | None
-    """The record; None for the shard as a whole."""
+    """Key of the record; None for the whole shard."""
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What was read, and what of it is damaged."""
+    """Result of `verify_store`."""
 
     records: int
     bytes: int
-    """Of the shards' files."""
+    """Size of the shard files."""
     damage: list[Damage]
 
     def by_shard(self) -> dict[str, NDArray[np.uint8]]:
-        """The damaged records as `EncodingStore.drop_from` takes them."""
+        """Return the keys of the damaged records by shard, for `EncodingStore.drop_from`."""
         keys: dict[str, list[bytes]] = {}
         for item in self.damage:
             if item.key is not None:
@@ -53,7 +53,7 @@ class Verification:
 
 
 def verify_store(store: EncodingStore, *, progress: Show = lambda done, total: None) -> Verification:
-    """Reads a store from end to end, without the index. Records that were dropped don't count as damage.
+    """Read and verify the whole store, without the index. Dropped records do not count as damage.
 
     Args:
         store: The store.
@@ -80,7 +80,7 @@ def verify_store(store: EncodingStore, *, progress: Show = lambda done, total: N
 
 
 def _verify_shard(store: EncodingStore, name: str, shard: ShardFile, damage: list[Damage]) -> int:
-    """Adds to `damage`; returns how many records the shard holds."""
+    """Append to `damage`; return the number of records in the shard."""
     file = OpenFile(shard.path)
     header = read_header(file.fd, shard.path)
     dropped = {key.tobytes() for key in store.dropped.get(name, ())}

@@ -1,4 +1,4 @@
-"""Writing a store: each put is one commit, and whatever happens the puts before it stay."""
+"""`ShardWriter`: each put is one commit; a failed put does not affect the ones before it."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ __all__ = ["Put", "ShardWriter"]
 
 SHARD_BYTES: Final = 512 << 20
 HEADER_BYTES: Final = 256 << 10
-"""Room for the header of a shard: some 800 groups, a tenth of a percent of a usual shard's bytes."""
+"""Space reserved for a shard's header: some 800 groups, 0.05 % of a full shard."""
 
 _PIECE: Final = 1 << 20
-"""Bytes to hash and write at once: what fits into a core's own cache."""
+"""Bytes to hash and write at a time, so that they stay in the core's L2 cache."""
 
 
 class Put(NamedTuple):
-    """What a put added to a shard."""
+    """The groups that a put added to a shard."""
 
     shard: str
     first: int
-    """Number of its first group in the shard."""
+    """Index of its first group in the shard."""
     groups: list[Group]
     keys: list[NDArray[np.uint8]]
     """(count, 16) of each group"""
 
 
 class ShardWriter:
-    """Writes records into shards of its own; `EncodingStore.writer()` gives one.
+    """Writes records into shards of its own. `EncodingStore.writer()` returns one.
 
-    Any number of writers, in any number of processes, write into one store at once: they share nothing. Threads may
-    share a writer; their puts take turns.
+    Any number of writers, in any number of processes, may write into one store at once: each has its own shards. A
+    writer is thread-safe; puts are serialised.
 
-    A shard is finished, which is flushed to the disk and given its final name, when it has reached `shard_bytes`, when
-    its header is full, and by `close`. What a process that dies leaves open, the next writer of the store finishes.
+    A shard is finished (flushed to the disk and renamed) when it has reached `shard_bytes`, when its header is full,
+    and by `close`. The open shard of a killed process is finished by the next writer of the store.
 
     Args:
         folder: The store's folder of shards.
-        shard_bytes: When to finish a shard and begin the next.
-        header_bytes: Room to keep for a shard's header.
-        learn: Told of each put once it is there.
+        shard_bytes: Size at which a shard is finished and the next begins.
+        header_bytes: Space reserved for a shard's header.
+        on_put: Called with each put after its commit.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class ShardWriter:
         *,
         shard_bytes: int = SHARD_BYTES,
         header_bytes: int = HEADER_BYTES,
-        learn: Callable[[Put], None] | None = None,
+        on_put: Callable[[Put], None] | None = None,
     ) -> None:
         self.finished = 0
-        """Shards that this writer has finished."""
+        """Number of shards that this writer has finished."""
         self._folder = folder
         self._shard_bytes = shard_bytes
         self._header_bytes = header_bytes
-        self._learn = learn
+        self._on_put = on_put
         self._shard: _OpenShard | None = None
         self._closed = False
         self._lock = threading.Lock()
@@ -81,7 +81,7 @@ class ShardWriter:
 
     @property
     def forked(self) -> bool:
-        """Whether this process is a fork of the one whose writer it is, and has to take one of its own."""
+        """Whether this process is a fork of the writer's process, and needs a writer of its own."""
         return os.getpid() != self._owner
 
     def put(
@@ -91,22 +91,22 @@ class ShardWriter:
         *,
         kind: str,
     ) -> None:
-        """Adds records: all of them, or, if this raises, none.
+        """Add records: all of them, or none if this raises.
 
         Args:
             keys: The key of each record, 16 bytes, or an array (n, 16) of uint8.
-            records: One mapping of names to tensors for each record, of any shapes; or one mapping with the tensors of
-                all records stacked, (n, …).
-            kind: What they are of: `text`, `picture`, `scaling`, …
+            records: A mapping name → tensor for each record, of any shapes; or one mapping name → tensor (n, …) of the
+                stacked records.
+            kind: `text`, `picture`, `scaling`, …
 
         Raises:
-            StoreError: The disk is full, the folder can't be written, or something here can't be a record. The store is
-                as it was before, and the writer goes on.
+            StoreError: The disk is full, the folder can't be written, or a record is invalid. The store is unchanged,
+                and the writer stays usable.
         """
         if self.forked:
             raise StoreError(
                 f"{self._folder}: this writer belongs to process {self._owner}, and process {os.getpid()} is a fork of "
-                "it: take another from the store"
+                "it; take another one from the store"
             )
         keys = as_keys(keys)
         batches = [_stacked(kind, keys, records)] if isinstance(records, Mapping) else _grouped(kind, keys, records)
@@ -114,22 +114,22 @@ class ShardWriter:
             return
         with self._lock:
             if self._closed:
-                raise StoreError(f"{self._folder}: this writer is closed: take another from the store")
+                raise StoreError(f"{self._folder}: this writer is closed; take another one from the store")
             try:
                 shard, text = self._shard_for(batches)
                 put = shard.append(batches, text)
-                if self._learn is not None:
-                    self._learn(put)
+                if self._on_put is not None:
+                    self._on_put(put)
             except OSError as error:
                 raise cannot_write(self._shard.path if self._shard else self._folder, error) from error
 
     def close(self) -> None:
-        """Finishes the open shard.
+        """Finish the open shard.
 
         Raises:
-            StoreError: It can't be flushed; what the disk did take is found by the store's next writer.
+            StoreError: It can't be flushed; the store's next writer recovers what is on the disk.
         """
-        if self.forked:  # the shard is the other process's to finish
+        if self.forked:  # the writer's process finishes the shard
             return
         with self._lock:
             self._closed = True
@@ -140,12 +140,12 @@ class ShardWriter:
                     raise cannot_write(self._folder, error) from error
 
     def _shard_for(self, batches: list[_Batch]) -> tuple[_OpenShard, bytes]:
-        """The shard that takes these, and their text in its header."""
+        """Return the shard with space for these, and their header text."""
         if self._shard is not None:
             text = self._shard.text(batches)
             grown = self._shard.end - self._shard.base + sum(batch.nbytes for batch in batches)
             fits = grown <= self._shard_bytes or not self._shard.groups
-            if fits and len(text) < self._shard.room and not self._shard.torn:
+            if fits and len(text) < self._shard.header_space and not self._shard.torn:
                 return self._shard, text
             self._finish()
         # Offsets have at most 20 digits more than the shortest: a header that holds twice this holds the text.
@@ -168,7 +168,7 @@ class ShardWriter:
 
 
 class _Batch:
-    """Records of one layout on their way into a shard."""
+    """Records of one layout that are to be written."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class _Batch:
         keys: NDArray[np.uint8],
         columns: Sequence[Sequence[NDArray[np.uint8]] | NDArray[np.uint8]],
     ) -> None:
-        """`columns`: for each field of the layout, the bytes of each record."""
+        """`columns` holds, for each field of the layout, the bytes of each record."""
         self.layout = layout
         self.keys = keys
         self.nbytes = self.at(0).end
@@ -186,7 +186,7 @@ class _Batch:
         return Group(self.layout, len(self.keys), offset)
 
     def write(self, fd: int, offset: int) -> None:
-        """Writes tensors, table and padding. Each piece is hashed just before, and so is in the processor's cache."""
+        """Write tensors, table and padding. Each piece is hashed and written while it is in the CPU cache."""
         if self.nbytes >= _PIECE:
             reserve(fd, self.nbytes, offset)
         table = np.zeros((len(self.keys), self.layout.table_width), np.uint8)
@@ -225,7 +225,7 @@ def _stacked(kind: str, keys: NDArray[np.uint8], records: Mapping[str, torch.Ten
 
 
 def _grouped(kind: str, keys: NDArray[np.uint8], records: Sequence[Mapping[str, torch.Tensor]]) -> list[_Batch]:
-    """Records of equal layout together, in the order in which each layout first comes."""
+    """Group records by layout, in order of first occurrence."""
     if len(records) != len(keys):
         raise StoreError(f"found {len(records)} records for {len(keys)} keys, expected as many")
     members: dict[Layout, list[int]] = {}
@@ -243,7 +243,7 @@ def _host(tensor: torch.Tensor) -> NDArray[np.uint8]:
 
 
 class _OpenShard:
-    """The file that a writer is adding to, under an exclusive lock that ends with the process."""
+    """The shard that a writer appends to, under an exclusive lock that ends with the process."""
 
     def __init__(self, folder: Path, header: int) -> None:
         self.name = unique_name()
@@ -253,8 +253,8 @@ class _OpenShard:
         self.groups = 0
         self._brace = 8 + len(EMPTY) - 1
         self.torn = False
-        """A put failed and could not be taken back: the rest is for whoever opens the store next."""
-        # Named only when it is locked and has a header, so that nobody takes it for one that a dead writer left.
+        """A put failed and could not be rolled back; the store's next writer recovers the shard."""
+        # Renamed once it is locked and has a header, so that no process takes it for the shard of a killed writer.
         hidden = folder / f".{self.name}.new"
         self._fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:
@@ -267,17 +267,17 @@ class _OpenShard:
             raise
         _open_shards.add(self)
 
-    def let_go(self) -> None:
-        """Closes the file in a fork of the process that writes it: the lock is to end with that process."""
+    def close_in_fork(self) -> None:
+        """Close the file in a forked process, so that the lock ends with the writer's process."""
         os.close(self._fd)
 
     @property
-    def room(self) -> int:
-        """Bytes of text that the header still takes."""
+    def header_space(self) -> int:
+        """Bytes left in the header."""
         return self.base - self._brace - 1
 
     def text(self, batches: list[_Batch]) -> bytes:
-        """What the header gets for these: a comma, their entries, the brace."""
+        """Return the header text of these batches: a comma, their entries and the closing brace."""
         offset = self.end
         parts = []
         for number, batch in enumerate(batches, start=self.groups):
@@ -299,9 +299,9 @@ class _OpenShard:
             write_all(self._fd, [text[:1]], self._brace)
         except BaseException:
             if os.pread(self._fd, 1, self._brace) != text[:1]:
-                self._withdraw(len(text))
+                self._roll_back(len(text))
                 raise
-            # Committed; whatever came (Ctrl-C) came after it.
+            # Committed: the exception (Ctrl-C) came after the last write.
             self._advance(offset, len(text), len(batches))
             raise
         self._advance(offset, len(text), len(batches))
@@ -312,8 +312,8 @@ class _OpenShard:
         self._brace += text - 1
         self.groups += groups
 
-    def _withdraw(self, text: int) -> None:
-        """Takes back what was written of a put that failed."""
+    def _roll_back(self, text: int) -> None:
+        """Undo what was written of a failed put."""
         self.torn = True
         with suppress(OSError):
             write_all(self._fd, [b" " * (text - 1)], self._brace + 1)
@@ -321,7 +321,7 @@ class _OpenShard:
             self.torn = False
 
     def finish(self) -> int:
-        """Flushes the file, names it as finished and lets go of it. Returns 1, or 0 if there was nothing in it."""
+        """Flush, rename and close the file. Return the number of finished shards: 0 for an empty one, else 1."""
         try:
             if self.torn:
                 return 0
@@ -340,10 +340,10 @@ class _OpenShard:
 _open_shards: weakref.WeakSet[_OpenShard] = weakref.WeakSet()
 
 
-def _let_go_of_all() -> None:
+def _close_open_shards() -> None:
     for shard in list(_open_shards):
-        shard.let_go()
+        shard.close_in_fork()
     _open_shards.clear()
 
 
-os.register_at_fork(after_in_child=_let_go_of_all)
+os.register_at_fork(after_in_child=_close_open_shards)

@@ -228,7 +228,7 @@ def test_no_store_and_stores_of_the_future(tmp_path, store):
         EncodingStore(tmp_path / "nothing")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").touch()
-    with pytest.raises(StoreError, match=r"no store and not empty \(it holds a.jpg\)"):
+    with pytest.raises(StoreError, match=r"not a store and not empty \(it holds a.jpg\)"):
         EncodingStore(tmp_path / "photos", create=True)
     with pytest.raises(ConfigError, match="verify: found 'sometimes'"):
         EncodingStore(store.path, verify="sometimes")

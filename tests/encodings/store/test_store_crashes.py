@@ -186,7 +186,7 @@ def test_a_power_cut_that_left_zeros_where_the_last_data_was(torn, caplog):
         file.seek(ends[1] + 64)
         file.write(bytes(ends[2] - ends[1] - 64))
     assert puts_found(folder) == [True, True, False]
-    assert "its writer was cut off" in caplog.text
+    assert "its writer was killed" in caplog.text
 
 
 def test_a_power_cut_that_left_a_hole_in_the_middle(torn):
@@ -251,7 +251,7 @@ print(number)
 def check_filled(folder, process):
     *_, message, stored = process.communicate(timeout=100)[0].splitlines()
     assert process.returncode == 0
-    assert "can't be written" in message and "make room and run again" in message
+    assert "can't be written" in message and "free some space and run again" in message
     store = EncodingStore(folder)
     assert len(store) == int(stored) + 1 >= 2 and not store.damaged and is_right(store, key(1000))
     for number in range(int(stored)):
