@@ -182,10 +182,10 @@ def test_an_error_of_a_worker_comes_as_it_was_raised(tmp_path):
 def test_another_model_on_another_machine_is_refused(tmp_path):
     """What a worker does that finds other weights in the folder than the machine that began the run."""
     job = make_job(make_folder(tmp_path / "few", names=("coffee.png",)), tmp_path / "store")
-    pool = engine._Pool(job, engine.Room(1, 1, 0), None)
+    pool = engine._Pool(job, engine.PoolSize(1, 1, 0), None)
     other = engine._Actor()
     with pytest.raises(ConfigError, match="is not the one that is there on the machine that began"):
-        other.open(ray.get(pool._pickled), 1, pool._fingerprints._replace(picture="0" * 32))
+        other.open(ray.get(pool._pickled), 1, pool._fingerprints._replace(image="0" * 32))
 
 
 def test_models_travel_without_what_they_loaded(tmp_path):
