@@ -137,7 +137,7 @@ def test_interrupted(run, source, tmp_path, monkeypatch):
     run(source, tmp_path / "out", "--to", "imagefolder")
 
 
-def test_pictures_that_are_not_there(run, tmp_path):
+def test_images_that_are_not_there(run, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"image": "gone.jpg", "text": "a"}\n{"image": "x.jpg", "text": "b"}\n')
     (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff not whole, and copied as it is")
     _, err = run(tmp_path / "rows.jsonl", tmp_path / "out", "--to", "imagefolder", code=1)

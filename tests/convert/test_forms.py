@@ -219,7 +219,7 @@ def test_long_names_are_cut_and_stay_apart():
 
 
 @pytest.mark.parametrize("to", FORMS)
-def test_names_without_a_suffix_get_their_pictures(converted, source, tmp_path, to):
+def test_names_without_a_suffix_get_their_images(converted, source, tmp_path, to):
     table = pq.read_table(converted["parquet"])
     bare = table.set_column(0, "image", pa.array([value["bytes"] for value in table["image"].to_pylist()]))
     pq.write_table(bare, tmp_path / "bare.parquet")
@@ -330,7 +330,7 @@ def test_the_place_of_a_trigger_in_a_caption(put, tmp_path):
     assert load(tmp_path / "out", "kohya")[0].captions == ("sks on a beach",)
 
 
-def test_rejected_pictures_stay_rejected(converted, tmp_path):
+def test_rejected_images_stay_rejected(converted, tmp_path):
     for name in FORMS:
         place = shutil.copytree(converted[name], tmp_path / name, symlinks=True) if name == "lmdb" else converted[name]
         result = load(place, name, columns=None)

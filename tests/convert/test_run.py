@@ -41,7 +41,7 @@ def small_parts(monkeypatch):
 
 
 @pytest.mark.parametrize("to", FORMS)
-def test_an_interrupted_run_goes_on(source, tmp_path, small_parts, to):
+def test_an_interrupted_run_resumes(source, tmp_path, small_parts, to):
     images = "copy" if "copy" in FORMS[to].images and "embed" not in FORMS[to].images else None
     plan = plan_conversion(load(source), tmp_path / "out", to=to, images=images, shard_size=1)
     with pytest.raises(KeyboardInterrupt):
@@ -71,7 +71,7 @@ run_conversion(plan_conversion(load(sys.argv[1]), sys.argv[2], to=sys.argv[3], s
 
 
 @pytest.mark.parametrize("to", ["imagefolder", "webdataset", "lmdb"])
-def test_a_killed_run_goes_on(source, tmp_path, small_parts, to):
+def test_a_killed_run_resumes(source, tmp_path, small_parts, to):
     out = tmp_path / "out"
     path = os.pathsep.join(sys.path)
     child = subprocess.Popen([sys.executable, "-c", SLOW, source, out, to], env=os.environ | {"PYTHONPATH": path})
@@ -193,7 +193,7 @@ def broken(*names):
 
 @pytest.mark.parametrize("to", ["imagefolder", "webdataset", "hf"])
 @pytest.mark.parametrize("names", [("a.png",), ("10_sks dog/a.jpg", "x.y/b.c.webp")], ids=["first", "last"])
-def test_pictures_that_cannot_be_had(source, tmp_path, small_parts, to, names):
+def test_images_that_cannot_be_had(source, tmp_path, small_parts, to, names):
     plan = plan_conversion(load(source), tmp_path / "out", to=to, shard_size=1)
     with pytest.raises(ConvertError, match=r"gone.*--skip"):
         run_conversion(plan, reader=broken(*names))
@@ -204,7 +204,7 @@ def test_pictures_that_cannot_be_had(source, tmp_path, small_parts, to, names):
     assert [found.what for found in verify_conversion(plan).differences] == ["missing"] * len(names)
 
 
-def test_no_picture_at_all(source, tmp_path):
+def test_no_image_at_all(source, tmp_path):
     plan = plan_conversion(load(source), tmp_path / "out", to="lmdb")
     with pytest.raises(ConvertError, match="no image can be read"):
         run_conversion(plan, reader=broken(*(ref.name for ref in load(source).refs())), on_error="skip")

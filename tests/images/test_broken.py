@@ -39,7 +39,7 @@ FORMATS = ["JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "HEIF"]
         (b"\x93NUMPY\x01\x00", "it begins with 93 4e"),
     ],
 )
-def test_what_is_no_picture_is_named(ref, data, reason):
+def test_what_is_no_image_is_named(ref, data, reason):
     for call in (READER.read, READER.header, READER.size):
         with pytest.raises(DecodeError) as caught:
             call(ref(data, "cats/a.jpg".replace("/", "_")))
@@ -161,7 +161,7 @@ def test_pillows_warnings_stay_inside_with_many_threads(photo, encode, ref):
     assert not seen
 
 
-def test_running_out_of_memory_is_that_pictures_error(photo, encode, ref, monkeypatch):
+def test_running_out_of_memory_is_that_images_error(photo, encode, ref, monkeypatch):
     def full(*_: object) -> None:
         raise MemoryError
 

@@ -122,7 +122,7 @@ def test_orientation_in_xmp_counts_where_exif_is_silent(photo, encode, ref):
     assert READER.header(ref(both)).orientation == 3
 
 
-def test_damaged_exif_costs_the_orientation_and_not_the_picture(photo, encode, ref):
+def test_damaged_exif_costs_the_orientation_and_not_the_image(photo, encode, ref):
     for block in (
         b"Exif\0\0",
         b"Exif\0\0II*\0\xff\xff\xff\xff",
@@ -161,7 +161,7 @@ def test_fast_decodes_to_a_power_of_two_and_never_below_one_and_a_half_times_the
 
 @pytest.mark.parametrize(("size", "least"), [((1800, 1200), 42), ((1803, 1197), 30)])
 @pytest.mark.parametrize("factor", [2, 4, 8])
-def test_a_fast_decode_shows_the_same_picture(photo, encode, ref, size, least, factor):
+def test_a_fast_decode_shows_the_same_image(photo, encode, ref, size, least, factor):
     picture = ref(encode(photo.resize(size, Image.Resampling.LANCZOS), "JPEG", quality=90))
     target = size[0] * 2 // 3 // factor, size[1] * 2 // 3 // factor
     fast = ImageReader(decode="fast").read(picture, need=lambda size: (target[1], target[0]))
@@ -437,7 +437,7 @@ def test_grey_profiles(photo, encode, ref, icc, format):
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
-def test_an_rgb_profile_on_a_grey_picture_means_what_it_says(photo, encode, ref, icc, format):
+def test_an_rgb_profile_on_a_grey_image_means_what_it_says(photo, encode, ref, icc, format):
     data = encode(photo.convert("L"), format, icc_profile=icc.adobe.profile())
     stored = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     assert np.abs(READER.read(ref(data)).pixels - icc.by_hand(stored, icc.adobe)).max() <= 3

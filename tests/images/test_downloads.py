@@ -107,7 +107,7 @@ def test_bytes_are_bounded(tmp_path):
     assert len(downloads) >= 1
 
 
-def test_a_picture_longer_than_the_bound_is_handed_on_and_evicts_nothing(tmp_path):
+def test_a_image_longer_than_the_bound_is_handed_on_and_evicts_nothing(tmp_path):
     downloads = Downloads(tmp_path, max_bytes=5000)
     downloads.get("small", lambda _: bytes(1000))
     assert downloads.get("large", lambda _: bytes(5001)) == bytes(5001)
@@ -198,7 +198,7 @@ def test_threads_that_want_one_bad_url_all_hear_of_it(tmp_path):
     assert downloads.get("a", body) == body("a")  # and it may be asked for again
 
 
-def test_a_disk_that_can_not_be_written_costs_the_copy_and_not_the_picture(tmp_path, caplog):
+def test_a_disk_that_can_not_be_written_costs_the_copy_and_not_the_image(tmp_path, caplog):
     downloads = Downloads(tmp_path / "kept")
     shutil.rmtree(tmp_path / "kept" / "tmp")
     assert downloads.get("a", body) == body("a")

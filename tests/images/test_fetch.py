@@ -36,7 +36,7 @@ def local(**options) -> Fetcher:
     return Fetcher(**({"allow_private": True, "timeout": 10, "read_timeout": 5} | options))
 
 
-def test_a_picture_and_what_is_said_to_the_server(server):
+def test_a_image_and_what_is_said_to_the_server(server):
     assert local().fetch(f"{server.url}/picture/a.jpg?size=1") == server.picture
     asked = server.headers["/picture/a.jpg"]
     assert asked["user-agent"].startswith("calotype/")
@@ -129,7 +129,7 @@ def test_other_answers_are_final(server, status):
 
 
 @pytest.mark.parametrize("status", [204, 206])
-def test_an_odd_success_is_no_picture(server, status):
+def test_an_odd_success_is_no_image(server, status):
     with pytest.raises(FetchError, match=f"the server answered {status} "):
         local().fetch(f"{server.url}/status/{status}")
 
@@ -172,7 +172,7 @@ def test_waits_grow_and_differ(server, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["cut", "cutchunk"])
-def test_a_body_cut_off_half_way_is_an_error_not_half_a_picture(server, kind):
+def test_a_body_cut_off_half_way_is_an_error_not_half_a_image(server, kind):
     with pytest.raises(FetchError, match=r"tried 2 times"):
         local(retries=1).fetch(f"{server.url}/{kind}/99")
     assert server.requests[f"/{kind}/99"] == 2
@@ -289,14 +289,14 @@ def test_compressed_and_chunked_bodies(server):
         ("empty", "answered 200 with Content-Type image/jpeg: the file is empty"),
     ],
 )
-def test_what_is_no_picture_is_said_with_its_content_type(server, path, reason):
+def test_what_is_no_image_is_said_with_its_content_type(server, path, reason):
     with pytest.raises(FetchError) as caught:
         local().fetch(f"{server.url}/{path}")
     assert reason in str(caught.value)
     assert server.requests[f"/{path}"] == 1
 
 
-def test_a_picture_under_a_wrong_content_type_is_a_picture(server):
+def test_a_image_under_a_wrong_content_type_is_a_image(server):
     assert local().fetch(f"{server.url}/mistyped") == server.picture
 
 

@@ -45,7 +45,7 @@ def test_no_photo_that_decodes_is_called_cut(skimage_data, ref):
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("trailer", [b"", bytes(1), bytes(10_000), b"\x01\x02junk" * 3000, b"\xff\xd8\xff\xe0junk"])
-def test_data_behind_a_picture_is_no_reason(photo, encode, ref, format, trailer):
+def test_data_behind_a_image_is_no_reason(photo, encode, ref, format, trailer):
     if format == "HEIF" and len(trailer) > 1:
         pytest.skip("libheif itself refuses stray data behind the boxes")
     data = encode(photo, format)
@@ -100,7 +100,7 @@ def test_a_jpeg_filled_up_with_zeros_is_cut(photo, encode, ref):
     assert "zero bytes" in (cut_of(ref(half + bytes(len(data) - len(half)))) or "")
 
 
-def test_the_end_of_a_thumbnail_is_not_that_of_the_picture(photo, encode, ref):
+def test_the_end_of_a_thumbnail_is_not_that_of_the_image(photo, encode, ref):
     thumbnail = encode(photo.resize((40, 30)), "JPEG")
     app = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 8) + b"Other\0" + thumbnail
     data = encode(photo, "JPEG")

@@ -50,7 +50,7 @@ def test_assign_is_the_nearest_by_log_aspect():
     assert buckets.assign(sizes).tolist() == slow
 
 
-def test_a_size_of_its_own_goes_to_itself_and_turned_pictures_to_turned_buckets():
+def test_a_size_of_its_own_goes_to_itself_and_turned_images_to_turned_buckets():
     buckets = Buckets(resolution=1024, multiple=16)
     assert buckets.assign(buckets.sizes).tolist() == list(range(len(buckets.sizes)))
     sizes = np.array([(400, 600), (427, 640), (3000, 2000), (4032, 3024)])
@@ -103,7 +103,7 @@ def test_describe():
     assert text.split("\n") == ["  1024×1024         2 images", "   832×1216         1 image"]
 
 
-def test_no_pictures():
+def test_no_images():
     buckets = Buckets(resolution=1024)
     assert buckets.assign(np.empty((0, 2))).shape == (0,)
     assert buckets.describe(buckets.assign(np.empty((0, 2)))) == ""

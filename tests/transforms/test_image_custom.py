@@ -205,7 +205,7 @@ def test_a_step_that_writes_into_its_input_does_not_change_what_is_kept():
         (lambda picture: None, "a NoneType"),
     ],
 )
-def test_a_step_must_give_a_picture(function, found):
+def test_a_step_must_give_a_image(function, found):
     with pytest.raises(
         ConfigError, match=rf"returned {found}.*; expected a uint8 tensor.*leave out ToDtype and Normalize"
     ):

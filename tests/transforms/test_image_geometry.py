@@ -28,7 +28,7 @@ def draws(of, n=400, size=(400, 600), seed=0):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_resize_pair_without_crop_stretches_the_whole_picture(size):
+def test_resize_pair_without_crop_stretches_the_whole_image(size):
     geometry = transform(resize=[100, 300]).draw(size, KEY, 0)
     assert geometry.target_size == (100, 300)
     assert geometry.box == (0, 0, *size)
@@ -78,7 +78,7 @@ def test_a_bucket_goes_before_resize_and_never_stretches():
     assert ImageTransform().draw((400, 600), KEY._replace(size=(320, 320)), 0).box == (0, 100, 400, 400)
 
 
-def test_without_a_size_the_picture_stays_as_it_is():
+def test_without_a_size_the_image_stays_as_it_is():
     pixels = skimage.data.coffee()
     image = ImageTransform.from_config(None)
     geometry = image.draw(pixels.shape[:2], KEY, 0)
@@ -160,7 +160,7 @@ def test_sdxl_numbers_of_a_centre_crop_are_those_of_diffusers_script(size, flipp
 
 
 @pytest.mark.parametrize("flip", [(False, False), (True, False), (False, True), (True, True)])
-def test_crop_top_left_counts_in_the_resized_and_flipped_picture(flip):
+def test_crop_top_left_counts_in_the_resized_and_flipped_image(flip):
     """At scale 1 the numbers can be checked by cropping the flipped image there."""
     pixels = skimage.data.coffee()[:300, :301]
     image = transform(
@@ -184,7 +184,7 @@ def test_crop_top_left_counts_in_the_resized_and_flipped_picture(flip):
 
 @pytest.mark.parametrize("crop", [{"random_crop": True}, {"center_crop": True}, {}])
 @pytest.mark.parametrize("size", [(400, 600), (600, 400), (90, 1000), (5, 5)])
-def test_a_turned_part_stays_inside_the_picture(size, crop):
+def test_a_turned_part_stays_inside_the_image(size, crop):
     for geometry in draws(transform(resize=[96, 160], rotate=180, **crop), n=200, size=size):
         top, left, height, width = geometry.box
         middle = np.array([left + width / 2, top + height / 2])

@@ -97,7 +97,7 @@ FREE = {"random_crop": {"scale": [0.5, 1.0]}, "horizontal_flip": 0.3, "rotate": 
     ],
     ids=str,
 )
-def test_pictures_come_as_often_as_their_outcomes_say(options, count):
+def test_images_come_as_often_as_their_outcomes_say(options, count):
     transform = ImageTransform(**options)
     listed = {o.geometry: o.probability for o in transform.outcomes(SIZE, SampleKey(0), content=42, variants=3)}
     assert len(listed) == count and sum(listed.values()) == pytest.approx(1.0)
