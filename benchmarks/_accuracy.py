@@ -1,4 +1,4 @@
-"""How near a contestant's pixels are to PIL's: the check that all of them did the same work."""
+"""Compare a contestant's pixels with PIL's: all of them must do the same work."""
 
 from __future__ import annotations
 

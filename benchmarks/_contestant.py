@@ -1,7 +1,7 @@
-"""One row of `raw.py`: opens its loader, then runs whole epochs when it is told to.
+"""One row of `raw.py`: opens its loader, then runs complete epochs on request.
 
-first PATH SECONDS    whole epochs until so much time has gone by; keeps the first batch in PATH (.npy)
-run SECONDS           a timed turn of whole epochs, the first one's first batches left out
+first PATH SECONDS    complete epochs for at least SECONDS; saves the first batch to PATH (.npy)
+run SECONDS           a timed turn of complete epochs, without the first batches of the first one
 """
 
 from __future__ import annotations

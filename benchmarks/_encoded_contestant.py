@@ -1,10 +1,9 @@
-"""One turn of `encoded.py`, in a process of its own.
+"""One turn of `encoded.py`, in a separate process.
 
-write FIRST LAST       keeps these samples; the CPU time that it took
-check                  one epoch, every sample held against what was kept
-first MOST             a timed turn: the first epoch, ended in its middle after MOST seconds; its first batches are left
-                       out
-later LEAST MOST       a timed turn: the epochs after the first, until LEAST seconds are over; with the first one's rate
+write FIRST LAST       stores these samples; returns the CPU time
+check                  one epoch, every sample compared with the stored one
+first MOST             a timed turn: the first epoch, without its first batches, stopped after MOST seconds
+later LEAST MOST       a timed turn: the epochs after the first, for at least LEAST seconds; also the first one's rate
 """
 
 from __future__ import annotations

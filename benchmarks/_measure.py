@@ -1,4 +1,4 @@
-"""What a tree of processes costs: its memory at the peak, and the processor time it has used so far."""
+"""Peak memory and CPU time of a process tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The photos every contestant reads: two sets of distinct JPEGs cut from real photographs, made once and kept."""
+"""The photos every contestant reads: two sets of distinct JPEGs cropped from real photographs, made once and cached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A contestant in a process of its own: told what to do by lines on standard input, answers each with one of JSON."""
+"""A contestant in a separate process: reads requests as lines of standard input, answers each with a line of JSON."""
 
 from __future__ import annotations
 

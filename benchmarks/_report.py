@@ -1,4 +1,4 @@
-"""The tables of `raw.py` and what was aimed at, from its results."""
+"""The tables of `raw.py` and its targets, from its results."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def show(cells: list[Cell], facts: dict[str, Any], *, markdown: bool) -> None:
         print_table(cell.title, COLUMNS, rows, markdown=markdown)
     rows = list(_targets(cells))
     if rows:
-        print_table("Aims", ("aim", "on", "measured", "reached"), rows, markdown=markdown)
+        print_table("Targets", ("target", "photos", "measured", "reached"), rows, markdown=markdown)
 
 
 def _sentence(facts: dict[str, Any]) -> str:

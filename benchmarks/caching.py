@@ -1,13 +1,13 @@
-"""Which cache is worth it, on datasets of 10 up to 10,000 images, on a local disk and behind a slow web server?
+"""Which cache pays off, on datasets of 10 up to 10,000 images, on a local disk and behind a slow web server?
 
-    python benchmarks/caching.py                                  # about two minutes a table, on two cores
+    python benchmarks/caching.py                                  # about two minutes per table, on two cores
     python benchmarks/caching.py --sizes 100 --web-delay 0.2 --json out.json
     python benchmarks/caching.py --model FOLDER --resolution 1024 # a real pipeline, on the GPU if there is one
 
 It runs `calotype bench` (`bench_config`) and prints its tables as Markdown. The images are those of `_photos.py`
-(1280 × 960), under new names and with some bytes after their end, so that each is another file. The model is
-the tests' tiny FLUX.1 unless `--model` names another. The web server is one of this machine that waits before each
-answer; it says an image's size in the data file, as large web datasets do.
+(1280 × 960), under new names and with extra bytes at the end, so that each file is different. The model is
+the tests' tiny FLUX.1 unless `--model` names another. The web server runs on this machine and waits before each
+response; the data file has the image sizes, as in large web datasets.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Is a server of captions kept full? `calotype caption` beside a bare client whose requests are ready beforehand.
+"""Does `calotype caption` saturate a server? Compared with a bare client whose requests are prepared beforehand.
 
     python benchmarks/caption.py [--photos DIR] [--latency 1.0] [--slots 16] [--seconds 40] [--json FILE]
 
-The server is a process of its own on loopback. It answers as OpenAI's chat completions do, each request after the same
-time, `slots` of them at once; more wait. So its rate is slots / latency at best. Against it run, in turns:
+The server is a separate process on loopback. It answers like OpenAI's chat completions, each request after the same
+time, `slots` of them at once; others wait. So its rate is at most slots / latency. Clients, in turns:
 
-bare        `slots` kept-alive connections of asyncio that send the very bytes of ready requests, one after another;
-calotype    the whole command: photos are planned, read, decoded, made smaller, encoded, sent, answers are kept in the
-            ledger and written to metadata.jsonl. Timed from its call to its return.
+bare        `slots` kept-alive connections of asyncio that send prepared requests in sequence;
+calotype    the whole command: photos are planned, read, decoded, resized, encoded and sent, answers are stored in the
+            ledger and written to metadata.jsonl. Timed from call to return.
 
-The photos are distinct (of the 64 of the set, each many times with another byte behind its end, where no decoder
-looks): the ledger would answer for an image that comes again.
+The photos are distinct (each of the 64 is repeated with another byte after its end, which decoders ignore): the ledger
+would answer for equal images.
 """
 
 from __future__ import annotations

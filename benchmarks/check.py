@@ -2,8 +2,8 @@
 
 python benchmarks/check.py [images]
 
-Half of the files are captions. Images are 1 MP JPEGs: some tens of different ones, the rest hard links to them, so
-that 100,000 need no 20 GB. (A file's length and time of change are then shared too, which `check` does not know.)
+Half of the files are captions. Images are 1 MP JPEGs: some tens of different ones and hard links to them, so that
+100,000 do not need 20 GB. (Linked files share size and mtime, which `check` does not exploit.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How fast does `calotype check` learn the facts of a folder's images? 1 MP JPEGs, beside Pillow's bare headers.
+"""How fast does `calotype check` scan the images of a folder? 1 MP JPEGs, compared with Pillow reading headers.
 
 python benchmarks/check_scan.py [files]
 """

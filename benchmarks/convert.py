@@ -1,9 +1,9 @@
-"""How fast does `calotype convert` copy 1,000 images, or put them into files, beside `cp -r`?
+"""How fast does `calotype convert` copy 1,000 images, or pack them, compared with `cp -r`?
 
 python benchmarks/convert.py [images]
 
-`cp -r` leaves what it wrote in memory; calotype has it on the disk before the result appears, has hashed every
-image on its way in and read it back. So `cp -r` is timed alone and with the flush that makes it as safe.
+`cp -r` leaves its output in the page cache; calotype flushes to disk before the result appears, hashes every image and
+reads it back. So `cp -r` is timed alone and with an equivalent flush.
 """
 
 from __future__ import annotations

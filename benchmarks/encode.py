@@ -1,18 +1,18 @@
-"""What does `calotype encode` take beyond decoding and the models' forward passes alone?
+"""How much time does `calotype encode` add to decoding and the models' forward passes?
 
     python benchmarks/encode.py                       # two cores, float32: about six minutes; a GPU, bfloat16: the same
-    python benchmarks/encode.py --vae-channels 32 64 128 128 --t5-layers 4     # lighter models: more of what is around
+    python benchmarks/encode.py --vae-channels 32 64 128 128 --t5-layers 4     # smaller models: more overhead
     python benchmarks/encode.py --json out.json
 
 The models are a FLUX.1 pipeline built from configs with random weights. The autoencoder and CLIP-L have FLUX's own
 shapes. T5 is XXL on a GPU, v1.1-base on a CPU, which would take minutes for each caption otherwise. The tokenizers are
 real (`tests/real_tokenizers.py`), the images photos (`_photos.py`), at 1024² on a GPU and 256² on a CPU.
 
-On a CPU, decoding and models share the cores: the wall time of the whole job (`engine.local.encode`: find the work,
-hash files and weights, load, decode, encode, write, flush) against loading, decoding and the same forward passes on the
-same batches, one after the other and nothing else. On a GPU: the throughput of texts and of images, decoding and
-writing included, against the forward passes alone on batches that are on the device; loading is left out of both.
-Job and bare passes take turns, ratios are taken within a round.
+On a CPU, decoding and models share the cores: the wall time of the whole job (`encode_job`: find the work, hash files
+and weights, load, decode, encode, write, flush) relative to only loading, decoding and the same forward passes on the
+same batches in sequence. On a GPU: the throughput of texts and of images, decoding and writing included, relative to
+the forward passes alone on batches on the device; loading is excluded from both. Job and bare passes take turns; ratios
+are computed within a round.
 """
 
 from __future__ import annotations

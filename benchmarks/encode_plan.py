@@ -1,10 +1,10 @@
-"""What does the driver of an encode job take for each image, before anything is encoded: time and memory?
+"""How much time and memory per image does planning an encode job take?
 
 python benchmarks/encode_plan.py [rows]
 
-The images are tiny, so that what is measured is the work for each row and not the disk: finding a dataset's records,
-looking for them in a store, and listing those that are missing. The first pass reads and hashes every file, the second
-finds all of that remembered. Memory is the process's, at the end of each step.
+The images are tiny, so the result is the work per row and not the disk: finding a dataset's records, looking them up in
+a store, and listing the missing ones. The first pass reads and hashes every file, the second finds the hashes cached.
+Memory is the process's, at the end of each step.
 """
 
 from __future__ import annotations

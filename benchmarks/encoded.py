@@ -1,17 +1,16 @@
-"""How fast do kept encodings become batches, and what does keeping them cost, beside what people use instead?
+"""How fast do stored encodings become batches, and what does storing them cost, compared with other formats?
 
     python benchmarks/encoded.py --dir DIR                # 1,024 samples: 60 GB of disk, about half an hour
     python benchmarks/encoded.py --samples 128 --only limit calotype pt
     python benchmarks/encoded.py --json out.json --markdown
 
-Samples of FLUX.1 at 1024²: moments 32×128×128, T5 512×4096, pooled 768, in bfloat16: 5.24 MB. Everybody keeps the same
-ones in a way of their own, and hands them to the training loop in shuffled batches on the CPU, by two workers. First
-each shows in one epoch that it gives every sample once, bit for bit. Then they take turns, each turn in a fresh
-process; nobody else's files are in the page cache. *Warm*: one's own files are read through before, and the epochs from
-the second on are timed; the first, in which some check or index what they read, has a column of its own. *Cold*: the
-files are not in the page cache either; the first epoch is timed. Writing: CPU time of the tree of processes, system
-time included.
-See benchmarks/README.md.
+Samples of FLUX.1 at 1024²: moments 32×128×128, T5 512×4096, pooled 768, in bfloat16: 5.24 MB. Each row stores the same
+samples in its own format, and passes them to the training loop in shuffled batches on the CPU, with two workers. First
+one epoch verifies that each sample comes exactly once, bit for bit. Then the rows take turns, each turn in a new
+process; only its own files can be in the page cache. *Warm*: its files are read once before, and the epochs from the
+second on are timed; the first, in which some rows check or index what they read, has a separate column. *Cold*: its
+files are not in the page cache either; the first epoch is timed. Writing: CPU time of the process tree, including
+system time. See benchmarks/README.md.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What does fetching cost the client's CPU? 250 KB images over TLS from loopback, one thread, kept alive or not.
+"""How much client CPU does fetching take? 250 KB images over TLS from loopback, one thread, kept alive or not.
 
     python benchmarks/fetch.py [requests]
 
-Needs the `openssl` command for a certificate. The server is a process of its own, so only the client is counted.
+Needs the `openssl` command for a certificate. The server is a separate process, so only the client is counted.
 """
 
 from __future__ import annotations

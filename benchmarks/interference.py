@@ -1,16 +1,16 @@
-"""What a loader costs the training loop beside it: a loop of many small torch operations, alone and with company.
+"""How much a loader slows down a training loop: many small torch operations, alone and with a loader running.
 
     python benchmarks/interference.py                  # about three minutes on two cores
     python benchmarks/interference.py --json out.json --markdown
 
 A step is 2,000 operations on 16 numbers, on one thread: time goes to Python and to launching, as in a training loop
-that feeds a GPU. The loop and a loader of one worker share the machine, so on two cores each can have its own; what is
-left is what they do to each other: the interpreter's lock, caches, memory. Only the steps are timed, not the wait for
-a batch. The loop takes a batch every few steps, sooner than a loader can make one: so the loader is at work all the
-time, which the column "cores at work" shows.
+that feeds a GPU. The loop and a loader of one worker share the machine, so on two cores each can have its own; the
+rest is interference: the interpreter's lock, caches, memory. Only the steps are timed, not the wait for
+a batch. The loop takes a batch every few steps, faster than a loader can produce one, so the loader is always busy,
+as the column "busy cores" shows.
 
-Each loader lives in a process of its own with its loop, and they take turns: alone, with company, alone again. A ratio
-is taken within a turn; the table gives the median of the rounds.
+Each loader has a separate process with its loop, and they take turns: alone, with the loader, alone again. A ratio is
+computed within a turn; the table gives the median of the rounds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SETTLE_SECONDS = 1.0
 """For a loader that makes batches ahead to be done with them before the loop is timed alone."""
 
 AIM = 1.05
-COLUMNS = ("beside the loop", "× as long", "from – to", "step alone, ms", "step beside, ms", "cores at work")
+COLUMNS = ("loader", "× as long", "from – to", "step alone, ms", "step with loader, ms", "busy cores")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +163,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
 def show(results: dict[str, dict[str, Any]], options: argparse.Namespace) -> None:
     print_text(
         f"{machine()}; {options.set} photos to {options.size} px, batches of {options.batch_size}, one worker; "
-        f"medians of {options.rounds} rounds. To reach with calotype's Loader: at most {AIM} times as long.",
+        f"medians of {options.rounds} rounds. The target for calotype's Loader is at most {AIM} times as long.",
         markdown=options.markdown,
     )
     print_table("Interference", COLUMNS, [_row(c, results[c.name]) for c in COMPANY], markdown=options.markdown)

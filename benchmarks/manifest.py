@@ -2,10 +2,10 @@
 
     python benchmarks/manifest.py [--rows 1000000] [--images 100000] [--rounds 1] [--against CHECKOUT] [--json]
 
-Each opens in a fresh process with a cache folder of its own. Prints seconds of the import, seconds (and processor
+Each opens in a new process with its own cache folder. Prints seconds of the import, seconds (and processor
 seconds) inside `load_manifest`, the process's peak resident memory, the time for one row at random and the size of the
-manifest's pickle: medians of the rounds. `--against` opens the same data with the calotype of another checkout too,
-by turns, and prints the ratios of this one's figures to its.
+manifest's pickle: medians of the rounds. `--against` also opens the same data with the calotype of another
+checkout, in turns, and prints the ratios.
 """
 
 from __future__ import annotations

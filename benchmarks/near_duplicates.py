@@ -1,4 +1,4 @@
-"""How long does finding all near pairs of perceptual hashes take, beside comparing each with each?
+"""How long does finding all near-duplicate perceptual hashes take, compared with all pairs?
 
 python benchmarks/near_duplicates.py
 """

@@ -2,8 +2,8 @@
 
 python benchmarks/preview.py [--tokenizers FOLDER] [--photos DIR]
 
-The whole command, from its start to the written file: three further draws and a caption of some forty words a sample;
-crops, flips and colours are drawn. Photos are those of raw.py.
+The whole command, from its start to the written file: three further epochs and a caption of about forty words per
+sample; with random crops, flips and colors. Photos are those of raw.py.
 """
 
 from __future__ import annotations

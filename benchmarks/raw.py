@@ -1,13 +1,13 @@
-"""Photos to batches, side by side: calotype's Loader, what people use instead, and the limit of the machine.
+"""Photos to batches, side by side: calotype's Loader, common alternatives, and the limit of the machine.
 
     python benchmarks/raw.py                          # everything: about ten minutes on two cores
     python benchmarks/raw.py --sets large --sizes 512 --only sketch torchvision calotype
     python benchmarks/raw.py --json out.json --markdown
 
-Each contestant lives in a process of its own, and they take turns: a round has each of them load whole epochs of the
-same photos for a second or more, then comes the next round. What slows the machine down for a while so slows all of
-them down, and the ratios, taken within a round, stay. The first epoch (start-up, files into the page cache) is not
-timed; it is when memory is measured and the pixels are compared with PIL's. See benchmarks/README.md.
+Each contestant has a separate process, and they take turns: in a round each of them loads complete epochs of the same
+photos for a second or more. A temporary slowdown of the machine affects all of them, so the ratios within a round are
+stable. The first epoch (start-up, files into the page cache) is not timed; in it memory is measured and the pixels are
+compared with PIL's. See benchmarks/README.md.
 """
 
 from __future__ import annotations

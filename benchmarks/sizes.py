@@ -1,4 +1,4 @@
-"""How fast are the sizes of a folder's images found? 1 MP JPEGs, headers only, then remembered.
+"""How fast are the sizes of a folder's images found? 1 MP JPEGs, headers only, then from the cache.
 
 python benchmarks/sizes.py [files]
 """

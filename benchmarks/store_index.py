@@ -1,9 +1,9 @@
-"""How fast does a store of many records open, and how fast are keys found in it?
+"""How fast does a store of many records open, and how fast are look-ups?
 
 python benchmarks/store_index.py [records] [shards]
 
-The records are tiny, so that the disk has room for them; the index sees keys, groups and shards only. Each figure is
-the median of a few rounds, each round a process of its own.
+The records are tiny, so that they fit on the disk; the index only has keys, groups and shards. Each number is the
+median of a few rounds, each round in a separate process.
 """
 
 from __future__ import annotations

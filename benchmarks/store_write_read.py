@@ -1,11 +1,11 @@
-"""What does writing and reading a store cost, beside a file a sample and beside the bare system calls?
+"""What does writing and reading a store cost, compared with one file per sample and with bare system calls?
 
 python benchmarks/store_write_read.py [--megabytes 512] [--rounds 7] [--dir DIR]
 
 Records of FLUX.1 at 1024²: an image's moments, bf16 (32, 128, 128), 1.05 MB; a text's embeddings, bf16 (512, 4096),
-4.19 MB. Written: CPU time of the process, user and system; the store's shards are flushed to the disk within it, the
-files of a sample each are left in the page cache, as everybody leaves them. Read: warm, in random order, by two
-threads into memory that is used again; the limit is the same two threads with nothing but `os.preadv`.
+4.19 MB. Written: CPU time of the process, user and system; the store's shards are flushed to disk within it, the single
+files are left in the page cache, as is usual. Read: warm, in random order, by two threads into reused memory; the limit
+is the same two threads with only `os.preadv`.
 """
 
 from __future__ import annotations

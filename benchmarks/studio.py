@@ -1,11 +1,10 @@
-"""How soon does `calotype studio` show 20,000 images, how fast are its answers, and how fast come thumbnails?
+"""How soon does `calotype studio` show 20,000 images, and how fast are its responses and thumbnails?
 
 python benchmarks/studio.py [--pictures N] [--photos DIR]
 
-Photos are the large ones of raw.py (3000×2000), linked again and again under 20,000 names with a caption each, as
-`metadata.jsonl` and as `.txt` files. The server is the real one, in a process of its own, asked over HTTP. Thumbnails
-are of 64 different photos: cold (decoded, scaled, encoded), kept (read from the cache); beside them the same by Pillow,
-one thread, with its own scaled decode (`draft`).
+Photos are the large ones of raw.py (3000×2000), linked under 20,000 names with a caption each, as `metadata.jsonl` and
+as `.txt` files. The server is the real one, in a separate process, queried over HTTP. Thumbnails are of 64 different
+photos: cold (decoded, scaled, encoded) and cached; compared with Pillow, one thread, with its scaled decode (`draft`).
 """
 
 from __future__ import annotations

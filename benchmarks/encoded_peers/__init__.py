@@ -1,8 +1,8 @@
 """The contestants of `encoded.py`: one file each, all with the same two functions.
 
-`write(job, samples, numbers)` keeps the samples of these numbers under `job.folder`, in the contestant's own way.
-`open_loader(job)` makes its loader ready once, and returns what runs one epoch of it: an iterator of batches, each a
-mapping of the three tensors of `FIELDS`, the batch in front, bfloat16, on the CPU. Every contestant shuffles.
+`write(job, samples, numbers)` stores the samples of these numbers under `job.folder`, in the contestant's format.
+`open_loader(job)` prepares its loader once, and returns a function that runs one epoch: an iterator of batches, each a
+mapping of the three tensors of `FIELDS`, batch first, bfloat16, on the CPU. Every contestant shuffles.
 """
 
 from __future__ import annotations

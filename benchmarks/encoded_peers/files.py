@@ -1,4 +1,4 @@
-"""A file a sample, as most training scripts cache: torch.save's `.pt`, or safetensors; under DataLoader."""
+"""One file per sample, as most training scripts cache: torch.save's `.pt`, or safetensors; under DataLoader."""
 
 from __future__ import annotations
 

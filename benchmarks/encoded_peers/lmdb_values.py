@@ -1,4 +1,4 @@
-"""LMDB: one value a sample, read without a copy out of the map straight into the batch; under DataLoader."""
+"""LMDB: one value per sample, read from the map directly into the batch; under DataLoader."""
 
 from __future__ import annotations
 

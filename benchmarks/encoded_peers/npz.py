@@ -1,7 +1,7 @@
 """kohya's sd-scripts: `.npz` files of float32, one for the latents and one for the texts of each sample; DataLoader.
 
 As `library/strategy_flux.py` and `library/strategy_base.py` write them: `np.savez`, not compressed, bfloat16 widened to
-float32. They keep drawn latents; here it is the posterior's moments, as for everybody else.
+float32. They store sampled latents; here the posterior's moments, as in all rows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The bare limit: two threads that read the store's bytes with `os.preadv` into batches that are there already.
+"""The bare limit: two threads that read the store's bytes with `os.preadv` into preallocated batches.
 
-No interpreter of its own, no checks, no keys: the places of all tensors are known before it begins. What is read, and
-in how many calls, is what the Loader reads.
+No separate interpreter, no checks, no keys: the offsets of all tensors are known in advance. It reads the same bytes,
+in as many calls, as the Loader.
 """
 
 from __future__ import annotations

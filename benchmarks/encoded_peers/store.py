@@ -1,10 +1,10 @@
-"""calotype: a store as `calotype encode` leaves it, an EncodedDataset over it, and the Loader with two threads.
+"""calotype: a store as `calotype encode` writes it, an EncodedDataset over it, and the Loader with two threads.
 
 No models run: images and texts get the keys that the job would give them, and the records are the samples of this
-benchmark. The images are one colour each, so that hashing them costs nothing.
+benchmark. The images have one color each, so that hashing them is cheap.
 
-The latents are not drawn from their posterior: the peers hand over what they keep, and so does this. (On a GPU the
-Loader does the same: the draw is the device's, a batch at a time.)
+The latents are not sampled from their posterior: like the peers, this row returns the stored tensors. (On a GPU, the
+device samples them, a batch at a time.)
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The contestants of `raw.py`: one file each, all with the same function.
 
-`open_loader(job)` makes a contestant's loader ready once, and returns what runs one epoch of it: an iterator of
+`open_loader(job)` prepares a contestant's loader once, and returns a function that runs one epoch: an iterator of
 batches, each a tensor (B, 3, size, size) of RGB pixels. They come as float32 in [-1, 1], ready for the model, except
-where a label says uint8. Every contestant shuffles (but the bare limit), and none tokenises captions.
+where a label says uint8. Every contestant shuffles (but the bare limit), and none tokenizes captions.
 """
 
 from __future__ import annotations

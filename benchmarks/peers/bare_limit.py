@@ -1,6 +1,6 @@
 """The bare limit: threads that read, decode and resize, and nothing else. No batches, no shuffling, no float.
 
-What a loader can at best reach with these two functions; the pixels go into memory that is already there.
+The upper limit of a loader with these two functions; the pixels go into preallocated memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""OpenCV under torch's DataLoader. It has no antialiased Lanczos: INTER_AREA is what its users shrink with."""
+"""OpenCV under torch's DataLoader. It has no antialiased Lanczos: its users downscale with INTER_AREA."""
 
 from __future__ import annotations
 

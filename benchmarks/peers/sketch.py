@@ -1,4 +1,4 @@
-"""The RFC's sketch, filled in as it stands there: PIL and torchvision's transforms under torch's DataLoader."""
+"""The RFC's sketch, completed as written there: PIL and torchvision's transforms under torch's DataLoader."""
 
 from __future__ import annotations
 
