@@ -128,10 +128,10 @@ CONTESTANTS = (
         reads="calotype",
     ),
     Contestant(name="calotype", label="calotype store, Loader", module="store"),
-    Contestant(name="pt", label=".pt a sample, DataLoader", module="files"),
+    Contestant(name="pt", label=".pt per sample, DataLoader", module="files"),
     Contestant(
         name="safetensors",
-        label="safetensors a sample, DataLoader",
+        label="safetensors per sample, DataLoader",
         module="files",
         needs="safetensors",
         options=(("kind", "safetensors"),),
