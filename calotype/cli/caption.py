@@ -99,12 +99,9 @@ def caption(
     """Have a model describe images that have no caption. Exit status 0: all done, 1: some failed, 2: wrong use."""
     from calotype import captioning
     from calotype.captioning.command import caption_lints
-    from calotype.errors import ConfigError
     from calotype.progress import track
 
     config = read_config(source, overrides, model=None, tokenizers=None)
-    if trigger is not None and dry_run is not None:
-        raise ConfigError("--trigger: has no effect in a dry run, after which captions are not checked; leave it out")
     flags = {"model": model, "url": url, "temperature": temperature, "max_tokens": max_tokens}
     flags = {name: value for name, value in flags.items() if value is not None}
     options = _pairs(option, flags) | flags

@@ -1,7 +1,7 @@
-"""The demonstration's data: real photos that scikit-image brings along, with captions written for them here.
+"""The data of the demo: photos of the scikit-image package, with captions written for them.
 
-`captions.jsonl` names the photos, two captions each. They are copied out of the installed package, so that nothing is
-downloaded; who took each, and under what terms, stands in scikit-image's own `data/README.txt`.
+`captions.jsonl` lists the photos with two captions each. They are copied from the installed package, not downloaded;
+their authors and licences are in scikit-image's `data/README.txt`.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from calotype.terminal import json_line, visible
 __all__ = ["write_demo", "write_lora"]
 
 _CONFIG = """\
-# Everything that training needs to know about the data. Try: calotype preview {name} resolution=256
-model: flux.1-dev            # decides what sizes and caption lengths are possible
+# The data of a training. Try: calotype preview {name} resolution=256
+model: flux.1-dev            # determines image sizes and caption lengths
 dataset:
   path: photos               # images, and a metadata.jsonl with two captions each
-  resolution: 512            # about 512 × 512 pixels, in buckets near each image's own shape
+  resolution: 512            # about 512 × 512 pixels, in buckets of similar aspect ratios
   buckets: {{max_upscale: 2.0}}
   img_transform:
     horizontal_flip: 0.5
     color_jitter: {{brightness: 0.1, saturation: 0.1}}
   caption_transform:
-    trigger: calotypist      # the word that will stand for this collection
+    trigger: calotypist      # the word for this collection
     template: "{{trigger}} photo, {{caption}}"
     shuffle_parts: 0.3
-    drop: 0.05               # whole captions, for classifier-free guidance
+    drop: 0.05               # drops whole captions, for classifier-free guidance
 loader:
   batch_size: 4
   seed: 7
@@ -51,12 +51,12 @@ encodings:
   store: {store}
   dtype: float32
   max_sequence_length: 64
-  image_variants: 2          # colours are drawn without end: so many draws of each image are kept
+  image_variants: 2          # colour jitter is continuous: this many samples of each image are stored
 loader: {{batch_size: 4, seed: 7, in_process: true}}
 train:
   output_dir: {output}
   max_steps: 120
-  learning_rate: 5.0e-3      # far more than a real model takes
+  learning_rate: 5.0e-3      # far higher than for a real model
   log_every: 20
   checkpoint_every: 0
   gradient_checkpointing: false
@@ -67,10 +67,10 @@ train:
 
 
 def write_lora(folder: Path, pipeline: Path) -> Path:
-    """Makes `folder/lora.yaml`, which trains on what `write_demo` made; returns its path.
+    """Write `folder/lora.yaml`, which trains on the data of `write_demo`, and return its path.
 
     Args:
-        folder: The demonstration's.
+        folder: That of the demo.
         pipeline: A local pipeline folder, tiny enough for the CPU.
     """
     config = folder / "lora.yaml"
@@ -81,9 +81,9 @@ def write_lora(folder: Path, pipeline: Path) -> Path:
 
 
 def write_demo(folder: Path) -> Path:
-    """Makes `folder/photos` and `folder/demo.yaml`; returns the path of the latter. What is there is written anew."""
+    """Write `folder/photos` and `folder/demo.yaml`, replacing existing ones, and return the path of the config."""
     if importlib.util.find_spec("skimage") is None:
-        raise MissingDependencyError("scikit-image", extra="demo", purpose="for the demonstration's photos")
+        raise MissingDependencyError("scikit-image", extra="demo", purpose="for the photos of the demo")
     photos = folder / "photos"
     photos.mkdir(parents=True, exist_ok=True)
     captions = importlib.resources.files(__name__).joinpath("captions.jsonl").read_text(encoding="utf-8")

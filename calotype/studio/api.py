@@ -31,7 +31,7 @@ from calotype.studio.bodies import (
     TextsBody,
 )
 from calotype.studio.edits import Edit, Outcome
-from calotype.studio.guard import MOST_BYTES, error
+from calotype.studio.guard import MAX_BODY_BYTES, error
 from calotype.studio.query import QueryError
 from calotype.studio.replace import ReplaceError
 from calotype.studio.runs import BusyError
@@ -95,8 +95,8 @@ def _post(name: str, model: type[B], handler: Callable[[B], Json]) -> Route:
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
-            if len(body) > MOST_BYTES:
-                return error(413, "too_large", f"the body is larger than {MOST_BYTES:,} bytes: send it in parts")
+            if len(body) > MAX_BODY_BYTES:
+                return error(413, "too_large", f"the body is larger than {MAX_BODY_BYTES:,} bytes: send it in parts")
         return _answer(await run_in_threadpool(lambda: handler(model.read(bytes(body)))))
 
     return Route(f"/api/{name}", endpoint, methods=["POST"])

@@ -1,13 +1,12 @@
-"""Who may ask: the token, the Host and Origin of every request, the size of its body, and the headers of every answer.
+"""`Guard`: ASGI middleware that authorizes requests, limits their bodies, and sets the security headers of responses.
 
-A server on the loopback address can be reached by every page that the person's browser has open and by every user of
-the machine. What keeps them out: a random token, that only the browser's cookie has; a `Host` that is ours, so that a
-name which was made to point here (DNS rebinding) is refused; an `Origin` and a `Sec-Fetch-Site` that are ours, so that
-another page's requests are refused although the browser adds our cookie to them (a page on another port of this
-machine is the same "site", SameSite alone does not keep it out).
+A server on the loopback address can be reached by every page that is open in the browser and by every user of the
+machine. Against them it checks a random token, which only the browser's cookie has; the `Host`, against DNS rebinding;
+and `Origin` and `Sec-Fetch-Site`, against requests of other pages, to which the browser adds the cookie (a page on
+another port of this machine is the same "site", so `SameSite` alone is not enough).
 
-An address is read by others too: in the list of processes while a browser is started with it, in its history. So the
-printed one holds a code that is good for one visit, which sets the cookie.
+Others can read a URL in the list of processes or in the browser's history. So the printed URL has a code that is valid
+once; it is exchanged for the cookie.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["MOST_BYTES", "Codes", "Guard", "error", "new_token"]
+__all__ = ["MAX_BODY_BYTES", "Codes", "Guard", "error", "new_token"]
 
-MOST_BYTES: Final = 1 << 20
-"""Of a request's body; who reads one counts them too, for a header can be missing."""
+MAX_BODY_BYTES: Final = 1 << 20
+"""Of a request body. The reader counts as well, because the header may be missing."""
 
 _HEADERS: Final = {
     "Content-Security-Policy": (
@@ -61,10 +60,10 @@ def error(status: int, kind: str, message: str, **more: object) -> JSONResponse:
 
 
 class Codes:
-    """Codes that are each good for one visit; one at a time.
+    """Single-use codes, one at a time.
 
     Args:
-        used: Called with the next code when one has been used.
+        used: Called with the next code when one was used.
     """
 
     def __init__(self, used: Callable[[str], None] = lambda code: None) -> None:
@@ -72,7 +71,7 @@ class Codes:
         self._used = used
 
     def use(self, code: str) -> bool:
-        """Whether this is the code; from now on another is."""
+        """Check a code; a valid one is replaced by the next."""
         if not hmac.compare_digest(code.encode(), self.current.encode()):
             return False
         self.current = new_token()
@@ -84,38 +83,38 @@ class Guard:
     """ASGI middleware around the whole app.
 
     Args:
-        app: Answers what is let through.
+        app: Handles the authorized requests.
         token: Of this run of the server.
-        codes: Let a browser in, which gets the token as a cookie.
-        port: Where it listens.
+        codes: Exchanged for the token, as a cookie.
+        port: The server's port.
     """
 
     def __init__(self, app: ASGIApp, *, token: str, codes: Codes, port: int) -> None:
         self._app, self._token, self._codes = app, token, codes
         self._hosts = frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost"))
-        self._cookie = f"calotype-studio-{port}"  # cookies don't tell ports apart
+        self._cookie = f"calotype-studio-{port}"  # cookies ignore ports
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
-            return  # no sockets here
+            return  # no websockets
         answer = self._refusal(scope) or self._app
         await answer(scope, receive, _with_headers(send))
 
     def _refusal(self, scope: Scope) -> Response | None:
-        """What is answered in the app's stead, if anything."""
+        """Return the response to a request that is not passed to the app; None for others."""
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         if len(hosts) != 1 or hosts[0] not in self._hosts:
-            return error(403, "host", "this address is not the one that calotype studio listens at")
+            return error(403, "host", "this is not the address of calotype studio")
         given = parse_qs(scope["query_string"].decode("latin-1")).get("code")
         if scope["path"] == "/" and given and scope["method"] == "GET":
             return self._enter(given[0], hosts[0], headers)
         if any(origin != f"http://{hosts[0]}" for origin in headers.getlist("origin")):
             return error(403, "origin", "the request comes from another page")
-        # `none`: typed or opened from outside the browser, which only ever reads.
+        # `none`: typed, or opened from another program; such requests only read.
         allowed = ("same-origin", "none") if scope["method"] in _READS else ("same-origin",)
         if headers.get("sec-fetch-site", "same-origin") not in allowed:
             return error(403, "origin", "the request comes from another page")
@@ -128,13 +127,13 @@ class Guard:
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return error(415, "media_type", "expected a body of Content-Type application/json")
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > MOST_BYTES:
-            return error(413, "too_large", f"the body is larger than {MOST_BYTES:,} bytes: send it in parts")
+        if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+            return error(413, "too_large", f"the body is larger than {MAX_BODY_BYTES:,} bytes: send it in parts")
         return None
 
     def _enter(self, code: str, host: str, headers: Headers) -> Response:
         answer = RedirectResponse(f"http://{host}/", status_code=303)
-        if self._knows_token(headers):  # the same address again, in the same browser
+        if self._knows_token(headers):  # the same URL again in the same browser
             return answer
         if not self._codes.use(code):
             return HTMLResponse(_NO_TOKEN, status_code=401)

@@ -11,7 +11,7 @@ from studio_client import ADDRESS, PORT, TOKEN, reviewing
 
 from calotype.errors import ConfigError
 from calotype.studio import server
-from calotype.studio.guard import MOST_BYTES
+from calotype.studio.guard import MAX_BODY_BYTES
 
 COOKIE = f"calotype-studio-{PORT}"
 
@@ -125,10 +125,10 @@ def test_a_form_of_another_page_is_no_json(guarded):
 def test_bodies_have_a_limit_whatever_their_header_says(guarded):
     headers = bearer() | {"Content-Type": "application/json"}
     most = json.dumps({"texts": [""]}).encode()
-    most += b" " * (MOST_BYTES - len(most))
+    most += b" " * (MAX_BODY_BYTES - len(most))
     assert guarded.post("/api/tokens", content=most, headers=headers).status_code != 413
     assert guarded.post("/api/tokens", content=most + b" ", headers=headers).status_code == 413
-    large = json.dumps({"texts": ["x" * MOST_BYTES]}).encode()
+    large = json.dumps({"texts": ["x" * MAX_BODY_BYTES]}).encode()
     assert guarded.post("/api/tokens", content=large, headers=headers).status_code == 413
     pieces = (large[start : start + 65536] for start in range(0, len(large), 65536))
     assert guarded.post("/api/tokens", content=pieces, headers=headers).status_code == 413  # no length said
