@@ -155,7 +155,7 @@ def test_an_empty_file_in_kohyas_folder_is_an_empty_caption(put):
 
 
 @pytest.mark.parametrize("lines", ["one", "many"])
-def test_every_picture_of_a_folder_can_be_changed_alone(folder, lines):
+def test_every_image_of_a_folder_can_be_changed_alone(folder, lines):
     for captions in ([WORDS[2]], ["one", "two", "three"], ["x"], []):
         before = as_edited(folder, caption_lines=lines)
         for name in before:
@@ -189,7 +189,7 @@ def test_without_any_captions_metadata_is_made_that_other_libraries_read(put, sk
     assert sorted(image.size for image in loaded["image"]) == [(451, 300), (640, 427)]
 
 
-def test_a_copy_beside_is_kept_saying_the_same_and_another_text_is_left_alone(put):
+def test_a_copy_beside_is_kept_equal_and_another_text_is_unchanged(put):
     put("a.jpg"), put("b.jpg"), put("a.txt", "one"), put("b.txt", "else")
     put("metadata.jsonl", lines({"file_name": "a.jpg", "text": "one"}, {"file_name": "b.jpg", "text": "two"}))
     open_captions(put.root).write({"a.jpg": ["1"], "b.jpg": ["2"]})
@@ -197,7 +197,7 @@ def test_a_copy_beside_is_kept_saying_the_same_and_another_text_is_left_alone(pu
     assert as_edited(put.root) == {"a.jpg": ("1",), "b.jpg": ("2",)}
 
 
-def test_a_change_by_someone_else_is_given_back_and_not_overwritten(folder):
+def test_a_change_by_another_program_is_a_conflict_and_not_overwritten(folder):
     captions = open_captions(folder)
     seen = {id: state.version for id, state in captions.read().items()}
     (folder / "a.txt").write_text("theirs")
@@ -233,7 +233,7 @@ def test_a_backup_holds_what_will_change_as_it_was(folder):
     assert ".calotype" not in " ".join(as_edited(folder))
 
 
-def test_a_rejected_picture_of_a_folder_is_marked_in_the_metadata(put):
+def test_a_rejected_image_of_a_folder_is_marked_in_the_metadata(put):
     put("a.jpg"), put("b.jpg"), put("a.txt", "one"), put("b.txt", "two")
     captions = open_captions(put.root)
     captions.reject(["a.jpg"])
@@ -336,7 +336,7 @@ def test_a_caption_file_in_another_case_is_changed_and_none_is_put_beside_it(put
     assert as_edited(put.root) == as_manifest(put.root) == {"IMG_1.JPG": ("new",), "b.jpg": ("newer",)}
 
 
-def test_captions_of_a_json_file_are_seen_and_a_text_goes_before_them(put):
+def test_captions_of_a_json_file_are_read_and_a_text_has_priority(put):
     put("a.jpg"), put("a.json", '{"caption": "from json", "n": 1}'), put("b.jpg"), put("b.JSON", '{"tags": ["x", "y"]}')
     captions = open_captions(put.root)
     assert as_edited(put.root) == as_manifest(put.root) == {"a.jpg": ("from json",), "b.jpg": ("x, y",)}

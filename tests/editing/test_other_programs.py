@@ -111,7 +111,7 @@ def test_a_caption_file_that_another_program_makes_meanwhile_is_left(folder, bef
 
 
 @pytest.mark.parametrize("can", [True, False], ids=["one step", "two steps"])
-def test_a_name_that_is_taken_is_never_replaced(tmp_path, monkeypatch, can):
+def test_an_existing_file_is_never_replaced(tmp_path, monkeypatch, can):
     if not can:
         monkeypatch.setattr(renames, "_renameat2", lambda: None)
     new, taken, link = (tmp_path / name for name in ("new", "taken", "link"))
@@ -189,7 +189,7 @@ def test_files_that_belong_together_are_all_put_or_none(tmp_path, before_exchang
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
 
 
-def test_whoever_saves_all_the_time_is_a_conflict_and_no_hang(tmp_path, before_exchange):
+def test_a_program_that_saves_all_the_time_is_a_conflict_and_no_hang(tmp_path, before_exchange):
     (tmp_path / "a.jpg").write_bytes(b"x")
     file = tmp_path / "metadata.jsonl"
     file.write_text('{"file_name": "a.jpg", "text": "old"}\n')
@@ -239,7 +239,7 @@ def killed(act):
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
 
 
-def test_what_a_killed_change_left_is_swept_and_kept(folder, before_exchange):
+def test_leftovers_of_a_killed_change_are_moved_to_a_backup(folder, before_exchange):
     def kill(name, target):
         if target.name == "15.txt":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -288,7 +288,7 @@ def test_nothing_is_written_through_a_link_in_the_hidden_folder(folder, tmp_path
     assert (folder / "01.txt").read_text() == "old 01\n"
 
 
-def test_a_pipe_as_lock_makes_nobody_wait(folder):
+def test_a_pipe_as_lock_blocks_nobody(folder):
     (folder / ".calotype").mkdir()
     os.mkfifo(folder / ".calotype/lock")
     assert not change(folder, "01.jpg").conflicts

@@ -54,7 +54,7 @@ def test_a_text_that_is_the_first_caption_of_the_json(put, jpeg):
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_json_beside_pictures(put, read, jpeg, format):
+def test_json_beside_images(put, read, jpeg, format):
     meta = {"caption": "from json", "width": 64, "height": 48, "url": "http://h/x", "nested": {"a": [1]}}
     long = "a-folder/" + "x" * 80
     members = [
@@ -73,7 +73,7 @@ def test_json_beside_pictures(put, read, jpeg, format):
     assert manifest[0].extra["nested"] == {"a": [1]} and manifest[0].extra["url"] == "http://h/x"
 
 
-def test_two_pictures_of_one_key_and_things_that_are_none(put, jpeg):
+def test_two_images_of_one_key_and_things_that_are_none(put, jpeg):
     members = [
         ("a.jpg", jpeg(1)), ("a.png", jpeg(2, "PNG")), ("a.txt", b"both"), ("._a.jpg", b"x"), (".hidden.jpg", b"x"),
         ("a.seg.png", jpeg(2, "PNG")), ("__MACOSX/a.jpg", b"x"), ("lonely.txt", b"x"),
@@ -167,7 +167,7 @@ def test_an_empty_shard_among_others_is_a_note(put, jpeg):
         load_manifest([put.root / "s-1.tar", put("s-2.tar", "")])
 
 
-def test_a_picture_twice_in_an_archive(put, jpeg):
+def test_an_image_twice_in_an_archive(put, jpeg):
     file = write_tar(put("s.tar", ""), [("a.jpg", jpeg(1)), ("a.txt", b"x"), ("a.jpg", jpeg(2))])
     with pytest.raises(ManifestError, match=r"s\.tar!a\.jpg: this image is in the archive twice"):
         load_manifest(file)

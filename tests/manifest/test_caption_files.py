@@ -51,7 +51,7 @@ def test_the_exact_name_goes_first_and_the_other_is_named(put):
     }  # fmt: skip
 
 
-def test_what_could_be_two_images_is_neither_ones_and_says_so(put):
+def test_what_could_be_two_images_is_neither_ones_and_reported(put):
     put("IMG.jpg"), put("img.png"), put("Img.txt", "whose?"), put("x.jpg"), put("x.txt", "x")
     manifest = load_manifest(put.root, missing_captions="empty")
     assert captions(manifest) == {"IMG.jpg": ("",), "img.png": ("",), "x.jpg": ("x",)}
@@ -111,7 +111,7 @@ def test_json_beside_an_image_is_its_caption(put, name):
     assert not manifest.describe()["notes"] and not len(manifest.ledger)
 
 
-def test_text_goes_before_json_unless_it_is_its_first_caption(put):
+def test_text_has_priority_over_json_unless_it_is_its_first_caption(put):
     put("a.jpg"), put("a.txt", "text"), put("a.json", '{"caption": "json"}')
     put("b.jpg"), put("b.txt", "one\n"), put("b.json", '{"captions": ["one", "two"]}')
     put("c.jpg"), put("c.txt", " "), put("c.json", '{"caption": "json"}')
@@ -153,7 +153,7 @@ def test_caption_suffix_reads_other_files(put, given):
     assert captions(load_manifest(put.root, caption_suffix=given)) == {"a.jpg": ("1girl, solo",), "b.jpg": ("2girls",)}
 
 
-def test_caption_suffix_leaves_the_usual_ones_unread_and_says_so(put):
+def test_caption_suffix_leaves_the_default_ones_unread_and_reports_them(put):
     put("a.jpg"), put("a.tags", "tags"), put("a.txt", "text"), put("a.json", '{"caption": "json"}')
     manifest = load_manifest(put.root, caption_suffix=".tags")
     assert captions(manifest) == {"a.jpg": ("tags",)}
@@ -215,7 +215,7 @@ def test_json_that_is_about_no_image_is_a_note(put):
 
 
 @pytest.mark.parametrize("name", ["metadata.jsonl", "sub/metadata.csv"])
-def test_metadata_with_another_caption_column_says_which_it_has(put, name):
+def test_metadata_with_another_caption_column_lists_its_columns(put, name):
     put("sub/a.jpg"), put("sub/b.jpg")
     at = "a.jpg" if "/" in name else "sub/a.jpg"
     rows = f"file_name,additional_feature,n\n{at},a lake,1\n"
@@ -234,7 +234,7 @@ def test_metadata_with_another_caption_column_says_which_it_has(put, name):
     assert captions(named)["sub/a.jpg"] == ("a lake",) and not len(named.ledger)
 
 
-def test_a_data_file_with_another_caption_column_says_so_too(put):
+def test_a_data_file_with_another_caption_column_lists_its_columns(put):
     put("rows.jsonl", '{"image": "a.jpg", "blip": "a lake", "url2": "x"}\n')
     manifest = load_manifest(put.root / "rows.jsonl", missing_captions="empty")
     assert unused(manifest)["rows.jsonl"].endswith("Set columns.caption=blip")
@@ -262,7 +262,7 @@ def test_metadata_that_names_both_cases_means_two_images(put):
     assert manifest.ledger.counts() == {"bad_row": 1}
 
 
-def test_several_lines_are_noted_until_somebody_says_which_they_are(put):
+def test_several_lines_are_noted_unless_caption_lines_is_set(put):
     put("a.jpg"), put("a.txt", "1girl, sks\nsks by a window\n"), put("b.jpg"), put("b.txt", "one line\n\n")
     (note,) = load_manifest(put.root).describe()["notes"]
     assert note.startswith("1 caption file has several lines (a.txt)") and "caption_lines=many" in note

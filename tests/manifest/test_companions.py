@@ -104,7 +104,7 @@ def test_a_cache_of_an_image_beside_it_is_no_checkpoint():
     assert companions(["a.jpg", "samples/b.jpg"], others=["my_lora.safetensors"]) == ["samples/b.jpg"]
 
 
-def test_images_with_captions_of_their_own_are_samples_and_said_to_be_doubtful():
+def test_images_with_captions_of_their_own_are_samples_and_reported_as_doubtful():
     images = ["1.jpg", "2.jpg", "pose/1.jpg", "pose/2.jpg"]
     found = find_companions(images, ["pose/1.txt", "pose/2.txt"], [])
     assert not found.images and "pose/" in found.doubts[0] and "exclude" in found.doubts[0]
@@ -170,7 +170,7 @@ def test_the_innermost_repeat_folder_counts(put):
     ]
 
 
-def test_a_regularisation_folder_that_is_given_as_path_is_read(put):
+def test_a_regularisation_folder_passed_as_path_is_read(put):
     put("img/10_x/a.jpg"), put("reg/1_dog/c.jpg")
     manifest = load_manifest([put.root / "img", put.root / "reg"])
     assert [(row.id, row.weight) for row in manifest] == [("img/10_x/a.jpg", 10), ("reg/1_dog/c.jpg", 1)]

@@ -57,7 +57,7 @@ def test_a_delimiter_without_effect_is_an_error(put):
             load_manifest(path, delimiter=";")
 
 
-def test_what_was_found_is_said(put):
+def test_what_was_found_is_reported(put):
     notes = load_manifest(put("a.csv", "image;text\na.jpg;x\n")).describe()["notes"]
     assert notes == ["a.csv: fields are separated by a semicolon"]
     notes = load_manifest(put("b.csv", "a.jpg,x\n")).describe()["notes"]

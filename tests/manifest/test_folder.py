@@ -62,14 +62,14 @@ def test_captions_are_kept_byte_for_byte(put, content, one, many):
     assert load_manifest(put.root, caption_lines="many")[0].captions == many
 
 
-def test_what_is_no_picture_is_passed_over(put):
+def test_what_is_no_image_is_passed_over(put):
     put("a.jpg"), put("a.txt", "x")
     for name in (".hidden.jpg", ".git/b.jpg", "__MACOSX/c.jpg", "Thumbs.db", ".DS_Store", "._a.jpg", "notes.pdf"):
         put(name)
     assert list(captions(load_manifest(put.root))) == ["a.jpg"]
 
 
-def test_a_caption_file_without_a_picture_is_listed(put):
+def test_a_caption_file_without_an_image_is_listed(put):
     put("a.jpg"), put("a.txt", "x"), put("b.txt", "no image of mine")
     manifest = load_manifest(put.root)
     assert [(entry.kind, entry.id) for entry in manifest.ledger] == [("no_picture", str(put.root / "b.txt"))]
@@ -115,7 +115,7 @@ def test_missing_captions_error_names_images_and_ways_out(put):
     assert all(word in text for word in ("a.txt", "'skip'", "'empty'", "trigger"))
 
 
-def test_a_data_file_among_pictures_is_pointed_at(put):
+def test_a_data_file_among_images_is_pointed_at(put):
     put("a.jpg"), put("data.tsv", "a.jpg\tx\n")
     with pytest.raises(MissingCaptionError, match=r"not used: data\.tsv: .* pass such a file as path"):
         load_manifest(put.root)
@@ -158,7 +158,7 @@ def test_an_empty_caption_file_in_kohyas_folder_is_an_empty_caption(put):
     assert captions(manifest) == {"10_sks dog/a.jpg": ("",), "10_sks dog/b.jpg": ("sks dog",)}
 
 
-def test_kohya_repeats_hold_for_pictures_of_a_metadata_file(put):
+def test_kohya_repeats_hold_for_images_of_a_metadata_file(put):
     put("5_cat/a.jpg"), put("5_cat/b.jpg"), put("5_cat/c.jpg"), put("5_cat/d.jpg"), put("other/e.jpg")
     put("other/e.txt", "e")
     rows = [
@@ -205,7 +205,7 @@ def test_imagefolder_metadata(put, kind):
     }
 
 
-def test_metadata_in_sub_folders_and_a_picture_that_is_not_there(put):
+def test_metadata_in_sub_folders_and_an_image_that_is_not_there(put):
     put("train/a.jpg"), put("train/metadata.jsonl", '{"file_name": "a.jpg", "text": "x"}\n')
     put("test/a.jpg"), put("test/metadata.csv", "file_name,text\na.jpg,y\ngone.jpg,z\n")
     with pytest.raises(ManifestError, match=r"metadata\.csv:3: the image 'test/gone\.jpg' is not there"):
@@ -215,7 +215,7 @@ def test_metadata_in_sub_folders_and_a_picture_that_is_not_there(put):
     assert manifest.ledger.counts() == {"bad_row": 1}
 
 
-def test_metadata_without_a_caption_for_a_picture_leaves_it_to_the_sidecar(put):
+def test_metadata_without_a_caption_for_an_image_leaves_it_to_the_sidecar(put):
     put("a.jpg"), put("a.txt", "beside it")
     put("metadata.jsonl", '{"file_name": "a.jpg", "text": null, "artist": "x"}\n')
     manifest = load_manifest(put.root)
@@ -265,7 +265,7 @@ def test_empty_and_wrong_folders_are_errors(put, tmp_path):
         load_manifest(put.root, root=tmp_path)
 
 
-def test_globs_lists_and_single_pictures(put):
+def test_globs_lists_and_single_images(put):
     put("x/a.jpg"), put("x/a.txt", "1"), put("y/b.jpg"), put("y/b.txt", "2"), put("y/c.png"), put("y/c.txt", "3")
     assert captions(load_manifest([put.root / "x", put.root / "y"])) == {
         "x/a.jpg": ("1",),

@@ -98,7 +98,7 @@ def test_by_name_with_paths_and_an_image_dir(put, monkeypatch):
     assert (row.id, row.captions, row.image.path) == ("a.jpg", ("x", "y"), str(put.root / "pictures" / "a.jpg"))
 
 
-def test_a_hub_that_cannot_be_reached_says_what_to_do(tmp_path):
+def test_a_hub_that_cannot_be_reached_names_what_to_do(tmp_path):
     """In a process of its own, since the hub's address is read at import: a server that knows no dataset."""
 
     class Nothing(http.server.BaseHTTPRequestHandler):
@@ -133,7 +133,7 @@ def test_without_the_package_the_extra_is_named(put, monkeypatch):
         load_manifest("owner/photos")
 
 
-def test_a_remote_data_file_says_to_copy_it():
+def test_a_remote_data_file_must_be_copied():
     with pytest.raises(ManifestError, match="copy it here first"):
         load_manifest("s3://bucket/rows.parquet")
 

@@ -80,7 +80,7 @@ def test_an_array_in_a_file_named_for_lines(put):
     assert captions(load_manifest(put("d.jsonl", json.dumps(ROWS, indent=1)))) == TWO
 
 
-def test_what_is_not_read_of_a_form_is_said(put):
+def test_what_is_not_read_of_a_form_is_reported(put):
     def notes(whole):
         return load_manifest(put("d.json", json.dumps(whole))).describe()["notes"]
 

@@ -112,7 +112,7 @@ def test_rows_of_a_big_one_are_right_at_every_seam(big):
         assert row.captions[0].startswith(f"caption {n} and more")
 
 
-def test_a_pickle_whose_file_is_gone_says_so(big, cache):
+def test_a_pickle_whose_file_is_gone_is_an_error(big, cache):
     data = pickle.dumps(big)
     for file in (cache / "manifests").iterdir():
         file.unlink()

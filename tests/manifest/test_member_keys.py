@@ -101,7 +101,7 @@ def test_what_is_read_though_its_name_is_that_of_a_companion_is_noted(shard):
     assert len(manifest) == 2 and "masks/ has the name of a folder of masks" in " ".join(manifest.describe()["notes"])
 
 
-def test_images_that_cannot_be_told_apart(shard):
+def test_images_that_cannot_be_distinguished(shard):
     file = shard("a.input.jpg", "a.target.jpg", "a.txt", "b.jpg", "b.txt")
     with pytest.raises(ManifestError, match=r"s\.tar!a: .* members \.input\.jpg, \.target\.jpg, \.txt; member_key"):
         load_manifest(file)
@@ -124,7 +124,7 @@ def test_the_key_can_be_set(shard, put):
         load_manifest(put("a.jsonl", '{"image": "a.jpg", "text": "t"}'), member_key="last_dot")
 
 
-def test_an_archive_without_images_says_what_it_holds(shard):
+def test_an_archive_without_images_lists_its_members(shard):
     with pytest.raises(ManifestError, match=r"s\.tar: no images found in it; .* found \.mp4, \.npy, \.txt"):
         load_manifest(shard("a.mp4", "a.txt", "b.npy"))
     shard("b.jpg", "b.txt", name="t.tar")

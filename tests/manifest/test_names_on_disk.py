@@ -19,7 +19,7 @@ def test_another_unicode_form_or_case_is_found_where_it_is_the_only_one():
     assert NamesOnDisk(["\u00c9.jpg"]).find("e\u0301.jpg") == "\u00c9.jpg", "both at once"
 
 
-def test_the_unicode_form_goes_before_the_case():
+def test_the_unicode_form_has_priority_over_the_case():
     assert NamesOnDisk(["CAFE\u0301.jpg", "caf\u00e9.jpg"]).find("cafe\u0301.jpg") == "caf\u00e9.jpg"
 
 

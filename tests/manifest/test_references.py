@@ -237,7 +237,7 @@ def test_what_is_here_and_lacks_the_image_is_not_another_folder(put):
     assert found(put, ["cats/0.jpg"]) == (["cats/0.jpg"], [])
 
 
-def test_a_path_of_another_machine_that_leads_nowhere_is_said(put):
+def test_a_path_of_another_machine_that_does_not_exist_is_reported(put):
     ids, (note,) = found(put, ["/gone/cats/0.jpg"])
     assert ids == ["/gone/cats/0.jpg"]
     assert "'/gone/cats/0.jpg' is a path of another machine" in note and "root= sets the folder" in note

@@ -22,7 +22,7 @@ def written(folder, rows, name="split", form="csv"):
 
 @pytest.mark.parametrize("form", ["csv", "json"])
 @pytest.mark.parametrize("name", ["split", "Subset", "phase"])
-def test_rows_of_the_train_split_are_read_and_said_so(tmp_path, form, name):
+def test_rows_of_the_train_split_are_read_and_reported(tmp_path, form, name):
     manifest = load_manifest(written(tmp_path, ROWS, name, form))
     assert manifest.ids.to_pylist() == ["0.jpg", "2.jpg"]
     assert manifest.describe()["notes"][-1] == (

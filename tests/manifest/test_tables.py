@@ -375,7 +375,7 @@ def test_a_column_turned_off_is_not_guessed(put):
     assert (captions(skipped), skipped.ledger.counts()) == ({"7": ("x",)}, {"duplicate_id": 1})
 
 
-def test_ids_of_a_column_win_and_may_repeat_for_one_picture(put):
+def test_ids_of_a_column_win_and_may_repeat_for_one_image(put):
     file = put("a.jsonl", "\n".join(
         json.dumps({"id": id, "image": image, "text": text})
         for id, image, text in [(1, "a.jpg", "x"), (2, "b.jpg", "y"), (1, "./a.jpg", "z")]

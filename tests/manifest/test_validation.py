@@ -43,7 +43,7 @@ def test_a_larger_share_only_adds(many):
     assert sides(many.root, validation=0.1)[1] < sides(many.root, validation=0.4)[1]
 
 
-def test_adding_renaming_or_moving_pictures_moves_no_other(many, jpeg, tmp_path):
+def test_adding_renaming_or_moving_images_moves_no_other(many, jpeg, tmp_path):
     train, held = sides(many.root)
     for number in range(100, 160):
         many(f"{number}.jpg", jpeg(number)), many(f"{number}.txt", "x")
@@ -53,7 +53,7 @@ def test_adding_renaming_or_moving_pictures_moves_no_other(many, jpeg, tmp_path)
     assert sides(tmp_path / "moved") == (more_train, more_held)
 
 
-def test_copies_of_a_picture_are_on_its_side(many):
+def test_copies_of_an_image_are_on_its_side(many):
     """Under other names, in other folders, inside an archive: equal bytes land on one side."""
     train, held = sides(many.root)
     for name in (*train, *held):
@@ -74,7 +74,7 @@ def test_every_container_agrees_on_the_side(many, jpeg):
     assert sides(many.root / "l")[1] == {f"l!{name}" for name in held}
 
 
-def test_long_files_of_one_size_are_told_apart(put):
+def test_long_files_of_one_size_differ(put):
     """Uncompressed images all have one size; the side must not hang on that alone, nor on the header."""
     for number in range(60):
         middle = number.to_bytes(2, "big") * 8192
@@ -83,7 +83,7 @@ def test_long_files_of_one_size_are_told_apart(put):
     assert 5 <= len(held) <= 27 and len(train) == 60 - len(held)
 
 
-def test_remote_and_missing_pictures_go_by_name(put):
+def test_remote_and_missing_images_go_by_name(put):
     refs = [f"https://h.example/{number}.jpg" for number in range(40)] + [f"gone/{number}.jpg" for number in range(40)]
     file = put("a.jsonl", "".join(json.dumps({"image": ref, "text": "x"}) + "\n" for ref in refs))
     train, held = sides(file)
