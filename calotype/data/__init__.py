@@ -1,1 +1,1 @@
-"""Rows become samples: the dataset, its builder, its memory of pixels, and how samples become a batch."""
+"""From rows to batches: the dataset, its builder, the pixel cache and `collate`."""

@@ -70,22 +70,22 @@ def check_same(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
             f"only the first has {only_first}, only the second has {only_other}"
         )
     for key, value in first.items():
-        twin = other[key]
-        if not isinstance(value, torch.Tensor) or not isinstance(twin, torch.Tensor):
-            if type(value) is not type(twin):
+        second = other[key]
+        if not isinstance(value, torch.Tensor) or not isinstance(second, torch.Tensor):
+            if type(value) is not type(second):
                 raise CollateError(
                     f"collate: {key!r} is a {type(value).__name__} in {_name(first)} "
-                    f"but a {type(twin).__name__} in {_name(other)}"
+                    f"but a {type(second).__name__} in {_name(other)}"
                 )
-        elif value.shape != twin.shape or value.dtype != twin.dtype:
+        elif value.shape != second.shape or value.dtype != second.dtype:
             hint = ""
-            if value.dim() == 3 and value.shape[1:] != twin.shape[1:]:
+            if value.dim() == 3 and value.shape[1:] != second.shape[1:]:
                 hint = (
                     "; images of different sizes need `resolution` with `buckets` (under calotype.Loader), "
                     "or `resize` with `center_crop`"
                 )
             raise CollateError(
-                f"collate: {key!r} is {_shape(value)} in {_name(first)} but {_shape(twin)} in {_name(other)}{hint}"
+                f"collate: {key!r} is {_shape(value)} in {_name(first)} but {_shape(second)} in {_name(other)}{hint}"
             )
 
 

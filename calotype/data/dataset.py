@@ -244,15 +244,15 @@ class TextToImageDataset(SampleSource):
 
     def select(self, indices: Sequence[int]) -> TextToImageDataset:
         """The same dataset with these rows alone, in this order."""
-        twin = copy.copy(self)
-        twin.manifest = self.manifest.select(indices)
-        return twin
+        copied = copy.copy(self)
+        copied.manifest = self.manifest.select(indices)
+        return copied
 
     def with_cache(self, cache: PixelCache | None) -> Self:
         """The same dataset with another pixel cache, or none."""
-        twin = copy.copy(self)
-        twin.pixel_cache = cache
-        return twin
+        copied = copy.copy(self)
+        copied.pixel_cache = cache
+        return copied
 
     def with_device_cache(self, device: torch.device) -> Self:
         """The same dataset, which keeps its cropped images on the device.
@@ -270,9 +270,9 @@ class TextToImageDataset(SampleSource):
 
     def with_reader(self, reader: ImageReader) -> TextToImageDataset:
         """The same dataset with another reader."""
-        twin = copy.copy(self)
-        twin.reader = reader
-        return twin
+        copied = copy.copy(self)
+        copied.reader = reader
+        return copied
 
     def preview(self, **options: Any) -> Any:
         """Deprecated, and gone in 0.2: call `calotype.preview(dataset)`, which takes the same options."""

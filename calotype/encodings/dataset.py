@@ -1,4 +1,4 @@
-"""EncodedDataset: the samples of a dataset as its model's frozen encoders gave them, read from a store."""
+"""`EncodedDataset`: samples of a dataset as outputs of its model's frozen encoders, read from a store."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 _MOST_KNOWN = 1 << 17
-"""Pictures, texts and rows that a dataset remembers the parts of; some 100 MB of memory when it is full."""
+"""Maximum number of images, texts and rows whose parts are cached in memory; some 100 MB when full."""
 
 _HOW_TO_ENCODE = "`calotype encode` with the same config makes them, or encodings.on_the_fly=true does while it trains"
 
@@ -51,32 +51,32 @@ NOISE = "noise_seed"
 
 
 class EncodedDataset(SampleSource):
-    """What `TextToImageDataset` would give, after the frozen encoders: a plain map-style dataset for any loader.
+    """The samples of a `TextToImageDataset` after the frozen encoders: a map-style dataset for any loader.
 
-    Every draw that can be listed (flips, the choice of a caption, drops) is the one of the same sample online; what
-    can't be (crops, colours, shuffles) is one of the variants that were encoded. Latents are drawn anew each epoch from
-    the posterior that is kept. The models themselves are not loaded.
+    Discrete augmentations (flips, the choice of a caption, drops) are those of the same sample online; of continuous
+    ones (crops, colours, shuffles) it returns one of the encoded variants. Latents are sampled anew each epoch from the
+    stored posterior. The models are not loaded.
 
     A sample, as diffusers' training scripts name its parts:
 
     * `latents`: float32 (C, h, w), scaled as the transformer takes them;
-    * the family's texts (`prompt_embeds` (T, D), `pooled_prompt_embeds` (D,), …) in the dtype they were kept in, and
-      their masks where the model has them. Texts that are kept without their padding are filled up with zeros to the
-      longest of the whole dataset, so that every batch of every rank has one shape;
-    * what else the model is told of an image (SDXL: `original_size`, `crop_top_left`, `target_size`);
+    * the family's texts (`prompt_embeds` (T, D), `pooled_prompt_embeds` (D,), …) in the stored dtype, and
+      their masks where the model has them. Texts that are stored without padding are padded with zeros to the longest
+      of the whole dataset, so that every batch of every rank has one shape;
+    * further conditioning of the image (SDXL: `original_size`, `crop_top_left`, `target_size`);
     * the dataset's opt-in keys (`id`, `text`, …).
 
     Args:
-        dataset: What the encodings are of.
-        models: Names the frozen models; only their files are looked at, not loaded.
-        store: Where the records are.
-        variants: As when they were encoded.
-        threads: How many files to hash at once, where they are not known yet.
-        progress: Called with (images done, images in all) meanwhile.
+        dataset: The dataset that was encoded.
+        models: The frozen models; their files are hashed, not loaded.
+        store: The store with the records.
+        variants: Numbers of variants, as when it was encoded.
+        threads: Threads that hash image files whose hashes are not cached.
+        progress: Called with (images done, images in all) while files are hashed.
 
     Raises:
         StoreError: Records are missing; says how many, and the command that makes them.
-        ConfigError: Something is drawn without end and `variants` does not say what stands for it.
+        ConfigError: There is a continuous augmentation, and `variants` has no number for it.
     """
 
     manifest: Manifest
@@ -138,7 +138,7 @@ class EncodedDataset(SampleSource):
         self._text_length = self._longest(work)
 
     def _longest(self, work: MissingRecords) -> int | None:
-        """Tokens of the longest text that is kept without padding; None for a model that keeps the padding."""
+        """Return the tokens of the longest text that is stored without padding; None if padding is stored."""
         names = {field.key for field in self.family.texts if field.mask is not None}
         if not names:
             return None
@@ -147,7 +147,7 @@ class EncodedDataset(SampleSource):
         return max((f.shape[0] for layout in layouts for f in layout.fields if f.name in names), default=0)
 
     def _leave_out(self) -> None:
-        """Does without the images of which the store says that their bytes can't be decoded."""
+        """Leave out the images that the store marks as not decodable."""
         contents = {index: one for index, one in enumerate(self.records.contents) if one is not None}
         found = self.store.find([unreadable_key(one.digest) for one in contents.values()])
         for index, row in zip(contents, found.tolist(), strict=True):
@@ -155,7 +155,7 @@ class EncodedDataset(SampleSource):
                 self.records.leave_out(index, bytes(self.store.get(row)["reason"].tolist()).decode())
 
     def _leave_out_marked(self, work: MissingRecords) -> None:
-        """Does without the rows of which an image or a text has no finite record."""
+        """Leave out the rows with an image or text that has no finite record."""
         marked = {one.key for one in work.marked}
         if not marked:
             return
@@ -168,7 +168,7 @@ class EncodedDataset(SampleSource):
                 self.records.leave_out(index, self._why(bad), kind=MARK)
 
     def _why(self, key: bytes) -> str:
-        """What the mark in a record's place says."""
+        """Return the reason that a record's mark holds."""
         return reason_of(self.store.get(self.store.find_one(not_finite_key(key))))
 
     def _lacks(self, pictures: Sequence[ImageRecord]) -> bool:
@@ -178,7 +178,7 @@ class EncodedDataset(SampleSource):
         return len(self.dataset)
 
     def prepare(self, key: int | SampleKey) -> dict[str, Any]:
-        """One sample, its latents not drawn; large tensors are still on disk (`calotype.types.Readable`), or kept.
+        """Make one sample, its latents not sampled yet; large tensors are `calotype.types.Readable`, or cached.
 
         Raises:
             ImageError: The image could not be read when the dataset was made.
@@ -187,14 +187,14 @@ class EncodedDataset(SampleSource):
         return self._kept(self._described(key))
 
     def with_cache(self, cache: RecordCache | None) -> Self:
-        """The same dataset, whose records stay where this cache keeps them; None reads them anew each time."""
-        twin = object.__new__(type(self))  # copy.copy leaves out what does not travel to another process
-        twin.__dict__.update(self.__dict__)
-        twin.record_cache = cache
-        return twin
+        """Return a copy of the dataset that keeps its records in this cache; None reads them each time."""
+        copied = object.__new__(type(self))  # copy.copy leaves out what is not pickled
+        copied.__dict__.update(self.__dict__)
+        copied.record_cache = cache
+        return copied
 
     def with_device_cache(self, device: torch.device) -> Self:
-        """The same dataset, which keeps its records on the device."""
+        """Return a copy of the dataset that keeps its records on the device."""
         return self.with_cache(RecordCache(device))
 
     def _kept(self, sample: dict[str, Any]) -> dict[str, Any]:
@@ -210,11 +210,11 @@ class EncodedDataset(SampleSource):
         picture = known.pictures.get(outcome)
         if picture is None:
             shown = self.records.image_of(outcome) if records is None else records.image
-            picture = known.remember(known.pictures, outcome, self._picture_parts(key, shown))
+            picture = known.store(known.pictures, outcome, self._picture_parts(key, shown))
         words = known.texts.get(text)
         if words is None:
             record = self.records.text_key(text) if records is None else records.text_key
-            words = known.remember(known.texts, text, self._text_parts(key, record))
+            words = known.store(known.texts, text, self._text_parts(key, record))
         tensors, conditioning = picture
         out = {**tensors, NOISE: self._noise_seed(key), **words, **conditioning}
         if self.dataset.include:
@@ -222,24 +222,24 @@ class EncodedDataset(SampleSource):
         return out
 
     def _text(self, key: SampleKey) -> str:
-        """The final caption of a sample."""
+        """Return the final caption of a sample."""
         known = self._known.fixed_texts
         text = known.get(key.index)
         if text is None:
             text = self.records.caption(key).text
-            if key.index not in known:  # whether it is fixed is asked once
+            if key.index not in known:  # whether it is fixed is determined once
                 fixed = self.dataset.caption_transform.fixed(self.manifest.captions_of(key.index))
-                self._known.remember(known, key.index, text if fixed else None)
+                self._known.store(known, key.index, text if fixed else None)
         return text
 
     def _picture_parts(self, key: SampleKey, picture: ImageRecord) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The tensors of an image's record, and what else the model is told of it."""
+        """Return the tensors of an image's record, and its further conditioning."""
         row = self._row(key, picture.key, "picture")
         tensors = {field.name: StoredTensor(self.store, row, field) for field in self.store.layout(row)}
         return tensors, self.family.conditioning(picture.geometry)
 
     def _text_parts(self, key: SampleKey, record: bytes) -> dict[str, Any]:
-        """The tensors of a text's record, and their masks."""
+        """Return the tensors of a text's record, and their masks."""
         row = self._row(key, record, "text")
         fields = {field.name: field for field in self.store.layout(row)}
         out: dict[str, Any] = {}
@@ -254,9 +254,9 @@ class EncodedDataset(SampleSource):
         return out
 
     def for_batch(self, keys: Sequence[SampleKey]) -> BatchSource:
-        """What prepares the samples of one batch: all that is not reading is done here, one after the other.
+        """Return what prepares the samples of one batch. All work except reading is done here, in one go.
 
-        Between two reads of megabytes each, the caches hold nothing of Python any more, and the same code takes
+        Interleaved with reads of megabytes, which evict the interpreter from the CPU caches, the same Python code takes
         several times as long.
         """
         return self._batch_source(keys, {})
@@ -265,7 +265,7 @@ class EncodedDataset(SampleSource):
         """The same, with the records of samples whose records are known already."""
         described: dict[SampleKey, dict[str, Any]] = {}
         for key in keys:
-            with suppress(Exception):  # it comes again in `prepare`, where the loader knows what to do with it
+            with suppress(Exception):  # raised again by `prepare`, where the loader handles it
                 described[key] = self._described(key, records.get(key))
 
         def prepare(key: SampleKey) -> dict[str, Any]:
@@ -275,7 +275,7 @@ class EncodedDataset(SampleSource):
         return BatchSource(prepare, only_reads=self.record_cache is None)
 
     def finish(self, batch: Mapping[str, Any]) -> Batch:
-        """Draws and scales the latents, for a sample or a whole batch, on the device where it is."""
+        """Sample and scale the latents of a sample or a batch, on its device."""
         out = {key: value.load() if isinstance(value, StoredTensor) else value for key, value in batch.items()}
         seeds = out.pop(NOISE)
         single = isinstance(seeds, int)
@@ -312,7 +312,7 @@ class EncodedDataset(SampleSource):
 
     @property
     def scaling(self) -> dict[str, torch.Tensor]:
-        """What turns kept latents into the model's."""
+        """The tensors that scale stored latents to the model's."""
         if self._scaling is None:
             key = scaling_key(self.records.fingerprints.image)
             (row,) = self.store.find([key]).tolist()
@@ -337,31 +337,31 @@ class EncodedDataset(SampleSource):
         return row
 
     def __getstate__(self) -> dict[str, Any]:
-        # A store numbers its rows anew where it arrives, and captions are measured here.
+        # Rows of an unpickled store differ, and captions are measured in the trainer's process.
         return self.__dict__ | {"_known": _Known(), "_tokenizers": None}
 
 
 class _Known:
-    """What samples were made of before, so that it is not drawn, hashed and looked for again each epoch.
+    """Parts of samples, cached so that they are not sampled, hashed and looked up again each epoch.
 
-    Only what is found again always: an image's outcome, a text, and the caption of a row where nothing is drawn.
+    It caches by an image's outcome, by text, and the caption of rows whose caption is not random.
     """
 
     def __init__(self) -> None:
         self.pictures: dict[Outcome, tuple[dict[str, Any], dict[str, Any]]] = {}
         self.texts: dict[str, dict[str, Any]] = {}
         self.fixed_texts: dict[int, str | None] = {}
-        """By row; None where it is drawn."""
+        """Row → caption; None if it is random."""
 
-    def remember(self, known: dict[_K, _V], key: _K, value: _V) -> _V:
-        """Keeps it while there is room; what came first stays, since an epoch comes to each but once."""
+    def store(self, known: dict[_K, _V], key: _K, value: _V) -> _V:
+        """Cache a value unless the cache is full. Nothing is evicted: an epoch uses each entry once."""
         if len(known) < _MOST_KNOWN:
             known[key] = value
         return value
 
 
 def _noise(moments: torch.Tensor, seeds: list[int]) -> torch.Tensor:
-    """Standard normal (B, C, …) for moments (B, 2C, …): each sample's own draw, on the device where it is."""
+    """Return standard normal noise (B, C, …) for moments (B, 2C, …), from each sample's seed, on their device."""
     noise = torch.empty((len(moments), moments.shape[1] // 2, *moments.shape[2:]), device=moments.device)
     for row, seed in zip(noise, seeds, strict=True):
         row.normal_(generator=torch.Generator(moments.device).manual_seed(seed))

@@ -1,4 +1,4 @@
-"""Which records a dataset's samples are made of: no pixels, no models, the same for whoever writes and reads."""
+"""`DatasetRecords`: which records the samples of a dataset consist of. Needs neither pixels nor models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["DatasetRecords", "Fingerprints", "ImageRecord", "Outcome", "SampleRe
 
 
 class Fingerprints(NamedTuple):
-    """Of a model's frozen parts: whatever changes what they give changes these."""
+    """Hashes of a model's frozen encoders: they change with everything that changes the outputs."""
 
     image: str
     text: str
@@ -31,15 +31,15 @@ class Fingerprints(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variants:
-    """How many outcomes stand for what can't be listed. What can be (flips, the choice of a caption, drops) needs none.
+    """Numbers of variants of continuous augmentations. Discrete ones (flips, the choice of a caption, drops) need none.
 
-    None refuses a dataset that has such options: nothing is frozen that was to be drawn anew each epoch.
+    None refuses a dataset with such augmentations, so that none is frozen unnoticed.
     """
 
     image: int | None = None
-    """Draws of crop, angle, colours and custom steps for each image."""
+    """Variants of crop, angle, colours and custom steps of each image."""
     caption: int | None = None
-    """Draws of the order and the drops of parts for each caption."""
+    """Variants of the order and the dropped parts of each caption."""
 
     def __post_init__(self) -> None:
         for name, count in (("image_variants", self.image), ("caption_variants", self.caption)):
@@ -61,7 +61,7 @@ class ImageRecord:
 
 
 class Outcome(NamedTuple):
-    """All that decides what an image becomes where its draws are listed or have variants."""
+    """Everything that determines the pixels of a sample."""
 
     row: int
     size: tuple[int, int] | None
@@ -83,18 +83,17 @@ class SampleRecords(NamedTuple):
 
 
 class DatasetRecords:
-    """Finds the records of a dataset's samples.
+    """Returns the keys of the records of a dataset's samples.
 
     Args:
-        dataset: What would be trained on online.
-        fingerprints: Of the frozen models.
-        variants: What stands for what can't be listed.
-        threads: How many files to read at once, where they are not known yet.
-        progress: Called with (images done, images in all) meanwhile.
+        dataset: The dataset.
+        fingerprints: Hashes of the frozen models.
+        variants: Numbers of variants of continuous augmentations.
+        threads: Threads that hash image files whose hashes are not cached.
+        progress: Called with (images done, images in all) while files are hashed.
 
     Raises:
-        ConfigError: The dataset draws something anew each epoch and nothing says how many variants are to stand for it;
-            or has a custom step that can't be told from another.
+        ConfigError: There is a continuous augmentation and no number of variants; or a custom step has no identity.
     """
 
     def __init__(
@@ -128,7 +127,7 @@ class DatasetRecords:
         return len(self.dataset)
 
     def leave_out(self, index: int, reason: str, *, kind: str = "unreadable") -> None:
-        """Takes a row out whose image turned out to be unreadable, or which has no finite record."""
+        """Leave out a row whose image is unreadable, or that has no finite record."""
         row = self.dataset.manifest[index]
         error = DecodeError(row.image.name, reason)
         self.contents[index], self.unreadable[index], self.buckets[index] = None, error, -1
@@ -136,11 +135,11 @@ class DatasetRecords:
 
     @property
     def usable(self) -> npt.NDArray[np.int64]:
-        """The rows whose images can be read."""
+        """Indices of the rows whose images can be read."""
         return np.flatnonzero([one is not None for one in self.contents])
 
     def images(self, index: int) -> list[ImageRecord]:
-        """Every outcome of one row's image; none where it can't be read."""
+        """Return the records of every outcome of one row's image; none if it can't be read."""
         content = self.contents[index]
         if content is None:
             return []
@@ -151,12 +150,12 @@ class DatasetRecords:
         return [self._picture(index, content, one.geometry, one.variant) for one in outcomes]
 
     def texts(self, index: int) -> dict[str, float]:
-        """Every text that one row's captions can become, and its probability."""
+        """Return every final caption that one row can have → its probability."""
         captions = self.dataset.manifest.captions_of(index)
         return self.dataset.caption_transform.outcomes(captions, variants=self.variants.caption or 1)
 
     def outcome(self, key: SampleKey) -> Outcome:
-        """Which outcome of its image a sample shows.
+        """Return the outcome of its image that a sample shows.
 
         Raises:
             ImageError: The image can't be read.
@@ -173,7 +172,7 @@ class DatasetRecords:
         return Outcome(key.index, size, program.drawn_flip(key, seed), variant)
 
     def image(self, key: SampleKey) -> ImageRecord:
-        """What a sample shows.
+        """Return the image record of a sample.
 
         Raises:
             ImageError: The image can't be read.
@@ -181,16 +180,16 @@ class DatasetRecords:
         return self.image_of(self.outcome(key))
 
     def image_of(self, outcome: Outcome) -> ImageRecord:
-        """The outcome of an image that can be read, and its record's key."""
+        """Return the image record of an outcome; the image can be read."""
         index, size, flip, variant = outcome
         content = self.contents[index]
         assert content is not None
-        # Flips and variants are decided: nothing else of the sample's key or seed plays a part any more.
+        # Flips and variant are determined, so the rest of the sample's key and the seed have no effect.
         program, key = self.dataset.img_transform, SampleKey(index, size=size)
         return self._picture(index, content, program.draw(content.size, key, 0, variant=variant, flip=flip), variant)
 
     def of_sample(self, key: SampleKey) -> SampleRecords:
-        """The records of a sample.
+        """Return the records of a sample.
 
         Raises:
             ImageError: The image can't be read.
@@ -199,12 +198,12 @@ class DatasetRecords:
         return SampleRecords(key, outcome, self.image_of(outcome), text, self.text_key(text))
 
     def caption(self, key: SampleKey) -> CaptionDraw:
-        """The caption that a sample has."""
+        """Return the caption of a sample."""
         captions = self.dataset.manifest.captions_of(key.index)
         return self.dataset.caption_transform.draw(captions, key, self._seed(key), variants=self.variants.caption or 1)
 
     def text_key(self, text: str) -> bytes:
-        """Of the record of a final caption."""
+        """Return the key of a final caption's record."""
         return text_key(self.fingerprints.text, text)
 
     def _picture(self, index: int, content: Content, geometry: Geometry, variant: Variant | None) -> ImageRecord:

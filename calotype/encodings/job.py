@@ -1,4 +1,4 @@
-"""The encode job: what a dataset lacks in a store, what making it would take, and what came of it."""
+"""`EncodeJob`: which records a dataset needs, what encoding them takes, and the report of it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class EncodeJob:
     batch_size: int | None = None
 
     def plan(self, track: Track = silent) -> tuple[DatasetRecords, MissingRecords]:
-        """Reads what is not known of the files yet, and lists what the store lacks.
+        """Hash the image files whose hashes are not cached, and find the missing records.
 
         Raises:
             ConfigError: Something is drawn without end and nothing says how many variants stand for it.
@@ -51,11 +51,11 @@ class EncodeJob:
             return records, find_missing(records, self.store, progress=show)
 
     def expect(self, work: MissingRecords) -> Estimate:
-        """What the work takes."""
+        """Return the size and time of the missing records."""
         return estimate(work, self.models)
 
     def check_room(self, work: MissingRecords) -> None:
-        """Refuses to begin what can't be finished.
+        """Check that the disk has the space for the missing records.
 
         Raises:
             StoreError: The disk has not that much free.
@@ -91,7 +91,7 @@ class EncodeJob:
         return self.report(records, missing, done, time.perf_counter() - start)
 
     def report(self, records: DatasetRecords, work: MissingRecords, done: Done, seconds: float) -> EncodeReport:
-        """Puts together what came of it."""
+        """Return the report."""
         unreadable = tuple(note for note in records.notes if note.kind == "unreadable")
         failures = (*unreadable, *self._marked(work), *done.failures)
         return EncodeReport(
@@ -105,7 +105,7 @@ class EncodeJob:
         )
 
     def _marked(self, work: MissingRecords) -> list[LedgerEntry]:
-        """What an earlier job found to have no finite record."""
+        """Return the items that an earlier job marked as not finite."""
         ids = self.dataset.manifest
         rows = self.store.find([not_finite_key(one.key) for one in work.marked]).tolist()
         return [

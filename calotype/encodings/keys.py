@@ -1,4 +1,4 @@
-"""The keys of records: a hash of everything that could change what an encoder gives for an image or a text."""
+"""Keys of records: a hash of everything that could change an encoder's output for an image or a text."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ class ImageKeys:
 
     Args:
         fingerprint: Of the autoencoder, its dtype and what is kept of it.
-        program: The image program.
+        program: The image transform.
         reader: The reader: how it decodes and what it composites on.
 
     Raises:
-        ConfigError: A custom step of the program can't be told from another.
+        ConfigError: A custom step of the transform has no identity.
     """
 
     def __init__(self, fingerprint: str, program: ImageTransform, reader: ImageReader) -> None:

@@ -1,4 +1,4 @@
-"""What is still to be encoded of a dataset: every record its samples can need, less those the store has."""
+"""`find_missing`: the records that a dataset needs and its store does not have."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ class TextRecord:
     text: str
     key: bytes
     index: int
-    """A row that has it, to be named when something is wrong with it."""
+    """A row with this caption, for messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingRecords:
-    """Records to make, each once."""
+    """Records to encode, without duplicates."""
 
     images: tuple[ImageRecord, ...]
-    """By size, so that neighbours fit into one batch; outcomes of one file stand together."""
+    """Sorted by size, for batches of one size; outcomes of one file are adjacent."""
     texts: tuple[TextRecord, ...]
-    """By length."""
+    """Sorted by length."""
     reused: int
-    """Records that the dataset needs and the store has."""
+    """Number of records that the dataset needs and the store has."""
     needed: frozenset[bytes]
-    """The keys of all of them, made or not."""
+    """Keys of all records that the dataset needs, stored or not."""
     marked: tuple[ImageRecord | TextRecord, ...] = ()
-    """Those that can't be made: the store has a mark in their place, which says why."""
+    """Records that can't be encoded: the store holds a mark with the reason instead."""
 
 
 def find_missing(records: DatasetRecords, store: EncodingStore, *, progress: Show | None = None) -> MissingRecords:
-    """Lists what a dataset needs, finds what is there, and orders the rest.
+    """Return the records that a dataset needs and the store does not have.
 
-    The empty caption is always needed: what a dropped caption becomes, also when nothing is dropped yet.
+    The empty caption is always needed: it replaces dropped captions.
     """
     images: dict[bytes, ImageRecord] = {}
     texts: dict[bytes, TextRecord] = {(key := records.text_key("")): TextRecord(text="", key=key, index=0)}

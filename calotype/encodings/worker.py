@@ -1,4 +1,4 @@
-"""The chunk worker: encodes images and texts with models of its own into shards of its own."""
+"""`EncodeWorker`: encodes chunks of images and texts with its own models into its own shards."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _Item = TypeVar("_Item", ImageRecord, TextRecord)
 
 @dataclass(slots=True, kw_only=True)
 class Done:
-    """What came of a chunk."""
+    """Result of a chunk."""
 
     encoded: int = 0
     bytes: int = 0
@@ -117,7 +117,7 @@ class EncodeWorker:
         self._ahead = _AHEAD if models.device.type != "cpu" else 0
 
     def texts(self, texts: Sequence[TextRecord], *, progress: Show | None = None) -> Done:
-        """Encodes captions: neighbours together, so give them by length."""
+        """Encode captions, batch by batch; sort them by length, so that a batch has little padding."""
         done = Done()
         size = self._batch_size or _TEXTS.get(self._models.device.type, 8)
         again: list[TextRecord] = []
@@ -136,7 +136,7 @@ class EncodeWorker:
         return done
 
     def images(self, pictures: Sequence[ImageRecord], *, progress: Show | None = None, scaling: bool = True) -> Done:
-        """Encodes images: neighbours of one size together. One that can't be read costs only itself.
+        """Encode images; consecutive ones of one size form batches. An unreadable one is reported.
 
         Args:
             pictures: A chunk.
@@ -171,7 +171,7 @@ class EncodeWorker:
         return done
 
     def remainder(self, items: Sequence[_Item]) -> tuple[list[_Item], Done]:
-        """Of a chunk that another worker had begun when it died: what it left, and what it had done."""
+        """Return the items of a dead worker's chunk that are not stored yet, and the result of those that are."""
         self._store.recover()
         left: list[_Item] = []
         done = Done()
@@ -254,7 +254,7 @@ class EncodeWorker:
     def _write_again(
         self, item: TextRecord | ImageRecord, record: dict[str, torch.Tensor] | str, done: Done, *, kind: str
     ) -> None:
-        """Writes what float32 gave, or names what has no finite record and marks its place."""
+        """Write a record from float32, or report and mark an item that has no finite record."""
         if isinstance(record, str):
             done.failures.append(LedgerEntry(kind=MARK, id=self._dataset.manifest[item.index].id, reason=record))
             mark(self._writer, item.key, record)

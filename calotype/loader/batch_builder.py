@@ -134,15 +134,15 @@ class BatchBuilder:
 
 
 def _fits(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether `check_same` has nothing to say, without describing what is still to be read; False is a perhaps."""
+    """Whether `check_same` finds nothing, without describing what is to be read; may be a false negative."""
     if first.keys() != other.keys():
         return False
     for key, value in first.items():
-        twin = other[key]
+        second = other[key]
         if isinstance(value, torch.Tensor):
-            if not (hasattr(twin, "shape") and value.shape == twin.shape and value.dtype == twin.dtype):
+            if not (hasattr(second, "shape") and value.shape == second.shape and value.dtype == second.dtype):
                 return False
-        elif type(value) is not type(twin):
+        elif type(value) is not type(second):
             return False
     return True
 

@@ -30,7 +30,7 @@ __all__ = ["Loader"]
 logger = get_logger("calotype")
 _STATE_VERSION = 1
 _TELL = 5
-"""Notes of one kind that are logged; all of them are in the ledger."""
+"""Maximum number of entries of one kind that are logged; the ledger has all of them."""
 
 
 class Loader:
@@ -38,8 +38,8 @@ class Loader:
 
     The batches of an epoch are a pure function of (seed, epoch, the images' sizes, batch size, world size): any
     number of threads, in or out of this process, gives the same bits. `state_dict` between two batches, loaded into a
-    loader of the same data, goes on with the very next batch; at another world or batch size it goes on with
-    exactly the samples that are left.
+    loader of the same data, continues with the next batch; at another world or batch size it continues with
+    exactly the remaining samples.
 
     Breaking out of the loop ends the epoch: the next `for` is the next epoch. (A `state_dict` taken after the
     break still resumes in the middle.)
@@ -228,7 +228,7 @@ class Loader:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes to a saved position. `{"epoch": n}` alone goes to the beginning of epoch n.
+        """Move to a saved position. `{"epoch": n}` alone goes to the beginning of epoch n.
 
         Raises:
             LoaderError: The state belongs to other data, another seed or another order.
@@ -263,7 +263,7 @@ class Loader:
         self._midway, self._at = False, None
 
     def close(self) -> None:
-        """Ends the loader process. The loader stays usable: it starts another when iterated again."""
+        """Stop the loader process. The loader stays usable: iterating starts another one."""
         if self._source is not None:
             self._copier.clear()
             self._source.close()
@@ -328,13 +328,13 @@ class Loader:
             )
 
     def _named(self, notes: list[LedgerEntry]) -> list[LedgerEntry]:
-        """The plan knows rows by number; people know them by id."""
+        """Return the entries with ids in place of row numbers."""
         rows = [int(note.id) for note in notes]
         ids = [self.dataset.ids(row, row + 1)[0] for row in rows]
         return [LedgerEntry(kind=n.kind, id=id, reason=n.reason) for n, id in zip(notes, ids, strict=True)]
 
     def _note(self, notes: list[LedgerEntry]) -> None:
-        """Writes to the ledger; the log hears of each thing once, and of each kind at most a few times."""
+        """Append to the ledger; log each entry once, and at most a few of each kind."""
         for note in notes:
             if note in self._cut:  # by a loader process before this one
                 continue

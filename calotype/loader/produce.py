@@ -1,4 +1,4 @@
-"""The endless stream of steps becomes finished batches, in order, however many threads work on it."""
+"""`Producer`: makes the batches of a plan, in order, with any number of threads."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["Made", "OnError", "Producer", "Share"]
 OnError = Literal["replace", "raise"]
 
 _AT_ONCE = 64
-"""Samples, at least, that are described one after the other."""
+"""Minimum number of samples that are described in one go."""
 _MOST_FIT = 1 << 20
-"""Texts that are known not to be cut; some 60 MB. Others are measured each time."""
+"""Maximum number of texts cached as not truncated; some 60 MB. Others are measured each time."""
 _NOWHERE = (-1, -1)
-"""Where a step is that could not be begun."""
+"""Position of a step that could not be started."""
 
 
 class Made(NamedTuple):
@@ -82,9 +82,9 @@ class Producer:
     """Prepares the batches of a plan, from any position on, across epochs. The threads are the caller's.
 
     Args:
-        dataset: Gives the samples.
-        plan: Says which.
-        threads: How many will work at once.
+        dataset: The source of samples.
+        plan: The order.
+        threads: Number of threads that will call the shares.
         on_error: `replace` puts another image of the same bucket where one can't be read, and notes it;
             `raise` ends with the error.
         finish: Whether samples are finished here, one by one, or later on the device, batch by batch. The bits are
@@ -126,7 +126,7 @@ class Producer:
             jobs = list(self._jobs)
             for job in jobs:
                 job.given_up = True
-            # Nobody may write to their memory any more.
+            # No thread may write to their memory after this.
             self._changed.wait_for(lambda: not any(job.running for job in jobs))
         self._jobs.clear()
         self._described.clear()
@@ -290,7 +290,7 @@ def _only_read(source: BatchSource, keys: list[SampleKey]) -> tuple[BatchBuilder
     builder = BatchBuilder(len(keys))
     try:
         return builder, [builder.add(place, source.prepare(key)) for place, key in enumerate(keys)]
-    except Exception:  # it comes again where there is an answer to it
+    except Exception:  # raised again where it is handled
         return None
 
 

@@ -46,14 +46,14 @@ class Delivered(NamedTuple):
 
 
 class Source(Protocol):
-    """A stream of batches that can be moved. It belongs to one process: in a fork of that, what moves it raises."""
+    """A seekable stream of batches. It belongs to one process: in a fork of it, its methods raise."""
 
     def seek(self, cursor: Cursor) -> None:
-        """The next batch is to be `cursor`'s."""
+        """Move to the batch at `cursor`."""
         ...
 
     def next(self) -> Delivered:
-        """Waits for the next batch."""
+        """Return the next batch; wait for it if necessary."""
         ...
 
     def ready(self) -> bool:
@@ -61,14 +61,14 @@ class Source(Protocol):
         ...
 
     def release(self) -> None:
-        """Lets memory that nobody uses any more be written again."""
+        """Return the memory of batches that are no longer referenced."""
         ...
 
     def close(self) -> None: ...
 
 
 class ThreadSource:
-    """Threads in this process. Right for data that is in memory already; others slow a training loop down."""
+    """Threads in this process, for data that is in memory already; with other data they slow the training loop down."""
 
     def __init__(self, setup: Setup) -> None:
         self._producer = Producer(
@@ -210,7 +210,7 @@ class ProcessSource:
         return batch | message.rest
 
     def _guard(self, talk: Callable[[], _T]) -> _T:
-        """Talks to the process; when it is gone, says so instead of hanging or raising something unheard of."""
+        """Communicate with the loader process; if it has died, raise an error that says how."""
         _check_owner(self._owner)
         try:
             return talk()
@@ -223,7 +223,7 @@ class ProcessSource:
             how = f"killed by signal {-code}" if code < 0 else f"exit status {code}"
             hint = "; signal 9 is most often the system running out of memory" if code == -9 else ""
             raise LoaderError(
-                f"the loader process died ({how}){hint}. Its last words, if any, are on standard error. "
+                f"the loader process died ({how}){hint}. See standard error for its messages. "
                 "state_dict() still holds the position: a new Loader resumes from there"
             ) from error
 
