@@ -104,9 +104,12 @@ class Fetcher:
         from calotype.config.image_files import DownloadsConfig
         from calotype.images.downloads import Downloads
 
-        found = options.downloads
-        downloads = Downloads(**found.given()) if isinstance(found, DownloadsConfig) else found and Downloads(found)
-        return cls(downloads=downloads or None, **({} if options.fetch is None else options.fetch.given()))
+        downloads: Downloads | None = None
+        if isinstance(options.downloads, DownloadsConfig):
+            downloads = Downloads(**options.downloads.given())
+        elif options.downloads is not None:
+            downloads = Downloads(options.downloads)
+        return cls(downloads=downloads, **({} if options.fetch is None else options.fetch.given()))
 
     def get(self, url: str) -> bytes:
         """Return the encoded image at `url`, from the cache if possible.

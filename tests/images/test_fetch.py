@@ -13,6 +13,7 @@ from email.utils import formatdate
 import cloudpickle
 import pytest
 
+from calotype.config.dataset import DatasetConfig
 from calotype.core import retry
 from calotype.errors import ConfigError, FetchError, ImageError
 from calotype.images import Fetcher, ImageReader
@@ -491,3 +492,12 @@ def test_of_public_and_private_addresses_only_the_public_ones_are_connected_to(s
     with pytest.raises(FetchError):
         Fetcher(retries=0, timeout=5).get(f"http://both.test:{port}/picture")
     assert tried == public and not server.requests
+
+
+def test_a_dataset_with_an_empty_cache_of_downloads_uses_it(tmp_path):
+    for downloads in (tmp_path / "a", {"directory": tmp_path / "b", "max_images": 3}):
+        made = Fetcher.from_config(
+            DatasetConfig.of({"path": "photos", "downloads": downloads, "fetch": {"retries": 1}})
+        )
+        assert made.downloads is not None and len(made.downloads) == 0 and made.retries == 1
+    assert Fetcher.from_config(DatasetConfig.of({"path": "photos"})).downloads is None
