@@ -36,13 +36,13 @@ def answer_tokens(processor: Any, ends: frozenset[int], caption: str) -> list[in
         caption: The text.
     """
     asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
-    told = [*asked, {"role": "assistant", "content": [{"type": "text", "text": caption}]}]
+    answered = [*asked, {"role": "assistant", "content": [{"type": "text", "text": caption}]}]
     prompt = processor.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
-    whole = processor.apply_chat_template(told, add_generation_prompt=False, tokenize=False)
+    whole = processor.apply_chat_template(answered, add_generation_prompt=False, tokenize=False)
     # With add_generation_prompt a template may open more (reasoning) than it writes around a given answer.
     answer = whole.removeprefix(prompt) if whole.startswith(prompt) else caption
     tokens: list[int] = processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
-    end = next((place for place, token in enumerate(tokens) if token in ends), None)
+    end = next((position for position, token in enumerate(tokens) if token in ends), None)
     return [*tokens, processor.tokenizer.eos_token_id] if end is None else tokens[: end + 1]
 
 

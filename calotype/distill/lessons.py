@@ -120,8 +120,8 @@ class Batches:
     def batch(self, number: int) -> dict[str, Tensor]:
         """Return batch `number` of the endless sequence of epochs; it is always full."""
         first = (number * self._world + self._rank) * self._batch_size
-        places = [self._at(position) for position in range(first, first + self._batch_size)]
-        return self._made(self._read(places, replace=True))
+        indices = [self._at(position) for position in range(first, first + self._batch_size)]
+        return self._made(self._read(indices, replace=True))
 
     def endless(self, number: int) -> Generator[dict[str, Tensor]]:
         """Yield the batches from `number` on; a thread prepares some ahead."""
@@ -164,8 +164,8 @@ class Batches:
 
     def _at(self, position: int) -> int:
         """Return the index of the example at a position in the endless sequence of epochs."""
-        epoch, place = divmod(position, len(self._examples))
-        return int(self._order(epoch)(place))
+        epoch, index = divmod(position, len(self._examples))
+        return int(self._order(epoch)(index))
 
     def _new_order(self, epoch: int) -> Permutation:
         return Permutation(len(self._examples), self._seed, epoch)
@@ -174,15 +174,15 @@ class Batches:
         with _COLLATING:
             return collate(self._processor, [request for request, _ in examples], [answer for _, answer in examples])
 
-    def _read(self, places: Sequence[int], *, replace: bool) -> list[_Read]:
+    def _read(self, indices: Sequence[int], *, replace: bool) -> list[_Read]:
         """Read the images of examples; those that can't be read are left out, or replaced by others."""
         with ThreadPoolExecutor(_THREADS) as readers:
-            found = list(readers.map(lambda place: self._read_one(place, replace=replace), places))
+            found = list(readers.map(lambda index: self._read_one(index, replace=replace), indices))
         return [read for read in found if read is not None]
 
-    def _read_one(self, place: int, *, replace: bool) -> _Read | None:
+    def _read_one(self, index: int, *, replace: bool) -> _Read | None:
         for step in range(len(self._examples) if replace else 1):
-            lesson, answer = self._examples[(place + step) % len(self._examples)]
+            lesson, answer = self._examples[(index + step) % len(self._examples)]
             try:
                 image = prepare_image(lesson.image, pixels=self._pixels, reader=self._reader)
                 return lesson.request(image), answer

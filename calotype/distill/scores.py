@@ -126,9 +126,9 @@ def score(
         assert loss is not None  # it is not given up here
         mine = range(accelerator.process_index, len(lessons.held_out), accelerator.num_processes)
         with track("captioning held-out images") as show:
-            said = _ask(backend, {place: lessons.held_out[place] for place in mine}, lessons.reader, options, show)
-    found = dict(gather_object(list(said.items())))
-    answers = [found.get(place) for place in range(len(lessons.held_out))]
+            captions = _ask(backend, {index: lessons.held_out[index] for index in mine}, lessons.reader, options, show)
+    found = dict(gather_object(list(captions.items())))
+    answers = [found.get(index) for index in range(len(lessons.held_out))]
     return _compared(metrics, lessons.held_out, answers, loss)
 
 
@@ -166,34 +166,34 @@ def _ask(
 ) -> dict[int, str | None]:
     """Caption held-out images as `calotype caption` does."""
 
-    def picture(place: int) -> Image.Image | None:
+    def picture(index: int) -> Image.Image | None:
         try:
-            return prepare_image(lessons[place].image, pixels=options.pixels, reader=reader)
+            return prepare_image(lessons[index].image, pixels=options.pixels, reader=reader)
         except ImageError:
             return None
 
-    more, places = counter(show, len(lessons)), list(lessons)
-    said: dict[int, str | None] = {}
+    more, indices = counter(show, len(lessons)), list(lessons)
+    captions: dict[int, str | None] = {}
     with ThreadPoolExecutor() as readers:
-        for first in range(0, len(places), backend.batch_size):
-            some = places[first : first + backend.batch_size]
+        for first in range(0, len(indices), backend.batch_size):
+            some = indices[first : first + backend.batch_size]
             pictures = zip(some, readers.map(picture, some), strict=True)
-            asked = {place: image for place, image in pictures if image is not None}
-            answers = backend.caption([lessons[place].request(image) for place, image in asked.items()])
-            said |= {place: answer.text for place, answer in zip(asked, answers, strict=True)}
+            asked = {index: image for index, image in pictures if image is not None}
+            answers = backend.caption([lessons[index].request(image) for index, image in asked.items()])
+            captions |= {index: answer.text for index, answer in zip(asked, answers, strict=True)}
             more(len(some))
-    return said
+    return captions
 
 
 def _compared(metrics: Any, lessons: Sequence[Lesson], answers: Sequence[str | None], loss: float) -> HeldOut:
-    said = [answer or "" for answer in answers]  # no caption counts as an empty one
+    captions = [answer or "" for answer in answers]  # no caption counts as an empty one
     # Sacrebleu takes the first reference of all, the second of all, …; None where an image has no more.
     most = max(len(lesson.captions) for lesson in lessons)
     references = [[lesson.captions[i] if i < len(lesson.captions) else None for lesson in lessons] for i in range(most)]
     bleu, chrf = metrics.BLEU(), metrics.CHRF()
     scores = Scores(
-        bleu=bleu.corpus_score(said, references).score,
-        chrf=chrf.corpus_score(said, references).score,
+        bleu=bleu.corpus_score(captions, references).score,
+        chrf=chrf.corpus_score(captions, references).score,
         loss=loss,
         answers=len(answers),
         without=sum(answer is None for answer in answers),

@@ -102,21 +102,21 @@ def from_captioner(
     given: dict[str, dict[int, str]] = defaultdict(dict)
     total, done = len(tasks) * len(draws), 0
 
-    def answered(task: ImagePrompts, place: int, answer: LedgerEntry, new: bool) -> None:
+    def answered(task: ImagePrompts, index: int, answer: LedgerEntry, new: bool) -> None:
         nonlocal done
         done += 1
         if answer.text is None:
             ledger.add(answer.kind or "failed", task.id, answer.error or "the teacher gave no caption")
         else:
-            given[task.id][place] = answer.text
+            given[task.id][index] = answer.text
         show(done, total)
 
     CaptionPipeline(backend, reader, answers, pixels=pixels, retry_failed=retry_failed).run(tasks, answered)
     lessons = []
     for task in tasks:
         alike: dict[tuple[str, str | None], list[str]] = defaultdict(list)  # captions of one prompt make one lesson
-        for place, text in sorted(given[task.id].items()):
-            alike[task.prompts[place].text, task.prompts[place].system].append(text)
+        for index, text in sorted(given[task.id].items()):
+            alike[task.prompts[index].text, task.prompts[index].system].append(text)
         for (prompt, system), texts in alike.items():
             captions = tuple(dict.fromkeys(texts))
             lessons.append(Lesson(id=task.id, image=task.ref, prompt=prompt, system=system, captions=captions))

@@ -31,7 +31,7 @@ _CHROMA: Final = ModelSpec(
 
 
 class Chroma(ModelFamily):
-    """Text: `prompt_embeds` (n + 1, 4096) with `prompt_attention_mask`. Picture: 16 channels at 1/8.
+    """Text: `prompt_embeds` (n + 1, 4096) with `prompt_attention_mask`. Image: 16 channels at 1/8.
 
     The mask is bool here: the float one of diffusers 0.42 is added to the attention's scores and masks nothing
     (https://github.com/huggingface/diffusers/issues/12116), while the model was trained with padding masked but for

@@ -99,7 +99,7 @@ class FluxTransform(TokenTransform):
 
 
 class Flux(ModelFamily):
-    """Text: `prompt_embeds` (T, 4096), `pooled_prompt_embeds` (768,). Picture: 16 channels at 1/8.
+    """Text: `prompt_embeds` (T, 4096), `pooled_prompt_embeds` (768,). Image: 16 channels at 1/8.
 
     `text_ids` are zeros of shape (T, 3), and are not kept. Latents: `(z - shift_factor) * scaling_factor`
     (examples/dreambooth/train_dreambooth_lora_flux.py).

@@ -35,7 +35,7 @@ _DEV: Final = ModelSpec(
 
 
 class Flux2(ModelFamily):
-    """Text: `prompt_embeds` (T, 15360). Picture: 32 channels at 1/8; as the transformer takes it, 128 at 1/16.
+    """Text: `prompt_embeds` (T, 15360). Image: 32 channels at 1/8; as the transformer takes it, 128 at 1/16.
 
     The pipeline hands the transformer no mask, so all positions are kept: 15.7 MB a text of 512 tokens in bfloat16.
     `text_ids` (B, T, 4) count the positions, and are not kept (`Flux2Pipeline._prepare_text_ids`).

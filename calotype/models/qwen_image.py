@@ -36,7 +36,7 @@ _QWEN_IMAGE: Final = ModelSpec(
 
 
 class QwenImage(ModelFamily):
-    """Text: `prompt_embeds` (n, 3584) with `prompt_embeds_mask`. Picture: 16 channels at 1/8.
+    """Text: `prompt_embeds` (n, 3584) with `prompt_embeds_mask`. Image: 16 channels at 1/8.
 
     The transformer masks the padding (the pipeline gives no mask when no text of a batch has any). Latents are
     (B, C, 1, h, w), `(z - latents_mean) * (1 / latents_std)` for each channel

@@ -39,7 +39,7 @@ _SANA: Final = ModelSpec(
 
 
 class Sana(ModelFamily):
-    """Text: `prompt_embeds` (n, 2304) with `prompt_attention_mask`. Picture: `latents`, 32 channels at 1/32.
+    """Text: `prompt_embeds` (n, 2304) with `prompt_attention_mask`. Image: `latents`, 32 channels at 1/32.
 
     Every text, the empty one too, stands behind the instruction that the pipeline puts before prompts by default
     (`complex_human_instruction`; its negative prompt stands alone). Latents: `z * scaling_factor`

@@ -62,7 +62,7 @@ class SD15Transform(TokenTransform):
 
 
 class SD15(ModelFamily):
-    """Text: `prompt_embeds` (77, 768). Picture: 4 channels at 1/8.
+    """Text: `prompt_embeds` (77, 768). Image: 4 channels at 1/8.
 
     Latents: `z * scaling_factor` (examples/text_to_image/train_text_to_image.py).
     """

@@ -119,7 +119,7 @@ class SD3Transform(TokenTransform):
 
 
 class SD3(ModelFamily):
-    """Text: `prompt_embeds` (77 + T, 4096), `pooled_prompt_embeds` (2048,). Picture: 16 channels at 1/8.
+    """Text: `prompt_embeds` (77 + T, 4096), `pooled_prompt_embeds` (2048,). Image: 16 channels at 1/8.
 
     The transformer attends to all positions. Latents: `(z - shift_factor) * scaling_factor`
     (examples/dreambooth/train_dreambooth_lora_sd3.py).

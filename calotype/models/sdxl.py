@@ -126,7 +126,7 @@ def size_conditioning(geometry: Geometry | None, target_size: tuple[int, ...]) -
 
 
 class SDXL(ModelFamily):
-    """Text: `prompt_embeds` (77, 2048), `pooled_prompt_embeds` (1280,). Picture: 4 channels at 1/8.
+    """Text: `prompt_embeds` (77, 2048), `pooled_prompt_embeds` (1280,). Image: 4 channels at 1/8.
 
     The pipeline's autoencoder overflows in float16, so where its config says `force_upcast` it encodes in float32, as
     `StableDiffusionXLImg2ImgPipeline.prepare_latents` does; only what comes out is rounded.

@@ -36,7 +36,7 @@ def _z_image(name: str, hub: str) -> ModelSpec:
 
 
 class ZImage(ModelFamily):
-    """Text: `prompt_embeds` (n, 2560) with `prompt_embeds_mask`. Picture: 16 channels at 1/8.
+    """Text: `prompt_embeds` (n, 2560) with `prompt_embeds_mask`. Image: 16 channels at 1/8.
 
     The transformer takes a list of texts of any length; `as_list` makes it of a batch. Latents:
     `(z - shift_factor) * scaling_factor` (examples/dreambooth/train_dreambooth_lora_z_image.py, which takes the

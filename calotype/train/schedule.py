@@ -51,7 +51,7 @@ def make_schedule(library: str, options: ScheduleOptions, optimizer: Any, *, sec
         )
     except (AttributeError, TypeError, ValueError) as error:  # piecewise_constant needs rules
         raise ConfigError(
-            f"{section}.lr_scheduler: {options.lr_scheduler} takes more than can be said here: {error}"
+            f"{section}.lr_scheduler: {options.lr_scheduler} needs arguments that are no options here: {error}"
         ) from error
 
 

@@ -224,8 +224,8 @@ def _rank(file: Path, opened: Any) -> int:
             ranks.append(int(opened.get_slice(name).get_shape()[0]))
     if not ranks:
         raise ConfigError(f"{file}: has no lora_down or lora_A; a LoRA was expected")
-    said = (opened.metadata() or {}).get("ss_network_dim", "")
-    rank = int(said) if said.isdecimal() else min(ranks)
+    named = (opened.metadata() or {}).get("ss_network_dim", "")
+    rank = int(named) if named.isdecimal() else min(ranks)
     return rank if rank and any(one % rank == 0 for one in ranks) else min(ranks)
 
 

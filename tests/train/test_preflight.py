@@ -50,7 +50,7 @@ def refused(made, tmp_path, message, kind=ConfigError):
         ({"sample_prompts": ["a"], "sample_size": [64, 100]}, r"train.sample_size: 64x100 .*multiples of 16"),
         ({"lora_targets": ["to_quarry"]}, r"train.lora_targets: no layer's name ends in one of \['to_quarry'\]; the"),
         ({"lr_scheduler": "cosin"}, r"train.lr_scheduler: found 'cosin', expected one of"),
-        ({"lr_scheduler": "piecewise_constant"}, r"piecewise_constant takes more than can be said here"),
+        ({"lr_scheduler": "piecewise_constant"}, r"piecewise_constant needs arguments that are no options here"),
         ({"trackers": ["tensorbored"]}, r"train.trackers: found 'tensorbored'"),
         ({"sample_prompts": ["a {trigger}"]}, r"train.sample_prompts: found 'a {trigger}'"),
         ({"dataset": {"resolution": 100}}, r"100x100 .*multiples of 16"),
