@@ -9,6 +9,8 @@ import torch
 from distill_helpers import TEACHER, make_crops
 from transformers import AutoProcessor
 
+from calotype.captioning.backend import CaptionRequest
+from calotype.captioning.prepare_image import prepare_image
 from calotype.captioning.presets import CaptionPreset
 from calotype.config.distill import DistillConfig
 from calotype.distill.chat import IGNORED, answer_tokens, collate, loss_sum
@@ -33,9 +35,10 @@ def student(request, captioner, tmp_path_factory):
 
 
 @pytest.fixture
-def asked(requests):
+def asked():
     """Six photos of as many sizes, with prompts of as many lengths, one of them behind a system's."""
-    longer = [replace(one, prompt=one.prompt + " Please." * i) for i, one in enumerate(requests)]
+    photos = [prepare_image(photo) for photo in tiny_captioners.photos()]
+    longer = [CaptionRequest(image=one, prompt=tiny_captioners.PROMPT + " Please." * i) for i, one in enumerate(photos)]
     return [replace(longer[0], system="Be brief."), *longer[1:]]
 
 
