@@ -1,4 +1,4 @@
-"""What is wrong with the captions themselves: empty, repeated, without the trigger, or not written for a model."""
+"""Findings about captions: empty, repeated, without the trigger, or with a captioner's phrases."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from calotype.models import Tokenizer, TokenTransform
 __all__ = ["caption_findings", "likely_trigger"]
 
 _SMALL: Final = 200
-"""Images up to which a set is likely to teach one subject or style, so that a trigger is worth a word."""
+"""Maximum number of images of a dataset that likely teaches one subject or style, for which a trigger is proposed."""
 _SHARE: Final = 0.6
-"""Of the captions that a word must be in to look like a trigger."""
+"""Share of the captions that must have a word for it to count as a likely trigger."""
 _AT_LEAST: Final = 3
 _SHORT: Final = 60
-"""Characters up to which one caption for all images looks meant."""
+"""Maximum characters of one caption for all images that is likely intended."""
 _WORD: Final = re.compile(r"[^\W_][\w'-]*")
 
-_USUAL: Final = frozenset({"sks", "ohwx", "zwx", "tok", "ukj", "xjw"})
+_COMMON: Final = frozenset({"sks", "ohwx", "zwx", "tok", "ukj", "xjw"})
 """Triggers that guides and trainers propose."""
 _NO_TRIGGER: Final = frozenset(
     "bmw brrr cctv dslr dvd grrr hdr hmm html http jpg kkk mph nft nsfw nyc png psst rgb rpg sdxl shh tsk vhs".split()  # noqa: SIM905
 )
-"""Without a vowel, and words all the same."""
+"""Words without a vowel that are not triggers."""
 _VOWEL: Final = re.compile(r"[aeiouy]")
 _MEASURE: Final = re.compile(r"\d+[a-z]{1,3}|[a-z]{1,4}-?\d+")  # 35mm, 1980s, f2, iso100
 
@@ -39,14 +39,14 @@ _MEASURE: Final = re.compile(r"\d+[a-z]{1,3}|[a-z]{1,4}-?\d+")  # 35mm, 1980s, f
 def caption_findings(
     dataset: TextToImageDataset, *, skip: Collection[int] = ()
 ) -> tuple[CaptionFacts | None, list[Finding]]:
-    """Looks through the captions as the data has them, and for the trigger also as the model gets them.
+    """Check the captions of the data, and for the trigger also the final texts.
 
     Args:
-        dataset: Its manifest's captions, its caption program.
-        skip: Rows already named as having no caption.
+        dataset: Its captions and caption transform are checked.
+        skip: Rows already reported as having no caption.
 
     Returns:
-        None instead of numbers when there is no caption at all.
+        The caption facts, None where there is no caption at all; and the findings.
     """
     rows: list[list[str]] = dataset.manifest.captions.to_pylist()
     ids: list[str] = dataset.manifest.ids.to_pylist()
@@ -124,7 +124,7 @@ def _wording(rows: Sequence[Sequence[str]], ids: Sequence[str]) -> Iterator[Find
 
 
 def _placeholders(rows: Sequence[Sequence[str]], ids: Sequence[str]) -> Iterator[Finding]:
-    """Placeholders of other programs, which a model would learn as they stand."""
+    """Find placeholders of other programs, which a model would learn literally."""
     holders: dict[str, list[int]] = {}
     for row, captions in enumerate(rows):
         for placeholder in dict.fromkeys(found for text in captions for found in other_placeholders(text)):
@@ -142,7 +142,7 @@ def _placeholders(rows: Sequence[Sequence[str]], ids: Sequence[str]) -> Iterator
 def _trigger(
     dataset: TextToImageDataset, rows: Sequence[Sequence[str]], ids: Sequence[str]
 ) -> tuple[str | None, int, list[Finding]]:
-    """(the trigger, images with it in their raw captions, findings)."""
+    """Return the trigger, the number of images with it in their raw captions, and the findings."""
     program = dataset.caption_transform
     if program.trigger is not None:
         trigger = program.trigger
@@ -168,7 +168,7 @@ def _trigger(
 def _set_trigger(
     dataset: TextToImageDataset, trigger: str, rows: Sequence[Sequence[str]], ids: Sequence[str]
 ) -> Iterator[Finding]:
-    """A trigger that the config sets stands in every final text, unless something takes it out: once, not twice."""
+    """Check that the config's trigger is in every final text once: code may remove it, a caption may repeat it."""
     texts = longest_texts(dataset)
     lost = sorted({row for text, owners in texts.items() if not has_trigger(text, trigger) for row in owners})
     twice = sorted({row for text, owners in texts.items() if trigger_count(text, trigger) > 1 for row in owners})
@@ -190,7 +190,7 @@ def _set_trigger(
 
 
 def likely_trigger(rows: Sequence[Sequence[str]], clip: Tokenizer | None = None) -> str | None:
-    """The word that looks like a trigger: in most images' captions, and not a word of the language.
+    """Find the likely trigger: a word in most images' captions that is none of the language.
 
     A trigger is chosen to be rare, so that it brings no meaning of its own. Without a list of all words, a word
     counts as one when it is among those that guides propose (`sks`, `ohwx`, `TOK`), has no vowel, or has letters and
@@ -217,7 +217,7 @@ def likely_trigger(rows: Sequence[Sequence[str]], clip: Tokenizer | None = None)
 
 
 def _odd(word: str) -> bool:
-    if word in _USUAL:
+    if word in _COMMON:
         return True
     if word in _NO_TRIGGER or not word.isascii() or not word.isalnum() or word.isdigit():
         return False

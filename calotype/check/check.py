@@ -1,4 +1,4 @@
-"""`check`: one report on a dataset before any GPU work, made by the parts that train."""
+"""`check`: one report on a dataset before any GPU work, made with the code that trains."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from calotype.check.files import file_findings
 from calotype.check.kinds import KINDS
 from calotype.check.pixels import pixel_findings
 from calotype.check.plan import plan_facts
-from calotype.check.report import Finding, Report
+from calotype.check.report import Finding, Report, finding
 from calotype.check.tokens import token_facts
 from calotype.data.dataset import TextToImageDataset
 from calotype.images import ImageReader
 from calotype.loader.plan import Remainder
 from calotype.manifest import Manifest
 from calotype.manifest.exclude import EXCLUDE_NOTHING, Exclude
+from calotype.models.registry import not_loaded
 from calotype.progress import Show
 from calotype.types import ImageRef
 
@@ -34,7 +35,7 @@ __all__ = ["check"]
 Track = Callable[[str], AbstractContextManager[Show]]
 
 _SHALLOW: Final = 1_000_000_000
-"""Pixels in all up to which every image is decoded without being asked: about ten seconds on two cores."""
+"""Total pixels up to which every image is decoded by default: about ten seconds on two cores."""
 
 _SECTIONS: Final = ("files", "pixels", "duplicates", "captions", "plan")
 _LEVELS: Final = ("error", "warning", "note")
@@ -60,20 +61,20 @@ def check(
     threads: int | None = None,
     track: Track | None = None,
 ) -> Report:
-    """Looks at everything that can be known before training.
+    """Check everything that can be known before training.
 
     Args:
-        dataset: Load it with `on_error="skip"` and `missing_captions="empty"`, so that what is wrong is found here
-            and does not end the look.
-        held_out: The images to validate with: none of them may be among those of the dataset.
-        source: What to call the dataset; its root by default.
-        folders: The folders that were given as path, to be looked through for what is not read and what has no
-            partner.
-        missing_captions: What the config says about images without a caption; None when it says nothing, so that
-            training would stop at them, unless a trigger or template makes each text.
-        caption_lines: What the config says about caption files of several lines; None when it says nothing.
+        dataset: Load it with `on_error="skip"` and `missing_captions="empty"`, so that what is wrong is reported
+            and does not end the check.
+        held_out: The validation images; none of them may be in the dataset.
+        source: Name of the dataset in the report; its root by default.
+        folders: The folders given as path; they are searched for files that are not read, and images or captions
+            without a partner.
+        missing_captions: The config's option; None where it has none, so that training would stop at images without a
+            caption, unless a trigger or template makes each text.
+        caption_lines: The config's option; None where it has none.
         caption_suffix: The config's suffixes of caption files.
-        exclude: What the config leaves out of the folders.
+        exclude: The config's patterns of files to leave out.
         batch_size: As the Loader's.
         world_size: Ranks to plan for.
         remainder: As the Loader's.
@@ -82,8 +83,8 @@ def check(
         shuffle: As the Loader's.
         deep: Whether to decode every image: finds damage inside, equal pixels under other names, and near
             duplicates. None does so when there are at most 10⁹ pixels in all.
-        threads: How many images to look at at once; the number of cores by default.
-        track: Gives, for the name of a step, a context with a function to call with (done, total).
+        threads: Number of images to read at once; the number of cores by default.
+        track: Shows the progress of a named step.
 
     Raises:
         MissingDependencyError: An image needs an extra that is not installed.
@@ -129,7 +130,7 @@ def check(
             seed=seed,
             shuffle=shuffle,
         )
-    findings += in_plan
+    findings += [*in_plan, *(finding("broken_package", "", reason) for reason in not_loaded())]
     with track("measuring what caches cost"):
         cost = cost_facts(dataset, facts, sizes, batch_size=batch_size, threads=threads)
     return Report(
@@ -140,7 +141,7 @@ def check(
         images=len(manifest),
         held_out=len(held_out) if held_out is not None else 0,
         deep=decoded,
-        findings=tuple(sorted(findings, key=_place)),
+        findings=tuple(sorted(findings, key=_sort_key)),
         captions=captions,
         tokens=tokens,
         plan=plan,
@@ -152,7 +153,7 @@ def check(
 def _facts(
     refs: Sequence[ImageRef], reader: ImageReader, deep: bool | None, threads: int, track: Track
 ) -> tuple[list[Facts], bool]:
-    """All images in one scan, so that those to train on are compared with those held out."""
+    """Scan all images at once, so that those to train on are compared with those held out."""
     facts: list[Facts] = []
     if not deep:
         with track("reading headers") as show:
@@ -165,8 +166,8 @@ def _facts(
     return facts, deep
 
 
-def _place(found: Finding) -> tuple[int, int, int]:
-    """The worst first, then in the order of the data's way; equal ones stay as they came."""
+def _sort_key(found: Finding) -> tuple[int, int, int]:
+    """Sort key: errors first, then by section in the order of the data flow, then by kind."""
     kinds = list(KINDS)
     return _LEVELS.index(found.level), _SECTIONS.index(KINDS[found.kind].section), kinds.index(found.kind)
 

@@ -1,9 +1,10 @@
-"""What `calotype check` does: the check of what a config describes, remembered as long as nothing of it changes."""
+"""What `calotype check` does: checks the dataset of a config; the report is cached until an input changes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,7 @@ from calotype.core.report_cache import code_state, files_state, folders_state, l
 from calotype.errors import ConfigError, ManifestError, MissingPathError, MissingTokenizerError
 from calotype.ledger import Ledger
 from calotype.models import TokenTransform
+from calotype.models.registry import ENTRY_POINTS
 from calotype.progress import Track
 from calotype.terminal import get_logger
 
@@ -41,13 +43,13 @@ def run(
     fresh: bool = False,
     track: Track | None = None,
 ) -> Report:
-    """Checks the dataset of a config as its loader would use it.
+    """Check the dataset of a config as its loader would use it.
 
     Args:
-        config: What `load_config` gave.
+        config: What `load_config` returned.
         deep: As for `calotype.check.check.check`.
         world_size: Ranks to plan for; the config's `loader.world_size` by default, else 1.
-        fresh: Look again even if nothing seems to have changed.
+        fresh: Check again even if a cached report is still valid.
         track: As for `check`.
 
     Raises:
@@ -55,10 +57,12 @@ def run(
         MissingPathError: There is no such path.
     """
     config = Config.parse(config, only=_USED)
-    key = report_key(config.to_mapping(), code=code_state(), deep=deep, world_size=world_size)
+    key = report_key(
+        config.to_mapping(), code=code_state(), deep=deep, world_size=world_size, packages=_model_packages()
+    )
     if not fresh and (known := _recalled(key)) is not None:
         return known
-    # Torch and all that: not needed for a report that is remembered.
+    # Imports torch, which a cached report does not need.
     from calotype.check.check import check
     from calotype.manifest.exclude import parse_exclude
 
@@ -89,7 +93,8 @@ def run(
         track=track,
         **options,
     )
-    if folders is not None and files is not None:
+    broken = any(found.kind == "broken_package" for found in report.findings)  # no file shows when that is fixed
+    if folders is not None and files is not None and not broken:
         save_report(
             _CACHE,
             key,
@@ -102,15 +107,21 @@ def run(
     return report
 
 
+def _model_packages() -> list[str]:
+    """Return the installed packages that announce model families: a report depends on which there are."""
+    points = metadata.entry_points(group=ENTRY_POINTS)
+    return sorted(f"{point.dist and point.dist.version} {point.value}" for point in points)
+
+
 def _loader_options(config: Config) -> dict[str, Any]:
-    """Those that a check follows."""
+    """The loader's options that a check follows."""
     loader = config.loader
     options = loader.given() if isinstance(loader, LoaderConfig) else {} if loader is None else loader.mapping
     return {name: options[name] for name in _PLANNED if options.get(name) is not None}
 
 
 def _nothing(source: str, error: ManifestError, ledger: Ledger) -> Report:
-    """The report on data of which no row can be used."""
+    """Make the report on data without a usable row."""
     rows = [finding(entry.kind if entry.kind in KINDS else "bad_row", entry.id, entry.reason) for entry in ledger]
     return Report(
         source=source,
@@ -160,7 +171,7 @@ def _dataset(config: Config, ledger: Ledger) -> tuple[TextToImageDataset, bool]:
         if config.any_tokenizers:
             raise  # a place was named, and is wrong
         said = str(error).rstrip(".")
-        logger.warning("%s. Going on without them: captions are not counted in tokens.", said)
+        logger.warning("%s. Continuing without them: caption lengths in tokens are not checked.", said)
         return build_dataset(config.without_tokens(), ledger=ledger), False
 
 

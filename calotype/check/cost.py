@@ -1,4 +1,4 @@
-"""What each cache level takes and saves: bytes from this dataset and model, seconds from a few samples timed here."""
+"""Cost of each cache level: bytes from this dataset and model, seconds from a few samples timed here."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from calotype.types import SampleKey
 __all__ = ["cost_facts", "target_sizes"]
 
 _SAMPLES: Final = 16
-_PATIENCE: Final = 1.0
-"""Seconds that each measurement may take, about."""
+_SECONDS: Final = 1.0
+"""Approximate duration of each measurement."""
 _READ: Final = 64 << 20
 """Bytes written and read to time the disk."""
 
@@ -40,16 +40,16 @@ Sizes = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Measured:
-    """Seconds a sample, with all threads at work."""
+    """Seconds per sample, with all threads busy."""
 
     prepared: float
     """From its file or URL."""
     cached: float
     """From a warm pixel cache."""
     finished: float
-    """The last step alone, on pixels that are there."""
+    """The last step alone, on cached pixels."""
     fetched: float | None
-    """Of which fetching; None when nothing is remote."""
+    """Of it, fetching; None where no image is remote."""
     samples: int
 
 
@@ -61,17 +61,17 @@ def cost_facts(
     batch_size: int = 1,
     threads: int = 1,
 ) -> tuple[CacheCost, ...]:
-    """The levels `none`, `downloads`, `pixel_cache`, `device_cache` and `encodings`, in this order.
+    """Measure the levels `none`, `downloads`, `pixel_cache`, `device_cache` and `encodings`, in this order.
 
     Args:
         dataset: Up to 16 of its samples are prepared, for about a second each way.
         facts: Of each row.
         sizes: (N, 2), the (height, width) of the images, 0 where they can't be read.
         batch_size: As the Loader's.
-        threads: That prepare samples.
+        threads: Number of threads that prepare samples.
 
     Returns:
-        Nothing when no image can be used.
+        The levels; empty where no image can be used.
     """
     usable = np.array([one.problem is None for one in facts]) & (sizes > 0).all(axis=1)
     if not usable.any():
@@ -101,7 +101,7 @@ def cost_facts(
 
 
 def target_sizes(dataset: TextToImageDataset, sizes: Sizes, rows: npt.NDArray[np.int64]) -> Sizes:
-    """(R, 2): the (height, width) that these rows' samples have."""
+    """Return int32 (R, 2), the (height, width) of these rows' samples."""
     if dataset.buckets is not None:
         assigned, _ = dataset.scan(headers=sizes)
         return np.array(dataset.buckets.sizes, np.int32)[assigned[rows]]
@@ -167,7 +167,7 @@ def _pace(pool: ThreadPoolExecutor, work: Callable[[int], Any], rows: Sequence[i
     """Seconds a row: the median of up to five rounds over all of them."""
     rounds: list[float] = []
     start = time.perf_counter()
-    while not rounds or (len(rounds) < 5 and time.perf_counter() - start < _PATIENCE):
+    while not rounds or (len(rounds) < 5 and time.perf_counter() - start < _SECONDS):
         begun = time.perf_counter()
         list(pool.map(work, rows))
         rounds.append((time.perf_counter() - begun) / len(rows))
@@ -266,19 +266,19 @@ def _encodings(dataset: TextToImageDataset, targets: Sizes, shown: float) -> Cac
         )
     spec = dataset.spec.encodings
     texts = len(longest_texts(dataset) | {"": []})
-    pictures = [(spec.picture_bytes(h, w), spec.picture_flops(h, w)) for h, w in targets.tolist()]
-    work = sum(flops for _, flops in pictures) + texts * spec.text_flops
+    image_costs = [(spec.picture_bytes(h, w), spec.picture_flops(h, w)) for h, w in targets.tolist()]
+    work = sum(flops for _, flops in image_costs) + texts * spec.text_flops
     # In the type that encoders would run in there.
     device, dtype = ("GPU", torch.bfloat16) if torch.cuda.is_available() else ("CPU", torch.float32)
     rate = operations_per_second(torch.device("cuda" if device == "GPU" else "cpu"), dtype)
-    each = sum(length for length, _ in pictures) / len(pictures) + spec.text_bytes
+    each = sum(length for length, _ in image_costs) / len(image_costs) + spec.text_bytes
     return CacheCost(
         level="encodings",
         place="disk",
-        bytes=sum(length for length, _ in pictures) + texts * spec.text_bytes,
+        bytes=sum(length for length, _ in image_costs) + texts * spec.text_bytes,
         fill_seconds=work / rate,
         epoch_seconds=each * shown / _read_rate(),
-        note=f"images: {len(pictures):,}, texts: {texts:,}, one variant each, bfloat16; to fill: {work:.1e} "
+        note=f"images: {len(image_costs):,}, texts: {texts:,}, one variant each, bfloat16; to fill: {work:.1e} "
         f"operations at the {rate:.1e}/s of a matrix product on this {device}, right within a factor of 3",
     )
 

@@ -1,4 +1,4 @@
-"""What is known of each image: from its header and its end, and when asked from all of its pixels."""
+"""Facts about each image: from its header and tail, and on request from its pixels."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from calotype.types import ImageRef
 __all__ = ["Facts", "scan_facts"]
 
 _CHUNK: Final = 512
-"""Images between two writes to the memory."""
-_TELL: Final = 16
-"""Images between two calls of `progress`, while they are read."""
+"""Number of images between two writes to the cache."""
+_REPORT_EVERY: Final = 16
+"""Number of images between two calls of `progress`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """One image."""
+    """Facts about one image."""
 
     header: Header | None
-    """None when it can't be read; then `problem` says why."""
+    """None where it can't be read; `problem` has the reason."""
     problem: tuple[str, str] | None = None
-    """(kind of finding, detail) of what keeps training from using it; None for a good image."""
+    """(kind of finding, detail) of the reason that training can't use it; None for a good image."""
     content: bytes | None = None
-    """xxh3-128 of the file's bytes; None where nobody needed it: no other image has its length, beginning and end."""
+    """xxh3-128 of the file's bytes; None where no other image has its length, beginning and end."""
     pixels: bytes | None = None
-    """xxh3-128 of the decoded upright pixels and their shape; None without a deep look."""
+    """xxh3-128 of the decoded upright pixels and their shape; None without `deep`."""
     phash: int | None = None
-    """64-bit perceptual hash (DCT) of the upright image; None without a deep look."""
+    """64-bit perceptual hash (DCT) of the upright image; None without `deep`."""
     notes: tuple[str, ...] = ()
-    """`Decoded.notes`; `grey` when all pixels are; `incomplete: …` when something behind the pixels is missing. Empty
-    without a deep look."""
+    """`Decoded.notes`; `grey` when all pixels are; `incomplete: …` when data after the pixels is missing. Empty
+    without `deep`."""
 
 
 def scan_facts(
@@ -60,20 +60,20 @@ def scan_facts(
     threads: int,
     progress: Show | None = None,
 ) -> list[Facts]:
-    """Looks at every image; a second run asks the file system only whether the files are still the same.
+    """Read the facts of every image; a second run only checks that the files are unchanged.
 
-    What is found is remembered by path, length and time of change, and what pixels tell by the hash of the file, in
-    `$CALOTYPE_CACHE/facts` (else `~/.cache/calotype/facts`); an interrupted scan keeps what it has done. Nothing is
-    remembered of a URL but its pixels: it is fetched again, unless the reader's fetcher has downloads.
+    Facts are cached in `$CALOTYPE_CACHE/facts` (else `~/.cache/calotype/facts`): those of headers by path, length and
+    modification time, those of pixels by the hash of the file. An interrupted scan keeps what is done. Of a URL only
+    the pixels' facts are cached: it is fetched again, unless the reader's fetcher has downloads.
 
     Args:
-        refs: The images. To find those that two datasets share, scan both in one call: files are compared whole only
-            where another one of the call could be equal.
+        refs: The images. To find those that two datasets share, scan both in one call: files are hashed only where
+            another one of the call could be equal.
         reader: Reads them.
-        deep: Decodes every image, and hashes every file.
-        threads: How many images to read or decode at once; as many are in memory.
-        progress: Called now and then, in the caller's thread, with (images done, images in all). The latter grows
-            by the files that have to be compared whole, once it is known which.
+        deep: Decode every image, and hash every file.
+        threads: Number of images to read or decode at once; as many are in memory.
+        progress: Called in the caller's thread with (images done, total). The total grows by the files that have to
+            be hashed.
 
     Raises:
         MissingDependencyError: An image needs an extra that is not installed.
@@ -94,18 +94,18 @@ class _Scan:
         refs: Sequence[ImageRef],
         reader: ImageReader,
         deep: bool,
-        file_memory: CacheTable,
-        pixel_memory: CacheTable,
+        file_cache: CacheTable,
+        pixel_cache: CacheTable,
         pool: ThreadPoolExecutor,
         progress: Show | None,
     ) -> None:
         self._refs, self._reader, self._deep = refs, reader, deep
-        self._file_memory, self._pixel_memory, self._pool = file_memory, pixel_memory, pool
+        self._file_cache, self._pixel_cache, self._pool = file_cache, pixel_cache, pool
         self._progress = progress or (lambda done, total: None)
         self._made_by = made_by(reader)
         self._keys: list[Key | None] = []
         self._files: list[FileFacts | None] = []
-        self._seen: list[PixelFacts | None] = []
+        self._pixels: list[PixelFacts | None] = []
 
     def run(self) -> list[Facts]:
         total = len(self._refs)
@@ -118,36 +118,36 @@ class _Scan:
         for start in range(0, len(twins), _CHUNK):
             some = twins[start : start + _CHUNK]
             self._work(some, self._compare, done=total + start, total=total + len(twins))
-        return [_facts(file, seen) for file, seen in zip(self._files, self._seen, strict=True) if file is not None]
+        return [_facts(file, seen) for file, seen in zip(self._files, self._pixels, strict=True) if file is not None]
 
     def _recall(self, refs: Sequence[ImageRef]) -> None:
         """Takes what is known of the next images out of the memory."""
         keys = file_keys(refs)
         most = self._reader.max_pixels  # was perhaps another then
-        files = [None if row is None else FileFacts._make(row) for row in self._file_memory.get(keys)]
+        files = [None if row is None else FileFacts._make(row) for row in self._file_cache.get(keys)]
         files = [None if file is None or file.height * file.width > most else file for file in files]
         seen: list[PixelFacts | None] = [None] * len(files)
         if self._deep:
             contents = [None if file is None or file.content is None else self._content_key(file) for file in files]
-            found = self._pixel_memory.get(contents)
+            found = self._pixel_cache.get(contents)
             seen = [None if row is None else from_pixel_row(row) for row in found]
         self._keys += keys
         self._files += files
-        self._seen += seen
+        self._pixels += seen
 
     def _content_key(self, file: FileFacts) -> Key:
         return file.content, self._made_by
 
     def _lacks(self, place: int) -> bool:
         file = self._files[place]
-        return file is None or (self._deep and file.format is not None and self._seen[place] is None)
+        return file is None or (self._deep and file.format is not None and self._pixels[place] is None)
 
     def _work(self, places: Sequence[int], job: Callable[[int], _Found], *, done: int, total: int) -> None:
         """Does a job for each of the places on all threads, and remembers what came of it, also when interrupted."""
         futures = [self._pool.submit(job, place) for place in places]
         try:
             for count, future in enumerate(futures):
-                if count % _TELL == 0:
+                if count % _REPORT_EVERY == 0:
                     self._progress(done + count, total)
                 future.result()
             self._progress(done + len(futures), total)
@@ -161,14 +161,14 @@ class _Scan:
         for place, future in zip(places, futures, strict=True):
             if not future.done() or future.cancelled() or future.exception() is not None:
                 continue
-            file, pixels = self._files[place], self._seen[place] = future.result()
+            file, pixels = self._files[place], self._pixels[place] = future.result()
             key = self._keys[place]
             if key is not None and file.lasting:
                 files.append((*key, *file))
             if pixels is not None and pixels.lasting:
                 seen.append(to_pixel_row(self._content_key(file), pixels))
-        self._file_memory.put(files)
-        self._pixel_memory.put(seen)
+        self._file_cache.put(files)
+        self._pixel_cache.put(seen)
 
     def _look(self, place: int) -> _Found:
         ref, file = self._refs[place], self._files[place]
@@ -183,7 +183,7 @@ class _Scan:
         file = file._replace(content=xxhash.xxh3_128_digest(data))
         if not self._deep or file.format is None:
             return file, None
-        known = self._pixel_memory.get([self._content_key(file)])[0]  # a copy or a moved file
+        known = self._pixel_cache.get([self._content_key(file)])[0]  # a copy or a moved file
         return file, pixel_facts(ref, data, self._reader) if known is None else from_pixel_row(known)
 
     def _twins(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""What a look at the images found, kept in `$CALOTYPE_CACHE/facts`: headers by file, pixels by content."""
+"""The cache of image facts in `$CALOTYPE_CACHE/facts`: those of headers by file, those of pixels by content."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["FileFacts", "file_table", "from_pixel_row", "made_by", "pixel_table"
 
 _FILES: Final = "files_2"
 _PIXELS: Final = "pixels_1"
-"""Their numbers go up when a column is added or means something else."""
+"""Version numbers: raised when a column is added or changes its meaning."""
 
 _LASTING: Final = frozenset({"empty_file", "not_an_image", "unsupported", "truncated", "damaged"})
-"""Problems that follow from a file's bytes, so that they last as long as it; a lost disk or server does not."""
+"""Problems that follow from a file's bytes, so that they can be cached; an unreachable disk or server is not one."""
 
 
 class FileFacts(NamedTuple):
-    """What a file's ends tell, and its hash where it was needed: a row of the table, and as cheap as one."""
+    """Facts from a file's header and tail, and its hash where it was needed: one row of the table."""
 
     format: str | None = None
-    """As the next ten of `Header`; None when it has none, and then so are they."""
+    """This and the next ten fields are those of `Header`; None without a header."""
     height: int = 0
     width: int = 0
     mode: str = ""
@@ -46,11 +46,11 @@ class FileFacts(NamedTuple):
     detail: str = ""
 
     @classmethod
-    def of(cls, seen: Look | ImageError) -> FileFacts:
-        """From what `ImageReader.examine` gives."""
-        if isinstance(seen, ImageError):
-            return cls(problem=seen.kind, detail=seen.reason)
-        one, cut = seen.header, seen.cut
+    def of(cls, examined: Look | ImageError) -> FileFacts:
+        """Convert the result of `ImageReader.examine`."""
+        if isinstance(examined, ImageError):
+            return cls(problem=examined.kind, detail=examined.reason)
+        one, cut = examined.header, examined.cut
         return cls(
             format=one.format,
             height=one.size[0],
@@ -63,7 +63,7 @@ class FileFacts(NamedTuple):
             frames=one.frames,
             alpha=int(one.has_alpha),
             length=one.bytes,
-            sketch=seen.sketch,
+            sketch=examined.sketch,
             problem=None if cut is None else "truncated",
             detail=cut or "",
         )

@@ -1,4 +1,4 @@
-"""Findings about files: those that can't be used, odd ones, and images and captions that miss each other."""
+"""Findings about files: unusable ones, odd ones, and images and captions without a partner."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _FORMATS: Final = {
     ".tiff": "TIFF",
     ".heic": "HEIF",
 }
-"""Suffix → what `Header.format` should be. Not `.heif`, which may hold either of two."""
+"""Suffix → expected `Header.format`. `.heif` is left out: it may hold either of two."""
 
 _LEDGER: Final = {
     "bad_row": "bad_row",
@@ -74,24 +74,24 @@ def file_findings(
     caption_suffix: str | Sequence[str] | None = None,
     exclude: Exclude = EXCLUDE_NOTHING,
 ) -> tuple[list[Finding], set[int]]:
-    """Findings of the section `files`, and blank caption files.
+    """Return the findings of the section `files`, and the rows without a caption.
 
     Args:
         manifest: Loaded with `on_error="skip"` and `missing_captions="empty"`.
-        facts: Of each row.
-        folders: Those given as path, to be looked through for what is not read.
-        missing_captions: What the config says about images without a caption; None when it says nothing.
-        implied: A trigger or template makes each text, and so says that images without a caption are as meant.
-        caption_lines: What the config says about caption files of several lines; None when it says nothing.
-        caption_suffix: The config's.
-        exclude: What the config leaves out of them.
+        facts: Those of each row.
+        folders: The folders given as path; they are searched for files that are not read.
+        missing_captions: The config's option; None where it has none.
+        implied: Whether a trigger or template makes each text, so that images without a caption are intended.
+        caption_lines: The config's option; None where it has none.
+        caption_suffix: The config's option.
+        exclude: The config's patterns of files to leave out.
 
     Returns:
-        The findings; and the rows without a caption, whose empty captions need no further word.
+        The findings; and the rows without a caption, so that these are not reported twice.
     """
     ids = manifest.ids.to_pylist()
-    found = list(_pictures(manifest, ids, facts))
-    # Training stops where there may be captions and no image has one, unless the config says that it is meant.
+    found = list(_unusable_images(manifest, ids, facts))
+    # Training stops where there may be captions and no image has one, unless the config allows it.
     stops = missing_captions in (None, "error") and not has_captions(manifest.captions)
     alike: dict[tuple[str, str], list[str]] = defaultdict(list)
     for entry in manifest.ledger:
@@ -115,14 +115,14 @@ def file_findings(
     already = {entry.id for entry in manifest.ledger}
     for folder in map(absolute, folders):
         for stray in strays(folder, parse_caption_suffix(caption_suffix), exclude, already):
-            where, *others = (_place(folder, name, manifest.root) for name in (stray.name, *stray.others))
+            where, *others = (_as_id(folder, name, manifest.root) for name in (stray.name, *stray.others))
             found.append(
                 finding("unsupported", where, stray.what, advice=stray.advice, level=stray.level, others=tuple(others))
             )
     without = _without_caption(manifest)
     beside = _Beside(parse_caption_suffix(caption_suffix))
     then = "empty" if implied and missing_captions is None else missing_captions
-    # Between images with captions, one without is hardly meant, unless the config says so.
+    # Among images with captions, one without is likely a mistake, unless the config allows it.
     mixed = implied and missing_captions is None and has_captions(manifest.captions)
     found += _missing_captions(manifest, ids, without, then, beside, "warning" if mixed else "note")
     found += _shared_captions(manifest, ids, beside)
@@ -131,7 +131,7 @@ def file_findings(
     return found, set(without)
 
 
-def _pictures(manifest: Manifest, ids: Sequence[str], facts: Sequence[Facts]) -> Iterator[Finding]:
+def _unusable_images(manifest: Manifest, ids: Sequence[str], facts: Sequence[Facts]) -> Iterator[Finding]:
     misnamed = []
     for row, (id, one) in enumerate(zip(ids, facts, strict=True)):
         if one.problem is not None:
@@ -150,7 +150,7 @@ def _pictures(manifest: Manifest, ids: Sequence[str], facts: Sequence[Facts]) ->
     for row, ref in zip(misnamed, manifest.refs(misnamed), strict=True):
         header = facts[row].header
         suffix = _suffix(ref.name)
-        # What a server calls an image is its own business.
+        # A URL's suffix need not match the format.
         if ref.url is None and header is not None and _FORMATS.get(suffix, header.format) != header.format:
             yield finding("wrong_suffix", ids[row], f"it is a {header.format}, and its name ends in {suffix}")
 
@@ -160,32 +160,32 @@ def _suffix(name: str) -> str:
 
 
 def _relative(path: str, root: Path) -> str:
-    """As ids have it: relative to the root where it lies there. Also of `file:line`."""
+    """Return a path as ids have it, relative to the root where it is inside. Also of `file:line`."""
     return path.removeprefix(f"{root}/")
 
 
 def _advice(kind: str, where: str, caption_suffix: str | Sequence[str] | None) -> str | None:
-    """What to do about what is bad and no row of a data file, by what it is; None: as with all of its kind."""
+    """Return the advice for a bad file by its type; None for the advice of the kind, as for rows of data files."""
     if kind != "bad_row":
         return None
     suffix = _suffix(where)
     if where.startswith("exclude="):
-        return "mend the pattern in the config, or remove it"
+        return "fix the pattern in the config, or remove it"
     if suffix in parse_caption_suffix(caption_suffix):
-        return "mend the caption file, or remove it"
+        return "fix the caption file, or remove it"
     if suffix in IMAGE_SUFFIXES:
         return "rename it"
     # Members have their archive before them, and rows a number behind their file.
     return None if set(where) & set("!:#") or suffix in DATA_SUFFIXES else "check the folder's rights, or exclude it"
 
 
-def _place(folder: Path, name: str, root: Path) -> str:
-    """A file of a folder, whose name may be no text, as ids have it."""
+def _as_id(folder: Path, name: str, root: Path) -> str:
+    """Return a file of a folder, whose name may not be valid text, as ids have it."""
     return _relative(f"{folder}/{printable(name)}", root)
 
 
 def _without_caption(manifest: Manifest) -> list[int]:
-    """The rows whose captions are all empty."""
+    """Return the rows whose captions are all empty."""
     captions = manifest.captions
     if pa.types.is_null(captions.type):
         return list(range(len(manifest)))
@@ -207,7 +207,7 @@ class _Beside:
         self._folders: dict[str, CaptionFiles] = {}
 
     def of(self, ref: ImageRef) -> list[str]:
-        """The paths of an image's caption files, in their order."""
+        """Return the paths of an image's caption files, in their order."""
         if ref.path is None or ref.key is not None or ref.size is not None:
             return []
         folder, name = os.path.split(ref.path)
@@ -216,7 +216,7 @@ class _Beside:
         return [f"{folder}/{file}" for file in self._folders[folder].of(name)]
 
     def texts_of(self, ref: ImageRef) -> list[str]:
-        """Those of them that are text, and not JSON."""
+        """Return those of them that are text, and not JSON."""
         return [file for file in self.of(ref) if not is_json(file)]
 
     def _look(self, folder: str) -> CaptionFiles:
@@ -252,11 +252,11 @@ def _missing_captions(
             detail = f"{Path(blank[0]).name} holds no text; {then}"
             yield finding("empty_caption", ids[row], detail, level="error" if unsaid else None)
         elif unsaid:
-            yield finding("no_caption", ids[row], f"nothing says what it shows; {then}")
+            yield finding("no_caption", ids[row], f"it has no caption; {then}")
         else:
             meant = "nothing" if level == "note" else "missing_captions=empty"
             advice = f"{meant}, if that is meant; else write one"
-            yield finding("no_caption", ids[row], f"nothing says what it shows; {then}", advice=advice, level=level)
+            yield finding("no_caption", ids[row], f"it has no caption; {then}", advice=advice, level=level)
 
 
 def _is_blank(file: str) -> bool:
@@ -267,7 +267,7 @@ def _is_blank(file: str) -> bool:
 
 
 def _several_lines(manifest: Manifest, ids: Sequence[str], beside: _Beside) -> Iterator[Finding]:
-    """Captions of several lines that are the whole of a text file, each line of which may be meant as one."""
+    """Find caption files of several lines, where each line may be intended as a caption."""
     captions = manifest.captions
     owners = pc.list_parent_indices(captions)
     broken = pc.match_substring(pc.utf8_trim_whitespace(pc.list_flatten(captions)), "\n")
@@ -281,7 +281,7 @@ def _several_lines(manifest: Manifest, ids: Sequence[str], beside: _Beside) -> I
             several.append(ids[row])
             most = max(most, *counts)
     notes = [note for note in manifest.describe()["notes"] if "caption_lines=many" in note]
-    if notes and not several:  # of archives, whose texts are not looked into here
+    if notes and not several:  # of archives, whose texts are not read here
         yield finding("several_lines", "", notes[0])
     if several:
         share = f"{len(several):,} of {len(ids):,} images"
@@ -297,7 +297,7 @@ def _texts(file: str) -> list[str]:
 
 
 def _shared_captions(manifest: Manifest, ids: Sequence[str], beside: _Beside) -> Iterator[Finding]:
-    """Images that differ in their suffix only, so that one caption file is that of them all."""
+    """Find images that differ only in their suffix, so that they share a caption file."""
     stems: dict[str, list[int]] = defaultdict(list)
     for row, id in enumerate(ids):
         stems[os.path.splitext(id)[0]].append(row)  # noqa: PTH122

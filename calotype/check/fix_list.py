@@ -1,4 +1,4 @@
-"""The fix list: one line for each file that wants mending, for a person's editor or a script."""
+"""The fix list: one line for each file to fix, for a person's editor or a script."""
 
 from __future__ import annotations
 

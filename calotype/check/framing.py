@@ -1,4 +1,4 @@
-"""How much of each image training shows and how far it enlarges it, from the buckets and program that train."""
+"""How much of each image training shows and how far it is enlarged, from the dataset's buckets and transform."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from calotype.types import SampleKey
 __all__ = ["Framing", "framing"]
 
 _DRAWS: Final = 8
-"""Epochs whose mean stands for a random geometry."""
+"""Number of epochs that a random geometry is averaged over."""
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Framing:
-    """What becomes of N images."""
+    """Crop and scale of N images."""
 
     target: npt.NDArray[np.int64]
     """(N, 2): (height, width) of the sample."""
@@ -31,7 +31,7 @@ class Framing:
     lost: Floats
     """(N,): share of the original's area that is not shown in one epoch."""
     drawn: bool
-    """The program draws how large a part it shows: `scale` and `lost` are those of the expected part."""
+    """Whether the crop's size is sampled; `scale` and `lost` are then those of its mean."""
 
 
 def framing(
@@ -40,16 +40,16 @@ def framing(
     sizes: npt.NDArray[np.int32],
     stated: npt.NDArray[np.int32],
 ) -> Framing | None:
-    """What becomes of some rows' images; None when callables decide their size.
+    """Compute crop and scale of some rows' images; None where callables decide their size.
 
     Args:
-        dataset: Whose buckets and image program are asked.
-        rows: (N,)
-        sizes: (N, 2), the real (height, width), upright.
-        stated: (N, 2), what the data file says, 0 where it says nothing: buckets are chosen by it, as in training.
+        dataset: Its buckets and image transform decide.
+        rows: int (N,), positions in the dataset.
+        sizes: int32 (N, 2), the upright (height, width) of the images.
+        stated: int32 (N, 2), sizes in the data file, 0 where it has none; buckets are assigned by them, as in training.
     """
-    program = dataset.img_transform
-    if program.whole:
+    transform = dataset.img_transform
+    if transform.whole:
         return None
     if not len(rows):
         return Framing(target=np.zeros((0, 2), np.int64), scale=np.zeros(0), lost=np.zeros(0), drawn=False)
@@ -57,18 +57,18 @@ def framing(
     if dataset.buckets is not None:
         known = np.where((stated > 0).all(axis=1, keepdims=True), stated, sizes)
         target = np.array(dataset.buckets.sizes, np.int64)[dataset.buckets.assign(known)]
-    elif program.output_size is not None and (program.center_crop or program.random_crop):
-        target = np.broadcast_to(np.array(program.output_size, np.int64), sizes.shape)
-    if target is not None and program.rotate == (0.0, 0.0):
-        return _covering(program, sizes, target)
+    elif transform.output_size is not None and (transform.center_crop or transform.random_crop):
+        target = np.broadcast_to(np.array(transform.output_size, np.int64), sizes.shape)
+    if target is not None and transform.rotate == (0.0, 0.0):
+        return _covering(transform, sizes, target)
     return _drawing(dataset, rows, sizes, target)
 
 
-def _covering(program: ImageTransform, sizes: npt.NDArray[np.int32], target: npt.NDArray[np.int64]) -> Framing:
-    """The image is scaled to cover the target and what is over is cropped: `transforms.geometry.cover_box`."""
+def _covering(transform: ImageTransform, sizes: npt.NDArray[np.int32], target: npt.NDArray[np.int64]) -> Framing:
+    """Scale to cover the target and crop the rest, as `transforms.geometry.cover_box`."""
     scale: Floats = (target / sizes).max(axis=1)
     shown = target.prod(axis=1) / (scale**2 * sizes.astype(np.float64).prod(axis=1))
-    low, high = program.crop_scale or (1.0, 1.0)
+    low, high = transform.crop_scale or (1.0, 1.0)
     area = (low + high) / 2  # drawn evenly from these
     return Framing(target=target, scale=scale / np.sqrt(area), lost=1 - shown * area, drawn=low != high)
 
@@ -79,19 +79,19 @@ def _drawing(
     sizes: npt.NDArray[np.int32],
     target: npt.NDArray[np.int64] | None,
 ) -> Framing:
-    """Asks the program, once for each pair of size and target; a random one for several epochs."""
-    program = dataset.img_transform
+    """Draw the geometry once for each pair of size and target; a random one for several epochs."""
+    transform = dataset.img_transform
     pairs = sizes.astype(np.int64) if target is None else np.concatenate([sizes, target], axis=1)
     kinds, first, kind_of = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
     targets = np.zeros((len(kinds), 2), np.int64)
     scale, lost = np.zeros(len(kinds)), np.zeros(len(kinds))
-    draws = 1 if program.fixed_geometry else _DRAWS
+    draws = 1 if transform.fixed_geometry else _DRAWS
     for kind, pair in enumerate(kinds.tolist()):
         height, width = pair[:2]
         size = None if target is None else (pair[2], pair[3])
         for epoch in range(draws):
             key = SampleKey(int(rows[first[kind]]), epoch=epoch, size=size)
-            geometry = program.draw((height, width), key, dataset.seed)
+            geometry = transform.draw((height, width), key, dataset.seed)
             targets[kind] = geometry.target_size
             scale[kind] += geometry.scale / draws
             lost[kind] += (1 - geometry.box[2] * geometry.box[3] / (height * width)) / draws

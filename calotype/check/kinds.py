@@ -1,4 +1,4 @@
-"""The table of everything `check` can find: how bad it is, and what to do about it."""
+"""The kinds of findings of `check`: how severe each is, and what to do about it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Literal
 __all__ = ["KINDS", "Kind", "Level"]
 
 Level = Literal["error", "warning", "note"]
-"""`error`: training would stop, lose an image or cheat. `warning`: it would go on, and likely to a worse result.
-`note`: seen to, and good to know. Errors and warnings make the exit status 1."""
+"""`error`: training would stop, lose an image or leak validation images. `warning`: it would continue, likely with a
+worse result. `note`: handled, and good to know. Errors and warnings make the exit status 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +19,13 @@ class Kind:
     section: Literal["files", "pixels", "duplicates", "captions", "plan"]
     level: Level
     title: str
-    """As a heading above its findings."""
+    """Heading above its findings."""
     advice: str
 
 
 KINDS: dict[str, Kind] = {
     # files
-    "missing_file": Kind("files", "error", "Files that are not there", "mend the path in the data file, or the row"),
+    "missing_file": Kind("files", "error", "Files that are not there", "fix the path in the data file, or the row"),
     "unreadable": Kind("files", "error", "Files that can't be read", "check the file's rights and disk, or remove it"),
     "empty_file": Kind("files", "error", "Empty files", "copy or download the image again, or remove it"),
     "not_an_image": Kind("files", "error", "Not images", "replace it by an image, or remove it"),
@@ -38,11 +38,11 @@ KINDS: dict[str, Kind] = {
         "files",
         "error",
         "Made to take far too long or too much memory",
-        "save it again as a usual PNG or JPEG, in pieces if a side is very long; or remove it",
+        "save it again as a plain PNG or JPEG, in pieces if a side is very long; or remove it",
     ),
-    "fetch_failed": Kind("files", "error", "URLs that gave no image", "mend the URL, or remove the row"),
-    "bad_data": Kind("files", "error", "Data that can't be read", "mend it; nothing else could be looked at"),
-    "bad_row": Kind("files", "error", "Rows that can't be used", "mend the row in the data file"),
+    "fetch_failed": Kind("files", "error", "URLs that gave no image", "fix the URL, or remove the row"),
+    "bad_data": Kind("files", "error", "Data that can't be read", "fix it; nothing else could be looked at"),
+    "bad_row": Kind("files", "error", "Rows that can't be used", "fix the row in the data file"),
     "animated": Kind("files", "warning", "Animated or of several pages", "only the first frame is used: save that one"),
     "unsupported": Kind("files", "warning", "Kinds of file that are not read", "convert it to PNG or JPEG"),
     "companion": Kind(
@@ -65,7 +65,7 @@ KINDS: dict[str, Kind] = {
     ),
     "archive": Kind("files", "warning", "Packed files", "unpack it, or move it away"),
     "unread_data": Kind("files", "warning", "Data files that are not read", "give it as path, or exclude it"),
-    "broken_link": Kind("files", "error", "Links that lead nowhere", "mend or remove the link"),
+    "broken_link": Kind("files", "error", "Links that lead nowhere", "fix or remove the link"),
     "link_loop": Kind("files", "note", "Links to folders above them", "nothing: what is there is read once"),
     "excluded": Kind("files", "note", "Excluded", "nothing: the config says so"),
     "doubtful": Kind(
@@ -109,7 +109,7 @@ KINDS: dict[str, Kind] = {
         "pixels", "warning", "Much of the image is cropped away", "use buckets, or crop it yourself to what matters"
     ),
     "wrong_size": Kind(
-        "pixels", "warning", "Another size than the data file says", "mend width and height in the data file"
+        "pixels", "warning", "Another size than the data file says", "fix width and height in the data file"
     ),
     "extreme_aspect": Kind("pixels", "warning", "Extreme shapes", "crop it yourself, or raise buckets.max_aspect"),
     # duplicates
@@ -147,19 +147,25 @@ KINDS: dict[str, Kind] = {
     "cut_caption": Kind(
         "captions", "warning", "Captions longer than the model reads", "shorten it, or put what matters first"
     ),
-    "several_captions": Kind("captions", "note", "Several captions an image", "nothing: one is drawn each time"),
+    "several_captions": Kind("captions", "note", "Several captions an image", "nothing: one is sampled each time"),
     "several_lines": Kind(
         "captions",
         "warning",
         "Caption files of several lines",
-        "say caption_lines=many to make each line a caption, or caption_lines=one",
+        "set caption_lines=many to make each line a caption, or caption_lines=one",
     ),
-    "odd_characters": Kind("captions", "warning", "Odd characters in captions", "mend the text, or its encoding"),
+    "odd_characters": Kind("captions", "warning", "Odd characters in captions", "fix the text, or its encoding"),
     "refusal": Kind("captions", "warning", "A captioner's refusals", "write the caption, or have it made again"),
     "opener": Kind(
         "captions", "warning", "A captioner's openers", "remove it: the model would learn the phrase with every image"
     ),
     # plan
+    "broken_package": Kind(
+        "plan",
+        "warning",
+        "Packages of models that can't be loaded",
+        "update or uninstall the package; models of other families are not affected",
+    ),
     "no_batches": Kind("plan", "error", "No batch at all", "lower batch_size, or choose remainder=short or =repeat"),
     "left_out": Kind("plan", "warning", "Left out of an epoch", "choose remainder=short or =repeat"),
     "repeated": Kind("plan", "note", "Shown twice to fill a batch", "nothing; remainder=short makes a smaller batch"),

@@ -1,4 +1,4 @@
-"""What only an image's pixels tell: damage inside, hashes of what is seen, and whether it is grey after all."""
+"""Facts that need the pixels: damage inside a file, hashes of the content, and whether it is greyscale."""
 
 from __future__ import annotations
 

@@ -65,9 +65,9 @@ def _colours(id: str, one: Facts, header: Header) -> Iterator[Finding]:
                 yield finding("alpha", id, f"laid on {note.removeprefix('alpha on ')}")
             elif note.startswith("icc: profile ignored, "):
                 detail = f"its profile ({header.icc}) is not used: {note.removeprefix('icc: profile ignored, ')}"
-                yield finding("colour_profile", id, detail, advice="nothing: its colours are taken as sRGB")
+                yield finding("colour_profile", id, detail, advice="nothing: its colours are read as sRGB")
     elif header.has_alpha:
-        yield finding("alpha", id, "it may be transparent: a deep look (--deep) would tell")
+        yield finding("alpha", id, "it may be transparent: --deep finds out")
     if header.colour_space is not None:
         yield finding("colour_profile", id, f"its pixels are in {header.colour_space}")
     if header.mode == "CMYK":

@@ -1,4 +1,4 @@
-"""The epoch as the Loader will plan it: buckets, batches, and what each policy does with what is left over."""
+"""The epoch as the Loader plans it: buckets, batches, and what each policy does with the remainders."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ def plan_facts(
     seed: int | None = None,
     shuffle: bool = True,
 ) -> tuple[PlanFacts, list[Finding]]:
-    """Plans epoch 0 with the Loader's own plan, under each policy.
+    """Plan epoch 0 with the Loader's own plan, under each policy.
 
     Args:
-        dataset: Its buckets, weights and seed.
-        sizes: (N, 2), the (height, width) that the images' headers give, 0 where they can't be read.
-        usable: (N,), False for images that training can't use.
-        batch_size: Samples a rank gets each step.
-        world_size: Ranks.
+        dataset: Its buckets, weights and seed are used.
+        sizes: int32 (N, 2), (height, width) of the images' headers, 0 where they can't be read.
+        usable: bool (N,), False for images that training can't use.
+        batch_size: Samples of a batch, on each rank.
+        world_size: Number of ranks.
         remainder: The config's policy: the findings are about this one.
         on_upscale: The config's; `skip` leaves images out that are too small.
-        seed: The Loader's, which decides who is left out or comes twice; the dataset's by default.
+        seed: The Loader's; it decides which samples are left out or repeated. Defaults to the dataset's.
         shuffle: The Loader's, likewise.
 
     Raises:
-        ConfigError: A value that the plan refuses.
+        ConfigError: An option has a value that can't be.
     """
     if on_upscale not in ("warn", "skip", "error"):
         raise ConfigError(f"on_upscale: found {on_upscale!r}, expected 'warn', 'skip' or 'error'")
@@ -113,7 +113,7 @@ def _policy(plan: Plan) -> RemainderFacts:
 
 
 def _short(plan: Plan, epoch: EpochPlan) -> int:
-    """Batches of each rank that hold fewer samples than `batch_size`: at most one a bucket."""
+    """Count the batches of each rank with fewer samples than `batch_size`: at most one for each bucket."""
     left = epoch.counts % (plan.batch_size * plan.world_size)
     return int(((left > 0) & (-(-left // plan.world_size) < plan.batch_size)).sum())
 
@@ -126,7 +126,7 @@ def _findings(dataset: TextToImageDataset, plan: Plan, epoch: EpochPlan, chosen:
         detail = f"no bucket has the {whole:,} samples of a step, and remainder='drop' leaves out what is less"
         if not int(epoch.counts.sum()):
             detail = f"none of the {len(dataset):,} images can be used"
-        findings.append(finding("no_batches", "", detail, advice=None if int(epoch.counts.sum()) else "mend the files"))
+        findings.append(finding("no_batches", "", detail, advice=None if int(epoch.counts.sum()) else "fix the files"))
     entries = epoch.remainders()
     findings += [
         finding("left_out", ids[int(entry.id)].as_py(), entry.reason) for entry in entries if entry.kind == "remainder"

@@ -1,4 +1,4 @@
-"""What `check` found, as plain values: this is also what `--json` prints, and what is remembered."""
+"""The report of `check` as plain values: what `--json` prints and the cache holds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that a person should know."""
+    """One thing that the check found."""
 
     kind: str
     """A key of `KINDS`."""
@@ -48,10 +48,15 @@ def finding(
     level: Level | None = None,
     others: tuple[str, ...] = (),
 ) -> Finding:
-    """A finding with its kind's usual level and advice, unless told otherwise."""
-    usual = KINDS[kind]
+    """Make a finding; level and advice default to those of its kind."""
+    defaults = KINDS[kind]
     return Finding(
-        kind=kind, level=level or usual.level, where=where, detail=detail, advice=advice or usual.advice, others=others
+        kind=kind,
+        level=level or defaults.level,
+        where=where,
+        detail=detail,
+        advice=advice or defaults.advice,
+        others=others,
     )
 
 
@@ -180,7 +185,7 @@ class Report:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Report:
-        """The report that `to_json` gave these values of, after a way through JSON."""
+        """Restore a report from the values of `to_json`, after a round trip through JSON."""
         values = {field.name: document[field.name] for field in fields(cls)}
         values["findings"] = tuple(
             Finding(**{**found, "others": tuple(found["others"])}) for found in document["findings"]

@@ -1,4 +1,4 @@
-"""A report for people: tables in a terminal, one line a finding in a pipe."""
+"""Print a report: tables in a terminal, one line for each finding in a pipe."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAME: Final = 40
 
 
 def lines(report: Report) -> Iterator[str]:
-    """Plain lines, one fact each, for pipes and logs."""
+    """Yield plain lines, one fact each, for pipes and logs."""
     yield visible(f"checked: {_subject(report)}")
     for found in report.findings:
         others = f" [{', '.join(found.others)}]" if found.others else ""
@@ -46,7 +46,7 @@ def lines(report: Report) -> Iterator[str]:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Headings and tables for a terminal."""
+    """Print headings and tables to a terminal."""
     from rich.padding import Padding
     from rich.table import Table
 
@@ -90,7 +90,7 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def size_text(count: int | None) -> str:
-    """Bytes for people, in powers of ten: `4.2 MB`."""
+    """Format bytes in powers of ten: `4.2 MB`."""
     if count is None:
         return "–"
     value = float(count)
@@ -102,7 +102,7 @@ def size_text(count: int | None) -> str:
 
 
 def time_text(seconds: float | None) -> str:
-    """Seconds for people: `12 ms`, `0.3 s`, `4 min 10 s`, `2 h 5 min`."""
+    """Format seconds: `12 ms`, `0.3 s`, `4 min 10 s`, `2 h 5 min`."""
     if seconds is None:
         return "–"
     if seconds < 0.1:

@@ -54,7 +54,7 @@ class Stray(NamedTuple):
     """Relative to the folder, with forward slashes."""
     what: str
     advice: str | None = None
-    """None: the usual."""
+    """None: the kind's own."""
     level: Level | None = None
     others: tuple[str, ...] = ()
 

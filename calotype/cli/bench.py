@@ -24,7 +24,7 @@ def bench(
     steps: Annotated[int, typer.Option(min=1, help="Batches to time with each.")] = 20,
     json: Json = False,
 ) -> None:
-    """Take short runs of real training steps with each cache, and say which is worth it."""
+    """Time real training steps with each cache, and report which is worth it."""
     from calotype.bench.run import bench_config
     from calotype.bench.show import lines
     from calotype.progress import track

@@ -32,7 +32,7 @@ StoreOption = Annotated[Path | None, typer.Option("--store", help="The same, as 
 
 @app.command("ls", cls=Command)
 def ls(store: Store = None, store_option: StoreOption = None, json: Json = False) -> None:
-    """Say what is in a store: records, bytes, shards."""
+    """List what is in a store: records, bytes, shards."""
     from calotype.encodings.store import EncodingStore
     from calotype.encodings.store.summary import summarise_store
 
@@ -104,10 +104,10 @@ def prune(
         ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="The model of folders and data files after --for.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would be removed.")] = False,
     json: Json = False,
 ) -> None:
-    """Take out what no dataset needs: all but what --for and --keep name; else what was dropped or is there twice."""
+    """Remove what no dataset needs: all but what --for and --keep name; else dropped records and duplicates."""
     import numpy as np
 
     from calotype.encodings.store import EncodingStore

@@ -27,7 +27,7 @@ def check(
         bool | None,
         typer.Option(
             "--deep/--headers",
-            help="Decode every image: finds damage inside, equal pixels, near duplicates. Small sets are, unasked.",
+            help="Decode every image: finds damage inside, equal pixels, near duplicates. Small sets are by default.",
             show_default=False,
         ),
     ] = None,
@@ -35,9 +35,9 @@ def check(
         int | None, typer.Option(min=1, help="Plan the batches for so many ranks.", show_default=False)
     ] = None,
     fix_list: Annotated[
-        Path | None, typer.Option("--fix-list", help="Write the files to mend here, a line each (.jsonl: as JSON).")
+        Path | None, typer.Option("--fix-list", help="Write the files to fix here, a line each (.jsonl: as JSON).")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Look again although nothing has changed.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Check again although nothing has changed.")] = False,
     json: Json = False,
 ) -> None:
     """Look for everything that would spoil a training run. Exit status 0: clean, 1: problems, 2: wrong use."""
@@ -55,7 +55,7 @@ def check(
         except ConfigError as error:
             raise ConfigError(f"--fix-list: {error}") from error
         if not json:
-            say(f"{written} lines to mend: {fix_list}")
+            say(f"{written} lines to fix: {fix_list}")
     if json:
         emit(report.to_json())
     raise typer.Exit(0 if report.clean else 1)

@@ -58,5 +58,5 @@ def make_loader(
     try:
         return build_loader(config)
     except MissingTokenizerError as error:
-        say(error, "Going on without them: batches hold pixels and no tokens.", error=True)
+        say(error, "Continuing without them: batches hold pixels and no tokens.", error=True)
         return build_loader(config.without_tokens())

@@ -1,4 +1,4 @@
-"""`calotype convert`: a dataset in another form, resumable, and held against its source."""
+"""`calotype convert`: a dataset in another format, resumable, and verified against its source."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def convert(
         str, typer.Option("--shard-size", help="Bytes of images in one shard or file: 500MB, 1GB, …")
     ] = "500MB",
     lossy: Annotated[bool, typer.Option("--lossy", help="Write although captions must change for this form.")] = False,
-    skip: Annotated[bool, typer.Option("--skip", help="Leave out images that can't be had, and name them.")] = False,
+    skip: Annotated[bool, typer.Option("--skip", help="Leave out images that can't be read, and name them.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Hold an existing result against its source, byte for byte.")
+        bool, typer.Option("--verify", help="Compare an existing result with its source, byte for byte.")
     ] = False,
     json: Json = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`calotype distill`: a small captioner learns to say what a large one, or a dataset, says."""
+"""`calotype distill`: train a small captioner on the captions of a large one, or of a dataset."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["distill"]
 def distill(
     source: Source,
     overrides: Overrides = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint, if any.")] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Ask the teacher once more where it has failed before.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Make a small captioner that says what its teacher says, scored on held-out images before and after."""
+    """Train a small captioner on its teacher's captions; score it on held-out images before and after."""
     try:
         with StopRequest.from_signals() as stop:
             from calotype import distill

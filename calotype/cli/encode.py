@@ -1,4 +1,4 @@
-"""`calotype encode`: runs the frozen models over a dataset once, and keeps what they give."""
+"""`calotype encode`: run the frozen models over a dataset once, and store their outputs."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def encode(
         str | None,
         typer.Option(help="Of the Ray cluster; by default $RAY_ADDRESS, else one is started.", show_default=False),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would be done, and do nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Run the frozen text encoders and the autoencoder once, and keep what they give; only what is missing is made."""
+    """Run the frozen text encoders and the autoencoder, and store their outputs; only missing records are made."""
     from calotype import encodings
     from calotype.progress import track
     from calotype.train.interrupt import StopRequest, exit_status

@@ -23,7 +23,7 @@ def info(
     seconds: Annotated[float, typer.Option(help="How long to measure the rate, at most.")] = 10.0,
     json: Json = False,
 ) -> None:
-    """Say what a dataset holds and what training batches it gives."""
+    """Show what a dataset holds and what its training batches are."""
     from calotype.loader.summary import summarise
 
     with make_loader(source, overrides, model=model, tokenizers=tokenizers) as loader:
@@ -35,7 +35,7 @@ def info(
 
 
 def show(summary: Summary) -> None:
-    """Prints a summary for people."""
+    """Print a summary."""
     from rich.table import Table
 
     screen = console()

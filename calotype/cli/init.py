@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["init"]
 
-_USUAL = (768, 512, 256)
+_COMMON = (768, 512, 256)
 
 _CONFIG = """\
 # A LoRA of {model} for {name}. Look first, then train:
 #   calotype check {file}
 #   calotype preview {file}
-#   calotype train {file}                    # --resume goes on after an interruption
+#   calotype train {file}                    # --resume continues after an interruption
 # Any value can be given there too: calotype train {file} max_steps=2000 resolution=512
 
 model: {model_value}
@@ -100,12 +100,12 @@ def init(
 
 
 def _resolution(source: Path, spec: ModelSpec, trigger: str) -> int:
-    """The model's own, or the next smaller usual one that at least half of the images fill without being enlarged."""
+    """Return the model's own, or the next smaller common one that half of the images fill without being enlarged."""
     from calotype.data.builder import text_to_image_dataset
     from calotype.models import PixelsTransform
 
-    usual = [spec.resolution, *(side for side in _USUAL if side < spec.resolution)]
-    for resolution in usual:
+    candidates = [spec.resolution, *(side for side in _COMMON if side < spec.resolution)]
+    for resolution in candidates:
         dataset = text_to_image_dataset(
             PixelsTransform(),
             path=str(source),

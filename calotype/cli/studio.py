@@ -1,4 +1,4 @@
-"""`calotype studio`: a page in the browser to look through a dataset, mend captions and reject images."""
+"""`calotype studio`: a page in the browser to look through a dataset, fix captions and reject images."""
 
 from __future__ import annotations
 

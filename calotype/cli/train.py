@@ -25,7 +25,7 @@ def train(
     model: Annotated[
         str | None, typer.Option(help="A model's name, its name on the hub, or a local pipeline folder.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint, if there is one.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint, if any.")] = False,
     changed_dataset: Annotated[
         bool,
         typer.Option("--changed-dataset", help="With --resume: continue though images or captions were changed."),
@@ -65,7 +65,7 @@ def interrupted(error: KeyboardInterrupt) -> typer.Exit:
 
 
 def quiet() -> None:
-    """Keeps the libraries' own progress bars, one for each file of weights, off the screen."""
+    """Keep the libraries' own progress bars, one for each file of weights, off the screen."""
     for library in ("diffusers", "transformers"):
-        with contextlib.suppress(ModuleNotFoundError):  # whoever needs it says that it is missing
+        with contextlib.suppress(ModuleNotFoundError):  # the code that needs it reports that it is missing
             importlib.import_module(f"{library}.utils.logging").disable_progress_bar()

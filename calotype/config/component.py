@@ -19,7 +19,7 @@ __all__ = ["Component", "instantiate"]
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """Code to call, and the options to call it with. Which options there are is that code's affair."""
+    """Code to call, and the options to call it with. That code decides which options there are."""
 
     mapping: Mapping[str, Any]
     """With `_component_`, a dotted path, among its keys."""

@@ -195,11 +195,11 @@ class Config(Section):
         inside = self.dataset.tokenizers if isinstance(self.dataset, DatasetConfig) else None
         return self.tokenizers or inside
 
-    def encoding_section(self, **usual: Any) -> EncodingConfig:
+    def encoding_section(self, **defaults: Any) -> EncodingConfig:
         """The options of encodings, with the config's model.
 
         Args:
-            **usual: Options where the config gives none.
+            **defaults: Options where the config gives none.
 
         Raises:
             ConfigError: The model is named twice.
@@ -208,4 +208,4 @@ class Config(Section):
         model = self.any_model
         if model is not None and section.model is not None:
             raise ConfigError("config: 'model' stands in 'encodings' and outside it as well; keep one of them")
-        return section.of(usual | section.given() | ({} if model is None else {"model": model}))
+        return section.of(defaults | section.given() | ({} if model is None else {"model": model}))

@@ -50,19 +50,19 @@ class DistillConfig(Section):
     revision: Text | None = None
     """Of a student on the hub."""
     teacher: Teacher = "dataset"
-    """`dataset`: the captions that are there. Else a captioner that is asked for them: {backend: http, url: …,
+    """`dataset`: the captions that are there. Else a captioner that makes them: {backend: http, url: …,
     model: …} and the other options of that backend."""
     preset: Presets = "descriptive"
-    """What the teacher is asked for and the student learns to answer: names of presets, or files. With the captions of
-    a dataset, whichever of them these captions would be the answers to."""
+    """The prompts for the teacher and the student: names of presets, or files. With the captions of
+    a dataset, those that these captions would answer."""
     n: Count | None = None
-    """How many captions of each image the teacher is asked for; by default one for each preset."""
+    """Number of captions that the teacher makes of each image; by default one for each preset."""
     class_word: Text | None = None
     """What presets call {class_word}: man, dog, teapot."""
     pixels: Count = 1 << 20
     """Larger images are made smaller until they have so many, for both of them."""
     max_tokens: Count = 512
-    """Of the student's answers; what is longer is not learnt from."""
+    """Of the student's answers; longer ones are left out of training."""
 
     output_dir: Text = "distilled"
     """Where the student goes when it is done, with `report.json`, `checkpoints/` and `scores/` beside it."""

@@ -19,7 +19,7 @@ class EncodingConfig(Section):
     model: PathText | None = None
     """A model's name, its name on the hub, or a local pipeline folder; defaults to the config's `model`."""
     spec: Text | None = None
-    """The known model whose facts apply, where the name does not tell; defaults to the first of its family."""
+    """The known model whose facts apply, where the name does not show it; defaults to the first of its family."""
     store: PathText | None = None
     """Folder of the store; defaults to one for all datasets, `$CALOTYPE_CACHE/encodings` (else
     `~/.cache/calotype/encodings`)."""
@@ -29,7 +29,7 @@ class EncodingConfig(Section):
     """`moments` stores the posterior, so that latents are sampled anew each epoch; `mean` only its mean, half as
     large."""
     max_sequence_length: Count | None = None
-    """Tokens of a caption, for models that have a choice; defaults to the model's usual length."""
+    """Tokens of a caption, for models that have a choice; defaults to the model's own."""
     image_variants: Count | None = None
     """Outcomes to store of each image whose crop, angle or colors are sampled anew each epoch."""
     caption_variants: Count | None = None

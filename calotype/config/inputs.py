@@ -1,4 +1,4 @@
-"""The files that a config's dataset is made of: what to watch to see whether anything has changed. Needs no torch."""
+"""The files that a config's dataset is read from; a cached report is valid while none changes. Needs no torch."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _OURS: Final = "calotype."
 
 
 def source_name(config: Config) -> str:
-    """What the dataset is read from, in words."""
+    """Return what the dataset is read from, in words."""
     path = config.our_dataset().origin
     return ", ".join(map(str, path)) if isinstance(path, list | tuple) else str(path)
 
 
 def picture_folders(config: Config) -> list[str]:
-    """The folders that are given as path."""
+    """Return the folders that are given as path."""
     return [each for each in _paths(config) or [] if Path(each).is_dir()]
 
 
 def input_folders(config: Config) -> list[str] | None:
-    """The same, as what a remembered report depends on; None when it may depend on what no file shows."""
+    """The same, as the folders that a cached report depends on; None where it may depend on something else."""
     return None if _paths(config) is None or _foreign(config.to_mapping()) else picture_folders(config)
 
 
@@ -47,7 +47,7 @@ def input_files(
     Args:
         config: The config.
         refs: The images.
-        folders: What `input_folders` gave: files in them are watched already.
+        folders: What `input_folders` returned: files in them are covered.
         more: Further files.
     """
     paths = {str(file) for file in more}
@@ -60,7 +60,7 @@ def input_files(
 
 
 def check_outside(config: Config, output: Path, *, option: str, writes: str, own: Sequence[str] = ()) -> None:
-    """Refuses to write into the data, where what is written would be read as images or captions the next time.
+    """Refuse to write into the data, where what is written would be read as images or captions the next time.
 
     Args:
         config: The config.

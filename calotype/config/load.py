@@ -133,7 +133,7 @@ def _position(mark: Any) -> str:
 
 
 def _problem(error: Any) -> str:
-    """What PyYAML has to say, with the place where the unfinished thing began."""
+    """Return PyYAML's description of the problem, with the position where the unfinished construct begins."""
     problem = f"not valid YAML: {error.problem}"
     return (
         f"{problem} ({error.context} that begins at{_position(error.context_mark)[1:]})" if error.context else problem

@@ -87,7 +87,7 @@ class TrainConfig(Section):
     gradient_checkpointing: bool = True
     """Compute activations again in the backward pass: a third more time, far less memory."""
     guidance: Rate = 1.0
-    """The guidance that FLUX.1-dev is told in training; diffusers' examples train with 1. Other models have none."""
+    """The guidance input of FLUX.1-dev in training; diffusers' examples train with 1. Other models have none."""
 
     log_every: Count = 10
     """Steps between two lines of progress, which are what trackers get too."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from calotype.previews.crop import crop_overlay
+from calotype.previews.image_tag import image_tag
 from calotype.previews.markup import Html, tag
-from calotype.previews.pictures import picture
 from calotype.previews.views import Draw, SampleView
 from calotype.previews.wording import NO_CAPTION, caption_section, token_section
 from calotype.types import Geometry
@@ -74,7 +74,7 @@ def _notices(sample: SampleView) -> list[Html]:
 def _original(sample: SampleView) -> Html:
     geometry = sample.geometry
     height, width = geometry.original_size
-    shown = picture(
+    shown = image_tag(
         sample.original,
         alt=f"Original of {sample.id}, with the part kept for training framed",
         side=_ORIGINAL,
@@ -87,7 +87,7 @@ def _original(sample: SampleView) -> Html:
 
 def _trained(sample: SampleView) -> Html:
     height, width = sample.image.shape[:2]
-    shown = picture(sample.image, alt=f"{sample.id} as trained", side=_TRAINED, quality=_FINE)
+    shown = image_tag(sample.image, alt=f"{sample.id} as trained", side=_TRAINED, quality=_FINE)
     label = tag("figcaption", tag("b", "As trained"), tag("span", f"{width} × {height} px"), *_turns(sample.geometry))
     return tag("figure", shown, label, class_="trained")
 
@@ -96,7 +96,7 @@ def _round_trip(sample: SampleView) -> Html | None:
     trip = sample.round_trip
     if trip is None:
         return None
-    shown = picture(trip.image, alt=f"{sample.id} after the autoencoder", side=_TRAINED, quality=_FINE)
+    shown = image_tag(trip.image, alt=f"{sample.id} after the autoencoder", side=_TRAINED, quality=_FINE)
     label = tag("figcaption", tag("b", "After the autoencoder"), tag("span", f"PSNR {trip.psnr:.1f} dB"))
     return tag("figure", shown, label, class_="round-trip")
 
@@ -109,7 +109,7 @@ def _draws(sample: SampleView) -> Html | None:
 
 
 def _draw(number: int, draw: Draw, sample: SampleView) -> Html:
-    shown = picture(draw.image, alt=f"{sample.id} as drawn in epoch {draw.epoch}", side=_DRAW, quality=_PLAIN)
+    shown = image_tag(draw.image, alt=f"{sample.id} as drawn in epoch {draw.epoch}", side=_DRAW, quality=_PLAIN)
     pin = tag("input", type="checkbox", aria_label=f"Show the crop of epoch {draw.epoch} on the original")
     pinned = tag("label", pin, tag("span", str(number), class_="number", aria_hidden="true"), shown)
     label = tag("figcaption", tag("b", f"Epoch {draw.epoch}"), *_turns(draw.geometry), _draw_text(draw, sample))

@@ -44,7 +44,7 @@ def crop_overlay(kept: Geometry, others: Sequence[Geometry]) -> Html:
     height, width = kept.original_size
     outline = _points(kept)
     away = tag("path", class_="away", fill_rule="evenodd", d=f"M0 0H{width}V{height}H0ZM{' '.join(outline)}Z")
-    # Twice, wide and dark below narrow and light: to be seen on any image.
+    # Twice, wide and dark below narrow and light: visible on any image.
     frame = [tag("polygon", class_=name, points=" ".join(outline)) for name in ("under", "kept")]
     dashed = [_other(number, other, kept) for number, other in enumerate(others, start=1)]
     return tag("svg", away, *dashed, *frame, class_="crop", viewBox=f"0 0 {width} {height}", aria_hidden="true")

@@ -43,17 +43,17 @@ def gather(
     autoencoder: Autoencoder | None = None,
     progress: Show | None = None,
 ) -> tuple[BatchView, ...]:
-    """The first batches of an epoch, and how each of their samples came about.
+    """Return views of the first batches of an epoch, with how each of their samples was made.
 
-    The batches are iterated out of the loader. What explains a sample is made a second time from its key; whether
-    that gave the batch's pixels is noted (`SampleView.repeatable`).
+    The batches come from the loader itself. Each sample is made a second time from its key to explain it;
+    `SampleView.repeatable` is whether both have the same pixels.
 
     Args:
-        loader: Its position is put back afterwards.
-        epoch: Which.
-        batches: How many, as far as the epoch has them.
-        draws: How many later epochs to show of each image.
-        autoencoder: Shows the trained image after a round trip through it.
+        loader: Its position is restored afterwards.
+        epoch: The epoch to show.
+        batches: Maximum number of batches.
+        draws: Number of later epochs to show of each image.
+        autoencoder: Encodes and decodes each trained image, to show the result.
         progress: Called with (done, total) samples; a round trip counts as one more.
 
     Raises:
@@ -65,15 +65,15 @@ def gather(
     before = loader.state_dict()
     plan = loader.plan.epoch(epoch)
     steps = min(batches, len(plan))
-    samples_in_all = sum(len(plan[step]) for step in range(steps))
-    count = _Count(samples_in_all if autoencoder is None else 2 * samples_in_all, progress)
+    total = sum(len(plan[step]) for step in range(steps))
+    count = _Count(total if autoencoder is None else 2 * total, progress)
     views: list[BatchView] = []
     loader.load_state_dict({"epoch": epoch})
     try:
         for step, given in enumerate(islice(loader, steps)):
             batch = {key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in given.items()}
             explain = partial(_explain, dataset, plan, step, batch, draws)
-            with _one_picture_a_core() as pool:
+            with _one_thread_per_core() as pool:
                 samples = [count(sample) for sample in pool.map(explain, range(len(plan[step])), plan[step])]
             if autoencoder is not None:
                 samples = [count(replace(sample, round_trip=autoencoder(sample.image))) for sample in samples]
@@ -94,10 +94,10 @@ def gather(
 
 
 def previewed(loader: Loader) -> TextToImageDataset:
-    """The dataset of a loader whose samples can be explained.
+    """Return the dataset of a loader whose samples can be explained.
 
     Raises:
-        ConfigError: The loader's batches are encodings, or of a source of somebody's own.
+        ConfigError: The loader's batches are encodings, or of a user's own source.
     """
     dataset = loader.dataset
     if isinstance(dataset, TextToImageDataset):
@@ -108,15 +108,15 @@ def previewed(loader: Loader) -> TextToImageDataset:
 
 
 class _Count:
-    """Tells of progress as samples go by."""
+    """Counts finished samples and reports the progress."""
 
-    def __init__(self, total: int, tell: Show | None) -> None:
-        self._done, self._total, self._tell = 0, total, tell
+    def __init__(self, total: int, show: Show | None) -> None:
+        self._done, self._total, self._show = 0, total, show
 
     def __call__(self, sample: SampleView) -> SampleView:
         self._done += 1
-        if self._tell is not None:
-            self._tell(self._done, self._total)
+        if self._show is not None:
+            self._show(self._done, self._total)
         return sample
 
 
@@ -126,11 +126,11 @@ def _explain(
     step: int,
     batch: Batch,
     draws: int,
-    place: int,
+    position: int,
     wanted: SampleKey,
 ) -> SampleView:
-    trained = _trained(batch, place)
-    twin, reader, key, (image, geometry) = _came(dataset, plan, step, place, wanted)
+    trained = _trained(batch, position)
+    reread, reader, key, (image, geometry) = _find_key(dataset, plan, step, position, wanted)
     row = dataset.manifest[key.index]
     caption = dataset.caption(key)
     return SampleView(
@@ -140,7 +140,7 @@ def _explain(
         geometry=geometry,
         image=_array(image if trained is None else trained),
         draws=tuple(
-            draw_sample(twin, reader, key._replace(epoch=key.epoch + n, repeat=0)) for n in range(1, draws + 1)
+            draw_sample(reread, reader, key._replace(epoch=key.epoch + n, repeat=0)) for n in range(1, draws + 1)
         ),
         caption=caption,
         captions=len(row.captions),
@@ -151,59 +151,60 @@ def _explain(
     )
 
 
-def _trained(batch: Batch, place: int) -> torch.Tensor | None:
-    """One image of a batch, uint8 (3, H, W); None where a model transform of another kind leaves none."""
+def _trained(batch: Batch, position: int) -> torch.Tensor | None:
+    """Return one image of a batch, uint8 (3, H, W); None where the model transform returns no images."""
     images = batch.get("img")
     if not (isinstance(images, torch.Tensor) and images.ndim == 4 and images.shape[1] == 3):
         return None
     if images.dtype == torch.uint8:
-        return images[place]
-    # The inverse of `(img / 127.5) - 1`, exact for what came of 8 bits.
-    return ((images[place].float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
+        return images[position]  # (3, H, W)
+    # The inverse of `(img / 127.5) - 1`, exact for 8-bit values.
+    return ((images[position].float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _came(
-    dataset: TextToImageDataset, plan: EpochPlan, step: int, place: int, wanted: SampleKey
+def _find_key(
+    dataset: TextToImageDataset, plan: EpochPlan, step: int, position: int, wanted: SampleKey
 ) -> tuple[TextToImageDataset, KeptReader, SampleKey, tuple[torch.Tensor, Geometry]]:
-    """The key that came to a place of a batch: the one wanted, or the first of its stand-ins that can be read.
+    """Find the key at a position of a batch: the planned one, or the first of its stand-ins that can be read.
 
-    With it a twin of the dataset that has decoded its image, and what it made of it.
+    Returns:
+        The dataset with a reader that has decoded the key's image, this reader, the key, and its image and geometry.
     """
-    for key in chain([wanted], plan.stand_ins(step, place)):
+    for key in chain([wanted], plan.stand_ins(step, position)):
         reader = KeptReader(dataset.reader, dataset.manifest[key.index].image)
-        twin = dataset.with_reader(reader).with_cache(
-            # A pixel cache decides at what scale images are decoded: the twin has one too, and it keeps nothing.
+        reread = dataset.with_reader(reader).with_cache(
+            # A pixel cache decides at what scale images are decoded: this one keeps nothing.
             None if dataset.pixel_cache is None else PixelCache(max_images=0)
         )
         try:
-            return twin, reader, key, twin.image(key)
+            return reread, reader, key, reread.image(key)
         except ImageError as error:
             last = error
     raise last
 
 
-def draw_sample(twin: TextToImageDataset, reader: KeptReader, key: SampleKey) -> Draw:
-    """One draw of an image, made at the size that is shown.
+def draw_sample(reread: TextToImageDataset, reader: KeptReader, key: SampleKey) -> Draw:
+    """Draw one sample of an image, at the size that is shown.
 
     Args:
-        twin: Reads with `reader`.
-        reader: Has read the image before.
-        key: Of the sample.
+        reread: A dataset that reads with `reader`.
+        reader: Holds the decoded image.
+        key: The sample's key.
     """
-    program = twin.img_transform
-    if program.custom:  # callables may depend on the size
-        image, geometry = twin.image(key)
+    transform = reread.img_transform
+    if transform.custom:  # callables may depend on the size
+        image, geometry = reread.image(key)
     else:
         # Made at the size that is shown: at the full size, most of a preview's time would go into this.
-        seed = twin.seed if key.seed is None else key.seed
-        geometry = program.draw(reader.any.original_size, key, seed)
+        seed = reread.seed if key.seed is None else key.seed
+        geometry = transform.draw(reader.any.original_size, key, seed)
         small = replace(geometry, target_size=_within(geometry.target_size))
-        image = program.finish(program.resample(reader.any.pixels, small), small, key, seed)
-    return Draw(epoch=key.epoch, image=_small(_array(image)), geometry=geometry, text=twin.caption(key).text)
+        image = transform.finish(transform.resample(reader.any.pixels, small), small, key, seed)
+    return Draw(epoch=key.epoch, image=_small(_array(image)), geometry=geometry, text=reread.caption(key).text)
 
 
 def _within(size: tuple[int, int]) -> tuple[int, int]:
-    """A size of the same shape, at most `_SHOWN` each way."""
+    """Scale a size down to at most `_SHOWN` on each side."""
     scale = min(1.0, _SHOWN / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
@@ -225,15 +226,15 @@ def _array(image: torch.Tensor) -> Pixels:
 
 
 def _small(pixels: Pixels) -> Pixels:
-    """At most `_SHOWN` pixels a side, a copy: the original can go."""
+    """Copy an image at most `_SHOWN` pixels a side, so that the original can be freed."""
     image = Image.fromarray(pixels)
     image.thumbnail((_SHOWN, _SHOWN), Image.Resampling.LANCZOS, reducing_gap=1.1)
     return np.array(image)
 
 
 @contextmanager
-def _one_picture_a_core() -> Iterator[ThreadPoolExecutor]:
-    """A thread for each core, each of which torch leaves to itself."""
+def _one_thread_per_core() -> Iterator[ThreadPoolExecutor]:
+    """A pool of one thread per core; torch runs single-threaded within each."""
     before = torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(1)

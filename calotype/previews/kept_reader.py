@@ -11,7 +11,7 @@ __all__ = ["KeptReader"]
 
 
 class KeptReader(ImageReader):
-    """Gives what `reader` gives, and decodes once; with `decode="fast"`, once for each scale that is asked for.
+    """Return what `reader` returns, and decode once; with `decode="fast"`, once for each scale.
 
     Args:
         reader: Reads.
@@ -37,7 +37,7 @@ class KeptReader(ImageReader):
 
     @property
     def any(self) -> Decoded:
-        """The whole image at a scale that it has been asked for."""
+        """Return the whole image at a scale that was needed."""
         return next(iter(self._kept.values()))
 
     def _scale(self, decoded: Decoded, need: Need | None) -> int:

@@ -43,7 +43,7 @@ def tag(name: str, /, *children: str | None, **attributes: str | float | bool | 
 
 
 def text(value: str) -> Html:
-    """Text with every character to be seen: odd ones are a mark with their number, and their name in a tooltip."""
+    """Text with every character visible: control characters are shown by number, with their name in a tooltip."""
     if isinstance(value, Html):
         return value
     return Html(_ODD.sub(_mark, html.escape(value)))

@@ -99,7 +99,7 @@ def _framed(sample: SampleView) -> Image.Image:
         (x / width * (original.width - 1), y / height * (original.height - 1)) for x, y in corners(sample.geometry)
     ]
     draw = ImageDraw.Draw(original)
-    # Twice, wide and dark below narrow and light: to be seen on any image.
+    # Twice, wide and dark below narrow and light: visible on any image.
     draw.polygon(frame, outline=_UNDER, width=3)
     draw.polygon(frame, outline=_FRAME, width=2)
     return original

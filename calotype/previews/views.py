@@ -1,4 +1,4 @@
-"""What a preview shows, as plain values: made by `gather`, drawn by the page and the contact sheet."""
+"""The views of a preview as plain values: `gather` makes them, the page and the contact sheet render them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenView:
-    """The final caption as one tokenizer gives it."""
+    """The final caption as one tokenizer encodes it."""
 
     key: str
     """Of the batch: `t5_text_tokens`."""
@@ -34,11 +34,11 @@ class TokenView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
-    """Another draw of the same image: what a later epoch makes of it."""
+    """The same image as a later epoch samples it."""
 
     epoch: int
     image: Pixels
-    """Made smaller for showing."""
+    """Downscaled for display."""
     geometry: Geometry
     text: str
 
@@ -54,12 +54,12 @@ class RoundTrip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleView:
-    """One sample of a batch and how it came about."""
+    """One sample of a batch and how it was made."""
 
     key: SampleKey
     id: str
     original: Pixels
-    """The whole upright image, made smaller for showing."""
+    """The whole upright image, downscaled for display."""
     geometry: Geometry
     """Of the trained image; its sizes are those of the real original."""
     image: Pixels
@@ -67,16 +67,16 @@ class SampleView:
     draws: tuple[Draw, ...]
     caption: CaptionDraw
     captions: int = 1
-    """How many the image has; `caption.choice` says which of them it was."""
+    """Number of captions of the image; `caption.choice` is the position of this one."""
     tokens: tuple[TokenView, ...]
     """Empty without tokenizers."""
     round_trip: RoundTrip | None
     """None without an autoencoder."""
     stands_in_for: str | None = None
-    """The id of an image that could not be read and in whose place this one came."""
+    """The id of the unreadable image that this one replaces."""
     repeatable: bool = True
-    """Drawn again from its key, the image had the very pixels of the batch. If not, a step of the image program draws
-    from elsewhere, or the file has changed, and original, geometry and draws may tell of other pixels than `image`."""
+    """Whether the image made again from its key has the same pixels as the batch. If not, a custom step uses other
+    randomness, or the file has changed; original, geometry and draws may then belong to other pixels than `image`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -346,7 +346,7 @@ def test_tokenizers_that_come_later_are_seen(good, tmp_path):
         return subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | settings)
 
     done = in_process_of_its_own()
-    assert "Going on without them" in done.stderr and "hf download" in done.stderr
+    assert "Continuing without them" in done.stderr and "hf download" in done.stderr
     document = json.loads(done.stdout.splitlines()[-1])
     assert document["model"] == "flux.1-dev" and document["tokens"] == []
     repository = tmp_path / "hub" / "hub" / "models--black-forest-labs--FLUX.1-dev"

@@ -226,7 +226,7 @@ def test_captions_without_a_picture_and_bad_rows(folder):
     assert named(found) == {("caption_without_image", "warning", "lost.txt"), ("bad_row", "error", "03.txt")}
     assert without == {3}
     assert "UTF-8" in only(found, "bad_row").detail
-    assert only(found, "bad_row").advice == "mend the caption file, or remove it"
+    assert only(found, "bad_row").advice == "fix the caption file, or remove it"
 
 
 def test_advice_fits_what_is_bad(folder, monkeypatch):
@@ -244,7 +244,7 @@ def test_advice_fits_what_is_bad(folder, monkeypatch):
     monkeypatch.setattr(os, "scandir", scan)
     found, _ = findings(folder)
     assert {(one.where, one.advice) for one in found} == {
-        ("03.txt", "mend the caption file, or remove it"),
+        ("03.txt", "fix the caption file, or remove it"),
         ("locked", "check the folder's rights, or exclude it"),
         ("caf\\xe9.jpg", "rename it"),
     }

@@ -106,7 +106,7 @@ HEADERS = {
 
 
 def test_colours_told_by_headers(colours):
-    may_be = "it may be transparent: a deep look (--deep) would tell"
+    may_be = "it may be transparent: --deep finds out"
     found = findings(colours)
     profile = next(one for one in found if one.kind == "colour_profile")
     assert profile.where == "profile.jpg"
@@ -123,7 +123,7 @@ def test_colours_told_by_pixels(colours):
     profiles = {one.where: one for one in found if one.kind == "colour_profile"}
     assert set(profiles) == {"profile.jpg", "bad profile.jpg"}
     assert "unreadable profile" in profiles["bad profile.jpg"].detail
-    assert "taken as sRGB" in profiles["bad profile.jpg"].advice
+    assert "read as sRGB" in profiles["bad profile.jpg"].advice
     assert said([one for one in found if one.kind != "colour_profile"]) == HEADERS | {
         ("alpha", "clear.png", "laid on (255, 255, 255)"),
         ("greyscale", "greyish.jpg", "stored with colours, and all of them are grey"),

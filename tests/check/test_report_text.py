@@ -39,7 +39,7 @@ def test_a_line_for_every_finding_with_all_that_is_known():
 def test_lines_stay_single_whatever_a_name_holds():
     report = example(findings=(finding("bad_row", "a\nb.jpg", "two\nlines"),))
     assert [line for line in lines(report) if line.startswith("error")] == [
-        r"error: bad_row: a\nb.jpg: two\nlines (mend the row in the data file)"
+        r"error: bad_row: a\nb.jpg: two\nlines (fix the row in the data file)"
     ]
 
 
@@ -86,7 +86,7 @@ def test_the_fix_list_names_real_files(tmp_path):
         finding("same_file", "b.jpg", "the same", others=("c.jpg", "d.jpg")),
         finding("trigger_missing", "", "'sks' is in 1 of 2", others=("f.jpg",)),
         finding("leak", "g.jpg", "the same file", others=("val/h.jpg",)),
-        finding("alpha", "e.png", "a note is nothing to mend"),
+        finding("alpha", "e.png", "a note is nothing to fix"),
         finding("no_batches", "", "about the config"),
     )
     file = tmp_path / "out" / "fix.tsv"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -20,7 +21,7 @@ with warnings.catch_warnings():
 from tiny_pipelines import copy_of
 from train_helpers import config, make_folder
 
-from calotype import train
+from calotype import check, train
 from calotype.encodings.frozen import FrozenModels
 from calotype.errors import ConfigError
 from calotype.models import (
@@ -166,6 +167,15 @@ class TestPackagesThatDoNotFit:
             get_family("mine")
         with pytest.raises(ConfigError, match=f"MinePipeline, a pipeline without a model family.*; {reason}"):
             which_model({"_class_name": "MinePipeline"}, tmp_path, asked_for=tmp_path, spec=None)
+
+    def test_check_reports_it(self, packages, tmp_path):
+        Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+        (tmp_path / "a.txt").write_text("a square")
+        config = {"dataset": {"path": str(tmp_path), "resolution": 64}}
+        packages("other_models_broken", "raise RuntimeError('no such device')\n")
+        for _ in range(2):  # such a report is not cached: nothing would show that the package was fixed
+            found = [one for one in check.run(config).findings if one.kind == "broken_package"]
+            assert [one.level for one in found] == ["warning"] and "no such device" in found[0].detail
 
     def test_something_else_than_a_family(self, packages, caplog):
         packages("other_models_class", code_of_the_docs(), name="SD2")

@@ -1,4 +1,4 @@
-"""Images as parts of the page: small enough for sixty-four samples in one file, as `data:` addresses."""
+"""An image as an `img` element of the page, its bytes in a `data:` URL: one file holds sixty-four samples."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from PIL import Image
 from calotype.previews.markup import Html, tag
 from calotype.previews.views import Pixels
 
-__all__ = ["picture"]
+__all__ = ["image_tag"]
 
 
-def picture(pixels: Pixels, *, alt: str, side: int, quality: int) -> Html:
-    """An `img` that carries its own pixels.
+def image_tag(pixels: Pixels, *, alt: str, side: int, quality: int) -> Html:
+    """Make an `img` element that holds its own pixels.
 
     Args:
-        pixels: What to show.
-        alt: What it is, for those who can't see it.
-        side: The longer side is made no larger than this, and never enlarged.
-        quality: Of WebP, 0 to 100.
+        pixels: uint8 (H, W, 3), sRGB.
+        alt: Alternative text.
+        side: Maximum length of the longer side in pixels; smaller images are not enlarged.
+        quality: WebP quality, 0 to 100.
     """
     image = Image.fromarray(pixels)
     scale = min(1.0, side / max(image.size))
