@@ -26,7 +26,7 @@ from calotype.images import ImageReader
 from calotype.loader.plan import Remainder
 from calotype.manifest import Manifest
 from calotype.manifest.exclude import EXCLUDE_NOTHING, Exclude
-from calotype.models.registry import not_loaded
+from calotype.models.registry import broken_packages
 from calotype.progress import Show
 from calotype.types import ImageRef
 
@@ -130,7 +130,7 @@ def check(
             seed=seed,
             shuffle=shuffle,
         )
-    findings += [*in_plan, *(finding("broken_package", "", reason) for reason in not_loaded())]
+    findings += [*in_plan, *(finding("broken_package", "", reason) for reason in broken_packages())]
     with track("measuring what caches cost"):
         cost = cost_facts(dataset, facts, sizes, batch_size=batch_size, threads=threads)
     return Report(

@@ -14,7 +14,16 @@ from calotype.models.model_path import refuse_weights_file
 from calotype.models.spec import ModelSpec
 from calotype.terminal import get_logger
 
-__all__ = ["ENTRY_POINTS", "get_family", "get_spec", "list_families", "list_specs", "not_loaded", "register"]
+__all__ = [
+    "ENTRY_POINTS",
+    "broken_packages",
+    "get_family",
+    "get_spec",
+    "list_families",
+    "list_specs",
+    "not_loaded",
+    "register",
+]
 
 ENTRY_POINTS: Final = "calotype.models"
 """The group of entry points in which other packages name their `ModelFamily` records: `toy = "my_package.toy:TOY"`."""
@@ -90,10 +99,15 @@ def get_spec(name: str) -> ModelSpec:
     return spec
 
 
+def broken_packages() -> tuple[str, ...]:
+    """Return why a model family that an installed package announces can't be loaded, for each such family."""
+    _load_packages()
+    return tuple(_not_loaded)
+
+
 def not_loaded() -> str:
     """Return what errors add about packages whose families could not be loaded: `; …`, or nothing."""
-    _load_packages()
-    return "".join(f"; {reason}" for reason in _not_loaded)
+    return "".join(f"; {reason}" for reason in broken_packages())
 
 
 def _by_name(families: Iterable[ModelFamily]) -> dict[str, ModelSpec]:
