@@ -336,7 +336,8 @@ def test_each_caption_is_drawn_once(folder):
     )
     loader = calotype.Loader(dataset, 2, in_process=True, threads=1)
     shown = {id: text for batch in loader for id, text in zip(batch["id"], batch["text"], strict=True)}
-    assert len(drawn) == len(dataset)
+    numbers = {int(text.rsplit(" ", 1)[1]) for text in shown.values()}
+    assert numbers == set(range(1, len(dataset) + 1))  # drawn may hold more: samples of the next epoch, made ahead
     cut = {note.id: note.reason for note in loader.ledger if note.kind == "caption_cut"}
     assert cut.keys() == shown.keys()  # what is said to be lost is of the very text that was shown
     assert all(reason.endswith(f"{shown[id][-7:]}'") for id, reason in cut.items())
