@@ -128,6 +128,12 @@ ACROSS: Final[tuple[Rule[Config], ...]] = (
         lambda config: not {"shuffle_parts", "drop_parts", "trigger", "template"} & set(_caption_options(config)),
         "without shuffle_parts, drop_parts, trigger or template",
     ),
+    Rule(
+        "loader.rank loader.world_size",
+        lambda config: config.train is not None,
+        "with train, whose ranks come from torchrun",
+        "loader train",
+    ),
     Rule("loader.on_upscale", _one_size, "without buckets: resize and buckets: false enlarge any image", "dataset"),
     Rule(
         "encodings.image_variants",

@@ -33,6 +33,8 @@ IDLE = [  # a config in which the option has no effect; what the error says
     ("dataset.caption_transform.keep_parts", {"dataset": {"caption_transform": {"keep_parts": 1}}}, "without shuffle"),
     ("dataset.caption_transform.separator", {"dataset": {"caption_transform": {"separator": "|"}}}, "without shuffle"),
     ("dataset.fetch.read_timeout", {"dataset": {"fetch": {"read_timeout": 90}}}, "above timeout: 60"),
+    ("loader.rank", {"loader": {"rank": 1}, "train": {}}, "with train, whose ranks come from torchrun"),
+    ("loader.world_size", {"loader": {"world_size": 2}, "train": {}}, "with train"),
     ("loader.on_upscale", {"dataset": {"buckets": False}, "loader": {"on_upscale": "skip"}}, "without buckets"),
     (
         "loader.on_upscale",
@@ -116,7 +118,7 @@ ELSEWHERE = {  # never idle by the config alone: where it is tested that they ha
     ),
     "tests/loader/test_loader.py and test_plan.py; rank and world_size without each other are refused": (
         "loader.batch_size loader.device loader.threads loader.prefetch loader.in_process loader.shuffle "
-        "loader.remainder loader.on_error loader.device_cache loader.rank loader.world_size"
+        "loader.remainder loader.on_error loader.device_cache"
     ),
     "tests/encodings/test_encoded_dataset.py and test_encode.py": (
         "encodings.model encodings.spec encodings.store encodings.dtype encodings.latents encodings.on_the_fly "
