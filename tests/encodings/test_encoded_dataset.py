@@ -427,7 +427,7 @@ class TestOnTheFly:
     def test_the_keys_of_a_batch_are_derived_once(self, folder, tmp_path, monkeypatch):
         dataset = encoded(make_job(folder, tmp_path / "store", **FLIPS), OnTheFlyDataset)
         counts = Counter()
-        for name in ("outcome", "picture_of", "caption", "text_key"):
+        for name in ("outcome", "image_of", "caption", "text_key"):
             method = getattr(dataset.records, name)
 
             def counted(*args, name=name, method=method):
@@ -446,7 +446,7 @@ class TestOnTheFly:
                 assert (len(dataset.store) > rows) == encodes
                 samples = counts["outcome"]  # further epochs are described ahead
                 assert samples >= len(dataset) and all(
-                    counts[n] == samples for n in ("picture_of", "caption", "text_key")
+                    counts[n] == samples for n in ("image_of", "caption", "text_key")
                 )
                 assert max(count for name, count in counts.items() if isinstance(name, tuple)) == 2  # outcome, caption
                 loader.load_state_dict({"epoch": 0})
