@@ -1,4 +1,4 @@
-"""The loader: a plan of batches, one loader process of N threads, a ring of slots, the device."""
+"""The loader: a plan of batches, a loader process with N threads, shared-memory slots, the copy to the device."""
 
 from calotype.loader.loader import Loader
 

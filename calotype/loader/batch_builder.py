@@ -1,4 +1,4 @@
-"""One batch in the making: samples are written into its memory as they come, from any thread."""
+"""`BatchBuilder`: collates a batch in place, sample by sample, from several threads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["BatchBuilder", "HeapMemory", "Memory", "Pending", "Space", "Spec"]
 
 
 class Spec(NamedTuple):
-    """A tensor that memory is wanted for."""
+    """Dtype and shape of a tensor to reserve memory for."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -26,19 +26,19 @@ class Space(NamedTuple):
 
     tensor: torch.Tensor
     data: memoryview
-    """The same as bytes."""
+    """The same memory as bytes."""
 
 
 class Memory(Protocol):
-    """Where a batch's tensors are written."""
+    """Allocates the memory of a batch's tensors."""
 
     def reserve(self, specs: dict[str, Spec], /) -> dict[str, Space]:
-        """Memory for one tensor of each of these, by name, each aligned to 64 bytes."""
+        """Return memory for one tensor of each spec, by key, each aligned to 64 bytes."""
         ...
 
 
 class HeapMemory:
-    """Fresh memory for each tensor: no tensor of a batch shares its storage with another."""
+    """Allocates each tensor by itself: no two tensors of a batch share their storage."""
 
     def reserve(self, specs: dict[str, Spec]) -> dict[str, Space]:
         tensors = {key: torch.empty(spec.shape, dtype=spec.dtype) for key, spec in specs.items()}
@@ -46,7 +46,7 @@ class HeapMemory:
 
 
 class Pending(NamedTuple):
-    """A tensor of a sample that has yet to be written to its place in the batch."""
+    """A tensor of a sample that is not yet written into the batch."""
 
     key: str
     place: int
@@ -54,14 +54,14 @@ class Pending(NamedTuple):
 
 
 class BatchBuilder:
-    """Gives the same batch as `collate`, without the samples ever being held together.
+    """Builds the same batch as `collate`, without holding all its samples in memory at once.
 
-    The first sample to come fixes keys, shapes and dtypes; each sample's tensors are then copied straight to their
-    place, in the thread that made them.
+    The first sample added fixes keys, shapes and dtypes. Each thread then copies the tensors of its samples straight
+    into the batch.
 
     Args:
-        size: Samples in the batch.
-        memory: Where its tensors go; None as long as samples are only added, see `attach`.
+        size: Number of samples in the batch.
+        memory: Allocates the tensors; None if `attach` is called later, after all samples are added.
     """
 
     def __init__(self, size: int, memory: Memory | None = None) -> None:
@@ -74,18 +74,26 @@ class BatchBuilder:
         self._lists: dict[str, list[Any]] = {}
 
     def put(self, place: int, sample: Mapping[str, Any]) -> None:
-        """Writes one sample.
+        """Add one sample and write its tensors.
+
+        Args:
+            place: Index of the sample in the batch.
+            sample: Its values, by key.
 
         Raises:
-            CollateError: It does not fit those that came before.
+            CollateError: Its keys, shapes or dtypes differ from those of the first sample.
         """
         self.write(self.add(place, sample))
 
     def add(self, place: int, sample: Mapping[str, Any]) -> list[Pending]:
-        """Takes in one sample, without its tensors: these are left to `write`, in any thread.
+        """Add one sample without copying its tensors; return them for `write`, which any thread may call.
+
+        Args:
+            place: Index of the sample in the batch.
+            sample: Its values, by key.
 
         Raises:
-            CollateError: It does not fit those that came before.
+            CollateError: Its keys, shapes or dtypes differ from those of the first sample.
         """
         with self._lock:
             if self._first is None:
@@ -102,21 +110,21 @@ class BatchBuilder:
         return pending
 
     def attach(self, memory: Memory) -> None:
-        """Says where the tensors go of a batch whose samples have all been added."""
+        """Reserve memory for the tensors, once all samples are added."""
         self._spaces = memory.reserve(self._specs)
 
     def write(self, tensors: Iterable[Pending]) -> None:
-        """Writes tensors to their places. There has to be memory."""
+        """Copy or read tensors into the batch. Its memory must be reserved."""
         for key, place, value in tensors:
             space = self._spaces[key]
             if isinstance(value, torch.Tensor):
-                space.tensor[place].copy_(value)
+                space.tensor[place].copy_(value)  # (B, …)[place] ← (…)
             else:
                 size = value.nbytes
                 value.read_into(space.data[place * size : (place + 1) * size])
 
     def finish(self) -> tuple[dict[str, torch.Tensor], Batch]:
-        """(tensors in the batch's memory, everything else), once all samples are in."""
+        """Return (tensors in the batch's memory, everything else), once all samples are written."""
         assert self._first is not None
         rest: Batch = {}
         for key, values in self._lists.items():
@@ -134,7 +142,7 @@ class BatchBuilder:
 
 
 def _fits(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether `check_same` finds nothing, without describing what is to be read; may be a false negative."""
+    """Return whether `check_same` would pass. Builds no "meta" tensors, so it is fast; may be a false negative."""
     if first.keys() != other.keys():
         return False
     for key, value in first.items():
@@ -148,16 +156,16 @@ def _fits(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _travels(value: object) -> TypeGuard[torch.Tensor | Readable]:
-    """Whether a value has its place in the batch's memory."""
+    """Return whether a value is written into the batch's memory: a CPU tensor or a `Readable`."""
     return value.device.type == "cpu" if isinstance(value, torch.Tensor) else _is_readable(value)
 
 
 def _is_readable(value: object) -> TypeGuard[Readable]:
-    return hasattr(value, "read_into")  # a protocol's isinstance takes 10 µs, for every value of every sample
+    return hasattr(value, "read_into")  # isinstance with a protocol takes 10 µs, for every value of every sample
 
 
 def _described(value: Any) -> Any:
-    """What the check of other samples needs of a value: a "meta" tensor holds no memory."""
+    """Return what `check_same` needs of a value: for a tensor, a "meta" tensor, which holds no memory."""
     if isinstance(value, torch.Tensor):
         return torch.empty_like(value, device="meta")
     return torch.empty(value.shape, dtype=value.dtype, device="meta") if _is_readable(value) else value

@@ -20,17 +20,17 @@ _USED: Final = ("dataset", "encodings", "loader", "model", "tokenizer", "tokeniz
 
 
 def build_loader(config: Config | Mapping[str, Any]) -> Loader:
-    """Build the loader of a config: of the dataset of `build_dataset`, or with `encodings` of its encodings.
+    """Build the loader of a config: over the dataset, or with an `encodings` section over its encodings.
 
     Args:
-        config: What `load_config` returned.
+        config: A config, as `load_config` returns it.
 
     Returns:
-        The loader. A `loader` that is a `_component_` is whatever that makes.
+        The loader; if the `loader` section is a `_component_`, the object it builds.
 
     Raises:
         ConfigError: As for `build_dataset`.
-        StoreError: Something is not encoded yet, and is not to be encoded on the fly.
+        StoreError: Encodings are missing, and `encodings` does not allow encoding on the fly.
     """
     config = Config.parse(config, only=_USED)
     section = config.loader if config.loader is not None else LoaderConfig()
@@ -45,9 +45,9 @@ def make_loader(
     """Make a loader.
 
     Args:
-        section: Its options.
-        dataset: What it reads.
-        **options: Options that replace those of the section, and objects that no config holds.
+        section: The `loader` section of a config.
+        dataset: The source of its samples.
+        **options: Options of `Loader`; they override the section's.
     """
     if isinstance(section, Component):
         return cast("Loader", section.build(dataset, where="loader", **options))

@@ -1,4 +1,4 @@
-"""To the device: pinned memory, a stream of its own, one batch ahead."""
+"""`DeviceCopier`: copies batches to the device, one batch ahead, from pinned memory on a separate CUDA stream."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ __all__ = ["DeviceCopier"]
 
 
 class DeviceCopier:
-    """Takes batches from a source to a device.
+    """Copies batches from a source to a device.
 
-    On a CUDA device the copy of the next batch runs on a stream of its own while the present one is used, from
-    pinned memory. On the CPU it hands batches through.
+    On a CUDA device, the copy of the next batch runs on a separate stream while the current batch is in use. On the CPU
+    batches pass through unchanged.
+
+    Args:
+        device: The device that batches are copied to.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -23,13 +26,14 @@ class DeviceCopier:
         self._staged: tuple[Delivered, torch.cuda.Event] | None = None
 
     def next(self, source: Source) -> Delivered:
-        """The next batch, on the device."""
+        """Return the next batch, on the device."""
         if self._stream is None:
             delivered = source.next()
             if self._device.type != "cpu":
                 batch = {k: v.to(self._device) if _is_tensor(v) else v for k, v in delivered.batch.items()}
                 delivered = delivered._replace(batch=batch)
             return delivered
+        # Make the current stream wait for the copy. `record_stream` stops the allocator from reusing memory too early.
         delivered, done = self._staged or self._copy(source)
         self._staged = None
         current = torch.cuda.current_stream(self._device)
@@ -37,16 +41,17 @@ class DeviceCopier:
         for value in delivered.batch.values():
             if _is_tensor(value):
                 value.record_stream(current)
+        # Copy the next batch if it is ready; never wait for it here.
         if source.ready():
             self._staged = self._copy(source)
         return delivered
 
     def clear(self) -> None:
-        """Forgets the batch that was copied ahead."""
+        """Drop the batch that was copied ahead."""
         self._staged = None
 
     def pin(self, memory: torch.Tensor) -> None:
-        """Locks a slot's pages for direct access by the device."""
+        """Pin (page-lock) a slot's memory, so that copies from it can be asynchronous."""
         if self._stream is not None:
             torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)  # type: ignore[no-untyped-call]
 
@@ -59,7 +64,7 @@ class DeviceCopier:
                 batch[key] = value.to(self._device, non_blocking=True) if _is_tensor(value) else value
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(self._stream)
-        done.synchronize()  # the slot may be written again once its views are gone, so the copy has to be over
+        done.synchronize()  # the slot is reused once its views are gone, so the copy has to be complete
         return on_host._replace(batch=batch), done
 
 

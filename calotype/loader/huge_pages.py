@@ -1,4 +1,4 @@
-"""Memory in pages of 2 MB: the kernel, which copies what is read into it, finds its way there with fewer look-ups."""
+"""Memory maps in huge pages (2 MB): fewer TLB misses when the kernel copies file contents into them."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from typing import Final
 __all__ = ["HUGE", "in_huge_pages"]
 
 HUGE: Final = 2 << 20
-"""Bytes of such a page on x86 and, with pages of 4 kB, on ARM."""
+"""Bytes of a huge page on x86, and on ARM with base pages of 4 kB."""
 
 _MAP_FIXED: Final = 0x10
 _POPULATE_WRITE: Final = 23
 _COLLAPSE: Final = 25
-"""Linux's numbers, as in its `mman-common.h`; Python's mmap has no names for them."""
+"""Values of MAP_FIXED, MADV_POPULATE_WRITE and MADV_COLLAPSE in Linux's `mman-common.h`; Python's mmap lacks them."""
 
 
 def in_huge_pages(fd: int, size: int) -> memoryview | None:
-    """Maps a file in memory, in huge pages where the system can make them (Linux 6.1, `madvise(2)`: MADV_COLLAPSE).
+    """Map a file into memory, in huge pages where the system supports it (Linux 6.1, `madvise(2)`: MADV_COLLAPSE).
 
-    That takes some 5 ms for each page of it, once, and needs no setting nor right: what `transparent_hugepage` says is
-    about pages that nobody asks for.
+    Takes about 5 ms for each huge page, once. Needs no system setting and no privilege: `transparent_hugepage` governs
+    only huge pages that no process requested.
 
     Args:
-        fd: Of a file of `size` bytes from `memfd_create`.
-        size: A multiple of `HUGE`.
+        fd: Descriptor of a file of `size` bytes, from `memfd_create`.
+        size: In bytes. With a size that is not a multiple of `HUGE`, nothing is mapped.
 
     Returns:
-        Memory, in pages of the usual size if there are no others; None where it can't be tried.
+        The memory, in base pages if the kernel has no huge ones; None if this platform or size does not allow it, or
+        the mapping fails.
     """
     if sys.platform != "linux" or not size or size % HUGE:
         return None
-    # File and mapping have to begin at a multiple of a page. So room is made for one more, and the file takes the place
-    # of a part of it; both go when the room goes.
+    # The mapping has to begin at a multiple of a huge page. So reserve one page more of anonymous memory, and map the
+    # file over the aligned part of it. Python unmaps both together.
     room = mmap.mmap(-1, size + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     begin = ctypes.addressof(ctypes.c_char.from_buffer(room))
     start = -begin % HUGE

@@ -1,4 +1,4 @@
-"""Loader: `for batch in loader` is one epoch; the next `for` is the next epoch."""
+"""`Loader`: iterates over batches on the device; each `for batch in loader` is one epoch."""
 
 from __future__ import annotations
 
@@ -34,43 +34,43 @@ _TELL = 5
 
 
 class Loader:
-    """Batches on the device, in an order that follows from the seed, from any position on.
+    """Iterates over the batches of a dataset, on the device, in a seeded order; resumes from any position.
 
-    The batches of an epoch are a pure function of (seed, epoch, the images' sizes, batch size, world size): any
-    number of threads, in or out of this process, gives the same bits. `state_dict` between two batches, loaded into a
-    loader of the same data, continues with the next batch; at another world or batch size it continues with
-    exactly the remaining samples.
+    The batches of an epoch are a pure function of (seed, epoch, image sizes, batch size, world size): with any number
+    of threads, in this process or another, they are the same bit for bit. A `state_dict` taken between two batches and
+    loaded into a loader of the same data continues with the next batch. With another world size or batch size it
+    continues with exactly the remaining samples of the epoch.
 
-    Breaking out of the loop ends the epoch: the next `for` is the next epoch. (A `state_dict` taken after the
-    break still resumes in the middle.)
+    Breaking out of the loop ends the epoch: the next `for` is the next epoch. A `state_dict` taken after the break
+    still resumes within the epoch.
 
     Args:
-        dataset: A `TextToImageDataset`, an `EncodedDataset`, or a `SampleSource` of your own.
-        batch_size: Samples each rank gets a step.
-        seed: Of the order and of every draw; defaults to the dataset's.
-        device: Where batches go; defaults to the CPU.
-        threads: How many prepare samples; defaults to the number of cores this process may use, shared by
-            the ranks of a node, and at most 16.
-        prefetch: Batches made ahead.
-        in_process: Prepares in threads of this process instead of one loader process. Right for small datasets
-            that are in memory already, and for platforms without Unix sockets.
-        shuffle: False gives the rows in their order, bucket by bucket.
-        remainder: What happens to the samples of a bucket that don't fill a step: `short` (a smaller batch),
-            `repeat` (filled up with samples that come twice) or `drop` (left out, by name). See `Plan`.
-        on_error: What happens when an image can't be read: `replace` shows another one of the same bucket in its
-            place and notes it in the ledger; `raise` raises its ImageError.
-        on_upscale: What happens to images that have to be enlarged beyond `Buckets.max_upscale`: `warn`, `skip` or
+        dataset: A `TextToImageDataset`, an `EncodedDataset`, or your own `SampleSource`.
+        batch_size: Samples per step and rank.
+        seed: Seeds the order and every random transform. Defaults to the dataset's seed.
+        device: Device of the batches. Defaults to the CPU.
+        threads: Number of threads that prepare samples. Defaults to the number of cores available to this process,
+            divided by the ranks on this node, at most 16.
+        prefetch: Number of batches prepared ahead, 1 or more.
+        in_process: Prepare samples in threads of this process instead of a loader process. For small datasets that are
+            already in memory, and for platforms without Unix sockets.
+        shuffle: False yields the rows in their order, bucket by bucket.
+        remainder: What to do with samples of a bucket that don't fill a step: `short` (a smaller batch), `repeat`
+            (repeat other samples to fill it) or `drop` (leave them out, with a ledger entry each). See `Plan`.
+        on_error: What to do if an image can't be read: `replace` uses another image of the same bucket and adds a
+            ledger entry; `raise` raises its ImageError.
+        on_upscale: What to do with images that have to be enlarged beyond `Buckets.max_upscale`: `warn`, `skip` or
             `error`.
-        device_cache: Keeps the whole dataset on the device from the first epoch on: its encodings, or its pixels. For
-            small sets; pixels need a fixed geometry (no random crop or rotation), flips and colour are then drawn on
-            the device.
-        rank: This process's rank; defaults to torch.distributed's when that is up, else 0.
-        world_size: Likewise; else 1.
-        ledger: Where to note what was left out, replaced, repeated or cut; a new one by default. What is the same on
-            every rank is noted by rank 0 alone.
+        device_cache: Cache the whole dataset (its encodings, or its pixels) on the device during the first epoch. For
+            small datasets. Pixels need a fixed geometry (no random crop or rotation); flips and colour transforms then
+            run on the device.
+        rank: Rank of this process. Defaults to that of torch.distributed if it is initialised, else 0.
+        world_size: Number of ranks. Defaults to that of torch.distributed if it is initialised, else 1.
+        ledger: Collects an entry for each sample left out, replaced, repeated or truncated. Defaults to a new one.
+            Entries that are the same on every rank are added by rank 0 only.
 
     Raises:
-        ConfigError: An option has a value that can't be, or there is nothing to make batches of.
+        ConfigError: An option has an invalid value, or the dataset has no batch.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Loader:
         self._copier = DeviceCopier(self.device)
         self._cursor = Cursor()
         self.given: Cursor | None = None
-        """The position of the batch that was given last; see `keys_of`."""
+        """Position of the last batch yielded; see `keys_of`."""
         self._midway = False
         self._runs = 0
         self._source: Source | None = None
@@ -149,14 +149,14 @@ class Loader:
             raise ConfigError(self._no_batches(notes))
 
     def __len__(self) -> int:
-        """Batches of the epoch that the loader stands in, or that comes next; the same on every rank."""
+        """Return the number of batches of the current epoch, or between epochs of the next; the same on every rank."""
         cursor = self._cursor
         done = sum(past.steps for past in cursor.history)
         return done + len(self.plan.epoch(cursor.epoch, cursor.history))
 
     @property
     def epoch(self) -> int:
-        """The epoch of the next batch."""
+        """Epoch of the next batch, from 0."""
         return self._cursor.epoch
 
     def __iter__(self) -> Iterator[Batch]:
@@ -167,7 +167,7 @@ class Loader:
             world_size=self.plan.world_size,
         )
         self._note(notes)
-        if self._midway:  # the loop before ended early
+        if self._midway:  # the previous loop ended early
             self._cursor = Cursor(epoch=self._cursor.epoch + 1)
         self._runs += 1
         return self._run(self._runs)
@@ -176,6 +176,7 @@ class Loader:
         epoch = self.plan.epoch(self._cursor.epoch, self._cursor.history)
         if self.plan.rank == 0:
             self._note(self._named(epoch.remainders()))
+        # Open the source, and move it if it is not at the cursor.
         source = self._open()
         if self._at != self._cursor:
             source.seek(self._cursor)
@@ -184,6 +185,7 @@ class Loader:
         for step in range(self._cursor.step, len(epoch)):
             if run != self._runs:
                 raise LoaderError("this loop over the loader ended when another one over it began")
+            # Get the next batch, on the device.
             try:
                 delivered = self._copier.next(source)
             except BaseException:
@@ -197,6 +199,7 @@ class Loader:
                     f"the batch of epoch {delivered.at[0]}, step {delivered.at[1]} came where that of epoch "
                     f"{self._cursor.epoch}, step {step} was expected: another process takes this loader's batches"
                 )
+            # Move the cursor before the batch is yielded: a `state_dict` taken in the loop continues after this batch.
             last = step + 1 == len(epoch)
             after = Cursor(epoch=self._cursor.epoch, step=step + 1, history=self._cursor.history)
             self.given = self._cursor
@@ -205,17 +208,21 @@ class Loader:
             self._note(delivered.notes)
             batch = delivered.batch if self._setup.finish else self.dataset.finish(delivered.batch)
             self._note(self.dataset.take_notes())
+            # Hold no reference to the batch: its slot is free once the caller drops it.
             del delivered
             source.release()
             yield batch
             del batch
 
     def keys_of(self, position: Cursor) -> list[SampleKey]:
-        """The samples of this rank's batch at a position that `given` had. The ledger says what stood in for them."""
+        """Return the keys of this rank's batch at a position, one that `given` had.
+
+        For unreadable images the ledger has the replacements.
+        """
         return self.plan.epoch(position.epoch, position.history)[position.step]
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, as plain numbers and strings: what a checkpoint stores."""
+        """Return the position as plain numbers, strings and lists, for a checkpoint."""
         return {
             "version": _STATE_VERSION,
             "epoch": self._cursor.epoch,
@@ -228,10 +235,13 @@ class Loader:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Move to a saved position. `{"epoch": n}` alone goes to the beginning of epoch n.
+        """Move to a saved position.
+
+        Args:
+            state: A `state_dict` of a loader of the same data, or `{"epoch": n}` for the beginning of epoch n.
 
         Raises:
-            LoaderError: The state belongs to other data, another seed or another order.
+            LoaderError: The state was saved with other data, another seed or another order.
         """
         if set(state) == {"epoch"}:
             self._cursor, self._midway, self._at = Cursor(epoch=int(state["epoch"])), False, None
@@ -336,7 +346,7 @@ class Loader:
     def _note(self, notes: list[LedgerEntry]) -> None:
         """Append to the ledger; log each entry once, and at most a few of each kind."""
         for note in notes:
-            if note in self._cut:  # by a loader process before this one
+            if note in self._cut:  # already added, from an earlier loader process
                 continue
             if note.kind == "caption_cut":
                 self._cut.add(note)
@@ -352,7 +362,7 @@ class Loader:
 
     @cached_property
     def _order_fingerprint(self) -> str:
-        """A hash of what the order depends on besides seed, epoch, batch size and world size."""
+        """Hash of everything that the order depends on, except seed, epoch, batch size and world size."""
         digest = xxhash.xxh3_64()
         digest.update(np.ascontiguousarray(self.plan.buckets, dtype=np.int32).tobytes())
         digest.update(repr((tuple(self.plan.sizes), self.plan.remainder, self.plan.shuffle)).encode())

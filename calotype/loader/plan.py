@@ -1,8 +1,8 @@
-"""The plan: which samples make which batch, for any step of any epoch, as a pure function.
+"""`Plan`: the samples of each batch, for any step of any epoch, as a pure function.
 
-Nothing is stored but the entries of each bucket. A step of an epoch names its bucket and its place in it, and the
-samples at that place follow from a permutation that is computed on the spot. So any step can be asked for at once:
-that is what makes a resume exact, and what lets every rank and the loader process agree without talking.
+Only the rows of each bucket are stored. A step maps to a bucket and an offset in it, and a permutation maps the offset
+to rows. So any step can be computed without those before it: a resume is exact, and all ranks and the loader process
+agree without communication.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ["Cursor", "EpochPlan", "Plan", "Remainder", "Segment", "check_options
 Remainder = Literal["short", "repeat", "drop"]
 _LEFT_OUT = -1
 _STAND_INS = 8
-"""Tried for a sample before giving up: so many bad images in a row are no accident."""
+"""Maximum number of replacements tried for an unreadable sample: so many bad images in a row are a systematic error."""
 _STAND_IN_REPEAT = 1_000_000
-"""`SampleKey.repeat` of stand-ins, from here on."""
+"""Minimum `SampleKey.repeat` of a replacement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """A stretch of an epoch that was done with another world or batch size before a resume."""
+    """Steps of an epoch that ran with another world size or batch size before a resume."""
 
     world_size: int
     batch_size: int
@@ -40,20 +40,20 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cursor:
-    """A position in the endless stream of batches."""
+    """A position in the infinite stream of batches."""
 
     epoch: int = 0
     step: int = 0
-    """Batches of this epoch already given to each rank, since the last change of world or batch size."""
+    """Steps of this epoch already done, since the last change of world size or batch size."""
     history: tuple[Segment, ...] = ()
-    """What of this epoch was done before that change; empty in the common case."""
+    """Steps of this epoch before that change; empty if there was none."""
 
 
 def check_options(batch_size: int, rank: int, world_size: int, remainder: str) -> None:
-    """Check the options of a plan, before anything expensive is done for it.
+    """Check the options of a plan, before anything expensive is done.
 
     Raises:
-        ConfigError: One can't be; names it, with what was found and what is expected.
+        ConfigError: An option has an invalid value.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size: found {batch_size}, expected at least 1")
@@ -65,22 +65,21 @@ def check_options(batch_size: int, rank: int, world_size: int, remainder: str) -
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything the batches depend on, but the epoch.
+    """Everything that the batches of an epoch depend on, except the epoch.
 
     Args:
         buckets: int (N,): the bucket of each row; -1 leaves a row out.
-        sizes: The (height, width) of each bucket; None leaves the size to the image program.
-        batch_size: Samples a rank gets each step.
-        seed: Of the order and of every draw.
-        rank: Which rank's batches to give.
+        sizes: (height, width) of each bucket in pixels; None leaves the size to the image transform.
+        batch_size: Samples per step and rank.
+        seed: Seeds the order and every random transform.
+        rank: Rank whose batches the plan returns.
         world_size: Number of ranks.
-        remainder: What happens to the samples of a bucket that don't fill a step of `world_size × batch_size`:
-            `short` makes a smaller batch of them (of the same size on every rank; up to `world_size - 1` samples
-            come twice for it), `repeat` fills the step with samples of the bucket that come twice, `drop` leaves
-            them out of this epoch.
-        shuffle: False keeps the rows' order within a bucket, and the buckets one after the other.
-        weights: float (N,): how many times an epoch shows each row; None means once. A fraction is spread over
-            epochs: 0.5 is every second epoch.
+        remainder: What to do with samples of a bucket that don't fill a step of `world_size × batch_size`: `short`
+            makes a smaller batch of them (of the same size on every rank: it may repeat up to `world_size - 1`
+            samples), `repeat` repeats samples of the bucket to fill the step, `drop` leaves them out of this epoch.
+        shuffle: False keeps the order of the rows within a bucket, and of the buckets.
+        weights: float (N,): repeats of each row in an epoch; None is once each. A fraction is spread over epochs: 0.5
+            is every second epoch.
     """
 
     buckets: npt.NDArray[np.integer]
@@ -101,11 +100,17 @@ class Plan:
         object.__setattr__(self, "_entries", _Entries.of(self.buckets, len(self.sizes), None))
 
     def epoch(self, epoch: int, history: Sequence[Segment] = ()) -> EpochPlan:
-        """The batches of one epoch, or of what is left of it after `history`."""
+        """Return the batches of one epoch, or of its remaining samples after `history`.
+
+        Args:
+            epoch: From 0.
+            history: Steps of this epoch that ran with other world or batch sizes, in order.
+        """
         entries = self._entries
         if self.weights is not None:
             entries = _Entries.of(self.buckets, len(self.sizes), self._counts(epoch))
         plan = EpochPlan(plan=self, epoch=epoch, entries=entries, generation=0, world_size=self.world_size)
+        # Remove the samples that each segment consumed, then plan the rest anew.
         for generation, past in enumerate(history):
             before = EpochPlan(
                 plan=self,
@@ -122,10 +127,10 @@ class Plan:
         return plan
 
     def _counts(self, epoch: int) -> npt.NDArray[np.int64]:
-        """How often each row comes in an epoch: the weight's multiples that fall between epoch and epoch + 1.
+        """Return how often each row occurs in an epoch: int64 (N,).
 
-        Each row starts at a phase of its own (the golden ratio's multiples), so that a thousand rows of weight 0.5
-        come half in each epoch.
+        A row i with weight w occurs `floor((epoch + 1) * w + p) - floor(epoch * w + p)` times. Its phase p, `i` times
+        the golden ratio modulo 1, differs from other rows': of a thousand rows with weight 0.5, each epoch has half.
         """
         assert self.weights is not None
         phase = (np.arange(len(self.weights)) * 0.6180339887498949) % 1.0
@@ -135,12 +140,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Entries:
-    """The appearances of rows in an epoch, sorted by bucket: an entry is a row and how often it has come before."""
+    """The entries of an epoch, sorted by bucket. An entry is one occurrence of a row."""
 
     rows: npt.NDArray[np.integer]
+    """(E,): the row of each entry."""
     repeats: npt.NDArray[np.integer] | None
+    """(E,): how often the row occurred before in this epoch; None if every row occurs once."""
     starts: npt.NDArray[np.int64]
-    """(buckets + 1,): bucket b holds the entries [starts[b], starts[b + 1])."""
+    """(buckets + 1,): the entries of bucket b are [starts[b], starts[b + 1])."""
 
     @classmethod
     def of(cls, buckets: npt.NDArray[np.integer], n: int, counts: npt.NDArray[np.int64] | None) -> _Entries:
@@ -164,10 +171,10 @@ class _Entries:
 
 
 class EpochPlan:
-    """The batches of one epoch: `plan[step]` gives the keys of this rank's batch.
+    """The batches of one epoch: `plan[step]` is the list of keys of this rank's batch.
 
-    `len(plan)` is the number of steps, the same on every rank; at each step every rank's batch has the same bucket
-    and the same number of samples.
+    `len(plan)` is the number of steps, the same on every rank. In each step, the batches of all ranks have the same
+    bucket and the same number of samples.
     """
 
     def __init__(
@@ -183,7 +190,7 @@ class EpochPlan:
         self._plan, self._epoch, self._entries, self._generation = plan, epoch, entries, generation
         self._world_size, self._batch_size = world_size, batch_size or plan.batch_size
         self.counts: npt.NDArray[np.int64] = np.diff(entries.starts)
-        """Samples of each bucket, before the remainder is seen to."""
+        """(buckets,): number of samples of each bucket, before `remainder` is applied."""
         whole = self._world_size * self._batch_size
         steps = self.counts // whole if plan.remainder == "drop" else -(-self.counts // whole)
         self._ends = np.cumsum(steps)
@@ -195,7 +202,7 @@ class EpochPlan:
         return self._steps
 
     def short(self) -> tuple[int, int]:
-        """How many steps have fewer samples for each rank than the batch size, and how many the smallest has."""
+        """Return (number of steps with fewer than `batch_size` samples per rank, samples of the smallest per rank)."""
         left = self.counts % (self._world_size * self._batch_size)
         sizes = -(-left[left > 0] // self._world_size) if self._plan.remainder == "short" else left[:0]
         sizes = sizes[sizes < self._batch_size]
@@ -207,15 +214,15 @@ class EpochPlan:
         return self._keys(bucket, mine)
 
     def stand_ins(self, step: int, place: int) -> Iterator[SampleKey]:
-        """What is tried, one after the other, for a sample of this step that can't be read.
+        """Yield replacements for an unreadable sample, in the order in which to try them.
 
-        The next samples of its bucket, then those of other buckets: none of a row that is in the step, and no two
-        places of the step's batches, of whatever rank, share any. Only where there are no more such rows, a row of the
-        step comes twice. All of it follows from the plan, so that a resumed run shows the same.
+        First the next samples of its bucket, then those of other buckets. None is of a row in this step, and no two
+        samples of the step, on any rank, have a replacement in common. If there are not enough such rows, a row of the
+        step is repeated. All of it follows from the plan, so a resumed run uses the same replacements.
 
         Args:
-            step: The step the sample belongs to.
-            place: Its place in this rank's batch.
+            step: The step that the sample belongs to.
+            place: Index of the sample in this rank's batch.
         """
         bucket, _, size, _ = self._at(step)
         together = self._world_size * size
@@ -224,12 +231,12 @@ class EpochPlan:
         for attempt in range(_STAND_INS):
             number = attempt * together + mine
             row = outside[number] if number < len(outside) else inside[(mine + 1 + attempt) % len(inside)]
-            # A draw of its own: this row may come in its own place as well.
+            # Its own randomness: this row may also occur in the epoch as itself.
             repeat = _STAND_IN_REPEAT + number
             yield SampleKey(int(row), self._epoch, self._plan.sizes[bucket], self._plan.seed, repeat)
 
     def _stand_ins(self, step: int) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
-        """The rows of a step, of all ranks; and the rows outside it in the order in which they are taken."""
+        """Return (the rows of a step, on all ranks; the rows outside it, in the order in which to try them)."""
         bucket, place, size, count = self._at(step)
         together, rows = self._world_size * size, self._entries.rows
         most = _STAND_INS * together
@@ -242,7 +249,7 @@ class EpochPlan:
         return inside, found[~np.isin(found, inside)]
 
     def remainders(self) -> list[LedgerEntry]:
-        """What is left out or comes twice because it does not fill a step, by row number."""
+        """Return a ledger entry for each sample left out or repeated because of `remainder`; the id is a row number."""
         entries = []
         whole = self._world_size * self._batch_size
         for bucket, count in enumerate(self.counts.tolist()):
@@ -263,7 +270,7 @@ class EpochPlan:
         return entries
 
     def consumed(self, steps: int) -> npt.NDArray[np.int64]:
-        """The entries that all ranks together have been given in the first `steps` steps."""
+        """Return the indices of the entries that all ranks together used in the first `steps` steps."""
         out = [np.empty(0, dtype=np.int64)]
         for step in range(steps):
             bucket, place, size, count = self._at(step)
@@ -272,7 +279,7 @@ class EpochPlan:
         return np.concatenate(out)
 
     def _at(self, step: int) -> tuple[int, int, int, int]:
-        """(bucket, place in it of rank 0's first sample, samples for each rank, samples in the bucket)."""
+        """Return (bucket, offset in it of rank 0's first sample, samples per rank, samples in the bucket) of a step."""
         if not 0 <= step < self._steps:
             raise IndexError(f"step {step} of an epoch of {self._steps} steps")
         slot = int(self._order(step)) if self._order is not None else step
@@ -293,7 +300,7 @@ class EpochPlan:
         return np.asarray(places + self._entries.starts[bucket])
 
     def _keys(self, bucket: int, places: npt.NDArray[np.int64]) -> list[SampleKey]:
-        """The samples at places of a bucket; places past its end wrap around and count as repeats."""
+        """Return the keys at offsets in a bucket. Offsets past its end wrap around, and their keys count as repeats."""
         count = int(self.counts[bucket])
         entries = self._entries_at(bucket, places % count)
         rounds = places // count * (1 << 20)

@@ -1,4 +1,4 @@
-"""`Producer`: makes the batches of a plan, in order, with any number of threads."""
+"""`Producer`: prepares the batches of a plan, in order, with any number of threads."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["Made", "OnError", "Producer", "Share"]
 OnError = Literal["replace", "raise"]
 
 _AT_ONCE = 64
-"""Minimum number of samples that are described in one go."""
+"""Minimum number of samples that `_describe` plans in one call."""
 _MOST_FIT = 1 << 20
-"""Maximum number of texts cached as not truncated; some 60 MB. Others are measured each time."""
+"""Maximum number of texts cached as not truncated, about 60 MB. Others are tokenised each time."""
 _NOWHERE = (-1, -1)
-"""Position of a step that could not be started."""
+"""`at` of a step that could not be started."""
 
 
 class Made(NamedTuple):
@@ -43,24 +43,32 @@ class Made(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """A batch of the plan."""
+    """A step that is planned, but not yet submitted."""
 
     plan: EpochPlan
     epoch: int
     number: int
     keys: list[SampleKey]
     source: BatchSource
-    """What prepares its samples."""
+    """Prepares its samples."""
     read: tuple[BatchBuilder, list[list[Pending]]] | None
-    """All that is to be done, sample by sample, where that is only to read."""
+    """The builder, and the tensors of each sample to read, if reading is all that is left to do; else None."""
 
 
 Share = Callable[[], None]
-"""One thread's part of a step. It raises nothing: what goes wrong comes out where the step is taken."""
+"""One thread's part of a step. It does not raise: `take` raises its error."""
 
 
 class _Job:
-    """A step that was begun."""
+    """A submitted step.
+
+    Args:
+        at: (epoch, step)
+        memory: Memory of its tensors.
+        builder: Collects its samples.
+        shares: Number of shares it consists of.
+        error: Why it could not be started.
+    """
 
     def __init__(
         self,
@@ -79,17 +87,17 @@ class _Job:
 
 
 class Producer:
-    """Prepares the batches of a plan, from any position on, across epochs. The threads are the caller's.
+    """Prepares the batches of a plan, across epochs, from any position. The caller runs the threads.
 
     Args:
-        dataset: The source of samples.
-        plan: The order.
-        threads: Number of threads that will call the shares.
-        on_error: `replace` puts another image of the same bucket where one can't be read, and notes it;
-            `raise` ends with the error.
-        finish: Whether samples are finished here, one by one, or later on the device, batch by batch. The bits are
-            the same.
-        on_ready: Called, from the thread that did the last share of it, when a step has been made.
+        dataset: Source of the samples.
+        plan: Order of the samples.
+        threads: Number of threads that call the shares.
+        on_error: What to do if an image can't be read: `replace` uses another image of the same bucket and adds a
+            ledger entry; `raise` raises the error.
+        finish: Whether to call the dataset's `finish` here, on each sample, or leave it to the trainer, on whole
+            batches on the device. The results are the same bit for bit.
+        on_ready: Called when a step is complete, in the thread that completed it.
     """
 
     def __init__(
@@ -106,27 +114,27 @@ class Producer:
         self._finish, self._on_ready = finish, on_ready
         self._threads = threads
         self._changed = threading.Condition()
-        """Of what a job counts."""
+        """Guards the counters of all jobs; notified when one changes."""
         self._jobs: deque[_Job] = deque()
         self._described: deque[_Step] = deque()
         self._cursor = Cursor()
         self._epoch: tuple[Cursor, EpochPlan] | None = None
         self._cut: set[tuple[int, int]] = set()
-        """(row, caption) of those that were noted."""
+        """(row, index of the caption) of the truncated captions that have a ledger entry."""
         self._fit: set[int] = set()
-        """Hashes of texts that are not cut."""
+        """Hashes of texts that no tokenizer truncates."""
 
     def __len__(self) -> int:
-        """Batches begun and not yet taken."""
+        """Return the number of batches submitted and not yet taken."""
         return len(self._jobs)
 
     def seek(self, cursor: Cursor) -> list[Memory]:
-        """Makes `cursor` the next step to begin; what was begun is given up, and its memory returned."""
+        """Move to `cursor`: discard the steps already submitted, and return their memory."""
         with self._changed:
             jobs = list(self._jobs)
             for job in jobs:
                 job.given_up = True
-            # No thread may write to their memory after this.
+            # Wait for shares in progress: no thread may write to the returned memory.
             self._changed.wait_for(lambda: not any(job.running for job in jobs))
         self._jobs.clear()
         self._described.clear()
@@ -134,10 +142,16 @@ class Producer:
         return [job.memory for job in jobs]
 
     def submit(self, memory: Memory) -> list[Share]:
-        """Begins the next step: it is made when all of the shares have been called, each in any thread.
+        """Start the next step.
 
-        Where it can't even be begun, there are none, and `take` says why.
+        Args:
+            memory: Memory for its tensors.
+
+        Returns:
+            The parts of the step. It is complete when all have been called, in any threads. Empty if the step can't be
+            started; `take` then raises the error.
         """
+        # Take the next planned step; plan more if there is none.
         try:
             if not self._described:
                 self._describe()
@@ -149,6 +163,7 @@ class Producer:
             if self._on_ready is not None:
                 self._on_ready()
             return []
+        # Split it: into a share per thread if it only reads (short calls), else into a share per sample.
         size = -(-len(step.keys) // self._threads) if step.source.only_reads else 1
         starts = range(0, len(step.keys), size)
         works: list[Callable[[], list[LedgerEntry]]]
@@ -180,7 +195,7 @@ class Producer:
             self._on_ready()
 
     def _describe(self) -> None:
-        """Says of the next few steps what is to be done: code that runs several times over takes less time for each."""
+        """Plan the next few steps together: the processor's caches then hold the code after the first step."""
         samples = 0
         while samples < _AT_ONCE:
             cursor = self._cursor
@@ -191,7 +206,7 @@ class Producer:
                 source = self._dataset.for_batch(keys)
             except Exception:
                 if self._described:
-                    return  # those before come first; it comes again when its turn has come
+                    return  # steps before it are still to be submitted; this one fails again in its turn
                 raise
             read = None if self._finish else _only_read(source, keys)
             self._described.append(_Step(plan, cursor.epoch, cursor.step, keys, source, read))
@@ -202,20 +217,20 @@ class Producer:
                 self._cursor = Cursor(epoch=cursor.epoch + 1)
 
     def ready(self) -> bool:
-        """Whether `take` would return at once."""
+        """Return whether `take` would not wait."""
         return bool(self._jobs) and not self._jobs[0].left
 
     def take(self) -> Made:
-        """Waits for the oldest step begun.
+        """Return the oldest step submitted; wait until it is complete.
 
         Raises:
-            Exception: Whatever the dataset raised that is not one unreadable image.
+            Exception: Any error of the dataset, except that of an unreadable image under `on_error="replace"`.
         """
         job = self._jobs[0]
         with self._changed:
             self._changed.wait_for(lambda: not job.left)
         if job.error is not None:
-            raise job.error  # the step stays, for `seek` to give its memory back
+            raise job.error  # the job stays in the queue: `seek` returns its memory
         tensors, rest = job.builder.finish()
         self._jobs.popleft()
         return Made(job.at, job.memory, tensors, rest, [note for notes in job.notes for note in notes])
@@ -231,6 +246,7 @@ class Producer:
 
     def _make_one(self, builder: BatchBuilder, step: _Step, place: int, wanted: SampleKey) -> list[LedgerEntry]:
         notes: list[LedgerEntry] = []
+        # Prepare the sample, or the first of its replacements that can be read.
         for key in chain([wanted], step.plan.stand_ins(step.number, place)):
             try:
                 sample = step.source.prepare(key)
@@ -261,12 +277,12 @@ class Producer:
         return notes
 
     def _cut_captions(self, key: SampleKey, draw: CaptionDraw) -> list[LedgerEntry]:
-        """A note for a caption that a tokenizer cuts, the first time that one of its draws is cut."""
+        """Return ledger entries for a caption that tokenizers truncate; only the first time for each caption."""
         caption, text = (key.index, draw.choice), hash(draw.text)
         if caption in self._cut or text in self._fit:
             return []
         cuts = self._dataset.truncated(draw.text)
-        if not cuts and len(self._fit) < _MOST_FIT:  # the next draw may be longer: this one was dropped, or lost parts
+        if not cuts and len(self._fit) < _MOST_FIT:  # cache the text, not the caption: dropout may have shortened it
             self._fit.add(text)
         if cuts:
             self._cut.add(caption)
@@ -284,13 +300,13 @@ class Producer:
 
 
 def _only_read(source: BatchSource, keys: list[SampleKey]) -> tuple[BatchBuilder, list[list[Pending]]] | None:
-    """A batch of whose samples all but the reading is done; None where there is more to do."""
+    """Prepare the samples of a batch, except for reading their tensors. None if the source does more than read."""
     if not source.only_reads:
         return None
     builder = BatchBuilder(len(keys))
     try:
         return builder, [builder.add(place, source.prepare(key)) for place, key in enumerate(keys)]
-    except Exception:  # raised again where it is handled
+    except Exception:  # `_make_one` prepares the samples again, and handles the error
         return None
 
 
