@@ -1,16 +1,25 @@
-"""The loader process: a `Producer` on the far end of a socket.
+"""The loader process: runs a `Producer` and sends its batches to the trainer over a socket.
 
-Why a process, and one only: Python threads beside a training loop that launches many small operations slow it down
-(they share the interpreter's lock); worker processes that each hold a batch copy it through a pipe. One process of N
-threads that writes into shared slots does neither.
+Why one process: Python threads next to a training loop that launches many small operations slow it down (they share the
+GIL), and several worker processes copy each batch through a pipe. One process of N threads that writes into shared
+memory does neither.
 
-It is started as a plain `python -c`, not through `multiprocessing`: so the trainer's script needs no
-`if __name__ == "__main__"`, and lambdas or classes of a notebook travel by value (cloudpickle).
+It is started as a plain `python -c`, not by `multiprocessing`: the trainer's script needs no
+`if __name__ == "__main__"`, and lambdas and classes of a notebook are pickled by value (cloudpickle).
 
-Messages, pickled, trainer to loader: `int` gives back the slot of that number, `Seek` moves the stream.
-Loader to trainer: `Ready`, followed by a file descriptor when its slot is new to the trainer, or `Failed`.
-There is little in them, and little code around them: where a batch is megabytes that are copied, the processor's caches
-hold nothing of Python in between, and each line takes several times as long as in a loop of its own.
+Messages are pickled:
+
+========== ================= ==========================================================================
+direction  message           meaning
+========== ================= ==========================================================================
+to loader  `int`             the slot of this number is free again
+to loader  `Seek`            continue from another position
+to trainer `Ready`           a batch is in a slot; a file descriptor follows if the slot's memory is new
+to trainer `Failed`          the dataset raised an error
+========== ================= ==========================================================================
+
+Messages are small, and little code runs for each. Copying a batch of megabytes evicts Python's code and data from the
+processor's caches: each line takes several times as long here as in a tight loop.
 """
 
 from __future__ import annotations
@@ -48,7 +57,7 @@ __all__ = ["WAY_OUT", "Failed", "Ready", "Seek", "Setup", "launch", "packed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What the loader process starts from."""
+    """Everything the loader process needs to start: the first message to it. Fields as for `Loader` and `Producer`."""
 
     dataset: SampleSource
     plan: Plan
@@ -59,7 +68,7 @@ class Setup:
 
 
 class Seek(NamedTuple):
-    """Go on from `cursor`. Batches that were under way belong to an older generation, and are dropped."""
+    """Continue from `cursor`. Batches in progress belong to an older generation, and are dropped."""
 
     generation: int
     cursor: Cursor
@@ -73,17 +82,18 @@ class Ready(NamedTuple):
     """(epoch, step)"""
     slot: int
     fresh: int
-    """Bytes of the slot's memory when it is new to the trainer, else 0."""
+    """Size of the slot's memory in bytes if the trainer has not mapped it yet, else 0."""
     places: dict[str, Place] | None
-    """Where the tensors are; None when that is as for the slot's batch before."""
+    """Location of each tensor in the slot; None if the same as for the slot's previous batch."""
     small: dict[str, NDArray[Any]]
-    """Tensors made of a value a sample, such as numbers: by value, since torch would send a descriptor for each."""
+    """Tensors of one number per sample, pickled as arrays: torch would send a file descriptor for each."""
     rest: Batch
+    """All other values."""
     notes: list[LedgerEntry]
 
 
 class Failed(NamedTuple):
-    """The dataset raised something that ends the epoch."""
+    """The dataset raised an error, which ends the epoch. Generation -1: the process could not start."""
 
     generation: int
     error: BaseException
@@ -94,13 +104,18 @@ WAY_OUT = "Loader(..., in_process=True) prepares batches in threads of this proc
 
 
 def packed(message: object) -> bytes:
-    """A message without tensors, as `connection.recv` takes it; `connection.send` looks for some, which takes long."""
+    """Pickle a message without tensors for `connection.recv`. `connection.send` is slower: it supports tensors."""
     return pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def launch(setup: Setup, far_end: int) -> subprocess.Popen[bytes]:
-    """Starts the process on its end of a socket pair. The caller sends it `Setup`, through cloudpickle."""
-    # glibc gives blocks of megabytes back to the system at once, and every image would fault its pages in anew.
+    """Start the loader process. The caller then sends it the pickled `Setup`.
+
+    Args:
+        setup: Not used here.
+        far_end: File descriptor of its end of a socket pair.
+    """
+    # By default, glibc returns freed blocks of megabytes to the system at once: every image would cause page faults.
     keep = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
     code = f"import sys; sys.path[:] = {sys.path!r}; from calotype.loader.process import main; main({far_end})"
     return subprocess.Popen(
@@ -109,11 +124,16 @@ def launch(setup: Setup, far_end: int) -> subprocess.Popen[bytes]:
 
 
 def main(fd: int) -> None:
-    """Runs in the loader process until the trainer closes the socket or is gone."""
-    # Ctrl-C is the trainer's to handle, as are Slurm's and a closed terminal's signal to all: it closes the socket.
+    """Run the loader process until the trainer closes the socket or exits.
+
+    Args:
+        fd: File descriptor of this end of the socket pair.
+    """
+    # The trainer handles signals sent to the whole process group (Ctrl-C, Slurm, a closed terminal), and then closes
+    # the socket.
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(one, signal.SIG_IGN)
-    torch.set_num_threads(1)  # the threads are ours: one image each
+    torch.set_num_threads(1)  # each of our threads works on an image of its own
     connection = Connection(fd)
     try:
         setup: Setup = cloudpickle.loads(connection.recv_bytes())
@@ -122,7 +142,7 @@ def main(fd: int) -> None:
     except Exception as error:
         connection.send_bytes(packed(_failed(-1, error)))
         return
-    gc.freeze()  # the dataset stays for good: no collection need look through it
+    gc.freeze()  # the dataset lives as long as the process: exclude it from garbage collection
     server = _Server(setup, connection)
     for number in range(setup.threads):
         threading.Thread(target=server.work, name=f"calotype_{number}", daemon=True).start()
@@ -130,10 +150,10 @@ def main(fd: int) -> None:
 
 
 def _watch(connection: Connection) -> None:
-    """Leaves with the trainer, whatever the threads are about.
+    """Exit the process as soon as the trainer has exited, even if threads are busy.
 
-    The socket is hung up when the trainer goes, unless a process that it forked holds it open too: then this process's
-    parent has changed.
+    The socket is hung up when the trainer exits. If a fork of the trainer still has it open, the parent process has
+    changed instead.
     """
     parent = os.getppid()
     hung_up = select.poll()
@@ -144,10 +164,14 @@ def _watch(connection: Connection) -> None:
 
 
 class _Server:
-    """Threads that are all alike: each listens, begins steps, does its share of one, and sends what it completed.
+    """Runs the loader's threads. All run the same loop: receive messages, start steps, call a share, send batches.
 
-    There is no thread that tells the others what to do. It would have to wake up for every batch, take the
-    interpreter's lock from those that read, and make the system move them from core to core.
+    There is no coordinating thread: it would wake up for every batch, take the GIL from threads that read, and make the
+    system move them between cores.
+
+    Args:
+        setup: Dataset, plan and options.
+        connection: Connection to the trainer.
     """
 
     def __init__(self, setup: Setup, connection: Connection) -> None:
@@ -165,27 +189,27 @@ class _Server:
         )
         self._generation: int | None = None
         self._turn = threading.Lock()
-        """Of who listens and begins steps."""
+        """Held by the thread that receives messages and starts steps."""
         self._sending = threading.Lock()
-        """Of who sends, and of what decides what is sent."""
+        """Held by the thread that sends, or changes what is sent: guards `_generation`."""
         self._come = select.poll()
         self._come.register(connection.fileno(), select.POLLIN)
 
     def work(self) -> None:
-        """What each thread does, for good."""
+        """Run the loop of one thread, until the trainer exits."""
         try:
             while True:
                 self._next()()
-        except (EOFError, ConnectionError):  # the trainer is gone
+        except (EOFError, ConnectionError):  # the trainer has exited
             os._exit(0)
         except BaseException:
             traceback.print_exc()
             os._exit(1)
 
     def _next(self) -> Share:
-        """The next share of a step. Where there is none, one thread listens, and the others wait for it."""
+        """Return the next share. If there is none, one thread waits for messages, and the others for that thread."""
         while True:
-            # With shares at hand, nobody waits for another to say what comes after them.
+            # Do not wait for the lock if there are shares to call.
             if self._turn.acquire(blocking=not self._shares):
                 try:
                     while self._come.poll(None if not self._begin() else 0):
@@ -196,13 +220,13 @@ class _Server:
                 return self._shares.popleft()
 
     def _begin(self) -> bool:
-        """Begins a step for each free slot; whether there is a share to be done."""
+        """Start a step for each free slot; return whether there are shares to call."""
         while self._generation is not None and self._free:
             self._shares += self._producer.submit(self._free.pop())
         return bool(self._shares)
 
     def _handle(self, message: int | Seek) -> None:
-        """A slot that comes back, or a move."""
+        """Handle a message: a slot that is free again, or a `Seek`."""
         if isinstance(message, int):
             self._free.append(self._slots[message])
         else:
@@ -211,7 +235,7 @@ class _Server:
                 self._generation = message.generation
 
     def _send_ready(self) -> None:
-        """Sends the steps that have been made, in their order."""
+        """Send the steps that are complete, in order."""
         with self._sending:
             while self._generation is not None and self._producer.ready():
                 try:
@@ -256,7 +280,7 @@ class _Server:
                 LoaderError(f"a batch can't be sent from the loader process: {error} (one of {keys}); {WAY_OUT}")
             )
             return
-        slot.fresh = slot.moved = False  # before it is sent: from then on it may come back at any time
+        slot.fresh = slot.moved = False  # before sending: after it, the slot may be returned at any time
         self._connection.send_bytes(message)
         if ready.fresh:
             send_handle(self._connection, slot.fd, os.getppid())

@@ -1,4 +1,4 @@
-"""Slots: batch-sized pieces of memory that the loader process and the trainer both see."""
+"""`Slot`: memory for one batch, shared by the loader process and the trainer."""
 
 from __future__ import annotations
 
@@ -17,38 +17,47 @@ from calotype.loader.huge_pages import HUGE, in_huge_pages
 __all__ = ["LEASES", "Place", "Slot"]
 
 LEASES = 2
-"""Batches that the trainer may hold as views of slots: the one in use and the one that takes its place."""
+"""Maximum number of batches in the trainer that are views of slots: the one in use and the next."""
 
 _ALIGN = 64
 
 
 class Place(NamedTuple):
-    """Where a tensor of a batch is in its slot."""
+    """Location of a tensor in a slot."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     offset: int
+    """In bytes from the beginning of the slot."""
     nbytes: int
 
     def over(self, memory: memoryview | bytearray | NDArray[Any]) -> torch.Tensor:
-        """The tensor in a mapping of the slot, which lives as long as it; its storage is its own bytes and no more."""
+        """Return the tensor as a view of the slot's memory, which it keeps alive. Its storage has its own bytes only.
+
+        Args:
+            memory: All bytes of the slot.
+        """
         if not self.nbytes:
             return torch.empty(self.shape, dtype=self.dtype)
         count = self.nbytes // self.dtype.itemsize
         return torch.frombuffer(memory, dtype=self.dtype, count=count, offset=self.offset).view(self.shape)
 
     def copied(self, memory: NDArray[Any]) -> torch.Tensor:
-        """The tensor in memory of its own."""
+        """Return a copy of the tensor.
+
+        Args:
+            memory: uint8, all bytes of the slot.
+        """
         copy = bytearray(memory[self.offset : self.offset + self.nbytes])
         return self._replace(offset=0).over(copy)
 
 
 class Slot:
-    """Memory for one batch, written by the loader process and mapped by the trainer through a file descriptor.
+    """Memory for one batch. The loader process writes it; the trainer maps it by its file descriptor.
 
-    The file has no name (memfd where there is one, else an unlinked temporary file): nothing stays behind
-    when both processes are gone, however they went, and a small /dev/shm, as in containers, is no limit.
-    It is made when the first batch comes and made anew, larger, when one does not fit.
+    The file has no name (a memfd where the system has them, else an unlinked temporary file): the system frees it when
+    both processes have exited, even if they were killed, and a small /dev/shm, as in containers, does not limit it. It
+    is created for the first batch, and replaced by a larger one when a batch does not fit.
     """
 
     def __init__(self, number: int) -> None:
@@ -56,17 +65,17 @@ class Slot:
         self.fd = -1
         self.size = 0
         self.fresh = False
-        """Whether the trainer has yet to map the present file."""
+        """Whether the trainer has not mapped the current file yet."""
         self.moved = False
-        """Whether the trainer has yet to hear of the present places."""
+        """Whether `places` has changed since it was last sent to the trainer."""
         self.places: dict[str, Place] = {}
-        """Of the tensors reserved last."""
+        """Location of each tensor last reserved."""
         self._memory: memoryview | None = None
         self._specs: dict[str, Spec] = {}
         self._spaces: dict[str, Space] = {}
 
     def reserve(self, specs: dict[str, Spec]) -> dict[str, Space]:
-        if specs != self._specs:  # most batches look like the one before
+        if specs != self._specs:  # most batches have the specs of the previous one
             self._lay_out(specs)
         return self._spaces
 

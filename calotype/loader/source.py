@@ -1,4 +1,4 @@
-"""Where a Loader's batches come from: threads in this process, or the loader process. One protocol, two ways."""
+"""`Source`: a stream of batches for a `Loader`, from threads of this process or from the loader process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 __all__ = ["Delivered", "ProcessSource", "Source", "ThreadSource"]
 
 _SMALL = 1 << 16
-"""Tensors up to this many bytes are copied out of a slot: not worth holding it for."""
+"""Maximum bytes of a tensor that is copied out of its slot: it does not keep the slot in use."""
 
 
 class Delivered(NamedTuple):
@@ -46,7 +46,7 @@ class Delivered(NamedTuple):
 
 
 class Source(Protocol):
-    """A seekable stream of batches. It belongs to one process: in a fork of it, its methods raise."""
+    """A seekable stream of batches. It belongs to one process: in a fork, its methods raise."""
 
     def seek(self, cursor: Cursor) -> None:
         """Move to the batch at `cursor`."""
@@ -57,7 +57,7 @@ class Source(Protocol):
         ...
 
     def ready(self) -> bool:
-        """Whether `next` would return at once."""
+        """Return whether `next` would not wait."""
         ...
 
     def release(self) -> None:
@@ -68,7 +68,11 @@ class Source(Protocol):
 
 
 class ThreadSource:
-    """Threads in this process, for data that is in memory already; with other data they slow the training loop down."""
+    """Prepares batches in threads of this process. For data already in memory: else it slows the training loop down.
+
+    Args:
+        setup: Dataset, plan and options.
+    """
 
     def __init__(self, setup: Setup) -> None:
         self._producer = Producer(
@@ -106,15 +110,15 @@ class ThreadSource:
 
 
 class ProcessSource:
-    """The near end of the loader process.
+    """Receives batches from a loader process, which it starts.
 
-    A batch's large tensors are views of its slot; the slot goes back when the last of them is gone. Someone who holds
-    more than one batch gets copies from then on (a loop holds one while it asks for the next), so that the process
-    never runs out of slots.
+    The large tensors of a batch are views of its slot, which is returned when the last of them is deleted. While the
+    caller holds two batches or more, further ones are copied, so that the loader process never runs out of slots. (A
+    loop holds one batch while it requests the next.)
 
     Args:
-        setup: What the process starts from.
-        on_map: Called with each new slot's memory (to pin it, say).
+        setup: Dataset, plan and options.
+        on_map: Called with the memory of each new slot, uint8 (size,), such as to pin it.
     """
 
     def __init__(self, setup: Setup, *, on_map: Callable[[torch.Tensor], None] | None = None) -> None:
@@ -177,10 +181,10 @@ class ProcessSource:
         self._close()
 
     def disown(self) -> None:
-        """Lets go of the loader process in a fork of the trainer's: it stays the trainer's, and hears nothing of it."""
+        """Detach from the loader process in a fork of the trainer, without a message to it: it is the trainer's."""
         self._close.detach()
         self._connection.close()
-        self._process.poll()  # no child of this process, so there is nothing to wait for
+        self._process.poll()  # it is no child of this process: marks the Popen as finished, so nothing waits for it
 
     def _map(self, message: Ready) -> None:
         fd = self._guard(lambda: recv_handle(self._connection))
@@ -200,8 +204,8 @@ class ProcessSource:
             whole = np.frombuffer(self._maps[slot], dtype=np.uint8)
             for key, place in places.items():
                 batch[key] = place.copied(whole) if hoarding or place.nbytes <= _SMALL else place.over(whole)
-            # `whole` lives for as long as any view of it. It can go in the middle of anything, so what is called
-            # then only takes a note; `release` sends it.
+            # `whole` lives as long as any view of it. The callback may run in the middle of any code, so it only queues
+            # the slot; `release` sends it.
             self._leased[slot] = weakref.ref(whole, partial(_note, self._released, slot))
         else:
             self._released.append(slot)
@@ -210,7 +214,7 @@ class ProcessSource:
         return batch | message.rest
 
     def _guard(self, talk: Callable[[], _T]) -> _T:
-        """Communicate with the loader process; if it has died, raise an error that says how."""
+        """Call a function that communicates with the loader process; if that died, raise an error with its status."""
         _check_owner(self._owner)
         try:
             return talk()
@@ -254,7 +258,7 @@ def _note(released: deque[int], slot: int, _: object) -> None:
 
 
 def _shut(connection: Connection, process: subprocess.Popen[bytes]) -> None:
-    connection.close()  # the process leaves when it sees this
+    connection.close()  # the loader process then exits
     try:
         process.wait(timeout=5)
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""A dataset in numbers: what was found, its buckets, what a batch holds, and how fast batches come."""
+"""`summarise`: statistics of a dataset and its batches: rows, buckets, the entries of a batch, images per second."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["BucketCount", "Entry", "Summary", "describe_batch", "summarise"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketCount:
-    """How many images go to one size."""
+    """Number of images in one bucket. Sizes in pixels."""
 
     height: int
     width: int
@@ -30,40 +30,47 @@ class Entry:
 
     key: str
     kind: str
-    """The dtype of a tensor, else `list of str` and the like."""
+    """The dtype of a tensor, such as `uint8`; else a type, such as `list of str`."""
     shape: tuple[int, ...]
+    """`(B, …)` of a tensor, `(B,)` of a list."""
     low: float | None
+    """Minimum of a tensor."""
     high: float | None
+    """Maximum of a tensor."""
     device: str | None
+    """Device of a tensor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What `summarise` found. `to_json` gives it as plain values."""
+    """The result of `summarise`."""
 
     found: dict[str, Any]
-    """What `Manifest.describe` says."""
+    """Result of `Manifest.describe`; empty without a manifest."""
     buckets: tuple[BucketCount, ...]
+    """Buckets that have images."""
     batches: int
-    """Of an epoch, on each rank."""
+    """Batches of an epoch, on each rank."""
     batch: tuple[Entry, ...]
-    """Of the first of the fullest batches seen."""
+    """Entries of the first of the largest batches seen."""
     images_per_second: float | None
-    """Over the rest of an epoch or `seconds`, whichever is shorter; None when there was but one batch."""
+    """Measured from the second batch to the end of the epoch, or for `seconds`; None if there was only one batch."""
     ledger: dict[str, int]
-    """What was left out, repeated, enlarged, cut: how many of each."""
+    """Kind of ledger entry → number of entries: images left out, repeated, enlarged, truncated, …"""
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
         return asdict(self)
 
 
 def summarise(loader: Loader, *, seconds: float = 10.0) -> Summary:
-    """Runs a loader for up to one epoch.
+    """Run a loader for up to one epoch, and describe its dataset and batches.
 
     Args:
-        loader: It is left in the middle of its epoch; make one for the purpose.
-        seconds: How long to measure the rate.
+        loader: A loader made for this: it may be left in the middle of an epoch.
+        seconds: Maximum time for which to measure the throughput.
     """
+    # Time the batches after the first, whose wait includes the start of the loader.
     dataset = loader.dataset
     fullest: Batch | None = None
     images, start, spent = 0, 0.0, 0.0
@@ -78,6 +85,7 @@ def summarise(loader: Loader, *, seconds: float = 10.0) -> Summary:
         if spent > seconds:
             break
     assert fullest is not None
+    # Count the images of each bucket.
     sizes = [size for size in dataset.bucket_sizes if size is not None]
     counts = np.bincount(loader.plan.buckets[loader.plan.buckets >= 0], minlength=len(sizes)).tolist()
     return Summary(
@@ -95,7 +103,7 @@ def summarise(loader: Loader, *, seconds: float = 10.0) -> Summary:
 
 
 def describe_batch(batch: Batch) -> tuple[Entry, ...]:
-    """Key, dtype, shape and range of everything in a batch."""
+    """Return key, dtype, shape and range of each entry of a batch."""
     entries = []
     for key, value in batch.items():
         if isinstance(value, torch.Tensor):
