@@ -12,7 +12,7 @@ from calotype.config.buckets import BucketsConfig
 from calotype.config.caption_transform import CaptionTransformConfig
 from calotype.config.component import Component
 from calotype.config.dataset import DatasetConfig
-from calotype.config.effects import Rule, is_set, no_effect
+from calotype.config.effects import TRAIN, Rule, is_set, no_effect, unused_options
 from calotype.config.img_transform import ImageTransformConfig
 from calotype.config.loader import LoaderConfig
 from calotype.config.section import Section
@@ -20,8 +20,9 @@ from calotype.errors import ConfigError
 
 if TYPE_CHECKING:
     from calotype.config.config import Config
+    from calotype.config.train import TrainConfig
 
-__all__ = ["ACROSS", "check_config"]
+__all__ = ["ACROSS", "check_config", "unused_in_training"]
 
 
 def _captions(config: Config) -> CaptionTransformConfig | None:
@@ -185,6 +186,19 @@ def check_config(config: Config, only: Collection[str]) -> None:
         for key in rule.options.split():
             if _is_given(config, key.split(".")) and rule.idle(config):
                 raise ConfigError(f"{key}: {no_effect(key.rpartition('.')[2], rule, config)}")
+
+
+def unused_in_training(config: Config, options: TrainConfig, *, guidance: bool) -> frozenset[str]:
+    """Return the options of a training that have no effect in it, whether they were given or not.
+
+    Args:
+        config: The config.
+        options: Those of the training.
+        guidance: Whether the network takes a guidance as an input.
+    """
+    across = unused_options(config, [rule for rule in ACROSS if rule.options.startswith("train.")])
+    unused = unused_options(options, TRAIN) | {key.removeprefix("train.") for key in across}
+    return unused if guidance else unused | {"guidance"}
 
 
 def _is_given(section: Section, keys: list[str]) -> bool:

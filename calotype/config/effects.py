@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from calotype.config.section import Section
     from calotype.config.train import TrainConfig
 
-__all__ = ["DISTILL", "FETCH", "TRAIN", "Rule", "check_guidance", "check_section", "is_set", "no_effect"]
+__all__ = [
+    "DISTILL",
+    "FETCH",
+    "TRAIN",
+    "Rule",
+    "check_guidance",
+    "check_section",
+    "is_set",
+    "no_effect",
+    "unused_options",
+]
 
 T = TypeVar("T")
 
@@ -44,7 +54,7 @@ _CONSTANT: Final = ("constant", "piecewise_constant")
 
 
 def _no_warmup(options: TrainConfig | DistillConfig) -> bool:
-    return options.lr_scheduler in _CONSTANT and options.lr_warmup_steps > 0
+    return options.lr_scheduler in _CONSTANT
 
 
 def _warmup_why(options: TrainConfig | DistillConfig) -> str:
@@ -99,6 +109,11 @@ def check_section(section: Section, rules: Iterable[Rule[Any]]) -> None:
         for name in rule.options.split():
             if is_set(section, name) and rule.idle(section):
                 raise OptionError(name, no_effect(name, rule, section))
+
+
+def unused_options(section: T, rules: Iterable[Rule[T]]) -> frozenset[str]:
+    """Return the options that have no effect in a section, whether they were given or not."""
+    return frozenset(name for rule in rules if rule.idle(section) for name in rule.options.split())
 
 
 def check_guidance(options: TrainConfig, model: str, *, embeds: bool, guides: bool) -> None:

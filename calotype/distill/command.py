@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from calotype.config import Config
 from calotype.config.distill import DistillConfig
+from calotype.config.effects import DISTILL, unused_options
 from calotype.config.inputs import check_outside
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.ledger import Ledger
@@ -108,7 +109,8 @@ def run(
         # Lock the folder, find the checkpoint to resume from, check the room.
         def begin() -> Checkpoint | None:
             cleanup.enter_context(sole_run(output / ".run.lock", output))
-            found = to_resume(output / "checkpoints", options, resume=resume)
+            unused = unused_options(options, DISTILL)
+            found = to_resume(output / "checkpoints", options, resume=resume, unused=unused)
             if found is not None:
                 check_facts(found.folder, found.loader, {STUDENT: facts.identity})
             check_run_room(

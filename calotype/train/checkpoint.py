@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol
@@ -67,14 +67,19 @@ class Checkpoint:
     damaged: tuple[str, ...] = ()
     """A message for each newer one that can't be read or is not whole."""
 
-    def check(self, options: Options) -> None:
+    def check(self, options: Options, *, unused: Collection[str] = ()) -> None:
         """Refuse options that would have computed something else, or whose steps are done already.
+
+        Args:
+            options: Of this run.
+            unused: Names of options that have no effect beside the others; they are not compared.
 
         Raises:
             ConfigError: Names those that differ.
         """
         was, now = {**options.BEFORE, **self.options}, _plain(options)
-        other = [name for name in now if name not in options.MAY_CHANGE and was.get(name) != now[name]]
+        compared = now.keys() - options.MAY_CHANGE - set(unused)
+        other = [name for name in now if name in compared and was.get(name) != now[name]]
         if other:
             differences = "; ".join(f"{name} was {was.get(name)!r}, is {now[name]!r}" for name in other)
             raise ConfigError(
@@ -208,7 +213,7 @@ def latest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def to_resume(folder: Path, options: Options, *, resume: bool) -> Checkpoint | None:
+def to_resume(folder: Path, options: Options, *, resume: bool, unused: Collection[str] = ()) -> Checkpoint | None:
     """Return the newest whole checkpoint of a folder, to resume from; None where a run begins.
 
     Newer, damaged ones are renamed to `damaged-step-…`, so that the run can write its own.
@@ -217,6 +222,7 @@ def to_resume(folder: Path, options: Options, *, resume: bool) -> Checkpoint | N
         folder: Of all checkpoints.
         options: Of this run.
         resume: Whether to resume.
+        unused: Names of options that have no effect beside the others.
 
     Raises:
         ConfigError: There is one and `resume` is not set; it is of another run; or none can be read.
@@ -227,7 +233,7 @@ def to_resume(folder: Path, options: Options, *, resume: bool) -> Checkpoint | N
         return None
     found = latest(folder)
     if found is not None:
-        found.check(options)
+        found.check(options, unused=unused)
         torn = sorted(path for path in folder.glob(".writing-*/step-*") if path.name > found.folder.name)
         notes = [f"{path}: was not whole when its run was killed; the next checkpoint deletes it" for path in torn]
         found = replace(found, damaged=(*found.damaged, *notes))

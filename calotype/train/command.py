@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from calotype.config import Config
+from calotype.config.combinations import unused_in_training
 from calotype.config.inputs import check_outside
 from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError, MissingDependencyError
@@ -73,6 +74,7 @@ def run(
         from calotype.train.data import build_loaders, open_training
         from calotype.train.identity import Identity, resume_as
         from calotype.train.loop import make_accelerator, train
+        from calotype.train.networks import embeds_guidance
         from calotype.train.preflight import check_data, check_model
         from calotype.train.ranks import check_seen_by_all, decided_once, end_together
         from calotype.train.run_ledger import LEDGER_FILE, RunLedger
@@ -108,7 +110,8 @@ def run(
         # Lock the folder, and find the checkpoint to resume from.
         def begin() -> Checkpoint | None:
             cleanup.enter_context(sole_run(output / ".run.lock", output))
-            found = to_resume(output / "checkpoints", options, resume=resume)
+            unused = unused_in_training(config, options, guidance=embeds_guidance(models))
+            found = to_resume(output / "checkpoints", options, resume=resume, unused=unused)
             if found is None:
                 RunLedger.begin(output / LEDGER_FILE)
             return found

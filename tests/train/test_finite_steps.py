@@ -173,3 +173,20 @@ def test_a_run_from_before_the_average_was_an_option_is_told_of_it(folder, tmp_p
     with pytest.raises(ConfigError, match="loss_average was 'batch', is 'image'"):
         run(folder, tmp_path / "first", max_steps=3, resume=True)
     assert run(folder, tmp_path / "first", max_steps=3, resume=True, loss_average="batch").steps == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "before"),
+    [
+        ({"loader": {"batch_size": 1}}, {"loss_average": "batch"}),
+        ({}, {"lr_warmup_steps": 10}),
+        ({"method": "full"}, {"lora_rank": 32, "lora_alpha": 8.0}),
+        ({"model": "sd-1.5", "encodings": {"max_sequence_length": None}}, {"guidance": 2.0}),
+    ],
+)
+def test_a_run_of_an_earlier_version_with_an_option_that_had_no_effect_resumes_without_it(tmp_path, options, before):
+    """Such an option is refused now, and a checkpoint that has it must not be lost."""
+    folder = make_folder(tmp_path / "photos", names=("astronaut.png", "chelsea.png"))
+    run(folder, tmp_path / "run", max_steps=1, **options)
+    change_state(tmp_path / "run/checkpoints/step-00000001", lambda state: state["options"].update(before))
+    assert run(folder, tmp_path / "run", max_steps=2, resume=True, **options).steps == 2
