@@ -1,4 +1,4 @@
-"""Checks a dataset before anything is trained on it. `run(config)` is what `calotype check` does."""
+"""Checks a dataset before training. `run(config)` implements `calotype check`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Findings about captions: empty, repeated, without the trigger, or with a captioner's phrases."""
+"""Findings about captions: empty, repeated, without the trigger, or with stock phrases of captioners."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from calotype.models import Tokenizer, TokenTransform
 __all__ = ["caption_findings", "likely_trigger"]
 
 _SMALL: Final = 200
-"""Maximum number of images of a dataset that likely teaches one subject or style, for which a trigger is proposed."""
+"""Maximum number of images for which a missing trigger is reported: few images likely teach one subject or style."""
 _SHARE: Final = 0.6
-"""Share of the captions that must have a word for it to count as a likely trigger."""
+"""Minimum share of the images whose captions contain a likely trigger."""
 _AT_LEAST: Final = 3
 _SHORT: Final = 60
-"""Maximum characters of one caption for all images that is likely intended."""
+"""Maximum characters of a caption that all images share and that is likely intended."""
 _WORD: Final = re.compile(r"[^\W_][\w'-]*")
 
 _COMMON: Final = frozenset({"sks", "ohwx", "zwx", "tok", "ukj", "xjw"})
-"""Triggers that guides and trainers propose."""
+"""Triggers that guides and trainers recommend."""
 _NO_TRIGGER: Final = frozenset(
     "bmw brrr cctv dslr dvd grrr hdr hmm html http jpg kkk mph nft nsfw nyc png psst rgb rpg sdxl shh tsk vhs".split()  # noqa: SIM905
 )
@@ -46,8 +46,9 @@ def caption_findings(
         skip: Rows already reported as having no caption.
 
     Returns:
-        The caption facts, None where there is no caption at all; and the findings.
+        The caption facts, None if there is no caption; and the findings.
     """
+    # Empty captions, and images with several.
     rows: list[list[str]] = dataset.manifest.captions.to_pylist()
     ids: list[str] = dataset.manifest.ids.to_pylist()
     texts = [text for captions in rows for text in captions if text.strip()]
@@ -67,6 +68,7 @@ def caption_findings(
                 advice=f"nothing: `choose: {dataset.caption_transform.choose}` says which is taken each time",
             )
         )
+    # Texts of the captions, and the trigger.
     findings += _repeated(rows, ids)
     findings += _wording(rows, ids)
     findings += _placeholders(rows, ids)
@@ -74,6 +76,7 @@ def caption_findings(
     findings += about_trigger
     if not texts:
         return None, findings
+    # Counts and lengths.
     lengths = sorted(map(len, texts))
     facts = CaptionFacts(
         captions=len(texts),
@@ -190,16 +193,15 @@ def _set_trigger(
 
 
 def likely_trigger(rows: Sequence[Sequence[str]], clip: Tokenizer | None = None) -> str | None:
-    """Find the likely trigger: a word in most images' captions that is none of the language.
+    """Return the likely trigger: a rare word in most images' captions; None without one.
 
-    A trigger is chosen to be rare, so that it brings no meaning of its own. Without a list of all words, a word
-    counts as one when it is among those that guides propose (`sks`, `ohwx`, `TOK`), has no vowel, or has letters and
-    digits (`p3rs0n`, and not `35mm`); and, where CLIP's tokenizer is at hand, when that has no token for it and most
-    captions have it among their first three words. Other triggers the config can say.
+    A word counts as rare if guides recommend it as a trigger (`sks`, `ohwx`, `TOK`), if it has no vowel, or if it has
+    letters and digits (`p3rs0n`, but not `35mm`). With CLIP's tokenizer, a word that CLIP splits into several tokens
+    also counts, if it is among the first three words of most images' captions. The config can set any other trigger.
 
     Args:
         rows: The captions of each image.
-        clip: CLIP's tokenizer.
+        clip: CLIP's tokenizer; None if the dataset has none.
     """
     counts: Counter[str] = Counter()
     leading: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""`check`: one report on a dataset before any GPU work, made with the code that trains."""
+"""`check`: a report on a dataset before any GPU work, made with the code that training runs."""
 
 from __future__ import annotations
 
@@ -64,25 +64,25 @@ def check(
     """Check everything that can be known before training.
 
     Args:
-        dataset: Load it with `on_error="skip"` and `missing_captions="empty"`, so that what is wrong is reported
-            and does not end the check.
+        dataset: Load it with `on_error="skip"` and `missing_captions="empty"`, so that errors are reported instead
+            of raised.
         held_out: The validation images; none of them may be in the dataset.
         source: Name of the dataset in the report; its root by default.
-        folders: The folders given as path; they are searched for files that are not read, and images or captions
-            without a partner.
-        missing_captions: The config's option; None where it has none, so that training would stop at images without a
-            caption, unless a trigger or template makes each text.
-        caption_lines: The config's option; None where it has none.
+        folders: The folders of the option `path`; they are searched for files that are not read, and for images or
+            captions without a counterpart.
+        missing_captions: The config's option; None if not set: training would then stop at images without a caption,
+            unless a trigger or template makes each text.
+        caption_lines: The config's option; None if not set.
         caption_suffix: The config's suffixes of caption files.
         exclude: The config's patterns of files to leave out.
-        batch_size: As the Loader's.
-        world_size: Ranks to plan for.
-        remainder: As the Loader's.
-        on_upscale: As the Loader's.
-        seed: As the Loader's.
-        shuffle: As the Loader's.
-        deep: Whether to decode every image: finds damage inside, equal pixels under other names, and near
-            duplicates. None does so when there are at most 10⁹ pixels in all.
+        batch_size: See `Loader`.
+        world_size: Number of ranks to plan for.
+        remainder: See `Loader`.
+        on_upscale: See `Loader`.
+        seed: See `Loader`.
+        shuffle: See `Loader`.
+        deep: Whether to decode every image, which finds damage inside files, equal pixels in different files, and near
+            duplicates. None: if the images have at most 10⁹ pixels in all.
         threads: Number of images to read at once; the number of cores by default.
         track: Shows the progress of a named step.
 
@@ -91,6 +91,7 @@ def check(
     """
     threads = threads or os.cpu_count() or 1
     track = track or _silent
+    # Facts of all images: headers, and with `deep` pixels.
     manifest = dataset.manifest
     ids = manifest.ids.to_pylist()
     refs = [*manifest.refs(), *(held_out.refs() if held_out is not None else ())]
@@ -98,6 +99,7 @@ def check(
     facts, other = every[: len(manifest)], every[len(manifest) :]
     sizes = np.array([one.header.size if one.header else (0, 0) for one in facts], np.int32).reshape(-1, 2)
     usable = np.array([one.problem is None for one in facts])
+    # Files, pixels and duplicates.
     program = dataset.caption_transform
     in_files, uncaptioned = file_findings(
         manifest,
@@ -114,10 +116,12 @@ def check(
         findings += duplicate_findings(
             ids, facts, held_out_ids=held_out.ids.to_pylist() if held_out is not None else (), held_out=other
         )
+    # Captions and tokens.
     with track("reading captions"):
         captions, in_captions = caption_findings(dataset, skip=uncaptioned)
         tokens, in_tokens = token_facts(dataset)
     findings += [*in_captions, *in_tokens]
+    # The epoch, and the cost of caches.
     with track("planning an epoch"):
         plan, in_plan = plan_facts(
             dataset,
@@ -153,7 +157,7 @@ def check(
 def _facts(
     refs: Sequence[ImageRef], reader: ImageReader, deep: bool | None, threads: int, track: Track
 ) -> tuple[list[Facts], bool]:
-    """Scan all images at once, so that those to train on are compared with those held out."""
+    """Return the facts of all images, scanned in one call to compare the two sets; and whether the scan was deep."""
     facts: list[Facts] = []
     if not deep:
         with track("reading headers") as show:

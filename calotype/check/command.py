@@ -1,4 +1,4 @@
-"""What `calotype check` does: checks the dataset of a config; the report is cached until an input changes."""
+"""Implements `calotype check`: checks the dataset of a config, and caches the report until an input changes."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def run(
     """Check the dataset of a config as its loader would use it.
 
     Args:
-        config: What `load_config` returned.
-        deep: As for `calotype.check.check.check`.
+        config: The result of `load_config`.
+        deep: See `calotype.check.check.check`.
         world_size: Ranks to plan for; the config's `loader.world_size` by default, else 1.
         fresh: Check again even if a cached report is still valid.
-        track: As for `check`.
+        track: Shows the progress of a named step.
 
     Raises:
-        ConfigError: The config is wrong, or its dataset is another `_component_` than ours.
-        MissingPathError: There is no such path.
+        ConfigError: The config is wrong, or its dataset is a `_component_` of another class.
+        MissingPathError: The path does not exist.
     """
     config = Config.parse(config, only=_USED)
     key = report_key(
@@ -62,10 +62,12 @@ def run(
     )
     if not fresh and (known := _recalled(key)) is not None:
         return known
-    # Imports torch, which a cached report does not need.
+    # These modules import torch, which a cached report does not need.
     from calotype.check.check import check
     from calotype.manifest.exclude import parse_exclude
 
+    # Load the dataset leniently. The states of folders and files are read before the check: a change in between then
+    # invalidates the cached report.
     options = _loader_options(config) | ({} if world_size is None else {"world_size": world_size})
     folders = input_folders(config)
     folders_were = folders_state(folders or ())
@@ -93,7 +95,8 @@ def run(
         track=track,
         **options,
     )
-    broken = any(found.kind == "broken_package" for found in report.findings)  # no file shows when that is fixed
+    # Not cached with a broken package: no file of the key changes when it is fixed.
+    broken = any(found.kind == "broken_package" for found in report.findings)
     if folders is not None and files is not None and not broken:
         save_report(
             _CACHE,
@@ -108,20 +111,20 @@ def run(
 
 
 def _model_packages() -> list[str]:
-    """Return the installed packages that announce model families: a report depends on which there are."""
+    """Return the installed packages with model families, part of the cache key."""
     points = metadata.entry_points(group=ENTRY_POINTS)
     return sorted(f"{point.dist and point.dist.version} {point.value}" for point in points)
 
 
 def _loader_options(config: Config) -> dict[str, Any]:
-    """The loader's options that a check follows."""
+    """Return the loader's options that a check follows."""
     loader = config.loader
     options = loader.given() if isinstance(loader, LoaderConfig) else {} if loader is None else loader.mapping
     return {name: options[name] for name in _PLANNED if options.get(name) is not None}
 
 
 def _nothing(source: str, error: ManifestError, ledger: Ledger) -> Report:
-    """Make the report on data without a usable row."""
+    """Return the report on data without a usable row."""
     rows = [finding(entry.kind if entry.kind in KINDS else "bad_row", entry.id, entry.reason) for entry in ledger]
     return Report(
         source=source,
@@ -143,7 +146,7 @@ def _nothing(source: str, error: ManifestError, ledger: Ledger) -> Report:
 def _files(
     config: Config, dataset: TextToImageDataset, held_out: Manifest | None, folders: Sequence[str]
 ) -> tuple[str, ...] | None:
-    """What else the report depends on: data files, images elsewhere, the tokenizers. None when some are remote."""
+    """Return the other files that the report depends on, including the tokenizers'; None if any is remote."""
     refs = [*dataset.manifest.refs(), *(held_out.refs() if held_out is not None else ())]
     tokenizers: list[Path] = []
     transform = dataset.model_transform
@@ -158,25 +161,25 @@ def _recalled(key: str) -> Report | None:
     try:
         return None if known is None else Report.from_json(known)
     except (ValueError, KeyError, TypeError):
-        return None  # a damaged one: it is made anew
+        return None  # damaged: the check runs again
 
 
 def _dataset(config: Config, ledger: Ledger) -> tuple[TextToImageDataset, bool]:
-    """The dataset; and whether all of it is there, which it is not without the tokenizers that the hub didn't give."""
+    """Return the dataset, and whether it is complete: it is built without tokenizers if the hub can't provide them."""
     from calotype.data.build import build_dataset
 
     try:
         return build_dataset(config, ledger=ledger), True
     except MissingTokenizerError as error:
         if config.any_tokenizers:
-            raise  # a place was named, and is wrong
+            raise  # the configured path is wrong
         said = str(error).rstrip(".")
         logger.warning("%s. Continuing without them: caption lengths in tokens are not checked.", said)
         return build_dataset(config.without_tokens(), ledger=ledger), False
 
 
 def _other_side(config: Config, read: Manifest) -> Manifest | None:
-    """The images of the validation set, where there is one: a share held out, or a split of its own."""
+    """Return the images of the validation set: a held-out share or another split; None if there is none."""
     from calotype.data.build import build_dataset
     from calotype.manifest.folders.named_splits import DEFAULT_SPLIT_NOTE
 
@@ -186,7 +189,7 @@ def _other_side(config: Config, read: Manifest) -> Manifest | None:
         return None
     other = "train" if section.split in ("validation", "valid", "val") else "validation"
     try:
-        # Only its images matter: no model, so that no tokenizer is loaded again.
+        # Without the model: only the images are compared, and no tokenizer is loaded again.
         return build_dataset(config.without_model().side(other).with_dataset(missing_captions="empty")).manifest
     except (ManifestError, ConfigError):
-        return None  # there is no other split; the report says that nothing was compared
+        return None  # no other split; the report lists this under `not_checked`

@@ -1,4 +1,4 @@
-"""Cost of each cache level: bytes from this dataset and model, seconds from a few samples timed here."""
+"""Cost of each cache level: bytes for this dataset and model, seconds measured on a few samples."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class _Measured:
     """Seconds per sample, with all threads busy."""
 
     prepared: float
-    """From its file or URL."""
+    """Prepare from the file or URL."""
     cached: float
-    """From a warm pixel cache."""
+    """Prepare from a warm pixel cache."""
     finished: float
-    """The last step alone, on cached pixels."""
+    """`dataset.finish` alone."""
     fetched: float | None
-    """Of it, fetching; None where no image is remote."""
+    """The share of `prepared` that is spent on fetching; None if no image is remote."""
     samples: int
 
 
@@ -64,14 +64,14 @@ def cost_facts(
     """Measure the levels `none`, `downloads`, `pixel_cache`, `device_cache` and `encodings`, in this order.
 
     Args:
-        dataset: Up to 16 of its samples are prepared, for about a second each way.
-        facts: Of each row.
-        sizes: (N, 2), the (height, width) of the images, 0 where they can't be read.
-        batch_size: As the Loader's.
+        dataset: Up to 16 of its samples are prepared, for about a second per measurement.
+        facts: Facts of each row.
+        sizes: int32 (N, 2), (height, width) of the images in pixels; 0 if unreadable.
+        batch_size: Batch size of the Loader.
         threads: Number of threads that prepare samples.
 
     Returns:
-        The levels; empty where no image can be used.
+        The levels; empty if no image is usable.
     """
     usable = np.array([one.problem is None for one in facts]) & (sizes > 0).all(axis=1)
     if not usable.any():
@@ -101,7 +101,7 @@ def cost_facts(
 
 
 def target_sizes(dataset: TextToImageDataset, sizes: Sizes, rows: npt.NDArray[np.int64]) -> Sizes:
-    """Return int32 (R, 2), the (height, width) of these rows' samples."""
+    """Return the (height, width) of these rows' samples, int32 (R, 2)."""
     if dataset.buckets is not None:
         assigned, _ = dataset.scan(headers=sizes)
         return np.array(dataset.buckets.sizes, np.int32)[assigned[rows]]
@@ -119,7 +119,7 @@ def _remote(dataset: TextToImageDataset) -> bool:
 
 
 def _spread(rows: npt.NDArray[np.int64], facts: Sequence[Facts]) -> list[int]:
-    """Some rows from the smallest file to the largest, so that they stand for all."""
+    """Return rows spread evenly from the smallest file to the largest, as a representative sample."""
     lengths = [header.bytes if (header := facts[row].header) is not None else 0 for row in rows.tolist()]
     order = rows[np.argsort(lengths, kind="stable")]
     places = np.linspace(0, len(order) - 1, min(_SAMPLES, len(order))).round().astype(int)
@@ -127,9 +127,9 @@ def _spread(rows: npt.NDArray[np.int64], facts: Sequence[Facts]) -> list[int]:
 
 
 def _measure(dataset: TextToImageDataset, rows: list[int], remote: Sequence[int], threads: int) -> _Measured | None:
-    """None when none of these samples can be prepared."""
+    """Time a few samples; None if none of them can be prepared."""
     plain = dataset.with_cache(None)
-    if remote:  # as it is without a local copy
+    if remote:  # measure without local copies
         fetcher = copy.copy(dataset.reader.fetcher)
         fetcher.downloads = None
         plain.reader = ImageReader(
@@ -141,7 +141,7 @@ def _measure(dataset: TextToImageDataset, rows: list[int], remote: Sequence[int]
     good = []
     for row in rows[:: max(1, len(rows) // 4)] if remote else rows:
         try:
-            plain.prepare(row)  # also warms what is made once
+            plain.prepare(row)  # warm-up
         except CalotypeError:
             continue
         good.append(row)
@@ -164,7 +164,7 @@ def _measure(dataset: TextToImageDataset, rows: list[int], remote: Sequence[int]
 
 
 def _pace(pool: ThreadPoolExecutor, work: Callable[[int], Any], rows: Sequence[int]) -> float:
-    """Seconds a row: the median of up to five rounds over all of them."""
+    """Return the seconds per row: the median of up to five rounds over all rows."""
     rounds: list[float] = []
     start = time.perf_counter()
     while not rounds or (len(rounds) < 5 and time.perf_counter() - start < _SECONDS):
@@ -268,7 +268,7 @@ def _encodings(dataset: TextToImageDataset, targets: Sizes, shown: float) -> Cac
     texts = len(longest_texts(dataset) | {"": []})
     image_costs = [(spec.picture_bytes(h, w), spec.picture_flops(h, w)) for h, w in targets.tolist()]
     work = sum(flops for _, flops in image_costs) + texts * spec.text_flops
-    # In the type that encoders would run in there.
+    # The dtype that encoders would use on this device.
     device, dtype = ("GPU", torch.bfloat16) if torch.cuda.is_available() else ("CPU", torch.float32)
     rate = operations_per_second(torch.device("cuda" if device == "GPU" else "cpu"), dtype)
     each = sum(length for length, _ in image_costs) / len(image_costs) + spec.text_bytes
@@ -284,7 +284,7 @@ def _encodings(dataset: TextToImageDataset, targets: Sizes, shown: float) -> Cac
 
 
 def _read_rate() -> float:
-    """Bytes a second of reading a file of the temporary folder that was just written: from the page cache."""
+    """Return the read rate in bytes per second, of a file that was just written: it is read from the page cache."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "probe")
         file.write_bytes(bytes(_READ))
@@ -296,7 +296,7 @@ def _read_rate() -> float:
 
 
 def _free_memory() -> int | None:
-    """Bytes; None where the system does not say."""
+    """Return the free memory in bytes; None if the system does not report it."""
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):

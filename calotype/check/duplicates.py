@@ -1,4 +1,4 @@
-"""Images that come twice: the same file, the same pixels, or nearly the same image; and leaks into validation."""
+"""Findings about duplicates: equal files, equal pixels, near duplicates, and leaks of validation images."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from calotype.check.report import Finding, finding
 __all__ = ["NEAR", "duplicate_findings"]
 
 NEAR: Final = 6
-"""Bits of 64 in which the perceptual hashes of nearly equal images may differ.
+"""Maximum Hamming distance between the 64-bit perceptual hashes of near duplicates.
 
-Measured on 26 images of scikit-image with `imagehash.phash`: saved again as JPEG (quality 40 to 95), at half or a
-quarter of the size, in grey, a fifth brighter or with less contrast, nine in ten stay within 3 bits (a drawn chessboard
-goes to 11); with 2 % cropped off each side half are within 6; the closest of two different scenes are 20 apart, and
-two views of one stereo pair 4. `tests/check/test_duplicates.py` repeats it."""
+Measured with `imagehash.phash` on 26 images of scikit-image, each against a changed copy of itself:
+
+- Re-encoded as JPEG (quality 40 to 95), at 1/2 or 1/4 of the size, in grey, 20 % brighter or with less contrast: 9 of
+  10 copies are within 3 bits (a synthetic chessboard reaches 11).
+- With 2 % cropped off each side: half of the copies are within 6 bits.
+- Different scenes are at least 20 bits apart; the two views of one stereo pair are 4 apart.
+
+`tests/check/test_duplicates.py` repeats the measurement."""
 
 _FLAT: Final = 16
-"""An image with structure sets about half of the 64 bits; fewer than this, or more than 64 less this, is a flat one,
-whose hash says nothing."""
+"""Minimum number of set bits, and of unset bits, in a usable hash. About half of the 64 bits are set for an image with
+structure; the hash of a flat image does not identify it."""
 
 
 def duplicate_findings(
@@ -34,18 +38,20 @@ def duplicate_findings(
     held_out: Sequence[Facts] = (),
     distance: int = NEAR,
 ) -> list[Finding]:
-    """One finding for each group of equal or nearly equal images, at its strongest level, the first one leading.
+    """Return one finding for each group of duplicates or near duplicates, and one for each leaked image.
 
-    An image that is (nearly) one of the held-out ones is a leak instead. Without a deep look only equal files are
-    found. Images that can't be used are left aside.
+    A group is reported at its strongest level (file, pixels, near); `where` is its first image. A training image that
+    duplicates a held-out one is reported as a leak. Facts from a scan without `deep` find equal files only. Images that
+    training can't use are skipped.
 
     Args:
-        ids: Of the images to train on.
-        facts: Of the same.
-        held_out_ids: Of those to validate with.
-        held_out: Of the same.
-        distance: Bits in which perceptual hashes may differ.
+        ids: Row ids of the training images.
+        facts: Facts of the training images.
+        held_out_ids: Row ids of the validation images.
+        held_out: Facts of the validation images.
+        distance: Maximum Hamming distance between the perceptual hashes of near duplicates, 0 to 15.
     """
+    # One index space: training images first, held-out images from `split` on.
     names = [*ids, *held_out_ids]
     every = [*facts, *held_out]
     good = [place for place, one in enumerate(every) if one.problem is None]
@@ -57,7 +63,7 @@ def duplicate_findings(
 
 
 def _groups(keyed: Iterable[tuple[int, Hashable | None]]) -> list[list[int]]:
-    """Places with equal keys, in order, where there are several."""
+    """Return the groups of at least two indices with equal keys, each in order."""
     groups: dict[Hashable, list[int]] = {}
     for place, key in keyed:
         if key is not None:
@@ -66,7 +72,7 @@ def _groups(keyed: Iterable[tuple[int, Hashable | None]]) -> list[list[int]]:
 
 
 def _near(every: Sequence[Facts], good: Sequence[int], distance: int) -> list[tuple[list[int], list[int], int]]:
-    """(places with one hash, places with another, bits between them); places with one and the same hash as 0 bits."""
+    """Return (indices with one hash, indices with another, distance in bits); 0 for indices with equal hashes."""
     owners: dict[int, list[int]] = {}
     for place in good:
         phash = every[place].phash
@@ -87,7 +93,7 @@ def _leaks(
     pixels: list[list[int]],
     near: list[tuple[list[int], list[int], int]],
 ) -> Iterator[Finding]:
-    """A finding for each image to train on that is also validated with."""
+    """Yield a finding for each training image that duplicates a held-out one."""
     leaks: dict[int, dict[int, str]] = {}
 
     def cross(left: Iterable[int], right: Iterable[int], words: str) -> None:
@@ -113,7 +119,7 @@ def _leaks(
 
 
 class _Sets:
-    """Places that belong together; the smallest of each set is its head."""
+    """Disjoint sets of indices (union-find); the head of a set is its smallest index."""
 
     def __init__(self) -> None:
         self._parent: dict[int, int] = {}
@@ -139,7 +145,8 @@ def _within(
     pixels: list[list[int]],
     near: list[tuple[list[int], list[int], int]],
 ) -> Iterator[Finding]:
-    """Groups among the images to train on; what a stronger level brought together stands for one image."""
+    """Yield the groups of training images. A group of a stronger level counts as one image at weaker levels."""
+    # Equal files, then equal pixels.
     same = _Sets()
     for group in files:
         ours = [place for place in group if place < split]
@@ -154,13 +161,14 @@ def _within(
             formats = sorted({one.format for place in ours if (one := every[place].header) is not None})
             yield _group("same_pixels", names, ours, f"the same pixels, as {' and '.join(formats)}")
             same.join(ours)
+    # Near duplicates: connected components, joined by increasing distance.
     close = _Sets()
     steps: dict[int, int] = {}
     for left, right, bits in sorted(near, key=lambda pair: pair[2]):
         ours = same.heads(place for place in (*left, *right) if place < split)
         if len(heads := close.heads(ours)) > 1:
             close.join(heads)
-            steps[heads[0]] = bits  # in rising order: the last one is the widest
+            steps[heads[0]] = bits  # increasing: the last value is the largest of the group
     groups: dict[int, list[int]] = {}
     members = {place for left, right, _ in near for place in same.heads(p for p in (*left, *right) if p < split)}
     for place in sorted(members):

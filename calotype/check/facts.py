@@ -1,4 +1,4 @@
-"""Facts about each image: from its header and tail, and on request from its pixels."""
+"""Facts about each image: from its header and last bytes, and on request from its pixels."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ class Facts:
     """Facts about one image."""
 
     header: Header | None
-    """None where it can't be read; `problem` has the reason."""
+    """None if it can't be read; `problem` has the reason."""
     problem: tuple[str, str] | None = None
     """(kind of finding, detail) of the reason that training can't use it; None for a good image."""
     content: bytes | None = None
-    """xxh3-128 of the file's bytes; None where no other image has its length, beginning and end."""
+    """xxh3-128 of the file's bytes; None if no other image has the same length, beginning and end."""
     pixels: bytes | None = None
     """xxh3-128 of the decoded upright pixels and their shape; None without `deep`."""
     phash: int | None = None
     """64-bit perceptual hash (DCT) of the upright image; None without `deep`."""
     notes: tuple[str, ...] = ()
-    """`Decoded.notes`; `grey` when all pixels are; `incomplete: …` when data after the pixels is missing. Empty
+    """`Decoded.notes`; `grey` if all pixels are grey; `incomplete: …` if data after the pixels is missing. Empty
     without `deep`."""
 
 
@@ -62,18 +62,18 @@ def scan_facts(
 ) -> list[Facts]:
     """Read the facts of every image; a second run only checks that the files are unchanged.
 
-    Facts are cached in `$CALOTYPE_CACHE/facts` (else `~/.cache/calotype/facts`): those of headers by path, length and
-    modification time, those of pixels by the hash of the file. An interrupted scan keeps what is done. Of a URL only
-    the pixels' facts are cached: it is fetched again, unless the reader's fetcher has downloads.
+    Facts are cached in `$CALOTYPE_CACHE/facts` (default `~/.cache/calotype/facts`): facts from headers by path, length
+    and modification time, facts from pixels by the hash of the file. An interrupted scan saves its results so far. Of a
+    remote image only the facts from pixels are cached: it is fetched again, unless the reader's fetcher has downloads.
 
     Args:
-        refs: The images. To find those that two datasets share, scan both in one call: files are hashed only where
-            another one of the call could be equal.
-        reader: Reads them.
+        refs: The images. To compare two datasets, scan both in one call: a file is hashed only if another one of the
+            call may be equal.
+        reader: Reads the images.
         deep: Decode every image, and hash every file.
-        threads: Number of images to read or decode at once; as many are in memory.
-        progress: Called in the caller's thread with (images done, total). The total grows by the files that have to
-            be hashed.
+        threads: Number of images to read or decode at once, each of them in memory.
+        progress: Called in the caller's thread with (images done, total). The total grows by the number of files to
+            hash.
 
     Raises:
         MissingDependencyError: An image needs an extra that is not installed.
@@ -108,12 +108,14 @@ class _Scan:
         self._pixels: list[PixelFacts | None] = []
 
     def run(self) -> list[Facts]:
+        # Headers, and with `deep` pixels: from the cache, else from the files.
         total = len(self._refs)
         for start in range(0, total, _CHUNK):
             self._recall(self._refs[start : start + _CHUNK])
             end = len(self._files)
             todo = [place for place in range(start, end) if self._lacks(place)]
             self._work(todo, self._look, done=end - len(todo), total=total)
+        # Hashes of files that may be equal.
         twins = self._twins()
         for start in range(0, len(twins), _CHUNK):
             some = twins[start : start + _CHUNK]
@@ -121,9 +123,9 @@ class _Scan:
         return [_facts(file, seen) for file, seen in zip(self._files, self._pixels, strict=True) if file is not None]
 
     def _recall(self, refs: Sequence[ImageRef]) -> None:
-        """Takes what is known of the next images out of the memory."""
+        """Append the cached facts of the next images; None for those that are not cached."""
         keys = file_keys(refs)
-        most = self._reader.max_pixels  # was perhaps another then
+        most = self._reader.max_pixels  # may have been higher when the row was cached
         files = [None if row is None else FileFacts._make(row) for row in self._file_cache.get(keys)]
         files = [None if file is None or file.height * file.width > most else file for file in files]
         seen: list[PixelFacts | None] = [None] * len(files)
@@ -143,7 +145,7 @@ class _Scan:
         return file is None or (self._deep and file.format is not None and self._pixels[place] is None)
 
     def _work(self, places: Sequence[int], job: Callable[[int], _Found], *, done: int, total: int) -> None:
-        """Does a job for each of the places on all threads, and remembers what came of it, also when interrupted."""
+        """Run a job for each index on all threads, and cache the results, also when interrupted."""
         futures = [self._pool.submit(job, place) for place in places]
         try:
             for count, future in enumerate(futures):
@@ -183,11 +185,11 @@ class _Scan:
         file = file._replace(content=xxhash.xxh3_128_digest(data))
         if not self._deep or file.format is None:
             return file, None
-        known = self._pixel_cache.get([self._content_key(file)])[0]  # a copy or a moved file
+        known = self._pixel_cache.get([self._content_key(file)])[0]  # found for a copy or a moved file
         return file, pixel_facts(ref, data, self._reader) if known is None else from_pixel_row(known)
 
     def _twins(self) -> list[int]:
-        """The files that could be equal to another one and are not hashed yet."""
+        """Return the indices of files that may equal another one and are not hashed yet."""
         likes = [
             (file.length, file.sketch) if file is not None and file.format is not None else None for file in self._files
         ]
@@ -209,14 +211,14 @@ class _Scan:
 
 
 _Found = tuple[FileFacts, PixelFacts | None]
-"""What a thread found out about one image."""
+"""The result of a job for one image."""
 
 
 def _facts(file: FileFacts, seen: PixelFacts | None) -> Facts:
     problem = None if file.problem is None else (file.problem, file.detail)
     if seen is None:
         return Facts(header=file.header(), problem=problem, content=file.content)
-    # The decoder has the last word: what is missing at the end may be no pixel.
+    # The decoder decides: the bytes that are missing at the end may hold no pixels.
     notes = seen.notes
     if problem is not None and seen.problem is None:
         notes += (f"incomplete: {file.detail}",)

@@ -1,4 +1,4 @@
-"""The cache of image facts in `$CALOTYPE_CACHE/facts`: those of headers by file, those of pixels by content."""
+"""The cache of image facts in `$CALOTYPE_CACHE/facts`: facts from headers by file, from pixels by content hash."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _PIXELS: Final = "pixels_1"
 """Version numbers: raised when a column is added or changes its meaning."""
 
 _LASTING: Final = frozenset({"empty_file", "not_an_image", "unsupported", "truncated", "damaged"})
-"""Problems that follow from a file's bytes, so that they can be cached; an unreachable disk or server is not one."""
+"""Problems that depend on a file's bytes only, so that they can be cached; an unreachable disk or server does not."""
 
 
 class FileFacts(NamedTuple):
-    """Facts from a file's header and tail, and its hash where it was needed: one row of the table."""
+    """Facts from a file's header and last bytes, and its hash if one was needed: one row of the table."""
 
     format: str | None = None
     """This and the next ten fields are those of `Header`; None without a header."""
@@ -42,7 +42,7 @@ class FileFacts(NamedTuple):
     content: bytes | None = None
     """xxh3-128 of the whole file."""
     problem: str | None = None
-    """Its kind."""
+    """Kind of the finding; None without a problem."""
     detail: str = ""
 
     @classmethod
@@ -73,7 +73,7 @@ class FileFacts(NamedTuple):
         return self.problem is None or self.problem in _LASTING
 
     def header(self) -> Header | None:
-        """Made anew."""
+        """Return the header from the cached fields; None without one."""
         format, height, width, mode, bits, orientation, icc, space, frames, alpha, length = self[:11]
         if format is None:
             return None
@@ -92,7 +92,7 @@ class FileFacts(NamedTuple):
 
 
 def file_table() -> CacheTable:
-    """`FileFacts` by path, part and `FileState`."""
+    """Return the table of `FileFacts` by path, part and `FileState`."""
     return CacheTable(
         "facts",
         _FILES,
@@ -105,7 +105,7 @@ def file_table() -> CacheTable:
 
 
 def pixel_table() -> CacheTable:
-    """`PixelFacts` by the file's hash: a copied, touched or moved file is not decoded again."""
+    """Return the table of `PixelFacts` by the file's hash: a copied, touched or moved file is not decoded again."""
     return CacheTable(
         "facts",
         _PIXELS,
@@ -117,19 +117,19 @@ def pixel_table() -> CacheTable:
 
 
 def made_by(reader: ImageReader) -> str:
-    """All that pixel facts depend on besides the bytes; the limit of pixels is asked of the header each time."""
+    """Return what pixel facts depend on besides the bytes. The pixel limit is checked by the header each time."""
     return f"{decoders()}, background {reader.background}"
 
 
 def to_pixel_row(key: Key, facts: PixelFacts) -> tuple[Any, ...]:
-    """Of `pixel_table()`."""
-    phash = None if facts.phash is None else facts.phash.to_bytes(8)  # SQLite's numbers have a sign
+    """Return the row of `pixel_table()`."""
+    phash = None if facts.phash is None else facts.phash.to_bytes(8)  # as bytes: SQLite's integers are signed
     notes = json.dumps(facts.notes) if facts.notes else None
     return (*key, facts.pixels, phash, notes, *(facts.problem or (None, None)))
 
 
 def from_pixel_row(row: tuple[Any, ...]) -> PixelFacts:
-    """From the values of `pixel_table()`."""
+    """Return the facts from the value columns of `pixel_table()`."""
     digest, phash, notes, kind, why = row
     return PixelFacts(
         digest,

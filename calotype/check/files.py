@@ -1,4 +1,4 @@
-"""Findings about files: unusable ones, odd ones, and images and captions without a partner."""
+"""Findings about files: unusable and suspicious ones, and images and captions without a counterpart."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _FORMATS: Final = {
     ".tiff": "TIFF",
     ".heic": "HEIF",
 }
-"""Suffix → expected `Header.format`. `.heif` is left out: it may hold either of two."""
+"""Suffix → expected `Header.format`. Not `.heif`, which has two possible formats."""
 
 _LEDGER: Final = {
     "bad_row": "bad_row",
@@ -78,20 +78,21 @@ def file_findings(
 
     Args:
         manifest: Loaded with `on_error="skip"` and `missing_captions="empty"`.
-        facts: Those of each row.
-        folders: The folders given as path; they are searched for files that are not read.
-        missing_captions: The config's option; None where it has none.
+        facts: Facts of each row.
+        folders: The folders of the option `path`; they are searched for files that are not read.
+        missing_captions: The config's option; None if not set.
         implied: Whether a trigger or template makes each text, so that images without a caption are intended.
-        caption_lines: The config's option; None where it has none.
+        caption_lines: The config's option; None if not set.
         caption_suffix: The config's option.
         exclude: The config's patterns of files to leave out.
 
     Returns:
-        The findings; and the rows without a caption, so that these are not reported twice.
+        The findings; and the rows without a caption, which `caption_findings` skips.
     """
     ids = manifest.ids.to_pylist()
     found = list(_unusable_images(manifest, ids, facts))
-    # Training stops where there may be captions and no image has one, unless the config allows it.
+    # Entries of the ledger. Training stops if no image has a caption but unread files may hold some, unless the config
+    # allows it.
     stops = missing_captions in (None, "error") and not has_captions(manifest.captions)
     alike: dict[tuple[str, str], list[str]] = defaultdict(list)
     for entry in manifest.ledger:
@@ -112,6 +113,7 @@ def file_findings(
     notes = manifest.describe()["notes"]
     found += [finding("other_splits", "", note) for note in notes if note.startswith(DEFAULT_SPLIT_NOTE)]
     found += [finding("doubtful", "", note) for note in notes if READ_AS_SAMPLES in note]
+    # Files that are not read.
     already = {entry.id for entry in manifest.ledger}
     for folder in map(absolute, folders):
         for stray in strays(folder, parse_caption_suffix(caption_suffix), exclude, already):
@@ -122,7 +124,7 @@ def file_findings(
     without = _without_caption(manifest)
     beside = _Beside(parse_caption_suffix(caption_suffix))
     then = "empty" if implied and missing_captions is None else missing_captions
-    # Among images with captions, one without is likely a mistake, unless the config allows it.
+    # If other images have captions, a missing one is likely a mistake, unless the config allows it.
     mixed = implied and missing_captions is None and has_captions(manifest.captions)
     found += _missing_captions(manifest, ids, without, then, beside, "warning" if mixed else "note")
     found += _shared_captions(manifest, ids, beside)
@@ -160,7 +162,7 @@ def _suffix(name: str) -> str:
 
 
 def _relative(path: str, root: Path) -> str:
-    """Return a path as ids have it, relative to the root where it is inside. Also of `file:line`."""
+    """Return a path in the form of ids, relative to the root if it is inside. Also accepts `file:line`."""
     return path.removeprefix(f"{root}/")
 
 
@@ -175,12 +177,12 @@ def _advice(kind: str, where: str, caption_suffix: str | Sequence[str] | None) -
         return "fix the caption file, or remove it"
     if suffix in IMAGE_SUFFIXES:
         return "rename it"
-    # Members have their archive before them, and rows a number behind their file.
+    # Members are written `archive!name`, rows `file:line` or `file#row`.
     return None if set(where) & set("!:#") or suffix in DATA_SUFFIXES else "check the folder's rights, or exclude it"
 
 
 def _as_id(folder: Path, name: str, root: Path) -> str:
-    """Return a file of a folder, whose name may not be valid text, as ids have it."""
+    """Return a file of a folder, whose name may not be valid text, in the form of ids."""
     return _relative(f"{folder}/{printable(name)}", root)
 
 
@@ -200,7 +202,7 @@ def _without_caption(manifest: Manifest) -> list[int]:
 
 
 class _Beside:
-    """The caption files beside images that are files of their own."""
+    """The caption files beside image files."""
 
     def __init__(self, suffixes: Sequence[str]) -> None:
         self._suffixes = suffixes
@@ -216,7 +218,7 @@ class _Beside:
         return [f"{folder}/{file}" for file in self._folders[folder].of(name)]
 
     def texts_of(self, ref: ImageRef) -> list[str]:
-        """Return those of them that are text, and not JSON."""
+        """Return the paths of an image's text files, without JSON."""
         return [file for file in self.of(ref) if not is_json(file)]
 
     def _look(self, folder: str) -> CaptionFiles:
@@ -246,7 +248,7 @@ def _missing_captions(
     broken = {entry.id for entry in manifest.ledger if entry.kind == "bad_row"}
     for row, ref in zip(rows, manifest.refs(rows), strict=True):
         if any(file in broken for file in beside.of(ref)):
-            continue  # it can't be read, and has a finding of its own
+            continue  # unreadable, and reported as such
         blank = [file for file in beside.texts_of(ref) if _is_blank(file)]
         if blank:
             detail = f"{Path(blank[0]).name} holds no text; {then}"
@@ -281,7 +283,7 @@ def _several_lines(manifest: Manifest, ids: Sequence[str], beside: _Beside) -> I
             several.append(ids[row])
             most = max(most, *counts)
     notes = [note for note in manifest.describe()["notes"] if "caption_lines=many" in note]
-    if notes and not several:  # of archives, whose texts are not read here
+    if notes and not several:  # about archives, whose texts are not read here
         yield finding("several_lines", "", notes[0])
     if several:
         share = f"{len(several):,} of {len(ids):,} images"
@@ -310,7 +312,7 @@ def _sharing(manifest: Manifest, ids: Sequence[str], rows: Iterable[int], beside
     files = {row: beside.of(ref) for row, ref in zip(rows, manifest.refs(rows), strict=True)}
     shared: dict[str, set[int]] = defaultdict(set)
     for one, other in combinations(files, 2):
-        # Captions of a metadata file go before those beside the images.
+        # Equal captions may come from a metadata file, which has priority over files beside the images.
         if manifest[one].captions == manifest[other].captions != ("",):
             for file in set(files[one]) & set(files[other]):
                 shared[file] |= {one, other}

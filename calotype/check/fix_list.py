@@ -1,4 +1,4 @@
-"""The fix list: one line for each file to fix, for a person's editor or a script."""
+"""The fix list: one line per file to fix, for an editor or a script."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from calotype.terminal import json_line, visible
 __all__ = ["write_fix_list"]
 
 _KEEP_FIRST = frozenset({"same_file", "same_pixels", "near_duplicate"})
-"""Here `where` is the image to keep, and `others` are the ones to look at."""
+"""Kinds whose `where` is the image to keep; only `others` are to be fixed."""
 
 _OTHERS_ONLY = frozenset({"trigger_missing", "trigger_twice"})
 
 
 def write_fix_list(report: Report, file: Path) -> int:
-    """Writes every error and warning that is about a file or row; the rest concerns the config.
+    """Write every error and warning about a file or row. Findings about the config are left out.
 
-    A name that ends in `.jsonl` gives one JSON object a line (`path`, `kind`, `level`, `detail`, `advice`); any other
-    gives the same in that order with tabs between them, so that `cut -f1` gives the paths.
+    A `.jsonl` file gets one JSON object per line (`path`, `kind`, `level`, `detail`, `advice`); any other file gets the
+    same columns in this order, separated by tabs, so that `cut -f1` prints the paths.
 
     Args:
-        report: What was found.
-        file: Written whole or not at all.
+        report: The report.
+        file: The file to write; it is replaced atomically.
 
     Returns:
         The number of lines.

@@ -1,4 +1,4 @@
-"""How much of each image training shows and how far it is enlarged, from the dataset's buckets and transform."""
+"""The share of each image that training shows, and its scale, computed from the dataset's buckets and transform."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Framing:
     target: npt.NDArray[np.int64]
     """(N, 2): (height, width) of the sample."""
     scale: Floats
-    """(N,): sample pixels for each pixel of the original; above 1 it is enlarged."""
+    """(N,): sample pixels per original pixel; above 1 the image is enlarged."""
     lost: Floats
     """(N,): share of the original's area that is not shown in one epoch."""
     drawn: bool
-    """Whether the crop's size is sampled; `scale` and `lost` are then those of its mean."""
+    """Whether the crop's size is random; `scale` and `lost` are then those of its mean."""
 
 
 def framing(
@@ -40,13 +40,13 @@ def framing(
     sizes: npt.NDArray[np.int32],
     stated: npt.NDArray[np.int32],
 ) -> Framing | None:
-    """Compute crop and scale of some rows' images; None where callables decide their size.
+    """Compute crop and scale of some rows' images; None if callables decide their size.
 
     Args:
-        dataset: Its buckets and image transform decide.
-        rows: int (N,), positions in the dataset.
+        dataset: Has the buckets and the image transform.
+        rows: int (N,), indices of the images.
         sizes: int32 (N, 2), the upright (height, width) of the images.
-        stated: int32 (N, 2), sizes in the data file, 0 where it has none; buckets are assigned by them, as in training.
+        stated: int32 (N, 2), sizes in the data file, 0 if unknown; they assign buckets first, as in training.
     """
     transform = dataset.img_transform
     if transform.whole:
@@ -65,11 +65,11 @@ def framing(
 
 
 def _covering(transform: ImageTransform, sizes: npt.NDArray[np.int32], target: npt.NDArray[np.int64]) -> Framing:
-    """Scale to cover the target and crop the rest, as `transforms.geometry.cover_box`."""
+    """Compute the framing of a scale that covers the target and a crop, as `transforms.geometry.cover_box` does."""
     scale: Floats = (target / sizes).max(axis=1)
     shown = target.prod(axis=1) / (scale**2 * sizes.astype(np.float64).prod(axis=1))
     low, high = transform.crop_scale or (1.0, 1.0)
-    area = (low + high) / 2  # drawn evenly from these
+    area = (low + high) / 2  # mean of the uniform distribution
     return Framing(target=target, scale=scale / np.sqrt(area), lost=1 - shown * area, drawn=low != high)
 
 
@@ -79,7 +79,7 @@ def _drawing(
     sizes: npt.NDArray[np.int32],
     target: npt.NDArray[np.int64] | None,
 ) -> Framing:
-    """Draw the geometry once for each pair of size and target; a random one for several epochs."""
+    """Sample the geometry once per distinct (size, target); a random one is averaged over `_DRAWS` epochs."""
     transform = dataset.img_transform
     pairs = sizes.astype(np.int64) if target is None else np.concatenate([sizes, target], axis=1)
     kinds, first, kind_of = np.unique(pairs, axis=0, return_index=True, return_inverse=True)

@@ -1,4 +1,4 @@
-"""All pairs of 64-bit hashes that differ in few bits: exact, and far from comparing each with each."""
+"""Finds all pairs of 64-bit hashes within a Hamming distance, exactly and without comparing every pair."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ __all__ = ["pairs_within"]
 _BANDS: Final = 4
 _BITS: Final = 64 // _BANDS
 _CHUNK: Final = 1 << 22
-"""Pairs compared at a time: 100 MB at most."""
+"""Pairs compared at a time: at most 100 MB of memory."""
 
 Pairs = npt.NDArray[np.int64]
 
 
 def pairs_within(hashes: npt.NDArray[np.uint64], distance: int) -> tuple[Pairs, npt.NDArray[np.uint8]]:
-    """The pairs of different hashes whose Hamming distance is at most `distance`.
+    """Return the pairs of hashes whose Hamming distance is at most `distance`.
 
-    Two hashes that differ in at most d bits differ in at most d // 4 bits of one of their four quarters. So only
-    those are compared that have a quarter in common, up to as many flipped bits: of a million random hashes one pair
-    in a thousand, for d up to 7.
+    Two hashes that differ in at most d bits differ in at most d // 4 bits of one of their four 16-bit bands (pigeonhole
+    principle). Only pairs with such a band are compared: for d up to 7, one in a thousand pairs of a million random
+    hashes.
 
     Args:
-        hashes: uint64 (N,), all different (else equal ones are paired too).
-        distance: In bits, 0 to 15.
+        hashes: uint64 (N,), distinct; equal hashes would be returned as pairs.
+        distance: Maximum Hamming distance in bits, 0 to 15.
 
     Returns:
-        int64 (P, 2) of positions, the smaller first, sorted, each pair once; uint8 (P,) with their distances.
+        Indices, int64 (P, 2), sorted, the smaller one first, each pair once; and their distances, uint8 (P,).
     """
     if not 0 <= distance < 16:
         raise ValueError(f"distance: found {distance}, expected 0 to 15")
@@ -48,19 +48,20 @@ def pairs_within(hashes: npt.NDArray[np.uint64], distance: int) -> tuple[Pairs, 
 
 
 def _candidates(values: npt.NDArray[np.int64], radius: int) -> Iterator[tuple[Pairs, Pairs]]:
-    """Positions in sorted `values` of those that differ in at most `radius` bits, some millions at a time."""
+    """Yield positions (P,), (P,) of sorted `values` (N,) that differ in at most `radius` bits, in chunks."""
     starts = np.searchsorted(values, np.arange((1 << _BITS) + 1))
     here = np.arange(len(values))
     for flipped in range(radius + 1):
         for bits in combinations(range(_BITS), flipped):
             partners = values ^ sum(1 << bit for bit in bits)
-            # Each pair from one of its ends: within a value those that come later, else from the smaller value.
+            # Yield each pair once: equal values from the earlier position, others from the smaller value.
             begin = np.where(partners == values, here + 1, starts[partners])
             count = np.where(partners >= values, starts[partners + 1] - begin, 0)
             yield from _expand(here, begin, count)
 
 
 def _expand(here: Pairs, begin: Pairs, count: Pairs) -> Iterator[tuple[Pairs, Pairs]]:
+    """Yield the pairs (here[i], begin[i] + k) for all k < count[i], in chunks of about `_CHUNK` pairs."""
     busy = np.flatnonzero(count)
     ends = np.cumsum(count[busy])
     done = 0

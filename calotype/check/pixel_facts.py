@@ -1,4 +1,4 @@
-"""Facts that need the pixels: damage inside a file, hashes of the content, and whether it is greyscale."""
+"""Facts from the pixels of an image: damage inside the file, content hashes, and whether it is greyscale."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from calotype.types import ImageRef
 __all__ = ["PixelFacts", "decoders", "is_grey", "perceptual_hash", "pixel_facts"]
 
 _LEAST: Final = 128
-"""Pixels that are left of the shorter side before a perceptual hash is taken: four times what it resizes to."""
+"""Minimum length of the shorter side, in pixels, after the block average of `perceptual_hash`: 4 times `_SIDE`."""
 _SPARSE: Final = 16
 
 _SIDE: Final = 32
 _COSINES: Final = 2 * np.cos(np.pi / (2 * _SIDE) * np.outer(np.arange(8), 2 * np.arange(_SIDE) + 1))
-"""(8, 32): the first rows of the type-II DCT, not normalised."""
+"""(8, 32): the first rows of the type-II DCT, unnormalised."""
 
 
 class PixelFacts(NamedTuple):
-    """Of one image, decoded as training decodes it."""
+    """Facts from the pixels of one image, decoded as in training."""
 
     pixels: bytes | None
-    """xxh3-128 of the shape and the upright sRGB bytes; None when they can't be decoded."""
+    """xxh3-128 of the shape and the upright sRGB bytes; None if they can't be decoded."""
     phash: int | None
     notes: tuple[str, ...]
-    """`Decoded.notes`; and `grey` when all pixels are."""
+    """`Decoded.notes`; and `grey` if all pixels are grey."""
     problem: tuple[str, str] | None
-    """(kind of finding, detail) when they can't be decoded."""
+    """(kind of finding, detail) if they can't be decoded."""
 
     @property
     def lasting(self) -> bool:
-        """Whether it follows from the file's bytes; a lack of memory does not."""
+        """Whether the facts depend on the file's bytes only; a lack of memory does not."""
         return self.problem is None or self.problem[0] != "unreadable"
 
 
 def pixel_facts(ref: ImageRef, data: bytes, reader: ImageReader) -> PixelFacts:
-    """Decodes a whole image.
+    """Decode a whole image and compute its facts.
 
     Args:
-        ref: Whose it is.
+        ref: The image.
         data: The encoded file.
-        reader: Its background and limit of pixels.
+        reader: Has the background colour and the pixel limit.
     """
     try:
         decoded = reader.read(ref, data=data)
@@ -63,30 +63,33 @@ def pixel_facts(ref: ImageRef, data: bytes, reader: ImageReader) -> PixelFacts:
 
 
 def perceptual_hash(pixels: npt.NDArray[np.uint8]) -> int:
-    """The 64-bit DCT hash of uint8 (H, W, 3), as `imagehash.phash` gives it, after a reduction by a whole factor.
+    """Return the 64-bit DCT hash of an image, as `imagehash.phash` computes it, after a block average.
 
-    The hash looks at 32×32 pixels; averaging blocks first, to no less than four times that, is three times as fast and
-    moves few or no bits. Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010.
+    The hash is computed on 32×32 pixels. A block average to at least 4 times that size makes it three times as fast and
+    changes few or no bits. Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010.
+
+    Args:
+        pixels: uint8 (H, W, 3), sRGB.
     """
     image = Image.fromarray(pixels)
     factor = min(image.size) // _LEAST
     if factor > 1:
         image = image.reduce(factor)
-    small = np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), np.float64)
-    # Rounded: what is nothing but the noise of floating point is 0, and sets no bits.
+    small = np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), np.float64)  # (32, 32)
+    # Rounded, so that floating-point noise around 0 sets no bits.
     low = (_COSINES @ small @ _COSINES.T).round(6)  # (8, 8): down, across
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes())
 
 
 def is_grey(pixels: npt.NDArray[np.uint8]) -> bool:
     """Whether the three channels of uint8 (H, W, 3) are equal everywhere."""
-    sparse = pixels[::_SPARSE, ::_SPARSE]  # enough to see that nearly all images are not
+    sparse = pixels[::_SPARSE, ::_SPARSE]  # nearly all colour images already differ here
     return all(bool((part[..., :1] == part[..., 1:]).all()) for part in (sparse, pixels))
 
 
 @cache
 def decoders() -> str:
-    """The decoders' versions: another one may read what this one could not, or give other pixels."""
+    """Return the versions of the decoders: another version may read more files, or return other pixels."""
     found = []
     for package in ("pillow", "simplejpeg", "pillow-heif"):
         try:

@@ -1,4 +1,4 @@
-"""Findings about pixels: colours, transparency and depth, and what becomes of an image's size and shape."""
+"""Findings about pixels: colours, transparency and bit depth, and how much an image is scaled and cropped."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from calotype.images import Header
 __all__ = ["pixel_findings"]
 
 _MUCH: Final = 0.2
-"""Share of an image's area whose loss is worth a word."""
+"""Share of an image's area above which cropping it away is reported."""
 _EXTREME: Final = 4.0
-"""Longest side over shortest from which on an image is of an odd shape, where no buckets say so."""
+"""Aspect ratio (longer side / shorter side) above which an image is reported if there are no buckets."""
 
 _TURNS: Final = {
     2: "mirrored left to right",
@@ -34,12 +34,12 @@ _GREYS: Final = ("L", "LA", "La", "1", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def pixel_findings(dataset: TextToImageDataset, facts: Sequence[Facts], sizes: npt.NDArray[np.int32]) -> list[Finding]:
-    """Findings of the section `pixels`, for the images that can be used.
+    """Return the findings of the section `pixels`, for usable images.
 
     Args:
-        dataset: Its buckets and image program say what each image becomes.
-        facts: Of each row.
-        sizes: (N, 2), the (height, width) that the headers give, 0 where there is none.
+        dataset: Has the buckets and the image transform.
+        facts: Facts of each row.
+        sizes: int32 (N, 2), (height, width) from the headers, 0 without one.
     """
     ids = dataset.manifest.ids.to_pylist()
     stated = dataset.manifest.sizes()
@@ -97,11 +97,11 @@ def _frames(
     sizes: npt.NDArray[np.int32],
     frames: Framing,
 ) -> Iterator[Finding]:
-    """What is enlarged and what is lost."""
+    """Yield the findings about enlarged and cropped images."""
     buckets = dataset.buckets
     most = buckets.max_upscale if buckets is not None else 1.0
     aspects = sizes.max(axis=1) / sizes.min(axis=1)
-    # Beyond the last bucket, so that a better one could be had.
+    # Beyond the last bucket: a more extreme one would crop less.
     beyond = aspects > (buckets.max_aspect if buckets is not None else np.inf)
     average = " on average" if frames.drawn else ""
     for place in np.flatnonzero(frames.scale > most).tolist():

@@ -1,4 +1,4 @@
-"""The epoch as the Loader plans it: buckets, batches, and what each policy does with the remainders."""
+"""The epoch as the Loader plans it: buckets, batches, and the effect of each remainder policy."""
 
 from __future__ import annotations
 
@@ -33,24 +33,26 @@ def plan_facts(
     """Plan epoch 0 with the Loader's own plan, under each policy.
 
     Args:
-        dataset: Its buckets, weights and seed are used.
-        sizes: int32 (N, 2), (height, width) of the images' headers, 0 where they can't be read.
+        dataset: Has the buckets, weights and seed.
+        sizes: int32 (N, 2), (height, width) from the images' headers, 0 if unreadable.
         usable: bool (N,), False for images that training can't use.
-        batch_size: Samples of a batch, on each rank.
+        batch_size: Samples per batch, on each rank.
         world_size: Number of ranks.
-        remainder: The config's policy: the findings are about this one.
-        on_upscale: The config's; `skip` leaves images out that are too small.
-        seed: The Loader's; it decides which samples are left out or repeated. Defaults to the dataset's.
-        shuffle: The Loader's, likewise.
+        remainder: The config's policy, which the findings are about.
+        on_upscale: See `Loader`; `skip` leaves out images that are too small.
+        seed: See `Loader`; it selects the samples that are left out or repeated. Default: the dataset's.
+        shuffle: See `Loader`.
 
     Raises:
-        ConfigError: An option has a value that can't be.
+        ConfigError: An option has an invalid value.
     """
     if on_upscale not in ("warn", "skip", "error"):
         raise ConfigError(f"on_upscale: found {on_upscale!r}, expected 'warn', 'skip' or 'error'")
+    # Assign buckets; images that can't be used have none.
     buckets, notes = dataset.scan(headers=sizes)
     buckets = np.where(usable, buckets, -1).astype(np.int32)
     findings = []
+    # Images that are too small for their bucket.
     ids = dataset.manifest.ids
     small = {note.id: note.reason for note in notes if note.kind == "upscaled"}
     if small and on_upscale == "error":
@@ -69,6 +71,7 @@ def plan_facts(
         buckets[rows] = -1
         advice = "find larger originals, lower resolution, or choose on_upscale='warn'"
         findings += [finding("left_out", id, f"too small: {reason}", advice=advice) for id, reason in small.items()]
+    # Epoch 0 under each policy.
     known = dataset.buckets.sizes if dataset.buckets is not None else ()
     plan = Plan(
         buckets=buckets,

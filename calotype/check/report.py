@@ -1,4 +1,4 @@
-"""The report of `check` as plain values: what `--json` prints and the cache holds."""
+"""The report of `check` as plain values, for `--json` and the cache."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ __all__ = [
 ]
 
 VERSION = 1
-"""Of the JSON; changes when a key is renamed, removed or gets another meaning."""
+"""Version of the JSON; increases when a key is renamed, removed or changes its meaning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that the check found."""
+    """One finding of the check."""
 
     kind: str
     """A key of `KINDS`."""
     level: Level
     where: str
-    """The row's id, or the file; empty when it is about the whole dataset."""
+    """The row's id, or the file; empty for a finding about the whole dataset."""
     detail: str
     """What was found, with numbers."""
     advice: str
-    """What to do."""
+    """What to do about it."""
     others: tuple[str, ...] = ()
-    """The other rows or files that it concerns: the images that this one repeats, say."""
+    """Other rows or files that it concerns, such as the duplicates of an image."""
 
 
 def finding(
@@ -62,50 +62,50 @@ def finding(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptionFacts:
-    """The captions in numbers."""
+    """Statistics of the captions."""
 
     captions: int
-    """Texts, empty ones not counted."""
+    """Number of captions that are not empty."""
     images_without: int
     images_with_several: int
     distinct: int
     characters: tuple[int, int, int]
-    """Shortest, median, longest."""
+    """Shortest, median and longest length."""
     trigger: str | None
-    """The config's trigger, else the word that most captions share and that looks like one; None without."""
+    """The config's trigger, else the likely one (`likely_trigger`); None without one."""
     trigger_in: int
-    """Images whose raw captions have it."""
+    """Number of images whose raw captions contain it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenFacts:
-    """How long the final captions are to one tokenizer; equal ones count once."""
+    """Lengths of the distinct final captions in tokens of one tokenizer."""
 
     option: str
     """The transform's option that names the tokenizer: `t5_tokenizer_path`."""
     key: str
-    """Of the batch: `t5_text_tokens`."""
+    """The key in the batch: `t5_text_tokens`."""
     limit: int
-    """Tokens that the model sees, framing ones included."""
+    """Maximum length in tokens, with special tokens."""
     shortest: int
     median: int
     longest: int
     cut: int
-    """Captions that are longer than the limit."""
+    """Number of captions that are longer than the limit."""
     histogram: tuple[tuple[int, int, int], ...]
-    """(from, to, captions): lengths in tokens, both ends included, from short to long without gaps."""
+    """Bins (first, last, captions): lengths in tokens, both ends included, ascending without gaps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemainderFacts:
-    """What one policy does with the samples that don't fill a batch, in epoch 0."""
+    """The effect of one policy for samples that do not fill a batch, in epoch 0."""
 
     policy: str
     """`short`, `repeat` or `drop`."""
     batches: int
-    """An epoch, on each rank."""
+    """Batches per epoch, on each rank."""
     samples: int
-    """Shown in it by all ranks, repeats counted."""
+    """Samples of the epoch on all ranks, with repeats."""
     left_out: int
     repeated: int
     short_batches: int
@@ -120,45 +120,45 @@ class PlanFacts:
     remainder: str
     """The config's policy."""
     buckets: tuple[tuple[int, int, int], ...]
-    """(height, width, images), the fullest first; empty when the image program decides the size."""
+    """(height, width, images), the fullest first; empty without buckets."""
     samples: int
-    """Of epoch 0: usable images, times their weights."""
+    """Samples of epoch 0: usable images, times their weights."""
     batches: int
     policies: tuple[RemainderFacts, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheCost:
-    """What one cache level takes and saves, on this dataset, model and machine. None: can't be said, see `note`."""
+    """Cost and benefit of one cache level, for this dataset, model and machine. None: unknown, see `note`."""
 
     level: str
     """`none`, `downloads`, `pixel_cache`, `device_cache`, `encodings`."""
     place: str
     """`disk`, `memory`, `device` or empty."""
     bytes: int | None
-    """That it takes when it holds the whole dataset."""
+    """Size of the cache with the whole dataset."""
     fill_seconds: float | None
-    """Once, to fill it."""
+    """Seconds to fill it, once."""
     epoch_seconds: float | None
-    """Of preparing one epoch from it, with all threads of this machine."""
+    """Seconds to prepare one epoch from it, with all threads of this machine."""
     note: str
-    """What the estimate rests on, or why there is none."""
+    """The basis of the estimate, or why there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything that `check` says."""
+    """The result of `check`."""
 
     source: str
     root: str
     """The folder that ids are relative to."""
     model: str | None
     made: str
-    """When, ISO 8601 in UTC."""
+    """Time of the check, ISO 8601 in UTC."""
     images: int
-    """Rows of the dataset, the held-out ones not counted."""
+    """Number of rows without held-out ones."""
     held_out: int
-    """Rows of the validation side, which were looked at for leaks."""
+    """Number of validation rows, which are compared to find leaks."""
     deep: bool
     """Whether every image was decoded."""
     findings: tuple[Finding, ...]
@@ -167,18 +167,18 @@ class Report:
     plan: PlanFacts | None
     cost: tuple[CacheCost, ...]
     not_checked: tuple[str, ...]
-    """Sentences: what was not looked at, and how to have it looked at."""
+    """Sentences: what was not checked, and how to check it."""
 
     @property
     def clean(self) -> bool:
-        """No error and no warning; notes don't count."""
+        """Whether there is no error and no warning; notes do not count."""
         return all(found.level == "note" for found in self.findings)
 
     def count(self, level: Level) -> int:
         return sum(found.level == level for found in self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; `docs/check.md` describes them."""
+        """Return plain values; `docs/check.md` describes them."""
         levels: tuple[Level, ...] = ("error", "warning", "note")
         head = {"version": VERSION, "clean": self.clean}
         return head | {f"{level}s": self.count(level) for level in levels} | asdict(self)

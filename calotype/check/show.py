@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["lines", "print_report", "size_text", "time_text"]
 
 _FEW: Final = 5
-"""Findings of one kind that are shown in a terminal; all of them go to pipes, JSON and the fix list."""
+"""Maximum findings of one kind in a terminal; pipes, JSON and the fix list get all of them."""
 _COLOURS: Final[dict[Level, str]] = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 _BAR: Final = 30
-"""Characters of a histogram's longest bar."""
+"""Length of a histogram's longest bar, in characters."""
 _NAME: Final = 40
-"""Characters after which a file's name is continued on the next line."""
+"""Characters after which a file name wraps."""
 
 
 def lines(report: Report) -> Iterator[str]:
@@ -133,7 +133,7 @@ def _verdict(report: Report) -> str:
 
 
 def _findings(group: list[Finding]) -> RenderableType:
-    """The first few of one kind, where and what; and under them what to do, once if it is the same for all."""
+    """Render the first findings of one kind; the advice follows, once if it is the same for all."""
     from rich.console import Group
     from rich.table import Table
 

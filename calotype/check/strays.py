@@ -1,4 +1,4 @@
-"""Files of a folder that no row comes from, though somebody may think so: videos, drawings, images of other kinds."""
+"""Files in a folder that are not read but may be meant as samples: videos, drawings, other image formats."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PLAIN: Final = (
 )
 _DRAWINGS: Final = ".psd .psb .xcf .kra .clip .procreate .afphoto .svg .svgz .ai .eps .pdf"
 _RAW: Final = (
-    ".raw .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .raf .rw2 .orf .pef .srw .x3f .3fr .iiq .erf"  # as cameras save
+    ".raw .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .raf .rw2 .orf .pef .srw .x3f .3fr .iiq .erf"  # camera formats
 )
 _VIDEOS: Final = ".mp4 .m4v .mov .webm .mkv .avi .wmv .flv .mpg .mpeg .mts .m2ts .3gp .ogv"
 _TABLES: Final = ".xlsx .xls .ods .numbers"
@@ -43,18 +43,18 @@ _WHAT: Final = {
     )
     for suffix in suffixes.split()
 }
-"""Suffix → what such files are, what to do with one (None: as with all images of other kinds)."""
+"""Suffix → (what such files are, advice; None: the default advice of the finding)."""
 _CACHE: Final = re.compile(r"[._]?(?:.*[-_ ])?cached?s?", re.IGNORECASE)
 
 
 class Stray(NamedTuple):
-    """A file that is not read, or several of one kind."""
+    """A file that is not read, or several alike."""
 
     name: str
     """Relative to the folder, with forward slashes."""
     what: str
     advice: str | None = None
-    """None: the kind's own."""
+    """None: the default of the finding's kind."""
     level: Level | None = None
     others: tuple[str, ...] = ()
 
@@ -62,13 +62,15 @@ class Stray(NamedTuple):
 def strays(
     folder: Path, caption_suffixes: Sequence[str], exclude: Exclude = EXCLUDE_NOTHING, named: Collection[str] = ()
 ) -> Iterator[Stray]:
-    """Look through a folder and all below it. Files of a suffix that nobody knows are opened, 512 bytes of each.
+    """Yield the files in a folder, at any depth, that are not read.
+
+    Of files with an unknown suffix the first 512 bytes are read, to detect images by content.
 
     Args:
-        folder: Where to look.
-        caption_suffixes: Of caption files.
-        exclude: What to leave out.
-        named: Paths of files that need no further word.
+        folder: The folder to search.
+        caption_suffixes: Suffixes of caption files.
+        exclude: Patterns of files to leave out.
+        named: Paths of files that are reported already.
     """
     unknown: dict[str, list[str]] = defaultdict(list)
     caches: dict[str, list[str]] = defaultdict(list)
@@ -101,9 +103,9 @@ def strays(
 
 
 def _content(path: Path) -> str:
-    """The format of a file that is an image by its content; what it is where it is no file; else nothing."""
+    """Return an image's format; a sentence that begins with `it ` for what can't be opened or is no file; else ''."""
     try:
-        # Non-blocking, for the case of a pipe.
+        # Non-blocking: opening a pipe would block.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         return f"it can't be opened: {error.strerror}"

@@ -1,4 +1,4 @@
-"""How long the final captions are to each tokenizer, and what is cut off."""
+"""Lengths of the final captions in tokens of each tokenizer, and findings about truncated captions."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from calotype.types import SampleKey
 __all__ = ["histogram", "longest_texts", "token_facts"]
 
 _BINS = 8
-"""Up to the limit."""
+"""Histogram bins up to the limit."""
 _AROUND = 32
-"""Characters shown on both sides of a cut."""
+"""Characters shown before and after the cut."""
 
 
 def token_facts(dataset: TextToImageDataset) -> tuple[tuple[TokenFacts, ...], list[Finding]]:
-    """Counts every caption at its longest: through the caption program, with nothing dropped.
+    """Count the tokens of every final caption at its longest: after the caption transform, with nothing dropped.
 
     Returns:
-        For each tokenizer its lengths; and a finding for each image with a caption that is cut. Nothing of either
-        when the dataset has no tokenizers.
+        The lengths for each tokenizer; and a finding for each text that a tokenizer truncates. Both are empty if the
+        dataset has no tokenizers.
     """
     transform = dataset.model_transform
     if not isinstance(transform, TokenTransform):
@@ -54,7 +54,7 @@ def token_facts(dataset: TextToImageDataset) -> tuple[tuple[TokenFacts, ...], li
 
 
 def longest_texts(dataset: TextToImageDataset) -> dict[str, list[int]]:
-    """Each final caption that can come up, with nothing dropped, and the rows that it is one of."""
+    """Return every possible final caption, with nothing dropped, and the rows that it is a caption of."""
     program = dataset.caption_transform.without_dropping()
     plain = not (program.template or program.trigger or program.custom)
     found: dict[str, list[int]] = {}
@@ -68,7 +68,7 @@ def longest_texts(dataset: TextToImageDataset) -> dict[str, list[int]]:
 
 
 def _chosen(captions: Sequence[str], choose: str | tuple[float, ...]) -> Iterator[str]:
-    """Those that the program may choose."""
+    """Yield the captions that the option `choose` may select."""
     if choose == "first":
         yield from captions[:1]
     elif choose == "longest":
@@ -93,7 +93,7 @@ def _facts(option: str, key: str, limit: int, counts: Sequence[int]) -> TokenFac
 
 
 def histogram(counts: Sequence[int], limit: int) -> tuple[tuple[int, int, int], ...]:
-    """(from, to, how many), both ends included, without gaps; one bin ends at the limit if any length is beyond it."""
+    """Return bins (first, last, count), both ends included, without gaps; one ends at the limit if counts exceed it."""
     longest = max(counts)
     below = min(longest, limit)
     edges = [*list(range(0, below, -(-below // _BINS))), below]

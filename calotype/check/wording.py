@@ -1,4 +1,4 @@
-"""What captioners leave in captions: refusals, openers, and characters that should not be there."""
+"""Artifacts in captions: refusals and openers of captioners, and characters that are likely mistakes."""
 
 from __future__ import annotations
 
@@ -86,15 +86,15 @@ _CONTEXT: Final = 12
 
 
 def refusal(caption: str) -> bool:
-    """Whether this is a captioner saying that it won't or can't, instead of a caption.
+    """Whether a text is a captioner's refusal instead of a caption.
 
-    Only the beginning is looked at: a sign that reads "I'm sorry" in the middle of a description is none.
+    Only the beginning is matched: a description may quote a sign that reads "I'm sorry".
     """
     return _REFUSALS.match(caption.translate(_APOSTROPHES).lstrip(_LEADS)) is not None
 
 
 def opener(caption: str) -> str | None:
-    """The phrase of a captioner that this caption begins with ("The image shows "); None without one."""
+    """Return the stock phrase that a caption begins with ("The image shows "); None without one."""
     plain = caption.translate(_APOSTROPHES)
     start = len(plain) - len(plain.lstrip(_LEADS))
     match = _OPENERS.match(plain, start)
@@ -102,14 +102,14 @@ def opener(caption: str) -> str | None:
 
 
 def odd_characters(caption: str) -> Iterator[str]:
-    """What is odd about the text of a caption, a sentence each, with the place and what stands around it."""
+    """Yield a sentence for each likely mistake in the text of a caption, with its position and context."""
     for odd in _ODD.finditer(caption):
         letter = odd[0]
         if letter in _JOINERS and odd.start() and not caption[odd.start() - 1].isascii():
-            continue  # joins emoji, and letters of Persian or Indic scripts
+            continue  # joins emoji, and letters in Persian or Indic scripts
         name = unicodedata.name(letter, _unnamed(letter))
         yield f"{name} (U+{ord(letter):04X}) at {_at(caption, *odd.span())}"
-        break  # one is enough to look at the caption
+        break  # one example per caption is enough
     if (match := _MOJIBAKE.search(caption)) is not None:
         yield f"UTF-8 that was read as another encoding, {match[0]!r} at {_at(caption, *match.span())}"
     elif not unicodedata.is_normalized("NFC", caption):

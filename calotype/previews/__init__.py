@@ -1,4 +1,4 @@
-"""Shows exactly what the model will see: the Loader's own batches, and how each sample came about."""
+"""Previews of what the model sees: the Loader's own batches, and how each sample was made."""
 
 from calotype.previews.document import Preview, preview
 from calotype.previews.round_trip import Autoencoder

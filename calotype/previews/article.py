@@ -1,4 +1,4 @@
-"""One sample on the page: where its pixels came from, what they became, and what is said of them."""
+"""One sample on the page: the original with its crop, the image as trained, and its captions."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from calotype.types import Geometry
 __all__ = ["article"]
 
 _TRAINED, _ORIGINAL, _DRAW = 640, 512, 224
-"""Longer sides as shown, at most."""
+"""Maximum longer sides on the page, in pixels."""
 _FINE, _PLAIN = 86, 78
-"""Qualities: what the model sees is shown with care."""
+"""WebP qualities: of the image as trained, and of all others."""
 _SHORT = 90
-"""Characters of a draw's caption that are shown without asking."""
+"""Maximum characters of a further draw's caption that are shown without expanding it."""
 
 
 def article(sample: SampleView, *, anchor: str, number: int, of: int) -> Html:
-    """One sample.
+    """Return the `article` element of one sample.
 
     Args:
-        sample: What to show.
+        sample: The sample.
         anchor: The `id` of the element, unique in the page.
-        number: Its place in the batch, from 1.
-        of: Samples in the batch.
+        number: Position in the batch, counted from 1.
+        of: Number of samples in the batch.
     """
     heading = f"{anchor}-id"
     return tag(

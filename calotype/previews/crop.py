@@ -1,4 +1,4 @@
-"""The part of an image that was kept, as a drawing to lie over the original."""
+"""The crop of an image as an SVG overlay on the original."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from calotype.types import Geometry
 __all__ = ["corners", "crop_overlay", "draw_rules"]
 
 Point = tuple[float, float]
-"""(x, y) in pixels of the original, from its top left."""
+"""(x, y) in pixels of the original, from its top left corner."""
 
 
 def corners(geometry: Geometry) -> tuple[Point, Point, Point, Point]:
-    """Where the corners of the sample came from: top left, top right, bottom right, bottom left, before any flip.
+    """Return the sample's corners in the original: top left, top right, bottom right, bottom left, before any flip.
 
-    Turning the image counter-clockwise is reading it along a grid turned clockwise; the grid is turned in pixels of
-    the sample and only then stretched to the box, as `calotype.transforms.resample` does it.
+    A counter-clockwise rotation of the image samples it on a grid rotated clockwise. The grid is rotated in pixels of
+    the sample and then stretched to the box, as in `calotype.transforms.resample`.
     """
     top, left, height, width = geometry.box
     rows, columns = geometry.target_size
     cos, sin = math.cos(math.radians(geometry.rotate)), math.sin(math.radians(geometry.rotate))
 
     def source(x: float, y: float) -> Point:
-        # x, y: in pixels of the sample, from its middle.
+        # x, y: in pixels of the sample, from its centre.
         turned_x, turned_y = cos * x - sin * y, sin * x + cos * y
         return left + width / 2 + turned_x * width / columns, top + height / 2 + turned_y * height / rows
 
@@ -34,24 +34,24 @@ def corners(geometry: Geometry) -> tuple[Point, Point, Point, Point]:
 
 
 def crop_overlay(kept: Geometry, others: Sequence[Geometry]) -> Html:
-    """An SVG of the original's shape: what is cropped away is dimmed, the part kept has a frame.
+    """Return an SVG of the original's shape: the crop has a frame, and everything outside is dimmed.
 
     Args:
-        kept: Of the trained image.
-        others: Of its further draws. Each has a dashed frame with its number (from 1), unless it is the part that
-            the trained image has.
+        kept: Geometry of the trained image.
+        others: Geometries of the further draws. Each has a dashed frame with its number (from 1), unless its crop
+            equals that of the trained image.
     """
     height, width = kept.original_size
     outline = _points(kept)
     away = tag("path", class_="away", fill_rule="evenodd", d=f"M0 0H{width}V{height}H0ZM{' '.join(outline)}Z")
-    # Twice, wide and dark below narrow and light: visible on any image.
+    # A wide dark line below a narrow light one is visible on any image.
     frame = [tag("polygon", class_=name, points=" ".join(outline)) for name in ("under", "kept")]
     dashed = [_other(number, other, kept) for number, other in enumerate(others, start=1)]
     return tag("svg", away, *dashed, *frame, class_="crop", viewBox=f"0 0 {width} {height}", aria_hidden="true")
 
 
 def draw_rules(most: int) -> str:
-    """CSS by which a draw that is pointed at, has the focus or is pinned has its frame stand out on the original."""
+    """Return CSS rules that emphasise the frame of a draw on the original while it is hovered, focused or pinned."""
     rules = []
     for n in range(1, most + 1):
         chosen = f".draw-{n}:hover, .draw-{n} :checked, .draw-{n} :focus-visible"

@@ -1,4 +1,4 @@
-"""`Preview`: batches of a Loader with what explains them, to save as a page or a sheet, or to show in a notebook."""
+"""`Preview`: batches of a Loader with explanations, to save as a page or contact sheet, or show in a notebook."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["Preview", "check_ending", "preview"]
 
 
 class Preview:
-    """What `preview` gives. In a notebook it shows itself.
+    """The result of `preview`. A notebook displays it.
 
     Args:
-        batches: What to show.
+        batches: Views of the batches.
         title: The headline.
     """
 
@@ -35,10 +35,16 @@ class Preview:
         self.title = title
 
     def save(self, path: str | Path) -> Path:
-        """Writes one file: `.html` is the page, `.png` the contact sheet. Folders on the way are made.
+        """Write one file: `.html` is the page, `.png` the contact sheet. Missing folders are created.
+
+        Args:
+            path: The file. An existing one is replaced.
+
+        Returns:
+            The path, with `~` expanded.
 
         Raises:
-            ConfigError: The name ends otherwise, or the file can't be written; what was there is as before.
+            ConfigError: The suffix is another one, or the file can't be written; an existing file is unchanged.
         """
         path = Path(path).expanduser()
         check_ending(path)
@@ -51,11 +57,11 @@ class Preview:
         return path
 
     def to_html(self) -> str:
-        """The whole page."""
+        """Return the text of the page."""
         return render_page(self.batches, title=self.title)
 
     def _repr_html_(self) -> str:
-        # In a frame of its own, so that its style and the notebook's leave each other alone.
+        # In an iframe: isolates its style from the notebook's.
         return tag(
             "iframe",
             srcdoc=Html(html.escape(self.to_html())),
@@ -81,24 +87,25 @@ def preview(
     autoencoder: Autoencoder | str | Path | None = None,
     progress: Show | None = None,
 ) -> Preview:
-    """Show what a loader gives, and how each sample came about. The result shows itself in a notebook.
+    """Preview the batches of a loader, and how each sample was made. A notebook displays the result.
 
     Args:
-        source: A loader, whose position is put back afterwards; or a dataset, for which one is made.
-        batch_size: Of the loader that is made for a dataset, on which its batches depend; 4 by default.
-        seed: Of that loader; the dataset's by default.
-        epoch: Which epoch.
-        batches: How many batches from its beginning, as far as the epoch has them.
-        draws: How many later epochs to show of each image.
-        autoencoder: Shows the round trip through it: a folder or hub name of diffusers', or an `Autoencoder`.
+        source: A loader, whose position is restored afterwards; or a dataset, for which a loader is made.
+        batch_size: Batch size of the loader made for a dataset; the batches depend on it. Default: 4.
+        seed: Seed of that loader. Default: the dataset's.
+        epoch: The epoch to show.
+        batches: Maximum number of batches, from the beginning of the epoch.
+        draws: Number of later epochs to show of each image.
+        autoencoder: Also shows each image after this autoencoder: a folder or hub name of a diffusers model, or an
+            `Autoencoder`.
         progress: Called with (done, total) samples.
 
     Returns:
         A `Preview`, whose `save` writes an `.html` page or a `.png` contact sheet.
 
     Raises:
-        ConfigError: There is no such autoencoder, or it does not take these images; or `batch_size` or `seed` is given
-            with a loader, which has its own.
+        ConfigError: There is no such autoencoder, or it does not accept these images; or `batch_size` or `seed` is set
+            for a loader, which has its own.
     """
     options: dict[str, Any] = {"epoch": epoch, "batches": batches, "draws": draws, "progress": progress}
     if isinstance(source, TextToImageDataset):
@@ -116,10 +123,10 @@ def preview(
 
 
 def check_ending(path: Path) -> None:
-    """Refuses a file that is neither a page nor an image.
+    """Check that a file name ends in `.html` or `.png`.
 
     Raises:
-        ConfigError: Names both.
+        ConfigError: It does not.
     """
     if path.suffix.lower() not in (".html", ".png"):
         raise ConfigError(

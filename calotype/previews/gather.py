@@ -1,4 +1,4 @@
-"""The views of a preview: the Loader's own batches, each sample explained by what the dataset does for the same key."""
+"""Builds the views of a preview: the Loader's own batches, with each sample made again from its key to explain it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from calotype.types import Batch, Geometry, SampleKey
 __all__ = ["draw_sample", "gather", "previewed"]
 
 _SHOWN = 512
-"""Longer side of originals and further draws, at most."""
+"""Maximum longer side of originals and further draws, in pixels."""
 
 
 def gather(
@@ -61,6 +61,7 @@ def gather(
         ImageError: An image can't be read, under `on_error="raise"`.
         LoaderError: As the loader does.
     """
+    # Plan the epoch.
     dataset = previewed(loader)
     before = loader.state_dict()
     plan = loader.plan.epoch(epoch)
@@ -68,6 +69,7 @@ def gather(
     total = sum(len(plan[step]) for step in range(steps))
     count = _Count(total if autoencoder is None else 2 * total, progress)
     views: list[BatchView] = []
+    # Load the batches, and make each sample again to explain it.
     loader.load_state_dict({"epoch": epoch})
     try:
         for step, given in enumerate(islice(loader, steps)):
@@ -173,7 +175,7 @@ def _find_key(
     for key in chain([wanted], plan.stand_ins(step, position)):
         reader = KeptReader(dataset.reader, dataset.manifest[key.index].image)
         reread = dataset.with_reader(reader).with_cache(
-            # A pixel cache decides at what scale images are decoded: this one keeps nothing.
+            # An empty pixel cache: with one, images are decoded at another scale.
             None if dataset.pixel_cache is None else PixelCache(max_images=0)
         )
         try:
@@ -195,7 +197,7 @@ def draw_sample(reread: TextToImageDataset, reader: KeptReader, key: SampleKey) 
     if transform.custom:  # callables may depend on the size
         image, geometry = reread.image(key)
     else:
-        # Made at the size that is shown: at the full size, most of a preview's time would go into this.
+        # Sampled at the displayed size: at full size it would take most of a preview's time.
         seed = reread.seed if key.seed is None else key.seed
         geometry = transform.draw(reader.any.original_size, key, seed)
         small = replace(geometry, target_size=_within(geometry.target_size))

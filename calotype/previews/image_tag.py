@@ -1,4 +1,4 @@
-"""An image as an `img` element of the page, its bytes in a `data:` URL: one file holds sixty-four samples."""
+"""Images as `img` elements with their bytes in a `data:` URL, so that the page is a single file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["image_tag"]
 
 
 def image_tag(pixels: Pixels, *, alt: str, side: int, quality: int) -> Html:
-    """Make an `img` element that holds its own pixels.
+    """Return an `img` element that contains its pixels.
 
     Args:
         pixels: uint8 (H, W, 3), sRGB.

@@ -1,4 +1,4 @@
-"""A reader for one image that is drawn many times: what it has decoded, it keeps."""
+"""`KeptReader`: a reader that caches one decoded image, to sample it many times."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["KeptReader"]
 
 
 class KeptReader(ImageReader):
-    """Return what `reader` returns, and decode once; with `decode="fast"`, once for each scale.
+    """Reads like `reader`, but decodes its image only once; with `decode="fast"`, once per scale.
 
     Args:
-        reader: Reads.
-        ref: The one image.
+        reader: Reads the image, and all others.
+        ref: The image to cache.
     """
 
     def __init__(self, reader: ImageReader, ref: ImageRef) -> None:
@@ -26,7 +26,7 @@ class KeptReader(ImageReader):
         self._kept: dict[int, Decoded] = {}
 
     def read(self, ref: ImageRef, *, need: Need | None = None, data: bytes | None = None) -> Decoded:
-        """The image's pixels, shared: don't write to them. Raises as `ImageReader.read` does."""
+        """Return the decoded image. Its pixels are shared: do not write to them. Raises as `ImageReader.read` does."""
         if ref != self._ref:
             return self._reader.read(ref, need=need, data=data)
         if self._kept and (scale := self._scale(self.any, need)) in self._kept:
@@ -37,11 +37,11 @@ class KeptReader(ImageReader):
 
     @property
     def any(self) -> Decoded:
-        """Return the whole image at a scale that was needed."""
+        """The image at the scale of the first read."""
         return next(iter(self._kept.values()))
 
     def _scale(self, decoded: Decoded, need: Need | None) -> int:
-        """Which decode answers; for an image that is no JPEG, and so never scaled, it is only a name."""
+        """Return the cache key: the scale at which a JPEG is decoded. Other formats are never scaled."""
         if need is None or self.decode == "exact":
             return 1
         return scale_for(decoded.original_size, need(decoded.original_size))

@@ -1,4 +1,4 @@
-"""HTML from plain values: what is not made by `tag` is text, and text is escaped."""
+"""HTML from plain values: only results of `tag` are markup, and all other strings are escaped."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ __all__ = ["Html", "tag", "text", "visible"]
 _VOID = {"img", "input", "link", "meta"}
 
 _ODD = re.compile(f"[{CONTROLS}\xa0\u2000-\u200a\u202f\u205f]")
-"""Characters that show nothing, turn the direction of what follows, or can't be written, and unusual spaces: all that a
-reader of the page would miss and a tokenizer does not."""
+"""Characters that a reader of the page can't see but a tokenizer encodes: invisible ones, direction marks, lone
+surrogates, unusual spaces."""
 
 _CONTROLS = {"\t": "TAB", "\n": "LINE FEED", "\r": "CARRIAGE RETURN", "\x00": "NULL"}
 
 
 class Html(str):
-    """Markup that is ready to stand in a page. Any other string is text."""
+    """Markup. Any other string is text, and escaped."""
 
     __slots__ = ()
 
 
 def tag(name: str, /, *children: str | None, **attributes: str | float | bool | None) -> Html:
-    """An element.
+    """Return an element.
 
     Args:
-        name: Of the element.
-        children: `Html` as it is, other strings escaped, None left out.
-        attributes: A trailing `_` is cut (`class_`), other `_` become `-` (`aria_label`). True is an attribute without
-            a value; None and False leave it out.
+        name: Name of the element.
+        children: `Html` is inserted unchanged, other strings are escaped, None is skipped.
+        attributes: A trailing `_` is removed (`class_`), other `_` become `-` (`aria_label`). True is an attribute
+            without a value; None and False omit it.
     """
     head = "".join(
         _attribute(key, value) for key, value in attributes.items() if value is not None and value is not False
@@ -43,14 +43,14 @@ def tag(name: str, /, *children: str | None, **attributes: str | float | bool | 
 
 
 def text(value: str) -> Html:
-    """Text with every character visible: control characters are shown by number, with their name in a tooltip."""
+    """Return text with every character visible: control characters by code point, with their name as a tooltip."""
     if isinstance(value, Html):
         return value
     return Html(_ODD.sub(_mark, html.escape(value)))
 
 
 def visible(value: str) -> str:
-    """Text for where no markup can stand (attributes, the title): odd characters as `⟨U+202E⟩`."""
+    """Return text without markup, for attributes and the title, with invisible characters written as `⟨U+202E⟩`."""
     return _ODD.sub(lambda found: f"⟨{_number(found[0])}⟩", value)
 
 

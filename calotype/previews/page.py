@@ -1,4 +1,4 @@
-"""The preview as one HTML file: no network, no other files, nothing to install."""
+"""The preview as one HTML file that needs no network and no other files."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _STYLES = ("palette.css", "page.css", "sample.css", "screens.css")
 
 
 def render_page(batches: Sequence[BatchView], *, title: str) -> str:
-    """The page of some batches.
+    """Render a page.
 
     Args:
-        batches: In the order to show them.
-        title: What is shown: the dataset's name, the model's.
+        batches: The batches, in order.
+        title: The headline: names of the dataset and the model.
 
     Returns:
         The text of the file; write it as UTF-8.
     """
-    # Nearly all the time goes to encoding images, during which other threads can run.
+    # Encoding the images takes nearly all of the time, and releases the GIL.
     with ThreadPoolExecutor() as pool:
         sections = [_batch(batch, number, pool) for number, batch in enumerate(batches, start=1)]
     most = max((len(sample.draws) for batch in batches for sample in batch.samples), default=0)
@@ -60,7 +60,7 @@ def _own(name: str) -> Html:
 
 
 def _policy(style: str, script: str) -> str:
-    """Content security: images that the page carries, its own style and its own script, and nothing else."""
+    """Return the content security policy: inline images, this style and this script, and nothing else."""
     style_hash, script_hash = (
         base64.b64encode(hashlib.sha256(content.encode()).digest()).decode() for content in (style, script)
     )
@@ -105,7 +105,7 @@ def _bar(batches: Sequence[BatchView]) -> Html:
 
 
 def _tools() -> Html:
-    """What only a script can do, and so hidden until one runs."""
+    """Return the controls that need the script; they are hidden until it runs."""
     return tag(
         "div",
         tag("span", tag("kbd", "j"), " ", tag("kbd", "k"), " next, previous", class_="keys"),

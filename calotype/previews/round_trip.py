@@ -1,4 +1,4 @@
-"""Through a frozen autoencoder and back: how much of an image the latents of a model can hold."""
+"""The round trip through a frozen autoencoder: how much of an image a model's latents preserve."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["Autoencoder", "psnr"]
 
 
 class Autoencoder:
-    """An autoencoder of diffusers, such as `AutoencoderKL`.
+    """A diffusers autoencoder, such as `AutoencoderKL`.
 
     Args:
         model: Has `encode(x).latent_dist` and `decode(z).sample`.
-        device: Where it runs; defaults to CUDA where there is one.
+        device: Device to run on. Default: CUDA if available, else the CPU.
     """
 
     def __init__(self, model: torch.nn.Module, *, device: str | torch.device | None = None) -> None:
@@ -30,15 +30,15 @@ class Autoencoder:
 
     @classmethod
     def from_pretrained(cls, path: str | Path, *, device: str | torch.device | None = None) -> Self:
-        """Loads one in float32: half precision would add a loss of its own.
+        """Load an autoencoder in float32: half precision would add an error of its own.
 
         Args:
-            path: A folder of the autoencoder, a saved pipeline with the autoencoder in `vae/`, or the hub's name of
-                either.
-            device: As for the class.
+            path: A folder with the autoencoder, a saved pipeline with the autoencoder in `vae/`, or the name of either
+                on the hub.
+            device: See the class.
 
         Raises:
-            ConfigError: There is no autoencoder.
+            ConfigError: There is no autoencoder at `path`.
             MissingDependencyError: diffusers is not installed.
         """
         try:
@@ -46,7 +46,7 @@ class Autoencoder:
         except ImportError as error:
             raise MissingDependencyError("diffusers", extra="diffusers", purpose="for the round trip") from error
         folder = Path(path).expanduser()
-        # A folder answers by what is in it; of the hub, what most names are comes first: pipelines.
+        # A local folder shows whether it is a pipeline. On the hub try a pipeline first: most names are one.
         subfolders = ["vae", None] if not folder.is_dir() or (folder / "vae").is_dir() else [None]
         problems = []
         for subfolder in subfolders:
@@ -64,13 +64,13 @@ class Autoencoder:
         )
 
     def __call__(self, image: Pixels) -> RoundTrip:
-        """One image, encoded to the mode of its posterior and decoded.
+        """Encode an image to the mode of its posterior, and decode it.
 
         Args:
-            image: uint8 (H, W, 3); the model gets it as float in [-1, 1].
+            image: uint8 (H, W, 3), sRGB; the model gets float32 (1, 3, H, W) in [-1, 1].
 
         Raises:
-            ConfigError: The sides are no multiple of the model's, or its latents have no distribution.
+            ConfigError: The sides are not multiples of the model's factor, or its latents have no distribution.
         """
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # (1, 3, H, W)
         with torch.no_grad():
@@ -80,6 +80,7 @@ class Autoencoder:
                 f"autoencoder: {image.shape[1]}×{image.shape[0]} px came back as {decoded.shape[3]}×{decoded.shape[2]} "
                 "px: expected sides that its factor divides; name the model (--model), so that the buckets fit it"
             )
+        # (1, 3, H, W) in [-1, 1] -> (H, W, 3), uint8
         back = ((decoded[0] + 1) * 127.5).round_().clamp_(0, 255).to("cpu", torch.uint8).permute(1, 2, 0).numpy()
         return RoundTrip(image=back, psnr=psnr(image, back))
 
@@ -95,6 +96,6 @@ class Autoencoder:
 
 
 def psnr(image: Pixels, other: Pixels) -> float:
-    """Peak signal-to-noise ratio of 8-bit pixels in dB: 10 log10(255² / mean squared error); infinite when equal."""
+    """Return the peak signal-to-noise ratio in dB, 10 log10(255² / MSE), of two uint8 images; inf if they are equal."""
     error = float(np.mean((image.astype(np.float32) - other.astype(np.float32)) ** 2, dtype=np.float64))
     return float(10 * np.log10(255**2 / error)) if error else float("inf")

@@ -1,4 +1,4 @@
-"""A contact sheet: the batches of a preview as one image, a tile for each sample."""
+"""The contact sheet: the batches of a preview as one image, with a tile per sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from calotype.previews.wording import NO_CAPTION
 __all__ = ["contact_sheet"]
 
 _TRAINED, _ORIGINAL, _DRAW = 288, 184, 56
-"""Longer sides, at most: of the image as trained, of the original and of further draws beside it."""
+"""Maximum longer sides in pixels: of the image as trained, the original, and the further draws."""
 _GAP, _SMALL_GAP = 20, 8
 _TILE = _TRAINED + _SMALL_GAP + _ORIGINAL
 _COLUMNS, _DRAWS_IN_A_ROW = 3, 3
@@ -26,11 +26,11 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def contact_sheet(batches: Sequence[BatchView], *, title: str) -> Image.Image:
-    """Draws each sample as trained, beside it the original with the part kept framed and the further draws.
+    """Render each sample as trained, beside the original with its crop framed and the further draws.
 
     Args:
-        batches: In the order to show them.
-        title: The line on top.
+        batches: The batches, in order.
+        title: The headline.
     """
     blocks = [_batch(batch) for batch in batches]
     width = max((block.width for block in blocks), default=_TILE) + 2 * _GAP
@@ -78,7 +78,7 @@ def _tile(sample: SampleView) -> Image.Image:
 
 
 def _beside(sample: SampleView) -> Image.Image:
-    """The original, and below it the further draws."""
+    """Return the original with the further draws below it."""
     original, others = _framed(sample), [_fitted(draw.image, _DRAW) for draw in sample.draws]
     places, bottom = [], original.height
     for start in range(0, len(others), _DRAWS_IN_A_ROW):
@@ -99,7 +99,7 @@ def _framed(sample: SampleView) -> Image.Image:
         (x / width * (original.width - 1), y / height * (original.height - 1)) for x, y in corners(sample.geometry)
     ]
     draw = ImageDraw.Draw(original)
-    # Twice, wide and dark below narrow and light: visible on any image.
+    # A wide dark line below a narrow light one is visible on any image.
     draw.polygon(frame, outline=_UNDER, width=3)
     draw.polygon(frame, outline=_FRAME, width=2)
     return original
@@ -107,7 +107,7 @@ def _framed(sample: SampleView) -> Image.Image:
 
 def _facts(sample: SampleView) -> str:
     height, width = sample.image.shape[:2]
-    # The font that Pillow brings along has no multiplication sign.
+    # Pillow's default font has no multiplication sign.
     facts = [sample.id, f"{width} x {height} px"]
     if sample.round_trip is not None:
         facts.append(f"PSNR {sample.round_trip.psnr:.1f} dB")
@@ -117,7 +117,7 @@ def _facts(sample: SampleView) -> str:
 
 
 def _fitted(pixels: Pixels, side: int) -> Image.Image:
-    """At most `side` pixels each way, never enlarged."""
+    """Return an image of at most `side` pixels per side; it is never enlarged."""
     image = Image.fromarray(pixels)
     image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=None)
     return image
@@ -128,7 +128,7 @@ def _font(size: int) -> Font:
 
 
 def _wrap(text: str, font: Font) -> list[str]:
-    """Breaks a caption into at most `_LINES` lines of a tile's width."""
+    """Wrap a caption into at most `_LINES` lines of a tile's width."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -142,7 +142,7 @@ def _wrap(text: str, font: Font) -> list[str]:
 
 
 def _fit(text: str, font: Font, width: int) -> str:
-    """The text on one line, its end left out where there is no room."""
+    """Return the text on one line, truncated to a width in pixels."""
     text = " ".join(text.split())
     if font.getlength(text) <= width:
         return text

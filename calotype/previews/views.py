@@ -23,13 +23,13 @@ class TokenView:
     """The final caption as one tokenizer encodes it."""
 
     key: str
-    """Of the batch: `t5_text_tokens`."""
+    """Key in the batch: `t5_text_tokens`."""
     pieces: tuple[TokenPiece, ...]
-    """Padding is not among them but counted."""
+    """All tokens but padding."""
     limit: int
     """Length of the tensor."""
     padding: int
-    """Padding tokens that fill it up."""
+    """Number of padding tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class RoundTrip:
 
     image: Pixels
     psnr: float
-    """dB, against the trained image."""
+    """Peak signal-to-noise ratio in dB, relative to the trained image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +61,9 @@ class SampleView:
     original: Pixels
     """The whole upright image, downscaled for display."""
     geometry: Geometry
-    """Of the trained image; its sizes are those of the real original."""
+    """Geometry of the trained image, in pixels of the original at its full size."""
     image: Pixels
-    """The tensor as trained, denormalised, at its full size."""
+    """The trained tensor, denormalised, at full size."""
     draws: tuple[Draw, ...]
     caption: CaptionDraw
     captions: int = 1
@@ -75,8 +75,8 @@ class SampleView:
     stands_in_for: str | None = None
     """The id of the unreadable image that this one replaces."""
     repeatable: bool = True
-    """Whether the image made again from its key has the same pixels as the batch. If not, a custom step uses other
-    randomness, or the file has changed; original, geometry and draws may then belong to other pixels than `image`."""
+    """Whether the image made again from its key has the same pixels as in the batch. If not, a custom step is not
+    deterministic or the file has changed; original, geometry and draws may then not match `image`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +86,9 @@ class BatchView:
     epoch: int
     step: int
     steps: int
-    """Batches of that epoch."""
+    """Number of batches of the epoch."""
     seed: int
     batch: Batch
-    """The Loader's own, on the CPU: what training gets."""
+    """The Loader's batch, on the CPU, as training gets it."""
     entries: tuple[Entry, ...]
     samples: tuple[SampleView, ...]

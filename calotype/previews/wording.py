@@ -1,4 +1,4 @@
-"""Captions and tokens in words: what the data says, what was made of it, and what the model reads."""
+"""Captions and tokens on the page: the caption in the data, the final caption, and its tokens."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _CHANGES = {"dropped": "del", "moved": "mark", "added": "ins"}
 
 
 def caption_section(draw: CaptionDraw, *, captions: int) -> Html:
-    """The caption of the data and the final one; one paragraph where they are the same.
+    """Return the caption in the data and the final one; one paragraph if they are equal.
 
     Args:
-        draw: What came out.
-        captions: How many the image has.
+        draw: The sampled caption.
+        captions: Number of captions of the image.
     """
     which = f"caption {draw.choice + 1} of {captions}" if captions > 1 else None
     if draw.text == draw.raw and not draw.dropped:
@@ -53,9 +53,9 @@ def _words(caption: str) -> list[str]:
 
 
 def final_caption(draw: CaptionDraw) -> Html:
-    """The final text, character for character, with its parts marked where they stand in it.
+    """Return the exact final text with its parts marked.
 
-    Dropped parts are put where they were: without them, what is left reads exactly as `draw.text`.
+    Dropped parts are inserted at their former positions; without them the text equals `draw.text`.
     """
     pieces: list[str] = []
     gone: list[str] = []
@@ -66,9 +66,9 @@ def final_caption(draw: CaptionDraw) -> Html:
             continue
         start = draw.text.find(part.text, position)
         if start < 0:
-            # A part that is not in the text has nothing to be marked on.
+            # The part is not in the text.
             continue
-        # What was dropped comes after the separator that now follows its neighbour.
+        # Dropped parts are inserted after the separator that precedes this part.
         name = _CHANGES.get(part.state)
         pieces += [draw.text[position:start], *gone, tag(name, part.text) if name else part.text]
         gone = []
@@ -79,7 +79,7 @@ def final_caption(draw: CaptionDraw) -> Html:
 
 
 def token_section(views: tuple[TokenView, ...]) -> Html | None:
-    """What each tokenizer makes of the final caption, behind its count; open where something was cut."""
+    """Return the tokens of the final caption by tokenizer, folded under their count; unfolded if any was cut."""
     if not views:
         return None
     return tag("section", tag("h4", "Tokens"), *(_tokens(view) for view in views), class_="tokens")
@@ -114,7 +114,7 @@ def _meter(used: int, limit: int) -> Html:
 
 
 def _piece(piece: TokenPiece) -> Html:
-    # A space is an element of its own, so that the eye can count it.
+    # Each space is an element, so that spaces are visible one by one.
     shown = [tag("i", " ") if run == " " else run for run in re.split("( )", piece.text)]
     words = tag("s" if piece.kind == "cut" else "b", *shown)
     return tag("li", words, tag("small", str(piece.id)), class_=None if piece.kind == "text" else piece.kind)
