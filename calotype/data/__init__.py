@@ -1,1 +1,1 @@
-"""From rows to batches: the dataset, its builder, the pixel cache and `collate`."""
+"""The dataset, its builder, the pixel cache and `collate`: from rows to batches."""

@@ -27,17 +27,18 @@ def build_dataset(
     """Build the dataset of a config.
 
     Args:
-        config: What `load_config` returned.
-        manifest: The rows, in place of the config's `path`, where they are loaded already.
-        ledger: Where bad rows are noted.
+        config: A config, as `load_config` returns it.
+        manifest: Rows that are already loaded; replaces the config's `path`.
+        ledger: Collects an entry for each bad row.
 
     Returns:
-        The dataset. A `dataset` that is a `_component_` is whatever that makes.
+        The dataset; if the `dataset` section is a `_component_`, the object it builds.
 
     Raises:
-        ConfigError: An option is wrong; or `dataset` is missing, or `model` is given in two places.
+        ConfigError: An option is invalid, `dataset` is missing, or `model` or `tokenizers` is set in two places.
         ManifestError: The data can't be read.
     """
+    # Merge the top-level model and tokenizers into the options of the dataset.
     config = Config.parse(config, only=_USED)
     transform = None if config.tokenizer is None else config.tokenizer.build(where="tokenizer")
     section = config.dataset
@@ -59,7 +60,7 @@ def build_dataset(
 
 
 def _from_folder(options: dict[str, Any]) -> dict[str, Any]:
-    """A `model` that is a local pipeline's folder stands for the model it is of, and for the tokenizers in it."""
+    """Resolve a `model` that is the folder of a local pipeline: to the model's name, and to the tokenizers in it."""
     model = options.get("model")
     if not isinstance(model, str | Path) or not Path(model).expanduser().is_dir():
         return options

@@ -1,4 +1,4 @@
-"""The builder that YAML and people call: flat options become a `TextToImageDataset`."""
+"""`text_to_image_dataset`: builds a `TextToImageDataset` from flat options, as in YAML."""
 
 from __future__ import annotations
 
@@ -55,37 +55,38 @@ def text_to_image_dataset(
     packed: bool = False,
     **manifest_options: Any,
 ) -> TextToImageDataset:
-    """Builds the dataset from options that YAML can hold.
+    """Build a dataset from options that YAML can express.
 
     Args:
-        model_transform: The model's transform (`FluxTransform`, …), or None to take it from `model`.
-        path: Folder, data file, glob, list of these, the name of a hub dataset, or a `Manifest` that is loaded already.
-        source: Another name for `path`.
+        model_transform: The model's transform (`FluxTransform`, …), or None to build it from `model`.
+        path: Folder, data file, glob, list of these, name of a hub dataset, or a `Manifest` that is already loaded.
+        source: Alias of `path`.
         img_transform: Options of `ImageTransform`, a `_component_` mapping, a callable, a list of those, or None.
         caption_transform: Options of `CaptionTransform`, a `_component_` mapping, a callable, or None.
-        model: A model's name (`flux.1-dev`) or hub id; it fills in the resolution, the multiple of the sides and
-            the tokenizers' lengths.
-        tokenizers: Where that model's tokenizers are; None means its hub repository.
-        resolution: Images get about this number squared of pixels. Defaults to the model's, else 1024.
-        buckets: Whether images keep their own aspect ratio, as near as `Buckets` has one; or options for it.
-            Defaults to True, unless `img_transform` says the size with `resize`.
+        model: Name (`flux.1-dev`) or hub id of a model. Sets the defaults of the resolution and of the multiple of the
+            sides, and the maximum token lengths.
+        tokenizers: Location of the model's tokenizers. Defaults to its hub repository.
+        resolution: Side in pixels of a square with the area of the images, or [height, width]. Defaults to the model's,
+            else 1024.
+        buckets: True assigns each image to the `Buckets` size with the closest aspect ratio, False crops all to one
+            size; or options of `Buckets`. Defaults to True, unless `img_transform` sets the size with `resize`.
         include: Opt-in keys of a sample, see `TextToImageDataset`.
-        seed: Of every draw.
-        decode: `exact`, or `fast` for JPEGs decoded at a half, a quarter or an eighth where that is enough.
-        background: RGB that transparent images are laid on.
-        pixel_cache: Keep decoded pixels of up to this many images in memory, or {max_images, max_bytes}.
-        downloads: Keep downloaded originals in this folder, or {directory, max_images, max_bytes}.
+        seed: Seeds every random transform.
+        decode: `exact`, or `fast` to decode JPEGs at 1/2, 1/4 or 1/8 of their size if that is large enough.
+        background: RGB, 0 to 255, behind transparent images.
+        pixel_cache: Maximum number of images whose decoded pixels are cached in memory; or {max_images, max_bytes}.
+        downloads: Folder in which to cache downloaded originals; or {directory, max_images, max_bytes}.
         fetch: Options of `Fetcher` (timeout, retries, allow_private, …).
-        missing_captions: `error`, `skip`, `empty`, or a text. Defaults to `error`, and to `empty` when a trigger or
-            template gives every image a text anyway; then it is an error all the same if no image has a caption, and
-            something that may hold captions is not used.
-        on_error: `raise` for a bad row of the data file, or `skip` to leave it out with a ledger entry.
-        ledger: Where such entries go.
-        packed: Must be False; torchtune's recipes hand it over.
+        missing_captions: `error`, `skip`, `empty`, or a text. Defaults to `error`, but to `empty` if a trigger or
+            template makes a text for every image. It is still an error if then no image has a caption and the data has
+            unused columns or files that may hold captions.
+        on_error: What to do with a bad row of the data file: `raise`, or `skip` to leave it out with a ledger entry.
+        ledger: Collects these entries.
+        packed: Must be False. Accepted because torchtune's recipes pass it.
         **manifest_options: Further options of `load_manifest`: columns, split, root, recursive, validation, ….
 
     Raises:
-        ConfigError: An option is unknown, has a value that can't be, or contradicts another or the model.
+        ConfigError: An option is unknown, has an invalid value, or contradicts another option or the model.
         ManifestError: The data can't be read.
     """
     options = {
@@ -115,7 +116,18 @@ def text_to_image_dataset(
 def make_dataset(
     options: DatasetConfig, model_transform: Transform | None = None, *, ledger: Ledger | None = None
 ) -> TextToImageDataset:
-    """Make the dataset of checked options; arguments and errors as for `text_to_image_dataset`."""
+    """Make a dataset from a parsed config section.
+
+    Args:
+        options: The section; options as for `text_to_image_dataset`.
+        model_transform: As for `text_to_image_dataset`.
+        ledger: As for `text_to_image_dataset`.
+
+    Raises:
+        ConfigError: As for `text_to_image_dataset`.
+        ManifestError: As for `text_to_image_dataset`.
+    """
+    # The model: its facts, and its transform.
     model, path = options.model, options.path
     if (path is None) == (options.source is None):
         raise ConfigError("path: expected one of `path` or `source` (they are two names of one option)")
@@ -125,14 +137,16 @@ def make_dataset(
     elif model is not None and isinstance(model_transform, ModelTransform):
         check_model_transform(str(model), model_transform)
 
+    # The image and caption transforms.
     image_options, resolution = options.img_transform, options.resolution
     if options.buckets is False:
         image_options, resolution = fixed_size(image_options, resolution, spec)
     img_transform = ImageTransform.from_config(image_options, where="img_transform")
     caption_transform = CaptionTransform.from_config(options.caption_transform, where="caption_transform")
-    # Where the program makes each text, images without a caption are as they should be; nobody said so, though.
+    # With a trigger or template every image has a text, so captions may be missing; but the user did not say so.
     implied = options.missing_captions is None and bool(caption_transform.trigger or caption_transform.template)
 
+    # The rows.
     rows = {name: value for name, value in options.given().items() if name in MANIFEST_OPTIONS}
     if isinstance(path, Manifest) and rows:
         raise ConfigError(f"{', '.join(rows)}: come too late for a path that is a manifest, loaded already")
@@ -169,7 +183,7 @@ def _manifest(path: Any, **options: Any) -> Manifest:
 
 
 def _unused(options: DatasetConfig, manifest: Manifest, captions: CaptionTransform) -> Iterator[str]:
-    """Return what is said of options that this data gives no occasion for; with other data they may have an effect."""
+    """Yield a note for each option that has no effect with this data. With other data it may have one."""
     fetching = [name for name in ("fetch", "downloads") if getattr(options, name) is not None]
     if fetching and not manifest.has_urls:
         yield f"note: dataset.{' and '.join(fetching)}: no effect here, as no image of {manifest.root} has a URL"
@@ -178,7 +192,16 @@ def _unused(options: DatasetConfig, manifest: Manifest, captions: CaptionTransfo
 
 
 def _check_placeholders(manifest: Manifest, program: CaptionTransform, on_error: str) -> None:
-    """Captions that wait for a trigger: without one, a model would learn the placeholder."""
+    """Refuse captions with a placeholder if no trigger is set: the model would learn the placeholder.
+
+    Args:
+        manifest: The rows.
+        program: The caption transform.
+        on_error: `raise`, or anything else to add a ledger entry for each such image.
+
+    Raises:
+        ConfigError: There are some, under `on_error="raise"`.
+    """
     if program.trigger is not None or program.custom:
         return
     waiting = pc.unique(pc.list_parent_indices(manifest.captions).filter(_has_placeholder(manifest.captions)))
@@ -191,7 +214,7 @@ def _check_placeholders(manifest: Manifest, program: CaptionTransform, on_error:
             f"({ids[0]!r} is the first), and there is no trigger to put there; set caption_transform.trigger"
         )
     noted = {entry.id for entry in manifest.ledger if entry.kind == "placeholder"}
-    for id in (id for id in ids if id not in noted):  # one manifest may become several datasets
+    for id in (id for id in ids if id not in noted):  # several datasets may share one manifest
         manifest.ledger.add("placeholder", id, f"a caption has {PLACEHOLDER} in it, and there is no trigger")
 
 

@@ -1,4 +1,4 @@
-"""collate: a list of samples becomes one batch of tensors."""
+"""`collate`: stacks a list of samples into a batch."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ __all__ = ["check_same", "collate", "collate_values"]
 
 
 def collate(batch: Sequence[Mapping[str, Any]], padding_idx: int = 0, ignore_idx: int = -100) -> Batch:
-    """Stacks samples key by key.
+    """Stack samples key by key.
 
-    * tensors (and numbers) are stacked: shapes and dtypes have to agree;
-    * lists of token ids are padded to the longest with `padding_idx`, and a bool mask (True for real tokens)
-      is added under `<key>_mask`;
-    * strings and everything else become a list.
+    * Tensors and numbers are stacked; shapes and dtypes must be equal.
+    * Lists of token ids are padded to the longest with `padding_idx`, and a bool mask (True for tokens of the sample)
+      is added under `<key>_mask`.
+    * Strings and everything else become a list.
 
-    It can stand as torchtune's and torch's `collate_fn`.
+    Works as the `collate_fn` of torch's DataLoader and of torchtune.
 
     Args:
         batch: Samples with the same keys.
-        padding_idx: What fills up token lists.
-        ignore_idx: Accepted because torchtune's recipes hand it over; there are no labels here to ignore.
+        padding_idx: Token id that pads lists of token ids.
+        ignore_idx: Not used: there are no labels. Accepted because torchtune's recipes pass it.
 
     Returns:
         Key → tensor (B, …) or list of B values.
 
     Raises:
-        CollateError: Keys, shapes or dtypes differ; says which samples, by id where they carry one.
+        CollateError: Keys, shapes or dtypes differ. Names the samples by their id, if they have one.
     """
     if not batch:
         raise CollateError("collate: there are no samples to make a batch of")
@@ -45,12 +45,21 @@ def collate(batch: Sequence[Mapping[str, Any]], padding_idx: int = 0, ignore_idx
 
 
 def collate_values(key: str, values: list[Any], *, padding_idx: int = 0) -> Batch:
-    """The batch entries that come of one key: itself, and its mask where lists were padded."""
+    """Collate the values of one key.
+
+    Args:
+        key: The key.
+        values: One value for each sample.
+        padding_idx: Token id that pads lists of token ids.
+
+    Returns:
+        The entry of this key; if lists were padded, also that of their mask.
+    """
     first = values[0]
     if isinstance(first, torch.Tensor):
-        return {key: torch.stack(values)}
+        return {key: torch.stack(values)}  # (B, …)
     if isinstance(first, bool | int | float):
-        return {key: torch.tensor(values)}
+        return {key: torch.tensor(values)}  # (B,)
     if isinstance(first, list) and all(isinstance(token, int) for value in values for token in value):
         tokens = torch.full((len(values), max(map(len, values))), padding_idx, dtype=torch.int64)  # (B, longest)
         mask = torch.zeros_like(tokens, dtype=torch.bool)
@@ -62,7 +71,11 @@ def collate_values(key: str, values: list[Any], *, padding_idx: int = 0) -> Batc
 
 
 def check_same(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
-    """Raises CollateError when two samples can't share a batch."""
+    """Check that two samples can be in one batch.
+
+    Raises:
+        CollateError: Their keys, types, shapes or dtypes differ.
+    """
     if first.keys() != other.keys():
         only_first, only_other = sorted(first.keys() - other.keys()), sorted(other.keys() - first.keys())
         raise CollateError(

@@ -1,4 +1,4 @@
-"""TextToImageDataset: rows become samples."""
+"""`TextToImageDataset`: the images and captions of a manifest as training samples."""
 
 from __future__ import annotations
 
@@ -30,24 +30,28 @@ _OWN_KEYS = ("id", "text", "captions", "index")
 
 
 class TextToImageDataset(SampleSource):
-    """Images and captions as training samples: a plain map-style dataset.
+    """A map-style dataset of the images and captions of a manifest.
 
-    `dataset[i]` is a pure function of (seed, i): ask with a `SampleKey` for another epoch or bucket. Nothing in it
-    changes between calls, so that workers and threads can share or copy it as they like.
+    `dataset[i]` is a pure function of (seed, i); index with a `SampleKey` for another epoch or bucket. Calls change no
+    state except the pixel cache, so workers and threads may share or copy the dataset.
 
     Args:
-        manifest: Which images, which captions.
-        img_transform: Geometry and colour.
-        caption_transform: From a row's captions to one text.
-        model_transform: Tokenises and normalises. One with `prepare` and `finish` (`calotype.types.ModelTransform`)
-            lets the Loader carry uint8 pixels and normalise on the device; any other callable is simply called.
-        reader: Turns image references into pixels.
-        buckets: Aspect buckets; None leaves the size to the image program.
-        include: Opt-in keys: `id`, `text` (the final caption), `captions` (all of the row's), `index`, or the name
-            of any extra column.
-        seed: Of every draw; a key's own seed goes before it.
-        pixel_cache: Keeps decoded pixels in memory.
-        spec: Facts of the model it is for, where known.
+        manifest: The rows: images and captions.
+        img_transform: Crops, resizes and augments images.
+        caption_transform: Makes one text from the captions of a row.
+        model_transform: Tokenises and normalises. If it has `prepare` and `finish` (`calotype.types.ModelTransform`),
+            the Loader copies uint8 pixels to the device and normalises there; any other callable is called on each
+            sample. Defaults to `PixelsTransform`.
+        reader: Reads and decodes images. Defaults to `ImageReader()`.
+        buckets: Aspect buckets; None leaves the size to the image transform.
+        include: Opt-in keys of a sample: `id`, `text` (the final caption), `captions` (all captions of the row),
+            `index`, or the name of an extra column.
+        seed: Seeds every random transform; the seed of a `SampleKey` overrides it.
+        pixel_cache: Caches decoded pixels; None decodes each time.
+        spec: Facts of the model, if known.
+
+    Raises:
+        ConfigError: `include` has a key that the data lacks.
     """
 
     manifest: Manifest
@@ -89,10 +93,11 @@ class TextToImageDataset(SampleSource):
         return len(self.manifest)
 
     def prepare(self, key: int | SampleKey) -> PreparedSample:
-        """One sample with its pixels still uint8: what travels to the device.
+        """Return one sample before `finish`, as it is copied to the device: with uint8 pixels.
 
         Raises:
             ImageError: The image can't be read.
+            IndexError: There is no such sample.
         """
         key = self.checked(key)
         row = self.manifest[key.index]
@@ -105,27 +110,43 @@ class TextToImageDataset(SampleSource):
         return out
 
     def included(self, row: Row, index: int, text: str) -> dict[str, Any]:
-        """The opt-in keys of one sample."""
+        """Return the opt-in keys of one sample.
+
+        Args:
+            row: The sample's row.
+            index: Index of the row.
+            text: The final caption.
+        """
         own = {"id": row.id, "text": text, "captions": list(row.captions), "index": index}
         return {name: own[name] if name in own else row.extra.get(name) for name in self.include}
 
     def finish(self, batch: Mapping[str, Any]) -> Batch:
-        """The rest of the model transform, for a sample or a whole batch, wherever its tensors are."""
+        """Apply the model transform's `finish` to a sample or a batch, on the device of its tensors."""
         transform = self.model_transform
         return transform.finish(batch) if isinstance(transform, ModelTransform) else dict(batch)
 
     def sample(self, key: int | SampleKey) -> Sample:
-        """What the model transform gets: uint8 image, final caption, id and geometry."""
+        """Return the input of the model transform: uint8 image (3, H, W), final caption, id and geometry.
+
+        Raises:
+            ImageError: The image can't be read.
+            IndexError: There is no such sample.
+        """
         key = self.checked(key)
         return self._sample(self.manifest[key.index], key)[0]
 
     def caption(self, key: int | SampleKey) -> CaptionDraw:
-        """The final caption and how it came about. Reads no pixels."""
+        """Return the final caption and how it was made. Does not read the image."""
         key = self.checked(key)
         return self._caption(self.manifest[key.index], key)
 
     def image(self, key: int | SampleKey) -> tuple[torch.Tensor, Geometry]:
-        """The final image, uint8 (3, H, W), and its geometry. It may be the pixel cache's own: don't write to it."""
+        """Return (the final image, uint8 (3, H, W); its geometry). The pixel cache may share it: do not modify it.
+
+        Raises:
+            ImageError: The image can't be read.
+            IndexError: There is no such sample.
+        """
         key = self.checked(key)
         return self._image(self.manifest[key.index], key)
 
@@ -138,16 +159,20 @@ class TextToImageDataset(SampleSource):
         return self.caption_transform.draw(row.captions, key, self._seed(key))
 
     def _image(self, row: Row, key: SampleKey) -> tuple[torch.Tensor, Geometry]:
-        with DECODING.held():  # until the whole image is not needed any more
-            image, geometry = self._resampled(row, key)
+        with DECODING.held():  # limits the memory of whole decoded images; released once the image is resampled
+            image, geometry = self._resampled(row, key)  # uint8 (3, h, w)
         image = self.img_transform.finish(image, geometry, key, self._seed(key))
         size = (image.shape[1], image.shape[2])
-        if size != geometry.target_size:  # a program of callables alone decides the size itself
+        if size != geometry.target_size:  # a transform of callables alone decides the size itself
             geometry = replace(geometry, target_size=size)
         return image, geometry
 
     def _resampled(self, row: Row, key: SampleKey) -> tuple[torch.Tensor, Geometry]:
-        """Cropped and resized, through the cache. A fixed geometry caches what comes out, any other what goes in."""
+        """Return the cropped and resized image, uint8 (3, h, w), and its geometry, using the pixel cache.
+
+        With a fixed geometry the cache has resampled images, else whole decoded ones.
+        """
+        # Look the image up in the cache.
         cache, program = self.pixel_cache, self.img_transform
         cache_key = None if cache is None else self._cache_key(row, key)
         if cache is not None and (found := cache.get(cache_key)) is not None:
@@ -156,11 +181,13 @@ class TextToImageDataset(SampleSource):
             if program.fixed_geometry:
                 return pixels, geometry
             return program.resample(pixels.numpy(), geometry), geometry
+        # Else decode it, at a smaller scale if the whole image is not to be cached.
         keep_whole = cache is not None and not program.fixed_geometry
         decoded = self.reader.read(
             row.image, need=None if keep_whole else lambda size: program.needed_size(self._geometry(size, key))
         )
         geometry = self._geometry(decoded.original_size, key)
+        # Resample it, and cache it before or after.
         if cache is None:
             return program.resample(decoded.pixels, geometry), geometry
         if keep_whole:
@@ -169,13 +196,13 @@ class TextToImageDataset(SampleSource):
         return cache.put(cache_key, program.resample(decoded.pixels, geometry), decoded.original_size), geometry
 
     def _cache_key(self, row: Row, key: SampleKey) -> Hashable:
-        """What the pixels in the cache are of: never a row's number, since datasets of other rows share the cache."""
+        """Return the cache key of an image. Has no row index: datasets of other rows may share the cache."""
         whole = (row.image, self.reader.options)
         if not self.img_transform.fixed_geometry:
             return whole
         size: Hashable = key.size
         if size is None and self.buckets is not None:
-            size = tuple(self.buckets.sizes)  # which of them depends on the image
+            size = tuple(self.buckets.sizes)  # the image determines which of them
         return *whole, self.img_transform.resampling, size
 
     def _geometry(self, original_size: tuple[int, int], key: SampleKey) -> Geometry:
@@ -189,7 +216,7 @@ class TextToImageDataset(SampleSource):
 
     @property
     def bucket_sizes(self) -> Sequence[tuple[int, int] | None]:
-        """The (height, width) of each bucket."""
+        """(height, width) of each bucket in pixels; `(None,)` without buckets."""
         return (None,) if self.buckets is None else self.buckets.sizes
 
     def scan(
@@ -199,22 +226,23 @@ class TextToImageDataset(SampleSource):
         progress: Show | None = None,
         headers: npt.NDArray[np.integer[Any]] | None = None,
     ) -> tuple[npt.NDArray[np.int32], list[LedgerEntry]]:
-        """The bucket of every row, from the sizes the data file gives or the images' headers.
+        """Assign each row to a bucket, by the size in the data file or in the image's header.
 
         Args:
-            threads: How many headers to read at once.
-            progress: Called with (done, total) as headers are read.
-            headers: (N, 2), the (height, width) that the images' headers give, 0 where they can't be read, for
-                whoever has read them already.
+            threads: Number of threads that read headers.
+            progress: Called with (done, total) while headers are read.
+            headers: int (N, 2), (height, width) of each image from its header, 0 if it can't be read. For callers that
+                have read the headers already; None reads those of rows without a size.
 
         Returns:
-            int32 (N,) with the index into `buckets.sizes` of each row (all 0 without buckets), -1 for images that
-            can't be read; and a ledger entry for each of those and for each one that has to be enlarged further
-            than `buckets.max_upscale`.
+            int32 (N,), the index into `buckets.sizes` of each row (all 0 without buckets), or -1 if its image can't be
+            read; and ledger entries: for each image whose header was tried here and can't be read, and for each that
+            has to be enlarged by more than `buckets.max_upscale`.
         """
         if self.buckets is None:
             return np.zeros(len(self), dtype=np.int32), []
-        sizes = self.manifest.sizes().copy()
+        # Complete the sizes of the data file from the headers.
+        sizes = self.manifest.sizes().copy()  # (N, 2)
         unknown = np.flatnonzero((sizes <= 0).any(axis=1))
         entries = []
         if headers is not None:
@@ -225,7 +253,8 @@ class TextToImageDataset(SampleSource):
             for place, error in failures:
                 id = self.manifest[int(unknown[place])].id
                 entries.append(LedgerEntry(kind="unreadable", id=id, reason=str(error)))
-        known = (sizes > 0).all(axis=1)
+        # Assign the buckets, and report images that are too small for theirs.
+        known = (sizes > 0).all(axis=1)  # (N,)
         assigned = np.full(len(self), -1, dtype=np.int32)
         assigned[known] = self.buckets.assign(sizes[known])
         upscale = np.zeros(len(self))
@@ -243,22 +272,22 @@ class TextToImageDataset(SampleSource):
         return assigned, entries
 
     def select(self, indices: Sequence[int]) -> TextToImageDataset:
-        """The same dataset with these rows alone, in this order."""
+        """Return a copy of the dataset with only these rows, in this order."""
         copied = copy.copy(self)
         copied.manifest = self.manifest.select(indices)
         return copied
 
     def with_cache(self, cache: PixelCache | None) -> Self:
-        """The same dataset with another pixel cache, or none."""
+        """Return a copy of the dataset with another pixel cache, or none."""
         copied = copy.copy(self)
         copied.pixel_cache = cache
         return copied
 
     def with_device_cache(self, device: torch.device) -> Self:
-        """The same dataset, which keeps its cropped images on the device.
+        """Return a copy of the dataset that caches its cropped images on the device.
 
         Raises:
-            ConfigError: The crop is drawn anew each time.
+            ConfigError: The crop is random, or the image transform has callables that see the whole image.
         """
         if not self.img_transform.fixed_geometry:
             raise ConfigError(
@@ -269,21 +298,21 @@ class TextToImageDataset(SampleSource):
         return self.with_cache(PixelCache(device=device))
 
     def with_reader(self, reader: ImageReader) -> TextToImageDataset:
-        """The same dataset with another reader."""
+        """Return a copy of the dataset with another reader."""
         copied = copy.copy(self)
         copied.reader = reader
         return copied
 
     def preview(self, **options: Any) -> Any:
-        """Deprecated, and gone in 0.2: call `calotype.preview(dataset)`, which takes the same options."""
+        """Deprecated, removed in 0.2: use `calotype.preview(dataset)`, which has the same options."""
         return importlib.import_module("calotype.previews").preview(self, **options)
 
     @property
     def tokenises(self) -> bool:
-        """Whether captions can be too long for something."""
+        """Whether the model transform has tokenizers, which may truncate captions."""
         return isinstance(self.model_transform, TokenTransform)
 
     def truncated(self, text: str) -> dict[str, Truncation]:
-        """The tokenizers that can't take the whole text, and what they cut; empty when it fits."""
+        """Return name → truncation for each tokenizer that truncates the text; empty if none does."""
         transform = self.model_transform
         return transform.truncated(text) if isinstance(transform, TokenTransform) else {}

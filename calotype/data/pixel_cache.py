@@ -1,4 +1,4 @@
-"""Decoded pixels kept in memory (or on the device), one cache for the whole process."""
+"""`PixelCache`: decoded pixels in memory or on the device, shared by all threads of the process."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ __all__ = ["PixelCache"]
 
 
 class PixelCache:
-    """Keeps the first images it is given until it is full; those stay.
+    """Caches images until it is full, and never evicts.
 
-    Epochs visit every image once in a new order. Under that pattern a cache that evicts (least recently used, say)
-    throws out what the next epoch asks for, and a cache of half the dataset hits far less than half the time; one
-    that keeps what it has hits exactly half the time.
+    Each epoch reads every image once, in a new order. With that access pattern, a cache that evicts (such as LRU)
+    evicts what the next epoch needs: with space for half the dataset, far fewer than half of the reads hit. Without
+    eviction exactly half of them hit.
 
-    Threads may share it. A pickled cache arrives empty: each process fills its own.
+    Threads may share a cache. Pickling does not include the images: each process fills its own cache.
 
     Args:
-        max_images: How many images to keep; None for any number.
-        max_bytes: How many bytes of pixels to keep; None for any number.
-        device: Where to keep them. On an accelerator the images are stored there and never travel again.
+        max_images: Maximum number of images; None for no limit.
+        max_bytes: Maximum bytes of pixels; None for no limit.
+        device: Device that stores the pixels; None leaves each tensor where it is. On an accelerator, each image is
+            copied there only once.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class PixelCache:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the cached pixels."""
         return self._bytes
 
     def get(self, key: Hashable) -> tuple[torch.Tensor, Any] | None:
-        """The pixels and what was stored with them, or None. The pixels are shared: don't write to them."""
+        """Return (pixels, the `note` stored with them), or None. The pixels are shared: do not modify them."""
         found = self._images.get(key)
         with self._lock:
             if found is None:
@@ -61,7 +63,16 @@ class PixelCache:
         return found
 
     def put(self, key: Hashable, pixels: torch.Tensor, note: Any = None) -> torch.Tensor:
-        """Keeps the pixels if there is room; returns them, on the cache's device."""
+        """Cache pixels unless the cache is full.
+
+        Args:
+            key: Cache key.
+            pixels: uint8, (3, H, W) of a sample or (H, W, 3) of a whole decoded image.
+            note: Any value to store with them.
+
+        Returns:
+            The pixels, on the cache's device.
+        """
         if self.device is not None:
             pixels = pixels.to(self.device)
         with self._lock:

@@ -1,4 +1,4 @@
-"""SampleSource: everything that a Loader may ask of what gives its samples."""
+"""`SampleSource`: the interface between a `Loader` and the dataset that makes its samples."""
 
 from __future__ import annotations
 
@@ -25,79 +25,80 @@ __all__ = ["BatchSource", "PreparedSample", "SampleSource", "check_source"]
 
 
 class PreparedSample(dict[str, Any]):
-    """A sample as it travels to the device: name → tensor, number, text or `Readable`."""
+    """A sample before `finish`, as it is copied to the device: name → tensor, number, text or `Readable`."""
 
     caption: CaptionDraw | None = None
-    """How its caption was drawn, where a tokenizer may cut it: the loader notes what is lost."""
+    """How its caption was made, if a tokenizer may truncate it: the loader adds a ledger entry for truncated ones."""
 
 
 class BatchSource(NamedTuple):
-    """What prepares the samples of one batch."""
+    """Prepares the samples of one batch."""
 
     prepare: Callable[[SampleKey], Mapping[str, Any]]
-    """As `SampleSource.prepare`. It is also called for the samples that stand in for unreadable ones."""
+    """As `SampleSource.prepare`. Also called for replacements of unreadable samples."""
     only_reads: bool = False
-    """Whether `prepare` takes next to no time, and what is left is to read its tensors (`calotype.types.Readable`):
-    each thread then reads its share of the batch at once."""
+    """Whether `prepare` takes almost no time and returns tensors that are still to be read (`calotype.types.Readable`).
+    Each thread then reads several samples per call."""
 
 
 class SampleSource(torch.utils.data.Dataset[dict[str, Any]], abc.ABC):
-    """Gives the samples of a `Loader`: subclass it for samples that calotype does not make itself.
+    """Base class of the datasets of a `Loader`. Subclass it for samples that calotype does not make itself.
 
-    `__len__` and `prepare` are required; everything else has a default. A public method whose name is near to one of
-    these, or that can't be called as the loader calls it, is an error when an object is made. The loader prepares
-    samples in a process of its own, to which the source is pickled (cloudpickle); `begin_epoch`, `take_notes` and
-    `close` are called in the trainer's process.
+    `__len__` and `prepare` are required; everything else has a default. Creating an object raises a ConfigError if a
+    public name is similar to one of the interface (a likely typo), or a method does not accept the loader's arguments.
+    The loader pickles the source (cloudpickle) to a process of its own, which prepares the samples; `begin_epoch`,
+    `take_notes` and `close` are called in the trainer's process.
 
-    A source is a map-style dataset for any other loader, too.
+    A source also works as a map-style dataset of other loaders, such as torch's DataLoader.
     """
 
     manifest: Manifest | None = None
-    """The rows that the samples are made of, where there are some: their ids and weights."""
+    """The rows that samples are made from, with their ids and weights; None if there are none."""
     seed: int = 0
-    """Of the order and of every draw, where the loader is given none."""
+    """Seeds the order and every random transform, unless the loader has a seed."""
     only_reads: bool = False
     """As `BatchSource.only_reads`, for every batch."""
     finishes_in_trainer: bool = False
-    """Whether `finish` has to run in the trainer's process. By default it runs there on a GPU, on whole batches, and in
-    the loader's threads where the device is the CPU."""
+    """Whether `finish` must run in the trainer's process. If False, it runs there only for a device other than the CPU,
+    on whole batches; for the CPU it runs in the loader's threads, on single samples."""
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         _check_class(cls)
-        if (args or options) and cls.__init__ is object.__init__:  # Python no longer checks it beside a `__new__`
+        if (args or options) and cls.__init__ is object.__init__:  # Python skips this check if there is a `__new__`
             raise TypeError(f"{cls.__name__}() takes no arguments")
         return super().__new__(cls)
 
     @abc.abstractmethod
     def __len__(self) -> int:
-        """How many samples there are."""
+        """Return the number of samples."""
 
     @abc.abstractmethod
     def prepare(self, key: SampleKey) -> Mapping[str, Any]:
-        """Make one sample, as it travels to the device. Called from several threads at once.
+        """Return one sample before `finish`. Must be thread-safe: several threads call it at the same time.
 
         Args:
-            key: Which sample (`index`), and all that its random draws may depend on: `epoch`, `repeat`, `seed` (None
-                for this source's own) and `size`, the (height, width) of its bucket.
+            key: The sample's `index`, and everything that its randomness may depend on: `epoch`, `repeat`, `seed` (None
+                is the seed of this source) and `size`, the (height, width) of its bucket.
 
         Returns:
-            Name → tensor (CPU), number, text or `calotype.types.Readable`. The samples of a batch agree in names,
-            shapes and dtypes. Where a tokenizer may cut the caption, a `PreparedSample` with its draw.
+            Name → tensor (CPU), number, text or `calotype.types.Readable`. All samples of a batch have the same names,
+            shapes and dtypes. A `PreparedSample` with its `caption`, if a tokenizer may truncate that.
 
         Raises:
-            ImageError: This sample can't be read. Under `on_error="replace"` another one takes its place.
+            ImageError: The sample can't be read. With `on_error="replace"`, the loader replaces it by another.
         """
 
     def __getitem__(self, key: int | SampleKey) -> dict[str, Any]:
-        """One whole sample, as the model takes it.
+        """Return one sample after `finish`: the input of the model.
 
         Raises:
-            ImageError: It can't be read. (A Loader goes on without it; here it is yours to handle.)
+            ImageError: The sample can't be read. (A Loader replaces it; here the caller handles the error.)
+            IndexError: There is no such sample.
         """
         return self.finish(self.prepare(self.checked(key)))
 
     def checked(self, key: int | SampleKey) -> SampleKey:
-        """The key that a number or a negative index stands for.
+        """Return the key of a sample, with an index from 0; for an integer, that of epoch 0.
 
         Raises:
             IndexError: There is no such sample.
@@ -108,17 +109,17 @@ class SampleSource(torch.utils.data.Dataset[dict[str, Any]], abc.ABC):
         return key._replace(index=key.index % len(self))
 
     def finish(self, batch: Mapping[str, Any]) -> Batch:
-        """Do what is left to do on the device, for a sample or a whole batch. The bits must be the same for both."""
+        """Complete a sample or a batch on the device. Both must have the same results, bit for bit."""
         return dict(batch)
 
     def for_batch(self, keys: Sequence[SampleKey]) -> BatchSource:
-        """What prepares the samples of one batch; called some batches ahead, in their order."""
+        """Return what prepares the samples of one batch. Called some batches ahead, in the order of the batches."""
         return BatchSource(self.prepare, self.only_reads)
 
     def ids(self, start: int, stop: int) -> list[str]:
-        """The ids of samples `start` to `stop - 1`, by which the ledger names them: the manifest's, else numbers.
+        """Return the ids of samples `start` to `stop - 1`: those of the manifest, else their indices.
 
-        A saved position belongs to these ids.
+        Ledger entries have these ids. A `state_dict` of the loader can be loaded only if they are unchanged.
         """
         if self.manifest is None:
             return [str(index) for index in range(start, stop)]
@@ -126,59 +127,59 @@ class SampleSource(torch.utils.data.Dataset[dict[str, Any]], abc.ABC):
         return ids
 
     def weights(self) -> npt.NDArray[np.float64] | None:
-        """(N,): how many times an epoch shows each sample; None for once each."""
+        """Return the repeats of each sample in an epoch, (N,); None is once each."""
         return None if self.manifest is None else self.manifest.weights()
 
     @property
     def bucket_sizes(self) -> Sequence[tuple[int, int] | None]:
-        """The (height, width) of each bucket: the samples of a batch are of one bucket. One `None`: there is one."""
+        """(height, width) of each bucket in pixels; all samples of a batch are of one bucket. `(None,)`: no buckets."""
         return (None,)
 
     def scan(self, *, progress: Show | None = None) -> tuple[npt.NDArray[np.int32], list[LedgerEntry]]:
-        """The bucket of every sample, and what there is to note of them.
+        """Assign each sample to a bucket.
 
         Args:
             progress: Called with (done, total).
 
         Returns:
-            int32 (N,) with the index into `bucket_sizes` of each sample, -1 for those to leave out; and ledger entries.
+            int32 (N,), the index into `bucket_sizes` of each sample, or -1 to leave it out; and ledger entries.
         """
         return np.zeros(len(self), dtype=np.int32), []
 
     def truncated(self, text: str) -> Mapping[str, Truncation]:
-        """The tokenizers that can't take the whole of a caption, and what they cut; empty when it fits."""
+        """Return name → truncation for each tokenizer that truncates a caption; empty if none does."""
         return {}
 
     def begin_epoch(
         self, *, first: bool = False, whole: bool = False, rank: int = 0, world_size: int = 1
     ) -> list[LedgerEntry]:
-        """Called in the trainer's process before each epoch.
+        """Prepare for an epoch. Called in the trainer's process before each one.
 
         Args:
-            first: Whether it is the loader's first epoch.
-            whole: Whether the epoch before went to its end.
-            rank: Of this process.
-            world_size: How many there are.
+            first: Whether this is the loader's first epoch.
+            whole: Whether the previous epoch ran to its end.
+            rank: Rank of this process.
+            world_size: Number of ranks.
 
         Returns:
-            What there is to note of the dataset. What is the same on every rank is noted by rank 0 alone.
+            Entries for the loader's ledger. Return those that are the same on every rank on rank 0 only.
         """
         return []
 
     def take_notes(self) -> list[LedgerEntry]:
-        """What there is to note since the last call; called in the trainer's process after each `finish`."""
+        """Return the ledger entries since the last call. Called in the trainer's process, for each batch."""
         return []
 
     def with_device_cache(self, device: torch.device) -> Self:
-        """The same source, which keeps its samples on the device: the loader's `device_cache`.
+        """Return a source with the same samples, cached on the device: for the loader's `device_cache`.
 
         Raises:
-            ConfigError: It can't.
+            ConfigError: The source does not support it.
         """
         raise ConfigError(f"device_cache: {type(self).__name__} has no with_device_cache; leave device_cache out")
 
     def close(self) -> None:
-        """Called in the trainer's process when the loader closes. The source stays usable."""
+        """Release resources. Called in the trainer's process when the loader closes; the source stays usable."""
 
 
 _CONTRACT = {
@@ -187,14 +188,14 @@ _CONTRACT = {
     if name in ("__len__", "__getitem__") or not (name.startswith("_") or name == "checked")
 }
 _NEAR = 0.76
-"""How alike a name is, at least, that is taken for a misspelt one."""
+"""Minimum similarity (`difflib`, 0 to 1) of a name that counts as a typo."""
 
 
 def check_source(found: Any) -> None:
-    """Refuse what is not a whole `SampleSource`.
+    """Check that an object is a `SampleSource`, and that no attribute hides one of its methods.
 
     Raises:
-        ConfigError: Says what it lacks.
+        ConfigError: It is not, or one does.
     """
     if not isinstance(found, SampleSource):
         raise ConfigError(
@@ -211,18 +212,25 @@ def check_source(found: Any) -> None:
 
 @cache
 def _check_class(cls: type[SampleSource]) -> None:
-    """Refuse a class that misses a part of the contract, by what stands in it."""
+    """Check that a class implements `SampleSource`: required methods, spelling, signatures.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    # Everything that the class and its bases define, except for SampleSource itself.
     own = {
         name: value
         for base in reversed(cls.__mro__)
         if issubclass(base, SampleSource) and base is not SampleSource
         for name, value in vars(base).items()
     }
+    # Required methods that are missing: suggest the method with the most similar name.
     for name in sorted(cls.__abstractmethods__):
         methods = sorted(other for other, value in own.items() if other not in _CONTRACT and _is_method(value))
         near = difflib.get_close_matches(name, methods, n=1, cutoff=0.7)
         hint = f"; did you mean {name} where it has {near[0]}?" if near else ""
         raise ConfigError(f"{cls.__name__}: has no {name}{_signature(name)}, which a SampleSource needs{hint}")
+    # Everything defined: the right kind and signature, or no typo of an optional name.
     absent = sorted(name for name in _CONTRACT if name not in own)
     for name, value in own.items():
         where = f"{cls.__name__}.{name}"
@@ -239,7 +247,7 @@ def _check_class(cls: type[SampleSource]) -> None:
 
 
 def _check_kind(where: str, name: str, value: Any) -> None:
-    """Refuse a method in the place of a value, and the other way about."""
+    """Refuse a method where a value is expected, and the reverse."""
     wanted = inspect.isfunction(_CONTRACT[name])
     if wanted and not _is_method(value):
         raise ConfigError(f"{where}: found a {type(value).__name__}, expected a method {name}{_signature(name)}")
@@ -252,7 +260,7 @@ def _is_method(value: Any) -> bool:
 
 
 def _check_call(where: str, name: str, cls: type[SampleSource]) -> None:
-    """Refuse a method that can't be called as the loader calls it."""
+    """Refuse a method that does not accept the arguments the loader calls it with."""
     wanted = _CONTRACT[name]
     if not inspect.isfunction(wanted):
         return
@@ -271,7 +279,7 @@ def _check_call(where: str, name: str, cls: type[SampleSource]) -> None:
 
 
 def _signature(name: str) -> str:
-    """A method's parameters without their types."""
+    """Return the signature of a method of `SampleSource`, without types: `(self, key)`."""
     signature = inspect.signature(_CONTRACT[name])
     bare = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
     return str(signature.replace(parameters=bare, return_annotation=signature.empty))

@@ -1,4 +1,4 @@
-"""Who decides the size of a sample: the model, a `resize`, or a resolution with aspect buckets."""
+"""Chooses the size of samples: from the image transform's `resize`, or from a resolution with aspect buckets."""
 
 from __future__ import annotations
 
@@ -21,8 +21,22 @@ def choose_buckets(
     program: ImageTransform,
     spec: ModelSpec | None,
 ) -> Buckets | None:
-    """The size question: the image program's `resize`, or a resolution with buckets. The model has the last word."""
+    """Return the buckets of a dataset.
+
+    Args:
+        buckets: The option: options of `Buckets`, True, or None for the default.
+        resolution: Side of a square in pixels, or [height, width]; None for the model's.
+        program: The image transform.
+        spec: Facts of the model, if known.
+
+    Returns:
+        The buckets; None if the image transform decides the size.
+
+    Raises:
+        ConfigError: The options contradict each other, or the model does not support the size.
+    """
     options: dict[str, Any] = buckets.given() if isinstance(buckets, BucketsConfig) else {}
+    # A `resize`, or a callable in place of the image transform, decides the size.
     if program.resize is not None or program.whole:
         asked = bool(options) or buckets is True
         what = "resize" if program.resize is not None else "a callable"
@@ -34,6 +48,7 @@ def choose_buckets(
         if spec is not None and program.output_size is not None:
             check_image_size(spec, program.output_size)
         return None
+    # Else: buckets with the area of the resolution, whose sides the model can divide.
     size = _size(resolution, spec)
     needed = spec.multiple if spec is not None else 1
     usual: dict[str, Any] = {"resolution": size, "multiple": math.lcm(64 if max(size) >= 512 else 16, needed)}
@@ -47,7 +62,15 @@ def choose_buckets(
 
 
 def _size(resolution: int | Sequence[int] | None, spec: ModelSpec | None) -> tuple[int, int]:
-    """(height, width) to make, or to keep the area of; the model has to be able to take it."""
+    """Return a resolution as (height, width) in pixels.
+
+    Args:
+        resolution: Side of a square, or [height, width]; None for the model's, else 1024.
+        spec: Facts of the model, if known.
+
+    Raises:
+        ConfigError: It is no size, or the model does not support it.
+    """
     if resolution is None:
         resolution = spec.resolution if spec is not None else 1024
     size = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
@@ -61,9 +84,14 @@ def _size(resolution: int | Sequence[int] | None, spec: ModelSpec | None) -> tup
 def fixed_size(
     img_transform: Any, resolution: int | Sequence[int] | None, spec: ModelSpec | None
 ) -> tuple[Any, int | Sequence[int] | None]:
-    """`img_transform` and `resolution` for `buckets: false`: every image is brought to one size.
+    """Return `img_transform` and `resolution` for `buckets: false`: all images are resized to one size.
 
-    The resolution becomes a `resize` with a crop; where the image program decides the size itself, both stay.
+    The resolution becomes a `resize` with a crop. If the image transform decides the size itself, both are unchanged.
+
+    Args:
+        img_transform: The option, parsed.
+        resolution: Side of a square in pixels, or [height, width]; None for the model's.
+        spec: Facts of the model, if known.
     """
     options = ImageTransformConfig() if img_transform is None else img_transform
     if not isinstance(options, ImageTransformConfig) or options.resize is not None:
