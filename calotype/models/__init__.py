@@ -1,6 +1,6 @@
-"""The models: one file a family, which holds all that is known of it, and the registry of families.
+"""The models: a module for each family, with all of its facts, and the registry of families.
 
-Names are imported when they are first used. Facts need no torch, and no family's file loads it.
+Names are imported when they are first used. Importing a family does not import torch.
 """
 
 from __future__ import annotations

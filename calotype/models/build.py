@@ -22,15 +22,14 @@ def build_model_transform(
     """Build the transform of a model; its spec has the defaults.
 
     Args:
-        model: A name that `get_spec` knows.
-        tokenizers: A folder that holds its tokenizers by the names of a saved pipeline
-            (`tokenizer`, `tokenizer_2`, …); for a model with one tokenizer also that tokenizer itself; a hub
-            repository laid out so; a mapping of the transform's options to paths; or None for the model's own hub
-            repository (its local cache first).
-        **options: Lengths of captions (`t5_max_seq_len`) other than the spec's.
+        model: A name for `get_spec`.
+        tokenizers: A folder or hub repository with the subfolders of a saved pipeline (`tokenizer`, `tokenizer_2`, …);
+            for a model with one tokenizer, also that tokenizer's own folder; a mapping of the transform's options to
+            paths; or None for the model's own hub repository (the local cache first).
+        **options: Caption lengths that differ from the spec's: `t5_max_seq_len`.
 
     Raises:
-        MissingTokenizerError: Tokenizers are missing; names them, and how to get them.
+        MissingTokenizerError: Tokenizers are missing; the message names them and says how to get them.
         ConfigError: The model is unknown, or does not take an option.
     """
     spec = get_spec(model)
@@ -52,7 +51,7 @@ def check_model_transform(model: str, transform: ModelTransform) -> None:
     """Refuse a transform that does not fit a model.
 
     Raises:
-        ConfigError: It is another family's, or truncates captions at more tokens than the model takes; names both.
+        ConfigError: It is another family's, or its caption length is more than the model takes; names both.
     """
     spec = get_spec(model)
     if not isinstance(transform, TokenTransform):
@@ -88,6 +87,7 @@ def _paths(
 
 
 def _in_folder(spec: ModelSpec, folder: Path) -> dict[str, str | Path]:
+    """Return the path of each tokenizer in a pipeline's folder, by the transform's option."""
     if len(spec.tokenizers) == 1 and not (folder / spec.tokenizers[0].subfolder).exists():
         return {spec.tokenizers[0].option: folder}
     lacking = [one.subfolder for one in spec.tokenizers if not (folder / one.subfolder).is_dir()]
@@ -106,6 +106,7 @@ def _repository(spec: ModelSpec, asked_for: str) -> str:
 
 
 def _ways(spec: ModelSpec) -> str:
+    """Return how to get a model's tokenizers, as the end of an error message."""
     includes = " ".join(f'--include "{one.subfolder}/*"' for one in spec.tokenizers)
     return (
         f"`hf download {spec.hub[0]} {includes} --local-dir FOLDER` gets them (where the repository is gated, accept "

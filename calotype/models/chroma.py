@@ -33,9 +33,9 @@ _CHROMA: Final = ModelSpec(
 class Chroma(ModelFamily):
     """Text: `prompt_embeds` (n + 1, 4096) with `prompt_attention_mask`. Image: 16 channels at 1/8.
 
-    The mask is bool here: the float one of diffusers 0.42 is added to the attention's scores and masks nothing
-    (https://github.com/huggingface/diffusers/issues/12116), while the model was trained with padding masked but for
-    its first token. The transformer takes it with the image's tokens, all true, behind it.
+    The mask is bool. diffusers 0.42 passes a float mask, which is added to the attention scores and masks nothing
+    (https://github.com/huggingface/diffusers/issues/12116); the model was trained with all padding masked except its
+    first token. The transformer takes the text's mask, followed by ones for the image's tokens.
     """
 
     def encode_prompt(

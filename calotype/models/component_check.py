@@ -1,4 +1,4 @@
-"""Whether a component's files are all there and whole, by their names, headers and sizes: no weight is read."""
+"""Check that a component's files are complete, by their names, headers and sizes. No weights are read."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _POINTER: Final = b"version https://git-lfs"
 
 
 def check_component(folder: Path, *, variant: str | None = None, weights: bool = True) -> None:
-    """Refuses a component's folder that could not be loaded.
+    """Refuse a component's folder that can't be loaded.
 
     Args:
-        folder: Of one component: `…/vae`.
-        variant: Of the weights (`fp16`), where the component has it.
-        weights: Whether it is a model; a tokenizer or scheduler has none.
+        folder: Folder of one component: `…/vae`.
+        variant: Variant of the weights (`fp16`), where the component has it.
+        weights: Whether the component has weights: a tokenizer or scheduler has none.
 
     Raises:
-        ConfigError: It has no files or no weights, a shard is missing, or a file is cut short.
+        ConfigError: It has no files or no weights, a shard is missing, or a file is truncated.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     if not names:
@@ -35,6 +35,7 @@ def check_component(folder: Path, *, variant: str | None = None, weights: bool =
         raise ConfigError(
             f"{folder}: has no weights that diffusers loads; expected a .safetensors file, found {', '.join(names[:8])}"
         )
+    # Compare the shards with the index: the one without a variant has three dots in its name.
     indices = [name for name in names if name.endswith(".safetensors.index.json")] if len(loads) > 1 else []
     if (usual := [name for name in indices if name.count(".") == 3]) and not variant:
         listed = json.loads((folder / usual[0]).read_bytes()).get("weight_map", {}).values()

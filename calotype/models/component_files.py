@@ -1,4 +1,4 @@
-"""Which of a component's files diffusers loads: its configuration, its tokenizer, one variant of its weights."""
+"""Select the files of a component that diffusers loads: configuration, tokenizer, one variant of the weights."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ from typing import Final
 __all__ = ["files_that_count"]
 
 _WEIGHTS: Final = (".safetensors", ".bin")
-"""In the order in which diffusers prefers them."""
+"""In diffusers' order of preference."""
 
 _VARIANT: Final = re.compile(r"[^.]+\.(?P<variant>[^.]+?)(-\d+-of-\d+)?\.(safetensors|bin)")
 """`diffusion_pytorch_model.fp16.safetensors`, `model.fp16-00001-of-00002.safetensors`."""
 
 
 def files_that_count(names: Iterable[str], *, variant: str | None = None) -> list[str]:
-    """Which of a component's files decide what it computes, sorted: of a model its configuration and the weights that
-    diffusers loads, of a tokenizer or processor all but hidden files and pages of text.
+    """Return the files that determine a component's output, sorted.
+
+    Of a model these are its configuration and the weights that diffusers loads; of a tokenizer or processor, all files
+    except hidden ones and Markdown.
 
     Args:
-        names: Relative to the component's folder.
-        variant: Of the weights, where the component has it.
+        names: Paths of the files, relative to the component's folder.
+        variant: Variant of the weights, where the component has it.
     """
     names = sorted(names)
     weights = [name for name in names if name.endswith(_WEIGHTS)]
     if not weights:
         hidden = [name for name in names if any(part.startswith(".") for part in name.split("/"))]
         return [name for name in names if name not in hidden and not name.endswith(".md")]
-    # A component that lacks the variant is loaded from its usual weights, and from safetensors where it can be.
+    # diffusers falls back to the weights without a variant, and prefers safetensors.
     chosen = _of_variant(weights, variant) or _of_variant(weights, None)
     chosen = [name for name in chosen if name.endswith(_WEIGHTS[0])] or chosen
     return sorted([name for name in names if name == "config.json"] + chosen)
 
 
 def _of_variant(weights: Iterable[str], variant: str | None) -> list[str]:
-    """The weight files of one variant; None is that without a name."""
+    """Return the weight files of one variant; None selects those without a variant."""
     matches = {name: _VARIANT.fullmatch(name) for name in weights}
     return [name for name, match in matches.items() if (match["variant"] if match else None) == variant]

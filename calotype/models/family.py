@@ -1,8 +1,8 @@
 """A family of models in one record: facts, tokenizers, frozen encoders, network.
 
-A family holds no model. Its methods of the first part take a loaded pipeline or autoencoder and return records; those
-of the second part turn records into the transformer's inputs, and need only the records. Importing a family loads
-neither torch nor diffusers: its methods import what they need.
+A family holds no weights. Its methods under "With the models" take a loaded pipeline or autoencoder and return records;
+those under "With the records" turn records into the transformer's inputs and need no model. Importing a family imports
+neither torch nor diffusers: its methods import them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TokenCount:
     """Token counts of texts with one tokenizer."""
 
     tokenizer: str
-    """The pipeline's component: `tokenizer_2`."""
+    """Name of the pipeline's component: `tokenizer_2`."""
 
     limit: int
     """Tokens that texts are truncated to, special tokens included."""
@@ -41,36 +41,36 @@ class TokenCount:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelFamily(ABC):
-    """Base of each family; its defaults fit an `AutoencoderKL` with one scaling factor and one shift.
+    """Base class of the families; its defaults fit an `AutoencoderKL` with one scaling factor and one shift.
 
     A subclass implements `encode_prompt`, and `token_counts` where its models' specs name no tokenizers, and overrides
-    what differs. Its one instance holds the facts; `calotype.models.register` or an entry point registers it
-    (docs/families.md).
+    other methods that differ. Its single instance holds the facts; `calotype.models.register` or an entry point
+    registers it (docs/families.md).
 
     Raises:
         ConfigError: A model's spec does not fit the family.
     """
 
     name: str
-    """`flux.1`."""
+    """Name of the family: `flux.1`."""
 
     models: tuple[ModelSpec, ...]
-    """The first is the default for a pipeline folder that does not name its model."""
+    """Its models. The first is the default for a pipeline folder that does not name its model."""
 
     pipelines: tuple[str, ...]
-    """diffusers' pipeline classes of this family; the first encodes."""
+    """Names of diffusers' pipeline classes for this family; the first is loaded to encode."""
 
     load_options: Mapping[str, Any] = field(default_factory=dict)
-    """Further arguments of its `from_pretrained`."""
+    """Further arguments of the pipeline's `from_pretrained`."""
 
     upcast: bool = False
     """Whether the pipeline encodes images in float32 where its autoencoder's config says `force_upcast`."""
 
     version: int = 1
-    """Part of every fingerprint; raise it when a change of the code changes records."""
+    """Part of every fingerprint; increment it when a change of the code changes records."""
 
     transform: type[PixelsTransform] | None = None
-    """A transform with its own constructor; None is `TokenTransform`, or `PixelsTransform` without tokenizers."""
+    """Transform class with its own constructor; None uses `TokenTransform`, or `PixelsTransform` without tokenizers."""
 
     network: Network | None = None
     """How its network is trained; None where `calotype train` does not support it."""
@@ -131,7 +131,12 @@ class ModelFamily(ABC):
     def token_counts(self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None) -> list[TokenCount]:
         """Count the tokens of texts with each of the pipeline's tokenizers, where the models' specs name none.
 
-        Where they name some, calotype's own tokenizers count, as everywhere else. No model is needed.
+        Where the specs name tokenizers, calotype's own count, and this is not called.
+
+        Args:
+            pipe: The pipeline with its tokenizers; it needs no model.
+            texts: At least one.
+            max_sequence_length: Tokens of a text; None where it is fixed.
         """
         raise NotImplementedError
 
@@ -140,7 +145,7 @@ class ModelFamily(ABC):
 
         Args:
             vae: The loaded autoencoder.
-            img: (B, 3, H, W) in [-1, 1], in its dtype.
+            img: (B, 3, H, W) in [-1, 1], in the autoencoder's dtype.
             latents: `moments` returns the posterior's mean and log variance
                 (`DiagonalGaussianDistribution.parameters`), `mean` only its mean. Both are unscaled.
         """
@@ -178,7 +183,7 @@ class ModelFamily(ABC):
     def batch_texts(self, records: Sequence[Mapping[str, Tensor]], *, length: int | None = None) -> dict[str, Tensor]:
         """Batch texts' records, as `encode_prompt` would have returned them together.
 
-        Trimmed tensors are padded at the end with zeros, and their masks made.
+        Trimmed tensors are padded at the end with zeros, and their masks are added.
 
         Args:
             records: At least one.
@@ -199,8 +204,8 @@ class ModelFamily(ABC):
             if length is not None and longest > length:
                 raise ConfigError(f"length: found {length} tokens, and a text's {output.key} has {longest}; allow more")
             first = tensors[0]
-            padded = first.new_zeros((len(tensors), length or longest, *first.shape[1:]))
-            mask = torch.zeros(padded.shape[:2], dtype=output.mask_dtype, device=first.device)
+            padded = first.new_zeros((len(tensors), length or longest, *first.shape[1:]))  # (B, T, D)
+            mask = torch.zeros(padded.shape[:2], dtype=output.mask_dtype, device=first.device)  # (B, T)
             for row, tensor in enumerate(tensors):
                 padded[row, : len(tensor)] = tensor
                 mask[row, : len(tensor)] = 1
@@ -208,7 +213,7 @@ class ModelFamily(ABC):
         return batch
 
     def conditioning(self, geometry: Geometry) -> dict[str, Tensor]:
-        """Return further inputs of the network about an image; none for most families."""
+        """Return an image's further inputs to the network, such as its size; empty for most families."""
         return {}
 
 
@@ -221,7 +226,7 @@ def sample_moments(moments: Tensor, noise: Tensor) -> Tensor:
     """
     import torch
 
-    mean, logvar = moments.float().chunk(2, dim=1)
+    mean, logvar = moments.float().chunk(2, dim=1)  # (B, C, …) each
     return mean + torch.exp(0.5 * logvar.clamp(-30.0, 20.0)) * noise
 
 
@@ -252,19 +257,19 @@ def trim(key: str, embeds: Tensor, mask: Tensor | None) -> list[dict[str, Tensor
     """Split a batch (B, L, D) into one record (length, D) for each row, with the real tokens of its mask (B, L).
 
     Args:
-        key: Of the records' tensor.
-        embeds: The pipeline's output.
+        key: Key of the tensor in the records.
+        embeds: The pipeline's output (B, L, D).
         mask: Nonzero for real tokens; None where all are real.
 
     Raises:
-        ConfigError: Padding is on the left: padded on the right again, tokens would have other positions.
+        ConfigError: Padding is on the left. `batch_texts` pads on the right, which would change the tokens' positions.
     """
     import torch
 
     if mask is None:
         return [{key: row} for row in embeds]
     real = mask.bool()
-    lengths = real.sum(dim=1)
+    lengths = real.sum(dim=1)  # (B,)
     expected = torch.arange(real.shape[1], device=real.device) < lengths[:, None]
     if not torch.equal(real, expected):
         raise ConfigError(

@@ -74,18 +74,18 @@ _SCHNELL: Final = _flux(
 
 
 class FluxTransform(TokenTransform):
-    """Pixels and tokens for FLUX.1, as diffusers' `FluxPipeline` tokenises.
+    """Pixels and tokens for FLUX.1, tokenized as by diffusers' `FluxPipeline`.
 
     Output: `img`; `clip_text_tokens` int64 (77,); `t5_text_tokens` int64 (t5_max_seq_len,).
 
     Args:
         clip_tokenizer_path: CLIP-L's tokenizer (the pipeline's `tokenizer`), any form that `load_tokenizer` takes.
-        t5_tokenizer_path: T5's (the pipeline's `tokenizer_2`).
-        t5_max_seq_len: 512 for FLUX.1-dev; FLUX.1-schnell takes no more than 256.
+        t5_tokenizer_path: T5's tokenizer (the pipeline's `tokenizer_2`).
+        t5_max_seq_len: Length of `t5_text_tokens`: up to 512 for FLUX.1-dev, up to 256 for FLUX.1-schnell.
 
     Raises:
-        MissingTokenizerError: A path leads nowhere; says how to get the tokenizer.
-        ConfigError: Something else than this tokenizer is there, or `t5_max_seq_len` is more than FLUX.1 takes.
+        MissingTokenizerError: There is no tokenizer at a path; the message says how to get it.
+        ConfigError: The files are another tokenizer's, or `t5_max_seq_len` is more than FLUX.1 takes.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class FluxTransform(TokenTransform):
 class Flux(ModelFamily):
     """Text: `prompt_embeds` (T, 4096), `pooled_prompt_embeds` (768,). Image: 16 channels at 1/8.
 
-    `text_ids` are zeros of shape (T, 3), and are not kept. Latents: `(z - shift_factor) * scaling_factor`
+    `text_ids` are zeros of shape (T, 3) and are not stored. Latents: `(z - shift_factor) * scaling_factor`
     (examples/dreambooth/train_dreambooth_lora_flux.py).
     """
 
@@ -117,25 +117,30 @@ class Flux(ModelFamily):
 def predict_flux(
     transformer: Any, x_t: Tensor, times: Tensor, texts: Mapping[str, Tensor], guidance: float | None
 ) -> Tensor:
-    """FLUX.1: latents in 2 × 2 patches as tokens, their positions in `img_ids`, as `FluxPipeline` packs them.
+    """Call FLUX.1's transformer on latents packed as by `FluxPipeline`: a token for each patch of 2 × 2.
 
     Args:
         transformer: A `FluxTransformer2DModel`, wrapped or not.
         x_t: (B, C, h, w).
-        times: (B,), 0 up to 1.
+        times: (B,), 0 to 1.
         texts: `prompt_embeds` (B, T, D), `pooled_prompt_embeds` (B, P).
-        guidance: Its scale, embedded; None for a model without (schnell).
+        guidance: Guidance scale, which the transformer embeds; None for a model without this input (schnell).
+
+    Returns:
+        The prediction (B, C, h, w).
     """
     import torch
 
+    # Pack the latents: the position of each token is in `img_ids`.
     batch, channels, height, width = x_t.shape
     rows, columns = height // 2, width // 2
     tokens = x_t.view(batch, channels, rows, 2, columns, 2)
     tokens = tokens.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)  # (B, rows * columns, 4C)
-    img_ids = torch.zeros(rows, columns, 3, device=x_t.device)  # (row, column) in the last two
+    img_ids = torch.zeros(rows, columns, 3, device=x_t.device)  # (0, row, column)
     img_ids[..., 1] = torch.arange(rows, device=x_t.device)[:, None]
     img_ids[..., 2] = torch.arange(columns, device=x_t.device)[None, :]
-    embeds = texts["prompt_embeds"]
+
+    embeds = texts["prompt_embeds"]  # (B, T, D)
     prediction: Tensor = transformer(
         hidden_states=tokens,
         timestep=times,
@@ -146,6 +151,8 @@ def predict_flux(
         img_ids=img_ids.flatten(0, 1),
         return_dict=False,
     )[0]
+
+    # Unpack the prediction (B, rows * columns, 4C).
     prediction = prediction.view(batch, rows, columns, channels, 2, 2)
     return prediction.permute(0, 3, 1, 4, 2, 5).reshape(x_t.shape)  # (B, C, h, w)
 
@@ -171,7 +178,7 @@ _BLOCKS: Final[Blocks] = {
         {"linear1": (*QKV, "proj_mlp"), "linear2": ("proj_out",), "modulation.lin": ("norm.linear",)},
     ),
 }
-"""In black-forest-labs/flux."""
+"""Layers of black-forest-labs/flux."""
 
 
 def _original_layer(layer: str, config: Any) -> OriginalLayer | None:

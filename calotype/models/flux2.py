@@ -1,4 +1,4 @@
-"""FLUX.2: three layers of Mistral's hidden states side by side, and latents normalised in patches of 2 by 2."""
+"""FLUX.2: hidden states of three of Mistral's layers, concatenated, and latents normalized in patches of 2 × 2."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["FAMILY", "Flux2"]
 
 _MISTRAL_SMALL: Final = 22_230_225_920
-"""Parameters."""
+"""Number of parameters, without embeddings."""
 
 _DEV: Final = ModelSpec(
     name="flux.2-dev",
@@ -35,12 +35,12 @@ _DEV: Final = ModelSpec(
 
 
 class Flux2(ModelFamily):
-    """Text: `prompt_embeds` (T, 15360). Image: 32 channels at 1/8; as the transformer takes it, 128 at 1/16.
+    """Text: `prompt_embeds` (T, 15360). Image: 32 channels at 1/8; the transformer takes 128 at 1/16.
 
-    The pipeline hands the transformer no mask, so all positions are kept: 15.7 MB a text of 512 tokens in bfloat16.
-    `text_ids` (B, T, 4) count the positions, and are not kept (`Flux2Pipeline._prepare_text_ids`).
+    The pipeline passes no mask to the transformer, so records have all positions: 15.7 MB for a text of 512 tokens in
+    bfloat16. `text_ids` (B, T, 4) are the positions and are not stored (`Flux2Pipeline._prepare_text_ids`).
 
-    Latents: patches of 2 by 2 pixels become channels, then the autoencoder's batch norm statistics normalise each:
+    Latents: patches of 2 × 2 become channels, each normalized by the statistics of the autoencoder's batch norm:
     `(z - mean) / sqrt(var + eps)` (examples/dreambooth/train_dreambooth_lora_flux2.py, which takes the posterior's
     mean: `latents="mean"`).
     """
@@ -73,6 +73,7 @@ class Flux2(ModelFamily):
 
     def latents(self, raw: Tensor, scaling: Mapping[str, Tensor]) -> Tensor:
         batch, channels, height, width = raw.shape
+        # (B, C, h, w) → (B, C, 2, 2, h / 2, w / 2) → (B, 4C, h / 2, w / 2)
         patches = raw.float().view(batch, channels, height // 2, 2, width // 2, 2).permute(0, 1, 3, 5, 2, 4)
         latents = patches.reshape(batch, channels * 4, height // 2, width // 2)
         mean, std = (scaling[name].to(raw.device).view(1, -1, 1, 1) for name in ("latents_bn_mean", "latents_bn_std"))

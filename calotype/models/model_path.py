@@ -1,4 +1,4 @@
-"""What a `model` is that is no pipeline: a single-file checkpoint, a LoRA, one network; and what to do about it."""
+"""Errors for a `model` that is no pipeline (a single-file checkpoint, a LoRA, one network), and how to convert it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WHOLE: Final = (
     ("cond_stage_model.", "Stable Diffusion", "StableDiffusionPipeline"),
     ("text_encoders.", "SD3", "StableDiffusion3Pipeline"),
 )
-"""Beginnings of the names of a text encoder's weights, the model's name and diffusers' class."""
+"""Prefix of the names of a text encoder's tensors, name of the model, and diffusers' class of its pipeline."""
 _ALONE: Final = (
     ("double_blocks.", "FLUX.1", "FluxPipeline", "FluxTransformer2DModel", "black-forest-labs/FLUX.1-dev"),
     (
@@ -31,16 +31,19 @@ _ALONE: Final = (
         "stabilityai/stable-diffusion-3.5-large",
     ),
 )
-"""The same of a transformer's blocks, with diffusers' class of the transformer and a pipeline that has the rest."""
+"""Prefix of the names of a transformer's tensors, name of the model, diffusers' classes of its pipeline and its
+transformer, and a hub repository with the other components."""
 
 
 def refuse_weights_file(model: str | Path) -> None:
-    """Refuses a file of weights, there or not, and says what it is and how it becomes a pipeline's folder.
+    """Refuse a file of weights, existing or not. Only the header of a safetensors file is read.
 
-    Only a safetensors file's header is read.
+    Args:
+        model: The config's `model`.
 
     Raises:
-        ConfigError: The path is a file, or is named as weights are.
+        ConfigError: The path is a file, or has the extension of weights; the message says what it is and how to convert
+            it to a pipeline's folder.
     """
     path = Path(model).expanduser()
     if path.suffix.lower() not in _WEIGHTS:
@@ -54,11 +57,12 @@ def refuse_weights_file(model: str | Path) -> None:
 
 
 def refuse_folder(folder: Path) -> ConfigError:
-    """Returns the error for a folder that has no `model_index.json`."""
+    """Return the error for a folder without `model_index.json`."""
     return ConfigError(f"model: {folder} has no model_index.json{_folder(folder)}")
 
 
 def _file(path: Path) -> str:
+    """Describe a file of weights and how to convert it, as the end of an error message."""
     if path.suffix.lower() == ".gguf":
         return f"is a GGUF file: quantised weights of one network, for inference alone; {_EXPECTED}"
     names = _tensor_names(path) if path.suffix.lower() in (".safetensors", ".sft") else ()
@@ -90,6 +94,7 @@ def _single(path: Path, kind: str, pipeline: str) -> str:
 
 
 def _folder(folder: Path) -> str:
+    """Describe a folder that is no pipeline, as the end of an error message."""
     there = sorted(path.name for path in folder.iterdir())
     if "adapter_config.json" in there or "pytorch_lora_weights.safetensors" in there:
         return f": it holds a LoRA, not a model; name the base model that it was trained on ({_EXPECTED})"
@@ -117,6 +122,7 @@ def _folder(folder: Path) -> str:
 
 
 def _part(kind: str) -> str:
+    """Return the pipeline's component for a diffusers class."""
     if kind.startswith("Autoencoder"):
         return "vae"
     return "unet" if kind.startswith("UNet") else "transformer"
@@ -131,7 +137,7 @@ def _config(folder: Path) -> Mapping[str, Any]:
 
 
 def _tensor_names(path: Path) -> tuple[str, ...]:
-    """The names in a safetensors file's header; none where it is not one."""
+    """Return the names of a safetensors file's tensors; empty for any other file."""
     try:
         found = header_of(path)
     except OSError:

@@ -41,6 +41,7 @@ class OriginalLayer(NamedTuple):
     """A layer of the model's original code."""
 
     path: str
+    """Its path there: `double_blocks.0.img_attn.qkv`."""
     layers: tuple[str, ...]
     """The diffusers layers that it joins, in the order of its output rows."""
 
@@ -64,7 +65,7 @@ class Network:
     """What differs between the networks of families."""
 
     predict: Predict
-    """Calls the network."""
+    """The forward call."""
 
     lora_targets: tuple[str, ...]
     """Endings of the names of the layers that diffusers' DreamBooth LoRA script for the family adapts."""
@@ -76,7 +77,7 @@ class Network:
     """Its names in kohya's layout; None without one."""
 
     component: str = "transformer"
-    """Its name in the pipeline."""
+    """Name of the pipeline's component."""
 
     objective: type[Objective] = FlowMatching
     """What it is trained to predict."""
@@ -88,7 +89,7 @@ class Network:
     """Further keys of the batch that it takes."""
 
     negative: bool = False
-    """Whether its pipeline needs the empty prompt for guidance; it is then encoded for samples."""
+    """Whether the pipeline needs the empty prompt for guidance; it is then encoded for samples."""
 
 
 QKV: Final = ("attn.to_q", "attn.to_k", "attn.to_v")

@@ -1,4 +1,4 @@
-"""The tokens of a caption as a person can read them."""
+"""The tokens of a caption in readable form."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ class TokenPiece:
     """One token."""
 
     text: str
-    """Readable; the joined texts of a caption read like the caption as the tokenizer has normalised it."""
+    """Readable text; the joined texts of a caption are the caption as the tokenizer normalizes it."""
     id: int
+    """Its id in the vocabulary."""
     kind: Literal["frame", "text", "cut"]
-    """`frame`: start and end tokens. `cut`: beyond the limit, the model never sees it."""
+    """`frame`: a start or end token. `text`: a token of the caption. `cut`: a truncated one."""
 
 
 def byte_alphabet() -> list[str]:
-    """The character that stands for each byte in byte-level vocabularies, printable bytes for themselves.
+    """Return the character for each of the 256 bytes in byte-level vocabularies: its own for a printable byte.
 
-    The order of the others is that of OpenAI's `encoder.py` of GPT-2 (https://github.com/openai/gpt-2).
+    The characters of the others are in the order of GPT-2's `encoder.py` (https://github.com/openai/gpt-2).
     """
     printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     letters, spare = [], 256
@@ -40,11 +41,11 @@ _WORD_END: Final = "</w>"
 
 
 def readable(token: str, *, byte_level: bool) -> str:
-    """A token of the vocabulary as text: spaces for the marks of word borders, `<0xE2>` for a part of a character.
+    """Return a token of the vocabulary as text: a space for a word boundary, `<0xE2>` for a part of a character.
 
     Args:
-        token: As the vocabulary has it.
-        byte_level: Whether its characters stand for bytes (CLIP) or for themselves, with `▁` for a space (T5).
+        token: The token in the vocabulary.
+        byte_level: Whether its characters are bytes (CLIP), or themselves with `▁` for a space (T5).
     """
     if not byte_level:
         return token.replace("▁", " ")

@@ -1,4 +1,4 @@
-"""Where a model's pipeline lies: a folder, the hub's local cache or a download; and which model it is."""
+"""Find a model's pipeline (a local folder, the hub's cache or a download), and identify its model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,17 @@ __all__ = ["find_pipeline", "frozen_components", "import_diffusers", "ways_to_ge
 
 
 def find_pipeline(model: str | Path, *, spec: str | None, variant: str | None) -> tuple[Path, dict[str, Any]]:
-    """The local folder of a pipeline, fetched if need be, and its `model_index.json`."""
+    """Return the local folder of a pipeline, downloaded where necessary, and its `model_index.json`.
+
+    Args:
+        model: A folder, or the name of a model or hub repository.
+        spec: Name of the model, for a hub repository that is not among `ModelSpec.hub`.
+        variant: Variant of the weights: `fp16`.
+
+    Raises:
+        ConfigError: There is no such pipeline, or its `model_index.json` is damaged.
+        MissingDependencyError: A download needs diffusers, which is not installed.
+    """
     folder = Path(model).expanduser()
     if not folder.is_dir():
         refuse_weights_file(model)
@@ -37,10 +47,10 @@ def find_pipeline(model: str | Path, *, spec: str | None, variant: str | None) -
 
 
 def _fetched(model: str | Path, spec: str | None, variant: str | None) -> Path:
-    """The hub's local copy of a pipeline without its transformer."""
+    """Return the hub's local copy of a pipeline, downloaded where necessary, without its transformer."""
     known = {name.lower() for row in list_specs() for name in (row.name, *row.hub)}
     if str(model).lower() in known or not is_hub_name(model):
-        row: ModelSpec | None = get_spec(str(model))  # an unknown name ends here, with the nearest
+        row: ModelSpec | None = get_spec(str(model))  # raises for an unknown name
         assert row is not None
         name = next((name for name in row.hub if name.lower() == str(model).lower()), row.hub[0])
     else:
@@ -48,7 +58,7 @@ def _fetched(model: str | Path, spec: str | None, variant: str | None) -> Path:
     cached = _cached(name, variant)
     if cached is not None:
         return cached
-    # Named, so that they are not downloaded.
+    # diffusers does not download components that are passed as None.
     absent: dict[str, Any] = dict.fromkeys(("transformer", "unet", "scheduler", "safety_checker", "image_encoder"))
     diffusers = import_diffusers()
     try:
@@ -62,7 +72,7 @@ def _fetched(model: str | Path, spec: str | None, variant: str | None) -> Path:
 
 
 def _cached(name: str, variant: str | None) -> Path | None:
-    """The hub's local copy, if it has all that is needed: without a question to the hub, and without diffusers."""
+    """Return the hub's local copy if its frozen components are complete, else None; no network, no diffusers."""
     try:
         from huggingface_hub import get_cached_repo_tree, try_to_load_from_cache
         from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
@@ -85,7 +95,7 @@ def _cached(name: str, variant: str | None) -> Path | None:
 
 
 def frozen_components(index: dict[str, Any]) -> list[str]:
-    """The folders of a pipeline's frozen part (`text_encoder`, `tokenizer`, `vae`, …), by its `model_index.json`."""
+    """Return the frozen components (`text_encoder`, `tokenizer`, `vae`, …) in a pipeline's `model_index.json`."""
     names = [name for name, value in index.items() if isinstance(value, list)]
     return sorted(name for name in names if name == "vae" or name.startswith(("tokenizer", "text_encoder")))
 
@@ -93,7 +103,18 @@ def frozen_components(index: dict[str, Any]) -> list[str]:
 def which_model(
     index: dict[str, Any], folder: Path, *, asked_for: str | Path, spec: str | None
 ) -> tuple[ModelSpec, ModelFamily]:
-    """The model that a pipeline is, and its family."""
+    """Return the model of a pipeline, and its family.
+
+    Args:
+        index: The pipeline's `model_index.json`.
+        folder: The pipeline's folder.
+        asked_for: The config's `model`.
+        spec: Name of the model; None finds it by `asked_for`, the index or the folder's path. The fallback is the
+            family's first model.
+
+    Raises:
+        ConfigError: No family has this pipeline, or `spec` is the model of another one.
+    """
     found = index["_class_name"]
     rows = [row for family in list_families() if found in family.pipelines for row in family.models]  # calotype's first
     if not rows:
@@ -113,7 +134,7 @@ def which_model(
 
 
 def _names(row: ModelSpec) -> set[str]:
-    """What a model is called, in lower case: by the table, the hub, a folder it was copied to, the hub's cache."""
+    """Return a model's names in lower case: its own, those on the hub, of a local copy and in the hub's cache."""
     hub = {name.lower() for name in row.hub}
     return {
         row.name,
@@ -124,7 +145,7 @@ def _names(row: ModelSpec) -> set[str]:
 
 
 def ways_to_get(spec: ModelSpec | None, name: str | None = None) -> str:
-    """How a pipeline's files are had, as an error's last words."""
+    """Return how to get a pipeline's files, as the end of an error message."""
     name = name or (spec.hub[0] if spec else "NAME")
     return (
         f'`hf download {name} --exclude "transformer/*" --exclude "unet/*" --local-dir FOLDER` gets what is needed '
@@ -134,7 +155,7 @@ def ways_to_get(spec: ModelSpec | None, name: str | None = None) -> str:
 
 
 def import_diffusers() -> Any:
-    """diffusers, which can only be of use with transformers.
+    """Import diffusers, whose pipelines need transformers, too.
 
     Raises:
         MissingDependencyError: One of them is not installed.

@@ -33,7 +33,7 @@ _SIGMA: Final = ModelSpec(
 class PixArtSigma(ModelFamily):
     """Text: `prompt_embeds` (n, 4096) with `prompt_attention_mask`. Image: 4 channels at 1/8.
 
-    The pipeline reads texts in lower case and without white space around them. Latents: `z * scaling_factor`.
+    The pipeline lower-cases texts and strips white space around them. Latents: `z * scaling_factor`.
     """
 
     def encode_prompt(

@@ -1,4 +1,4 @@
-"""Qwen-Image: the hidden states of Qwen2.5-VL, real tokens alone, and a video autoencoder's latents of one frame."""
+"""Qwen-Image: hidden states of Qwen2.5-VL, real tokens only, and a video autoencoder's latents of one frame."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["FAMILY", "QwenImage"]
 
 _QWEN_2_5_VL_7B: Final = 6_525_621_760
-"""Parameters."""
+"""Number of parameters, without embeddings."""
 
 _QWEN_IMAGE: Final = ModelSpec(
     name="qwen-image",
@@ -26,7 +26,7 @@ _QWEN_IMAGE: Final = ModelSpec(
     encodings=EncodingSpec(
         latent_channels=16,
         texts=(TextOutput(key="prompt_embeds", tokens=512, width=3584, mask="prompt_embeds_mask"),),
-        # The system prompt's 34 tokens are encoded, and cut off after that.
+        # The system prompt's 34 tokens are encoded too; the pipeline removes them from the output.
         text_flops=2.0 * _QWEN_2_5_VL_7B * (34 + 512),
         sequence_length=512,
         longest_sequence=1024,
@@ -38,8 +38,8 @@ _QWEN_IMAGE: Final = ModelSpec(
 class QwenImage(ModelFamily):
     """Text: `prompt_embeds` (n, 3584) with `prompt_embeds_mask`. Image: 16 channels at 1/8.
 
-    The transformer masks the padding (the pipeline gives no mask when no text of a batch has any). Latents are
-    (B, C, 1, h, w), `(z - latents_mean) * (1 / latents_std)` for each channel
+    The transformer masks the padding; the pipeline returns no mask for a batch without any. Latents are
+    (B, C, 1, h, w), normalized by channel: `(z - latents_mean) * (1 / latents_std)`
     (examples/dreambooth/train_dreambooth_lora_qwen_image.py).
     """
 
@@ -68,7 +68,7 @@ class QwenImage(ModelFamily):
 
     def latents(self, raw: Tensor, scaling: Mapping[str, Tensor]) -> Tensor:
         mean, std = (scaling[name].to(raw.device).view(1, -1, 1, 1, 1) for name in ("latents_mean", "latents_std"))
-        return (raw.float().unsqueeze(2) - mean) * (1.0 / std)
+        return (raw.float().unsqueeze(2) - mean) * (1.0 / std)  # (B, C, h, w) → (B, C, 1, h, w)
 
 
 FAMILY: Final = QwenImage(

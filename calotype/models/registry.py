@@ -37,10 +37,10 @@ _log = get_logger(__name__)
 
 
 def register(family: ModelFamily) -> None:
-    """Register a family, so that its models' names work everywhere.
+    """Register a family: its models' names then work wherever calotype takes a model.
 
     Registering a family of the same class again replaces it (a notebook cell that runs twice). A package lists its
-    families in the entry points `calotype.models` instead, so that the command line finds them too.
+    families in the entry points `calotype.models` instead: the command line reads those, too.
 
     Raises:
         ConfigError: Its name, or one of its models' names, is another family's.
@@ -85,7 +85,7 @@ def get_spec(name: str) -> ModelSpec:
         ConfigError: There is no such model; names the nearest, and packages whose families could not be loaded.
     """
     wanted = str(name).lower()
-    spec = _by_name(_built_in().values()).get(wanted)  # before packages, whose entry points take longer to read
+    spec = _by_name(_built_in().values()).get(wanted)  # first: the entry points of other packages are slower to read
     if spec is None:
         known = _by_name(list_families())
         spec = known.get(wanted)
@@ -100,22 +100,28 @@ def get_spec(name: str) -> ModelSpec:
 
 
 def broken_packages() -> tuple[str, ...]:
-    """Return why a model family that an installed package announces can't be loaded, for each such family."""
+    """Return a message for each model family in the entry points of an installed package that can't be loaded."""
     _load_packages()
     return tuple(_not_loaded)
 
 
 def not_loaded() -> str:
-    """Return what errors add about packages whose families could not be loaded: `; …`, or nothing."""
+    """Return `broken_packages` as the end of an error message: `; …`, or an empty string."""
     return "".join(f"; {reason}" for reason in broken_packages())
 
 
 def _by_name(families: Iterable[ModelFamily]) -> dict[str, ModelSpec]:
+    """Map all names of the families' models, in lower case, to their specs."""
     specs = [spec for family in families for spec in family.models]
     return {name.lower(): spec for spec in specs for name in (*spec.hub, spec.name)}
 
 
 def _add(family: ModelFamily) -> None:
+    """Register a family.
+
+    Raises:
+        ConfigError: A family of another class has one of its names.
+    """
     for other in (*_built_in().values(), *_registered.values()):
         taken = _names(family) & _names(other)
         if taken and _class_of(other) != _class_of(family):

@@ -1,4 +1,4 @@
-"""The header of a safetensors file, which names its tensors and where they are. No tensor is read."""
+"""Read the header of a safetensors file: the names, shapes and offsets of its tensors. No tensor is read."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any, Final
 __all__ = ["HEADER_START", "header_of"]
 
 HEADER_START: Final = 8
-"""Bytes before the header: its length, little-endian."""
+"""Bytes before the header: its length as a little-endian integer."""
 _LONGEST: Final = 64 << 20
-"""Bytes of a header; that of the largest checkpoints has a few hundred kilobytes."""
+"""Maximum bytes of a header; those of the largest checkpoints have a few hundred kilobytes."""
 
 
 def header_of(path: Path) -> tuple[int, Mapping[str, Any]] | None:
     """Read the header of a file.
 
     Returns:
-        Its length in bytes and its contents; None where the file does not begin as a safetensors file.
+        Its length in bytes and its contents; None if the file does not begin like a safetensors file.
 
     Raises:
         OSError: The file can't be read.

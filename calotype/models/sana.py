@@ -1,4 +1,4 @@
-"""Sana: Gemma's hidden states behind the pipeline's instruction, and an autoencoder without a posterior at 1/32."""
+"""Sana: hidden states of Gemma, with the pipeline's instruction before each text, and an autoencoder at 1/32."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["FAMILY", "Sana"]
 
 _GEMMA_2_2B: Final = 2_024_517_888
-"""Parameters."""
+"""Number of parameters, without embeddings."""
 
 _SANA: Final = ModelSpec(
     name="sana",
@@ -28,7 +28,8 @@ _SANA: Final = ModelSpec(
         latent_channels=32,
         latent_factor=32,
         texts=(TextOutput(key="prompt_embeds", tokens=300, width=2304, mask="prompt_attention_mask"),),
-        # The pipeline's instruction, about 200 tokens, goes before each text; all but its edges is cut off after that.
+        # The pipeline prepends its instruction, about 200 tokens, to each text; of the output it returns the first
+        # position and the last 299.
         text_flops=2.0 * _GEMMA_2_2B * (200 + 300),
         sequence_length=300,
         longest_sequence=300,
@@ -41,9 +42,9 @@ _SANA: Final = ModelSpec(
 class Sana(ModelFamily):
     """Text: `prompt_embeds` (n, 2304) with `prompt_attention_mask`. Image: `latents`, 32 channels at 1/32.
 
-    Every text, the empty one too, stands behind the instruction that the pipeline puts before prompts by default
-    (`complex_human_instruction`; its negative prompt stands alone). Latents: `z * scaling_factor`
-    (examples/dreambooth/train_dreambooth_lora_sana.py).
+    The autoencoder has no posterior. Every text, the empty one included, follows the instruction that the pipeline
+    prepends to prompts by default (`complex_human_instruction`; its negative prompt has none). Latents:
+    `z * scaling_factor` (examples/dreambooth/train_dreambooth_lora_sana.py).
     """
 
     def encode_prompt(
@@ -61,7 +62,7 @@ class Sana(ModelFamily):
     def token_counts(self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None) -> list[TokenCount]:
         instruction = "\n".join(_instruction(pipe))
         prompts = [instruction + text for text in pipe._text_preprocessing(list(texts))]
-        # What the pipeline takes the instruction for when it counts: its tokens but the first and the last.
+        # The pipeline counts the instruction's tokens minus 2 and adds max_sequence_length.
         framing = len(pipe.tokenizer.encode(instruction)) - 2
         return [count_tokens(pipe, "tokenizer", prompts, limit=max_sequence_length, framing=framing)]
 
@@ -70,6 +71,7 @@ class Sana(ModelFamily):
 
 
 def _instruction(pipe: Any) -> list[str]:
+    """Return the default of the pipeline's `complex_human_instruction`."""
     instruction: list[str] = inspect.signature(type(pipe).__call__).parameters["complex_human_instruction"].default
     return instruction
 

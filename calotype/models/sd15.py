@@ -42,17 +42,17 @@ _SD15: Final = ModelSpec(
 
 
 class SD15Transform(TokenTransform):
-    """Pixels and tokens for Stable Diffusion 1.x, as diffusers' `StableDiffusionPipeline` tokenises.
+    """Pixels and tokens for Stable Diffusion 1.x, tokenized as by diffusers' `StableDiffusionPipeline`.
 
     Output: `img`; `clip_text_tokens` int64 (77,).
 
     Args:
         clip_tokenizer_path: CLIP-L's tokenizer, any form that `load_tokenizer` takes.
-        tokenizer_path: Deprecated: `clip_tokenizer_path`.
+        tokenizer_path: Deprecated name of `clip_tokenizer_path`.
 
     Raises:
-        MissingTokenizerError: The path leads nowhere; says how to get the tokenizer.
-        ConfigError: No path is given, or something else than this tokenizer is there.
+        MissingTokenizerError: There is no tokenizer at the path; the message says how to get it.
+        ConfigError: No path is given, or the files are another tokenizer's.
     """
 
     def __init__(
@@ -77,13 +77,24 @@ class SD15(ModelFamily):
 
 
 def predict_sd15(unet: Any, x_t: Tensor, times: Tensor, texts: Mapping[str, Tensor], guidance: float | None) -> Tensor:
-    """SD 1.5: nothing but the text."""
+    """Call SD 1.5's U-Net, whose only condition is the text.
+
+    Args:
+        unet: A `UNet2DConditionModel`, wrapped or not.
+        x_t: (B, 4, h, w).
+        times: Steps of the schedule (B,), int64.
+        texts: `prompt_embeds` (B, T, D).
+        guidance: Not used.
+
+    Returns:
+        The prediction (B, 4, h, w).
+    """
     prediction: Tensor = unet(x_t, times, encoder_hidden_states=texts["prompt_embeds"], return_dict=False)[0]
     return prediction
 
 
 def _original_layer(layer: str, config: Any) -> OriginalLayer:
-    """sd-scripts keeps diffusers' own paths."""
+    """Return the layer under its diffusers path, which sd-scripts uses for SD 1.5."""
     return OriginalLayer(layer, (layer,))
 
 

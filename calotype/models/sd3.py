@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5: both CLIPs and T5 in one sequence, and both pooled vectors in one."""
+"""Stable Diffusion 3 and 3.5: embeddings of both CLIPs and T5 in one sequence, and both pooled vectors concatenated."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["FAMILY", "SD3", "SD3Transform", "predict_sd3"]
 
 _T5_TOKENS: Final = 256
-"""By default."""
+"""Default length of T5's sequence, as in the pipeline."""
 _MOST_T5_TOKENS: Final = 512
 
 
@@ -60,7 +60,7 @@ def _sd3(name: str, hub: str) -> ModelSpec:
         encodings=EncodingSpec(
             latent_channels=16,
             texts=(
-                # Both CLIPs side by side, padded to T5's width, and T5 behind them.
+                # Both CLIPs, concatenated by channel and padded to T5's width, then T5 along the sequence.
                 TextOutput(key="prompt_embeds", tokens=CLIP_TOKENS + _T5_TOKENS, width=4096),
                 TextOutput(key="pooled_prompt_embeds", tokens=None, width=768 + 1280),
             ),
@@ -76,24 +76,24 @@ _LARGE: Final = _sd3("sd3.5-large", "stabilityai/stable-diffusion-3.5-large")
 
 
 class SD3Transform(TokenTransform):
-    """Pixels and tokens for SD3 and SD3.5, as diffusers' `StableDiffusion3Pipeline` tokenises.
+    """Pixels and tokens for SD3 and SD3.5, tokenized as by diffusers' `StableDiffusion3Pipeline`.
 
     Output: `img`; `clip_l_text_tokens` and `clip_g_text_tokens` int64 (77,); `t5_text_tokens` int64
     (t5_max_seq_len,).
 
     Args:
         clip_l_tokenizer_path: CLIP-L's tokenizer (the pipeline's `tokenizer`), any form that `load_tokenizer` takes.
-        clip_g_tokenizer_path: CLIP-G's (`tokenizer_2`), which pads with `!` (id 0).
-        t5_tokenizer_path: T5's (`tokenizer_3`).
-        t5_max_seq_len: 256 as the pipeline does by default; 512 at most.
-        tokenizer_path: Deprecated: `clip_l_tokenizer_path`.
-        tokenizer_2_path: Deprecated: `clip_g_tokenizer_path`.
-        tokenizer_3_path: Deprecated: `t5_tokenizer_path`.
+        clip_g_tokenizer_path: CLIP-G's tokenizer (`tokenizer_2`), which pads with `!` (id 0).
+        t5_tokenizer_path: T5's tokenizer (`tokenizer_3`).
+        t5_max_seq_len: Length of `t5_text_tokens`, at most 512. 256 is the pipeline's default.
+        tokenizer_path: Deprecated name of `clip_l_tokenizer_path`.
+        tokenizer_2_path: Deprecated name of `clip_g_tokenizer_path`.
+        tokenizer_3_path: Deprecated name of `t5_tokenizer_path`.
 
     Raises:
-        MissingTokenizerError: A path leads nowhere; says how to get the tokenizer.
-        ConfigError: A path is not given, something else than this tokenizer is there, or `t5_max_seq_len` is more than
-            the model takes.
+        MissingTokenizerError: There is no tokenizer at a path; the message says how to get it.
+        ConfigError: A path is not given, the files are another tokenizer's, or `t5_max_seq_len` is more than the model
+            takes.
     """
 
     def __init__(
@@ -142,7 +142,18 @@ class SD3(ModelFamily):
 def predict_sd3(
     transformer: Any, x_t: Tensor, times: Tensor, texts: Mapping[str, Tensor], guidance: float | None
 ) -> Tensor:
-    """SD3 and 3.5: the transformer makes its patches itself, and counts time to 1000."""
+    """Call SD3's transformer, which patchifies latents itself and takes timesteps from 0 to 1000.
+
+    Args:
+        transformer: A `SD3Transformer2DModel`, wrapped or not.
+        x_t: (B, C, h, w).
+        times: (B,), 0 to 1.
+        texts: `prompt_embeds` (B, 77 + T, D), `pooled_prompt_embeds` (B, P).
+        guidance: Not used.
+
+    Returns:
+        The prediction (B, C, h, w).
+    """
     prediction: Tensor = transformer(
         hidden_states=x_t,
         timestep=1000.0 * times,
@@ -170,7 +181,7 @@ _BLOCKS: Final[Blocks] = {
         },
     ),
 }
-"""In Stability AI's sd3-ref."""
+"""Layers of Stability AI's sd3-ref."""
 
 
 def _original_layer(layer: str, config: Any) -> OriginalLayer | None:

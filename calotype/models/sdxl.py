@@ -1,4 +1,4 @@
-"""Stable Diffusion XL: both CLIPs side by side, CLIP-G's pooled vector, and the sizes that its U-Net is given."""
+"""Stable Diffusion XL: both CLIPs' embeddings concatenated, CLIP-G's pooled vector, and size conditioning."""
 
 from __future__ import annotations
 
@@ -57,19 +57,19 @@ class SDXLTransform(TokenTransform):
     """Pixels, tokens and size conditioning for SDXL, as diffusers' `StableDiffusionXLPipeline` takes them.
 
     Output: `img`; `clip_l_text_tokens` and `clip_g_text_tokens` int64 (77,); `original_size`, `crop_top_left` and
-    `target_size` int64 (2,), (height, width) or (top, left) in pixels: side by side in this order they are the
-    pipeline's `add_time_ids`. The first two come from the sample's `geometry`; without one the image counts as
-    uncropped and in its original size, and where a callable made its size, as uncropped.
+    `target_size` int64 (2,), (height, width) or (top, left) in pixels: concatenated in this order they are the
+    pipeline's `add_time_ids`. The first two come from the sample's `geometry`; without one, the image counts as
+    uncropped and in its original size. Where a callable changed the size, it counts as uncropped.
 
     Args:
         clip_l_tokenizer_path: CLIP-L's tokenizer (the pipeline's `tokenizer`), any form that `load_tokenizer` takes.
-        clip_g_tokenizer_path: CLIP-G's (`tokenizer_2`), which pads with `!` (id 0).
-        tokenizer_path: Deprecated: `clip_l_tokenizer_path`.
-        tokenizer_2_path: Deprecated: `clip_g_tokenizer_path`.
+        clip_g_tokenizer_path: CLIP-G's tokenizer (`tokenizer_2`), which pads with `!` (id 0).
+        tokenizer_path: Deprecated name of `clip_l_tokenizer_path`.
+        tokenizer_2_path: Deprecated name of `clip_g_tokenizer_path`.
 
     Raises:
-        MissingTokenizerError: A path leads nowhere; says how to get the tokenizer.
-        ConfigError: A path is not given, or something else than this tokenizer is there.
+        MissingTokenizerError: There is no tokenizer at a path; the message says how to get it.
+        ConfigError: A path is not given, or the files are another tokenizer's.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class SDXLTransform(TokenTransform):
         super().__init__(_SDXL, paths)
 
     def prepare(self, sample: Mapping[str, Any], /) -> dict[str, Any]:
-        """Tokenises `text` and adds the sizes; `img` stays uint8.
+        """Tokenize `text` and add the sizes; `img` stays uint8.
 
         Raises:
-            ConfigError: `image`, `text` or `geometry` is not what it should be; names the sample.
+            ConfigError: `image`, `text` or `geometry` has a wrong type or shape; names the sample.
         """
         prepared = super().prepare(sample)
         geometry = sample.get("geometry")
@@ -105,15 +105,15 @@ class SDXLTransform(TokenTransform):
 
 
 def size_conditioning(geometry: Geometry | None, target_size: tuple[int, ...]) -> dict[str, Tensor]:
-    """SDXL's micro-conditioning of one image.
+    """Return SDXL's micro-conditioning of one image.
 
     Args:
-        geometry: How its pixels were made; None counts as uncropped and in its original size.
-        target_size: (height, width) that it has. Another than the geometry's was made by a callable, of whose crop
-            nothing is known.
+        geometry: How the image was resized and cropped; None counts as uncropped and in its original size.
+        target_size: (height, width) of the image in pixels. Where it differs from the geometry's, a callable changed
+            the size: its crop is unknown and counts as (0, 0).
 
     Returns:
-        `original_size`, `crop_top_left` and `target_size`, int64 (2,): side by side, the pipeline's `add_time_ids`.
+        `original_size`, `crop_top_left` and `target_size`, int64 (2,): concatenated, the pipeline's `add_time_ids`.
     """
     import torch
 
@@ -129,7 +129,7 @@ class SDXL(ModelFamily):
     """Text: `prompt_embeds` (77, 2048), `pooled_prompt_embeds` (1280,). Image: 4 channels at 1/8.
 
     The pipeline's autoencoder overflows in float16, so where its config says `force_upcast` it encodes in float32, as
-    `StableDiffusionXLImg2ImgPipeline.prepare_latents` does; only what comes out is rounded.
+    `StableDiffusionXLImg2ImgPipeline.prepare_latents` does; only the result is rounded.
 
     Latents: `z * scaling_factor`, or `(z - latents_mean) * scaling_factor / latents_std` where the config has them
     (examples/dreambooth/train_dreambooth_lora_sdxl.py).
@@ -158,12 +158,12 @@ class SDXL(ModelFamily):
         return (raw.float() - mean) * scaling["scaling_factor"].to(raw.device) / std
 
     def conditioning(self, geometry: Geometry) -> dict[str, Tensor]:
-        """`original_size`, `crop_top_left`, `target_size`, int64 (2,): side by side, the pipeline's `add_time_ids`."""
+        """Return `original_size`, `crop_top_left` and `target_size`, int64 (2,), in pixels."""
         return size_conditioning(geometry, geometry.target_size)
 
 
 def predict_sdxl(unet: Any, x_t: Tensor, times: Tensor, texts: Mapping[str, Tensor], guidance: float | None) -> Tensor:
-    """SDXL: the U-Net takes the sizes as one row of six numbers beside the pooled text.
+    """Call SDXL's U-Net, which takes the sizes as `time_ids` (B, 6) and the pooled text as `text_embeds`.
 
     Args:
         unet: A `UNet2DConditionModel`, wrapped or not.
@@ -172,6 +172,9 @@ def predict_sdxl(unet: Any, x_t: Tensor, times: Tensor, texts: Mapping[str, Tens
         texts: `prompt_embeds` (B, T, D), `pooled_prompt_embeds` (B, P); `original_size`, `crop_top_left` and
             `target_size`, each (B, 2), (height, width) or (top, left) in pixels.
         guidance: Not used.
+
+    Returns:
+        The prediction (B, C, h, w).
     """
     import torch
 
@@ -181,7 +184,7 @@ def predict_sdxl(unet: Any, x_t: Tensor, times: Tensor, texts: Mapping[str, Tens
         x_t,
         times,
         encoder_hidden_states=texts["prompt_embeds"],
-        # float32: bfloat16 has no 1023, and would embed it as 1024
+        # float32: bfloat16 would round 1023 to 1024
         added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes.to(pooled.device, torch.float32)},
         return_dict=False,
     )[0]
@@ -207,8 +210,8 @@ _SINGLE: Final = {
 
 
 def _original_layer(layer: str, config: Any) -> OriginalLayer | None:
-    """In Stability AI's generative-models."""
-    each = config.layers_per_block + 1
+    """Return the layer of Stability AI's generative-models; None where it has none."""
+    each = config.layers_per_block + 1  # input or output blocks of a resolution level
     if layer in _SINGLE:
         path = _SINGLE[layer]
     elif found := re.fullmatch(r"mid_block\.(attentions|resnets)\.(\d+)\.(.+)", layer):

@@ -1,15 +1,14 @@
-"""The records that a model's facts are written in, and the checks of sizes and lengths against them.
+"""Records for the facts about models, and checks of image sizes and caption lengths against them.
 
-Plain data without torch, so that sizes are known before anything heavy is imported. Each family has a file with its
-facts, beside this one.
+Plain data: sizes are known without importing torch. The facts of each family are in a module beside this one.
 
 Sources: `multiple` and the largest lengths of captions are what diffusers' pipelines check
 (`check_inputs` of `pipeline_flux.py`, `pipeline_stable_diffusion_3.py`, `pipeline_stable_diffusion_xl.py`,
 `pipeline_stable_diffusion.py`, `pipeline_qwenimage.py`, `pipeline_flux2.py`, `pipeline_chroma.py`, `pipeline_sana.py`,
 and `__call__` of `pipeline_z_image.py`, 0.42; PixArt-Σ's is its VAE's 8 times its patch of 2); resolutions and
 FLUX.1-schnell's 256 tokens are those of the model cards. The configs in the models' own repositories
-(`vae/config.json`, `text_encoder*/config.json`) give channels and widths; the parameters were counted on the
-transformers classes made from those configs, embeddings aside, and the autoencoders' work with
+(`vae/config.json`, `text_encoder*/config.json`) have channels and widths. Parameters were counted on transformers'
+classes built from those configs, without embeddings; the autoencoders' FLOPs were measured by
 `torch.utils.flop_counter` on diffusers' classes.
 """
 
@@ -38,32 +37,32 @@ __all__ = [
 ]
 
 CLIP_TOKENS: Final = 77
-"""The positions that CLIP's text encoders have."""
+"""Sequence length of CLIP's text encoders."""
 
 CLIP_L_PARAMETERS: Final = 85_056_000
 CLIP_G_PARAMETERS: Final = 631_319_040
 T5_XXL_PARAMETERS: Final = 4_630_714_368
 
 _BF16: Final = 2
-"""Bytes of a number in the default dtype of encodings."""
+"""Bytes of an element in bfloat16, the default dtype of encodings."""
 
 _AUTOENCODER_FLOPS: Final = 4.65e6
-"""For each pixel, of the encoder with 128, 256, 512, 512 channels that Stable Diffusion 1 to 3 and both FLUX share:
-4.88e12 for 1024×1024 (at 512×512 it is 4.26e6, since the attention in its middle grows with the square)."""
+"""FLOPs per pixel of the encoder with 128, 256, 512, 512 channels that Stable Diffusion 1 to 3 and both FLUX share:
+4.88e12 for 1024 × 1024. At 512 × 512 it is 4.26e6, since the cost of the middle block's attention is quadratic."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizerSpec:
-    """One tokenizer of a model. Its options and its key are named after it: docs/naming.md."""
+    """One tokenizer of a model. The transform's options and the sample's key derive from its name: docs/naming.md."""
 
     name: str
-    """`clip` and `t5`; `clip_l` and `clip_g` where a model has both."""
+    """`clip` and `t5`; `clip_l` and `clip_g` where a model has both CLIPs."""
 
     subfolder: str
     """Its folder in the hub's repository and in a saved pipeline: `tokenizer_2`."""
 
     kind: str
-    """`kind` of `load_tokenizer`: `clip`, `t5`."""
+    """Argument `kind` of `load_tokenizer`: `clip`, `t5`."""
 
     max_length: int = CLIP_TOKENS
     """Default length of a caption in tokens, special tokens included."""
@@ -104,9 +103,10 @@ class TextOutput:
     """diffusers' name: `prompt_embeds`."""
 
     tokens: int | None
-    """Length in tokens, at most where padding is masked; None for a single vector."""
+    """Length in tokens, the maximum where padding is masked; None for a single vector."""
 
     width: int
+    """Number of channels."""
 
     mask: str | None = None
     """The batch's key for the mask of real tokens; records then hold real tokens only. None where the transformer
@@ -129,6 +129,7 @@ class TextOutput:
 
     @property
     def numbers(self) -> int:
+        """Number of elements at full length."""
         return (self.tokens or 1) * self.width
 
 
@@ -141,7 +142,8 @@ class EncodingSpec:
     """Side of one latent pixel in pixels."""
     texts: tuple[TextOutput, ...]
     text_flops: float
-    """For one text, all text encoders: twice the parameters for each token (Kaplan et al. 2020, section 2.1)."""
+    """FLOPs of all text encoders for one text: twice the parameters for each token (Kaplan et al. 2020, section
+    2.1)."""
     sequence_length: int | None = None
     """Default `max_sequence_length` of the pipeline, for a model whose spec names no adjustable tokenizer
     (`ModelSpec.sequence_length`); None where it is fixed."""
@@ -150,7 +152,7 @@ class EncodingSpec:
     posterior: bool = True
     """Whether the autoencoder returns a mean and a log variance; else latents alone."""
     autoencoder_flops: float = _AUTOENCODER_FLOPS
-    """Of its encoder, for each pixel."""
+    """FLOPs of the autoencoder's encoder, per pixel."""
 
     def picture_bytes(self, height: int, width: int) -> int:
         """Return the bytes of an image's record in bfloat16: mean and log variance, or latents alone."""
@@ -173,7 +175,7 @@ class ModelSpec:
 
     name: str
     hub: tuple[str, ...]
-    """Its repositories on the hub; the first is the one to download from."""
+    """Its repositories on the hub; the first is the one that is downloaded."""
 
     family: str
     """Name of its `ModelFamily`: `flux.1`."""
@@ -182,10 +184,10 @@ class ModelSpec:
     """Side in pixels of its training images; other shapes of about the same area fit too."""
 
     multiple: int
-    """Divisor of both sides of an image: the VAE's factor times the patch."""
+    """Both sides of an image are multiples of it: the VAE's factor times the patch size."""
 
     tokenizers: tuple[TokenizerSpec, ...] = ()
-    """In the pipeline's order. Without any, samples have pixels only, and the frozen encoders tokenize texts."""
+    """In the pipeline's order. If empty, samples have pixels only, and the frozen text encoders tokenize."""
 
     encodings: EncodingSpec
     """The output of its frozen encoders."""
@@ -219,7 +221,7 @@ def check_image_size(spec: ModelSpec, size: tuple[int, int], *, where: str = "si
     Args:
         spec: The model.
         size: (height, width) in pixels.
-        where: The option that set it, for the error.
+        where: Name of the option in errors.
 
     Raises:
         ConfigError: A side is not a positive multiple of `spec.multiple`; names the nearest size that fits.
@@ -238,8 +240,8 @@ def check_max_seq_len(spec: ModelSpec, option: str, length: int) -> None:
 
     Args:
         spec: The model.
-        option: Of the transform: `t5_max_seq_len`.
-        length: In tokens.
+        option: Option of the transform: `t5_max_seq_len`.
+        length: Its value, in tokens.
 
     Raises:
         ConfigError: The model has no such option, or takes fewer tokens; names both.

@@ -1,9 +1,9 @@
-"""Reads what a Unigram tokenizer needs out of a SentencePiece model file (`spiece.model`).
+"""Read the fields of a SentencePiece model file (`spiece.model`) that a Unigram tokenizer needs.
 
 The file is one protocol buffer message, `ModelProto` of sentencepiece_model.proto
-(https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto). Three of its fields matter here:
-the pieces with their scores, and the normaliser's compiled table of characters. The library for it, `sentencepiece`
-with `protobuf`, is not in calotype's base installation; with it the file takes 0.05 s of CPU, here 0.12 s (T5's).
+(https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto). Three of its fields are read: the
+pieces, their scores, and the normalizer's precompiled character map. calotype's base installation has neither
+`sentencepiece` nor `protobuf`; they read T5's file in 0.05 s of CPU time, this module in 0.12 s.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def read_spiece(data: bytes, *, name: str) -> tuple[list[tuple[str, float]], bytes]:
-    """The pieces and the normaliser of a SentencePiece model.
+    """Return the pieces and the normalizer's character map of a SentencePiece model.
 
     Args:
-        data: The file.
-        name: What to call it in an error.
+        data: Contents of the file.
+        name: Name of the file in errors.
 
     Returns:
-        `(piece, score)` by id, and the normaliser's `precompiled_charsmap` (empty when it has none).
+        `(piece, score)` by id, and the normalizer's `precompiled_charsmap` (empty if it has none).
 
     Raises:
-        ConfigError: It is not a SentencePiece model, or it is cut short.
+        ConfigError: The file is not a SentencePiece model, or is truncated.
     """
     pieces: list[tuple[str, float]] = []
     charsmap: bytes | None = None
@@ -48,14 +48,14 @@ def read_spiece(data: bytes, *, name: str) -> tuple[list[tuple[str, float]], byt
                 charsmap = dict(_fields(value)).get(_CHARSMAP, b"")
     except (IndexError, KeyError, UnicodeDecodeError, ValueError, struct.error) as error:
         raise ConfigError(f"{name}: not a whole SentencePiece model ({error}); copy or download it again") from error
-    # The normaliser comes after the pieces: a file that ends at the end of a piece lacks it.
+    # The normalizer follows the pieces: a file truncated after a piece lacks it.
     if not pieces or charsmap is None:
         raise ConfigError(f"{name}: not a whole SentencePiece model (its end is missing); copy or download it again")
     return pieces, charsmap
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """(field number, raw value) of a message; varints, which are not needed here, come as `b""`."""
+    """Yield (field number, raw value) of a message; varints are not needed here, and their value is `b""`."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
@@ -77,6 +77,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
+    """Read a varint; return it with the position after it."""
     value = shift = 0
     while True:
         byte = message[at]

@@ -1,14 +1,16 @@
 """The CLIP and T5 tokenizers: the same ids as diffusers' pipelines, without transformers.
 
-Loading both tokenizers of FLUX.1 takes 0.45 s of CPU here and 2 s through transformers 5 (two cores, best of two), and
-calotype's base installation does without its 126 MB: the loader's process and `calotype check` need a tokenizer and no
-model. transformers' tokenizers also warn and lock around forks. They call the Rust library `tokenizers`, and
-so does this module, set up as `transformers.CLIPTokenizer` and `T5Tokenizer` (5.x) set it up, whatever form the files
-have; `tests/models/test_pipelines.py` compares the ids with those that the pipelines compute.
+transformers' tokenizers call the Rust library `tokenizers`. This module calls it too, configured as
+`transformers.CLIPTokenizer` and `T5Tokenizer` (5.x) configure it, for all file formats;
+`tests/models/test_pipelines.py` compares the ids with those of the pipelines.
 
-transformers 4 gives the same ids for plain captions. It differs on CLIP, whose slow class cleans a text first (with
-ftfy: curly quotes made straight, HTML entities resolved, ligatures opened, control characters dropped), and on T5 for
-U+0085 between words.
+The loader process and `calotype check` need a tokenizer but no model, so the base installation does not depend on
+transformers (126 MB). Loading both tokenizers of FLUX.1 takes 0.45 s of CPU time here and 2 s with transformers 5 (two
+cores, best of two). transformers' tokenizers also warn and lock around forks.
+
+transformers 4 returns the same ids for plain captions. It differs for CLIP, whose slow class cleans a text first (ftfy
+straightens curly quotes, resolves HTML entities, splits ligatures and removes control characters), and for T5 where
+U+0085 is between words.
 """
 
 from __future__ import annotations
@@ -30,20 +32,20 @@ from calotype.models.tokenizer_files import TokenizerFiles, find_tokenizer_files
 __all__ = ["Tokenizer", "load_tokenizer"]
 
 _BATCH = 4096
-"""Texts that are tokenized at a time, to bound the memory of their encodings."""
+"""Number of texts tokenized at a time; it bounds the memory of their encodings."""
 
 
 class Tokenizer:
-    """Text to ids.
+    """Converts texts to token ids.
 
-    Threads may share one. It pickles with its vocabulary, without its files, and may be used before a fork.
+    An instance is thread-safe and may be used before a fork. It pickles with its vocabulary: unpickling needs no files.
 
     Args:
-        backend: Returns the ids of a text without special tokens.
-        before: Ids in front of each text (CLIP's start token).
-        after: Ids behind each text (the end token), never truncated.
+        backend: Tokenizes a text, without special tokens.
+        before: Ids before each text (CLIP's start token).
+        after: Ids after each text (the end token), never truncated.
         pad_id: Id of the padding token.
-        name: Its name in errors and reports.
+        name: Name in errors and reports.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
+        """Number of tokens in the vocabulary, added tokens included."""
         return self._backend.get_vocab_size(with_added_tokens=True)
 
     def __call__(self, text: str, max_length: int) -> list[int]:
@@ -78,7 +81,12 @@ class Tokenizer:
         return len(self.encode(text))
 
     def cut(self, text: str, max_length: int) -> int | None:
-        """Return where `text` is truncated at `max_length` tokens: `text[cut:]` is lost; None when all fits."""
+        """Return the index of the first character lost where `text` is truncated at `max_length`; None if it fits.
+
+        Args:
+            text: The caption.
+            max_length: In tokens, special tokens included.
+        """
         encoding = self._backend.encode(text, add_special_tokens=False)
         room = self._room(max_length)
         if len(encoding.ids) <= room:
@@ -87,7 +95,7 @@ class Tokenizer:
         return start
 
     def counts(self, texts: Sequence[str]) -> list[int]:
-        """Return `count` of many texts, on all cores."""
+        """Return `count` of each text, tokenized in parallel on all cores."""
         frame = len(self._before) + len(self._after)
         return [
             len(encoding.ids) + frame
@@ -96,7 +104,7 @@ class Tokenizer:
         ]
 
     def pieces(self, text: str, max_length: int) -> tuple[TokenPiece, ...]:
-        """Return all tokens of a text, readable: those that a model gets, without padding, then the truncated ones."""
+        """Return all tokens of a text in readable form: the model's input without padding, then the truncated ones."""
         ids = self._backend.encode(text, add_special_tokens=False).ids
         room = self._room(max_length)
         kept: list[tuple[list[int], Literal["frame", "text", "cut"]]] = [
@@ -134,15 +142,16 @@ def load_tokenizer(
 
     Args:
         path: A local folder (`tokenizer.json`, or `vocab.json` and `merges.txt`, or `spiece.model`), one of these
-            files alone (for CLIP `merges.txt` is enough: the vocabulary follows from it), or a hub name with its
+            files alone (for CLIP `merges.txt` is enough: the vocabulary is derived from it), or a hub name with its
             subfolder, `black-forest-labs/FLUX.1-dev:tokenizer_2`.
         kind: `"clip"` or `"t5"`.
-        subfolder: Inside the folder or hub repository.
-        pad_token: What pads when the files don't say (CLIP's end token, T5's `<pad>`; SDXL's second pads with `!`).
+        subfolder: Subfolder of the folder or hub repository.
+        pad_token: The padding token, for files that name none (SDXL's second tokenizer pads with `!`). The default is
+            CLIP's end token, or T5's `<pad>`.
 
     Raises:
-        MissingTokenizerError: There are no files; says how to get them.
-        ConfigError: The files are not such a tokenizer.
+        MissingTokenizerError: There are no files; the message says how to get them.
+        ConfigError: The files are not a tokenizer of this kind.
     """
     if kind not in _KINDS:
         raise unknown_key("kind of tokenizer", kind, _KINDS)
@@ -151,6 +160,8 @@ def load_tokenizer(
 
 
 def _clip(files: TokenizerFiles, pad_token: str | None) -> Tokenizer:
+    """Load a byte-level BPE tokenizer, configured as `transformers.CLIPTokenizer` configures it."""
+    # Read the vocabulary and the merges.
     vocab: dict[str, int]
     if "tokenizer.json" in files:
         model = _model(files, "BPE")
@@ -162,6 +173,8 @@ def _clip(files: TokenizerFiles, pad_token: str | None) -> Tokenizer:
         raise _wrong_files(files, "CLIP", "tokenizer.json, or merges.txt (with or without vocab.json)")
     _check_whole(files, vocab, merges)
     config = files.config()
+
+    # Configure the model, the normalizer and the pre-tokenizer.
     start, end = _token(config, "bos_token", "<|startoftext|>"), _token(config, "eos_token", "<|endoftext|>")
     pad = _token(config, "pad_token", pad_token or end)
     try:
@@ -178,13 +191,15 @@ def _clip(files: TokenizerFiles, pad_token: str | None) -> Tokenizer:
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    # The start token is looked for after lower-casing, the others before: what CLIP's own files say.
+    # As in CLIP's own files, the start token is matched after lower-casing, the others before it.
     defaults = [AddedToken(start, normalized=True, special=True), AddedToken(end, normalized=False, special=True)]
     _add_tokens(backend, files, config, [*defaults, AddedToken(pad, normalized=False, special=True)])
     return _framed(backend, files, before=(start,), after=(end,), pad=pad)
 
 
 def _t5(files: TokenizerFiles, pad_token: str | None) -> Tokenizer:
+    """Load a Unigram tokenizer, configured as `transformers.T5Tokenizer` configures it."""
+    # Read the pieces with their scores, and the normalizer's character map.
     if "tokenizer.json" in files:
         model = _model(files, "Unigram")
         pieces = [(piece, float(score)) for piece, score in model["vocab"]]
@@ -195,6 +210,8 @@ def _t5(files: TokenizerFiles, pad_token: str | None) -> Tokenizer:
     else:
         raise _wrong_files(files, "T5", "tokenizer.json or spiece.model")
     config = files.config()
+
+    # Configure the model, the normalizer and the pre-tokenizer.
     end, pad = _token(config, "eos_token", "</s>"), _token(config, "pad_token", pad_token or "<pad>")
     unknown = _token(config, "unk_token", "<unk>")
     ids = {piece: id for id, (piece, _) in enumerate(pieces)}
@@ -214,7 +231,7 @@ def _t5(files: TokenizerFiles, pad_token: str | None) -> Tokenizer:
 _KINDS: Mapping[str, Callable[[TokenizerFiles, str | None], Tokenizer]] = {"clip": _clip, "t5": _t5}
 
 _SENTINELS = [f"<extra_id_{i}>" for i in range(99, -1, -1)]
-"""T5's 100 sentinels, which its SentencePiece file leaves out: the ids after its last one, in this order."""
+"""T5's 100 sentinel tokens, absent from its SentencePiece file. Their ids follow its last one, in this order."""
 
 
 def _framed(
@@ -231,10 +248,10 @@ def _framed(
 
 
 def _add_tokens(backend: Backend, files: TokenizerFiles, config: Mapping[str, Any], defaults: list[AddedToken]) -> None:
-    """Tokens that are found in a text as they stand, before anything else: those the files list, then the defaults.
+    """Add the tokens that are matched before a text is split into words: those listed in the files, then the defaults.
 
     Raises:
-        ConfigError: A special token is not in the vocabulary, or a listed one would get another id than the files say.
+        ConfigError: A special token is not in the vocabulary, or a listed one would get another id than in the files.
     """
     listed = _listed_tokens(files, config, special={token.content for token in defaults})
     vocab = backend.get_vocab(with_added_tokens=False)
@@ -264,14 +281,14 @@ def _add_token(backend: Backend, token: AddedToken) -> None:
 def _listed_tokens(
     files: TokenizerFiles, config: Mapping[str, Any], *, special: set[str]
 ) -> dict[str, tuple[int, AddedToken]]:
-    """The added tokens that the files list, with their ids: `tokenizer.json` under `tokenizer_config.json`."""
+    """Return the added tokens in the files, with their ids; `tokenizer_config.json` overrides `tokenizer.json`."""
     found: dict[str, tuple[int, Mapping[str, Any]]] = {}
     if "tokenizer.json" in files:
         found |= {token["content"]: (token["id"], token) for token in files.json("tokenizer.json")["added_tokens"]}
     if "added_tokens_decoder" in config:
         found |= {token["content"]: (int(id), token) for id, token in config["added_tokens_decoder"].items()}
     elif not found:
-        # The oldest form: ids without flags.
+        # The oldest format, `added_tokens.json`, has ids without flags.
         found |= {
             content: (id, {"special": content in special, "normalized": content not in special})
             for content, id in files.added_tokens().items()
@@ -284,6 +301,11 @@ def _listed_tokens(
 
 
 def _model(files: TokenizerFiles, kind: str) -> dict[str, Any]:
+    """Return the `model` section of `tokenizer.json`.
+
+    Raises:
+        ConfigError: It is missing, or of another kind.
+    """
     found = files.json("tokenizer.json")
     model: dict[str, Any] = found.get("model", {}) if isinstance(found, dict) else {}
     # Old files don't name the type of their model.
@@ -296,6 +318,7 @@ def _model(files: TokenizerFiles, kind: str) -> dict[str, Any]:
 
 
 def _charsmap(normalizer: Any) -> bytes:
+    """Return the precompiled character map of a `normalizer` section; empty where it has none."""
     if not isinstance(normalizer, dict):
         return b""
     for part in normalizer.get("normalizers", [normalizer]):
@@ -318,7 +341,7 @@ def _pair(merge: str | list[str]) -> tuple[str, str]:
 
 
 def _clip_vocab(merges: list[tuple[str, str]]) -> dict[str, int]:
-    """CLIP's vocabulary from its merges: 256 bytes, the same at a word's end, the merged pairs, start and end.
+    """Build CLIP's vocabulary from its merges: 256 bytes, the same with `</w>`, the merged pairs, start and end tokens.
 
     The order is that of OpenAI's `simple_tokenizer.py` (https://github.com/openai/CLIP): printable bytes first.
     """
@@ -328,9 +351,12 @@ def _clip_vocab(merges: list[tuple[str, str]]) -> dict[str, int]:
 
 
 def _check_whole(files: TokenizerFiles, vocab: Mapping[str, int], merges: list[tuple[str, str]]) -> None:
-    """Refuses a vocabulary with words that no merge leads to: it would load, and give other ids than its model knows.
+    """Refuse a vocabulary with tokens that no merge produces: it would load, and return other ids than in training.
 
-    A `merges.txt` whose download broke off looks so.
+    The usual cause is a `merges.txt` that was truncated by an interrupted download.
+
+    Raises:
+        ConfigError: There are such tokens.
     """
     reachable = {left + right for left, right in merges}
     lost = [

@@ -1,4 +1,4 @@
-"""Finds a tokenizer's files: a local folder, a single file, or a repository of the Hugging Face hub."""
+"""Find a tokenizer's files: a local folder, a single file, or a repository of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class TokenizerFiles:
-    """The files of one tokenizer, by their usual names.
+    """The files of one tokenizer, by their standard names.
 
-    A tokenizer named by one file uses that file and, from its folder, nothing but the settings
-    (`tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`): they say which token pads.
+    A tokenizer given as a single file uses that file, and of its folder only the settings (`tokenizer_config.json`,
+    `special_tokens_map.json`, `added_tokens.json`), which name the padding token.
+
+    Args:
+        path: The folder or file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,7 +38,7 @@ class TokenizerFiles:
 
     @property
     def names(self) -> list[str]:
-        """Which of `tokenizer.json`, `vocab.json`, `merges.txt` and `spiece.model` are there."""
+        """The files among `tokenizer.json`, `vocab.json`, `merges.txt` and `spiece.model` that exist."""
         return list(self._found)
 
     def __contains__(self, name: str) -> bool:
@@ -56,7 +59,7 @@ class TokenizerFiles:
         return self._parsed[name]
 
     def config(self) -> dict[str, Any]:
-        """`special_tokens_map.json` under `tokenizer_config.json`; empty where neither is there."""
+        """Return `special_tokens_map.json`, overridden by `tokenizer_config.json`; empty if both are missing."""
         merged: dict[str, Any] = {}
         for name in reversed(_CONFIGS):
             file = self._folder / name
@@ -65,20 +68,20 @@ class TokenizerFiles:
         return merged
 
     def added_tokens(self) -> dict[str, int]:
-        """`added_tokens.json`: ids by content; empty where it is not there."""
+        """Return `added_tokens.json`, the ids by token; empty if it is missing."""
         file = self._folder / _ADDED
         return dict(_json_object(file)) if file.is_file() else {}
 
 
 def find_tokenizer_files(path: str | Path, *, subfolder: str | None = None) -> TokenizerFiles:
-    """Where a tokenizer lies.
+    """Find the files of a tokenizer, and download them where necessary.
 
     Args:
         path: A folder, a single file, or a hub name such as `black-forest-labs/FLUX.1-dev:tokenizer_2`.
-        subfolder: Inside the folder or the hub repository.
+        subfolder: Subfolder of the folder or hub repository.
 
     Raises:
-        MissingTokenizerError: Nothing is there, or the hub does not give it; says how to get it.
+        MissingTokenizerError: There are no such files, or the download fails; the message says how to get them.
     """
     local = Path(path).expanduser()
     if local.exists():
@@ -99,7 +102,7 @@ def find_tokenizer_files(path: str | Path, *, subfolder: str | None = None) -> T
 
 
 def is_hub_name(path: str | Path) -> bool:
-    """Whether this could only be `owner/name` or `owner/name:subfolder` on the hub."""
+    """Return whether a path can only be `owner/name` or `owner/name:subfolder` on the hub."""
     if isinstance(path, Path):
         return False
     return _HUB_NAME.fullmatch(split_hub_name(path)[0]) is not None and Path(path).suffix not in (
@@ -110,13 +113,13 @@ def is_hub_name(path: str | Path) -> bool:
 
 
 def split_hub_name(name: str) -> tuple[str, str | None]:
-    """`owner/name:subfolder` → (`owner/name`, `subfolder`)."""
+    """Split `owner/name:subfolder` into (`owner/name`, `subfolder`)."""
     repo, _, subfolder = name.partition(":")
     return repo, subfolder or None
 
 
 def _from_hub(repo: str, subfolder: str | None) -> Path:
-    """The local copy of a repository's tokenizer: the hub's cache first, then a download of these files only."""
+    """Return the local folder of a repository's tokenizer: from the hub's cache, else downloaded, its files only."""
     where = f"{repo}:{subfolder}" if subfolder else repo
     try:
         from huggingface_hub import snapshot_download
@@ -131,7 +134,7 @@ def _from_hub(repo: str, subfolder: str | None) -> Path:
         if TokenizerFiles(cached).names:
             return cached
     except (OSError, ValueError):
-        pass  # Not in the cache: what the hub itself says comes next.
+        pass  # not in the cache
     try:
         folder = Path(snapshot_download(repo, allow_patterns=patterns)) / (subfolder or "")
     except Exception as error:
@@ -160,7 +163,7 @@ def _other_ways(repo: str, subfolder: str | None) -> str:
 
 
 def _usual_name(file: Path) -> str:
-    """Which of the usual files this is: by its name, or by how it ends when somebody renamed it."""
+    """Return the standard name of a file: its own, or for a renamed file the one with its extension."""
     if file.name in _NAMES:
         return file.name
     return {".txt": "merges.txt", ".model": "spiece.model", ".json": "tokenizer.json"}.get(file.suffix, file.name)

@@ -1,4 +1,4 @@
-"""The base of every model's transform: pixels scaled to [-1, 1], and a caption through each tokenizer."""
+"""Base classes of the models' transforms: pixels scaled to [-1, 1], and a caption tokenized by each tokenizer."""
 
 from __future__ import annotations
 
@@ -30,26 +30,28 @@ class PixelsTransform:
         return self.finish(self.prepare(sample))
 
     def prepare(self, sample: Mapping[str, Any], /) -> dict[str, Any]:
-        """`image` → `img`, uint8 (3, H, W).
+        """Convert `image` to `img`, uint8 (3, H, W).
 
         Raises:
-            ConfigError: `image` is not such a tensor or image.
+            ConfigError: `image` has another type, dtype, shape or mode.
         """
         return {"img": _pixels(sample)}
 
     def finish(self, batch: Mapping[str, Any], /) -> dict[str, Any]:
-        """`img` uint8 (..., 3, H, W) → float32 `(img / 127.5) - 1` on its own device; the other keys stay.
+        """Scale `img` (..., 3, H, W) from uint8 to float32 in [-1, 1], `(img / 127.5) - 1`, on its own device.
+
+        Other keys are unchanged.
 
         Raises:
-            ConfigError: `img` is not uint8 (finished already?).
+            ConfigError: `img` is not uint8: it may be finished already.
         """
         import torch
 
         img = batch["img"]
         if img.dtype != torch.uint8:
             raise ConfigError(f"img: uint8, as prepare() gives it, was expected, found {img.dtype}: finished already?")
-        # Divided by a tensor: by a plain number, CUDA multiplies by the rounded reciprocal, and the last bit of a
-        # value would depend on the device.
+        # Divide by a tensor: for a Python number CUDA multiplies by the rounded reciprocal, and the last bit of a value
+        # would depend on the device.
         half = torch.full((), 127.5, device=img.device)
         return {**batch, "img": img.to(torch.float32).div_(half).sub_(1)}
 
@@ -69,10 +71,10 @@ class TokenField:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truncation:
-    """What one tokenizer cuts from a text."""
+    """The truncation of a text by one tokenizer."""
 
     tokenizer: str
-    """The transform's option that names it (`clip_tokenizer_path`), or the pipeline's component (`tokenizer_2`)."""
+    """The transform's option for it (`clip_tokenizer_path`), or the pipeline's component (`tokenizer_2`)."""
 
     tokens: int
     """Tokens of the whole text, special tokens included."""
@@ -81,14 +83,14 @@ class Truncation:
     """Tokens that it is truncated to."""
 
     cut: int | None = None
-    """`text[:cut]` is what the model sees. None where tokens were only counted."""
+    """Index of the first truncated character: the model's input is `text[:cut]`. None if tokens were only counted."""
 
     lost: str | None = None
-    """`text[cut:]`, which the model does not see."""
+    """The truncated text, `text[cut:]`. None if tokens were only counted."""
 
     @property
     def option(self) -> str:
-        """Deprecated: `tokenizer`."""
+        """Deprecated name of `tokenizer`."""
         warnings.warn("Truncation.option is called `tokenizer`", DeprecationWarning, stacklevel=2)
         return self.tokenizer
 
@@ -105,8 +107,8 @@ class TokenTransform(PixelsTransform):
         **lengths: Tokens of a caption, by the spec's `length_option`; the default is the spec's.
 
     Raises:
-        MissingTokenizerError: A path leads nowhere; says how to get the tokenizer.
-        ConfigError: Something else than this tokenizer is there, or the model does not take such a length.
+        MissingTokenizerError: There is no tokenizer at a path; the message says how to get it.
+        ConfigError: The files are another tokenizer's, or the model does not take such a length.
     """
 
     def __init__(self, spec: ModelSpec, paths: Mapping[str, str | Path | None], **lengths: int) -> None:
@@ -148,7 +150,7 @@ class TokenTransform(PixelsTransform):
         return self.fields[-1].tokenizer.pad_id
 
     def truncated(self, text: str) -> dict[str, Truncation]:
-        """Return what each tokenizer cuts from a text, by option; empty when all of it fits."""
+        """Return the truncation of a text by each tokenizer, by option; empty where all of it fits."""
         found = {}
         for field in self.fields:
             cut = field.tokenizer.cut(text, field.max_length)
@@ -168,7 +170,11 @@ class TokenTransform(PixelsTransform):
 
 
 def paths_by_option(spec: ModelSpec, paths: Mapping[str, str | Path | None]) -> dict[str, str | Path]:
-    """Map paths of tokenizers to the current names of their options; a deprecated name warns."""
+    """Return paths of tokenizers by the current names of their options; warn about deprecated names.
+
+    Raises:
+        ConfigError: A path is given under both names.
+    """
     present = {one.former_option: one.option for one in spec.tokenizers if one.former_option}
     found: dict[str, str | Path] = {}
     for option, path in paths.items():
@@ -208,7 +214,7 @@ def _from_pil(image: Any, sample: Mapping[str, Any]) -> torch.Tensor:
             f"found {type(image).__name__}"
         )
     if image.mode not in ("RGB", "L"):
-        # convert("RGB") would show pixels under alpha, clip 16 bits and ignore CMYK's profile.
+        # convert("RGB") would show pixels that alpha hides, clip 16-bit values and ignore a CMYK profile.
         raise ConfigError(
             f"image of {_name(sample)}: a PIL image of mode RGB or L was expected, found {image.mode}; "
             "calotype's own reader gives the right pixels of every mode"

@@ -1,4 +1,4 @@
-"""Z-Image: the hidden states of Qwen3, a list of sequences of real tokens."""
+"""Z-Image: hidden states of Qwen3, real tokens only, as a list of sequences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["FAMILY", "ZImage"]
 
 _QWEN_3_4B: Final = 3_633_511_936
-"""Parameters."""
+"""Number of parameters, without embeddings."""
 
 
 def _z_image(name: str, hub: str) -> ModelSpec:
@@ -38,7 +38,7 @@ def _z_image(name: str, hub: str) -> ModelSpec:
 class ZImage(ModelFamily):
     """Text: `prompt_embeds` (n, 2560) with `prompt_embeds_mask`. Image: 16 channels at 1/8.
 
-    The transformer takes a list of texts of any length; `as_list` makes it of a batch. Latents:
+    The transformer takes a list of sequences of any length; `as_list` converts a batch to it. Latents:
     `(z - shift_factor) * scaling_factor` (examples/dreambooth/train_dreambooth_lora_z_image.py, which takes the
     posterior's mean: `latents="mean"`).
     """
@@ -46,7 +46,7 @@ class ZImage(ModelFamily):
     def encode_prompt(
         self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None, device: torch.device
     ) -> list[dict[str, Tensor]]:
-        # A list of its own: the pipeline writes the framed texts into the one it is given.
+        # Pass a copy: the pipeline replaces the texts in the list by chat-templated ones.
         prompt_embeds, _ = pipe.encode_prompt(
             list(texts), device=device, do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
         )
@@ -63,11 +63,14 @@ class ZImage(ModelFamily):
 
     @staticmethod
     def as_list(prompt_embeds: Tensor, prompt_embeds_mask: Tensor) -> list[Tensor]:
-        """A batch of texts as the transformer takes it.
+        """Convert a batch of texts to the list that the transformer takes.
 
         Args:
             prompt_embeds: (B, T, 2560), padded.
-            prompt_embeds_mask: (B, T).
+            prompt_embeds_mask: (B, T), nonzero for real tokens.
+
+        Returns:
+            A tensor (n, 2560) for each text, without padding.
         """
         return [embeds[real] for embeds, real in zip(prompt_embeds, prompt_embeds_mask.bool(), strict=True)]
 
