@@ -43,8 +43,11 @@ def make_loader(
     model: str | None,
     tokenizers: str | None,
     loader: Mapping[str, Any] | None = None,
+    encodings: bool = True,
 ) -> Loader:
     """The loader that a config, or a bare folder or data file, describes; `loader` goes before the config's options.
+
+    Without `encodings` it is the loader of the images that the config's encodings are made of.
 
     A model whose tokenizers can't be had still gives its sizes: then the batches hold pixels only, and standard error
     says what is missing and how to get it.
@@ -53,6 +56,8 @@ def make_loader(
     from calotype.loader.build import build_loader
 
     config = read_config(source, overrides, model=model, tokenizers=tokenizers)
+    if not encodings:
+        config = config.without_encodings()
     if loader:
         config = config.updated(loader=config.to_mapping().get("loader", {}) | dict(loader))
     try:

@@ -35,7 +35,7 @@ dataset:
     drop: 0.05             # so many captions are left out, which keeps guidance working
   # validation: 0.1        # hold a tenth of the images out, and watch the loss on them
 encodings:
-  on_the_fly: true         # what text encoders and autoencoder give is kept the first time it is needed
+  on_the_fly: true         # encode what is missing in the first epoch, and store it for the next ones and other runs
 loader:
   batch_size: 1
 train:

@@ -41,15 +41,20 @@ def preview(
     from calotype.progress import track
 
     check_ending(output)
+    config = read_config(source, overrides, model=model, tokenizers=tokenizers)
     if output.suffix.lower() != ".html":
-        config = read_config(source, overrides, model=model, tokenizers=tokenizers)
         check_outside(config, output.parent, option="-o", writes="the contact sheet")
+    if config.encodings is not None and (config.encodings.image_variants or config.encodings.caption_variants):
+        say(
+            "note: the page samples crops, colors and captions anew each epoch; training reads the stored variants",
+            error=True,
+        )
     # The same bits without the start of another process, and with the pixels where they can be looked at.
     options: dict[str, Any] = {"in_process": True, "device": "cpu", "device_cache": False}
     if seed is not None:
         options["seed"] = seed
     with (
-        make_loader(source, overrides, model=model, tokenizers=tokenizers, loader=options) as loader,
+        make_loader(source, overrides, model=model, tokenizers=tokenizers, loader=options, encodings=False) as loader,
         track("drawing samples") as progress,
     ):
         made = look(loader, epoch=epoch, batches=batches, draws=draws, autoencoder=autoencoder, progress=progress)

@@ -164,6 +164,13 @@ class Config(Section):
         """
         return self.without_tokens().updated(model=None).with_dataset(model=model)
 
+    def without_encodings(self) -> Self:
+        """Return the same dataset without its encodings, so that a loader returns images. Their model still decides."""
+        if self.encodings is None:
+            return self
+        model = {} if self.encodings.model is None else {"model": self.encodings.model}
+        return self.updated(encodings=None, **model)
+
     def lenient(self) -> Self:
         """Return the same dataset with bad rows left out, and images without a caption kept."""
         missing = self.our_dataset().missing_captions

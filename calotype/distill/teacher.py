@@ -70,7 +70,7 @@ def from_captioner(
     """Make lessons of a captioner's answers; it is asked only for those that the ledger of answers lacks.
 
     Args:
-        rows: Pictures, with captions or without.
+        rows: Images, with captions or without.
         presets: Its prompts.
         class_word: For presets that use it.
         backend: The teacher.

@@ -232,7 +232,7 @@ class DatasetRecords:
             if spec is not None and len(rows := self.usable):
                 total = sum(spec.encodings.picture_bytes(*self._target(int(row))) for row in rows)
                 cost = f"; each variant takes {_bytes(len(program.flips) * total)} for {len(rows):,} images"
-            raise ConfigError(_endless("img_transform", program.non_enumerable, "pictures", "image_variants", cost))
+            raise ConfigError(_endless("img_transform", program.non_enumerable, "images", "image_variants", cost))
         if captions.non_enumerable and self.variants.caption is None:
             cost = f"; each variant takes up to {_bytes(spec.encodings.text_bytes)} a caption" if spec else ""
             raise ConfigError(_endless("caption_transform", captions.non_enumerable, "texts", "caption_variants", cost))

@@ -12,6 +12,7 @@ from page_tree import plain, read_page
 from PIL import Image
 from preview_examples import CAPTIONS, all_samples, example, round_trip, sample
 from preview_examples import batch as batch_of
+from tiny_pipelines import tiny_pipeline
 
 import calotype
 from calotype.errors import ConfigError
@@ -79,6 +80,38 @@ def test_a_sheet_with_the_trained_pixels_in_it(config, tmp_path):
     for place, tile in enumerate(tiles(batch)):  # 288 px is the size of a tile: drawn as it is
         corner = np.argwhere((pixels[: -287 or None, :-287] == tile[0, 0]).all(-1))
         assert any((pixels[y : y + 288, x : x + 288] == tile).all() for y, x in corner), place
+
+
+@pytest.mark.parametrize("where", ["at the top", "in encodings"])
+def test_with_encodings_the_page_shows_the_images_that_are_encoded(photos, tmp_path, where):
+    pytest.importorskip("diffusers")
+    model = f"model: {tiny_pipeline('flux.1-dev')}"
+    path = tmp_path / "photos.yaml"
+    path.write_text(
+        f"dataset: {{path: {photos}, resolution: 64, img_transform: {{horizontal_flip: 0.5}}, include: [id, text]}}\n"
+        f"{model if where == 'at the top' else ''}\n"
+        f"encodings:\n  store: {tmp_path / 'store'}\n  on_the_fly: true\n"
+        f"{'  ' + model if where == 'in encodings' else ''}\n"
+        "loader: {batch_size: 4, seed: 3}\n"
+    )
+    out, err = command("preview", path, "-o", tmp_path / "page.html", "--draws", 0, "--batches", 2, "--json")
+    assert "variants" not in err
+    told = json.loads(out)["batches"]
+    with calotype.build_loader(calotype.load_config(path, ["loader.in_process=true"])) as loader:
+        batches = [batch for batch, _ in zip(loader, told, strict=False)]
+    assert [[one["id"] for one in batch["samples"]] for batch in told] == [batch["id"] for batch in batches]
+    assert [[one["text"] for one in batch["samples"]] for batch in told] == [batch["text"] for batch in batches]
+    assert "t5_text_tokens" in (tmp_path / "page.html").read_text("utf-8")  # the model's tokens are on the page, too
+
+
+def test_with_variants_a_note_says_what_the_page_samples(photos, tmp_path):
+    path = tmp_path / "photos.yaml"
+    path.write_text(
+        f"dataset: {{path: {photos}, resolution: 64, img_transform: {{random_crop: true}}}}\n"
+        f"model: {tiny_pipeline('flux.1-dev')}\nencodings: {{image_variants: 2}}\n"
+    )
+    _, err = command("preview", path, "-o", tmp_path / "page.html", "--draws", 0, "--batches", 1)
+    assert err.count("training reads the stored variants") == 1
 
 
 def test_the_round_trip_of_the_command(photos, tmp_path):
