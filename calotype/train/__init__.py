@@ -1,4 +1,4 @@
-"""Trains a LoRA or a whole network on an encoded dataset. `run(config)` is what `calotype train` does."""
+"""Train a LoRA or a whole network on an encoded dataset. `calotype train` calls `run(config)`."""
 
 from __future__ import annotations
 

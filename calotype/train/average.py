@@ -1,4 +1,4 @@
-"""The exponential moving average of the trained weights, beside them on their device."""
+"""The exponential moving average of the trained weights, on their device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Average:
     """diffusers' `EMAModel` of some parameters.
 
     Args:
-        parameters: The trained ones.
+        parameters: The trained parameters.
         decay: Weight of the average at each step, below 1.
     """
 
@@ -44,7 +44,7 @@ class Average:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load a state from any device: diffusers leaves its tensors on the device they were read to, the CPU."""
+        """Load a state, and move it to the parameters' devices: diffusers leaves it on the CPU."""
         self._model.load_state_dict(dict(state))
         self._to_parameters()
 

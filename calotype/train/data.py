@@ -1,4 +1,4 @@
-"""The datasets and loaders of a training run: opened first, so that they can be checked, then built."""
+"""The datasets and loaders of a training run: first opened, for checks, then built."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def build_loaders(
     Args:
         config: What `load_config` returned.
         data: What `open_training` returned.
-        ledger: Gets the entries of the dataset and of both loaders.
+        ledger: The entries of the dataset and of both loaders are appended to it.
 
     Raises:
         ConfigError: `loader` has a wrong option.

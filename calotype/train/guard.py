@@ -1,4 +1,4 @@
-"""Skips training steps whose loss or gradient is NaN or inf, names their samples, and ends a run that stays so.
+"""Skip training steps whose loss or gradient is NaN or inf, name their samples, and end a run after several in a row.
 
 No step waits for the device. The optimizer's fused kernel reads `found_inf` on the device and leaves weights, moments
 and step count unchanged where it is 1, as under PyTorch's `GradScaler`. Which steps were skipped is read in `settle`,
@@ -38,7 +38,7 @@ PATIENCE: Final = 5
 MOST_UNSETTLED: Final = 25
 """Steps after which `settle` is called at the latest."""
 _NAMED: Final = 4
-"""Samples that a message names; the ledger names all."""
+"""Maximum number of samples in a message; the ledger has all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ class Guard:
     """Skips the steps of one optimizer whose gradient is not finite.
 
     Args:
-        optimizer: From `guarded_adamw`, not wrapped.
+        optimizer: From `guarded_adamw`, not wrapped by accelerate.
         step: Number of steps already done.
     """
 
@@ -99,8 +99,11 @@ class Guard:
         The norm of the gradients alone then decides, and the ranks, which average gradients, decide alike.
 
         Args:
-            losses: Of each sample (B,).
+            losses: Loss of each sample (B,).
             batch: Identifies the batch in `settle`.
+
+        Returns:
+            The mean ().
         """
         self._steps[-1].losses.append((batch, losses.detach()))
         mean = losses.mean()  # (B,) → ()
@@ -110,7 +113,7 @@ class Guard:
         """Decide whether the optimizer's next step happens.
 
         Args:
-            norm: Of all gradients, before clipping ().
+            norm: Norm of all gradients before clipping, ().
 
         Returns:
             float32 (): 1 where the step is skipped, else 0.
@@ -142,7 +145,7 @@ class Guard:
 
 
 def guarded_adamw(parameters: Iterable[torch.nn.Parameter], *, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """Make an AdamW whose steps a `Guard` can skip; it loads the state of an AdamW that is not fused, too."""
+    """Make a fused AdamW, whose steps a `Guard` can skip; it also loads the state of an AdamW that is not fused."""
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
     optimizer.register_load_state_dict_pre_hook(_fused)
     return optimizer
@@ -155,6 +158,11 @@ def _fused(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
 
 def check_weights(weights: Mapping[str, Tensor], *, where: str | Path, advice: str) -> None:
     """Refuse weights with NaN or inf. Waits for the device.
+
+    Args:
+        weights: The trained tensors, by name.
+        where: Their place in the error: a checkpoint, or a step.
+        advice: End of the error.
 
     Raises:
         NotFiniteError: Names the first such tensor.
@@ -172,9 +180,9 @@ def report_skipped(
     """Name the samples of the steps skipped since the last call. Every rank calls it at the same step.
 
     Args:
-        accelerator: Of the run.
-        guard: Its batches are the loader's `given`.
-        loader: Maps batches to samples; its ledger notes them.
+        accelerator: The run's accelerator.
+        guard: The guard, whose batches are the loader's `given`.
+        loader: Maps batches to samples, which are appended to its ledger.
         checkpoints: The run's folder of checkpoints.
         say: Called with a line for each step, on the main process.
 
@@ -200,9 +208,9 @@ def end_after_several(guard: Guard, *, checkpoints: Path, samples: list[str]) ->
     """End a run whose last `PATIENCE` steps were skipped.
 
     Args:
-        guard: Settled.
+        guard: The guard, after `settle`.
         checkpoints: The run's folder of checkpoints.
-        samples: Ids of the last step's samples; empty where they are not known.
+        samples: Ids of the last step's samples; empty if unknown.
 
     Raises:
         NotFiniteError: The run ends.

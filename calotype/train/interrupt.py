@@ -1,4 +1,4 @@
-"""Signals that end a run: the current step finishes, and a checkpoint is saved. Needs no torch."""
+"""Handle signals that end a run: the current step finishes, and a checkpoint is saved. Needs no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Final, Self
 __all__ = ["Interrupted", "StopRequest", "exit_status", "note_interrupted"]
 
 _SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""From Ctrl-C; from Slurm and torchrun; from a terminal that is closed."""
+"""Sent by Ctrl-C; by Slurm and torchrun; by a terminal that closes."""
 _DEFAULTS: Final = (signal.SIG_DFL, signal.default_int_handler)
 _NOTE: Final = "Interrupted: finishing the step, then saving a checkpoint. A second time ends at once.\n"
 
@@ -23,7 +23,7 @@ class Interrupted(KeyboardInterrupt):
     """A signal has ended a run.
 
     Args:
-        number: Of the signal.
+        number: Number of the signal.
         step: Number of finished steps, where a checkpoint was saved.
         checkpoint: The checkpoint; None where the run ended at once.
     """
@@ -43,17 +43,17 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.number: int | None = None
-        """The signal; None before one came."""
+        """Number of the first signal; None before it."""
         self._deferred = False
 
     @property
     def asked(self) -> bool:
-        """Whether a signal came."""
+        """Whether a signal was received."""
         return self.number is not None
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Only note the first signal: the caller checks `asked` between its steps."""
+        """Record the first signal without raising; the caller checks `asked` between its steps."""
         self._deferred = True
         try:
             yield
@@ -98,7 +98,7 @@ def note_interrupted(error: KeyboardInterrupt, command: str) -> str:
     """Return the message about a run that a signal ended.
 
     Args:
-        error: What ended it.
+        error: The exception that ended the run.
         command: The command that resumes it.
     """
     if isinstance(error, Interrupted) and error.checkpoint is not None:

@@ -65,16 +65,16 @@ def train(
     """Train until `options.max_steps`; write the LoRA or the whole network into `options.output_dir`.
 
     Args:
-        accelerator: From `make_accelerator`, made before the loaders: they take their rank from it.
+        accelerator: From `make_accelerator`; create it before the loaders, which take their rank from it.
         loader: Yields `latents` and the text embeddings of the model's family, on the accelerator's device. Its seed
-            is the run's.
+            is the seed of the run.
         models: The frozen models of the pipeline.
         options: The `train` section.
         found: The checkpoint to resume from.
-        identity: What the run is computed from beside its options, for its checkpoints; on the main process.
+        identity: The inputs of the run besides its options, for its checkpoints; on the main process.
         validation: Loader of the held-out side.
         sampler: Makes sample images; on the main process.
-        ledger: The loaders', which the report counts.
+        ledger: The loaders' ledger, whose entries are counted in the report.
         stop: Checked between steps; when it is set on any rank, all ranks save a checkpoint and end.
         show: Called every `log_every` steps, on the main process.
         tell: Called with each further message, on the main process.
@@ -101,7 +101,7 @@ def train(
         say(start.note)
     if options.method == "lora" and options.lora_targets is None and start is None and (note := left_out(weights)):
         say(note)
-    input_dtype = torch.float32 if options.method == "full" else dtype  # that of the network's weights
+    input_dtype = torch.float32 if options.method == "full" else dtype  # the dtype of the network's weights
     objective = load_objective(models)
     guidance = options.guidance if embeds_guidance(models) else None
 
@@ -127,7 +127,7 @@ def train(
         say(f"Resuming from step {step}: {found.folder}")
     guard = Guard(adamw, step=step)
 
-    # Check the room for all that the run will write.
+    # Check the free disk space for all that the run will write.
     result_size = tensor_bytes(parameters)
     decided_once(
         accelerator,
@@ -224,7 +224,7 @@ def train(
     if note := _short_batches(loader, options):
         say(note)
 
-    # The loop. From here on a signal is noted, and the run ends between two steps.
+    # The loop. From here on a signal is recorded, and the run ends between two steps.
     batches, batch_size = _endless(loader), loader.plan.batch_size
     clock = Clock()
     since_log = torch.zeros(2, device=accelerator.device)  # loss * weight, weight: of the steps that were not skipped
@@ -248,8 +248,8 @@ def train(
                 times = objective.sample_times(len(latents), tokens, rng=rng).to(latents.device)  # (B,)
 
                 with accelerator.accumulate(model):
-                    # Forward and backward. A short batch's mean counts by its images, so that all images of an epoch
-                    # weigh the same.
+                    # Forward and backward. The mean of a short batch is weighted by its number of images, so that all
+                    # images of an epoch have the same weight.
                     weight = len(latents) / batch_size if options.loss_average == "image" else 1.0
                     loss = guard.loss(batch_loss(batch, noise, times), loader.given) * weight
                     accelerator.backward(loss)
@@ -278,7 +278,7 @@ def train(
                 report_skipped(accelerator, guard, loader, checkpoints=output / "checkpoints", say=say)
             clock.end()
 
-            # Log, save, validate, sample; end after each of them where a signal came.
+            # Log, save, validate, sample; end after any of them if a signal was received.
             if logs:
                 progress = clock.progress(step, options.max_steps, loss=losses[-1][1], lr=schedule.get_last_lr()[0])
                 trackers.log(progress.numbers(), step=step)
@@ -326,8 +326,8 @@ def make_accelerator(options: TrainConfig, *, device: str | None = None) -> Acce
     """Make the run's accelerator; under `torchrun` or `accelerate launch` it joins the other ranks.
 
     Args:
-        options: Mixed precision, accumulation, trackers.
-        device: `cpu` uses no GPU; otherwise accelerate chooses.
+        options: The `train` section, for mixed precision, accumulation and trackers.
+        device: `cpu` uses no GPU; otherwise accelerate chooses the device.
 
     Raises:
         ConfigError: There is no such tracker.
@@ -356,7 +356,7 @@ def make_accelerator(options: TrainConfig, *, device: str | None = None) -> Acce
 
 
 def _short_batches(loader: Loader, options: TrainConfig) -> str | None:
-    """Return a note on how an epoch's short batches are weighted; None where all batches are full."""
+    """Return a message on the weights of an epoch's short batches; None if all batches are full."""
     epoch, size = loader.plan.epoch(loader.epoch), loader.plan.batch_size
     count, smallest = epoch.short()
     if not count:

@@ -32,11 +32,11 @@ def make_trainable(
     """Freeze the network and add adapters, or train all of it. Trained parameters become float32.
 
     Args:
-        weights: The network as it was loaded.
+        weights: The network as loaded.
         spec: The model.
-        options: `method`, and those of the adapters.
-        seed: Of the adapters' initial weights. No global generator changes.
-        start: Initial weights of the adapters; without `lora_targets` they are on its layers.
+        options: The `train` section.
+        seed: Seed of the adapters' initial weights. Global generators are unchanged.
+        start: Initial weights of the adapters; its layers are the default of `lora_targets`.
 
     Raises:
         ConfigError: No layer's name ends in one of `lora_targets`, or a layer has no name in the file's layout.
@@ -81,7 +81,7 @@ def trained(weights: Any) -> dict[str, torch.nn.Parameter]:
 
 
 def left_out(weights: Any) -> str | None:
-    """Return a note about linear layers in the network's blocks without an adapter; None where all have one."""
+    """Return a message about linear layers in the network's blocks without an adapter; None if all have one."""
     adapted = _adapted(weights)
     rest = [name for name in _of_blocks(weights) if name not in adapted]
     if not rest:

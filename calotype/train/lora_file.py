@@ -1,12 +1,12 @@
-"""LoRA files: the names of their layers, in diffusers' layout and in kohya's, and their metadata.
+"""Write LoRA files: the names of their layers, in diffusers' layout and in kohya's, and their metadata.
 
 alpha / rank is folded into the weights, and every alpha in the file is the rank, so programs that read an alpha and
 those that ignore it apply the same strength.
 
-kohya's layout (sd-scripts) is `lora_unet_` and a layer's path in the model's original code, dots as `_`; SD 1.5 keeps
-diffusers' paths. The original code of FLUX.1 and SD3 joins several of diffusers' layers into one (`qkv`). Their
-adapters become one of the summed rank, whose `lora_up` is block-diagonal, which computes the same. docs/train.md has
-the table of the programs that read each layout, with sources.
+A name in kohya's layout (sd-scripts) is `lora_unet_` and the layer's path in the model's original code, dots as `_`; SD
+1.5 has diffusers' paths. The original code of FLUX.1 and SD3 joins several of diffusers' layers into one (`qkv`). Their
+adapters become one of the summed rank with a block-diagonal `lora_up`, which computes the same. docs/train.md lists
+the programs that read each layout, with sources.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def write_lora(
 
     Args:
         file: The path.
-        adapters: By diffusers' names of the layers; alpha is folded in.
+        adapters: The adapters, by diffusers' names of the layers; alpha is folded in.
         network: The diffusers network that they adapt.
         spec: The model.
         peft_config: peft's description of the adapters, as plain values; its `lora_alpha` is the rank.
@@ -127,12 +127,12 @@ def to_kohya(adapters: Mapping[str, Adapter], network: Any, *, family: str) -> d
     """Return the tensors of a LoRA file in kohya's layout; each `alpha` is its adapter's rank.
 
     Args:
-        adapters: By the layers' names in diffusers.
+        adapters: The adapters, by diffusers' names of the layers.
         network: The diffusers network; its config and the widths of its layers are read.
-        family: Of the model: `sdxl`.
+        family: Name of the model's family: `sdxl`.
 
     Raises:
-        ConfigError: A layer has no name there.
+        ConfigError: A layer has no name in this layout.
     """
     tensors: dict[str, Tensor] = {}
     for path, layers in kohya_paths(adapters, network, family=family).items():
@@ -174,6 +174,6 @@ def _joined(adapters: list[Adapter | None], widths: list[int]) -> Adapter:
 
 
 def _outputs(network: Any, layer: str) -> int:
-    """Number of a layer's output features."""
+    """Return the number of a layer's output features."""
     weight: Tensor = network.get_submodule(layer).weight
     return len(weight)

@@ -1,4 +1,4 @@
-"""The network of a pipeline and its objective, loaded as the model's family describes them."""
+"""Load the network of a pipeline and its objective, as described by the model's family."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes a result whole or not at all: under another name, flushed to the disk, then renamed."""
+"""Write a result atomically: under a temporary name, flushed to the disk, then renamed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["publish_result"]
 
 
 def publish_result(folder: Path, write: Callable[[Path], Path], *, size: int) -> Path:
-    """Write a file or folder; an older one of its name stays until the new one is on the disk.
+    """Write a file or folder atomically: an older one of its name stays until the new one is on the disk.
 
     Args:
-        folder: Where it belongs.
-        write: Writes it into the folder it is called with, and returns its path there.
-        size: About how many bytes it has.
+        folder: The target folder.
+        write: Called with a temporary folder; writes the result there and returns its path.
+        size: Approximate size in bytes.
 
     Returns:
-        Its path in `folder`.
+        The path of the result in `folder`.
 
     Raises:
         ConfigError: The disk has no room.
@@ -34,7 +34,7 @@ def publish_result(folder: Path, write: Callable[[Path], Path], *, size: int) ->
         made = write(Path(scratch))
         flush_folder(Path(scratch))
         target = folder / made.name
-        if target.is_dir():  # of an earlier run: a folder can't be renamed over another
+        if target.is_dir():  # from an earlier run: a folder can't be renamed over another
             target.rename(Path(scratch) / "before")
         made.rename(target)
     sync_folder(folder)

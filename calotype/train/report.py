@@ -20,13 +20,14 @@ class Progress:
     """Mean of the steps since the last report."""
     lr: float
     images_per_second: float
-    """Of all ranks, since this run or its resume began; the time of saving and reporting is not counted."""
+    """Of all ranks, since this run or its resume began, without the time of saving and reporting."""
     data_wait: float
     """Share of that time in which the loop waited for its next batch, 0 to 1."""
     seconds_left: float
+    """Estimated seconds to the last step."""
 
     def numbers(self) -> dict[str, float]:
-        """Return what trackers log."""
+        """Return the values that trackers log, by name."""
         names = ("loss", "lr", "images_per_second", "data_wait")
         return {name: getattr(self, name) for name in names}
 
@@ -42,12 +43,13 @@ class TrainReport:
     """The report of a finished run."""
 
     steps: int
-    """Of the whole run, those before a resume included."""
+    """Number of steps of the whole run, those before a resume included."""
     skipped: int = 0
     """Steps of this run, or since its resume, that changed no weight: their loss or gradient was NaN or inf."""
     first_loss: float | None
-    """The first and the last of `losses`; None where a resume left nothing to do."""
+    """The first of `losses`; None if all steps were done before a resume."""
     last_loss: float | None
+    """The last of `losses`."""
     losses: tuple[tuple[int, float], ...]
     """(step, mean loss of the steps since the report before)."""
     validation: tuple[tuple[int, float], ...]
@@ -62,7 +64,7 @@ class TrainReport:
     ledger: Mapping[str, int] = field(default_factory=dict)
     """Number of ledger entries (images left out, replaced, …) by kind, of all ranks."""
     ledger_file: str | None = None
-    """The ledger, which names each of them with the reason."""
+    """Path of the ledger, with the id and the reason of each entry."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -86,7 +88,12 @@ class Clock:
         self._at = time.perf_counter()
 
     def got_batch(self, since: float, images: int) -> None:
-        """Count a batch that was requested at `since` (`time.perf_counter`)."""
+        """Count a batch that was requested at `since` (`time.perf_counter`), and the time waited for it.
+
+        Args:
+            since: When it was requested, in seconds.
+            images: Its number of images, on all ranks.
+        """
         self.waiting += time.perf_counter() - since
         self.images += images
 
@@ -104,7 +111,14 @@ class Clock:
         return self.waiting / self.stepping if self.stepping else 0.0
 
     def progress(self, step: int, max_steps: int, *, loss: float, lr: float) -> Progress:
-        """Return the run's progress at a step."""
+        """Return the run's progress at a step.
+
+        Args:
+            step: Number of finished steps.
+            max_steps: Number of steps of the run.
+            loss: Mean of the steps since the last report.
+            lr: The learning rate.
+        """
         return Progress(
             step=step,
             max_steps=max_steps,

@@ -19,7 +19,7 @@ from calotype.terminal import get_logger
 
 try:
     import fcntl
-except ImportError:  # Windows has none: two runs in one folder are not noticed there
+except ImportError:  # Windows has none: two runs in one folder are not detected there
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["RUN_FOLDERS", "check_old_default", "default_output", "sole_run"]
@@ -28,10 +28,10 @@ _log = get_logger("calotype")
 _held: set[int] = set()  # descriptors of the locks that this process holds
 
 RUN_FOLDERS: Final = ("checkpoints", "logs", "samples")
-"""The folders that a run makes in its own."""
+"""The folders that a run creates in its own."""
 
 _OLD_DEFAULT: Final = Path("output")
-"""The default of every run in earlier versions."""
+"""The default folder of every run in earlier versions."""
 
 
 def default_output(config: Config, name: str | None, *, method: str | None) -> str:
@@ -48,7 +48,7 @@ def default_output(config: Config, name: str | None, *, method: str | None) -> s
 
 
 def check_old_default(output: Path) -> None:
-    """Refuse to begin anew where `--resume` may mean a run in the former default folder.
+    """Refuse to start a new run where `--resume` may mean one in the former default folder.
 
     Raises:
         ConfigError: `output` has no checkpoints and the old default has.
@@ -65,9 +65,9 @@ def check_old_default(output: Path) -> None:
 def sole_run(lock: Path, folder: Path) -> Iterator[bool]:
     """Lock a folder against other runs.
 
-    The system releases the lock when the process ends, however it ends. A forked process does not hold it. Over NFS the
-    lock holds between machines where the server has locks (NFS 4, or `lockd`), and within one machine with the mount
-    option `local_lock=flock`.
+    The system releases the lock when the process ends, even if it is killed. A forked process does not hold it. Over
+    NFS the lock works between machines if the server supports locks (NFS 4, or `lockd`), and only within one machine
+    with the mount option `local_lock=flock`.
 
     Args:
         lock: The file to lock; created if missing, deleted afterwards.
@@ -87,7 +87,7 @@ def sole_run(lock: Path, folder: Path) -> Iterator[bool]:
     try:
         if held:
             known = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
-            with suppress(OSError):  # a full disk: the lock holds without it
+            with suppress(OSError):  # a full disk: the lock works without the contents
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, json.dumps(known).encode() + b"\n", 0)
         yield held
@@ -95,7 +95,7 @@ def sole_run(lock: Path, folder: Path) -> Iterator[bool]:
         if fd in _held:
             _held.remove(fd)
             with suppress(OSError):
-                lock.unlink()  # before it is released: a run that opened it meanwhile sees that it is gone
+                lock.unlink()  # before the release: a run that opened the file meanwhile finds it deleted
             os.close(fd)
 
 
@@ -127,7 +127,7 @@ def _holder(fd: int) -> str:
     try:
         known = json.loads(os.pread(fd, 4096, 0))
         return f" (process {known['pid']} on {known['host']}, since {known['since']})"
-    except (OSError, ValueError, KeyError, TypeError):  # it has yet to write who it is
+    except (OSError, ValueError, KeyError, TypeError):  # not written yet
         return ""
 
 

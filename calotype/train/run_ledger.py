@@ -1,4 +1,4 @@
-"""The ledger of a run: `ledger.jsonl` in its folder, each entry once, those before a resume included."""
+"""The ledger of a run: `ledger.jsonl` in its folder, without duplicates, entries before a resume included."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ LEDGER_FILE: Final = "ledger.jsonl"
 
 
 class RunLedger(Ledger):
-    """A ledger without duplicates. The ranks of a run append lines to one file, and `settle` it at the end.
+    """A ledger without duplicates. The ranks of a run append lines to one file; `settle` merges them at the end.
 
     Args:
-        path: The file. Its entries, of the run that is resumed, are read.
+        path: The file. Existing entries, of the resumed run, are read.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         data = path.read_bytes() if path.exists() else b""
         for line in data.splitlines():
-            with suppress(ValueError, TypeError):  # cut off by a kill
+            with suppress(ValueError, TypeError):  # truncated by a kill
                 super().append(LedgerEntry(**json.loads(line)))
         if data and not data.endswith(b"\n"):  # start a new line
             with suppress(OSError), path.open("ab") as file:
@@ -42,7 +42,7 @@ class RunLedger(Ledger):
 
     @staticmethod
     def begin(path: Path) -> None:
-        """Empty the file for a run that begins.
+        """Empty the file for a new run.
 
         Raises:
             ConfigError: It can't be written.
@@ -58,12 +58,12 @@ class RunLedger(Ledger):
         self._known.add(entry)
         try:
             super().append(entry)
-        except OSError as error:  # a full disk ends no training, and entries are still counted
+        except OSError as error:  # a full disk does not end the training; entries are still counted
             _log.warning("%s: can't be written (%s): further entries are only counted", self.path, error.strerror)
             self.path = None
 
     def settle(self) -> None:
-        """Remove duplicate lines of different ranks; called by one rank, when none appends any more."""
+        """Remove duplicate lines of different ranks. One rank calls it, after the last `append` of any rank."""
         if self.path is not None and self.path.exists():
             lines = dict.fromkeys(self.path.read_bytes().splitlines(keepends=True))
             try:

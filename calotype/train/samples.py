@@ -43,12 +43,14 @@ def fill_prompts(prompts: Sequence[str], trigger: str | None) -> list[str]:
 def encode_prompts(
     models: FrozenModels, prompts: Sequence[str], store: EncodingStore | None
 ) -> list[dict[str, Tensor]]:
-    """Return the encodings of prompts, on the CPU: from the store, else by the text encoders, which leave memory again.
+    """Return the encodings of prompts, on the CPU.
+
+    Those missing from the store are computed by the text encoders, which are then unloaded.
 
     Args:
         models: The frozen models.
-        prompts: As the pipeline takes them.
-        store: Of the training's encodings; new encodings are written to it, too.
+        prompts: Prompts as the pipeline takes them.
+        store: The store of the training's encodings; new encodings are written to it, too.
     """
     keys = [text_key(models.text_fingerprint, prompt) for prompt in prompts]
     records: dict[bytes, dict[str, Tensor]] = {}
@@ -77,8 +79,8 @@ def make_sampler(
     Args:
         models: The frozen models.
         encoded: The training dataset, for its trigger and its store.
-        options: Of the run.
-        note: As for `Sampler`.
+        options: The `train` section.
+        note: Called with each failure: `sample_failed`, with the image's name.
     """
     if not options.sample_prompts:
         return None
@@ -87,13 +89,13 @@ def make_sampler(
 
 
 class Sampler:
-    """Makes sample images while a network trains. Failures are noted, and never end the training.
+    """Makes sample images while a network trains. Failures are reported, and never end the training.
 
     Args:
         models: The frozen models.
-        prompts: As the pipeline takes them. They are encoded here; the text encoders leave memory again.
-        options: `sample_steps` and `sample_guidance`.
-        store: Of the training's encodings.
+        prompts: Prompts as the pipeline takes them. They are encoded here; the text encoders are then unloaded.
+        options: The `train` section, for `sample_steps` and `sample_guidance`.
+        store: The store of the training's encodings.
         note: Called with each failure: `sample_failed`, with the image's name.
     """
 
@@ -113,7 +115,7 @@ class Sampler:
         wanted = [*self._prompts, ""] if prompts and _needs_empty_prompt(models) else self._prompts
         try:
             made = dict(enumerate(encode_prompts(models, wanted, store)))
-        except Exception:  # one of them, or the store
+        except Exception:  # one of the prompts, or the store: encode each by itself, without the store
             made = self._one_by_one(wanted)
         self._records = {number: record for number, record in made.items() if number < len(self._prompts)}
         if len(wanted) > len(self._prompts):  # without the empty prompt the pipeline can't guide
@@ -125,12 +127,12 @@ class Sampler:
     ) -> list[Path]:
         """Write one PNG for each prompt, from the same noise each time: `step-00000250-0.png`, ….
 
-        The autoencoder is loaded for it and leaves memory again.
+        The autoencoder is loaded here and unloaded afterwards.
 
         Args:
             weights: The trained network, unwrapped.
             size: (height, width) in pixels.
-            seed: Of the noise.
+            seed: Seed of the noise.
             target: Prefix of the files: `samples/step-00000250`.
             given_up: Called before each denoising step; returns whether to stop.
 
@@ -156,10 +158,11 @@ class Sampler:
                 break
             except Exception as error:
                 self._failed(number, target, error)
-            _empty_cache(device)  # outside of the handler, where the error's frames hold no tensors any more
+            _empty_cache(device)  # after the handler, whose traceback references tensors
         return written
 
     def _pipeline(self, weights: Any) -> Any:
+        """Load the pipeline with the trained network and without text encoders."""
         models, parameter = self._models, next(weights.parameters())
         component = network_of(models.spec).component
         pipe = pipeline_class(models).from_pretrained(
@@ -176,6 +179,7 @@ class Sampler:
     def _write(
         self, pipe: Any, number: int, path: Path, *, size: tuple[int, int], seed: int, given_up: Callable[[], bool]
     ) -> None:
+        """Make the image of one prompt, and write it."""
         device, dtype = pipe.vae.device, pipe.vae.dtype
 
         def watch(_pipe: Any, _step: int, _time: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -204,6 +208,7 @@ class Sampler:
         write_output(path, data.getvalue())
 
     def _one_by_one(self, prompts: Sequence[str]) -> dict[int, dict[str, Tensor]]:
+        """Encode each prompt by itself; return the records of those that succeed, by number."""
         made = {}
         for number, prompt in enumerate(prompts):
             try:
@@ -223,7 +228,7 @@ class Sampler:
 
 
 def _needs_empty_prompt(models: FrozenModels) -> bool:
-    """Return whether guidance needs the empty prompt encoded: SDXL takes zeros for it."""
+    """Return whether guidance needs the encoding of the empty prompt; SDXL uses zeros instead."""
     zeros = pipeline_index(models).get("force_zeros_for_empty_prompt", False)
     return network_of(models.spec).negative and not zeros
 

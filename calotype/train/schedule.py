@@ -31,9 +31,9 @@ def make_schedule(library: str, options: ScheduleOptions, optimizer: Any, *, sec
 
     Args:
         library: The module of `get_scheduler`: `diffusers.optimization` or `transformers`.
-        options: Of the run.
-        optimizer: Its learning rate is scheduled.
-        section: The config's section, for errors: `train`.
+        options: The options of the run.
+        optimizer: The optimizer whose learning rate is scheduled.
+        section: Name of the config's section in errors: `train`.
 
     Raises:
         ConfigError: There is no such schedule, or it needs further arguments.
@@ -56,7 +56,7 @@ def make_schedule(library: str, options: ScheduleOptions, optimizer: Any, *, sec
 
 
 def adopt_schedule(schedule: Any, options: ScheduleOptions, before: Mapping[str, Any]) -> str | None:
-    """Set the learning rate of a resumed run by its own schedule, whose `max_steps` may differ.
+    """Set the learning rate of a resumed run by its own schedule, whose `max_steps` may differ from the checkpoint's.
 
     Args:
         schedule: From `make_schedule`, with the checkpoint's state loaded.
@@ -64,7 +64,7 @@ def adopt_schedule(schedule: Any, options: ScheduleOptions, before: Mapping[str,
         before: The options of the run that wrote the checkpoint.
 
     Returns:
-        A note where that changes the learning rate; else None.
+        A message if this changes the learning rate; else None.
     """
     if not isinstance(schedule, LambdaLR):
         return None
@@ -84,7 +84,7 @@ def adopt_schedule(schedule: Any, options: ScheduleOptions, before: Mapping[str,
 
 
 def is_due(step: int, every: int) -> bool:
-    """Return whether `step` is a multiple of `every`; 0 is never."""
+    """Return whether `step` is a multiple of `every`; never if `every` is 0."""
     return every > 0 and step % every == 0
 
 

@@ -1,7 +1,7 @@
-"""A LoRA file to start from: ours in both layouts, kohya's, peft's, diffusers' and other programs'.
+"""Read a LoRA file to start from: one of calotype in either layout, of kohya's scripts, peft, diffusers and others.
 
-A layer's name is the same in all of them up to a prefix, dots or `_`, and whether it is diffusers' path or that of the
-original code. So the network's own layers say which names there can be, and nothing is guessed from a file.
+A layer's name differs between them in a prefix, in dots or `_`, and in whether it is diffusers' path or the original
+code's. All possible names are therefore derived from the network's layers, and nothing is guessed from the file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from calotype.train.lora_file import Adapter, layers_by_name
 __all__ = ["Start", "read_start", "take_rank"]
 
 _FILES: Final = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
-"""Names of diffusers and peft in a folder."""
+"""Names of the file in a folder: diffusers' and peft's."""
 _PREFIX: Final = re.compile(
     r"(base_model\.model\.|lora_unet_|lora_transformer_|unet\.|transformer\.|(model\.)?diffusion_model\.)+"
 )
@@ -34,7 +34,7 @@ _PART: Final = re.compile(
     r"(?P<layer>.+?)(\.(lora_A|lora_down|lora\.down|(?P<up>lora_B|lora_up|lora\.up))(\.default)?\.weight"
     r"|_lora\.(down|(?P<up_>up))\.weight|\.(?P<alpha>alpha))"
 )
-"""The end of a tensor's name; `_lora.down` after `processor.to_q` is diffusers' of 2023."""
+"""A tensor's name without prefix; `_lora.down` after `processor.to_q` is diffusers' layout of 2023."""
 _OTHER_KINDS: Final = ("hada_", "lokr_", "dora_scale", "lora_magnitude_vector", "oft_", "lora_mid")
 _UNREAD: Final = ("use_rslora", "use_dora", "alpha_pattern", "rank_pattern")
 """Keys of peft's config that scale layers differently."""
@@ -48,14 +48,14 @@ class Start:
     adapters: Mapping[str, Adapter]
     """By diffusers' names of the layers; float32, with alpha folded in."""
     note: str
-    """A note about it."""
+    """A message about the file, its layers and unused tensors."""
 
     def put(self, weights: Any, *, strength: float) -> None:
         """Copy the file's adapters into a network's.
 
         Args:
             weights: The network, with peft's adapters of the same rank on these layers.
-            strength: peft's scale of them: alpha / rank.
+            strength: peft's scaling factor, alpha / rank.
 
         Raises:
             ConfigError: A layer of the file has no adapter in the network.
@@ -76,7 +76,7 @@ def take_rank(options: TrainConfig) -> TrainConfig:
     """Set `lora_rank` to the rank of the LoRA file to start from, if there is one.
 
     Args:
-        options: Of the run.
+        options: The `train` section.
 
     Raises:
         ConfigError: The file is missing or no LoRA, or `lora_rank` is set to another rank.
@@ -97,7 +97,7 @@ def read_start(options: TrainConfig, weights: Any, spec: ModelSpec) -> Start | N
     """Read the LoRA that a run starts from; None without `lora_weights`.
 
     Args:
-        options: From `take_rank`.
+        options: The `train` section, from `take_rank`.
         weights: The network as loaded, without adapters.
         spec: The model.
 
@@ -106,6 +106,8 @@ def read_start(options: TrainConfig, weights: Any, spec: ModelSpec) -> Start | N
     """
     if options.lora_weights is None:
         return None
+
+    # Read the tensors, and map the names that the file may use to the network's layers.
     file = _file(options.lora_weights)
     with _opened(file) as opened:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it has no iterator
@@ -120,6 +122,8 @@ def read_start(options: TrainConfig, weights: Any, spec: ModelSpec) -> Start | N
         if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
     }
     known = layers_by_name(shapes, weights, family=spec.family)
+
+    # Make an adapter for each layer, with alpha folded in.
     adapters: dict[str, Adapter] = {}
     parts, unused = _parts(tensors, known)
     for name, part in parts.items():
@@ -138,6 +142,8 @@ def read_start(options: TrainConfig, weights: Any, spec: ModelSpec) -> Start | N
         for layer, one in zip(layers, split, strict=True):
             if one is not None:
                 adapters[layer] = _shaped(one, shapes[layer])
+
+    # Check that the file is for this network, and has one rank.
     if not adapters:
         raise ConfigError(f"{file}: has no layer of {spec.name}'s network; its first names are {_named(list(tensors))}")
     if ranks := sorted({len(one.down) for one in adapters.values()} - {options.lora_rank}):
@@ -157,7 +163,7 @@ def _parts(tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> tuple[dic
     for name, tensor in tensors.items():
         found = _PART.fullmatch(_PREFIX.sub("", name, count=1) if _PREFIX.match(name) else name)
         layer = found["layer"].replace(".processor.", ".").replace(".", "_") if found else ""
-        if layer not in known and f"{layer}_0" in known:  # the old names' `to_out`
+        if layer not in known and f"{layer}_0" in known:  # older names have `to_out` for `to_out.0`
             layer = f"{layer}_0"
         if found is None or layer not in known:
             unused.append(name)
@@ -171,7 +177,11 @@ def _parts(tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> tuple[dic
 def _split(file: Path, name: str, joined: Adapter, rows: Sequence[int], rank: int) -> list[Adapter | None]:
     """Split the adapter of a joined layer of the original code into one for each diffusers layer.
 
-    A block-diagonal `up` is split into its blocks; of any other, each layer gets its rows and all of `down`.
+    A block-diagonal `up` is split into its blocks; of any other, each layer gets its rows and all of `down`. A layer
+    without a block gets None.
+
+    Raises:
+        ConfigError: The rank is a multiple of `rank`, and `up` is not block-diagonal.
     """
     down, ups = joined.down, torch.split(joined.up, list(rows))
     blocks = len(down) // rank
@@ -192,7 +202,7 @@ def _split(file: Path, name: str, joined: Adapter, rows: Sequence[int], rank: in
 
 
 def _shaped(adapter: Adapter, weight: Sequence[int]) -> Adapter:
-    """Reshape an adapter as peft stores it: a convolution's has height and width."""
+    """Reshape an adapter to peft's shapes: (rank, in, height, width) and (out, rank, 1, 1) for a convolution."""
     down, up = adapter
     return Adapter(down.reshape(len(down), *weight[1:]), up.reshape(*up.shape, *(1 for _ in weight[2:])))
 
