@@ -1,4 +1,4 @@
-"""Builds what encodes a dataset, and the dataset of its encodings, from options or from a config."""
+"""Builds the encode job and the `EncodedDataset` of a dataset, from options or from a config."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def encoded_dataset(
     progress: Show | None = None,
     **options: Any,
 ) -> EncodedDataset:
-    """The dataset after its model's frozen encoders, as a store has it.
+    """Return the encodings of a dataset, from a store.
 
     Args:
-        dataset: What was encoded; its model transform plays no part.
-        device: Where the frozen models run, when they run: with `on_the_fly=True`. The trainer's.
-        progress: Called with (images done, images in all) while files that are not known are hashed.
-        **options: Those of `EncodingConfig`, as they were when it was encoded: `model`, `store`, `dtype`, `latents`,
+        dataset: The dataset that was encoded. Its model transform is not used.
+        device: Device of the frozen models, which run only with `on_the_fly=True`: that of the trainer.
+        progress: Called with (done, total) images while files whose hashes are not cached are hashed.
+        **options: Options of `EncodingConfig`. Those it was encoded with: `model`, `store`, `dtype`, `latents`,
             `max_sequence_length`, `image_variants`, `caption_variants`; and `on_the_fly`, `in_memory`.
 
     Raises:
-        ConfigError: An option is unknown or can't be.
-        StoreError: There is no such store, or it lacks something and `on_the_fly` is not set.
+        ConfigError: An option is unknown, or has an invalid value.
+        StoreError: The store does not exist, or records are missing and `on_the_fly` is not set.
     """
     known = EncodingConfig.of(options)
     return open_encoded(dataset, frozen_models(known, device), known, progress=progress)
@@ -55,7 +55,18 @@ def open_encoded(
     *,
     progress: Show | None = None,
 ) -> EncodedDataset:
-    """The same, for whoever has the options' models already."""
+    """Return the encodings of a dataset, from a store, with models that are already made.
+
+    Args:
+        dataset: The dataset that was encoded.
+        models: The frozen models of the options.
+        options: The config section.
+        progress: Called with (done, total) images while files are hashed.
+
+    Raises:
+        ConfigError: As for `encoded_dataset`.
+        StoreError: As for `encoded_dataset`.
+    """
     kind = OnTheFlyDataset if options.on_the_fly else EncodedDataset
     store = open_store(options, create=options.on_the_fly)
     encoded = kind(dataset, models, store, variants=variants(options), progress=progress)
@@ -63,15 +74,15 @@ def open_encoded(
 
 
 def build_encode_job(config: Config | Mapping[str, Any], *, device: str = "cpu", create: bool = True) -> EncodeJob:
-    """Build the job that encodes what a config's `encodings` need.
+    """Build the encode job of a config.
 
     Args:
-        config: What `load_config` returned.
+        config: A config, as `load_config` returns it.
         device: Device of the frozen models.
-        create: Make the store if it is not there.
+        create: Whether to create the store if it does not exist.
 
     Raises:
-        ConfigError: As for `build_dataset`; or no model is named, or it can't be had.
+        ConfigError: As for `build_dataset`; or no model is set, or it can't be found or downloaded.
     """
     config = Config.parse(config, only=_USED)
     options = config.encoding_section()
@@ -83,15 +94,15 @@ def build_encode_job(config: Config | Mapping[str, Any], *, device: str = "cpu",
 
 
 def build_encoded(config: Config, *, device: str) -> EncodedDataset:
-    """Build the dataset that a store has of a config's dataset.
+    """Build the `EncodedDataset` of a config.
 
     Args:
         config: The config.
-        device: Device of the frozen models, where they run.
+        device: Device of the frozen models, which run only with `on_the_fly`.
 
     Raises:
         ConfigError: As for `build_encode_job`.
-        StoreError: Something is not encoded yet, and is not to be encoded on the fly.
+        StoreError: The store does not exist, or records are missing and `on_the_fly` is not set.
     """
     options = config.encoding_section()
     models = frozen_models(options, device)

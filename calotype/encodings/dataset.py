@@ -42,12 +42,12 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 _MOST_KNOWN = 1 << 17
-"""Maximum number of images, texts and rows whose parts are cached in memory; some 100 MB when full."""
+"""Maximum number of images, texts and rows whose parts are cached in memory; about 100 MB when full."""
 
 _HOW_TO_ENCODE = "`calotype encode` with the same config makes them, or encodings.on_the_fly=true does while it trains"
 
 NOISE = "noise_seed"
-"""The key of a sample's seed for the draw of its latents, until `finish` has drawn them."""
+"""Key of the seed with which `finish` samples the latents. The result of `finish` does not have it."""
 
 
 class EncodedDataset(SampleSource):
@@ -60,9 +60,9 @@ class EncodedDataset(SampleSource):
     A sample, as diffusers' training scripts name its parts:
 
     * `latents`: float32 (C, h, w), scaled as the transformer takes them;
-    * the family's texts (`prompt_embeds` (T, D), `pooled_prompt_embeds` (D,), …) in the stored dtype, and
-      their masks where the model has them. Texts that are stored without padding are padded with zeros to the longest
-      of the whole dataset, so that every batch of every rank has one shape;
+    * the outputs of the text encoders (`prompt_embeds` (T, D), `pooled_prompt_embeds` (D,), …) in the stored dtype, and
+      their masks (T,) if the model has them. Texts stored without padding are padded with zeros to the longest of the
+      whole dataset, so that all batches on all ranks have the same shape;
     * further conditioning of the image (SDXL: `original_size`, `crop_top_left`, `target_size`);
     * the dataset's opt-in keys (`id`, `text`, …).
 
@@ -72,10 +72,10 @@ class EncodedDataset(SampleSource):
         store: The store with the records.
         variants: Numbers of variants, as when it was encoded.
         threads: Threads that hash image files whose hashes are not cached.
-        progress: Called with (images done, images in all) while files are hashed.
+        progress: Called with (done, total) images while files are hashed.
 
     Raises:
-        StoreError: Records are missing; says how many, and the command that makes them.
+        StoreError: Records are missing.
         ConfigError: There is a continuous augmentation, and `variants` has no number for it.
     """
 
@@ -147,7 +147,7 @@ class EncodedDataset(SampleSource):
         return max((f.shape[0] for layout in layouts for f in layout.fields if f.name in names), default=0)
 
     def _leave_out(self) -> None:
-        """Leave out the images that the store marks as not decodable."""
+        """Leave out the images that the store marks as unreadable."""
         contents = {index: one for index, one in enumerate(self.records.contents) if one is not None}
         found = self.store.find([unreadable_key(one.digest) for one in contents.values()])
         for index, row in zip(contents, found.tolist(), strict=True):
@@ -168,7 +168,7 @@ class EncodedDataset(SampleSource):
                 self.records.leave_out(index, self._why(bad), kind=MARK)
 
     def _why(self, key: bytes) -> str:
-        """Return the reason that a record's mark holds."""
+        """Return the reason in the mark of a record."""
         return reason_of(self.store.get(self.store.find_one(not_finite_key(key))))
 
     def _lacks(self, pictures: Sequence[ImageRecord]) -> bool:
@@ -178,7 +178,7 @@ class EncodedDataset(SampleSource):
         return len(self.dataset)
 
     def prepare(self, key: int | SampleKey) -> dict[str, Any]:
-        """Make one sample, its latents not sampled yet; large tensors are `calotype.types.Readable`, or cached.
+        """Return one sample before its latents are sampled; tensors are `calotype.types.Readable`, or cached.
 
         Raises:
             ImageError: The image could not be read when the dataset was made.
@@ -187,14 +187,14 @@ class EncodedDataset(SampleSource):
         return self._kept(self._described(key))
 
     def with_cache(self, cache: RecordCache | None) -> Self:
-        """Return a copy of the dataset that keeps its records in this cache; None reads them each time."""
-        copied = object.__new__(type(self))  # copy.copy leaves out what is not pickled
+        """Return a copy of the dataset that caches its records in `cache`; None reads them each time."""
+        copied = object.__new__(type(self))  # copy.copy would use __getstate__, which leaves attributes out
         copied.__dict__.update(self.__dict__)
         copied.record_cache = cache
         return copied
 
     def with_device_cache(self, device: torch.device) -> Self:
-        """Return a copy of the dataset that keeps its records on the device."""
+        """Return a copy of the dataset that caches its records on the device."""
         return self.with_cache(RecordCache(device))
 
     def _kept(self, sample: dict[str, Any]) -> dict[str, Any]:
@@ -227,7 +227,7 @@ class EncodedDataset(SampleSource):
         text = known.get(key.index)
         if text is None:
             text = self.records.caption(key).text
-            if key.index not in known:  # whether it is fixed is determined once
+            if key.index not in known:  # determine only once whether it is random
                 fixed = self.dataset.caption_transform.fixed(self.manifest.captions_of(key.index))
                 self._known.store(known, key.index, text if fixed else None)
         return text
@@ -254,15 +254,15 @@ class EncodedDataset(SampleSource):
         return out
 
     def for_batch(self, keys: Sequence[SampleKey]) -> BatchSource:
-        """Return what prepares the samples of one batch. All work except reading is done here, in one go.
+        """Return what prepares the samples of one batch. Does all work here except for reading tensors.
 
-        Interleaved with reads of megabytes, which evict the interpreter from the CPU caches, the same Python code takes
+        Interleaved with reads of megabytes, which evict the interpreter from the CPU caches, the same code would take
         several times as long.
         """
         return self._batch_source(keys, {})
 
     def _batch_source(self, keys: Sequence[SampleKey], records: Mapping[SampleKey, SampleRecords]) -> BatchSource:
-        """The same, with the records of samples whose records are known already."""
+        """As `for_batch`; `records` has those of samples that are already computed."""
         described: dict[SampleKey, dict[str, Any]] = {}
         for key in keys:
             with suppress(Exception):  # raised again by `prepare`, where the loader handles it
@@ -281,30 +281,31 @@ class EncodedDataset(SampleSource):
         single = isinstance(seeds, int)
         seeds = [seeds] if isinstance(seeds, int) else seeds.tolist()
         drawn = "moments" in out
+        # Sample the posterior, if the store has its moments, and scale the latents.
         raw = out.pop("moments" if drawn else "latents")
         raw = raw[None] if single else raw  # (B, 2C, …) or (B, C, …)
         if drawn:
-            raw = sample_moments(raw, _noise(raw, seeds))
+            raw = sample_moments(raw, _noise(raw, seeds))  # (B, C, h, w)
         latents = self.family.latents(raw, self.scaling)
         return {"latents": latents[0] if single else latents, **out}
 
     @property
     def bucket_sizes(self) -> Sequence[tuple[int, int] | None]:
-        """The (height, width) of each bucket, as the dataset has them."""
+        """(height, width) of each bucket in pixels, as `TextToImageDataset.bucket_sizes`."""
         return self.dataset.bucket_sizes
 
     def scan(
         self, *, threads: int = 4, progress: Show | None = None
     ) -> tuple[npt.NDArray[np.int32], list[LedgerEntry]]:
-        """The bucket of every row and what is to be said of it, as `TextToImageDataset.scan` gives them."""
+        """Return the bucket of each row, int32 (N,), and ledger entries, as `TextToImageDataset.scan`."""
         return self.records.buckets, list(self.records.notes)
 
     def begin_epoch(
         self, *, first: bool = False, whole: bool = False, rank: int = 0, world_size: int = 1
     ) -> list[LedgerEntry]:
-        """Names, before the first epoch, each row that has a caption which a tokenizer cuts.
+        """Return, before the first epoch, a ledger entry for each row with a caption that a tokenizer truncates.
 
-        Loads the pipeline's tokenizers, and no model.
+        Loads the pipeline's tokenizers, but no model. Arguments as for `SampleSource.begin_epoch`.
         """
         if not first or rank != 0 or self._tokenizers is None:
             return []
@@ -342,19 +343,18 @@ class EncodedDataset(SampleSource):
 
 
 class _Known:
-    """Parts of samples, cached so that they are not sampled, hashed and looked up again each epoch.
-
-    It caches by an image's outcome, by text, and the caption of rows whose caption is not random.
-    """
+    """Caches parts of samples, so that they are not computed, hashed and looked up again each epoch."""
 
     def __init__(self) -> None:
         self.pictures: dict[Outcome, tuple[dict[str, Any], dict[str, Any]]] = {}
+        """Outcome of an image → (tensors, further conditioning)."""
         self.texts: dict[str, dict[str, Any]] = {}
+        """Text → tensors and masks."""
         self.fixed_texts: dict[int, str | None] = {}
         """Row → caption; None if it is random."""
 
     def store(self, known: dict[_K, _V], key: _K, value: _V) -> _V:
-        """Cache a value unless the cache is full. Nothing is evicted: an epoch uses each entry once."""
+        """Cache a value unless the cache is full; return it. Nothing is evicted: an epoch uses each entry once."""
         if len(known) < _MOST_KNOWN:
             known[key] = value
         return value

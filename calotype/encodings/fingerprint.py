@@ -1,4 +1,4 @@
-"""A component's fingerprint: a hash of every byte that decides what its model computes, wherever its folder lies."""
+"""Fingerprints of model components: hashes of all files that determine a model's output, without their location."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ _BLOCK: Final = 8 << 20
 
 
 def component_fingerprint(folder: Path, *, variant: str | None = None) -> bytes:
-    """xxh3-128 over the names and bytes of a component's files: configuration, tokenizer and those weights that load.
+    """Hash (xxh3-128) the names and bytes of a component's files: configuration, tokenizer and the weights to load.
 
-    Neither the folder's place and name nor the weights of another variant matter. Each file is read once: its hash is
-    remembered by path and `FileState`.
+    The location and name of the folder and the weights of other variants have no effect. Each file is read once: its
+    hash is cached by path and `FileState`.
 
     Args:
-        folder: Of one component: `…/vae`.
-        variant: Of the weights (`fp16`), where the component has it.
+        folder: Folder of one component, such as `…/vae`.
+        variant: Variant of the weights (`fp16`), if the component has it.
+
+    Returns:
+        16 bytes.
 
     Raises:
-        ConfigError: It holds no files.
+        ConfigError: The folder has no files of a model or tokenizer.
     """
     there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     names = files_that_count(there, variant=variant)
@@ -39,13 +42,21 @@ def component_fingerprint(folder: Path, *, variant: str | None = None) -> bytes:
 
 
 def files_fingerprint(folder: Path, names: Sequence[str]) -> bytes:
-    """xxh3-128 over the names and bytes of some files of a folder, in that order. Each is read once, as above."""
+    """Hash (xxh3-128) the names and bytes of files in a folder, in the order given. Hashes of files are cached.
+
+    Args:
+        folder: The folder.
+        names: Names of the files, relative to it.
+
+    Returns:
+        16 bytes.
+    """
     digests = _digests([folder / name for name in names])
     return combine(part for name, digest in zip(names, digests, strict=True) for part in (name, digest))
 
 
 def combine(parts: Iterable[str | bytes]) -> bytes:
-    """xxh3-128 over parts, each with its length before it. 16 bytes."""
+    """Hash (xxh3-128) parts, each prefixed with its length; return 16 bytes."""
     total = xxhash.xxh3_128()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -54,7 +65,7 @@ def combine(parts: Iterable[str | bytes]) -> bytes:
 
 
 def _digests(paths: Iterable[Path]) -> list[bytes]:
-    """xxh3-128 of each file's bytes; of those that are unchanged since they were last read, from memory."""
+    """Return the hash (xxh3-128) of each file's bytes, from the cache if the file is unchanged."""
     resolved = [path.resolve() for path in paths]
     keys = [(str(path), "", *state_of(path.stat())) for path in resolved]
     with CacheTable(
@@ -69,7 +80,7 @@ def _digests(paths: Iterable[Path]) -> list[bytes]:
         for key, path, known in zip(keys, resolved, memory.get(keys), strict=True):
             digest = known[0] if known else _digest(path)
             if not known:
-                memory.put([(*key, digest)])  # one by one: an interrupted run has not read 10 GB for nothing
+                memory.put([(*key, digest)])  # one by one: an interrupted run keeps the hashes computed so far
             digests.append(digest)
     return digests
 

@@ -1,8 +1,8 @@
-"""Records that are not finite: found on the device, made again in float32, or named.
+"""Records with NaN or inf: detected on the device, encoded again in float32, else marked as failed.
 
-Encoders that were trained in float32 overflow in float16 on some images and texts (SDXL's autoencoder, T5). What comes
-out as NaN or inf is encoded once more in float32 and rounded to the dtype of the others; what is not finite then either
-is no record: the store gets a mark with the reason in its place, so that training does without it, by name.
+Encoders trained in float32 overflow in float16 on some images and texts (SDXL's autoencoder, T5). An item whose record
+has NaN or inf is encoded again in float32 and rounded to the dtype of the other records. If that is not finite either,
+the store gets a mark with the reason in place of the record: training leaves the item out, with a ledger entry.
 """
 
 from __future__ import annotations
@@ -28,30 +28,46 @@ __all__ = [
 ]
 
 MARK = "not_finite"
-"""The kind of a mark's record, and of the ledger's entry."""
+"""Kind of the record of a mark, and of the ledger entry."""
 
 Record = dict[str, Tensor]
 
 
 def finite_records(records: Sequence[Mapping[str, Tensor]]) -> Tensor:
-    """(n,) bool on the records' device: whether every number of each record is finite. Waits for nothing."""
+    """Return whether all values of each record are finite: bool (n,) on the records' device. Does not synchronise."""
     return torch.stack([torch.stack([value.isfinite().all() for value in one.values()]).all() for one in records])
 
 
 def finite_stacked(records: Mapping[str, Tensor]) -> Tensor:
-    """The same of stacked records (B, …)."""
+    """Return whether all values of each of B stacked records (B, …) are finite: bool (B,) on their device."""
     return torch.stack([value.isfinite().flatten(1).all(dim=1) for value in records.values()]).all(dim=0)
 
 
 def encode_texts_again(models: FrozenModels, texts: Sequence[str]) -> list[Record | str]:
-    """The record of each text that was not finite, on the CPU, from encoders in float32; or why there is none."""
+    """Encode texts again, with encoders in float32.
+
+    Args:
+        models: The models whose records of these texts were not finite. Its text encoders are freed.
+        texts: Final captions.
+
+    Returns:
+        For each text a finite record of `models.dtype` on the CPU, or the reason why there is none.
+    """
     models.release_texts()
     with _in_float32(models) as wide:
         return [_rounded(wide.encode_texts([text])[0], models, "the text encoders") for text in texts]
 
 
 def encode_images_again(models: FrozenModels, images: Iterable[Tensor]) -> list[Record | str]:
-    """The same of images, each (3, H, W)."""
+    """Encode images again, with the autoencoder in float32.
+
+    Args:
+        models: The models whose records of these images were not finite. Its autoencoder is freed.
+        images: Each (3, H, W), uint8 or float in [-1, 1].
+
+    Returns:
+        For each image a finite record of `models.dtype` on the CPU, or the reason why there is none.
+    """
     models.release_pictures()
     with _in_float32(models) as wide:
         encoded = (wide.encode_pictures(image[None]) for image in images)
@@ -81,11 +97,17 @@ def _rounded(record: Mapping[str, Tensor], models: FrozenModels, what: str) -> R
 
 
 def mark(writer: ShardWriter, key: bytes, reason: str) -> None:
-    """Writes in a record's place why there is none."""
+    """Write a mark in place of a record.
+
+    Args:
+        writer: Writer of the store.
+        key: Key of the record.
+        reason: Why there is none.
+    """
     text = torch.frombuffer(bytearray(reason.encode()), dtype=torch.uint8)
     writer.put([not_finite_key(key)], [{"reason": text}], kind=MARK)
 
 
 def reason_of(record: Mapping[str, Tensor]) -> str:
-    """What a mark says."""
+    """Return the reason in a mark."""
     return bytes(record["reason"].tolist()).decode()

@@ -1,4 +1,4 @@
-"""A pipeline's frozen part: its text encoders and its autoencoder, each loaded when it is first used."""
+"""`FrozenModels`: the text encoders and the autoencoder of a pipeline, each loaded when first used."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ __all__ = ["FrozenModels"]
 
 
 _OF_THE_FILES: Final = {"text_fingerprint", "picture_fingerprint", "scaling", "_token_fields"}
-"""What is read off a model's files once for each object."""
+"""Cached properties that are computed from the model's files."""
 
 
 class FrozenModels:
-    """What a pipeline computes before its transformer: embeddings of texts, latents of images.
+    """Encodes texts to embeddings and images to latents, as a pipeline does before its transformer runs.
 
-    Loading and computing are diffusers' own (`from_pretrained`, `encode_prompt`, the autoencoder's `encode`), so what
-    comes out is what the pipeline itself would compute. The transformer is never loaded, and text encoders and
-    autoencoder only when they are first asked; `release_texts` and `release_pictures` give their memory back.
+    Loads and computes with diffusers (`from_pretrained`, `encode_prompt`, the autoencoder's `encode`), so the results
+    equal those of the pipeline. The transformer is never loaded; text encoders and autoencoder are loaded when first
+    used. `release_texts` and `release_pictures` free their memory.
 
     Args:
-        model: A model's name (`flux.1-dev`), a name on the hub, or a local pipeline folder
-            (`save_pretrained`, `hf download … --local-dir`).
-        spec: The model that a folder or a hub's name is, where it does not tell itself; its
-            family's first otherwise.
-        device: Where the models run.
-        dtype: Of the models, and of what comes out.
-        max_sequence_length: Tokens of a text, for a model that has a choice; None is the table's.
-        latents: `moments` keeps the posterior's mean and log variance, so that training can draw anew each epoch;
-            `mean` its mean alone. An autoencoder without a posterior gives `latents` either way.
-        variant: Of the weights (`fp16`), where the repository has them so.
+        model: Name of a model (`flux.1-dev`), a repository of the hub, or a local pipeline folder (from
+            `save_pretrained`, or `hf download … --local-dir`).
+        spec: Name of the model in a folder or repository that does not identify it. Defaults to the first of its
+            family.
+        device: Device of the models.
+        dtype: Dtype of the models and of their outputs.
+        max_sequence_length: Tokens of a text, for models with a choice; None is the model's default.
+        latents: `moments` stores mean and log variance of the posterior, so that training can sample anew each epoch;
+            `mean` stores the mean only. An autoencoder without a posterior has `latents` in both cases.
+        variant: Variant of the weights (`fp16`), if the repository has it.
 
     Raises:
-        ConfigError: The model is unknown, its folder is not a pipeline's, it can't be fetched, or it does not take
-            such a length.
+        ConfigError: The model is unknown, its folder is not a pipeline, it can't be downloaded, or it does not support
+            `max_sequence_length`.
         MissingDependencyError: diffusers or transformers is not installed.
     """
 
@@ -87,13 +87,13 @@ class FrozenModels:
         self._vae: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickled without what it has loaded and hashed: another machine may find another model in the folder."""
+        """Return the state without loaded models and hashes: on another machine the folder may have another model."""
         kept = {name: value for name, value in self.__dict__.items() if name not in _OF_THE_FILES}
         return kept | {"folder": self.folder.absolute(), "_pipe": None, "_without_models": None, "_vae": None}
 
     @cached_property
     def text_fingerprint(self) -> str:
-        """32 hex digits that change with whatever could change a text's record. Loads nothing."""
+        """Hash of everything that determines the record of a text: 32 hex digits. Loads no model."""
         parts: list[str | bytes] = ["text", *self._made_by, str(self.max_sequence_length)]
         for name in self.text_components:
             parts += [name, component_fingerprint(self._component(name), variant=self.variant)]
@@ -101,7 +101,7 @@ class FrozenModels:
 
     @cached_property
     def picture_fingerprint(self) -> str:
-        """32 hex digits that change with whatever could change an image's record, its pixels aside. Loads nothing."""
+        """Hash of everything but the pixels that determines the record of an image: 32 hex digits. Loads no model."""
         kept = self.latents if self.spec.encodings.posterior else "latents"
         vae = component_fingerprint(self._component("vae"), variant=self.variant)
         return combine(["picture", *self._made_by, kept, vae]).hex()
@@ -111,10 +111,17 @@ class FrozenModels:
         return self.family.identity, str(self.family.version), str(self.dtype)
 
     def encode_texts(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
-        """One record for each text, on the models' device; trimmed to real tokens where the model masks padding.
+        """Encode texts.
+
+        Args:
+            texts: Final captions.
+
+        Returns:
+            One record (name → tensor, without batch dimension) for each text, on the models' device. Without the
+            padding tokens if the model masks them.
 
         Raises:
-            ConfigError: The text encoders are not whole.
+            ConfigError: The text encoders can't be loaded.
         """
         if not texts:
             return []
@@ -125,7 +132,7 @@ class FrozenModels:
             )
 
     def cut_texts(self, texts: Sequence[str]) -> list[tuple[Truncation, ...]]:
-        """Which tokenizers cut each text, by their own count; needs the model's tokenizers alone."""
+        """Return the truncations of each text, one for each tokenizer that truncates it. Loads the tokenizers only."""
         found: list[list[Truncation]] = [[] for _ in texts]
         if texts:
             for count in self._counts(texts):
@@ -135,24 +142,24 @@ class FrozenModels:
         return [tuple(cuts) for cuts in found]
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
-        """Tokens that each text has for the model, of the tokenizer that finds the most; needs no model."""
+        """Return the number of tokens of each text, after truncation: the largest of all tokenizers. Loads no model."""
         most = [0] * len(texts)
         for count in self._counts(texts):
             most = [max(other, min(tokens, count.limit)) for other, tokens in zip(most, count.tokens, strict=True)]
         return most
 
     def encode_pictures(self, img: Tensor) -> dict[str, Tensor]:
-        """Records of images, stacked, on the models' device.
+        """Encode images.
 
         Args:
             img: (B, 3, H, W), uint8, or float in [-1, 1].
 
         Returns:
-            `moments` (B, 2C, h, w), the posterior's mean and log variance; or `latents` (B, C, h, w). Unscaled:
-            `family.latents(…, scaling)` makes of them what the transformer takes.
+            Stacked records on the models' device: `moments` (B, 2C, h, w), the posterior's mean and log variance; or
+            `latents` (B, C, h, w). Unscaled: `family.latents(…, scaling)` converts them to the transformer's input.
 
         Raises:
-            ConfigError: The size does not fit the model, or the autoencoder is not whole.
+            ConfigError: The model does not support the size, or the autoencoder can't be loaded.
         """
         if img.ndim != 4 or img.shape[1] != 3:
             raise ConfigError(f"img: (B, 3, height, width) was expected, found {tuple(img.shape)}")
@@ -160,18 +167,18 @@ class FrozenModels:
         vae = self._pictures()
         img = img.to(self.device, non_blocking=True)
         if img.dtype == torch.uint8:
-            img = PixelsTransform().finish({"img": img})["img"]
+            img = PixelsTransform().finish({"img": img})["img"]  # float in [-1, 1]
         with torch.no_grad():
             records = self.family.encode(vae, img.to(vae.dtype), latents=self.latents)
         return {key: value.to(self.dtype) for key, value in records.items()}
 
     @cached_property
     def scaling(self) -> dict[str, Tensor]:
-        """The small float32 tensors (on the CPU) with which `family.latents` turns records into the model's latents."""
+        """Tensors (small, float32, on the CPU) with which `family.latents` scales records to the model's latents."""
         return {name: value.detach().float().cpu() for name, value in self.family.scaling(self._pictures()).items()}
 
     def in_float32(self) -> FrozenModels:
-        """The same models in float32, not loaded yet: for what overflows in this object's dtype."""
+        """Return the same models in float32, not loaded yet: for inputs that overflow in this object's dtype."""
         return FrozenModels(
             self.model,
             spec=self.spec.name,
@@ -183,22 +190,22 @@ class FrozenModels:
         )
 
     def check_files(self) -> None:
-        """Looks whether all files are there and whole, without reading weights.
+        """Check that all files exist and are complete, without reading the weights.
 
         Raises:
-            ConfigError: A component's folder or file is missing, or a file is cut short.
+            ConfigError: A component's folder or file is missing, or a file is truncated.
         """
         for name in (*self.text_components, "vae"):
             models = name == "vae" or name.startswith("text_encoder")
             check_component(self._component(name), variant=self.variant, weights=models)
 
     def release_texts(self) -> None:
-        """Drops the text encoders from memory; asked again, they are loaded again."""
+        """Free the text encoders. They are loaded again when next used."""
         self._pipe = None
         self._free()
 
     def release_pictures(self) -> None:
-        """Drops the autoencoder from memory; asked again, it is loaded again."""
+        """Free the autoencoder. It is loaded again when next used."""
         self._vae = None
         self._free()
 
@@ -219,7 +226,7 @@ class FrozenModels:
         return self._pipe
 
     def _counts(self, texts: Sequence[str]) -> list[TokenCount]:
-        """By calotype's own tokenizers, which the dataset and `check` use too; by the pipeline's where it has none."""
+        """Return the token counts of each tokenizer: calotype's, as in the dataset and `check`; else the pipeline's."""
         if not self.spec.tokenizers:
             return self.family.token_counts(self._tokenizers(), texts, max_sequence_length=self.max_sequence_length)
         return [
@@ -235,14 +242,14 @@ class FrozenModels:
         return TokenTransform(self.spec, paths, **lengths).fields
 
     def _tokenizers(self) -> Any:
-        """A pipeline with its tokenizers at least."""
+        """Return a pipeline with at least its tokenizers."""
         if self._pipe is None and self._without_models is None:
             names = [name for name in self.text_components if name.startswith("tokenizer")]
             self._without_models = self._load(names, dtype=self.dtype)
         return self._pipe or self._without_models
 
     def _load(self, components: Sequence[str], *, dtype: torch.dtype) -> Any:
-        """The pipeline with these components alone."""
+        """Load the pipeline with these components only."""
         for name in components:
             self._component(name)
         diffusers = import_diffusers()
@@ -267,7 +274,7 @@ class FrozenModels:
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """The former name of `Truncation`, until 0.2."""
+        """Return `Truncation` by its former name, until 0.2."""
         if name != "TextCut":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         warnings.warn("TextCut is called calotype.models.Truncation", DeprecationWarning, stacklevel=2)
@@ -275,7 +282,11 @@ if not TYPE_CHECKING:
 
 
 def _sequence_length(spec: ModelSpec, asked: int | None) -> int | None:
-    """Tokens of a text, checked; None where the model has no choice."""
+    """Check the tokens of a text, and return them; None asked is the model's default.
+
+    Raises:
+        ConfigError: The model has a fixed number, or supports only fewer.
+    """
     usual, most = spec.sequence_length, spec.longest_sequence
     if asked is None:
         return usual
@@ -291,7 +302,7 @@ def _sequence_length(spec: ModelSpec, asked: int | None) -> int | None:
 
 @contextlib.contextmanager
 def _explained(spec: ModelSpec, folder: Path, components: Sequence[str]) -> Iterator[None]:
-    """What diffusers can't load becomes an error that says which files were looked for, and how to get them."""
+    """Turn errors of diffusers' loading into a ConfigError that names the components, and how to get them."""
     try:
         yield
     except MissingDependencyError:
@@ -305,7 +316,7 @@ def _explained(spec: ModelSpec, folder: Path, components: Sequence[str]) -> Iter
 
 @contextlib.contextmanager
 def _quiet(pipe: Any) -> Iterator[None]:
-    """Keeps the libraries from logging every text that is cut, batch by batch: `cut_texts` tells, once for each."""
+    """Stop the libraries from logging each truncated text in each batch: `cut_texts` reports each text once."""
     logs = [logging.getLogger(name) for name in (type(pipe).__module__, *_NOISY)]  # noqa: TID251 - theirs
     for log in logs:
         log.addFilter(_passes)
@@ -326,6 +337,6 @@ def _passes(record: logging.LogRecord) -> bool:
         for part in (
             "was truncated because",
             "longer than the specified maximum sequence length",
-            "have to be in `processor_kwargs` dict",  # how FLUX.2's own pipeline calls its tokenizer
+            "have to be in `processor_kwargs` dict",  # from FLUX.2's own call of its tokenizer
         )
     )

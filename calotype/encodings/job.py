@@ -1,4 +1,4 @@
-"""`EncodeJob`: which records a dataset needs, what encoding them takes, and the report of it."""
+"""`EncodeJob`: plans, runs and reports the encoding of a dataset."""
 
 from __future__ import annotations
 
@@ -26,23 +26,26 @@ __all__ = ["EncodeJob"]
 
 @dataclass(kw_only=True)
 class EncodeJob:
-    """Encodes what a dataset needs with a model's frozen parts.
+    """Encodes the missing records of a dataset with the frozen models.
 
-    Plain data and functions: an engine calls `plan` once, `worker` on each machine, and gives the workers chunks.
+    Has no state of a run: an engine calls `plan` once and `worker` on each machine, and sends chunks to the workers.
     """
 
     dataset: TextToImageDataset
     models: FrozenModels
     store: EncodingStore
     variants: Variants = field(default_factory=Variants)
+    """Numbers of variants of continuous augmentations."""
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Threads that hash and decode image files."""
     batch_size: int | None = None
+    """Images encoded at once; None chooses it by their size."""
 
     def plan(self, track: Track = silent) -> tuple[DatasetRecords, MissingRecords]:
         """Hash the image files whose hashes are not cached, and find the missing records.
 
         Raises:
-            ConfigError: Something is drawn without end and nothing says how many variants stand for it.
+            ConfigError: There is a continuous augmentation, and `variants` has no number for it.
         """
         fingerprints = Fingerprints(self.models.picture_fingerprint, self.models.text_fingerprint)
         with track("reading files") as show:
@@ -58,25 +61,25 @@ class EncodeJob:
         """Check that the disk has the space for the missing records.
 
         Raises:
-            StoreError: The disk has not that much free.
+            StoreError: The disk has less free space.
         """
         check_room(work, self.models, self.store.path, free=free_bytes(self.store.path))
 
     def worker(self) -> EncodeWorker:
-        """A worker for this machine, with shards of its own."""
+        """Return a worker for this machine, which writes its own shards."""
         return EncodeWorker(self.dataset, self.models, self.store, threads=self.threads, batch_size=self.batch_size)
 
     def run(self, encoder: Callable[[], AbstractContextManager[Encoder]], track: Track) -> EncodeReport:
         """Encode what is missing: texts first, then images, so that one kind of model is in memory at a time.
 
         Args:
-            encoder: Makes what encodes, if anything is missing; leaving its context finishes what it writes.
+            encoder: Called if records are missing; makes the encoder, whose exit completes the files it writes.
             track: Shows the progress.
 
         Raises:
-            ConfigError: The dataset has augmentations that can't be enumerated and no number of variants is set; or
-                the model can't be loaded.
-            StoreError: The store can't be written, or its disk is too small.
+            ConfigError: There is a continuous augmentation and `variants` has no number for it; or the model can't be
+                loaded.
+            StoreError: The store can't be written, or its disk has too little space.
         """
         start = time.perf_counter()
         records, missing = self.plan(track)
@@ -91,7 +94,14 @@ class EncodeJob:
         return self.report(records, missing, done, time.perf_counter() - start)
 
     def report(self, records: DatasetRecords, work: MissingRecords, done: Done, seconds: float) -> EncodeReport:
-        """Return the report."""
+        """Return the report of a run.
+
+        Args:
+            records: Result of `plan`.
+            work: Result of `plan`.
+            done: Result of the encoder.
+            seconds: Duration of the run.
+        """
         unreadable = tuple(note for note in records.notes if note.kind == "unreadable")
         failures = (*unreadable, *self._marked(work), *done.failures)
         return EncodeReport(
@@ -105,7 +115,7 @@ class EncodeJob:
         )
 
     def _marked(self, work: MissingRecords) -> list[LedgerEntry]:
-        """Return the items that an earlier job marked as not finite."""
+        """Return an entry for each item that an earlier job marked as not finite."""
         ids = self.dataset.manifest
         rows = self.store.find([not_finite_key(one.key) for one in work.marked]).tolist()
         return [

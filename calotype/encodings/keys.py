@@ -1,4 +1,4 @@
-"""Keys of records: a hash of everything that could change an encoder's output for an image or a text."""
+"""Keys of records: hashes of everything that determines an encoder's output for an image or a text."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from calotype.types import Geometry
 __all__ = ["ImageKeys", "not_finite_key", "record_key", "scaling_key", "text_key", "unreadable_key"]
 
 _FORMAT: Final = 1
-"""Of keys and records; raised when either changes, so that no older record is met."""
+"""Version of keys and records. Raise it when either changes: older records are then not found."""
 
 _PIXELS: Final = 1
-"""Of the code from file to pixels (decode, colour management, resampling); raised when it gives other pixels."""
+"""Version of the code from file to pixels (decode, colour management, resampling). Raise it when the pixels change."""
 
 
 def record_key(kind: str, *parts: str | bytes) -> bytes:
-    """16 bytes: blake2b of the format, the kind and all parts, each behind its length so that no two lists agree."""
+    """Hash (blake2b) the format, the kind and all parts, each prefixed with its length; return 16 bytes."""
     digest = hashlib.blake2b(f"calotype {_FORMAT} {kind}".encode(), digest_size=16)
     for part in parts:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
@@ -33,52 +33,52 @@ def record_key(kind: str, *parts: str | bytes) -> bytes:
 
 
 def text_key(fingerprint: str, text: str) -> bytes:
-    """Of one final caption. Whatever made the caption (row, template, draws) plays no part: equal texts are one.
+    """Return the key of the record of a final caption. Equal texts have one key, from whatever row or template.
 
     Args:
-        fingerprint: Of the text encoders, their tokenizers, dtype and length of captions.
-        text: As the tokenizers get it.
+        fingerprint: Hash of the text encoders, their tokenizers, the dtype and the number of tokens.
+        text: Input of the tokenizers.
     """
     return record_key("text", fingerprint, text)
 
 
 def scaling_key(fingerprint: str) -> bytes:
-    """Of an autoencoder's scaling.
+    """Return the key of the record of an autoencoder's scaling.
 
     Args:
-        fingerprint: Of the autoencoder, as for its images.
+        fingerprint: Hash of the autoencoder, as for `ImageKeys`.
     """
     return record_key("scaling", fingerprint)
 
 
 def not_finite_key(record: bytes) -> bytes:
-    """Of the mark that a record would hold NaN or inf.
+    """Return the key of the mark of a record that is not finite.
 
     Args:
-        record: Its key.
+        record: Key of the record.
     """
     return record_key("not_finite", record)
 
 
 def unreadable_key(content: bytes) -> bytes:
-    """Of the word that a file can't be decoded, which nothing but its bytes decides.
+    """Return the key of the mark of a file that can't be decoded. It depends on nothing but the bytes of the file.
 
     Args:
-        content: The hash of the file.
+        content: Hash of the file.
     """
     return record_key("unreadable", str(_PIXELS), content)
 
 
 class ImageKeys:
-    """Keys of one dataset's images for one autoencoder.
+    """Computes the keys of one dataset's image records for one autoencoder.
 
     Args:
-        fingerprint: Of the autoencoder, its dtype and what is kept of it.
+        fingerprint: Hash of the autoencoder, its dtype and the stored part of its output.
         program: The image transform.
-        reader: The reader: how it decodes and what it composites on.
+        reader: The image reader, for its `decode` and `background`.
 
     Raises:
-        ConfigError: A custom step of the transform has no identity.
+        ConfigError: A custom step of the transform has no identity, see `step_identity`.
     """
 
     def __init__(self, fingerprint: str, program: ImageTransform, reader: ImageReader) -> None:
@@ -90,12 +90,12 @@ class ImageKeys:
         self._drawn = bool(program.color_jitter.ranges or program.custom)
 
     def key(self, content: bytes, geometry: Geometry, variant: Variant | None) -> bytes:
-        """Of one outcome of one image.
+        """Return the key of the record of one outcome of an image.
 
         Args:
-            content: The hash of its file.
-            geometry: Where its pixels come from and what they become.
-            variant: What draws its colours.
+            content: Hash of the image's file.
+            geometry: Crop, size, rotation and flip.
+            variant: Seeds colours and custom steps; None if there is nothing random.
         """
         numbers = struct.pack(
             "<10qd2?",

@@ -20,7 +20,7 @@ class TextRecord:
     text: str
     key: bytes
     index: int
-    """A row with this caption, for messages."""
+    """Index of a row with this caption, for messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +36,20 @@ class MissingRecords:
     needed: frozenset[bytes]
     """Keys of all records that the dataset needs, stored or not."""
     marked: tuple[ImageRecord | TextRecord, ...] = ()
-    """Records that can't be encoded: the store holds a mark with the reason instead."""
+    """Records that can't be encoded: the store has a mark with the reason instead."""
 
 
 def find_missing(records: DatasetRecords, store: EncodingStore, *, progress: Show | None = None) -> MissingRecords:
     """Return the records that a dataset needs and the store does not have.
 
     The empty caption is always needed: it replaces dropped captions.
+
+    Args:
+        records: The records of the dataset.
+        store: The store.
+        progress: Called with (done, total) rows.
     """
+    # Collect the records of all rows, each once.
     images: dict[bytes, ImageRecord] = {}
     texts: dict[bytes, TextRecord] = {(key := records.text_key("")): TextRecord(text="", key=key, index=0)}
     total = len(records)
@@ -55,6 +61,7 @@ def find_missing(records: DatasetRecords, store: EncodingStore, *, progress: Sho
                 texts[key] = TextRecord(text=text, key=key, index=index)
         if progress is not None and index % 1000 == 0:
             progress(index, total)
+    # Look them up, and those that are missing once more by the key of their mark.
     missing = _missing(store, [*images, *texts])
     marks = set(missing) - set(_missing(store, missing, of=not_finite_key))
     todo = [key for key in missing if key not in marks]

@@ -1,4 +1,4 @@
-"""What the options of encodings stand for: frozen models, a store, and variants."""
+"""Makes frozen models, the store and `Variants` from the options of encodings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def frozen_models(options: EncodingConfig, device: str | torch.device = "cpu") -
     """Return the frozen models; none is loaded yet.
 
     Raises:
-        ConfigError: No model is named, or it is not known.
+        ConfigError: No model is set, or it is unknown.
     """
     return FrozenModels(
         options.known_model,
@@ -41,13 +41,13 @@ def open_store(options: EncodingConfig, *, create: bool = False) -> EncodingStor
     """Open the store.
 
     Raises:
-        StoreError: There is none, and `create` is not set.
+        StoreError: It does not exist, and `create` is not set.
     """
     return EncodingStore(_folder(options), create=create)
 
 
 def check_store(options: EncodingConfig) -> None:
-    """Check that the store can be read, and written to where encodings are made on the fly; makes none.
+    """Check that the store can be read, and written if `on_the_fly` is set. Does not create it.
 
     Raises:
         StoreError: It can't.
@@ -65,5 +65,5 @@ def _folder(options: EncodingConfig) -> Path:
 
 
 def variants(options: EncodingConfig) -> Variants:
-    """Return how many outcomes stand for what can't be listed."""
+    """Return the numbers of variants of continuous augmentations."""
     return Variants(image=options.image_variants, caption=options.caption_variants)

@@ -1,4 +1,4 @@
-"""What came of an encode job, as plain values. Needs no torch."""
+"""`EncodeReport`: the result of an encode job, as plain values. Does not import torch."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ __all__ = ["EncodeReport"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeReport:
-    """What came of a job. `to_json` gives it as plain values."""
+    """The result of an encode job."""
 
     encoded: int
-    """Records computed."""
+    """Number of records computed."""
     reused: int
-    """Records that were there."""
+    """Number of records that were already stored."""
     failed: int
-    """Images that could not be read, images and texts whose encodings are not finite."""
+    """Number of images that could not be read, and of images and texts whose encodings are not finite."""
     bytes: int
-    """Written: tensors, without headers."""
+    """Bytes of the tensors written, without headers."""
     seconds: float
+    """Duration of the job."""
     failures: tuple[LedgerEntry, ...] = ()
+    """An entry for each failed item."""
     notes: tuple[LedgerEntry, ...] = ()
-    """Captions that were cut when they were encoded; images that are enlarged."""
+    """Entries for captions truncated when they were encoded, for images that are enlarged, and the like."""
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
         return asdict(self) | {"seconds": round(self.seconds, 3)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """The report that `to_json` gave these values of."""
+        """Return the report from the result of `to_json`."""
         entries = {name: tuple(LedgerEntry(**entry) for entry in document[name]) for name in ("failures", "notes")}
         return cls(**{**document, **entries})
 
     def again(self, seconds: float) -> Self:
-        """What the same job says next time, when nothing has changed."""
+        """Return the report of the same job run again, if nothing has changed."""
         return replace(self, encoded=0, reused=self.encoded + self.reused, bytes=0, seconds=seconds)
