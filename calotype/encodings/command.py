@@ -1,4 +1,4 @@
-"""What `calotype encode` does: encodes what is missing; a store that is complete and unchanged is not read again."""
+"""`run`: `calotype encode`. Encodes missing records; does not open the store if nothing has changed since the last run."""
 
 from __future__ import annotations
 
@@ -32,30 +32,31 @@ def run(
     threads: int | None = None,
     track: Track = silent,
 ) -> EncodeReport:
-    """Runs the frozen models over the dataset of a config, and keeps what they give; makes only what is missing.
+    """Run the frozen encoders over the dataset of a config, and store their outputs; encode only missing records.
 
     Args:
-        config: What `load_config` gave; its `encodings` name the store.
-        device: Where the models run; a GPU if there is one.
-        engine: `local` is this process, `ray` a cluster.
-        address: Of the cluster; by default `$RAY_ADDRESS`, else one is started.
-        batch_size: Images encoded at once; by default by their size.
-        threads: Images decoded at once; by default the number of cores.
+        config: A config, as `load_config` returns it. Its `encodings` section sets the store.
+        device: Device of the models. Defaults to the GPU if there is one, else the CPU.
+        engine: `local` encodes in this process, `ray` on a cluster.
+        address: Address of the cluster. Defaults to `$RAY_ADDRESS`, else to a cluster on this machine, which is started
+            if there is none.
+        batch_size: Images encoded at once. By default it depends on their size.
+        threads: Images decoded at once. Defaults to the number of cores.
         track: Shows the progress.
 
     Raises:
-        ConfigError: The config is wrong; or something is drawn without end and nothing says how many variants stand for
-            it; or the model can't be had.
+        ConfigError: The config is invalid; the dataset has a continuous augmentation and no number of variants is set;
+            or the model can't be found or downloaded.
         MissingDependencyError: The engine or the models need an extra that is not installed.
-        StoreError: The store can't be written, or its disk is too small.
+        StoreError: The store can't be written, or its disk has too little space.
     """
     start = time.perf_counter()
     config = Config.parse(config, only=_USED)
-    # Another torch may resample otherwise.
+    # torch's version is part of the key: another one may resample to other pixels.
     key = report_key(config.to_mapping(), code=code_state(), torch=metadata.version("torch"))
     if (known := _recalled(key)) is not None:
         return known.again(time.perf_counter() - start)
-    import torch  # and all that: not needed where nothing has changed
+    import torch  # slow to import, and not needed if nothing has changed
 
     from calotype.encodings.build import build_encode_job
     from calotype.encodings.encode import encode_job
@@ -72,20 +73,20 @@ def run(
 
 
 class _Watched:
-    """The files that a complete job depends on, as they were before it."""
+    """The state, before a job, of the files that its report depends on."""
 
     def __init__(self, config: Config, job: EncodeJob) -> None:
         self._store = job.store.path.absolute()
         folders = input_folders(config)
         self._folders = [*(folders or ()), str(job.models.folder.absolute())]
-        # In the hub's cache, `refs` says which snapshot a name stands for.
+        # In the hub's cache, `refs` maps a revision's name to a snapshot.
         if (refs := job.models.folder.absolute().parents[1] / "refs").is_dir():
             self._folders.append(str(refs))
         self._files = None if folders is None else input_files(config, job.dataset.manifest.refs(), self._folders)
         self._folders_were, self._files_were = self._states()
 
     def save(self, key: str, report: EncodeReport) -> None:
-        """Remembers that all is there; unless something changed meanwhile, or no file would tell."""
+        """Cache the report, unless a file has changed since the start, or the data is not in local files."""
         if self._files is None:
             return
         folders = [*self._folders, str(self._store / "shards"), str(self._store / "dropped")]
@@ -111,4 +112,4 @@ def _recalled(key: str) -> EncodeReport | None:
     try:
         return None if known is None else EncodeReport.from_json(known)
     except (ValueError, KeyError, TypeError):
-        return None  # a damaged one: it is looked through again
+        return None  # a damaged report: check the store again

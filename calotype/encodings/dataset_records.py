@@ -1,4 +1,4 @@
-"""`DatasetRecords`: which records the samples of a dataset consist of. Needs neither pixels nor models."""
+"""`DatasetRecords`: the records that the samples of a dataset consist of. Needs neither pixels nor models."""
 
 from __future__ import annotations
 
@@ -52,23 +52,27 @@ class ImageRecord:
     """One outcome of one image, and the key of its record."""
 
     index: int
-    """Of the row."""
+    """Index of the row."""
     content: bytes
-    """Hash of the file it is made from."""
+    """Hash of the image's file."""
     geometry: Geometry
     variant: Variant | None
+    """None without continuous augmentations."""
     key: bytes
+    """Key of the record."""
 
 
 class Outcome(NamedTuple):
     """Everything that determines the pixels of a sample."""
 
     row: int
+    """Index of the row."""
     size: tuple[int, int] | None
     """(height, width) of its bucket."""
     flip: tuple[bool, bool]
     """(horizontal, vertical)"""
     variant: Variant | None
+    """None without continuous augmentations."""
 
 
 class SampleRecords(NamedTuple):
@@ -80,6 +84,7 @@ class SampleRecords(NamedTuple):
     text: str
     """The final caption."""
     text_key: bytes
+    """Key of the text's record."""
 
 
 class DatasetRecords:
@@ -90,7 +95,7 @@ class DatasetRecords:
         fingerprints: Hashes of the frozen models.
         variants: Numbers of variants of continuous augmentations.
         threads: Threads that hash image files whose hashes are not cached.
-        progress: Called with (images done, images in all) while files are hashed.
+        progress: Called with (done, total) images while files are hashed.
 
     Raises:
         ConfigError: There is a continuous augmentation and no number of variants; or a custom step has no identity.
@@ -111,11 +116,11 @@ class DatasetRecords:
         refs = dataset.manifest.refs()
         found = scan_contents(refs, dataset.reader, threads=threads, progress=progress)
         self.contents: list[Content | None] = [one if isinstance(one, Content) else None for one in found]
-        """Of each row; None where the image can't be read."""
+        """Content of each row's image; None if it can't be read."""
         self.unreadable: dict[int, ImageError] = {i: one for i, one in enumerate(found) if isinstance(one, ImageError)}
         sizes = np.array([one.size if one is not None else (0, 0) for one in self.contents], np.int32).reshape(-1, 2)
         self.buckets, self.notes = dataset.scan(headers=sizes)
-        """The bucket of each row, -1 without one; and what is to be said of it."""
+        """The bucket of each row, int32 (N,), -1 for rows left out; and ledger entries."""
         self.notes += [
             LedgerEntry(kind="unreadable", id=dataset.manifest[i].id, reason=str(error))
             for i, error in self.unreadable.items()
@@ -162,7 +167,7 @@ class DatasetRecords:
         """
         content = self.contents[key.index]
         if content is None:
-            raise self.unreadable[key.index].with_traceback(None)  # else it grows each time it is raised
+            raise self.unreadable[key.index].with_traceback(None)  # else the traceback grows each time it is raised
         program, seed = self.dataset.img_transform, self._seed(key)
         variant = None
         if program.non_enumerable:

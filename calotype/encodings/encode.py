@@ -1,4 +1,4 @@
-"""Encoding a dataset, or a job, on this machine or on a Ray cluster: what `calotype encode` does, from Python."""
+"""Encodes a dataset or a job, on this machine or on a Ray cluster: `calotype encode` from Python."""
 
 from __future__ import annotations
 
@@ -29,24 +29,25 @@ def encode_dataset(
     track: Track = track,
     **options: Any,
 ) -> EncodeReport:
-    """Runs a model's frozen encoders over a dataset once, and keeps what they give; makes only what is missing.
+    """Run a model's frozen encoders over a dataset once, and store their outputs; encode only missing records.
 
     Args:
-        dataset: Build it for the same model, so that its sizes fit; its model transform plays no part.
-        device: Where the models run; a GPU if there is one.
-        batch_size: Images encoded at once; by default by their size.
-        threads: Images decoded at once; by default the number of cores.
-        engine: `local` is this process, `ray` a cluster.
-        address: Of the cluster; by default `$RAY_ADDRESS`, else one is started.
-        track: Shows the progress; on standard error by default.
-        **options: Those of `EncodingConfig`: `model`, `store`, `dtype`, `latents`, `max_sequence_length`,
+        dataset: A dataset built for the same model, so that its sizes fit. Its model transform is not used.
+        device: Device of the models. Defaults to the GPU if there is one, else the CPU.
+        batch_size: Images encoded at once. By default it depends on their size.
+        threads: Images decoded at once. Defaults to the number of cores.
+        engine: `local` encodes in this process, `ray` on a cluster.
+        address: Address of the cluster. Defaults to `$RAY_ADDRESS`, else to a cluster on this machine, which is started
+            if there is none.
+        track: Shows the progress. Defaults to a display on standard error.
+        **options: Options of `EncodingConfig`: `model`, `store`, `dtype`, `latents`, `max_sequence_length`,
             `image_variants`, `caption_variants`.
 
     Raises:
-        ConfigError: An option is unknown or can't be; or something is drawn without end and nothing says how many
-            variants stand for it.
+        ConfigError: An option is unknown or has an invalid value; or the dataset has a continuous augmentation and no
+            number of variants is set.
         MissingDependencyError: The engine or the models need an extra that is not installed.
-        StoreError: The store can't be written, or its disk is too small.
+        StoreError: The store can't be written, or its disk has too little space.
     """
     known = EncodingConfig.of(options)
     job = EncodeJob(
@@ -69,10 +70,10 @@ def encode_job(
 ) -> EncodeReport:
     """Encode the records of a job that its store does not have.
 
-    Whatever ends it (an error, Ctrl-C, a kill), the batches that were written stay; the next run encodes the rest.
+    If the run ends early (an error, Ctrl-C, a kill), the batches already written remain; the next run encodes the rest.
 
     Args:
-        job: What to encode.
+        job: The job.
         engine: `local` encodes in this process, `ray` on a cluster.
         address: Address of the cluster, as for `encode_dataset`.
         track: Shows the progress.
@@ -80,7 +81,7 @@ def encode_job(
     Raises:
         ConfigError: The engine is unknown; the dataset has augmentations that can't be enumerated and no number of
             variants is set; or the model can't be loaded.
-        StoreError: The store can't be written, or its disk is too small.
+        StoreError: The store can't be written, or its disk has too little space.
     """
     if engine not in ("local", "ray"):
         raise ConfigError(f"engine: found {engine!r}, expected local or ray")

@@ -1,4 +1,4 @@
-"""What encoding would take: bytes from the model's facts, seconds from its operations and this machine's pace."""
+"""Estimates the bytes that encoding adds to a store, and its duration on this machine."""
 
 from __future__ import annotations
 
@@ -19,49 +19,57 @@ from calotype.errors import CalotypeError, StoreError
 __all__ = ["Estimate", "Kept", "check_room", "estimate", "free_bytes", "kept_bytes", "operations_per_second"]
 
 _SPARE: Final = 64 << 20
-"""Bytes of the disk that are left alone."""
+"""Bytes of the disk that must stay free."""
 _SAMPLED: Final = 256
-"""Texts whose tokens are counted, where a record has as many as its text."""
+"""Maximum number of texts whose tokens are counted, for models whose records have no padding."""
 
 
 class Kept(NamedTuple):
-    """Bytes that the work adds to the store."""
+    """Bytes that encoding adds to the store."""
 
     pictures: int
+    """Bytes of the images' records."""
     texts: int
+    """Bytes of the texts' records."""
 
     @property
     def total(self) -> int:
+        """Bytes of both."""
         return self.pictures + self.texts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What is left to do, before it is done."""
+    """Size and duration of the missing records' encoding."""
 
     pictures: int
+    """Number of images to encode."""
     texts: int
+    """Number of texts to encode."""
     reused: int
-    """Records that are there."""
+    """Number of records that are already stored."""
     bytes: int
-    """Of both; where texts are kept without their padding, from the tokens of a sample of them."""
+    """Bytes of all records. If texts are stored without padding, extrapolated from the tokens of a sample."""
     picture_bytes: int
     text_bytes: int
     seconds: float
-    """Right within a factor of 3; decoding the images is not in it."""
+    """Accurate to a factor of 3. Does not include decoding the images."""
     operations: float
+    """Floating-point operations."""
     device: str
+    """Device of the models."""
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
         return asdict(self)
 
 
 def estimate(work: MissingRecords, models: FrozenModels) -> Estimate:
-    """Adds up what the work takes.
+    """Estimate the size and duration of encoding.
 
     Args:
-        work: What `find_missing` found.
-        models: The frozen models; where they would run is timed for about a tenth of a second.
+        work: Result of `find_missing`.
+        models: The frozen models. Their device is benchmarked for about 0.1 s.
     """
     facts = models.spec.encodings
     kept = kept_bytes(work, models)
@@ -82,12 +90,13 @@ def estimate(work: MissingRecords, models: FrozenModels) -> Estimate:
 
 
 def kept_bytes(work: MissingRecords, models: FrozenModels) -> Kept:
-    """What the records of the work take, without the headers of their shards."""
+    """Return the bytes of the missing records, without the headers of their shards."""
     facts, itemsize = models.spec.encodings, models.dtype.itemsize
     pictures = sum(facts.picture_bytes(*one.geometry.target_size) for one in work.images)
     pictures = pictures * itemsize // 2  # the facts are in bfloat16
     if models.latents == "mean" and facts.posterior:
         pictures //= 2
+    # Numbers per text: of outputs with a fixed number of tokens, and per token of outputs without padding.
     padded = trimmed = 0
     for output in facts.texts:
         tokens = output.tokens
@@ -104,26 +113,26 @@ def kept_bytes(work: MissingRecords, models: FrozenModels) -> Kept:
 
 
 def _mean_tokens(texts: Sequence[TextRecord], models: FrozenModels) -> float:
-    """Tokens of a record, on the average of a sample evenly spread over the texts, which are in order of length."""
+    """Return the mean tokens of a record, from a sample evenly spread over the texts, which are sorted by length."""
     step = -(-len(texts) // _SAMPLED) or 1
     sample = [one.text for one in texts[step // 2 :: step]]
     try:
         return statistics.fmean(models.token_counts(sample)) if sample else 0.0
-    except (CalotypeError, ImportError, OSError, ValueError):  # no tokenizers here: the most it can be
+    except (CalotypeError, ImportError, OSError, ValueError):  # no tokenizers: assume the maximum
         return float(max(output.tokens or 1 for output in models.spec.encodings.texts))
 
 
 def check_room(work: MissingRecords, models: FrozenModels, store: Path, *, free: int) -> None:
-    """Refuses to begin what can't be finished.
+    """Check that the disk has the space for the missing records, and 64 MiB more.
 
     Args:
-        work: What `find_missing` found.
+        work: Result of `find_missing`.
         models: The frozen models.
-        store: The folder of the store.
-        free: Bytes that its disk has.
+        store: Folder of the store.
+        free: Free bytes of its disk.
 
     Raises:
-        StoreError: The disk has not that much free.
+        StoreError: The disk has less free space.
     """
     kept = kept_bytes(work, models)
     if kept.total and kept.total + _SPARE > free:
@@ -140,7 +149,7 @@ def _bytes(count: int) -> str:
 
 
 def operations_per_second(device: torch.device, dtype: torch.dtype) -> float:
-    """Of a large matrix product: the median of five."""
+    """Benchmark a device: floating-point operations per second of a large matrix product, the median of five."""
     side = 8192 if device.type == "cuda" else 1024
     matrix = torch.ones(side, side, dtype=dtype, device=device)
     times = []
@@ -153,7 +162,7 @@ def operations_per_second(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def free_bytes(folder: Path) -> int:
-    """Of the disk that a folder is on, or would be."""
+    """Return the free bytes of the disk that a folder is on, or would be created on."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free

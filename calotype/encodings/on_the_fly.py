@@ -1,4 +1,4 @@
-"""OnTheFlyDataset: encodings that are made while training, the first time that each is needed, and kept."""
+"""`OnTheFlyDataset`: encodes missing records while training, when they are first needed, and stores them."""
 
 from __future__ import annotations
 
@@ -25,25 +25,24 @@ from calotype.types import Batch, SampleKey
 __all__ = ["OnTheFlyDataset"]
 
 _RECORDS = "sample_records"
-"""The key of a sample's records while it travels as pixels, until `finish` has encoded them."""
+"""Key of the `SampleRecords` in a sample of pixels. `finish` encodes it and removes the key."""
 
 _T = TypeVar("_T")
 
 
 class OnTheFlyDataset(EncodedDataset):
-    """An `EncodedDataset` that begins with what the store has, however little that is.
+    """An `EncodedDataset` that starts with an incomplete or empty store.
 
-    A batch of which a record is missing travels as pixels; in the trainer's process the frozen models, on its device,
-    encode just what is missing, and the records go to the store. All other batches are read as ever. After the first
-    whole epoch what was not drawn in it (other flips, captions, variants) is encoded as well, each rank its share; from
-    then on nothing is missing, and the models leave memory.
+    If a record of a batch is missing, the batch is copied to the device as pixels. There the frozen models encode the
+    missing records, in the trainer's process, and store them. All other batches are read from the store. After the
+    first complete epoch, records that were not sampled in it (other flips, captions, variants) are encoded as well,
+    divided among the ranks. Then nothing is missing, and the models are freed.
 
-    Texts that are kept without their padding are filled up to the model's full length here, since nobody knows yet
-    how long the longest will be.
+    Texts stored without padding are padded to the model's maximum length, since the longest text is not known yet.
     """
 
     finishes_in_trainer = True
-    """What is missing is encoded by the models of that process."""
+    """The models are in the trainer's process."""
 
     def _check_store(self, models: FrozenModels, fingerprints: Fingerprints) -> None:
         """Accept any store: what it lacks is encoded while training."""
@@ -53,9 +52,9 @@ class OnTheFlyDataset(EncodedDataset):
         self._writer: Any = None
         self._complete = False
         self._rounds = 0
-        """Times that what was left of an epoch has been encoded."""
+        """Number of times that `_encode_rest` has run."""
         self._notes: list[LedgerEntry] = []
-        """Samples of a batch that another stands in for."""
+        """Entries for replaced samples, until `take_notes`."""
         self._text_length = models.max_sequence_length
         missing = find_missing(self.records, self.store)
         self._leave_out_marked(missing)
@@ -65,16 +64,20 @@ class OnTheFlyDataset(EncodedDataset):
     def begin_epoch(
         self, *, first: bool = False, whole: bool = False, rank: int = 0, world_size: int = 1
     ) -> list[LedgerEntry]:
-        """Lets the models go when nothing is missing any more.
+        """Encode the remaining records after a complete epoch; free the models once nothing is missing.
 
         Args:
-            first: Whether it is the loader's first epoch.
-            whole: The epoch before went to its end, so that what is missing yet was not drawn in it: encode it.
-            rank: Which share of that is this process's.
-            world_size: In how many it is divided.
+            first: Whether this is the loader's first epoch.
+            whole: Whether the previous epoch ran to its end. Records still missing were then not sampled in it: encode
+                them.
+            rank: Rank of this process, which encodes its share of them.
+            world_size: Number of ranks.
+
+        Returns:
+            As `EncodedDataset.begin_epoch`.
 
         Raises:
-            StoreError: The disk has no room for what is missing.
+            StoreError: The disk has too little space for the missing records.
         """
         self._complete_store(whole=whole, rank=rank, world_size=world_size)
         return super().begin_epoch(first=first, whole=whole, rank=rank, world_size=world_size)
@@ -86,8 +89,8 @@ class OnTheFlyDataset(EncodedDataset):
         work = find_missing(self.records, self.store)
         check_room(work, self._models, self.store.path, free=free_bytes(self.store.path))
         if whole and (work.images or work.texts):
-            # What others did not do the first time (nobody waits for them), or could not, each does for itself.
-            # Divided by key: the list itself may differ between the ranks, as others write meanwhile.
+            # Divide by key: the lists of the ranks may differ, as other ranks write at the same time. From the second
+            # round on each rank encodes everything still missing: ranks do not wait for each other, and one may fail.
             mine = {key for key in work.needed if int.from_bytes(key[:8]) % world_size == rank or self._rounds > 0}
             self._encode_rest(
                 [text for text in work.texts if text.key in mine],
@@ -103,7 +106,7 @@ class OnTheFlyDataset(EncodedDataset):
     def _encode_rest(self, texts: Sequence[TextRecord], pictures: Sequence[ImageRecord]) -> None:
         assert self._models is not None
         self._rounds += 1
-        self.close()  # the worker has a writer of its own
+        self.close()  # the worker has its own writer
         with EncodeWorker(self.dataset, self._models, self.store, threads=self._threads) as worker:
             with track("encoding captions that were not drawn", unit="captions") as show:
                 worker.texts(texts, progress=show)
@@ -113,7 +116,7 @@ class OnTheFlyDataset(EncodedDataset):
         self._leave_out()
 
     def close(self) -> None:
-        """Finishes the shard that is being written."""
+        """Complete the shard that is being written."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -125,7 +128,7 @@ class OnTheFlyDataset(EncodedDataset):
         return self.finish(self._kept(self._described(records.key, records)))
 
     def for_batch(self, keys: Sequence[SampleKey]) -> BatchSource:
-        """What prepares the samples of one batch: all are read, or all are decoded."""
+        """Return what prepares the samples of one batch: it reads the records of all, or decodes all."""
         if self._complete:
             return super().for_batch(keys)
         records = {key: self.records.of_sample(key) for key in keys if self.records.contents[key.index] is not None}
@@ -136,15 +139,17 @@ class OnTheFlyDataset(EncodedDataset):
         return self._batch_source(keys, records)
 
     def _pixels(self, records: SampleRecords) -> dict[str, Any]:
-        """A sample of a batch of which something is not encoded yet."""
+        """Return a sample as pixels, uint8 (3, H, W), for a batch with missing records."""
         images = picture_pixels(self.dataset, [records.image])
         if isinstance(images, ImageError):
             raise images
         return {"img": images[0], _RECORDS: records}
 
     def finish(self, batch: Mapping[str, Any]) -> Batch:
+        """Encode the missing records of a batch of pixels; sample and scale the latents, on the device of the batch."""
         if "img" not in batch:
             return super().finish(batch)
+        # Encode, then read all records of the batch from the store.
         records: list[SampleRecords] = batch[_RECORDS]
         self._encode(records, batch["img"])
         records = self._with_stand_ins(records)
@@ -163,7 +168,12 @@ class OnTheFlyDataset(EncodedDataset):
         return bool((self.store.find(keys) < 0).any())
 
     def _encode(self, samples: Sequence[SampleRecords], images: torch.Tensor) -> None:
-        """Makes what is missing of a batch."""
+        """Encode and store the missing records of a batch.
+
+        Args:
+            samples: The records of each sample.
+            images: uint8 (B, 3, H, W), the pixels of each sample.
+        """
         assert self._models is not None
         if self._writer is None or self._writer.forked:
             self._writer = self.store.writer()
@@ -182,12 +192,12 @@ class OnTheFlyDataset(EncodedDataset):
             self._put_again(again, encode_texts_again, [texts[key] for key in again], kind="text")
 
     def _to_make(self, keys: Iterable[bytes]) -> list[bytes]:
-        """The records that are missing, but those that can't be made."""
+        """Return the keys of missing records, except those marked as not finite."""
         missing = [key for key in keys if self.store.find_one(key) < 0]
         return [key for key in missing if self.store.find_one(not_finite_key(key)) < 0]
 
     def _put(self, keys: Sequence[bytes], records: Sequence[Mapping[str, torch.Tensor]], *, kind: str) -> list[bytes]:
-        """Writes the finite records; returns the keys of the others."""
+        """Write the records that are finite; return the keys of the others."""
         finite = finite_records(records).tolist()
         good = [(key, record) for key, record, ok in zip(keys, records, finite, strict=True) if ok]
         made = [{name: value.to("cpu") for name, value in record.items()} for _, record in good]
@@ -202,7 +212,7 @@ class OnTheFlyDataset(EncodedDataset):
         *,
         kind: str,
     ) -> None:
-        """Makes records once more in float32, and marks those that are not finite there either."""
+        """Encode items again in float32; write their records, or marks for those that are not finite either."""
         if not keys:
             return
         assert self._models is not None
@@ -213,10 +223,10 @@ class OnTheFlyDataset(EncodedDataset):
                 self._writer.put([key], [made], kind=kind)
 
     def _with_stand_ins(self, samples: list[SampleRecords]) -> list[SampleRecords]:
-        """A batch's samples, another of the batch in the place of each that has no finite record.
+        """Replace samples without a finite record by others of the batch.
 
         Raises:
-            NotFiniteError: None has.
+            NotFiniteError: No sample of the batch has finite records.
         """
         missing: dict[SampleKey, bytes] = {}
         for one in samples:
@@ -232,7 +242,7 @@ class OnTheFlyDataset(EncodedDataset):
         return [one if one.key not in missing else good[place % len(good)] for place, one in enumerate(samples)]
 
     def __getstate__(self) -> dict[str, Any]:
-        """The loader process reads and decodes; models and writer stay with the trainer."""
+        """Return the state without models and writer: the loader process only reads and decodes."""
         return super().__getstate__() | {"_models": None, "_writer": None}
 
 

@@ -1,4 +1,4 @@
-"""The Ray engine: one chunk worker a GPU or machine of a cluster, each with models and shards of its own."""
+"""The Ray engine: one worker for each GPU or machine of a cluster, each with its own models and shards."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from calotype.progress import Show, Track, counter, silent
 __all__ = ["encode"]
 
 _UNIT: Final = {"texts": 32, "images": 4}
-"""Chunks are multiples of a usual batch."""
+"""Chunks are multiples of these typical batch sizes."""
 
 _Kind = Literal["texts", "images"]
 
@@ -43,28 +43,29 @@ def encode(
     chunk: int | None = None,
     track: Track = silent,
 ) -> EncodeReport:
-    """Encodes what is missing on a Ray cluster; what comes of it is what the local engine would give.
+    """Encode the missing records of a job on a Ray cluster, with the same result as the local engine.
 
-    Only lists of work go to the workers, and only counts come back: each writes shards of its own, straight into the
-    store. So data, model, store and `$CALOTYPE_CACHE` have to be on storage that all machines see under one path, and
-    calotype has to be installed on each.
+    Workers receive lists of items and return counts; each writes its own shards, directly into the store. So data,
+    model, store and `$CALOTYPE_CACHE` have to be on storage that all machines see under the same path, and calotype has
+    to be installed on each machine.
 
-    A worker that dies costs its open batch: another one gets the rest of its chunk. Whatever ends the run (an error,
-    Ctrl-C, a kill), the batches that were written stay, and the next run goes on from there.
+    If a worker dies, only its unwritten batches are lost: another worker encodes the rest of its chunk. If the run ends
+    early (an error, Ctrl-C, a kill), the batches already written remain, and the next run encodes the rest.
 
     Args:
-        job: What to encode. With models on `cuda` there is a worker for each GPU of the cluster, else one a machine.
-        address: Of the cluster; by default `$RAY_ADDRESS`, then a cluster that runs on this machine; if there is
-            neither, one is started here for the time of the run. A process that is connected stays so.
-        workers: How many; by default as many as the cluster has room for.
-        chunk: Images or texts that a worker gets at once; by default by their number, up to 1024.
-        track: Shows how far it is.
+        job: The job. With models on `cuda` there is a worker for each GPU of the cluster, else for each machine.
+        address: Address of the cluster. Defaults to `$RAY_ADDRESS`, then to a cluster that runs on this machine; if
+            there is neither, one is started here until the end of the run. A process that is already connected uses
+            its cluster.
+        workers: Number of workers. Defaults to as many as the cluster has resources for.
+        chunk: Images or texts that a worker receives at once. By default it depends on their number, at most 1024.
+        track: Shows the progress.
 
     Raises:
-        ConfigError: No cluster answers, or it has no room for the workers; the model is another on one of the machines;
-            or what the local engine says.
-        StoreError: The store can't be written, or its disk is too small.
-        CalotypeError: Three workers died over one chunk.
+        ConfigError: No cluster is reachable, or it does not have the resources for the workers; the model differs on
+            one of the machines; or as for `EncodeJob.run`.
+        StoreError: The store can't be written, or its disk has too little space.
+        CalotypeError: Three workers died on one chunk.
     """
     if chunk is not None and chunk < 1:
         raise ConfigError(f"chunk: found {chunk}; expected a number above 0, or None")
@@ -74,10 +75,19 @@ def encode(
 
 
 class _Actor:
-    """A chunk worker in a process of its own."""
+    """A Ray actor with an `EncodeWorker`."""
 
     def open(self, job: bytes, threads: int, fingerprints: Fingerprints) -> None:
-        """Makes the worker. The models are loaded when the first chunk comes."""
+        """Make the worker. The models are loaded with the first chunk.
+
+        Args:
+            job: The job, pickled.
+            threads: Number of CPU threads.
+            fingerprints: Those of the machine that started the run.
+
+        Raises:
+            ConfigError: The job can't be unpickled here, or the model on this machine differs.
+        """
         try:
             opened: EncodeJob = cloudpickle.loads(job)
             models = opened.models
@@ -92,19 +102,19 @@ class _Actor:
                 f"{worker_name()}: the model in {models.folder} is not the one that is there on the machine that began "
                 "the run: put it on storage that all machines share, or copy it again"
             )
-        models.device = torch.device(models.device.type)  # Ray shows each worker its own GPU as the only one
+        models.device = torch.device(models.device.type)  # Ray makes only the worker's own GPU visible
         opened.threads = threads
         torch.set_num_threads(threads)
         self._worker = opened.worker()
 
     def encode(self, kind: _Kind, items: Sequence[Any], *, first: bool, again: bool) -> Done:
-        """Encodes a chunk.
+        """Encode a chunk.
 
         Args:
-            kind: What it is of.
-            items: Of the work, some neighbours.
-            first: It is the first one of the work, which keeps what all of them share.
-            again: Another worker had begun it.
+            kind: Kind of its items.
+            items: Consecutive items of the list.
+            first: Whether it is the first chunk of the list: it also stores the scaling, which all chunks share.
+            again: Whether another worker died on it.
         """
         worker, done = self._worker, Done()
         if again:
@@ -113,12 +123,12 @@ class _Actor:
         return done
 
     def close(self) -> None:
-        """Finishes the shard."""
+        """Complete the shard."""
         self._worker.close()
 
 
 class _Pool:
-    """All workers of a cluster behind the face of one."""
+    """All workers of a cluster, as one `Encoder`."""
 
     def __init__(self, job: EncodeJob, room: PoolSize, chunk: int | None) -> None:
         self._job, self._room, self._chunk = job, room, chunk
@@ -161,6 +171,6 @@ class _Pool:
         size = self._chunk or chunk_size(len(items), self._room.workers, _UNIT[kind])
         self._actors.run(items, size, give, took)
         done = Done()
-        for start in sorted(results):  # as one worker would report it
+        for start in sorted(results):  # in the order of one worker
             done.add(results[start])
         return done

@@ -1,4 +1,4 @@
-"""Which captions the pipeline's tokenizers cut: each text is tokenised once, whether its record is there or not."""
+"""Finds captions that the pipeline's tokenizers truncate. Results are cached on disk: each text is tokenised once."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ _AT_ONCE = 1024
 
 
 def find_cuts(records: DatasetRecords, models: FrozenModels) -> Iterator[LedgerEntry]:
-    """Names each row that has a text which a tokenizer cuts, by the longest of its texts.
+    """Yield a ledger entry for each row with a text that a tokenizer truncates, about the longest of its texts.
 
-    What a row's captions can become is looked at, not what is drawn: variants, triggers and templates included.
+    Considers every final caption that a row can have, with variants, triggers and templates.
 
     Args:
-        records: Of the dataset.
-        models: Their tokenizers alone are loaded, and only for texts that no run has measured. Where that fails, one
-            entry says why nothing was measured.
+        records: The records of the dataset.
+        models: The frozen models. Only their tokenizers are loaded, and only for texts that are not cached. If that
+            fails, a single entry has the reason.
     """
     rows = [int(row) for row in records.usable if records.buckets[row] >= 0]
-    fit: set[int] = set()  # by hash: a million of them take 60 MB
+    fit: set[int] = set()  # hashes of texts that fit: a million take 60 MB
     cut: dict[str, tuple[Truncation, ...]] = {}
     for start in range(0, len(rows), _AT_ONCE):
+        # Tokenise the new texts of these rows.
         texts = {row: list(records.texts(row)) for row in rows[start : start + _AT_ONCE]}
         new = list(dict.fromkeys(t for some in texts.values() for t in some if t not in cut and hash(t) not in fit))
         try:
@@ -46,6 +47,7 @@ def find_cuts(records: DatasetRecords, models: FrozenModels) -> Iterator[LedgerE
                 cut[text] = cuts
             else:
                 fit.add(hash(text))
+        # Report each row once, with the most tokens of each tokenizer.
         for row, some in texts.items():
             longest: dict[str, Truncation] = {}
             for one in (one for text in some for one in cut.get(text, ())):
@@ -56,12 +58,12 @@ def find_cuts(records: DatasetRecords, models: FrozenModels) -> Iterator[LedgerE
 
 
 def cuts_of(models: FrozenModels, keys: Sequence[bytes], texts: Sequence[str]) -> list[tuple[Truncation, ...]]:
-    """Which tokenizers cut each text: cached on disk, so that a run over encodings need not load the tokenizers.
+    """Return the truncations of each text. Cached on disk, so that training on encodings need not load the tokenizers.
 
     Args:
-        models: Whose tokenizers count.
-        keys: Of the texts' records: they hash the text, the tokenizers and the limit.
-        texts: As the models get them.
+        models: The frozen models.
+        keys: Key of each text's record: a hash of the text, the tokenizers and the limit.
+        texts: Final captions.
     """
     names = [(key.hex(), "") for key in keys]
     with CacheTable(
@@ -78,6 +80,11 @@ def cuts_of(models: FrozenModels, keys: Sequence[bytes], texts: Sequence[str]) -
 
 
 def cut_note(id: str, cuts: Iterable[Truncation]) -> LedgerEntry:
-    """The entry for a row whose caption is cut."""
+    """Return the ledger entry for a row whose caption is truncated.
+
+    Args:
+        id: Id of the row.
+        cuts: Truncations, one for each tokenizer.
+    """
     reasons = (f"{cut.tokenizer}: {cut.tokens} tokens where the model reads {cut.limit}" for cut in cuts)
     return LedgerEntry(kind="caption_cut", id=id, reason="; ".join(reasons))

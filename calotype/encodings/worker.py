@@ -42,17 +42,17 @@ __all__ = ["Done", "EncodeWorker", "Encoder", "picture_pixels"]
 logger = get_logger("calotype")
 
 _PIXELS: Final = {"cuda": 4 << 20, "cpu": 1 << 20}
-"""Of one batch, until a device says that it is too much: four images of 1024² on a GPU, one on a CPU."""
+"""Pixels of a batch by device type, unless the device runs out of memory: 4 images of 1024² on a GPU, 1 on a CPU."""
 _TEXTS: Final = {"cuda": 32, "cpu": 8}
+"""Texts of a batch by device type."""
 _AHEAD: Final = 2
-"""Batches decoded, or waiting to be written, beside the one that is encoded."""
+"""Maximum number of batches decoded ahead, and of batches waiting to be written, while another is encoded."""
 
 _LASTING: Final = frozenset(("truncated", "damaged", "unsupported", "not_an_image", "too_many_pixels", "too_costly"))
-"""Kinds of errors that will be met again for as long as the file's bytes are the same."""
+"""Kinds of image errors that depend on the bytes of the file only, so they recur until it changes."""
 
 _T = TypeVar("_T")
 _Item = TypeVar("_Item", ImageRecord, TextRecord)
-"""Called with how many items more are done."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,17 +60,21 @@ class Done:
     """Result of a chunk."""
 
     encoded: int = 0
+    """Number of records written."""
     bytes: int = 0
+    """Bytes of their tensors."""
     failures: list[LedgerEntry] = field(default_factory=list)
+    """Entries for images that can't be read, and for items without a finite record."""
     notes: list[LedgerEntry] = field(default_factory=list)
-    """Texts that a tokenizer cuts."""
+    """Entries for texts that a tokenizer truncates."""
 
     def count(self, records: Sequence[Mapping[str, torch.Tensor]]) -> None:
-        """Adds records that were written."""
+        """Count records that were written."""
         self.encoded += len(records)
         self.bytes += sum(tensor.nbytes for record in records for tensor in record.values())
 
     def add(self, other: Done) -> None:
+        """Add the result of another chunk."""
         self.encoded += other.encoded
         self.bytes += other.bytes
         self.failures += other.failures
@@ -86,15 +90,16 @@ class Encoder(Protocol):
 
 
 class EncodeWorker:
-    """Encodes chunks, one after the other. Every batch is in the store before the next but two begins.
+    """Encodes chunks, one after the other. On a GPU, up to three encoded batches may be unwritten at any time.
 
     Args:
-        dataset: Whose rows the images and texts are of.
-        models: Loads what a chunk needs when it comes; the text encoders leave before the autoencoder comes.
-        store: Where the records go, in shards that no other worker writes to.
-        threads: How many images to decode at once.
-        batch_size: Images encoded at once; by default as many as have 4 megapixels on a GPU, 1 on a CPU. Halved for
-            good where the device runs out of memory.
+        dataset: The dataset of the images and texts.
+        models: The frozen models. A chunk loads what it needs, and frees the other kind: text encoders and autoencoder
+            are never in memory together.
+        store: Store of the records. The worker writes to shards of its own.
+        threads: Number of images decoded at once.
+        batch_size: Images encoded at once; None for as many as have 4 megapixels on a GPU, 1 on a CPU. Halved for all
+            later batches whenever the device runs out of memory.
     """
 
     def __init__(
@@ -109,15 +114,23 @@ class EncodeWorker:
         self._dataset, self._models, self._store = dataset, models, store
         self._batch_size = batch_size
         self._most: dict[str, int] = {}
-        """Batch sizes that the device's memory has limited."""
+        """Maximum batch size of `texts` and `pictures`, once the device ran out of memory."""
         self._writer = store.writer()
         self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="calotype-decode")
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="calotype-write")
-        # On a CPU decoding and encoding would only take the cores from each other.
+        # On a CPU, decoding and encoding compete for the same cores.
         self._ahead = _AHEAD if models.device.type != "cpu" else 0
 
     def texts(self, texts: Sequence[TextRecord], *, progress: Show | None = None) -> Done:
-        """Encode captions, batch by batch; sort them by length, so that a batch has little padding."""
+        """Encode captions, batch by batch.
+
+        Args:
+            texts: A chunk; sorted by length, so that batches have little padding.
+            progress: Called with (done, total) after each batch.
+
+        Returns:
+            The result. A text without a finite record is in its `failures`.
+        """
         done = Done()
         size = self._batch_size or _TEXTS.get(self._models.device.type, 8)
         again: list[TextRecord] = []
@@ -127,8 +140,9 @@ class EncodeWorker:
             for number in range(0, len(texts), size):
                 for some, records in self._halving("texts", texts[number : number + size], self._encode_texts):
                     later(partial(self._write_texts, some, records, finite_records(records), done, again))
-                    done.notes += self._cut(some)  # here: no two threads may use a tokenizer
+                    done.notes += self._cut(some)  # in this thread: tokenizers are not thread-safe
                     more(len(some))
+        # Encode texts whose records are not finite again, in float32.
         if again:
             made = encode_texts_again(self._models, [one.text for one in again])
             for text, record in zip(again, made, strict=True):
@@ -136,12 +150,15 @@ class EncodeWorker:
         return done
 
     def images(self, pictures: Sequence[ImageRecord], *, progress: Show | None = None, scaling: bool = True) -> Done:
-        """Encode images; consecutive ones of one size form batches. An unreadable one is reported.
+        """Encode images. Consecutive images of one size form batches.
 
         Args:
-            pictures: A chunk.
+            pictures: A chunk; sorted by size, so that batches are full.
             progress: Called with (done, total) after each batch.
-            scaling: Whether to keep what the latents are scaled by, which is one record for all chunks.
+            scaling: Whether to store the scaling of the latents, one record for all chunks.
+
+        Returns:
+            The result. Unreadable images and those without a finite record are in its `failures`.
         """
         done = Done()
         if not pictures:
@@ -153,12 +170,13 @@ class EncodeWorker:
         more = counter(progress, len(pictures))
         with self._writing() as later:
             for items in self._batches(pictures, done, more):
-                images = torch.stack([image for _, image in items])
+                images = torch.stack([image for _, image in items])  # uint8 (B, 3, H, W)
                 for some, encoded in self._halving("pictures", range(len(items)), partial(self._encode, images)):
                     these = [items[place][0] for place in some]
                     later(partial(self._write_pictures, these, encoded, finite_stacked(encoded), done, again))
                     more(len(some))
                 del images
+        # Encode images whose records are not finite again, in float32.
         if again:
             pixels = [(one, picture_pixels(self._dataset, [one])) for one in again]
             readable = {one.key: found[0] for one, found in pixels if not isinstance(found, ImageError)}
@@ -186,7 +204,7 @@ class EncodeWorker:
         return left, done
 
     def close(self) -> None:
-        """Finishes the shard."""
+        """Complete the shard, and stop the threads."""
         self._decoders.shutdown(cancel_futures=True)
         self._write_thread.shutdown()
         self._writer.close()
@@ -205,7 +223,7 @@ class EncodeWorker:
 
     @contextmanager
     def _writing(self) -> Iterator[Callable[[Callable[[], None]], None]]:
-        """Gives a function that has something written in another thread; it waits while too much is waiting."""
+        """Yield a function that runs a write in the writer thread. It blocks while too many writes are pending."""
         writes: deque[Future[None]] = deque()
 
         def later(write: Callable[[], None]) -> None:
@@ -263,7 +281,7 @@ class EncodeWorker:
         done.count([record])
 
     def _keep_scaling(self) -> None:
-        """What turns stored latents into the model's, so that training needs no autoencoder."""
+        """Store the scaling from stored latents to the model's, so that training needs no autoencoder."""
         key = scaling_key(self._models.picture_fingerprint)
         if self._store.find([key])[0] < 0:
             scaling = {name: tensor.to("cpu") for name, tensor in self._models.scaling.items()}
@@ -272,13 +290,21 @@ class EncodeWorker:
     def _batches(
         self, pictures: Sequence[ImageRecord], done: Done, more: Callable[[int], None]
     ) -> Iterator[list[tuple[ImageRecord, torch.Tensor]]]:
-        """Decoded images of one shape, as many as a batch takes, the next ones decoded meanwhile."""
+        """Yield batches of decoded images of one shape, and decode the next ones in other threads.
+
+        Args:
+            pictures: A chunk.
+            done: Gets an entry for each unreadable image.
+            more: Called with the number of images skipped as unreadable.
+        """
+        # Outcomes of one file and size share a decode.
         groups = [list(group) for _, group in groupby(pictures, lambda one: (one.index, one.geometry.target_size))]
         pending: deque[tuple[list[ImageRecord], Future[list[torch.Tensor] | ImageError]]] = deque()
         todo = iter(groups)
         batch: list[tuple[ImageRecord, torch.Tensor]] = []
         waiting = 0
         while True:
+            # Submit decodes for this batch and `_ahead` further ones.
             while waiting < max(1, self._room(pictures[0])) * (1 + self._ahead):
                 if (group := next(todo, None)) is None:
                     break
@@ -286,6 +312,7 @@ class EncodeWorker:
                 waiting += len(group)
             if not pending:
                 break
+            # Add the oldest images to the batch; yield it when it is full, or when the shape changes.
             group, future = pending.popleft()
             waiting -= len(group)
             images = future.result()
@@ -302,8 +329,7 @@ class EncodeWorker:
             yield batch
 
     def _give_up(self, picture: ImageRecord, error: ImageError, done: Done) -> None:
-        """Names an image that can't be read. Where its bytes are to blame, the store keeps that word of them, so that
-        training goes on without it."""
+        """Report an unreadable image. If the cause is its bytes, mark it in the store: training then leaves it out."""
         id = self._dataset.manifest[picture.index].id
         done.failures.append(LedgerEntry(kind="unreadable", id=id, reason=str(error)))
         key = unreadable_key(picture.content)
@@ -312,7 +338,7 @@ class EncodeWorker:
             self._writer.put([key], [{"reason": reason}], kind="unreadable")
 
     def _room(self, picture: ImageRecord, image: torch.Tensor | None = None) -> int:
-        """Images of this size in a batch."""
+        """Return the number of images of this size in a batch."""
         height, width = image.shape[1:] if image is not None else picture.geometry.target_size
         pixels = _PIXELS.get(self._models.device.type, 1 << 20)
         size = self._batch_size or max(1, pixels // (height * width))
@@ -321,7 +347,16 @@ class EncodeWorker:
     def _halving(
         self, what: str, items: Sequence[Any], work: Callable[[Sequence[Any]], _T]
     ) -> Iterator[tuple[Sequence[Any], _T]]:
-        """The work on all items, in as few parts as the device's memory allows."""
+        """Process items in as few parts as the device's memory allows; halve the parts when it runs out.
+
+        Args:
+            what: `texts` or `pictures`.
+            items: A batch.
+            work: Processes a part of it.
+
+        Yields:
+            (part, result of `work`).
+        """
         start = 0
         while start < len(items):
             part = items[start : start + self._most.get(what, len(items))]
@@ -348,9 +383,9 @@ class EncodeWorker:
 
 
 def picture_pixels(dataset: TextToImageDataset, pictures: Sequence[ImageRecord]) -> list[torch.Tensor] | ImageError:
-    """The pixels of some outcomes of one file: uint8 (3, H, W) each, or why they can't be had.
+    """Return the pixels of outcomes of one file, uint8 (3, H, W) each; or the error if it can't be read.
 
-    The very pixels that online training gets: each outcome is a function of the file and its own geometry alone.
+    They equal those of training without encodings: each depends on the file and its own geometry and variant only.
     """
     ref = dataset.manifest[pictures[0].index].image
     program, reader = dataset.img_transform, dataset.reader
@@ -361,7 +396,7 @@ def picture_pixels(dataset: TextToImageDataset, pictures: Sequence[ImageRecord])
             return ImageError(ref.name, "it changed while its dataset was read; run again")
         decoded = None
         for one in pictures:
-            # How far a `fast` decode scales depends on the outcome; an exact one serves them all.
+            # The scale of a `fast` decode depends on the outcome; an exact decode is the same for all.
             with DECODING.held():
                 if decoded is None or reader.decode == "fast":
                     decoded = reader.read(ref, data=data, need=_need(program, one.geometry))
