@@ -1,4 +1,4 @@
-"""`ActorPool`: actors of a Ray cluster that process chunks of a list. A chunk whose actor dies is given to another."""
+"""`ActorPool`: actors of a Ray cluster that process chunks of a list. If one dies, another gets its chunks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _POLL_INTERVAL: Final = 0.2
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Connect to a cluster: the one of this process, else the one at `address`, else one that is started here.
+    """Connect to a cluster: the one this process is connected to, else the one at `address`, else start one here.
 
     Raises:
         ConfigError: The cluster is unreachable.
@@ -234,7 +234,7 @@ class ActorPool:
                 left -= len(chunk.items)
 
     def _new_worker(self, opening: _Chunk) -> _Worker:
-        """Start an actor. It gets chunks once it has started: the cluster may not have the resources for it yet."""
+        """Submit an actor. It gets chunks once it has started: the cluster may not have the resources for it yet."""
         actor, started = self._start()
         return _Worker(actor, deque([(opening, started)]))
 

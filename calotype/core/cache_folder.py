@@ -1,4 +1,4 @@
-"""The folder of calotype's caches: what is in it can be deleted, and is made again."""
+"""`cache_folder`: the folder of calotype's caches. Its contents can be deleted at any time, and are made again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`FileState`: tells whether a file has changed since it was read. Every cache of facts about files compares it."""
+"""`FileState`: detects whether a file has changed since it was read. All caches about files compare it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["FileState", "file_holding", "file_state", "state_of"]
 class FileState(NamedTuple):
     """Size, times and inode of a file: equal as long as the file is unchanged. Four 64-bit integers, as in SQLite.
 
-    The device is not part of it: its number changes when a disk is mounted anew.
+    The device is not part of it: its number changes when a disk is mounted again.
     """
 
     size: int
@@ -36,7 +36,12 @@ def state_of(info: os.stat_result) -> FileState:
 
 
 def file_holding(path: str, key: bytes | None) -> str:
-    """Return the file whose state stands for an image: for a folder of LMDB, its data file."""
+    """Return the file whose state is that of an image: its own file, or the data file of an LMDB folder.
+
+    Args:
+        path: Path of the image's file or LMDB environment.
+        key: Key in the LMDB environment; None for a file.
+    """
     return f"{path}/data.mdb" if key is not None and os.path.isdir(path) else path  # noqa: PTH112
 
 

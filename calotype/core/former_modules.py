@@ -1,4 +1,4 @@
-"""Modules by the names that they had before: importing one gives the module of today, with a `DeprecationWarning`."""
+"""Former names of modules: importing one returns the current module, with a `DeprecationWarning`."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ FORMER: Final = {
     "recipes.train": "train.loop",
     "sample_source": "data.sample_source",
 }
-"""Former name → name of today, without `calotype.`. A package stands for all modules in it."""
+"""Former name → current name, both without `calotype.`. An entry of a package also applies to the modules in it."""
 
 
 class _Former(MetaPathFinder, Loader):
-    """Finds the modules of `FORMER`."""
+    """Finds and loads the modules of `FORMER`."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -71,5 +71,5 @@ def _today(name: str) -> str | None:
 
 
 def install() -> None:
-    """Make `import` know the former names."""
+    """Make the former names importable."""
     sys.meta_path.insert(0, _Former())

@@ -1,4 +1,4 @@
-"""Files that a person asks for by name: a page, a config, a report. Written whole, or not at all."""
+"""Writes output files that the user names (a page, a config, a report): atomically."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["write_json", "write_output"]
 
 
 def write_output(path: Path, data: bytes | str) -> None:
-    """Write a file, or give it new contents; folders on the way are made.
+    """Write a file atomically: it has the old contents until the new ones are on the disk. Create missing folders.
 
-    The new contents take the old one's place when all of them are on the disk. A link stays a link, rights stay as they
-    were, and what is no regular file, such as `/dev/stdout`, is written to as it is.
+    A symbolic link stays a link, and an existing file keeps its mode. Anything but a regular file, such as
+    `/dev/stdout`, is opened and written.
 
     Args:
-        path: Its name.
-        data: Its contents; text as UTF-8.
+        path: The file.
+        data: The contents; text is encoded as UTF-8.
 
     Raises:
-        ConfigError: It can't be written; what was there is as before.
+        ConfigError: It can't be written; a regular file is unchanged.
     """
     data = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
     try:
@@ -39,10 +39,14 @@ def write_output(path: Path, data: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write plain values as indented JSON, as `write_output` does. NaN and inf, which JSON lacks, become null.
+    """Write plain values as indented JSON, atomically as `write_output`. NaN and inf, which JSON lacks, become null.
+
+    Args:
+        path: The file.
+        value: Plain values.
 
     Raises:
-        ConfigError: It can't be written; what was there is as before.
+        ConfigError: It can't be written; a regular file is unchanged.
     """
     text = json.dumps(finite_or_null(value), ensure_ascii=False, indent=1, allow_nan=False)
     write_output(path, text + "\n")

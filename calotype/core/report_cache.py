@@ -35,7 +35,7 @@ def report_key(config: Any, **options: Any) -> str:
 
 
 def code_state() -> str:
-    """Return a hash of the state of calotype's own files: another version may report something else."""
+    """Return a hash of the state of calotype's own files, since another version may have another result."""
     package = Path(__file__).parents[1]
     return files_state(sorted(map(str, package.rglob("*.py"))))
 

@@ -1,4 +1,4 @@
-"""Small text files beside data (captions, presets, configs), read so that no device, pipe or endless file hangs."""
+"""Reads small text files (captions, presets, configs) safely: no device, pipe or endless file makes the reader hang."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 __all__ = ["LIMIT", "read_small_file", "require_regular"]
 
 LIMIT: Final = 1 << 20
-"""Bytes of the longest small file: a caption is a few hundred, a config some thousand."""
+"""Maximum bytes of a small file. A caption has a few hundred, a config some thousand."""
 
 _KINDS: Final = (
     (stat.S_ISDIR, "a folder"),
@@ -21,22 +21,22 @@ _KINDS: Final = (
 
 
 def read_small_file(path: str | os.PathLike[str], limit: int = LIMIT) -> bytes:
-    """Read a regular file whole, and never wait for it.
+    """Read a regular file completely, without blocking.
 
     Args:
         path: The file, or a link to one.
-        limit: The most bytes that it may have.
+        limit: Maximum number of bytes.
 
     Raises:
-        OSError: It can't be opened, is no regular file, or is longer than `limit`; `strerror` says which.
+        OSError: It can't be opened, is not a regular file, or is longer than `limit`; `strerror` has the reason.
     """
-    # Non-blocking: a pipe must not hang the reader before its kind is known.
+    # Non-blocking: opening a pipe would hang until it has a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
     try:
         info = os.fstat(descriptor)
         if not stat.S_ISREG(info.st_mode):
             raise _not_regular(info.st_mode, path)
-        # Files of /proc have no length, and others may grow meanwhile: what comes is counted, too.
+        # Files in /proc report size 0, and others may grow while they are read: count the bytes read as well.
         data = os.read(descriptor, min(info.st_size, limit) + 1)
         while info.st_size < len(data) <= limit and (more := os.read(descriptor, limit + 1 - len(data))):
             data += more
@@ -48,10 +48,10 @@ def read_small_file(path: str | os.PathLike[str], limit: int = LIMIT) -> bytes:
 
 
 def require_regular(path: str | os.PathLike[str]) -> None:
-    """Check that a larger file is one to be read from start to end.
+    """Check that a path is a regular file, or a link to one.
 
     Raises:
-        OSError: It is not there, or is a folder, pipe, socket or device; `strerror` says which.
+        OSError: It does not exist, or is a folder, pipe, socket or device; `strerror` has the reason.
     """
     mode = os.stat(path).st_mode  # noqa: PTH116 - also of paths that are plain text
     if not stat.S_ISREG(mode):

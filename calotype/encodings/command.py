@@ -1,4 +1,4 @@
-"""`run`: `calotype encode`. Encodes missing records; does not open the store if nothing has changed since the last run."""
+"""`run`: `calotype encode`. Encodes missing records; opens no store if nothing has changed since a complete run."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class _Watched:
         self._folders_were, self._files_were = self._states()
 
     def save(self, key: str, report: EncodeReport) -> None:
-        """Cache the report, unless a file has changed since the start, or the data is not in local files."""
+        """Cache the report, unless a file has changed since the start, or its files are not all known."""
         if self._files is None:
             return
         folders = [*self._folders, str(self._store / "shards"), str(self._store / "dropped")]

@@ -1,4 +1,4 @@
-"""The identity of a custom step: a hash of its code, its state and all that they refer to, equal in every process."""
+"""`step_identity`: a hash of a custom step's code, its state and everything they refer to, equal in all processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _GENERATORS: Final = (
     np.random.RandomState,
     torch.Generator,
 )
-"""Seeded from outside as a rule, and changed by every draw."""
+"""Random generators. Usually seeded elsewhere, and their state changes with each use: they can't be hashed."""
 
 _OF_CLASSES: Final = frozenset(
     (
@@ -44,23 +44,26 @@ _OF_CLASSES: Final = frozenset(
         *("__dataclass_fields__", "__dataclass_params__", "__match_args__"),
     )
 )
-"""Names in a class that decide nothing of what it computes, or follow from the rest of it."""
+"""Members of a class that do not affect what it computes, or follow from its other members."""
 
 
 class _UntellableError(Exception):
-    """Something whose content can't be seen; the message names it."""
+    """An object can't be hashed; the message names it."""
 
 
 def step_identity(function: Callable[..., Any]) -> str:
-    """A hash of all that is seen to decide what a custom step makes of an image, the same in every process.
+    """Return a hash of everything visible that determines the output of a custom step, equal in all processes.
 
-    Of the user's own code: the compiled code of a function, its defaults, what it closes over and the globals that it
-    reads; of an object, its class and its state, as pickle finds it. Of an installed package: the name, the version and
-    the class's own code. An object with an attribute `cache_key` is told by that alone, wherever it is found.
+    Hashes of the user's own code: a function's bytecode, defaults, closure and the globals it reads; an object's class
+    and its state, as pickle saves it. Of code of an installed package: name, version and bytecode. An object with an
+    attribute `cache_key` is identified by that only, also if another object refers to it.
+
+    Args:
+        function: The step.
 
     Raises:
-        ConfigError: Something of it can't be seen (a file, a lock, a random generator). Names it, and says how to give
-            a key.
+        ConfigError: It refers to something that can't be hashed, such as a file, a lock or a random generator. Set its
+            attribute `cache_key`.
     """
     known = getattr(function, "cache_key", None)
     if known is not None and not isinstance(known, str | int | float | bytes):
@@ -68,7 +71,7 @@ def step_identity(function: Callable[..., Any]) -> str:
     walk = _Walk()
     try:
         walk.add(function)
-    except Exception as error:  # whatever the user's own objects raise when they are looked into
+    except Exception as error:  # objects of the user may raise anything when their attributes are read
         reason = str(error) if isinstance(error, _UntellableError) else f"{type(error).__name__}: {error}"
         raise ConfigError(
             f"custom: {function!r} can't be told from another step ({reason}), so what was encoded with it could be "
@@ -78,21 +81,21 @@ def step_identity(function: Callable[..., Any]) -> str:
 
 
 class _Walk:
-    """One walk over everything that a step refers to: a hash of hashes, each object's taken once.
+    """Walks over everything that a step refers to, and hashes the hash of each object.
 
-    So it makes no difference whether two equal constants are one object, which is not so in every process.
+    So the result does not depend on whether equal constants are one object, which differs between processes.
     """
 
     def __init__(self) -> None:
         self.digest = _new()
         self._known: dict[int, bytes] = {}
         self._above: dict[int, int] = {}
-        """Depth of the objects that are being hashed."""
+        """Id of each object that is being hashed → its depth. For cycles."""
         self._alive: list[Any] = []
-        """What was met: an address must not be used again while it stands in `_known`."""
+        """All objects hashed. Keeps them alive, so that no other object gets an id that is in `_known`."""
 
     def add(self, value: Any) -> None:
-        """Hashes a value."""
+        """Hash a value, and everything that it refers to."""
         if value is None or (isinstance(value, bool | int | float | complex | str | bytes) and not _has_state(value)):
             self._say(type(value).__name__, repr(value))
             return
@@ -129,7 +132,7 @@ class _Walk:
             self.add(value)
 
     def _plain(self, value: Any) -> bool:
-        """Hashes data; False for what is none."""
+        """Hash data; return False if the value is not data."""
         match value:
             case torch.Tensor():
                 plain = value.detach().cpu().contiguous()
@@ -154,7 +157,7 @@ class _Walk:
         return True
 
     def _code(self, value: Any) -> bool:
-        """Hashes code and what it refers to; False for what is none."""
+        """Hash code and what it refers to; return False if the value is not code."""
         match value:
             case types.FunctionType() if not _installed(value.__module__):
                 self._function(value)
@@ -181,7 +184,7 @@ class _Walk:
                 self._all("property", [value.fget, value.fset, value.fdel])
             case staticmethod() | classmethod() | functools.cached_property():
                 self._all(type(value).__name__, [value.func if hasattr(value, "func") else value.__func__])
-            case _ if callable(value) and hasattr(value, "__wrapped__"):  # as functools.lru_cache gives it
+            case _ if callable(value) and hasattr(value, "__wrapped__"):  # such as a result of functools.lru_cache
                 self._all("wrapped", [type(value), value.__wrapped__])
             case _:
                 return False
@@ -196,7 +199,7 @@ class _Walk:
             self.add(value)
 
     def _bytecode(self, code: types.CodeType) -> None:
-        """What it does, without where it stands: no file, no line numbers."""
+        """Hash a code object without its location: no file name, no line numbers."""
         self._say(
             *("code", code.co_code, code.co_exceptiontable, str(code.co_flags), str(code.co_names)),
             *(str(code.co_varnames), str(code.co_freevars), str(code.co_cellvars), str(code.co_argcount)),
@@ -223,7 +226,7 @@ class _Walk:
         self._say("library", f"{value.__module__}.{value.__qualname__}", _version(value.__module__))
 
     def _module(self, module: types.ModuleType) -> None:
-        """Of the user's own, its file and those of all of the user's modules that it refers to."""
+        """Hash a module: name and version of an installed one, else its file and the user's modules it refers to."""
         if _installed(module.__name__):
             self._say("library", module.__name__, _version(module.__name__))
             return
@@ -237,7 +240,7 @@ class _Walk:
                 self.add(other)
 
     def _instance(self, value: Any) -> None:
-        """Hashes the class and the state that pickle would keep."""
+        """Hash an object's class and its state, as pickle saves it."""
         if isinstance(value, _GENERATORS):
             raise _UntellableError(f"it holds a {type(value).__name__}, whose state every draw changes")
         reduce = copyreg.dispatch_table.get(type(value))
@@ -259,14 +262,14 @@ def _new() -> Any:
 
 
 def _alone(value: Any) -> bytes:
-    """The hash of a member of a set, which has no place among the others."""
+    """Return the hash of a member of a set by itself, since sets have no order."""
     walk = _Walk()
     walk.add(value)
     return bytes(walk.digest.digest())
 
 
 def _has_state(value: Any) -> bool:
-    """Whether a number or text is of a class of its own, and may hold more than its value."""
+    """Return whether a number or text is of a subclass, which may have state besides its value."""
     return type(value) not in (bool, int, float, complex, str, bytes)
 
 
@@ -275,7 +278,7 @@ def _raw(tensor: torch.Tensor) -> bytes:
 
 
 def _cells(function: types.FunctionType) -> list[Any]:
-    """What a function closes over; a cell that is not filled yet has nothing to tell."""
+    """Return the values in a function's closure; None for a cell that is still empty."""
     found = []
     for cell in function.__closure__ or ():
         try:
@@ -286,7 +289,7 @@ def _cells(function: types.FunctionType) -> list[Any]:
 
 
 def _functions(member: Any) -> list[types.FunctionType]:
-    """The functions behind a member of a class."""
+    """Return the functions in a member of a class."""
     found = [member]
     if isinstance(member, property):
         found = [member.fget, member.fset]
@@ -296,7 +299,7 @@ def _functions(member: Any) -> list[types.FunctionType]:
 
 
 def _globals(function: types.FunctionType, code: types.CodeType) -> Iterator[tuple[str, Any]]:
-    """The globals that a function reads, by name: of a user's module, the member that is asked of it."""
+    """Yield (name, value) of each global that a function reads; of the user's modules, the attribute that it reads."""
     space = function.__globals__
     steps = list(dis.get_instructions(code))
     for place, step in enumerate(steps):
@@ -317,7 +320,7 @@ def _globals(function: types.FunctionType, code: types.CodeType) -> Iterator[tup
 
 
 def _imported(name: str, level: Any, space: dict[str, Any]) -> Any:
-    """The module that an import inside a function gives."""
+    """Return the module of an import inside a function."""
     try:
         return importlib.import_module("." * int(level or 0) + name, space.get("__package__"))
     except Exception:
@@ -325,7 +328,7 @@ def _imported(name: str, level: Any, space: dict[str, Any]) -> Any:
 
 
 def _installed(name: str | None) -> bool:
-    """Whether a module belongs to Python or an installed package, and not to the user."""
+    """Return whether a module belongs to Python or an installed package, not to the user."""
     module = sys.modules.get(name or "")
     if module is None:
         return False
@@ -339,7 +342,7 @@ def _installed(name: str | None) -> bool:
 
 @functools.cache
 def _version(module: str) -> str:
-    """Of the package that a module belongs to, without what tells builds for other devices apart."""
+    """Return the version of a module's package, without the local part (`+cu124`), which differs between builds."""
     top = module.partition(".")[0]
     if top in sys.stdlib_module_names:
         return f"{sys.version_info.major}.{sys.version_info.minor}"
