@@ -1,1 +1,1 @@
-"""The review page: a local server for one person who looks through a dataset, mends captions and rejects images."""
+"""The review page: a local web server to look through a dataset, edit captions and reject images."""

@@ -41,13 +41,13 @@ from calotype.terminal import finite_or_null
 __all__ = ["ERROR_HANDLERS", "api_routes"]
 
 _MAX_DETAILS: Final = 500
-"""Rows of one response."""
+"""Maximum rows per response."""
 Json = dict[str, Any]
 B = TypeVar("B", bound=Body)
 
 
 class _NotFoundError(Exception):
-    """There is no such row, plan or file."""
+    """A row, plan or file does not exist."""
 
 
 class Answer(dict[str, Any]):
@@ -103,7 +103,7 @@ def _post(name: str, model: type[B], handler: Callable[[B], Json]) -> Route:
 
 
 def _answer(body: Json) -> Response:
-    # ASCII: lone surrogates of file names survive, and JavaScript reads it all the same.
+    # Escaped as ASCII, so that lone surrogates in file names are preserved.
     data = json.dumps(finite_or_null(body), ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
     status = body.status if isinstance(body, Answer) else 200
     return Response(data, status_code=status, media_type="application/json")
@@ -335,4 +335,4 @@ ERROR_HANDLERS: Final[Mapping[Any, Callable[[Request, Exception], Awaitable[Resp
     HTTPException: _on_http_error,
     Exception: _on_error,
 }
-"""For Starlette, which also logs exceptions that are not ours."""
+"""Exception or status → handler, for Starlette, which also logs unexpected exceptions."""

@@ -42,7 +42,7 @@ _CODE: Final = (COMPONENT, "custom")
 
 
 class ConfigChangedError(CalotypeError):
-    """The config was changed meanwhile."""
+    """The config file was changed by another program."""
 
 
 class Augmentations:
@@ -50,7 +50,7 @@ class Augmentations:
 
     Args:
         source: Has the config that options are read from and written to.
-        manifest: The rows at the start of the studio: sampling depends on a row's index in it.
+        manifest: The rows at the start of the server: sampling depends on a row's index in it.
         counter: Counts the tokens of captions.
     """
 
@@ -90,22 +90,24 @@ class Augmentations:
         """Return samples of one image as training sees them.
 
         Args:
-            number: Of the row.
-            captions: Of the row, as they are now.
+            number: Number of the row.
+            captions: The row's current captions.
             options: `img_transform` and `caption_transform` from the page.
-            epochs: One sample each.
-            seed: Of the sampling; the config's by default.
+            epochs: Epochs to sample, one sample per epoch.
+            seed: Seed of the sampling. Default: the config's.
 
         Raises:
-            ConfigError: An option is wrong, or names code.
+            ConfigError: An option is invalid, or names code.
             ImageError: The image can't be read.
             IndexError: The row was added after the studio was started.
         """
+        # Build the dataset with these options, on a reader with the decoded image.
         dataset = self._dataset({name: self._merged(name, given) for name, given in options.items()})
         reader = self._reader(dataset, number)
         sampled = dataset.with_reader(reader).with_cache(
             None if dataset.pixel_cache is None else PixelCache(max_images=0)
         )
+        # Sample image and caption for each epoch.
         draws = []
         for epoch in epochs:
             key = SampleKey(number, epoch, seed=seed)
@@ -137,13 +139,13 @@ class Augmentations:
 
         Args:
             options: `img_transform` and `caption_transform` from the page.
-            version: Of the config that the page has read, from `options`.
-            dry_run: Only preview.
+            version: Version of the config that the page has, from `options`.
+            dry_run: Preview the change without writing it.
 
         Raises:
             ConfigChangedError: The file has changed since.
-            ConfigError: An option is wrong, or the file can't be changed so.
-            EditError: It can't be written.
+            ConfigError: An option is invalid, or the file can't be changed this way.
+            EditError: The file can't be written.
         """
         with self._lock:
             target = self._target()

@@ -1,4 +1,4 @@
-"""The requests of the page, one pydantic model each. The page is not trusted: what does not fit is refused by name."""
+"""The requests of the page, one pydantic model each. Invalid requests are rejected with the name of the field."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ __all__ = [
 ]
 
 _MAX_CHARACTERS: Final = 20_000
-"""Of one caption."""
+"""Maximum characters of a caption."""
 _MAX_NUMBER: Final = 1 << 63
 _MAX_MESSAGE: Final = 300
-"""Characters of an error: the value found may be the whole body."""
+"""Maximum characters of an error message: the value in it may be the whole body."""
 
 
 class BadRequestError(Exception):

@@ -1,7 +1,7 @@
-"""Limits on idle connections: their number, the time until their headers arrive, and log lines.
+"""Limits of the HTTP server: number of connections, time until a request's headers arrive, and repeated log lines.
 
 Any local process can open connections and send nothing. uvicorn has no timeout for the first request, and each
-connection is an open file.
+connection takes a file descriptor.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from calotype.terminal import get_logger
 __all__ = ["new_server"]
 
 _MAX_CONNECTIONS: Final = 128
-"""Concurrent connections. A browser opens 6. Above the limit, the one that is idle longest is closed."""
+"""Maximum concurrent connections. A browser opens 6. Above the limit, the longest idle one is closed."""
 _HEADER_SECONDS: Final = 10.0
-"""From the start of a connection, or its last response, until the headers of the next request are complete."""
+"""Maximum seconds from the start of a connection, or its last response, to the complete headers of a request."""
 _BACKLOG: Final = 64
 _MAX_LINES: Final = 5
-"""Log lines of one kind."""
+"""Maximum log lines of one kind."""
 
 
 def new_server(app: ASGIApp) -> uvicorn.Server:
@@ -81,7 +81,7 @@ class LimitedProtocol(H11Protocol):
 
 
 class _RepeatFilter(logging.Filter):
-    """Passes each kind of line a few times."""
+    """Log each kind of line at most `_MAX_LINES` times."""
 
     def __init__(self) -> None:
         super().__init__()

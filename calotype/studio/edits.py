@@ -19,7 +19,7 @@ from calotype.studio.rows import Rows, RowState
 __all__ = ["Edit", "Editor", "Outcome", "Plan"]
 
 _BACKUP_ROWS: Final = 20
-"""Changes of at least this many rows are backed up."""
+"""Minimum number of rows of a change that is backed up."""
 _MAX_PLANS: Final = 8
 _EXAMPLES: Final = 100
 
@@ -30,7 +30,7 @@ class Edit:
 
     number: int
     version: str
-    """Of the state that the person edited."""
+    """Version of the state that the person edited."""
     captions: tuple[str, ...] | None = None
     """None: unchanged."""
     rejected: bool | None = None
@@ -41,7 +41,7 @@ class Outcome:
     """The result of a change."""
 
     label: str | None = None
-    """What was done; None for nothing."""
+    """Label of the change; None if nothing was changed."""
     changed: list[int] = field(default_factory=list)
     """Rows that were written."""
     conflicts: list[dict[str, Any]] = field(default_factory=list)
@@ -106,13 +106,13 @@ class Editor:
         """Write edits as one step of the history.
 
         Args:
-            edits: Of distinct rows.
-            label: Of the step in the history.
+            edits: The edits, of distinct rows.
+            label: Label of the step in the history.
             group: See `Step.group`.
-            backup: Copy the files first; by default from 20 rows on.
+            backup: Copy the files first. Default: for 20 rows or more.
 
         Raises:
-            EditError: The captions can't be written; nothing was.
+            EditError: The captions can't be written; none are changed.
         """
         with self.lock:
             before = {edit.number: _row_state(self._rows.state(edit.number)) for edit in edits}
@@ -144,9 +144,9 @@ class Editor:
         Args:
             numbers: The rows; those with read-only captions are skipped.
             find: See `find_and_replace`.
-            replacement: See there.
-            regex: See there.
-            ignore_case: See there.
+            replacement: See `find_and_replace`.
+            regex: See `find_and_replace`.
+            ignore_case: See `find_and_replace`.
 
         Raises:
             ReplaceError: The pattern or the replacement is not valid.
@@ -181,7 +181,7 @@ class Editor:
 
         Raises:
             KeyError: The plan has expired.
-            EditError: As for `edit`.
+            EditError: See `edit`.
         """
         with self.lock:
             plan = self._plans.pop(plan_id)
@@ -227,7 +227,7 @@ class Editor:
         return outcome
 
     def found(self, number: int, state: CaptionState | None) -> None:
-        """Update a row from disk, and report an external change; None: the row was removed."""
+        """Update a row from disk and report an external change. A state of None means that the row was removed."""
         if state is None:
             if not self._rows.missing(number):
                 self._rows.set_missing(number, True)

@@ -1,12 +1,15 @@
 """`Guard`: ASGI middleware that authorizes requests, limits their bodies, and sets the security headers of responses.
 
-A server on the loopback address can be reached by every page that is open in the browser and by every user of the
-machine. Against them it checks a random token, which only the browser's cookie has; the `Host`, against DNS rebinding;
-and `Origin` and `Sec-Fetch-Site`, against requests of other pages, to which the browser adds the cookie (a page on
-another port of this machine is the same "site", so `SameSite` alone is not enough).
+Every page that is open in the browser and every user of the machine can reach a server on the loopback address.
+`Guard` checks:
 
-Others can read a URL in the list of processes or in the browser's history. So the printed URL has a code that is valid
-once; it is exchanged for the cookie.
+- a random token, which only the browser's cookie has, against other users;
+- `Host`, against DNS rebinding;
+- `Origin` and `Sec-Fetch-Site`, against requests of other pages, which carry the cookie too (a page on another port of
+  this machine is the same "site", so `SameSite` is not enough).
+
+Other users may read a URL in the process list or the browser's history. So the printed URL has a code that is valid
+once, and is exchanged for the cookie.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 __all__ = ["MAX_BODY_BYTES", "Codes", "Guard", "error", "new_token"]
 
 MAX_BODY_BYTES: Final = 1 << 20
-"""Of a request body. The reader counts as well, because the header may be missing."""
+"""Maximum bytes of a request body. They are counted while reading, too: the length header may be missing."""
 
 _HEADERS: Final = {
     "Content-Security-Policy": (
@@ -50,12 +53,12 @@ lets one browser in, once.</p>
 
 
 def new_token() -> str:
-    """256 bits that nobody guesses."""
+    """Return a random token of 256 bits."""
     return secrets.token_urlsafe(32)
 
 
 def error(status: int, kind: str, message: str, **more: object) -> JSONResponse:
-    """The one form that every error has."""
+    """Return an error response, in the format of all errors."""
     return JSONResponse({"error": {"kind": kind, "message": message, **more}}, status_code=status)
 
 
@@ -63,7 +66,7 @@ class Codes:
     """Single-use codes, one at a time.
 
     Args:
-        used: Called with the next code when one was used.
+        used: Called with the next code each time a code is used.
     """
 
     def __init__(self, used: Callable[[str], None] = lambda code: None) -> None:
@@ -84,8 +87,8 @@ class Guard:
 
     Args:
         app: Handles the authorized requests.
-        token: Of this run of the server.
-        codes: Exchanged for the token, as a cookie.
+        token: Token of this run of the server.
+        codes: Codes that are exchanged for the cookie with the token.
         port: The server's port.
     """
 
@@ -99,7 +102,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
-            return  # no websockets
+            return  # websockets are not supported
         answer = self._refusal(scope) or self._app
         await answer(scope, receive, _with_headers(send))
 
@@ -114,7 +117,7 @@ class Guard:
             return self._enter(given[0], hosts[0], headers)
         if any(origin != f"http://{hosts[0]}" for origin in headers.getlist("origin")):
             return error(403, "origin", "the request comes from another page")
-        # `none`: typed, or opened from another program; such requests only read.
+        # `none`: the URL was typed, or opened by another program. Such requests may only read.
         allowed = ("same-origin", "none") if scope["method"] in _READS else ("same-origin",)
         if headers.get("sec-fetch-site", "same-origin") not in allowed:
             return error(403, "origin", "the request comes from another page")

@@ -14,7 +14,7 @@ __all__ = ["History", "Step"]
 
 _MAX_STEPS: Final = 500
 _MAX_ROWS: Final = 1_000_000
-"""Of all steps: a few hundred megabytes."""
+"""Maximum rows of all steps: a few hundred megabytes of memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +22,7 @@ class Step:
     """A change of one or more rows."""
 
     label: str
-    """What was done, for display."""
+    """The change, for display."""
     changes: Mapping[int, tuple[RowState, RowState]]
     """Row number → (before, after)."""
     group: str | None = None
@@ -32,7 +32,7 @@ class Step:
 
 
 class History:
-    """The steps; the first `position` are done, the others undone. Thread-safe."""
+    """The steps; the first `position` are done, the others are undone. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

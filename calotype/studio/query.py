@@ -80,7 +80,7 @@ def parse_query(text: str, *, tokenizers: Sequence[str] = ()) -> Query:
         tokenizers: The keys for `tokens.KEY`; without any, `tokens` is an error.
 
     Raises:
-        QueryError: With the position and what was expected.
+        QueryError: The filter is not valid; the error has the position and what was expected.
     """
     if len(text) > _MAX_CHARACTERS:
         raise QueryError(
@@ -109,7 +109,7 @@ def _tokens(text: str) -> Iterator[_Token]:
     at = 0
     while at < len(text):
         found = _TOKEN.match(text, at)
-        assert found is not None  # `word` takes what nothing else takes
+        assert found is not None  # `word` matches everything that no other group matches
         end = found.end()
         if found["field"]:
             value = _VALUE.match(text, end)

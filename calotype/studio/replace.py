@@ -18,7 +18,7 @@ __all__ = ["Change", "ReplaceError", "find_and_replace"]
 
 _SECONDS: Final = 5.0
 _MAX_CHARACTERS: Final = 10_000
-"""Of a resulting caption: bounds what a replacement can produce."""
+"""Maximum characters of a resulting caption: bounds the memory of a replacement."""
 
 
 class ReplaceError(CalotypeError, ValueError):
@@ -26,7 +26,7 @@ class ReplaceError(CalotypeError, ValueError):
 
     Args:
         message: Why, as a sentence.
-        position: Of the character at fault in the pattern, where it is known.
+        position: Index of the invalid character in the pattern; None if unknown.
     """
 
     def __init__(self, message: str, *, position: int | None = None) -> None:
@@ -45,7 +45,7 @@ class Change:
     before: str
     after: str
     spans: tuple[tuple[int, int, int, int], ...]
-    """Of each match: (start, end) before, (start, end) after."""
+    """For each match (start, end) before and (start, end) after."""
 
 
 def find_and_replace(
@@ -54,15 +54,15 @@ def find_and_replace(
     r"""Return what a replacement would change.
 
     Args:
-        captions: Of each row.
+        captions: The captions of each row.
         find: A text, or with `regex` a pattern of Python's `re` (`^` and `$` are a caption's ends).
         replacement: A text; with `regex`, `\1` and `\\g<name>` are what a group matched.
-        regex: See above.
-        ignore_case: Whether capitals count.
+        regex: Whether `find` is a pattern.
+        ignore_case: Whether to match case-insensitively.
 
     Raises:
-        ReplaceError: There is nothing to look for; the pattern or replacement can't be read; a caption would grow
-            beyond 10,000 characters; or it took longer than 5 seconds.
+        ReplaceError: `find` is empty; the pattern or replacement is not valid; a caption would exceed 10,000
+            characters; or the search takes longer than 5 seconds.
     """
     if not find:
         raise ReplaceError("the search text is empty")
@@ -94,7 +94,7 @@ def find_and_replace(
 
 
 def _run(task: str) -> dict[str, Any]:
-    # -I: neither the environment nor the current folder decides what is imported; -S: nothing of site is needed.
+    # -I: imports do not depend on the environment or the current folder; -S: faster start without `site`.
     command = [sys.executable, "-I", "-S", "-X", "utf8", str(Path(replace_worker.__file__))]
     try:
         done = subprocess.run(command, input=task.encode(), capture_output=True, timeout=_SECONDS, check=True)

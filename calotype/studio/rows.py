@@ -38,7 +38,7 @@ class Rows:
     changes since its last request. Thread-safe.
 
     Args:
-        tokenizers: Keys of the token counts, in their order.
+        tokenizers: Keys of the token counts, in order.
     """
 
     def __init__(self, *, tokenizers: Sequence[str]) -> None:
@@ -91,7 +91,7 @@ class Rows:
             return added
 
     def set_state(self, number: int, state: CaptionState) -> None:
-        """What the disk holds of a row now."""
+        """Set the state of a row as read from disk."""
         with self.lock:
             if state.captions != self._states[number].captions:
                 self._folded[number] = self._tokens[number] = None
@@ -125,7 +125,7 @@ class Rows:
             self.set_missing(number, gone)
 
     def set_sizes(self, sizes: Mapping[int, tuple[int, int] | str]) -> None:
-        """Set (height, width) of images, or why they can't be read."""
+        """Set the (height, width) of images, or why they can't be read."""
         with self.lock:
             for number, found in sizes.items():
                 if isinstance(found, str):
@@ -186,7 +186,7 @@ class Rows:
         return self._missing[number]
 
     def problem(self, number: int) -> str | None:
-        """Return why its image can't be read, if that is known."""
+        """Return why its image can't be read; None if it can, or has not been read."""
         return self._problems[number]
 
     def without_size(self) -> list[int]:

@@ -75,7 +75,7 @@ class CaptionRuns:
 
     Args:
         source: The dataset.
-        rows: Its rows.
+        rows: The rows of the dataset.
         editor: Has the undo history.
         watcher: Reads what a run has written.
     """
@@ -109,7 +109,7 @@ class CaptionRuns:
         return None if self._run is None else asdict(self._run)
 
     def options_of(self, body: CaptioningBody) -> RunOptions:
-        """Return the options of a request; what it leaves out is that of the last run, with the same backend."""
+        """Return the options of a request. Missing ones are those of the last run, if the backend is the same."""
         last = self._options if body.given().get("backend") in (None, self._options.backend) else RunOptions()
         options = asdict(replace(last, mode="fill", force=False))
         return RunOptions(**options | {name: value for name, value in body.given().items() if name in options})
@@ -120,14 +120,14 @@ class CaptionRuns:
         Args:
             numbers: The rows to caption.
             options: Backend, preset and mode.
-            again: Ask for captions that differ from the earlier ones.
+            again: Generate captions that differ from the earlier ones.
 
         Raises:
             BusyError: A run is in progress.
             ConfigError: There is no such backend or preset, or an option has no effect.
         """
         presets = {preset.name: preset for preset in list_presets()}
-        if options.preset not in presets:  # no paths from a page
+        if options.preset not in presets:  # a page must not name a path
             raise ConfigError(f"preset: found {options.preset!r}, expected one of {', '.join(presets)}")
         check_class_word([presets[options.preset]], options.class_word)
         if again and options.temperature == 0:

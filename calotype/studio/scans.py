@@ -20,7 +20,7 @@ __all__ = ["Scans"]
 _log = get_logger(__name__)
 
 _CHUNK: Final = 512
-"""Rows per step; the server can stop between steps."""
+"""Rows per step; a scan can be stopped between steps."""
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class Scans:
                 self._one(name, steps)
 
     def _one(self, name: str, steps: Callable[[], Iterator[tuple[int, int]]]) -> None:
-        """Run one scan as far as it has work."""
+        """Run one scan until it has no work left."""
         try:
             for done, total in steps():
                 self._scans[name] = _Scan(state="running", done=done, total=total)

@@ -50,8 +50,8 @@ def create_app(studio: Studio, *, token: str, codes: Codes, port: int) -> ASGIAp
 
     Args:
         studio: Started and stopped with the app.
-        token: Authorizes requests.
-        codes: Exchanged for the token.
+        token: Token that authorizes requests.
+        codes: Codes that are exchanged for the token.
         port: The port of the app.
     """
 
@@ -87,8 +87,8 @@ def serve(
     Args:
         studio: The dataset under review.
         port: On 127.0.0.1; 0 picks a free one.
-        ready: Called with the URL to open, once the port is bound. It admits one browser.
-        again: Called with the URL for another browser, once a URL was used.
+        ready: Called with the URL to open, once the port is bound. The URL is valid for one browser.
+        again: Called with the URL for the next browser, each time a URL is used.
 
     Raises:
         ConfigError: The port can't be bound.
@@ -101,7 +101,7 @@ def serve(
 
         codes = Codes(lambda code: again(address(code)))
         server = new_server(create_app(studio, token=new_token(), codes=codes, port=port))
-        listening.listen(128)  # connections wait until the server runs
+        listening.listen(128)  # connections queue until the server runs
         ready(address(codes.current))
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn shuts down, then raises it again
             server.run(sockets=[listening])
@@ -126,7 +126,7 @@ def _static_files() -> list[Path]:
 
 
 def _file(file: Path) -> Callable[[Request], Awaitable[Response]]:
-    """Return an endpoint for a static file, as it was when the server started."""
+    """Return an endpoint for a static file, which is read once, when the server starts."""
     data, media_type = file.read_bytes(), _TYPES[file.suffix]
 
     async def endpoint(request: Request) -> Response:
@@ -144,11 +144,11 @@ class _Images:
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="calotype-studio-images")
 
     async def thumbnail(self, request: Request) -> Response:
-        """At most 320 pixels per side."""
+        """Return a JPEG of at most 320 pixels per side."""
         return await self._answer(request, self._studio.thumbnails.thumbnail)
 
     async def view(self, request: Request) -> Response:
-        """At most 2048 pixels per side."""
+        """Return a JPEG of at most 2048 pixels per side."""
         return await self._answer(request, self._studio.thumbnails.view)
 
     async def _answer(self, request: Request, make: Callable[[ImageRef], bytes]) -> Response:

@@ -43,7 +43,7 @@ class Source:
         section = self.config.our_dataset()
         options = {key: value for key, value in section.given().items() if key in MANIFEST_OPTIONS}
         if section.validation:
-            options.pop("split", None)  # a side of what is held out here
+            options.pop("split", None)  # with `validation`, it selects a side of the held-out split
         options = {key: value for key, value in options.items() if key not in _OTHER_SIDES}
         if self.captions is not None and options.get("split") is None:
             options["split"] = ALL
@@ -63,10 +63,10 @@ def open_source(config: Config, *, file: Path | None) -> Source:
 
     Args:
         config: The config.
-        file: The YAML it came from, if it did.
+        file: The YAML file of the config; None without one.
 
     Raises:
-        ConfigError: Its dataset is another `_component_` than ours.
+        ConfigError: The dataset is a `_component_` of another class.
         ManifestError: It can't be read.
     """
     section = config.our_dataset("reviewed")
@@ -86,7 +86,7 @@ def pixels_dataset(config: Config, manifest: Manifest, **options: Any) -> TextTo
 
     Args:
         config: The config.
-        manifest: Its rows.
+        manifest: The rows of the dataset.
         **options: Options of the dataset that replace the config's.
 
     Raises:

@@ -32,8 +32,8 @@ class Studio:
     """A dataset under review.
 
     Args:
-        config: From `load_config`.
-        file: The YAML file of the config, if any.
+        config: The result of `load_config`.
+        file: The YAML file of the config; None without one.
 
     Raises:
         ConfigError: The config is wrong.
@@ -104,7 +104,7 @@ class Studio:
             sort: One of `SORTS`.
 
         Returns:
-            Their numbers in order, and the scans that are needed and not complete.
+            The row numbers in order, and the needed scans that are incomplete.
 
         Raises:
             QueryError: The filter is not valid.

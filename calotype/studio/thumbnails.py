@@ -1,4 +1,4 @@
-"""`Thumbnails`: JPEGs for the page, thumbnails with a cache on disk and larger views."""
+"""`Thumbnails`: JPEGs for the page: thumbnails, which are cached on disk, and larger views."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def image_version(ref: ImageRef, state: FileState | None) -> str:
 
     Args:
         ref: The image.
-        state: Its `stamp`.
+        state: The result of `stamp` for it.
     """
-    # Changes of a remote image can't be detected: its version holds for this run of the server.
+    # Changes of a remote image can't be detected: its version is valid for this run of the server.
     name = f"{_FORMAT}\n{ref.path}\n{ref.offset}\n{ref.size}\n{ref.url}\n"
     digest = xxhash.xxh3_128(name.encode("utf-8", "surrogateescape"))
     digest.update(str(state).encode() if state is not None else _PROCESS)
@@ -55,14 +55,14 @@ class Thumbnails:
     """Generates and caches thumbnails. Thread-safe.
 
     Thumbnails are cached in `$CALOTYPE_CACHE/thumbnails` (default `~/.cache/calotype/thumbnails`), with the
-    file's path and state as key, up to 1 GiB, the newest ones. Those of URLs are not cached.
+    file's path and state as key; above 1 GiB the oldest ones are evicted. Those of URLs are not cached.
 
     Args:
-        reader: Reads the originals; has the limits.
+        reader: Reads the originals, with its limits.
     """
 
     def __init__(self, reader: ImageReader) -> None:
-        # Scaled JPEG decoding is enough for a thumbnail, and several times as fast.
+        # Scaled JPEG decoding is accurate enough for a thumbnail, and several times as fast.
         self._reader = ImageReader(
             decode="fast", background=reader.background, max_pixels=reader.max_pixels, fetcher=reader.fetcher
         )

@@ -26,7 +26,7 @@ class TokenCounter:
     """Counts tokens. Thread-safe.
 
     Args:
-        transform: Has the tokenizers; None counts nothing.
+        transform: Has the tokenizers; None: nothing is counted.
         note: Why there are no tokenizers; None if there are.
     """
 
@@ -69,13 +69,13 @@ def _whole(text: str) -> str:
 
 
 def token_counter(config: Config) -> TokenCounter:
-    """Return a counter with the tokenizers of a config's dataset, as far as they are available.
+    """Return a counter with the available tokenizers of a config's dataset.
 
     Args:
         config: The config.
 
     Raises:
-        ConfigError: A model or a folder of tokenizers is named, and is wrong.
+        ConfigError: The configured model or folder of tokenizers is invalid.
     """
     if config.tokenizer is not None:
         transform = config.tokenizer.build(where="tokenizer")

@@ -23,13 +23,13 @@ __all__ = ["Watcher"]
 
 _POLL_SECONDS: Final = 1.0
 _MAX_POLL_SHARE: Final = 0.05
-"""Maximum share of the time for polling: slow polls run less often."""
+"""Maximum share of time spent on polling: the slower a poll, the less often it runs."""
 
 Stamps = dict[str, FileState]
 
 
 class Watcher:
-    """Compares the disk with its last state, whenever `look` is called.
+    """Compares the disk with its last known state on each call of `look`.
 
     Args:
         source: The dataset.
@@ -60,10 +60,10 @@ class Watcher:
         return manifest
 
     def look(self, *, at_once: bool = False) -> None:
-        """Poll for changes, unless another thread does, or the last poll was a moment ago.
+        """Poll for changes, unless another thread is polling or the last poll was recent.
 
         Args:
-            at_once: Poll in any case.
+            at_once: Poll regardless of both.
         """
         if (time.monotonic() < self._due and not at_once) or not self._looking.acquire(blocking=at_once):
             return
@@ -81,7 +81,7 @@ class Watcher:
 
     @contextmanager
     def expecting(self, numbers: Iterable[int]) -> Iterator[None]:
-        """Within this context, changes of these rows are our own and not reported."""
+        """Within this context, changes of these rows are not reported as external changes."""
         self._editor.expected = frozenset(numbers)
         try:
             yield

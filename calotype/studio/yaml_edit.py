@@ -1,7 +1,7 @@
-"""`edit_yaml`: changes single values in a YAML text, and keeps comments, order, quotes and references.
+"""`edit_yaml`: changes single values in a YAML text, and preserves comments, order, quotes and references.
 
-PyYAML provides the position of each value (`Node.start_mark`), and only those characters are replaced. The result is
-parsed again: what can't be changed this way, such as a value shared through an anchor, is an error.
+PyYAML reports the position of each value (`Node.start_mark`), and only those characters are replaced. The result is
+parsed again to verify it: a change that is not possible this way, as of a value shared through an anchor, is an error.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _COMMENT = re.compile(r"(?:^|(?<=\s))#.*", re.MULTILINE)
 
 
 def edit_yaml(text: str, changes: Mapping[Path, tuple[Any, Any]]) -> str:
-    """Return the text with other values.
+    """Return the text with changed values.
 
     Args:
-        text: YAML with a mapping at its top.
+        text: YAML whose top level is a mapping.
         changes: Path (keys from the top) → (current value with `${…}` resolved, new value). Of two mappings only the
             differences are written; a key that is not in the new one is removed.
 
     Raises:
-        ConfigError: The text can't be changed this way; says what to write by hand.
+        ConfigError: The text can't be changed this way; the message has the YAML to write by hand.
     """
     try:
         expected = _apart(yaml.safe_load(text)) or {}
@@ -85,7 +85,7 @@ def _differences(before: Any, after: Any, path: Path) -> Iterator[tuple[Path, An
 
 
 def _apart(value: Any) -> Any:
-    """A copy in which what an anchor shares is several things."""
+    """Return a deep copy in which values shared through an anchor are separate objects."""
     if isinstance(value, dict):
         return {key: _apart(one) for key, one in value.items()}
     return [_apart(one) for one in value] if isinstance(value, list) else value
@@ -112,10 +112,10 @@ def _set(text: str, path: Path, value: Any) -> str:
             return _inserted(text, node, key, value)
         name, node = pair
     start, end = node.start_mark.index, _end(text, node)
-    if start == end:  # `key:` with nothing behind it
+    if start == end:  # `key:` without a value
         return f"{text[:start].rstrip(' ')} {_flow(value)}{text[end:]}"
     if name is not None and isinstance(node, yaml.CollectionNode) and not node.flow_style:
-        # A list may begin where its key does, where no other value can: so the new one stands behind the colon.
+        # A block list may start in its key's column, where no other value is valid: write the new value after the colon.
         colon = text.index(":", name.end_mark.index) + 1
         return f"{text[:colon]} {_flow(value)}{text[colon:start].rstrip()}{text[end:]}"
     return text[:start] + _flow(value) + text[end:]
@@ -123,7 +123,7 @@ def _set(text: str, path: Path, value: Any) -> str:
 
 def _inserted(text: str, node: yaml.Node, key: str, value: Any) -> str:
     entry = f"{_flow(key)}: {_flow(value)}"
-    if not isinstance(node, yaml.MappingNode):  # null, where a mapping is to be
+    if not isinstance(node, yaml.MappingNode):  # null instead of a mapping
         return _over(text, node, f" {{{entry}}}" if node.start_mark.index == _end(text, node) else f"{{{entry}}}")
     if node.flow_style:
         behind = _end(text, node.value[-1][1]) if node.value else text.index("{", node.start_mark.index) + 1
@@ -165,7 +165,7 @@ def _over(text: str, node: yaml.Node, new: str) -> str:
 
 
 class _Places(yaml.SafeLoader):
-    """Reads where things stand. An alias stands where it is written, not where its anchor is."""
+    """Loads nodes with their positions. An alias has its own position, not that of its anchor."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -190,7 +190,7 @@ def _pair(node: yaml.Node, key: str) -> tuple[yaml.Node, yaml.Node] | None:
 
 
 def _end(text: str, node: yaml.Node) -> int:
-    """Behind its last character: the end mark of a block stands where the next thing begins, behind comments."""
+    """Return the index after a node's last character: the end mark of a block is after the comments that follow it."""
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         return _end(text, last[1] if isinstance(last, Sequence) else last)
@@ -199,7 +199,7 @@ def _end(text: str, node: yaml.Node) -> int:
 
 
 def _flow(value: Any) -> str:
-    """On one line, as it can stand in any place."""
-    # As the one item of a list, so that commas and brackets inside are quoted.
+    """Return a value as YAML on one line, valid in any context."""
+    # Dumped as the only item of a list, so that commas and brackets in it are quoted.
     dumped: str = yaml.safe_dump([value], default_flow_style=True, width=1 << 30, allow_unicode=True, sort_keys=False)
     return dumped.strip()[1:-1]
