@@ -1,4 +1,4 @@
-"""Makes captions with a vision-language model. `run(config)` is what `calotype caption` does."""
+"""Captions images with a vision-language model. `run(config)` implements `calotype caption`."""
 
 from __future__ import annotations
 

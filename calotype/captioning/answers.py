@@ -27,7 +27,7 @@ _TOKENS: Final = re.compile(
 """Special tokens of chat formats that a decoder has not removed."""
 
 _LONGEST: Final = 32_768
-"""Characters. No caption comes near it; the patterns below are not meant for more."""
+"""Maximum characters of an output. Captions are far shorter, and the patterns below are not made for longer texts."""
 
 _FENCE: Final = re.compile(r"(?s)```\w*\n(.*?)```")
 _LABEL: Final = re.compile(
@@ -52,21 +52,21 @@ def parse_answer(
 ) -> CaptionAnswer:
     """Return the caption in a model's output, on one line; or why there is none.
 
-    Removed are reasoning (`<think>…</think>` and the like, also where the prompt opened it), tokens of the chat format,
-    a code fence, a leading `Caption:` or `Here is a caption of the image:`, and quotes around the whole. Line breaks
-    and runs of spaces become one space.
+    Removes reasoning (such as `<think>…</think>`, also if the prompt opened it), tokens of the chat format, a code
+    fence, a leading `Caption:` or `Here is a caption of the image:`, and quotes around the whole. Line breaks and runs
+    of spaces become one space.
 
     Args:
         text: The output; None is empty.
         finish_reason: Why generation ended, from the backend; `length` means cut off.
         reasoned: Whether the server returned reasoning separately.
-        special: The tokenizer's special tokens, where they were decoded.
+        special: The tokenizer's special tokens, if they were decoded.
     """
     raw = text or ""
     if len(raw) > _LONGEST:
         return _no_caption("too_long", f"the answer has {len(raw):,} characters: {_start_of(raw)}", finish_reason)
     for mark in _CLOSED.finditer(raw):
-        raw = (text or "")[mark.end() :]  # after the last one
+        raw = (text or "")[mark.end() :]  # the text after the last match
     opened = _STILL_OPEN.search(raw)
     if opened is not None or (reasoned and not raw.strip()):
         cut = " and was cut off there" if finish_reason == "length" else ""

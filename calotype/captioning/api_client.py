@@ -30,7 +30,7 @@ _BUSY: Final = frozenset((429, 503))
 """The server is overloaded or still starting; the request is not at fault."""
 _TRANSIENT: Final = frozenset((408, 409, 425))
 _MAX_ANSWER: Final = 16 << 20
-"""Bytes. A caption has some hundred."""
+"""Maximum bytes of a response. A caption has a few hundred."""
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class RequestFailedError(Exception):
     """One request failed after all retries; others may succeed.
 
     Args:
-        reason: What happened, for a person.
+        reason: What happened, as a readable message.
         kind: `timeout`, `refused` (the server rejects this request, 4xx) or `failed`.
     """
 
@@ -57,13 +57,12 @@ class ApiClient:
 
     A request that fails because of the server or the network (5xx, timeout, broken connection, invalid response) is
     retried up to `retries` times, with exponential backoff or the server's `Retry-After`. While the server is busy
-    (429, 503), a request waits up to `patience` seconds in all without using retries; `Retry-After`
-    holds back all threads.
+    (429, 503), a request waits up to `patience` seconds in all without using retries; `Retry-After` delays all threads.
 
     Args:
         url: Base URL of the API: `http://localhost:8000/v1`. A host alone means `/v1` there.
-        key: Sent as `Authorization: Bearer …`; None sends nothing. No other host gets it: redirects are not followed.
-        key_from: Where the key comes from, for the error about a missing or wrong key.
+        key: Sent as `Authorization: Bearer …`, unless None. Redirects are not followed, so no other host gets it.
+        key_from: Where the key was read from, for the error about a missing or wrong key.
         timeout: Seconds per attempt, including generation.
         retries: Attempts after the first.
         patience: Maximum seconds that one request waits for a busy server.
@@ -93,17 +92,17 @@ class ApiClient:
         self._pool = new_pool(hosts=1, connections=connections)
         self._closed = threading.Event()
         self._lock = threading.Lock()
-        self._not_before = 0.0  # on the clock of time.monotonic: a busy server wants to hear nothing until then
+        self._not_before = 0.0  # time.monotonic() before which no request is sent to a busy server
 
     def get(self, path: str, read: Callable[[Any], T]) -> T:
-        """What `read` makes of the JSON that `GET url/path` gives, tried twice at most. Raises as `post` does."""
+        """Send `GET url/path`, and return its JSON parsed by `read`. At most two attempts. Raises as `post` does."""
         return self._ask("GET", path, None, read, retries=min(1, self.retries))
 
     def post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], T]) -> T:
-        """What `read` makes of the JSON that `POST url/path` gives.
+        """Send `POST url/path`, and return its JSON parsed by `read`.
 
         Args:
-            path: Below the URL.
+            path: Path below the URL.
             body: The request, as JSON.
             read: Parses the response; a ValueError means an invalid one, which is retried.
 
@@ -114,7 +113,7 @@ class ApiClient:
         return self._ask("POST", path, json.dumps(body).encode(), read, retries=self.retries)
 
     def close(self) -> None:
-        """End waits and connections; requests in progress raise a CaptionError."""
+        """Interrupt waits and close connections; requests in progress raise a CaptionError."""
         self._closed.set()
         self._pool.clear()
 
@@ -175,7 +174,7 @@ class ApiClient:
                 raise self._judged(error) from error
             finally:
                 if response is not None:
-                    response.close()  # drops a connection with unread data; others are back in the pool
+                    response.close()  # closes a connection with unread data; others return to the pool
         if response.status != 200:
             raise self._refused(response, answer, path)
         try:
@@ -261,7 +260,7 @@ class _TryAgainError(Exception):
         """Seconds of `Retry-After`; None without one."""
         self.busy = busy
         self.unreachable = unreachable
-        """No connection: other requests would fail, too."""
+        """Whether there is no connection, so that other requests would fail, too."""
 
 
 def _api(url: str) -> str:

@@ -42,11 +42,11 @@ class CaptionRequest:
     prompt: str
     """The user message."""
     system: str | None = None
-    """The system message, where the preset has one."""
+    """The system message; None if the preset has none."""
     task: str | None = None
     """The prompt for a model that has fixed tasks (Florence-2's `<DETAILED_CAPTION>`)."""
     seed: int = 0
-    """Of the sampling: K captions of one prompt are K seeds. No effect at temperature 0."""
+    """Seed of the sampling: K captions of one prompt have K seeds. No effect at temperature 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +61,7 @@ class CaptionAnswer:
     """A short word for the error, to count and sort by: `empty`, `cut_off`, `too_long`, `reasoning`, `refused` (the
     image or the prompt was), `failed` (the server or model failed), `timeout`, `out_of_memory`."""
     finish_reason: str | None = None
-    """`stop`, `length`, … from the backend; None where it returned nothing."""
+    """`stop`, `length`, … from the backend; None if it returned none."""
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.error is None):
@@ -109,8 +109,8 @@ def open_backend(name: str, **options: Any) -> CaptionBackend:
 
     Args:
         name: `http`, `transformers`, or an entry point of the group `calotype.captioners`.
-        **options: Those of the backend (`model`, `url`, `device`, `max_tokens`, `temperature`, …); None
-            means not given.
+        **options: Options of the backend (`model`, `url`, `device`, `max_tokens`, `temperature`, …); None means
+            not set.
 
     Raises:
         ConfigError: There is no such backend, or it has no such option.

@@ -21,7 +21,7 @@ _FIXED: Final = int(1.5 * _GIB)
 """Memory independent of the weights: the device's libraries, the images of a batch."""
 
 _MOST_ON_CPU: Final = 0.6e9
-"""Parameters. Above it a CPU takes minutes per image."""
+"""Maximum parameters of a model on a CPU; larger ones take minutes per image."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +31,7 @@ class Captioner:
     hub: str
     """Its name on the Hugging Face hub."""
     parameters: float
-    """How many, to three digits."""
+    """Number of parameters, to three digits."""
     note: str
     """Its strengths, in a few words."""
     auto: bool = True
@@ -80,11 +80,11 @@ class Picked:
 
     captioner: Captioner
     why: str
-    """One sentence for a person."""
+    """One readable sentence."""
 
 
 def pick_captioner(device: str | torch.device | None = None, *, free: int | None = None) -> Picked:
-    """Return the largest captioner of the table that fits; on a CPU, the largest that is fast enough.
+    """Return the largest captioner that fits into memory; on a CPU, the largest that is fast enough.
 
     Args:
         device: None is the default device.

@@ -30,11 +30,11 @@ _FLATTEN: Final = """\
 def accept_content_parts(processor: Any) -> bool:
     """Make the processor's chat template accept messages whose content is a list of parts.
 
-    Most templates of vision-language models do. Some are those of the language model, and would print the list into the
-    prompt without an error. Those get a prefix that joins the parts.
+    Most templates of vision-language models do. Some models have the template of their language model, which would
+    print the list into the prompt without an error. Such a template gets a prefix that joins the parts.
 
     Args:
-        processor: Changed in place where needed; without a template it gets its tokenizer's.
+        processor: Changed in place if needed; without a template it gets its tokenizer's.
 
     Returns:
         Whether it has a template now.
@@ -61,7 +61,7 @@ def _takes(processor: Any, content: Any) -> bool:
 
 
 def _rendered(processor: Any, content: Any) -> str | None:
-    """Return the rendered prompt of one message; None where the template raises."""
+    """Return the rendered prompt of one message; None if the template raises."""
     try:
         rendered: str = processor.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True

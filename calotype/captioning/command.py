@@ -1,4 +1,4 @@
-"""`run`: what `calotype caption` does; and `caption_lints`, the check of the captions afterwards."""
+"""`run` implements `calotype caption`; `caption_lints` checks the captions afterwards."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["caption_lints", "run"]
 logger = get_logger("calotype")
 
 _PLACEHOLDER_NOTE: Final[dict[str, Any]] = {"level": "note", "advice": "train with caption_transform.trigger=WORD"}
-"""Placeholders without a trigger are an error in training, and expected right after captioning."""
+"""Placeholders without a trigger are an error in training, but expected right after captioning."""
 
 _VARIED: Final = 0.7
 """Default temperature for several captions of one prompt."""
@@ -66,32 +66,32 @@ def run(
     stop: threading.Event | None = None,
     **options: Any,
 ) -> CaptionReport:
-    """Generate captions and write them where the dataset has its captions: `metadata.jsonl`, `.txt` files, a data file.
+    """Generate captions and write them to the dataset's own files: `metadata.jsonl`, `.txt` files, or a data file.
 
-    Every result is appended to a ledger, `.calotype/captions` in the dataset's folder. However a run ends, the same
+    Every result is appended to a ledger, `.calotype/captions` in the dataset's folder. After any end of a run, the same
     call resumes it: prompts that have a result do not run again.
 
     Args:
-        config: From `load_config`; its dataset is a folder of images, or data files.
+        config: The result of `load_config`; its dataset is a folder of images, or data files.
         backend: A name for `open_backend`, or an open backend.
         presets: Names or files, as for `load_preset`.
-        n: Captions per image; one of each preset by default. With more, presets are used in turn, and the default
-            temperature is 0.7.
-        mode: `fill` captions images without captions; `add` appends to the captions there are; `replace` replaces
+        n: Captions per image. Default: one per preset. With more, presets are used in turn, and the default temperature
+            is 0.7.
+        mode: `fill` captions images without captions; `add` appends to existing captions; `replace` replaces
             them, unless a person wrote them.
-        class_word: What the subject is (`man`, `teapot`), for presets with `{class_word}`.
-        seed: Of the sampling, at a temperature above 0.
-        force: With `replace`, also replaces what a person wrote.
+        class_word: Class of the subject (`man`, `teapot`), for presets with `{class_word}`.
+        seed: Seed of the sampling, at a temperature above 0.
+        force: With `replace`, also replace captions that a person wrote.
         retry_failed: Retry what failed in earlier runs.
         sidecars: Also write `.txt` files beside the images of a folder.
         pixels: Larger images are downscaled to this number of pixels.
-        only: Ids of the rows to caption; all by default.
+        only: Ids of the rows to caption. Default: all.
         dry_run: Caption only this many images, return them as `examples`, and write nothing.
-        engine: `local` is this process, `ray` a cluster.
-        address: Of the cluster; by default `$RAY_ADDRESS`, else one is started.
+        engine: `local` runs in this process, `ray` on a cluster.
+        address: Address of the cluster. Default: `$RAY_ADDRESS`, else one is started.
         track: Shows the progress.
         stop: Ends the run early when it is set.
-        **options: Of the backend: `model`, `url`, `max_tokens`, `temperature`, …
+        **options: Options of the backend: `model`, `url`, `max_tokens`, `temperature`, …
 
     Raises:
         ConfigError: An option is wrong or has no effect, or the backend has no such option.
@@ -99,6 +99,7 @@ def run(
         EditError: The format of the data is read-only; names the command that converts it.
         ManifestError: The data can't be read.
     """
+    # Check the options.
     chosen = [load_preset(preset) for preset in presets]
     variants = plan_variants(chosen, n, seed)
     check_class_word(chosen, class_word)
@@ -111,6 +112,7 @@ def run(
             ", ".join(options): (bool(options) and not isinstance(backend, str), "on a backend that is open already"),
         }
     )
+    # Open the dataset and its captions.
     config = Config.parse(config, only=_KEYS)
     section = config.our_dataset("captioned")
     if section.origin is None:
@@ -136,6 +138,7 @@ def run(
         only=None if only is None else frozenset(only),
         pixels=pixels,
     )
+    # Run on the cluster or in this process.
     if len(variants) > len(chosen) and isinstance(backend, str) and options.get("temperature") is None:
         options["temperature"] = _VARIED
     if engine not in ("local", "ray"):
@@ -149,13 +152,13 @@ def run(
 
 
 def _check_effects(rules: Mapping[str, tuple[bool, str]]) -> None:
-    """Refuse options that were given and have no effect.
+    """Check that every option has an effect.
 
     Args:
-        rules: Option → (whether it was given without effect, why: what follows "has no effect").
+        rules: Option → (whether it is set without effect, the reason as the text after "has no effect").
 
     Raises:
-        ConfigError: Names the first.
+        ConfigError: An option has none.
     """
     for name, (idle, why) in rules.items():
         if idle:
@@ -190,7 +193,7 @@ def caption_lints(config: Config | Mapping[str, Any], *, trigger: str | None = N
     """Return the findings of `calotype check` about the captions.
 
     Args:
-        config: From `load_config`.
+        config: The result of `load_config`.
         trigger: The trigger of the training, if the config has none.
     """
     from calotype.check.captions import caption_findings
@@ -200,7 +203,7 @@ def caption_lints(config: Config | Mapping[str, Any], *, trigger: str | None = N
 
 
 def _plain_dataset(config: Config, *, trigger: str | None = None) -> TextToImageDataset:
-    """Return the dataset without a model; errors in rows are left to `calotype check`."""
+    """Return the dataset without a model; bad rows are skipped, since `calotype check` reports them."""
     from calotype.data.build import build_dataset
 
     options: dict[str, Any] = {"missing_captions": "empty", "on_error": "skip", "split": ALL}

@@ -10,14 +10,14 @@ from calotype.errors import CaptionError
 __all__ = ["FailureLimit"]
 
 _LIMIT: Final = 10
-"""After so many failures without one success, the cause is the backend, not the images."""
+"""Failures without a success after which the cause is assumed to be the backend, not the images."""
 
 
 class FailureLimit:
     """Counts failures until the first success. Thread-safe.
 
     Args:
-        where: The server or model, as an error names it.
+        where: Name of the server or model, for the error.
     """
 
     def __init__(self, where: str) -> None:
@@ -25,7 +25,7 @@ class FailureLimit:
         self._failures = 0
         self._lock = threading.Lock()
         self.succeeded = False
-        """Whether the backend has ever answered, with or without a caption."""
+        """Whether the backend has returned an answer so far, with or without a caption."""
 
     def count_failure(self, reason: str) -> None:
         """Count an image that failed.

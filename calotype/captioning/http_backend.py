@@ -21,7 +21,7 @@ from calotype.errors import CaptionError, ConfigError
 __all__ = ["API_KEY", "HttpBackend"]
 
 API_KEY: Final = "CALOTYPE_API_KEY"
-"""Default environment variable of the server's key. Not OPENAI_API_KEY: it would be sent to any URL that is given."""
+"""Default environment variable with the server's key. Not OPENAI_API_KEY, which would be sent to any configured URL."""
 
 
 class HttpBackend:
@@ -30,16 +30,16 @@ class HttpBackend:
     Args:
         url: Base URL of the API: `http://localhost:8000/v1`.
         model: The server's name for the model; None or `auto` takes the one model that the server lists.
-        max_tokens: Of an answer. One that is cut off is retried once with four times as many.
+        max_tokens: Maximum tokens of an answer. One that is cut off is retried once with four times as many.
         temperature: 0 is greedy decoding; above 0 the request's seed is sent.
         top_p: Samples only from the most likely tokens that together have this probability; None: the server's.
         concurrency: Concurrent requests. The attribute `concurrency` is a quarter higher: the additional calls of
-            `caption` encode their images meanwhile.
-        timeout: Seconds per attempt, in all.
+            `caption` encode their images in the meantime.
+        timeout: Maximum seconds per attempt, including generation.
         retries: Attempts after the first, for errors of the server or the network.
         patience: Maximum seconds that one request waits for a busy server (429, 503).
         image_format: `jpeg` (quality 95) or `png` (lossless, several times as large).
-        api_key_env: The environment variable with the server's key; None is CALOTYPE_API_KEY, where it is set.
+        api_key_env: The environment variable with the server's key. Default: CALOTYPE_API_KEY, if it is set.
         extra: Additional fields of each request (`{"chat_template_kwargs": {"enable_thinking": false}}`); None removes
             a field.
 
@@ -97,7 +97,7 @@ class HttpBackend:
         return {**self._sampling.parameters, "image_format": self._image_format, **self._extra}
 
     def caption(self, requests: Sequence[CaptionRequest], /) -> list[CaptionAnswer]:
-        """Return one answer per request, in their order. Raises as the protocol states."""
+        """Return one answer per request, in their order. Raises as `CaptionBackend.caption` does."""
         return [self._caption(request) for request in requests]
 
     def close(self) -> None:
@@ -194,7 +194,7 @@ def _read_models(found: Any) -> list[str]:
 
 
 def _read_completion(found: Any) -> CaptionAnswer:
-    """Parse a chat completion. Raises a ValueError where it is not one."""
+    """Parse a chat completion. Raises a ValueError if it is not one."""
     try:
         choice = found["choices"][0]
         message, finish_reason = choice["message"], choice.get("finish_reason")

@@ -1,4 +1,4 @@
-"""`CaptionJob`: which captions a dataset lacks."""
+"""`CaptionJob`: the options of a captioning run, and the prompts that are left to run."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class CaptionJob:
         manifest: The rows of the dataset without rejected ones.
         reader: Reads the images.
         presets: The prompts.
-        count: Captions per image; one of each preset by default.
+        count: Captions per image. Default: one per preset.
         mode: See `merge_captions`.
-        class_word: What the subject is, for presets with `{class_word}`.
-        seed: Of the first caption of each preset.
+        class_word: Class of the subject, for presets with `{class_word}`.
+        seed: Seed of the first caption of each preset.
         force: Replace captions that a person wrote.
         retry_failed: Retry what failed in earlier runs.
         sidecars: Also write `.txt` files beside the images.
-        only: Ids of the rows to caption; all by default.
+        only: Ids of the rows to caption. Default: all.
         pixels: Larger images are downscaled to this number of pixels.
     """
 
@@ -118,7 +118,7 @@ class CaptionJob:
         return writer
 
     def _check_sampling(self, identity: BackendIdentity, variants: Sequence[CaptionVariant]) -> None:
-        """Refuse what has no effect where a prompt always gives the same caption."""
+        """Check that several captions per prompt are possible: at temperature 0 each prompt has only one."""
         if identity.parameters.get("temperature") != 0:
             return
         if len(variants) > len(self.presets):

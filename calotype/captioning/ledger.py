@@ -1,4 +1,4 @@
-"""`CaptionLedger`: every result of a captioner, appended at once, so that no prompt runs twice."""
+"""`CaptionLedger`: every result of a captioner, appended immediately, so that no prompt runs twice."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ class LedgerEntry:
     picture: str
     """xxh3-128 of the image file in hexadecimal, so that it may be renamed and moved."""
     recipe: str
-    """Hash of backend, model, preset and parameters: equal for all prompts of a preset in a run."""
+    """Hash of backend, model, parameters and preset: equal for all prompts of a preset in a run."""
     id: str
-    """The row's at that time; informative."""
+    """The row's id at that time; informative."""
     backend: str
     model: str
     preset: str
-    """Its name; informative."""
+    """Name of the preset; informative."""
     seed: int
     text: str | None = None
-    """The caption; None where there is none."""
+    """The caption; None without one."""
     error: str | None = None
     """Why there is no caption."""
     kind: str | None = None
@@ -100,7 +100,7 @@ class CaptionLedger:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read what other runs have written meanwhile. Invalid lines are skipped and logged."""
+        """Read what other runs have written since. Invalid lines are skipped and logged."""
         try:
             # Parts first: one that is merged meanwhile is then found in the merged file.
             files = sorted(self.folder.glob("*.jsonl"), key=lambda file: file.name == _WHOLE)

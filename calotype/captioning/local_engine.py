@@ -25,10 +25,10 @@ class _StoppedError(Exception):
 def caption_locally(
     job: CaptionJob, backend: CaptionBackend, *, track: Track = silent, stop: threading.Event | None = None
 ) -> CaptionReport:
-    """Caption what is missing.
+    """Generate the missing captions in this process.
 
-    However the run ends (an error, Ctrl-C, a kill), its results stay in the ledger, and the next run resumes from
-    there. Unless it is killed, finished captions are written to the dataset first.
+    After any end of a run (an error, Ctrl-C, a kill) its results are in the ledger, and the next run resumes from there.
+    Unless the process is killed, finished captions are also written to the dataset.
 
     Args:
         job: What to caption.
@@ -38,7 +38,7 @@ def caption_locally(
 
     Raises:
         ConfigError: A preset uses a variable that has no value.
-        CaptionError: As the backend.
+        CaptionError: See `CaptionBackend.caption`.
         EditError: The captions or the ledger can't be written.
     """
     ledger = CaptionLedger(job.root)

@@ -1,4 +1,4 @@
-"""How new captions are merged with those that an image has."""
+"""The modes: how new captions are merged with existing ones."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def check_mode(mode: str) -> Mode:
 def merge_captions(
     mode: Mode, current: Sequence[str], new: Sequence[str], *, generated: Collection[str], force: bool
 ) -> tuple[str, ...] | None:
-    """Return the captions that an image gets; None where it keeps its own.
+    """Return the new captions of an image; None if they do not change.
 
     A caption that no captioner of this dataset has generated was written by a person; it is replaced only with `force`.
 
     Args:
-        mode: `fill` captions images that have no captions, or only some of `new`; `add` appends to the captions there
-            are; `replace` replaces them.
+        mode: `fill` captions images that have no captions, or only some of `new`; `add` appends to existing captions;
+            `replace` replaces them.
         current: The captions of the image.
         new: The captions of this run, in order, as far as there are any.
         generated: Every caption that was ever generated for this image.

@@ -23,14 +23,14 @@ from calotype.images import ImageReader
 __all__ = ["CaptionPipeline", "OnResult"]
 
 OnResult = Callable[[ImagePrompts, int, LedgerEntry, bool], None]
-"""Called with (image, index of the prompt, result, whether it is new), by one thread at a time."""
+"""Called with (image, index of the prompt, result, whether it is of this run), by one thread at a time."""
 
 _AHEAD: Final = 2
-"""Images that are prepared ahead, as a multiple of those that the backend processes at once."""
+"""Images to prepare ahead, as a multiple of those that the backend processes at once."""
 _POLL_SECONDS: Final = 0.2
 """Interval at which blocked threads check for progress and for the end of the run."""
 _GRACE_SECONDS: Final = 5.0
-"""When one call raises, the others have this long to finish: their results count."""
+"""Time for the other calls to finish after one raised; their results are used."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class _PreparedPrompt:
 
     task: ImagePrompts
     index: int
-    """Of the prompt among the task's."""
+    """Index of the prompt in the task."""
     image_hash: str
     image: Image.Image
     last: bool
@@ -62,9 +62,9 @@ class CaptionPipeline:
     Args:
         backend: Generates the captions.
         reader: Reads the images.
-        ledger: Is looked up first; every new result is appended before it is reported.
+        ledger: Searched first; every new result is appended before it is reported.
         pixels: Larger images are downscaled to this number of pixels.
-        retry_failed: Run prompts again that the ledger lists as failed.
+        retry_failed: Retry prompts that the ledger lists as failed.
         threads: Images prepared concurrently.
         keep: Append results to the ledger.
     """
@@ -99,7 +99,7 @@ class CaptionPipeline:
             wait: Called in the caller's thread several times a second.
 
         Raises:
-            CaptionError: As the backend.
+            CaptionError: See `CaptionBackend.caption`.
             EditError: The ledger can't be written.
         """
         threads = _Threads(self, tasks, on_result)
@@ -109,7 +109,7 @@ class CaptionPipeline:
             threads.close()
 
     def prepare(self, task: ImagePrompts) -> tuple[list[tuple[int, LedgerEntry]], list[_PreparedPrompt]]:
-        """Read one image, and return the results that are known already and the prompts that are left to run."""
+        """Read one image, and return the results from the ledger and the prompts that are left to run."""
         try:
             data = self._reader.read_bytes(task.ref)
         except ImageError as error:
@@ -159,7 +159,7 @@ class CaptionPipeline:
             answers = self._backend.caption(requests)
         except CalotypeError:
             raise
-        except Exception as error:  # violates the protocol; the other images should not fail with it
+        except Exception as error:  # violates the protocol: must not fail the other images
             reason = f"the backend {self._backend.name!r} failed on it: {type(error).__name__}: {error}"
             answers = [CaptionAnswer(error=reason, kind="failed") for _ in requests]
         if len(answers) != len(batch):
@@ -199,14 +199,14 @@ class _Threads:
         preparers, callers, self._batch_size = pipeline.sizes
         self._tasks = iter(tasks)
         self._ready: queue.Queue[_PreparedPrompt | None] = queue.Queue()
-        """None ends it; every reader puts it back for the next."""
+        """None marks the end; each reader puts it back for the next one."""
         self._slots = threading.Semaphore(max(preparers, _AHEAD * callers * self._batch_size))
         """Bounds the decoded images in memory."""
         self._task_lock, self._batch_lock, self._result_lock = threading.Lock(), threading.Lock(), threading.Lock()
         self._stopped = threading.Event()
-        """Set: no new work starts."""
+        """Set when no new work may start."""
         self._closed = False
-        """No more results are reported."""
+        """Whether results are no longer reported."""
         self._error: BaseException | None = None
         self._preparing = preparers
         # Daemons: the end of a run does not wait for a slow server.

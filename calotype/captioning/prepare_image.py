@@ -1,4 +1,4 @@
-"""`prepare_image`: an image for a captioner: upright, sRGB, without alpha, downscaled to a pixel budget."""
+"""`prepare_image`: decodes an image for a captioner: upright, sRGB, without alpha, limited to a pixel budget."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if not TYPE_CHECKING:
     __getattr__ = exports(__name__, {"prepare_image": __name__}, former={"prepare_picture": "prepare_image"})
 
 MAX_PIXELS: Final = 1024 * 1024
-"""Default budget: about what current captioners use; a quarter of a megabyte as JPEG."""
+"""Default pixel budget: about what current captioners use; 0.25 MB as JPEG."""
 
 _READER: Final = ImageReader(decode="fast")
 
@@ -33,7 +33,7 @@ def prepare_image(
         image: A row's reference, a path, or the bytes of an image file.
         pixels: Larger images are downscaled to this number of pixels with their aspect ratio; smaller ones are not
             resized.
-        reader: Decodes the image; has the background colour, what may be fetched, and the size limit.
+        reader: Decodes the image; has the background colour, the fetcher and the pixel limit.
 
     Returns:
         RGB, upright by its EXIF orientation, converted to sRGB by its ICC profile, the first frame of an animation.

@@ -1,4 +1,4 @@
-"""`CaptionPreset`: a prompt with variables, read from a file; and the presets that calotype has."""
+"""`CaptionPreset`: a prompt with variables, read from a file; and calotype's own presets."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ class CaptionPreset:
     """A prompt for captions of one kind."""
 
     name: str
-    """The file's, without its suffix."""
+    """Name of the file without its suffix."""
     template: str
     """The prompt, with variables in braces; `{{` and `}}` are literal braces."""
     about: str = ""
-    """What the captions are like, in one line."""
+    """Description of the captions, in one line."""
     system: str | None = None
-    """The system message; with variables, too."""
+    """The system message, which may have variables, too."""
     task: str | None = None
     """The closest task of a model without prompts: Florence-2's `<CAPTION>`, `<DETAILED_CAPTION>` or
-    `<MORE_DETAILED_CAPTION>`. None where none fits."""
+    `<MORE_DETAILED_CAPTION>`. None if none fits."""
     defaults: Mapping[str, str] = field(default_factory=dict)
     """Defaults of variables; may contain other variables in braces."""
 
@@ -91,7 +91,7 @@ class CaptionPreset:
         parts = []
         for text, variable, _, _ in string.Formatter().parse(template):
             parts.append(text)
-            if variable is not None:  # the value is not formatted again: captions may contain braces
+            if variable is not None:  # values are not formatted again: captions may contain braces
                 parts.append(self._value(variable, variables, inside))
         return "".join(parts)
 
@@ -140,7 +140,7 @@ def load_preset(name: str | Path) -> CaptionPreset:
             with a `prompt` and optional `about`, `system`, `task`, `defaults`, or a `.txt` with the prompt.
 
     Raises:
-        ConfigError: There is no such preset or file, or it is not valid; says what was expected.
+        ConfigError: There is no such preset or file, or it is not valid; the message has what was expected.
     """
     if str(name) in _own():
         return _parse(str(name), files(__package__).joinpath("presets", f"{name}.yaml").read_text("utf-8"), str(name))

@@ -40,7 +40,7 @@ _PLACEHOLDER: Final = re.compile(rf"""(?i)"{_TRIGGER}"|“{_TRIGGER}”|`{_TRIGG
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BackendIdentity:
-    """What of a backend a caption depends on; part of every key of the ledger."""
+    """The properties of a backend that a caption depends on; part of every key in the ledger."""
 
     backend: str
     model: str
@@ -67,8 +67,8 @@ def plan_variants(presets: Sequence[CaptionPreset], count: int | None, seed: int
 
     Args:
         presets: At least one.
-        count: K; the number of presets by default.
-        seed: Of the first caption of each preset.
+        count: K. Default: the number of presets.
+        seed: Seed of the first caption of each preset.
 
     Raises:
         ConfigError: There are fewer captions than presets, or a preset is listed twice.
@@ -87,10 +87,10 @@ def plan_variants(presets: Sequence[CaptionPreset], count: int | None, seed: int
 
 
 def check_class_word(presets: Sequence[CaptionPreset], class_word: str | None) -> None:
-    """Refuse a class word that no preset uses.
+    """Check that a preset uses the class word.
 
     Raises:
-        ConfigError: It has no effect.
+        ConfigError: No preset uses it.
     """
     if class_word is not None and not any(preset.uses("class_word") for preset in presets):
         names = ", ".join(preset.name for preset in presets)
@@ -112,7 +112,7 @@ class RenderedPrompt:
     recipe: str
     """See `LedgerEntry.recipe`."""
     known: str | None = None
-    """Its result, where the prompt quotes the caption of the image and that caption is this result already."""
+    """Its result, if the prompt quotes the image's caption and that caption already is this result."""
     error: str | None = None
     """Why it can't be rendered."""
 
@@ -156,14 +156,15 @@ def render_prompt(
 
     Args:
         variant: The preset and the seed.
-        variables: Of the image, from `prompt_variables`.
+        variables: Variables of the image, from `prompt_variables`.
         identity: The backend that the prompt is for.
         entries: The captions of this image in the ledger.
-        current: The captions that the image has.
+        current: The image's current captions.
 
     Raises:
         ConfigError: The preset uses a variable that no image has a value for.
     """
+    # The recipe covers everything but the image and the seed.
     preset = variant.preset
     rendered = (
         preset.template,
@@ -174,7 +175,7 @@ def render_prompt(
     )
     recipe = _hash([identity.backend, identity.model, identity.parameters, identity.pixels, *rendered])
     known = error = None
-    if "caption" in preset.variables:  # its result has become the caption: it must not be refined again
+    if "caption" in preset.variables:  # its result may have become the caption, which must not be refined again
         own = (entry.text for entry in entries if (entry.recipe, entry.seed) == (recipe, variant.seed))
         known = next((text for text in own if text in current), None)
     missing = [name for name in ("caption", "tags") if name in preset.variables and not variables.get(name)]

@@ -52,31 +52,32 @@ def caption_on_cluster(
     track: Track = silent,
     stop: threading.Event | None = None,
 ) -> CaptionReport:
-    """Caption what is missing on a Ray cluster; the result equals that of one machine.
+    """Generate the missing captions on a Ray cluster; the result equals that of one machine.
 
     Each actor opens the backend, reads its images and writes a part of the ledger; the captions are written by this
-    process. So the data must be on storage that all machines mount under one path, and a server's URL must be
-    reachable from all of them. A worker that dies loses the requests in progress.
+    process. The data must be on storage that all machines mount at the same path, and a server's URL must be reachable
+    from all of them. A worker that dies loses the requests in progress.
 
     Args:
         job: What to caption.
-        backend: Its name.
-        options: Its options. There is one actor per GPU of the cluster; one per machine for `http`, with a `device`
-            other than `cuda`, or without GPUs.
-        address: Of the cluster; by default `$RAY_ADDRESS`, then a cluster on this machine, else one is started for the
-            run.
-        workers: Number of actors; by default as many as the cluster has resources for.
-        chunk: Images per call of an actor; by default derived from their number.
+        backend: Name of the backend.
+        options: Options of the backend. There is one actor per GPU of the cluster; one per machine for `http`, with a
+            `device` other than `cuda`, or without GPUs.
+        address: Address of the cluster. Default: `$RAY_ADDRESS`, then a cluster on this machine, else one is started
+            for the run.
+        workers: Number of actors. Default: as many as the cluster has resources for.
+        chunk: Images per call of an actor. Default: derived from their number.
         track: Shows the progress.
         stop: Ends the run early when it is set.
 
     Raises:
-        ConfigError: No cluster can be reached, or it lacks resources for the actors; or as `caption_locally`.
-        CaptionError: As the backend on any of the machines.
+        ConfigError: No cluster can be reached, or it lacks resources for the actors; or see `caption_locally`.
+        CaptionError: The backend of any machine raised it.
         EditError: The captions or the ledger can't be written.
         CalotypeError: Three workers died over one chunk.
     """
     with connected(address):
+        # Start the first actor: its backend identifies the model, which the plan depends on.
         default = "cuda" if backend != "http" and has_gpus() else "cpu"
         size = pool_size(str(options.get("device", default)).partition(":")[0], workers)
         actors = _Actors(job, backend, options, size)

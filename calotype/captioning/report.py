@@ -1,4 +1,4 @@
-"""`CaptionReport`: the result of a captioning run, in plain values."""
+"""`CaptionReport`: the result of a captioning run as plain values."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class CaptionFailure:
 
     id: str
     kind: str
-    """A short word: that of the backend's answer or of the image's error."""
+    """Kind of the error: that of the backend's answer or of the image's error."""
     reason: str
     preset: str
     again: bool
-    """It failed in an earlier run and was not retried; `--retry-failed` does."""
+    """Whether it failed in an earlier run and was not retried; `--retry-failed` retries it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +30,7 @@ class Example:
     captions: tuple[str, ...]
     """The generated captions."""
     now: tuple[str, ...]
-    """The captions that the image has."""
+    """The image's current captions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,21 +40,21 @@ class CaptionReport:
     backend: str
     model: str
     images: int
-    """Images of the dataset, without rejected ones."""
+    """Number of images in the dataset, without rejected ones."""
     asked: int
-    """Prompts that the backend has run, with or without a caption."""
+    """Number of prompts that the backend ran, with or without a caption."""
     reused: int
-    """Captions from earlier runs in the ledger."""
+    """Number of captions from earlier runs in the ledger."""
     written: int
-    """Images whose captions were changed."""
+    """Number of images whose captions were changed."""
     kept: int
-    """Images that keep their captions because a person wrote them."""
+    """Number of images whose captions are unchanged because a person wrote them."""
     failures: tuple[CaptionFailure, ...]
     seconds: float
     backup: Path | None
-    """Folder with the files before the change."""
+    """Folder with copies of the files before the change."""
     examples: tuple[Example, ...] = ()
-    """Of a dry run."""
+    """Images of a dry run."""
 
     @property
     def failed(self) -> int:

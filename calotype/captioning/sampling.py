@@ -26,7 +26,7 @@ class Sampling:
     """
 
     max_tokens: int = 512
-    """Of an answer."""
+    """Maximum tokens of an answer."""
     temperature: float = 0.0
     """0 is greedy decoding; 1 samples the model's own probabilities."""
     top_p: float | None = None
@@ -50,7 +50,7 @@ class Sampling:
         return named if self.top_p is None else named | {"top_p": float(self.top_p)}
 
     def retry(self, answer: CaptionAnswer, seed: int) -> tuple[int, int] | None:
-        """Return (max_tokens, seed) of a retry, or None for none.
+        """Return (max_tokens, seed) of a retry; None for no retry.
 
         An answer that was cut off gets more tokens; one without a caption gets another seed, above temperature 0.
         """

@@ -49,14 +49,14 @@ class TransformersBackend:
 
     Args:
         model: A folder (`save_pretrained`), a name on the hub, or `auto`: the largest of `CAPTIONERS` that fits.
-        revision: Of a name on the hub.
-        device: `cuda`, `cuda:1`, `mps`, `cpu`; None is the first that is available.
+        revision: Revision of a model on the hub.
+        device: `cuda`, `cuda:1`, `mps` or `cpu`. Default: the first that is available.
         dtype: `bfloat16`, `float16` or `float32`; None is bfloat16 on a GPU that supports it, else float16, and float32
             on a CPU.
         batch_size: Images per batch.
-        max_tokens: Of an answer. One that is cut off is retried once with four times as many.
+        max_tokens: Maximum tokens of an answer. One that is cut off is retried once with four times as many.
         temperature: 0 is greedy decoding.
-        top_p: Samples only from the most likely tokens that together have this probability; None from all.
+        top_p: Samples only from the most likely tokens that together have this probability. None: from all.
 
     Raises:
         ConfigError: An option is out of its range.
@@ -88,7 +88,7 @@ class TransformersBackend:
         self.device = torch.device(device or default_device())
         self.batch_size = batch_size
         self.why: str | None = None
-        """With `model="auto"`: which model was picked, and why."""
+        """The picked model and the reason, with `model="auto"`."""
         if str(model) == "auto":
             picked = pick_captioner(self.device)
             model, self.why = picked.captioner.hub, picked.why
@@ -154,7 +154,7 @@ class TransformersBackend:
             if done is not None:
                 answers += done
                 continue
-            _free_memory(self.device)  # here, where no traceback keeps the tensors of the failed batch alive
+            _free_memory(self.device)  # outside of `except`: a traceback would keep the failed batch's tensors alive
             if len(part) == 1:
                 reason = f"one image with up to {max_tokens} tokens needs more than the memory of {self.device}"
                 answers.append(CaptionAnswer(error=reason, kind="out_of_memory"))
@@ -162,7 +162,7 @@ class TransformersBackend:
         return answers
 
     def _batch(self, requests: Sequence[CaptionRequest], max_tokens: int) -> list[CaptionAnswer] | None:
-        """Answer one batch; None where it does not fit into memory."""
+        """Answer one batch; None if it does not fit into memory."""
         try:
             return self._generate(requests, max_tokens)
         except CaptionError:
@@ -175,7 +175,7 @@ class TransformersBackend:
             if len(requests) == 1:
                 reason = f"the model failed on it: {type(error).__name__}: {_first_line(error)}"
                 return [CaptionAnswer(error=reason, kind="failed")]
-        # One image that the model can't process (a side of one pixel, say) must not fail the others.
+        # An image that the model can't process (for example with a side of one pixel) must not fail the others.
         singly = [self._batch([request], max_tokens) for request in requests]
         return None if None in singly else [answer for part in singly if part for answer in part]
 

@@ -23,7 +23,7 @@ __all__ = ["CaptionWriter"]
 _WRITE_INTERVAL: Final = 30.0
 """Seconds between writes of finished captions, so that others see them; the rest is written at the end."""
 _MAX_WRITE_SHARE: Final = 20.0
-"""Writing takes at most 1/20 of the time."""
+"""Writing takes at most 1/20 of the run time."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -37,11 +37,11 @@ class CaptionWriter:
     """Prompts per image."""
     tasks: list[ImagePrompts] = field(default_factory=list)
     kept: int = 0
-    """Images whose captions a person wrote, which `replace` leaves alone."""
+    """Number of images that `replace` does not change because a person wrote their captions."""
     asked: int = 0
     reused: int = 0
     done: int = 0
-    """Prompts with a result."""
+    """Number of prompts with a result."""
     written: set[str] = field(default_factory=set)
     failures: list[CaptionFailure] = field(default_factory=list)
     backup: Path | None = None
@@ -57,7 +57,7 @@ class CaptionWriter:
 
     @property
     def total(self) -> int:
-        """Prompts in all."""
+        """Number of prompts."""
         return len(self.tasks) * self.per_image
 
     def fail(self, id: str, kind: str, reason: str, preset: str, *, again: bool) -> None:
@@ -69,7 +69,7 @@ class CaptionWriter:
 
         Args:
             task: The image.
-            index: Of the prompt among `task.prompts`.
+            index: Index of the prompt in `task.prompts`.
             entry: The result.
             new: Whether it is of this run.
         """
@@ -89,7 +89,7 @@ class CaptionWriter:
                 self._finished.append(task.id)
 
     def examples(self) -> Iterator[Example]:
-        """Yield what a dry run shows."""
+        """Yield the images of a dry run with their captions."""
         states = self.job.captions.read([task.id for task in self.tasks])
         for task in self.tasks:
             texts = tuple(dict.fromkeys(_texts(self._entries.get(task.id, {}))))
@@ -103,7 +103,7 @@ class CaptionWriter:
             self.write()
 
     def write(self, *, unfinished: bool = False) -> None:
-        """Write captions to the dataset, never over a row that somebody has changed meanwhile.
+        """Write captions to the dataset, except to rows that another program has changed since they were read.
 
         Args:
             unfinished: Include images for which some captions are still missing.
@@ -118,7 +118,7 @@ class CaptionWriter:
                 ids = list(self._entries)
         order = {task.id: index for index, task in enumerate(self.tasks)}
         ids.sort(key=order.__getitem__)
-        while ids:  # rows that changed meanwhile are compared again
+        while ids:  # rows that changed in between are compared again
             ids = self._write(ids)
         self._last_write = time.perf_counter()
         self._write_seconds = self._last_write - start
@@ -139,7 +139,7 @@ class CaptionWriter:
         return self._put(changes, {id: states[id].version for id in changes}) if changes else []
 
     def _put(self, changes: Mapping[str, Sequence[str]], versions: Mapping[str, str]) -> list[str]:
-        """Write captions, and return the rows that changed meanwhile."""
+        """Write captions, and return the rows that changed since they were read."""
         try:
             written = self.job.captions.write(
                 changes,

@@ -335,4 +335,4 @@ ERROR_HANDLERS: Final[Mapping[Any, Callable[[Request, Exception], Awaitable[Resp
     HTTPException: _on_http_error,
     Exception: _on_error,
 }
-"""Exception or status → handler, for Starlette, which also logs unexpected exceptions."""
+"""Exception class → handler, for Starlette, which also logs unexpected exceptions."""

@@ -124,7 +124,7 @@ class RowEdit(Body):
     id: str | None = None
     """What the page shows under this number; a restarted server may number its rows differently."""
     version: str
-    """Of the state that the person edited."""
+    """Version of the state that the person edited."""
     captions: Annotated[list[Text], Field(max_length=1000)] | None = None
     rejected: bool | None = None
 
@@ -226,5 +226,5 @@ class SaveBody(_Transforms):
     """`POST augment/save`: write options to the config."""
 
     version: str | None = None
-    """Of the config that the page has read."""
+    """Version of the config that the page has."""
     dry_run: bool = False

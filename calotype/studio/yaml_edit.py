@@ -115,7 +115,7 @@ def _set(text: str, path: Path, value: Any) -> str:
     if start == end:  # `key:` without a value
         return f"{text[:start].rstrip(' ')} {_flow(value)}{text[end:]}"
     if name is not None and isinstance(node, yaml.CollectionNode) and not node.flow_style:
-        # A block list may start in its key's column, where no other value is valid: write the new value after the colon.
+        # A block list may start in its key's column, where no other value is valid: write after the colon instead.
         colon = text.index(":", name.end_mark.index) + 1
         return f"{text[:colon]} {_flow(value)}{text[colon:start].rstrip()}{text[end:]}"
     return text[:start] + _flow(value) + text[end:]

@@ -1,6 +1,6 @@
 """The store of encodings: a folder of safetensors shards that is read by key. docs/store.md describes the format.
 
-Nothing here imports the job that fills the store or the dataset that reads it.
+No module here imports the job that fills the store or the dataset that reads it.
 """
 
 from calotype.encodings.store.encoding_store import EncodingStore, Verify

@@ -73,7 +73,7 @@ class EncodingStore:
         self._dropped_files: set[str] = set()
         self._moved: dict[int, int] = {}
         self._unsorted: list[Contents] = []
-        """Groups added since, joined to `_later` by the next lookup: a long job makes many puts between two lookups."""
+        """Groups added since, merged into `_later` by the next lookup: a long job makes many puts between two lookups."""
         self._base, self._later = self._disk.open()
         self.refresh()
 
@@ -192,7 +192,7 @@ class EncodingStore:
     # ---- reading
 
     def locate(self, row: int, field: str) -> TensorLocation:
-        """Return where a tensor's bytes are, for a reader of your own; nothing is verified.
+        """Return where a tensor's bytes are, for a custom reader; nothing is verified.
 
         Raises:
             StoreError: The record has no such tensor, or its shard was deleted.
@@ -263,7 +263,7 @@ class EncodingStore:
         """Read a record's tensors into new memory: name → tensor.
 
         Raises:
-            StoreError: As for `read_into`.
+            StoreError: See `read_into`.
         """
         record = {item.name: torch.empty(item.shape, dtype=item.dtype) for item in self.layout(row)}
         for name, tensor in record.items():

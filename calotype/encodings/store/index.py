@@ -148,7 +148,7 @@ class Records:
             row = at if order is None else order[at]
             hit = self.alive[row]
             rows[todo[hit]] = row[hit]
-            todo, at = todo[~hit], at[~hit] + 1  # not alive: an equal key behind it may be
+            todo, at = todo[~hit], at[~hit] + 1  # not alive: try the next row with an equal key
         return rows
 
     def find_one(self, key: bytes) -> int:

@@ -1,4 +1,4 @@
-"""Pruning: remove records that no dataset needs. Killing the process at any moment loses none that is kept."""
+"""Pruning: remove records that no dataset needs. A kill at any moment loses none of the others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Pruned", "prune_store"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """What was removed, or with `dry_run` would be."""
+    """What was removed, or would be with `dry_run`."""
 
     records: int
     """Records that are not needed, dropped or duplicates."""
@@ -32,7 +32,7 @@ class Pruned:
     shards: int
     """Shards rewritten or deleted."""
     set_aside: list[str]
-    """Shards whose header can't be read: renamed to `*.broken`, for you to delete."""
+    """Shards whose header can't be read: renamed to `*.broken`, to be deleted by hand."""
     damaged: list[str]
     """A message for each record that was to be kept and is damaged; these were removed, too."""
 
@@ -46,14 +46,14 @@ def prune_store(
 ) -> Pruned:
     """Rewrite the shards without the records that are not needed, and delete the old shards.
 
-    Shards that a running writer has open are left alone. A shard is deleted once all records to keep are in a finished
-    one: a kill leaves duplicates, which the next call removes. Readers may run meanwhile, and find a record in its new
-    shard; do not run an encode job meanwhile.
+    Shards that a running writer has open are skipped. A shard is deleted once all of its records to keep are in a
+    finished shard: a kill leaves duplicates, which the next call removes. Readers may run at the same time, and find a
+    record in its new shard; do not run an encode job at the same time.
 
     Args:
         store: The store.
         keep: Keys (n, 16) of the records to keep; None removes only dropped records and duplicates.
-        dry_run: Only count.
+        dry_run: Count without changing anything.
         progress: Called with (shards done, shards in all).
 
     Raises:

@@ -81,7 +81,7 @@ def _finish(store: Path, path: Path, fd: int) -> None:
 
 
 def _truncate_header(fd: int, header: Header, groups: int) -> None:
-    """End the header's JSON behind `groups` groups. Writing one byte does it; the rest is cleared."""
+    """End the header's JSON after `groups` groups. The write of one byte commits it; then the rest is cleared."""
     brace = header.brace
     if groups < len(header.groups):
         head = pread_all(fd, header.base, 0)

@@ -1,18 +1,18 @@
 """The format of a shard: a safetensors file that grows by whole puts. docs/store.md describes it for other programs.
 
     8 bytes            length of the header area
-    header area        the JSON, then spaces: space for later puts
-    data               groups, one after the other without gaps, each beginning at a multiple of 64 bytes
+    header area        the JSON, then spaces, reserved for later puts
+    data               groups without gaps, each aligned to 64 bytes
 
-A *group* holds `count` records of one layout, stacked: a tensor (count, …) a field, then a table (count, 16 + 8 fields)
-of uint8 with each record's key and checksums, then up to 63 bytes of padding:
+A *group* holds `count` records of one layout, stacked: one tensor (count, …) per field, then a table of uint8 (count,
+16 + 8 * fields) with each record's key and checksums, then up to 63 bytes of padding:
 
     00017.picture.moments   BF16 (8, 32, 128, 128)
     00017.picture.keys      U8   (8, 24)
     00017.pad               U8   (…)
 
-A put appends its groups to the data, then their JSON behind the last `}`, and finally changes that `}` into a comma:
-one byte, so that a put is visible as a whole or not at all. Readers parse the first JSON object of the header.
+A put appends its groups to the data, then their JSON after the last `}`, and finally changes that `}` into a comma:
+one byte, so that a put is atomic. Readers parse the first JSON object of the header.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 FORMAT: Final = 1
-"""Version of the format: a store or shard with a higher one is refused."""
+"""Version of the format: opening a store or shard of a higher version is an error."""
 ALIGN: Final = 64
 OPEN: Final = ".open.safetensors"
 FINISHED: Final = ".safetensors"
@@ -89,7 +89,7 @@ class Group:
 
     @property
     def end(self) -> int:
-        """File offset behind the padding."""
+        """File offset after the padding."""
         return -(-self.data_end // ALIGN) * ALIGN
 
 

@@ -1,4 +1,4 @@
-"""`StoredTensor`: a tensor that is read straight into a batch. `RecordCache`: tensors kept in memory."""
+"""`StoredTensor`: a tensor that is read straight into a batch. `RecordCache`: a cache of tensors in memory."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class StoredTensor:
 
 
 class RecordCache:
-    """Keeps every tensor in memory after its first read. Thread-safe.
+    """Caches every tensor in memory after its first read. Thread-safe.
 
     A pickled cache is empty when unpickled: each process fills its own.
 

@@ -30,7 +30,7 @@ HEADER_BYTES: Final = 256 << 10
 """Space reserved for a shard's header: some 800 groups, 0.05 % of a full shard."""
 
 _PIECE: Final = 1 << 20
-"""Bytes to hash and write at a time, so that they stay in the core's L2 cache."""
+"""Bytes to hash and write at a time: they fit into a core's L2 cache."""
 
 
 class Put(NamedTuple):
@@ -50,13 +50,13 @@ class ShardWriter:
     Any number of writers, in any number of processes, may write into one store at once: each has its own shards. A
     writer is thread-safe; puts are serialised.
 
-    A shard is finished (flushed to the disk and renamed) when it has reached `shard_bytes`, when its header is full,
-    and by `close`. The open shard of a killed process is finished by the next writer of the store.
+    A shard is finished (flushed to disk and renamed) when it reaches `shard_bytes`, when its header is full, and by
+    `close`. The open shard of a killed process is finished by the next writer of the store.
 
     Args:
         folder: The store's folder of shards.
-        shard_bytes: Size at which a shard is finished and the next begins.
-        header_bytes: Space reserved for a shard's header.
+        shard_bytes: Size in bytes at which a shard is finished and the next one is started.
+        header_bytes: Bytes reserved for a shard's header.
         on_put: Called with each put after its commit.
     """
 
@@ -140,7 +140,7 @@ class ShardWriter:
                     raise cannot_write(self._folder, error) from error
 
     def _shard_for(self, batches: list[_Batch]) -> tuple[_OpenShard, bytes]:
-        """Return the shard with space for these, and their header text."""
+        """Return a shard with space for these batches, and their header text."""
         if self._shard is not None:
             text = self._shard.text(batches)
             grown = self._shard.end - self._shard.base + sum(batch.nbytes for batch in batches)
@@ -254,7 +254,7 @@ class _OpenShard:
         self._brace = 8 + len(EMPTY) - 1
         self.torn = False
         """A put failed and could not be rolled back; the store's next writer recovers the shard."""
-        # Renamed once it is locked and has a header, so that no process takes it for the shard of a killed writer.
+        # Renamed once it is locked and has a header: before, another process would recover it as a dead writer's.
         hidden = folder / f".{self.name}.new"
         self._fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:
