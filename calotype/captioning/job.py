@@ -118,7 +118,7 @@ class CaptionJob:
         return writer
 
     def _check_sampling(self, identity: BackendIdentity, variants: Sequence[CaptionVariant]) -> None:
-        """Check that several captions per prompt are possible: at temperature 0 each prompt has only one."""
+        """Check that number and seed have an effect: at temperature 0 every seed gives the same caption."""
         if identity.parameters.get("temperature") != 0:
             return
         if len(variants) > len(self.presets):

@@ -27,8 +27,8 @@ def caption_locally(
 ) -> CaptionReport:
     """Generate the missing captions in this process.
 
-    After any end of a run (an error, Ctrl-C, a kill) its results are in the ledger, and the next run resumes from there.
-    Unless the process is killed, finished captions are also written to the dataset.
+    After any end of a run (an error, Ctrl-C, a kill) its results are in the ledger, and the next run resumes from
+    there. Unless the process is killed, finished captions are also written to the dataset.
 
     Args:
         job: What to caption.

@@ -164,7 +164,7 @@ def render_prompt(
     Raises:
         ConfigError: The preset uses a variable that no image has a value for.
     """
-    # The recipe covers everything but the image and the seed.
+    # The recipe depends on backend and preset, not on the image or the seed.
     preset = variant.preset
     rendered = (
         preset.template,

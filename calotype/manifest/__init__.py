@@ -1,4 +1,4 @@
-"""What images, which captions: folders, data files, archives and hub datasets become one sequence of rows."""
+"""Reads folders, data files, archives and hub datasets into one sequence of rows: images with their captions."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _Where = Callable[[int], str]
 
 
 def assemble(parts: Sequence[Part], reading: Reading) -> tuple[pa.Table, _Where]:
-    """Join parts into one table with one row an image, in their order.
+    """Join parts into one table with one row per image, in their order.
 
     Args:
         parts: What the readers returned.
@@ -128,16 +128,16 @@ def _merge(table: pa.Table, explicit: np.ndarray, where: _Where, reading: Readin
 
 
 def fill_missing_captions(table: pa.Table, where: _Where, missing: str, reading: Reading) -> pa.Table:
-    """Handle the rows without a caption as the option `missing_captions` says.
+    """Apply the option `missing_captions` to the rows without a caption.
 
     Args:
         table: All rows.
         where: Row number → `file:line`.
         missing: `error`, `skip`, `empty`, or the text that becomes their caption.
-        reading: What was reported while reading.
+        reading: The options; skipped rows are reported to it.
 
     Raises:
-        MissingCaptionError: There are some, and `missing` is `error`.
+        MissingCaptionError: There are such rows, and `missing` is `error`.
     """
     lengths = pc.list_value_length(table["captions"]).to_numpy()
     lacking = np.flatnonzero(lengths == 0)
@@ -162,7 +162,7 @@ def fill_missing_captions(table: pa.Table, where: _Where, missing: str, reading:
         for row in lacking:
             reading.ledger.add("no_caption", ids[int(row)].as_py(), f"no caption ({where(int(row))})")
         return table.filter(pa.array(lengths > 0))
-    # Insert the text where a list is empty: index it behind the existing captions, and take.
+    # Insert the text into empty lists: append it to the existing captions, and take it by its index.
     text = "" if missing == "empty" else missing
     filled = np.maximum(lengths, 1)
     offsets = np.concatenate([[0], np.cumsum(filled)]).astype(np.int32)

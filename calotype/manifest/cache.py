@@ -1,4 +1,4 @@
-"""The cache on disk: Arrow files that are cheap to map again and safe to delete."""
+"""The cache on disk: Arrow files, which are cheap to map and safe to delete."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class UnwritableError(Exception):
 def cached(kind: str, sources: Iterable[Path], make: Make, note: str = "") -> Path:
     """Return the Arrow file made from `sources`; it is made again when one of them changes.
 
-    It is in the cache; if that can't be written, in a temporary folder that is removed when this process ends.
+    The file is in the cache, or in a temporary folder until this process ends if the cache can't be written.
 
     Args:
         kind: Sub-folder of the cache.
-        sources: The files it is made from.
+        sources: The files that it is made from.
         make: Returns schema and batches; called when there is no such file, and again if writing it failed.
         note: What else the content depends on.
 
     Raises:
-        ManifestError: It can't be written anywhere.
+        ManifestError: Neither the cache nor a temporary folder can be written.
     """
     name = _key(sources, note)
     try:
@@ -61,7 +61,7 @@ def cached_rows(
 
     Args:
         kind: Sub-folder of the cache.
-        source: The file it is made from.
+        source: The file that it is made from.
         schema: The table's columns.
         scan: Returns the rows.
         note: What else the content depends on.
@@ -119,7 +119,7 @@ def write_arrow(kind: str, make: Make, name: str | None = None) -> Path:
 
 
 def cache_problem() -> str | None:
-    """Return why this process can't write to the cache, for a note; None: it can."""
+    """Return why this process can't write to the cache, for a note; None if it can."""
     return _problems.get(cache_folder("any").parent)
 
 
@@ -140,7 +140,7 @@ class _Temporary:
 
     @staticmethod
     def _remove(owner: int, folder: Path) -> None:
-        if owner == os.getpid():  # and not a forked child of it
+        if owner == os.getpid():  # not in a forked child
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -152,7 +152,7 @@ class _FolderError(Exception):
 
 
 class _Sink(io.RawIOBase):
-    """Writes to a file and hashes the data. `failure` is its own error, as against one of what makes the data."""
+    """Writes to a file and hashes the data. `failure` is a write error, as opposed to an error of the data's source."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -201,7 +201,7 @@ def _write(folder_of: Callable[[], Path], make: Make, name: str | None) -> Path:
 
 
 def _find(kind: str, name: str) -> Path | None:
-    """Return the file of this name; None: it is not there, or damaged."""
+    """Return the file of this name; None if it is missing or damaged."""
     for folder in (cache_folder(kind), _temporary.folder):
         path = None if folder is None else folder / f"{name}.arrow"
         try:

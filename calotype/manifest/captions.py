@@ -36,7 +36,7 @@ _BOMS = (
 _UNMARKED = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
 _NOT_TEXT = frozenset({"Cc", "Cn", "Co", "Cs"})
 _CERTAIN = 4
-"""The right encoding gives more than this many times as many ASCII characters as any other."""
+"""Minimum ratio of ASCII characters in the best encoding to those in the next best."""
 
 
 def decode_text(data: bytes) -> str:
@@ -83,10 +83,10 @@ def _score(head: bytes, encoding: str) -> int:
 
 
 def split_captions(text: str, many: bool) -> list[str]:
-    """Split the text of a caption file into captions: the whole text, or with `many` one a line.
+    """Split the text of a caption file into captions: the whole text, or with `many` one per line.
 
-    Line breaks at the end of the file (with `many`, of each line) are not part of a caption. White space alone is no
-    caption.
+    Line breaks at the end of the file (with `many`, of each line) are not part of a caption. White space alone is not
+    a caption.
     """
     lines = text.replace("\r\n", "\n").split("\n") if many else [text.rstrip("\r\n")]
     return [line for line in lines if line.strip()]
@@ -114,9 +114,9 @@ def is_text_list(type_: pa.DataType) -> bool:
 
 
 def caption_lists(columns: Sequence[pa.ChunkedArray], count: int) -> pa.Array | pa.ChunkedArray:
-    """Make one list of captions a row from columns of text or of lists of text, in the columns' order.
+    """Make one list of captions per row from columns of text or of lists of text, in the columns' order.
 
-    Null, empty and blank values are no captions and are left out.
+    Null, empty and blank values are left out.
 
     Raises:
         TypeError: A column holds something else; the message is its type.

@@ -17,8 +17,8 @@ class Exclude:
     """Patterns of files and folders; reports which of them matched nothing.
 
     Args:
-        patterns: `*.gif` is that in any folder, `masks/` such a folder at any depth; `a/*.png` and `/a.png` are
-            relative to the folder that is read; `**` stands for any folders. What is in an excluded folder is excluded.
+        patterns: `*.gif` matches files in any folder, `masks/` a folder at any depth; `a/*.png` and `/a.png` are
+            relative to the folder that is read; `**` matches any folders. Everything in an excluded folder is excluded.
     """
 
     def __init__(self, patterns: Sequence[str] = ()) -> None:

@@ -39,18 +39,18 @@ ARCHIVES: Final = (
 """Suffixes of packed files, longer ones first."""
 
 WEIGHTS: Final = frozenset({".safetensors", ".ckpt", ".pt", ".pth", ".npz", ".npy", ".bin", ".pkl"})
-"""Suffixes of the files that trainers and their caches write."""
+"""Suffixes of files that trainers and their caches write."""
 
 UNRELATED_SUFFIXES: Final = WEIGHTS | frozenset(
     ".toml .yaml .yml .ini .cfg .md .rst .log .py .sh .bat .ps1 .html .htm .xml .xmp .aae .thm .lock .db .sqlite "  # noqa: SIM905
     ".sqlite3 .idx .url .webloc .md5 .sha1 .sha256 .onnx .gguf .ipynb .css .js .c2pa".split()
 )
-"""Suffixes of files that often lie beside images and are neither images nor captions: not worth a finding."""
+"""Suffixes of files that are common beside images and are neither images nor captions: they are not reported."""
 
 UNRELATED_NAMES: Final = frozenset(
     "readme license licence copying authors makefile dockerfile checksums sha256sums md5sums".split()  # noqa: SIM905
 )
-"""Such files without a suffix, in lower case."""
+"""Names of such files without a suffix, in lower case."""
 
 _COMMANDS: Final = {
     ".tar.gz": "gunzip {}",
@@ -74,7 +74,7 @@ _COMMANDS: Final = {
     ".zst": "unzstd --rm {}",
     ".lz4": "unlz4 --rm -m {}",
 }
-"""Suffix → the command that unpacks such a file. A tar archive stays one: it is read as it is."""
+"""Suffix → the command that unpacks such a file. A compressed tar becomes a tar, which is read directly."""
 
 
 def stem_of(name: str) -> str:

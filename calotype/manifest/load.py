@@ -68,23 +68,23 @@ def load_manifest(
         recursive: Whether folders inside the folder are read too.
         exclude: Files and folders of the folder to leave out, as patterns of a `.gitignore`: `masks/`, `*.gif`,
             `a/**/b.jpg`, or a list of these. A pattern that matches nothing is an error.
-        caption_lines: Whether a caption file is `one` caption, or has `many`, one a line. Default: one, and files of
-            several lines are reported.
+        caption_lines: Whether a caption file is `one` caption, or has `many`, one per line. Default: `one`, and files
+            of several lines are reported.
         caption_suffix: Suffix of the caption files beside images, or a list of suffixes in the order in which their
             captions come: `.tags`. Default: `.txt`, `.caption` and `.json`.
         delimiter: Delimiter of CSV and TSV files, such as `;` or `tab`. Default: detected.
-        member_key: What the members of a sample share in tar and LMDB: their names up to the `first_dot` of the base
-            name, as in WebDataset, or up to the `last_dot`. `auto`: the first, and the last if that gives an
-            image its text.
+        member_key: The key that the members of a sample share in tar and LMDB: their names up to the `first_dot` of
+            the base name, as in WebDataset, or up to the `last_dot`. `auto`: the first dot, or the last dot if that
+            matches an image with its text.
         validation: Share of the images to hold out, 0 up to 1. Without `split` the training side is returned.
-        validation_seed: Another seed holds out others.
+        validation_seed: Seed of the selection of these images.
         data_files: As in `datasets.load_dataset`: files of the dataset, a list, or a mapping split → files.
         image_dir: Another name for `root`.
         column_map: Another name for `columns`.
         source: Another name for `path`; may be `json`, `csv`, `parquet`, … with `data_files`.
         on_error: For a bad row: `raise` an error, or `skip` it with a ledger entry.
         keep_rejected: Also return the rows that a column `rejected` leaves out, for a review.
-        ledger: Lists what is left out. Default: a new one.
+        ledger: Gets an entry for everything that is left out. Default: a new ledger.
 
     Raises:
         ConfigError: The options contradict each other or have wrong values.
@@ -164,7 +164,7 @@ def load_manifest(
         raise ManifestError(f"{sources}: every row was left out: {reading.ledger.counts()}; see the ledger{unused}")
     manifest = Manifest(table, root=reading.root, about=about, ledger=reading.ledger)
     del table
-    pa.default_memory_pool().release_unused()  # what parsing took would stay allocated during training
+    pa.default_memory_pool().release_unused()  # memory of the parsers would stay allocated during training
     return manifest
 
 

@@ -21,16 +21,16 @@ from calotype.types import ImageRef, Row
 __all__ = ["EXTRA", "JSON_FIELD", "REMOTE", "Manifest", "image_paths", "set_column"]
 
 EXTRA = "extra:"
-"""Prefix of the data file's own columns."""
+"""Prefix of the names of the data file's own columns."""
 
 JSON_FIELD = {b"calotype": b"json"}
 """Metadata of an extra column whose values fit no single Arrow type and are stored as JSON text."""
 
 REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
-"""How a URL begins."""
+"""The beginning of a URL."""
 
 _SPILL_BYTES: Final = 4 << 20
-"""A larger manifest is written to a file, so that its pickle, for a worker process, is a path."""
+"""Maximum bytes of a manifest in memory. A larger one is written to a file, and its pickle, for workers, is a path."""
 
 
 class Manifest(Sequence[Row]):
@@ -167,12 +167,12 @@ class Manifest(Sequence[Row]):
 
     @property
     def ids(self) -> pa.ChunkedArray:
-        """The ids of all rows, without making rows."""
+        """The ids of all rows, without constructing rows."""
         return self._table["id"]
 
     @property
     def captions(self) -> pa.ChunkedArray:
-        """The captions of all rows, a list of texts each, without making rows."""
+        """The captions of all rows, one list of texts per row, without constructing rows."""
         return self._table["captions"]
 
     @property
@@ -184,7 +184,7 @@ class Manifest(Sequence[Row]):
 
     @property
     def extras(self) -> pa.Table:
-        """The data file's own columns, by their own names; metadata `JSON_FIELD` marks values kept as JSON text."""
+        """The data file's own columns, by their own names; metadata `JSON_FIELD` marks values stored as JSON text."""
         fields = [field for field in self._table.schema if field.name.startswith(EXTRA)]
         bare = [field.with_name(field.name.removeprefix(EXTRA)) for field in fields]
         return pa.table([self._table[field.name] for field in fields], schema=pa.schema(bare))
@@ -250,7 +250,7 @@ def _plain(value: Any, is_json: bool) -> Any:
 
 
 def _spill(table: pa.Table) -> Path | None:
-    """Write the table to the cache, under the hash of its content; None: it can't be written anywhere."""
+    """Write the table to the cache, named by the hash of its content; None if it can't be written anywhere."""
     try:
         return write_arrow("manifests", lambda: (table.schema, table.to_batches()))
     except UnwritableError:

@@ -13,8 +13,8 @@ __all__ = ["NamesOnDisk", "folded"]
 class NamesOnDisk:
     """Looks up names among those on disk.
 
-    `é` may be one character or two (macOS), and `IMG_1.JPG` is the same file as `img_1.jpg` on Windows and macOS. So a
-    name that is not on disk may be there in another form.
+    `é` may be one character or two (macOS), and `IMG_1.JPG` is the same file as `img_1.jpg` on Windows and macOS, so
+    the name of a file may differ from the name in the data.
 
     Args:
         names: Names on disk, or paths relative to one folder. A set is not copied.

@@ -71,7 +71,7 @@ class Reading:
     """Whether rows marked as rejected are returned too."""
 
     notes: list[str] = field(default_factory=list)
-    """Sentences that `Manifest.describe` lists."""
+    """Sentences for `Manifest.describe`."""
 
     used: set[str] = field(default_factory=set)
     """Names of the options that had an effect: an option that has none is an error."""
@@ -92,12 +92,12 @@ class Reading:
             self.notes.append(text)
 
     def lead(self, folder: Path) -> str:
-        """Return what references to files in a folder begin with: its relative path and a slash, or nothing."""
+        """Return the prefix of references to files in a folder: its relative path and a slash, or nothing."""
         relative = self.relative(folder)
         return "" if relative == "." else f"{relative}/"
 
     def relative(self, path: Path) -> str:
-        """Return a path as references are written: relative to the root if it lies in it, with forward slashes."""
+        """Return a path in the form of references: relative to the root if it is inside, with forward slashes."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
 
     def label(self, file: Path) -> str:
@@ -107,7 +107,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Rows from one file or folder: the columns of `Manifest`; `rejected`, whether the row is marked so; and `_row`,
+    """Rows from one file or folder: the columns of `Manifest`; `rejected`, whether the row is rejected; and `_row`,
     its number in its source."""
 
     table: pa.Table
@@ -154,7 +154,7 @@ def make_part(
     weight: Any = None,
     rejected: Any = None,
 ) -> Part:
-    """Make a part from arrays or lists of `count` values; None: unknown for all rows."""
+    """Make a part from arrays or lists of `count` values. None: unknown for all rows."""
 
     def column(values: Any, type_: pa.DataType) -> Any:
         if values is None:
@@ -182,13 +182,13 @@ def make_part(
 
 
 def line_finder(file: Path, first: int = 0) -> Callable[[int], str]:
-    """Return a function from row number to `file:line`. Blank lines are no rows.
+    """Return a function from row number to `file:line`. Blank lines are not rows.
 
-    The file is read at the first call: most files have no row to report.
+    The file is read on the first call, since most files have no row to report.
 
     Args:
         file: A text file with a row in each line that is not blank.
-        first: How many such lines come before the first row.
+        first: Number of such lines before the first row.
     """
     numbers: list[int] = []
 

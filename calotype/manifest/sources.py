@@ -1,4 +1,4 @@
-"""Finds out what a path is (image folder, data files, archives, saved dataset, hub dataset) and reads it."""
+"""Determines what a path is (image folder, data files, archives, saved dataset, hub dataset) and reads it."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ _READERS: dict[str, Callable[[Path, Reading], Part]] = {
 _TEXT_FILES = frozenset({".jsonl", ".ndjson", ".csv", ".tsv"})
 
 _BUILDERS = frozenset({"json", "csv", "parquet", "arrow", "webdataset", "imagefolder"})
-"""Names of builders of `datasets`: with `data_files` they mean local files, which are read here."""
+"""Builders of `datasets`: with `data_files` they refer to local files, which are read here."""
 
 _DESCRIPTIONS = frozenset({"dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json", "index.json"})
-"""Files in which other programs describe a folder of shards."""
+"""Names of files that describe a folder of shards."""
 _MAX_SHOWN = 200
-"""Characters of a path in an error message."""
+"""Maximum characters of a path in an error message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,17 +74,17 @@ class Sources:
 
 
 def find_sources(path: PathLike | Sequence[PathLike], data_files: Any, split: str | None) -> Sources:
-    """Find out what `path` and `data_files` mean.
+    """Determine the files, folders or hub dataset that `path` and `data_files` refer to.
 
     Args:
-        path: As for `load_manifest`.
-        data_files: As for `load_manifest`.
+        path: See `load_manifest`.
+        data_files: See `load_manifest`.
         split: The split whose files to choose, if `data_files` is a mapping.
 
     Raises:
         ConfigError: They contradict each other.
-        MissingPathError: There is no such file.
-        ManifestError: A file of this kind is not read.
+        MissingPathError: A path does not exist.
+        ManifestError: Files of this kind are not supported.
     """
     if isinstance(path, str) and path in _BUILDERS and not Path(path).exists():
         if data_files is None:
@@ -249,7 +249,7 @@ def _read_file(file: Path, reading: Reading) -> Part:
         return _READERS[file.suffix.lower()](file, reading)
     except OSError as error:
         if error.filename != str(file):
-            raise  # about the cache, or a file that this one names
+            raise  # an error of the cache, or of a file that this one names
         raise ManifestError(f"{file}: can't be read: {error.strerror}") from None
 
 
@@ -297,7 +297,7 @@ def _read_data_folder(folder: Path, listing: Listing, reading: Reading) -> tuple
 
 
 def _with_rows(files: Sequence[Path], reading: Reading) -> list[Path]:
-    """Drop empty text files, which writers of shards leave, unless all are empty."""
+    """Drop empty text files, which writers of shards may leave behind, unless all are empty."""
     empty = {file for file in files if file.suffix.lower() in _TEXT_FILES and _is_empty(file)}
     if len(empty) == len(files):
         return list(files)

@@ -1,4 +1,4 @@
-"""A column that names the split of each row: only the rows of the requested split are read."""
+"""Selects the rows of the requested split by a column that names the split of each row."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def select_split(
 ) -> tuple[pa.Table, Callable[[int], str]]:
     """Select the rows of the requested split, if a column names the splits.
 
-    Without `reading.split` that is `train`, as for folders. A column with any word that names no split is an ordinary
+    Without `reading.split` that is `train`, as for folders. A column with any other word is an ordinary
     column.
 
     Args:

@@ -12,12 +12,12 @@ import numpy.typing as npt
 __all__ = ["MAX_DEPTH", "has_deep_rows", "loads"]
 
 MAX_DEPTH: Final = 32
-"""Levels of objects and lists. Rows need a few; Arrow writes at most 64, and a recursive parser overflows the stack at
-some thousands."""
+"""Maximum levels of objects and lists. Rows need few levels; Arrow writes at most 64, and a recursive parser overflows
+the stack at a few thousand."""
 
 _BLOCK: Final = 4 << 20
 _STEPS: Final = np.zeros(256, np.int8)
-"""Byte → its change of the depth."""
+"""Byte → change of the depth."""
 _STEPS[[ord("["), ord("{")]] = 1
 _STEPS[[ord("]"), ord("}")]] = -1
 
@@ -27,7 +27,7 @@ def loads(text: str | bytes) -> Any:
 
     Raises:
         json.JSONDecodeError: It is not valid JSON, or is nested deeper than `MAX_DEPTH`.
-        ValueError: An object has one name twice.
+        ValueError: An object has a key twice.
         UnicodeDecodeError: The bytes are not UTF-8.
     """
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
@@ -41,7 +41,7 @@ def loads(text: str | bytes) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object; a name that comes twice is an error, where `json` silently keeps the last value."""
+    """Make an object. A repeated key is an error; `json` would silently use its last value."""
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
@@ -54,7 +54,7 @@ _DECODER: Final = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def has_deep_rows(file: Path) -> bool:
-    """Whether JSON lines may be nested deeper than `MAX_DEPTH`. Costs a fraction of parsing them."""
+    """Whether JSON lines may be nested deeper than `MAX_DEPTH`. Much faster than parsing them."""
     depth = 0
     rest = b""
     with file.open("rb") as opened:
@@ -70,7 +70,7 @@ def has_deep_rows(file: Path) -> bool:
 
 
 def _are_flat_lines(lines: bytes) -> bool:
-    """Whether every line begins and ends with a brace, so that it is a value by itself, and holds few brackets."""
+    """Whether every line begins and ends with a brace, so that it is a complete value, and has few brackets."""
     codes = np.frombuffer(lines, np.uint8)
     ends = np.flatnonzero(codes == ord("\n"))
     before, after = codes[np.maximum(ends - 1, 0)], codes[np.minimum(ends + 1, len(codes) - 1)]

@@ -1,4 +1,4 @@
-"""Files and columns that may hold captions and are not used: in the ledger; an error if no image has a caption."""
+"""Reports files and columns that may hold captions and are not used; they are an error if no image has a caption."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ __all__ = [
 UNUSED_CAPTIONS: Final = "unused_captions"
 """Kind of the ledger entries."""
 _UNRELATED: Final = re.compile(r"(?i)(?:readme|licen[cs]e|copying|requirements|changelog|install)\b")
-"""Names of texts that lie in many folders and describe no image."""
+"""Names of common text files that are not captions."""
 
 _FEW: Final = 3
 _MANY: Final = 12
 
 
 def add_unused_captions(reading: Reading, where: str, reason: str) -> None:
-    """Enter something that may hold captions and is not used into the ledger."""
+    """Add a ledger entry for a file or column that may hold captions and is not used."""
     reading.ledger.add(UNUSED_CAPTIONS, where, reason)
 
 
 def may_be_captions(kind: str, where: str) -> bool:
-    """Whether a ledger entry is about something that may hold captions and was not used."""
+    """Whether a ledger entry is about a file or column that may hold captions and is not used."""
     return kind == UNUSED_CAPTIONS or (kind == "no_picture" and not _UNRELATED.match(posixpath.basename(where)))
 
 
 def unused_captions(found: Manifest | Reading) -> list[str]:
-    """Return one sentence for each reason for which something that may hold captions was not used."""
+    """Return one sentence for each reason why possible captions are not used."""
     by_reason: dict[str, list[str]] = {}
     for entry in found.ledger:
         if may_be_captions(entry.kind, entry.id):
@@ -85,13 +85,14 @@ def has_captions(captions: Any) -> bool:
 
 
 def require_captions(manifest: Manifest) -> None:
-    """Require that captions are used if there may be some, though missing ones are allowed.
+    """Require that possible captions are used, although missing ones are allowed.
 
     With `missing_captions='empty'`, for a trigger or template, a caption file or column that is not read would go
     unnoticed.
 
     Raises:
-        MissingCaptionError: No image has a caption, and something may hold some; names it, and how to use it.
+        MissingCaptionError: No image has a caption, but a file or column may hold some. The message has its name, and
+            how to use it.
     """
     found = unused_captions(manifest)
     if found and not has_captions(manifest.captions):

@@ -1,4 +1,4 @@
-"""The validation split: the side of an image depends on its content only."""
+"""The validation split: the side of an image depends on the seed and its content only."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["held_out"]
 
 
 def held_out(table: pa.Table, root: Path, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Return (N,) bool: which rows of a manifest's table are held out for validation.
+    """Return bool (N,): whether each row of a manifest's table is held out for validation.
 
     The side follows from a hash of the seed and the image's fingerprint (its length in bytes and the first, middle and
-    last 16 KiB). So copies under other names are on one side, adding images moves none, and no file is read whole. For
-    an image that is remote or can't be read, its URL or id is hashed.
+    last 16 KiB). So copies under other names are on the same side, adding images does not move others, and no file is
+    read completely. For an image that is remote or can't be read, the URL or id is hashed instead.
 
     Args:
         table: The manifest's table.

@@ -73,7 +73,7 @@ class EncodingStore:
         self._dropped_files: set[str] = set()
         self._moved: dict[int, int] = {}
         self._unsorted: list[Contents] = []
-        """Groups added since, merged into `_later` by the next lookup: a long job makes many puts between two lookups."""
+        """Groups added since; the next lookup merges them into `_later`, as a job makes many puts between lookups."""
         self._base, self._later = self._disk.open()
         self.refresh()
 

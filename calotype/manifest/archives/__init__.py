@@ -1,1 +1,1 @@
-"""The indexes of tar archives and LMDB environments: what lies at which bytes or under which key."""
+"""The indexes of tar archives and LMDB environments: the byte range or key of each member."""

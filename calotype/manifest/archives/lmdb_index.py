@@ -24,11 +24,11 @@ _FINGERPRINTS = pa.schema([("key", pa.binary()), ("fingerprint", pa.binary())])
 def lmdb_index(path: Path) -> pa.Table:
     """Return the keys of an environment, from the cache or by a walk in a subprocess.
 
-    Columns `key`, `image` (whether the value looks like an image) and, for texts of up to 1 MiB, `data`. The walk reads
-    every page that leads to a value, so after it this process can read the environment safely.
+    The columns are `key`, `image` (whether the value looks like an image) and `data` (of texts up to 1 MiB). The walk
+    reads every page that leads to a value, so this process can then read the environment safely.
 
     Raises:
-        ManifestError: Not a whole LMDB environment.
+        ManifestError: The environment is damaged or incomplete.
     """
     lmdb = _lmdb(path)
     file = _data_file(path)
@@ -61,7 +61,7 @@ def _data_file(path: Path) -> Path:
 
 
 def _walk(path: Path, packages: Path) -> list[tuple[bytes, bool, bytes | None]]:
-    # `-I -S`: it starts once for each environment, and imports only lmdb.
+    # -I -S: a fast start, since there is one process per environment, which imports only lmdb.
     command = [sys.executable, "-I", "-S", lmdb_walk.__file__, str(packages), str(path)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
     if done.returncode < 0:

@@ -10,17 +10,17 @@ import os
 import struct
 import sys
 
-TYPE_CHECKING = False  # in place of typing's: importing typing takes longer than all else here
+TYPE_CHECKING = False  # not `typing.TYPE_CHECKING`: importing typing takes longer than the rest of this script's start
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO, Final
 
 MAX_TEXT: Final = 1 << 20
-"""Bytes of the longest value that is returned as a text."""
+"""Maximum bytes of a value that is returned as text."""
 _HEAD: Final = struct.Struct("<IiB")
 """Length of the key, of the text (-1: none), and whether the value is an image."""
 _SMALLEST: Final = 8
-"""Bytes that an entry has at least."""
+"""Minimum bytes of an entry."""
 _SIGNATURES: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 
 
@@ -35,7 +35,7 @@ def read_records(data: bytes) -> Iterator[tuple[bytes, bool, bytes | None]]:
 
 
 def _walk(path: str, out: BinaryIO) -> str | None:
-    """Write the records; return what is wrong, or None."""
+    """Write the records. Return the error; None without one."""
     import lmdb
 
     is_folder = os.path.isdir(path)  # noqa: PTH112 - pathlib takes long to import, too
@@ -50,7 +50,7 @@ def _walk(path: str, out: BinaryIO) -> str | None:
         with environment.begin(buffers=True) as transaction:
             for key, value in transaction.cursor():
                 count += 1
-                if count > min(entries, most):  # its pages form a circle
+                if count > min(entries, most):  # the pages form a cycle
                     break
                 image = _looks_like_image(bytes(value[:16]))
                 bytes(value[-1:])  # reads the last page of the value: missing in a truncated file

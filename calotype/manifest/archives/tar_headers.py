@@ -14,10 +14,10 @@ __all__ = ["DamagedTarError", "TarHeader", "tar_headers"]
 
 _BLOCK: Final = 512
 _MAX_META: Final = 1 << 20
-"""Bytes of the longest pax header or long name."""
+"""Maximum bytes of a pax header or long name."""
 _FIELDS: Final = struct.Struct("100s 24x 12s 12x 8s 1s 100s 8s 80x 155s 12x")
 _NO_DATA: Final = frozenset("123456")
-"""Types without data: links, devices, folders and pipes, whatever their size field holds."""
+"""Types without data: links, devices, folders and pipes. Their size field is ignored."""
 _KINDS: Final = {
     "0": "", "\0": "", "7": "", "1": "a hard link", "2": "a symbolic link", "3": "a device", "4": "a device",
     "6": "a pipe", "S": "a sparse file",
@@ -25,7 +25,7 @@ _KINDS: Final = {
 
 
 class DamagedTarError(Exception):
-    """Not a whole tar archive; the message has the reason and the byte."""
+    """The tar archive is damaged or incomplete; the message has the reason and the byte."""
 
 
 class TarHeader(NamedTuple):
@@ -36,13 +36,13 @@ class TarHeader(NamedTuple):
     """Byte at which its data begins."""
     size: int
     kind: str
-    """What it is, for messages: empty for a plain file."""
+    """Type of the member, for messages; empty for a plain file."""
     target: str
     """Target of a link."""
 
 
 def tar_headers(file: BinaryIO) -> Iterator[TarHeader]:
-    """Yield all members of an archive, and of archives appended to it as by `cat a.tar b.tar`.
+    """Yield the members of an archive without its folders, also of archives appended to it (`cat a.tar b.tar`).
 
     Raises:
         DamagedTarError: A header is damaged, a member is cut off, or there is no end-of-archive block.
@@ -52,6 +52,7 @@ def tar_headers(file: BinaryIO) -> Iterator[TarHeader]:
     extra: dict[str, str] = {}
     for_all: dict[str, str] = {}
     while True:
+        # The end of the archive: zeros, then its end or another archive.
         file.seek(at)
         block = file.read(_BLOCK)
         if block.count(0) == len(block):
@@ -66,6 +67,7 @@ def tar_headers(file: BinaryIO) -> Iterator[TarHeader]:
             continue
         name, size, flag, target, is_ustar = _parse(block, at)
         start = at + _BLOCK
+        # Headers that describe the next member (pax, GNU long names) or all further ones.
         if flag in "xXgLK":
             if size > _MAX_META or start + size > total:
                 raise DamagedTarError(f"damaged at byte {at}: a header that is longer than it can be")
@@ -78,6 +80,7 @@ def tar_headers(file: BinaryIO) -> Iterator[TarHeader]:
                 extra["path" if flag == "L" else "linkpath"] = _text(data)
             at = start + _blocks(size)
             continue
+        # A member, with the values of these headers.
         known = for_all | extra
         extra = {}
         name = known.get("GNU.sparse.name", known.get("path", name))

@@ -31,11 +31,11 @@ _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 def tar_index(file: Path) -> pa.Table:
     """Return the members of an archive without its folders, from the cache or by reading all headers.
 
-    Columns `name`, `offset`, `size`; `data` of texts of up to 1 MiB; and `kind`, empty for a plain file, else what it
-    is. A hard link to an earlier member counts as a plain file; no other link is followed.
+    The columns are `name`, `offset`, `size`, `data` (of texts up to 1 MiB) and `kind` (empty for a plain file, else its
+    type). A hard link to an earlier member counts as a plain file; no other link is followed.
 
     Raises:
-        ManifestError: Not a whole, uncompressed tar archive.
+        ManifestError: The archive is compressed, damaged or incomplete.
     """
     if not file.is_file():
         raise ManifestError(f"{file}: there is no such archive")

@@ -1,1 +1,1 @@
-"""A folder of images: its listing, its caption files and metadata files, and what is left out."""
+"""Reads a folder of images: its listing, caption files, metadata files, and the files to leave out."""

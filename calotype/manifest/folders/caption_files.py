@@ -1,7 +1,4 @@
-"""Caption files beside images: which belong to which image, and the captions in them.
-
-Reading, checking and editing share it.
-"""
+"""Caption files beside images: matches them to images and reads them. Shared by reading, checking and editing."""
 
 from __future__ import annotations
 
@@ -54,7 +51,7 @@ class CaptionFiles:
     """Matches caption files to images.
 
     Of each suffix `a.jpg.txt` has priority over `a.txt`. Suffixes are matched case-insensitively. A file whose name
-    differs from an image's in Unicode form or case only belongs to it if no other file does.
+    differs from an image's in Unicode form or case only is matched if no other file is.
 
     Args:
         images: Paths relative to one folder.
@@ -169,12 +166,13 @@ def read_caption_files(
         folder: Folder of the images.
         files: The caption files of each image.
         images: The images, relative to the folder.
-        kohya: What `kohya_folders` found: an image without a caption file is captioned by its folder's class name.
+        kohya: The result of `kohya_folders`: an image without a caption file gets its folder's class name as caption.
         reading: The options; unreadable files are reported to it.
 
     Returns:
         The captions of each image.
     """
+    # The files beside each image: text first, then JSON.
     captions: list[list[str]] = []
     from_folder_name = 0
     several_lines: list[str] = []
@@ -195,8 +193,9 @@ def read_caption_files(
                 several_lines.append(file)
             texts += found
         texts = join_captions(texts, in_json, reading)
+        # Without any file, the class name of a repeat folder.
         repeats, class_name = kohya.get(image.rpartition("/")[0], (None, ""))
-        if repeats is not None and not own:  # an empty file is an empty caption, to kohya too
+        if repeats is not None and not own:  # an empty file is an empty caption, as in kohya's scripts
             texts = [class_name]
             from_folder_name += 1
         captions.append(texts)
@@ -210,7 +209,7 @@ def read_text_captions(file: Path, reading: Reading) -> list[str]:
     """Read the captions in a text file.
 
     Raises:
-        ValueError: It can't be read, or is no text; the message is the reason.
+        ValueError: It can't be read, or is not text; the message is the reason.
     """
     try:
         return text_captions(read_small_file(file), reading)
@@ -222,7 +221,7 @@ def text_captions(data: bytes, reading: Reading) -> list[str]:
     """Return the captions in the contents of a text file.
 
     Raises:
-        ValueError: The contents are no text; the message is the reason.
+        ValueError: The contents are not text; the message is the reason.
     """
     try:
         return split_captions(decode_text(data), bool(reading.many_lines))

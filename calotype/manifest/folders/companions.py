@@ -1,8 +1,8 @@
-"""Images that are no samples: masks, control images, regularisation sets, and outputs of training runs and caches.
+"""Finds images that are not samples: masks, control images, regularisation sets, outputs of training runs and caches.
 
-A name alone proves little (`pose.jpg` may be a photo), so it is compared with the others: a mask has the name of an
+A name alone is weak evidence (`pose.jpg` may be a photo), so it is compared with other names: a mask has the name of an
 image beside it, a folder of control images has the names of the images around it, samples of a training run follow
-their trainer's naming or lie beside its checkpoints.
+their trainer's naming or are beside its checkpoints.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ READ_AS_SAMPLES: Final = "is read as samples"
 """Words in each sentence of `Companions.doubts`."""
 
 _ONETRAINERS: Final = "masklabel|condlabel"
-"""OneTrainer's endings, which mean nothing else."""
+"""OneTrainer's endings, which are unambiguous."""
 _CERTAIN: Final = "masks?|control|conditioning|cond|canny|openpose|depth_?map|lineart|trimap|matte"
-"""Endings of which one such file beside its image is enough evidence."""
+"""Endings for which a single such file beside its image is enough evidence."""
 _LIKELY: Final = (
     "depth|normals?|normal_?map|pose|seg|segmentation|alpha|edges?|scribble|softedge|hed|mlsd|inpaint|thumb|thumbnail"
 )
-"""Words that photos have too: half of the folder's images must have one."""
+"""Words that also occur in names of photos: half of the folder's images must have one."""
 _NUMBER: Final = r"(?:[-_ ]?\d{1,3})?"
 _NAMED: Final = re.compile(
     rf"(.+?)[-_. ](?:(?P<onetrainer>{_ONETRAINERS})|(?P<certain>{_CERTAIN})|(?P<likely>{_LIKELY})){_NUMBER}",
@@ -66,27 +66,28 @@ _OF_A_RUN: Final = {
 }
 """Trainer → names of its samples, without the suffix."""
 _ANY_RUN: Final = ("-training-sample-", "__0", "/step-", "/step_", "_00_20", "_01_20")
-"""Parts of names: each name in `_OF_A_RUN` has one of them."""
+"""Parts of names, for a fast search: each name in `_OF_A_RUN` contains one of them."""
 _CACHE: Final = re.compile(r"[._]?(?:.*[-_ ])?cached?s?", re.IGNORECASE)
 
 
 @dataclass(slots=True)
 class Companions:
-    """Images that are no samples, as `find_companions` found them."""
+    """The result of `find_companions`: images that are not samples."""
 
     images: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Image that is no sample → kind in the ledger, reason."""
+    """Image that is not a sample → (kind in the ledger, reason)."""
     doubts: list[str] = field(default_factory=list)
     """Sentences on images that are read as samples though they have names of companions."""
 
 
 def find_companions(images: Sequence[str], captions: Iterable[str], others: Sequence[str]) -> Companions:
-    """Find the images of a folder that are no samples.
+    """Find the images of a folder that are not samples.
 
     Args:
         images: Paths relative to the folder, with forward slashes.
-        captions: Caption files there. An image with its own caption file is a sample, unless its name is conclusive.
-        others: Other files there, which are no data files either.
+        captions: Caption files in the folder. An image with its own caption file is a sample, unless its name is
+            unambiguous.
+        others: Other files in the folder, except data files.
     """
     search = _Search(images, captions, others)
     search.regularisation()
@@ -102,7 +103,7 @@ class _Search:
 
     def __init__(self, images: Sequence[str], captions: Iterable[str], others: Sequence[str]) -> None:
         self._images, self._captions, self._others = images, captions, others
-        self._text = "\n".join(images).lower()  # one search in it shows whether each name must be searched
+        self._text = "\n".join(images).lower()  # one search in it decides whether to search each name
         self._by_folder: dict[str, list[str]] = defaultdict(list)
         for name in images:
             self._by_folder[name.rpartition("/")[0]].append(name)
@@ -231,7 +232,7 @@ class _Search:
 
 
 def _bare(name: str) -> str:
-    """Return what a companion and its image have in common: the name without folder, suffix and `mask` or the like."""
+    """Return the name that a companion shares with its image: without folder, suffix and words such as `mask`."""
     stem = stem_of(posixpath.basename(name)).lower()
     match = _NAMED.fullmatch(stem)
     return _BEGINNING.sub("", match[1] if match else stem, count=1)

@@ -28,13 +28,12 @@ def read_folder(
 ) -> list[Part]:
     """Read the rows of a folder's images.
 
-    An image's captions come from a metadata file if one has any for it, else from the files beside it (`a.jpg.txt`
-    before `a.txt`, then the same with `.caption`, then with `.json`), else, in kohya's `10_name` folders, from the
-    folder's name.
+    The captions of an image are those in a metadata file; else those in the files beside it (`a.jpg.txt` before
+    `a.txt`, then the same with `.caption`, then with `.json`); else, in kohya's `10_name` folders, the folder's name.
 
     Args:
         folder: The folder.
-        listing: Its files.
+        listing: The files of the folder.
         reading: The options.
         read_metadata: Reads one data file.
     """
@@ -52,13 +51,13 @@ def read_folder(
         counts = pc.list_value_length(part.table["captions"]).to_pylist()
         ids.update(zip(paths, part.table["id"].to_pylist(), strict=True))
         captioned.update(path for path, count in zip(paths, counts, strict=True) if count)
-    # Captions beside the images that the metadata has no caption for.
+    # Caption files of the images without a caption in the metadata.
     rows = [name for name in listing.images if lead + name not in captioned]
     kohya = kohya_folders(listing, reading)
     reading.used.add("caption_suffix")
     files = caption_files_of(listing, reading.caption_suffixes)
     captions = read_caption_files(folder, files, rows, kohya, reading)
-    # What may hold captions and is not read.
+    # Files and columns that may hold captions and are not read.
     unread = [name for name in listing.data if name not in metadata]
     note_unused_files(folder, listing, files, unread, reading)
     without = {lead + name for name, own in zip(rows, captions, strict=True) if not own}
@@ -100,7 +99,7 @@ def listed_image(
         images: The images of the folder, as references.
         listed: The references of all rows: two of them never become one image.
         reading: The options.
-        lead: What references to files of the folder begin with.
+        lead: Prefix of references to files of the folder.
         other_splits: Images of splits that are not read.
 
     Returns:

@@ -22,8 +22,8 @@ _TAGS_OF_A_KIND = re.compile(r"(?:tags?(?:_string)?)_(?!meta)[a-z]+")
 def captions_in_json(value: Mapping[str, Any], reading: Reading) -> tuple[list[str], tuple[str, ...]]:
     """Return the captions of an image, and the keys they come from.
 
-    These are the keys in `columns.caption`, else the usual keys of captions, else tags, which become one caption. With
-    None in `columns.caption` there are no captions.
+    The keys are those in `columns.caption`, else the usual keys of captions, else those of tags, which become one
+    caption. If `columns.caption` is None, there are no captions.
 
     Args:
         value: The object in the JSON file beside the image.
@@ -74,7 +74,7 @@ def _tags(value: Any) -> Iterator[str]:
 
 
 def join_captions(texts: list[str], in_json: list[str], reading: Reading) -> list[str]:
-    """Return the captions of JSON if no text file has any or if the text is the first of them, else those of texts."""
+    """Return the captions from JSON if there is no text or if the text is the first of them; else the text."""
     if in_json and (not texts or texts == split_captions(in_json[0], bool(reading.many_lines))):
         return in_json
     return texts
@@ -85,7 +85,7 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
 
     Raises:
         ValueError: It is not valid JSON.
-        TypeError: It is something else.
+        TypeError: It is not an object.
     """
     value = loads(decode_text(data))
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""kohya's repeat folders: images in `10_name` are shown ten times an epoch and have the class `name`."""
+"""kohya's repeat folders: images in `10_name` are shown 10 times per epoch and have the class `name`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["kohya_folder", "kohya_folders", "weighted"]
 KOHYA_FOLDER = re.compile(r"([1-9]\d{0,2})_(.+)")
 """Repeats and class. Neither a year (2024_holiday) nor a counter (01_beach) matches."""
 _NOTED = 20
-"""Folders with a note of their own."""
+"""Maximum number of folders that each have a note."""
 
 
 def kohya_folders(listing: Listing, reading: Reading) -> dict[str, tuple[float, str]]:
-    """Find the folders with images that are in a kohya repeat folder, at any depth; the innermost counts.
+    """Find the folders with images in a kohya repeat folder, at any depth; the innermost repeat folder counts.
 
     Returns:
-        Folder of the images, relative to the listing's and without a slash at its end → repeats, class name.
+        Folder of the images, relative to the listing's folder, without a trailing slash → (repeats, class name).
     """
     found: dict[str, tuple[float, str]] = {}
     noted: list[str] = []

@@ -1,4 +1,4 @@
-"""Lists a folder: images, caption files, data files and others, by name; and what is left out of them."""
+"""Lists a folder: images, caption files, data files and others, by name; and the files to leave out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["LeftOut", "Listing", "leave_out", "list_folder", "printable"]
 
 _SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "lock.mdb", "@eadir", "$recycle.bin"})
 _MAX_LINKS: Final = 100
-"""Times that one folder may be reached through links: more are likely endless."""
+"""Maximum visits of one folder through links: more are likely an endless structure."""
 
 
 class LeftOut(NamedTuple):
@@ -35,7 +35,7 @@ class LeftOut(NamedTuple):
     kind: str
     """Kind of the ledger entry: `companion`, `regularisation`, `excluded`, `archive`, `link_loop`, `broken_link`."""
     name: str
-    """Path relative to the folder; with a slash at the end for a folder."""
+    """Path relative to the folder, with a trailing slash for a folder."""
     reason: str
 
 
@@ -52,7 +52,7 @@ class Listing:
     """Images of other splits than the requested one."""
     left_out: list[LeftOut] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
-    """Sentences on images that are read though they may not be meant as samples."""
+    """Sentences about images that are read but may not be meant as samples."""
 
 
 def list_folder(
@@ -100,11 +100,11 @@ def list_folder(
 
 
 def leave_out(found: Listing, folder: Path, exclude: Exclude = EXCLUDE_NOTHING) -> None:
-    """Move what is not to be read from a listing's images and others to its `left_out`.
+    """Move files that are not to be read from a listing's images and others to its `left_out`.
 
     Args:
         found: The listing; changed in place.
-        folder: Its folder.
+        folder: The folder that was listed.
         exclude: Patterns of images to leave out, if the listing was not made by `list_folder`.
     """
     for name in found.images if exclude else ():
@@ -124,7 +124,7 @@ def leave_out(found: Listing, folder: Path, exclude: Exclude = EXCLUDE_NOTHING) 
         found.left_out += (LeftOut(kind, name, reason) for name, (kind, reason) in companions.images.items())
     found.doubts += companions.doubts
     gone = {each.name for each in found.left_out if suffix_of(each.name) in IMAGE_SUFFIXES}
-    if gone:  # their caption files are left out too, without an entry
+    if gone:  # leave out their caption files, too, without an entry
         gone |= set(map(stem_of, gone))
         gone -= {*found.images, *map(stem_of, found.images)}
         found.captions = [name for name in found.captions if stem_of(name) not in gone]

@@ -14,10 +14,10 @@ from calotype.manifest.reading import Reading
 __all__ = ["ALL", "DEFAULT_SPLIT_NOTE", "select_split_files", "split_named"]
 
 ALL = "all"
-"""The split that has all rows, as in `datasets`."""
+"""The split with all rows, as in `datasets`."""
 
 DEFAULT_SPLIT_NOTE = "split 'train' was read"
-"""How the note begins that reports the default split."""
+"""Beginning of the note that reports the default split."""
 
 _SPLITS = {
     "train": ("train", "training"),
@@ -26,13 +26,13 @@ _SPLITS = {
 }
 _WORDS = "|".join(f"(?P<{split}>{'|'.join(words)})" for split, words in _SPLITS.items())
 _MORE = r"(?:[-_ ]?(?:set|split|data|images?|imgs?|(?:19|20)\d\d))?"
-"""What may follow in names of folders: `train2017/`, `test_set/`."""
+"""Suffixes of split names in names of folders: `train2017/`, `test_set/`."""
 _FOLDER = re.compile(rf"(?:^|.*?/)(?:{_WORDS}){_MORE}/", re.IGNORECASE)
 _FILE = re.compile(rf"(?:^|.*?[/._-])(?:{_WORDS})(?=[/._-])", re.IGNORECASE)
 
 
 def split_named(word: str) -> str | None:
-    """Return the split that a word names: `train`, `validation` or `test`; None: no split."""
+    """Return the split that a word names: `train`, `validation` or `test`; None if it names none."""
     return next((split for split, words in _SPLITS.items() if word.strip().lower() in words), None)
 
 
@@ -91,7 +91,7 @@ def _chosen(folder: Path, listing: Listing, split: str) -> Listing:
     )
     if not chosen.images and not chosen.data:
         if split == "train" and not any(map(_split_of_file, (*listing.images, *listing.data))):
-            return listing  # no splits at all: everything is for training, as in `datasets`
+            return listing  # without splits, everything is for training, as in `datasets`
         raise ManifestError(
             f"{folder}: no split {split!r}; expected a folder or data files named {' or '.join(words)} in it. "
             "For a split of its images by hash use validation=0.05"

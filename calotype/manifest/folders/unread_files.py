@@ -26,20 +26,20 @@ _KINDS: Final = {
     "link_loop": "links to folders above them",
     "broken_link": "broken links",
 }
-"""Kind in the ledger → its name in a note. What `exclude` leaves out needs no note."""
+"""Kind in the ledger → its name in a note. Files that `exclude` leaves out are not noted."""
 
 _NOT_CAPTIONS: Final = frozenset(
     ".xmp .aae .thm .xml .html .htm .svg .log .lock .url .webloc .ini .cfg .py .sh .bat .md5 .sha1 .sha256 .tmp .part "  # noqa: SIM905
     ".bak .mp4 .mov .safetensors .npz .npy .pt .pth .ckpt .bin .zip .gz .psd .xcf .pdf".split()
 )
-"""Suffixes of files that have the names of images and are no captions."""
+"""Suffixes of files that have the names of images and are not captions."""
 _HEAD: Final = 4096
 _QUOTED: Final = re.compile(r'"([^"\n]{1,255})"')
 _FEW: Final = 3
 
 
 def name_left_out(folder: Path, listing: Listing, parts: Sequence[Part], reading: Reading) -> None:
-    """Report what was left out of a listing, except images that a metadata file lists as rows."""
+    """Report the files left out of a listing, except images that a metadata file lists as rows."""
     lead = reading.lead(folder)
     rows = {path for part in parts for path in part.paths().to_pylist()} if listing.left_out else set()
     by_kind: dict[str, list[LeftOut]] = defaultdict(list)
@@ -60,7 +60,7 @@ def note_unused_files(folder: Path, listing: Listing, files: CaptionFiles, unrea
 
     Args:
         folder: The folder.
-        listing: Its files.
+        listing: The files of the folder.
         files: The caption files of each image.
         unread: Data files that were not read.
         reading: Takes the notes and ledger entries.
@@ -88,7 +88,7 @@ def note_unused_files(folder: Path, listing: Listing, files: CaptionFiles, unrea
             reading.note(f"{reason}: {', '.join(names[:_FEW])}{', …' if len(names) > _FEW else ''}")
             for name in names:
                 add_unused_captions(reading, str(folder / name), reason)
-    # Data files; those that do not mention the images are noted only.
+    # Data files; those that do not mention the images are only noted.
     used = files.used()
     lists = [name for name in unread if name not in used and name not in by_suffix.get(".json", ())]
     if lists:
@@ -117,7 +117,7 @@ def _mentions(file: Path, bases: set[str]) -> bool:
 
 
 def _head(file: Path) -> bytes:
-    """Return the first bytes of a file; none if it can't be read."""
+    """Return the first bytes of a file; empty if it can't be read."""
     try:
         require_regular(file)
         with file.open("rb") as opened:

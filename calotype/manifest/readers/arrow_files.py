@@ -85,7 +85,7 @@ def parse_errors(path: Path, what: str) -> Iterator[None]:
 
     Args:
         path: The file, for messages.
-        what: What it should be: "a Parquet file".
+        what: The expected format: "a Parquet file".
     """
     try:
         yield

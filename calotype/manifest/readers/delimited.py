@@ -1,4 +1,4 @@
-"""Reads CSV and TSV of any dialect, with or without a header, and keeps delimiters and quotes in captions."""
+"""Reads CSV and TSV of any dialect, with or without a header, and preserves delimiters and quotes in captions."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def open_delimited(file: Path, reading: Reading) -> tuple[Heading, str]:
 
     Raises:
         ManifestError: It is neither a table with a header nor lines of a path and a caption.
-        UnicodeDecodeError: It is no text.
+        UnicodeDecodeError: It is not text.
     """
     heading = read_heading(file, reading)
     text = decode_text(file.read_bytes())
@@ -116,7 +116,7 @@ def heading_of(text: str, file: Path, reading: Reading) -> Heading:
         raise ManifestError(f"{file}: the file is empty")
     base = reading.image_root or file.parent
 
-    # The delimiter, by how well the first records make sense.
+    # The delimiter with the best score of the first records.
     def score(records: Sequence[Sequence[str]]) -> float:
         header = [field.strip() for field in records[0]]
         if _is_header(header, reading):
@@ -139,7 +139,7 @@ def heading_of(text: str, file: Path, reading: Reading) -> Heading:
             f"{', '.join(map(repr, DELIMITERS))} with delimiter=…"
         )
     if has_header:
-        # Spreadsheets write empty columns at the end; two of them are no error.
+        # Spreadsheets write empty columns at the end; two of them are not an error.
         names = [name or f"column_{index}" for index, name in enumerate(header)]
     else:
         names = list(_DEFAULT_NAMES)
@@ -169,7 +169,7 @@ def _head(file: Path) -> tuple[str, bool]:
             return end.decode("utf-8"), True
         return decode_text(file.read_bytes())[:_HEAD], False
     except UnicodeDecodeError:
-        # The reader reports the lines that are not UTF-8; here the others are enough.
+        # The reader reports lines that are not UTF-8; the others are enough to detect the dialect.
         line = end.removeprefix(BOM).lstrip().split(b"\n", 1)[0]
         try:
             line.decode("utf-8")
@@ -184,7 +184,7 @@ def _is_header(fields: Sequence[str], reading: Reading) -> bool:
 
 
 def _score(fields: Sequence[str]) -> float:
-    """Return how likely a record is an image and its caption: 1 for a path or URL with an image's suffix."""
+    """Return the likelihood that a record is an image and its caption: 1 for a path or URL with an image's suffix."""
     reference = fields[0].strip().strip("\"'<>")
     if not reference:
         return 0.0
@@ -205,7 +205,7 @@ def _is_reference(field: str, base: Path) -> bool:
 
 
 def _refuse_more_columns(file: Path, dialect: Dialect, records: Sequence[Record]) -> None:
-    """Refuse rows of several columns without a header: all after the first delimiter would become the caption."""
+    """Reject rows of several columns without a header: all after the first delimiter would become the caption."""
     if dialect.delimiter == "\t":
         return
     rows = [dialect.raw_fields(record.text, None) for record in records[:100]]
@@ -284,7 +284,7 @@ _ROW_IN_QUOTES = re.compile(
 
 
 def _problem(record: Record, fields: Sequence[str], heading: Heading) -> str | None:
-    """Return why a record is no row; None: it is one."""
+    """Return why a record is not a row; None if it is one."""
     names = heading.names
     if len(fields) != len(names):
         return (

@@ -41,18 +41,18 @@ class Record(NamedTuple):
     text: str
     """Without its line end."""
     end: str
-    """Its line end; empty for a last line without one."""
+    """The line end; empty for a last line without one."""
     fields: list[str]
-    """As written between the delimiters."""
+    """The fields as written between the delimiters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """How a delimited text is split into records and fields.
 
-    Quotes around a whole field are quoting, as in RFC 4180, with or without spaces around them; others are part of the
-    field. In TSV, quotes are quoting only if the field has a tab or a doubled quote, which only a program writes, and
-    no field spans lines.
+    Quotes around a whole field delimit it, as in RFC 4180, with or without spaces around them; others are part of the
+    field. In TSV, quotes delimit a field only if it has a tab or a doubled quote, which only programs write, and no
+    field spans lines.
     """
 
     delimiter: str

@@ -42,7 +42,7 @@ def read_saved(folder: Path, reading: Reading) -> list[Part]:
     datasets = _datasets(f"to read the saved dataset {folder}")
     try:
         loaded = datasets.load_from_disk(str(folder))
-    except Exception as error:  # of its JSON and Arrow files, of fields that are missing, …
+    except Exception as error:  # errors of its JSON and Arrow files, missing fields, …
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
         raise ManifestError(f"{folder}: the saved dataset is damaged: {reason}; copy or save it again") from None
     with parse_errors(folder, "a saved dataset"):
@@ -69,6 +69,15 @@ def read_hub(name: str, data_files: Any, reading: Reading) -> list[Part]:
 
 
 def _parts(loaded: Any, name: str, folder: Path | None, reading: Reading) -> list[Part]:
+    """Make a part for each file of a loaded dataset.
+
+    Args:
+        loaded: A `Dataset` or `DatasetDict`.
+        name: Name of the dataset, for ids and messages.
+        folder: Folder of a dataset saved to disk; None for one from the hub.
+        reading: The options.
+    """
+    # Choose the split, and find the columns.
     split = str(loaded.split) if getattr(loaded, "split", None) is not None else ""
     if isinstance(loaded, dict):
         split, loaded = _choose(loaded, name, reading)

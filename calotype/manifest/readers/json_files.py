@@ -36,7 +36,7 @@ def read_json(file: Path, reading: Reading) -> Part:
 
 
 def open_form(file: Path, reading: Reading) -> tuple[Any, JsonForm] | None:
-    """Return the value of a file that is one JSON value, and its form; None: it has one object a line.
+    """Return the value of a file that is one JSON value, and its form; None if it has one object per line.
 
     Raises:
         ManifestError: It is empty, or its value has no rows.
@@ -226,7 +226,7 @@ def with_text(value: dict[str, Any], image: str) -> dict[str, Any]:
 
 
 def _as_text(image: Any) -> str | None:
-    """Return the reference in a value: a text, a number, a list of one, or `datasets`' form of an image."""
+    """Return the reference in a value: a text, a number, a list of one item, or the form of an image in `datasets`."""
     if isinstance(image, list) and len(image) == 1:
         return _as_text(image[0])
     if isinstance(image, dict) and image.keys() <= {"bytes", "path"}:
@@ -237,7 +237,7 @@ def _as_text(image: Any) -> str | None:
 
 
 def row_problem(value: Any, columns: Columns | None) -> str | None:
-    """Return why a value is no row; None: it is one."""
+    """Return why a value is not a row; None if it is one."""
     if isinstance(value, json.JSONDecodeError):
         return f"not valid JSON: {value.msg} (column {value.colno}); expected one object a line"
     if isinstance(value, UnicodeDecodeError):

@@ -17,7 +17,7 @@ from calotype.manifest.tables.references import is_remote
 __all__ = ["JsonForm", "form_of", "is_row"]
 
 _OWN: Final = ("image", "file_name", "filename", "file", "image_path", "img_path", "image_file", "img")
-"""Columns of a keyed row that name its image; else the key does. A `url` may be only the origin of the image."""
+"""Columns of a keyed row that name its image; without them the key does. Not `url`, which may be the image's origin."""
 _KOHYA: Final = frozenset({"caption", "tags", "image_size", "train_resolution", "train_resolutions", "latent_size"})
 _SPLITS: Final = ("train", "training", "validation", "valid", "val", "dev", "test", "testing")
 
@@ -259,7 +259,7 @@ def _are_stems(keys: Mapping[str, Any], base: Path) -> bool:
 
 
 def _of_kohya(row: dict[str, Any], file: Path, reading: Reading) -> dict[str, Any]:
-    """Return a row of kohya's `meta_cap.json`, `meta_lat.json` or metadata: its caption or tags, and its size."""
+    """Return a row of kohya's `meta_cap.json`, `meta_lat.json` or metadata, with caption or tags, and size."""
     row = dict(row)
     if not row.get("caption") and row.get("tags"):
         row["caption"] = row["tags"]

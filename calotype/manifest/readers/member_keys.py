@@ -17,7 +17,7 @@ __all__ = ["Matched", "ending", "match_members", "parse_member_key"]
 
 _RULES: Final[tuple[MemberKey, ...]] = ("auto", "first_dot", "last_dot")
 _SUFFIXES: Final = ".jpg .jpeg .jpe .jfif .webp .avif .heic .heif .png .tiff .tif .bmp .gif".split()  # noqa: SIM905
-"""Of two images with one key, the first suffix here is the sample's: masks and maps are stored losslessly."""
+"""Image suffixes by priority: of two images with one key the first is the sample, since masks and maps are lossless."""
 _LAST_WORD: Final = re.compile(r"[-_ ][A-Za-z_]+\.\w+$")
 
 
@@ -28,17 +28,17 @@ class Matched:
     texts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Image of a sample → its texts, in the archive's order."""
     companions: list[str] = field(default_factory=list)
-    """Images that belong to a sample and are no samples themselves."""
+    """Images that belong to a sample and are not samples themselves."""
     others: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Other images that are no samples → kind in the ledger, reason."""
+    """Other image that is not a sample → (kind in the ledger, reason)."""
     doubts: list[str] = field(default_factory=list)
-    """Sentences on images that are read as samples though they have names of companions."""
+    """Sentences about images that are read as samples although they have names of companions."""
     unused: list[str] = field(default_factory=list)
     """Texts of a sample that are not its captions."""
     orphans: list[str] = field(default_factory=list)
     """Texts without an image."""
     unclear: dict[str, list[str]] = field(default_factory=dict)
-    """Key with several images, of which none is clearly the sample → the endings of its members."""
+    """Key with several images, none of which is clearly the sample → endings of its members."""
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ def parse_member_key(given: object) -> MemberKey:
     """Parse the option `member_key`.
 
     Raises:
-        ConfigError: It is none of the three rules.
+        ConfigError: It is not one of the three rules.
     """
     for rule in _RULES:
         if given == rule:
@@ -65,8 +65,9 @@ def match_members(images: Sequence[str], texts: Sequence[str], rule: MemberKey) 
     Args:
         images: Names of image members, with any image suffix or (in LMDB) none.
         texts: Names of text members.
-        rule: What two members of one sample share: their names up to the `first_dot` of the base name, as in
-            WebDataset, or up to the `last_dot`. `auto`: the first, and the last if that gives an image its text.
+        rule: The key that the members of a sample share: their names up to the `first_dot` of the base name, as in
+            WebDataset, or up to the `last_dot`. `auto`: the first dot, or the last dot if that matches an image with
+            its text.
     """
     found = Matched()
     groups: dict[str, _Group] = defaultdict(_Group)
@@ -75,7 +76,7 @@ def match_members(images: Sequence[str], texts: Sequence[str], rule: MemberKey) 
     for name in images:
         groups[cut(name)[0]].images.append(name)
     for name in texts:
-        # `a.jpg.txt` belongs to `a.jpg` by every rule.
+        # `a.jpg.txt` belongs to `a.jpg` under every rule.
         stem, _ = _last_dot(name)
         groups[cut(stem if stem in of_images else name)[0]].texts.append(name)
     for key, group in groups.items():
@@ -96,7 +97,7 @@ def ending(name: str) -> str:
 
 
 def _match_group(key: str, group: _Group, rule: MemberKey, found: Matched) -> None:
-    """Match a key with several images, or with further parts of names behind it."""
+    """Match a key with several images, or with names that have further parts after the key."""
     plain = sorted((name for name in group.images if name.lower() in _plain_names(key)), key=_rank)
     own = {name: tuple(_own(name, group.texts)) for name in group.images}
     used: set[str] = set()
@@ -129,7 +130,7 @@ def _own(image: str, texts: Sequence[str]) -> Iterator[str]:
 
 
 def _leave_out_companions(found: Matched) -> None:
-    """Leave out images that are no samples, by the same rules as in folders."""
+    """Leave out images that are not samples, by the same rules as in folders."""
     captions = [text for texts in found.texts.values() for text in texts]
     named = find_companions(list(found.texts), captions, [])
     found.doubts = named.doubts

@@ -101,8 +101,8 @@ _COUNTS: Final = frozenset({"num-samples", "num_samples", "length", "__len__", "
 def read_lmdb(path: Path, reading: Reading) -> Part:
     """Read an LMDB environment (a folder with `data.mdb`, or one file) whose values are image files and texts.
 
-    Keys are grouped as the members of a tar are. Besides, `image-1` belongs to `caption-1`, `text-1` or `label-1`, and
-    an image with a bare key `a` to `a.txt`.
+    Keys are grouped like the members of a tar. In addition, `image-1` is matched with `caption-1`, `text-1` or
+    `label-1`, and an image with a bare key `a` with `a.txt`.
     """
     found = _Members()
     index = lmdb_index(path)
@@ -135,9 +135,9 @@ def _leave_out_companions(found: _Members, names: Iterable[str]) -> None:
 
 
 def _part(file: Path, found: _Members, reading: Reading) -> Part:
-    """Make rows from members. JSON beside an image gives extra columns.
+    """Make rows from members. JSON beside an image becomes extra columns.
 
-    It gives the captions too if there is no text, or if the text is the first of them.
+    It also provides the captions if there is no text, or if the text is the first of them.
     """
     label = reading.label(file)
     if not found.images and not found.texts and not found.left_out:
@@ -153,7 +153,7 @@ def _part(file: Path, found: _Members, reading: Reading) -> Part:
             f"no images found in it; expected members such as a.jpg with a.txt beside it, found {_some(endings)}",
         )
 
-    # One row a sample; those whose captions can't be read are reported.
+    # One row per sample; samples with unreadable captions are reported.
     rows: list[dict[str, Any]] = []
     images: list[_Image] = []
     several_lines: list[str] = []
@@ -171,7 +171,7 @@ def _part(file: Path, found: _Members, reading: Reading) -> Part:
         more = f" ({len(names):,} members like it)" if len(names) > 1 else ""
         reading.ledger.add(kind, f"{label}!{names[0]}", reason + more)
 
-    # Captions from JSON. Keys whose values all became captions are no extra columns.
+    # Captions from JSON. Keys whose values all became captions are not extra columns.
     names = list(dict.fromkeys(name for row in rows for name in row if name != _CAPTION))
     columns = find_columns([_IMAGE, _CAPTION, *names], _given(reading), str(file))
     if names:

@@ -1,1 +1,1 @@
-"""The rows of a table: which column is what, image references, embedded images, numbers and flags."""
+"""Makes rows from a table: meanings of columns, image references, embedded images, numbers and flags."""

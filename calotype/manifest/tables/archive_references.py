@@ -29,11 +29,12 @@ def find_archived(refs: Any, root: Path, problems: dict[int, str]) -> tuple[Any,
         problems: Row → reason; members that do not exist are added.
 
     Returns:
-        References, names, ids, offsets, sizes and keys; None: no reference leads into an archive.
+        References, names, ids, offsets, sizes and keys; None if no reference is to an archive.
     """
     rows = np.flatnonzero(np.asarray(pc.match_substring_regex(refs, _ARCHIVED)))
     if not len(rows):
         return None
+    # Values of rows that refer to files are unchanged.
     texts = refs.to_pylist()
     archives: list[str | None] = list(texts)
     names: list[str | None] = [None] * len(texts)
@@ -48,6 +49,7 @@ def find_archived(refs: Any, root: Path, problems: dict[int, str]) -> tuple[Any,
             continue
         archive, kind, member = match.groups()
         archives[row], names[row] = archive, texts[row]
+        # LMDB: the member is a key.
         if kind != "tar":
             keys[row] = member.encode("utf-8")
             if archive not in environments:
@@ -60,6 +62,7 @@ def find_archived(refs: Any, root: Path, problems: dict[int, str]) -> tuple[Any,
             if found is None or keys[row] not in found:
                 problems.setdefault(row, f"no image {member!r} in {archive}")
             continue
+        # Tar: the member is a byte range.
         if archive not in tars:
             try:
                 tars[archive] = _members(root / archive)

@@ -1,4 +1,4 @@
-"""Finds which column has which meaning, by the option `columns` and by usual names."""
+"""Finds the meaning of each column, by the option `columns` and by usual names."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Columns:
 
     image: str
     captions: tuple[str, ...]
-    """In the order in which their captions come; empty: no caption column."""
+    """Caption columns, in the order of their captions; empty without one."""
     id: str | None = None
     width: str | None = None
     height: str | None = None
@@ -106,7 +106,7 @@ def _captions(lower: Mapping[str, str]) -> tuple[str, ...]:
 
 @lru_cache(1024)
 def caption_columns(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the columns that have captions by their names, in the order in which their captions come."""
+    """Return the caption columns by usual names, in the order of their captions."""
     lower: dict[str, str] = {}
     for name in names:
         lower.setdefault(name.strip().lower(), name)
@@ -162,7 +162,7 @@ def find_columns(names: Sequence[str], given: Mapping[str, tuple[str, ...] | Non
             f"{where}: no image column found among {_listed(names)}; expected one of "
             f"{', '.join(_NAMES['image'][:8])}, …; name yours with columns={{'image': …, 'caption': …}}"
         )
-    # A column has one meaning: one that the option names is not guessed for another.
+    # A column has one meaning: one that the option names is not considered for another.
     taken = {image, *captions}
     return Columns(
         image=image,
@@ -172,7 +172,7 @@ def find_columns(names: Sequence[str], given: Mapping[str, tuple[str, ...] | Non
 
 
 def _column(name: str, names: Sequence[str], meaning: str, where: str) -> str:
-    """Return the column that the option names: as it is written, else the only one in another case."""
+    """Return the column that the option names: the exact name, else the only one in another case."""
     if name in names:
         return name
     alike = [other for other in names if other.strip().lower() == name.strip().lower()]

@@ -21,7 +21,7 @@ class Embedded:
 
     file: Path
     inside: npt.NDArray[np.bool_]
-    """(N,): which rows have bytes there; the others have a path or nothing."""
+    """(N,): rows that have bytes there; the others have a path or nothing."""
     ids: Any
     """large_string array: ids of the rows if no column has ids."""
     offsets: npt.NDArray[np.int64] | None = None
@@ -93,7 +93,7 @@ def _bytes_and_paths(chunk: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 
 def _ranges(values: pa.Array, base: int, total: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return offset and size of each value in the mapped file; size -1: null."""
+    """Return offset and size of each value in the mapped file; a size of -1 is null."""
     _, bounds, data = values.buffers()
     if len(values) == 0 or data is None or data.size == 0:
         return np.zeros(len(values), dtype=np.int64), np.full(len(values), -1, dtype=np.int64)
@@ -102,7 +102,7 @@ def _ranges(values: pa.Array, base: int, total: int) -> tuple[npt.NDArray[np.int
         raise NotMappedError
     dtype = np.int64 if pa.types.is_large_binary(values.type) else np.int32
     ends = np.frombuffer(bounds, dtype=dtype)[values.offset : values.offset + len(values) + 1].astype(np.int64)
-    # An empty value is no image either.
+    # An empty value is not an image either.
     sizes = np.diff(ends)
     sizes[(sizes == 0) | ~np.asarray(values.is_valid())] = -1
     return start + ends[:-1], sizes

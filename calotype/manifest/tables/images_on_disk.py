@@ -24,11 +24,11 @@ from calotype.manifest.names_on_disk import NamesOnDisk
 __all__ = ["find_images"]
 
 _PROBES: Final = 256
-"""References of each kind that are checked; all others only if some of these are missing and can be found."""
+"""Number of references of each kind to check first. The others are checked if some of these can be replaced."""
 _ARCHIVED: Final = re.compile(r"\.(tar|lmdb|mdb)!.")
 _MAX_DEPTH: Final = 2
 _MAX_FOLDERS: Final = 1000
-"""Depth, and number of folders, to which an image is searched by its name alone."""
+"""Maximum depth, and number of folders, of the search for an image by its name."""
 
 
 def find_images(
@@ -50,15 +50,15 @@ def find_images(
 
     Args:
         refs: (N,) large_string array of normalized references.
-        local: (N,): which of them are paths.
-        odd: (N,): which of them are not of the form `some/folder/a.jpg`.
+        local: bool (N,): whether each is a path.
+        odd: bool (N,): whether each is not of the form `some/folder/a.jpg`.
         base: Folder that the data's references are relative to.
         root: Folder that `refs` are relative to.
         label: The data file, for messages.
-        note: Takes sentences for `Manifest.describe`.
+        note: Called with sentences for `Manifest.describe`.
         problems: Row → reason; ambiguous references are added.
     """
-    # Check a sample of the references first: the files of most datasets are where they should be.
+    # Check a sample of the references first: most datasets have no missing files.
     disk = _Disk(base, root)
     missing = [ref for ref in _probes(refs, local, odd) if not (os.path.lexists(root / ref) or _ARCHIVED.search(ref))]
     if not missing:
@@ -173,7 +173,7 @@ class _Disk:
 
     def __init__(self, base: Path, root: Path) -> None:
         self._root = root
-        # COCO's annotations are in a folder beside the folders of images.
+        # COCO's annotations are in a folder beside the image folders.
         bases = [base, base.parent] if base.name.lower() == "annotations" else [base]
         self._leads = list(map(self._ref, bases))
         self._folders: dict[str, _Folder] = {}
@@ -193,7 +193,7 @@ class _Disk:
         names = self._folder(folder).like(name)
         if names:
             return self._match([posixpath.join(folder, each) for each in names])
-        if self._folder(folder).all:  # the folder exists, and does not have the image
+        if self._folder(folder).all:  # the folder exists without the image
             return self._match(self._anywhere(name)) if folder in self._leads else _Match()
         parts = self._parts(folder)
         for lead in self._leads:

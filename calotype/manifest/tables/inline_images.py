@@ -21,8 +21,8 @@ from calotype.manifest.tables.embedded import Embedded, embedded_in, unpack
 __all__ = ["inline_images"]
 
 _SHORTEST: Final = 64
-"""Characters of the smallest image."""
-# How the first bytes of JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC files begin in base64.
+"""Minimum characters of an image."""
+# The first bytes of JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC files in base64.
 _INLINE: Final = r"""^[\s"'<]*(?:(?i:data:)|[/_]9j[/_]|iVBORw0KGgo|UklGR|R0lGOD|Qk[0-3]|SUkq|TU0AK|AAAA..Z0eX)"""
 _URI = re.compile(r"data:[^,]*?(;base64)?,", re.IGNORECASE)
 _BATCH: Final = 256
@@ -32,12 +32,12 @@ def inline_images(column: Any, label: str, problems: dict[int, str]) -> tuple[Em
     """Decode the images of a text column into the cache.
 
     Args:
-        column: Text.
+        column: A text column.
         label: Name of the data file in ids.
         problems: Row → reason; images that can't be decoded are added.
 
     Returns:
-        The images, and the column without them; None: the column has none.
+        The images, and the column without them; None if it has none.
     """
     texts = as_texts(column)
     lengths = pc.fill_null(pc.binary_length(texts), 0)

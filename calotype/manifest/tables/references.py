@@ -1,4 +1,4 @@
-"""Image references (absolute, relative, `file://`, remote, inside an archive) in the form that ids have."""
+"""Normalizes image references (absolute, relative, `file://`, remote, inside an archive) to the form of ids."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from calotype.manifest.manifest import REMOTE
 
 __all__ = ["References", "is_remote", "normal_reference", "normal_references"]
 
-# What some programs write around a reference: white space of all kinds, zero-width characters, quotes, brackets.
+# Characters that some programs write around a reference: white space, zero-width characters, quotes, brackets.
 _BLANK = "\\s\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200f}\\x{2028}\\x{2029}\\x{202f}\\x{205f}-\\x{2060}\\x{3000}\\x{feff}"
 _BLANKS = "".join(map(chr, (*range(0x21), 0x85, 0xA0, 0x1680, *range(0x2000, 0x2010), 0x2028, 0x2029, 0x202F))) + (
     "\u205f\u2060\u3000\ufeff"
@@ -39,7 +39,7 @@ _SCHEME = re.compile(r"(https?):/+(?=[^/])", re.IGNORECASE)
 
 
 def _cleaned(text: str) -> str:
-    """Strip what programs write around a reference; complete a URL's scheme."""
+    """Strip the characters that programs write around a reference, and complete a URL's scheme."""
     text = text.strip(_BLANKS)
     for first, last in _PAIRS:
         if len(text) > 1 and text[0] == first and text[-1] == last:
@@ -53,13 +53,13 @@ def normal_reference(text: str, base: Path, root: Path, folder_of: Callable[[str
     """Normalize a reference.
 
     Args:
-        text: As the data file has it, known not to be remote.
+        text: The reference in the data file; it is not a URL.
         base: Folder that relative references are relative to.
         root: Folder that ids are relative to.
         folder_of: A cached function that normalizes folders, for whole columns.
 
     Returns:
-        A POSIX path relative to `root` if the image lies in or beside it, else an absolute one.
+        A POSIX path, relative to `root` if the image is in or beside it, else absolute.
     """
     text = _cleaned(text)
     if text[:5].lower() == "file:":
@@ -107,11 +107,11 @@ class References(NamedTuple):
     texts: Any
     """(N,) large_string array of normalized references."""
     empty: npt.NDArray[np.bool_]
-    """(N,): those that are null or blank."""
+    """bool (N,): whether each is null or blank."""
     remote: npt.NDArray[np.bool_]
-    """(N,): URLs."""
+    """bool (N,): whether each is a URL."""
     odd: npt.NDArray[np.bool_]
-    """(N,): those that are not of the form `some/folder/a.jpg`."""
+    """bool (N,): whether each is not of the form `some/folder/a.jpg`."""
 
 
 def normal_references(texts: Any, base: Path, root: Path) -> References:

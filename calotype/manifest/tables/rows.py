@@ -29,7 +29,7 @@ _MAX_PATH: Final = 4096
 _MAX_ID: Final = 512
 _ID_HEAD: Final = 200
 _MAX_SIDE: Final = 1_000_000
-"""Pixels."""
+"""Maximum width or height in pixels."""
 _MAX_WEIGHT: Final = 10_000
 _MAX_TOTAL_WEIGHT: Final = 1_000_000_000
 
@@ -49,11 +49,11 @@ def table_part(
 
     Args:
         raw: The table with the file's own column names. With `embedded`, its image column holds paths as text, or null.
-        file: Its file, or the name of a dataset.
+        file: File of the table, or name of a dataset.
         reading: The options.
-        columns: Which column has which meaning.
+        columns: The meanings of columns.
         where: Row number → `file:line`.
-        base: Folder that references are relative to. Default: the file's.
+        base: Folder that references are relative to. Default: the folder of `file`.
         embedded: The bytes of the image column, if it has any.
         look: Whether to search `base` for images that are missing under their reference.
 
@@ -227,7 +227,7 @@ def _require_named(refs: Any, local: npt.NDArray[np.bool_], found: str, base: Pa
 
 
 def _too_long(refs: Any, name: str, local: npt.NDArray[np.bool_], problems: dict[int, str]) -> npt.NDArray[np.bool_]:
-    """Return which references are longer than any path, and report them."""
+    """Return whether each reference is longer than any path, bool (N,), and report those that are."""
     long: npt.NDArray[np.bool_] = local & np.asarray(pc.greater(pc.binary_length(refs), _MAX_PATH))
     for row in np.flatnonzero(long):
         text = refs[int(row)].as_py()

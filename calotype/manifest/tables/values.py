@@ -33,7 +33,7 @@ def _column(values: list[Any], name: str, *, many: bool) -> tuple[pa.Field, pa.A
 
 
 def encodable(text: str) -> bool:
-    """Whether a string can be encoded: JSON may have half a surrogate pair, which can't."""
+    """Whether a string can be encoded as UTF-8. JSON may contain lone surrogates, which can't."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
