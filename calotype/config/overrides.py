@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from calotype.config.dataset import DatasetConfig
 from calotype.config.distill import DistillConfig
+from calotype.config.encodings import EncodingConfig
 from calotype.config.instantiate import COMPONENT
 from calotype.config.keys import KEYS, LOOKS_LIKE, THEIRS
+from calotype.config.loader import LoaderConfig
 from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError, unknown_key
 
@@ -90,4 +92,17 @@ def _home_of(config: DictConfig, option: str, given: str) -> str:
     ours = option in DatasetConfig.names()
     if not ours and difflib.get_close_matches(option, names, n=1, cutoff=LOOKS_LIKE):
         raise unknown_key(f"override {given!r}", option, names)
+    if not ours and not _is_component(config.get("dataset")):
+        _refuse_without_section(option, given)
     return "dataset"
+
+
+def _is_component(section: Any) -> bool:
+    return isinstance(section, Mapping) and COMPONENT in section
+
+
+def _refuse_without_section(option: str, given: str) -> None:
+    """Refuse an option of a section that must be named: `batch_size` is `loader.batch_size`."""
+    for section in (LoaderConfig, EncodingConfig):
+        if option in section.names():
+            raise ConfigError(f"override {given!r}: unknown option {option!r}; did you mean '{section.name}.{option}'?")

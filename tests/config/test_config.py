@@ -173,6 +173,8 @@ def test_a_name_for_a_component_keeps_its_options_as_in_torchtune(write):
         ("datset.path=x", "override 'datset.path=x': unknown option 'datset'; did you mean 'dataset'?"),
         ("loadr.seed=1", "did you mean 'loader'?"),
         ("tokeniser=x", "did you mean 'tokenizer'?"),
+        ("batch_size=4", "override 'batch_size=4': unknown option 'batch_size'; did you mean 'loader.batch_size'?"),
+        ("store=x", "did you mean 'encodings.store'?"),
         ("dataset.path.root=x", "override 'dataset.path.root=x': dataset.path is 'photos', which has no 'root' in it"),
         ("dataset.path=${root", "override 'dataset.path=${root': '${root' is not a YAML value"),
         ("include=[id,", "override 'include=[id,': '[id,' is not a YAML value"),
@@ -364,6 +366,11 @@ def test_a_slip_in_one_names_the_right_one(write):
         load_config(write("dataset: {path: a}"), ["max_step=10"])
     with pytest.raises(ConfigError, match="unknown option 'trian'; did you mean 'train'"):
         load_config(write("{dataset: {path: a}, trian: {}}"))
+
+
+def test_a_dataset_of_ones_own_may_have_an_option_of_the_loader_s_name(write):
+    config = load_config(write("dataset: {_component_: mine.data}"), ["batch_size=4"])
+    assert config["dataset"] == {"_component_": "mine.data", "batch_size": 4}
 
 
 def test_lightning_s_trainer_is_left_alone(write):
