@@ -1,1 +1,1 @@
-"""Which cache is worth it: short runs of real training steps with each, and what follows from them."""
+"""Recommend a cache: run short trainings of real steps with each strategy, and compare their times."""

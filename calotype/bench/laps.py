@@ -1,4 +1,4 @@
-"""A loader that measures the time of training steps, and ends the run after enough of them."""
+"""A loader that measures the time of training steps, and ends the run after a number of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from calotype.types import Batch
 __all__ = ["WARM_UP", "Enough", "LapLoader", "Laps"]
 
 WARM_UP = 3
-"""Batches that are not timed: more than the loader prepares ahead."""
+"""Number of batches that are not timed: more than the loader prefetches."""
 
 
 class Enough(Exception):  # noqa: N818 - no error: it ends the loop
@@ -25,9 +25,9 @@ class Enough(Exception):  # noqa: N818 - no error: it ends the loop
 
 @dataclass(slots=True)
 class Laps:
-    """When each batch was requested and when it came, in seconds, and its number of images.
+    """The times in seconds at which each batch was requested and returned, and its number of images.
 
-    A lap is the time from one request to the next: the wait, and then the step.
+    A lap is the time from one request to the next: the wait for the batch, then the step.
     """
 
     asked: list[float] = field(default_factory=list)
@@ -45,24 +45,24 @@ class Laps:
 
 
 class LapLoader(Loader):
-    """A `Loader` with a clock: one epoch that fills the caches, then `steps` timed batches.
+    """A `Loader` that times its batches: one epoch that fills the caches, then `steps` timed batches.
 
-    Before each request the device finishes its work, so a wait is time in which it is idle.
+    The device is synchronized before each request, so it is idle during a wait.
 
     Args:
-        *args: The loader's.
+        *args: Arguments of `Loader`.
         steps: Number of timed batches.
-        encode: Turns each batch into the transformer's inputs, as part of the step.
-        **options: The loader's.
+        encode: Encodes each batch to the transformer's inputs, as part of the step.
+        **options: Keyword arguments of `Loader`.
     """
 
     def __init__(self, *args: Any, steps: int, encode: Callable[[Batch], Batch] | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
         self.laps = Laps()
         self.first = len(self)
-        """Batches of the first epoch."""
+        """Number of batches of the first epoch."""
         self.batches = self.first + WARM_UP + steps
-        """Batches of the whole run."""
+        """Number of batches of the whole run."""
         self._encode = encode
 
     def __iter__(self) -> Iterator[Batch]:

@@ -10,39 +10,40 @@ from typing import Any, Final
 __all__ = ["BenchReport", "BenchRow", "Recommendation", "break_even", "recommend"]
 
 WORTH: Final = 0.10
-"""Share of the whole training's time by which a longer config must be faster to be recommended."""
+"""Fraction of the whole training's time that a longer config must save to be recommended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchRow:
-    """One strategy. The figures are None where it does not run; `refused` is the reason."""
+    """The figures of one strategy. They are None if it does not run; `refused` is the reason."""
 
     strategy: str
     title: str
     config: tuple[str, ...]
-    """Its lines of config."""
+    """Lines of its config, as `section.key: value`."""
     refused: str | None = None
     images_per_second: float | None = None
-    """With warm caches."""
+    """Throughput with warm caches."""
     data_wait: float | None = None
     """Share of that time in which the step waited for its batch, 0 to 1."""
     host_bytes: int | None = None
     """Peak memory of the trainer and its loader process, extrapolated to the whole dataset for caches in memory."""
     device_bytes: int | None = None
-    """The same on the GPU, as allocated by torch; None without one."""
+    """Peak memory allocated by torch on the GPU, extrapolated likewise; None without a GPU."""
     disk_bytes: int = 0
     """Size of its files on disk, for the whole dataset."""
     prepare_seconds: float = 0.0
-    """Before the first step, for the whole dataset."""
+    """Time before the first step, for the whole dataset."""
     first_epoch_seconds: float | None = None
+    """Time of the first epoch."""
     epoch_seconds: float | None = None
-    """Each further one."""
+    """Time of each further epoch."""
     break_even_epochs: int | None = None
-    """Number of epochs from which on it takes no longer than no cache; None where an epoch is not shorter."""
+    """Number of epochs from which on it takes no longer than no cache; None if an epoch is not shorter."""
     notes: tuple[str, ...] = ()
 
     def seconds(self, epochs: int) -> float:
-        """Return the time of a training of so many epochs."""
+        """Return the time of a training of `epochs` epochs, in seconds."""
         assert self.epoch_seconds is not None and self.first_epoch_seconds is not None
         return self.prepare_seconds + self.first_epoch_seconds + (epochs - 1) * self.epoch_seconds
 
@@ -65,26 +66,26 @@ class BenchReport:
     samples: int
     """Samples of an epoch: images times their repeats."""
     measured_pictures: int
-    """Number of measured images; the figures of the others are extrapolated."""
+    """Number of measured images; figures for the whole dataset are extrapolated from them."""
     batch_size: int
     steps: int
     """Number of timed batches of each strategy."""
     epochs: int
-    """Of the training that the config describes."""
+    """Number of epochs of the config's training."""
     device: str
     machine: str
     rows: tuple[BenchRow, ...]
     recommendation: Recommendation | None
-    """None where nothing runs."""
+    """None if no strategy runs."""
 
     def to_json(self) -> dict[str, Any]:
         return {"version": 1} | asdict(self)
 
 
 def break_even(row: BenchRow, nothing: BenchRow) -> int | None:
-    """Return the number of epochs, 1 or more, from which on `row` takes no longer than `nothing`.
+    """Return the number of epochs, 1 or more, from which on `row` takes no longer than `nothing`, no cache.
 
-    The smallest E with prepare + first + (E − 1) · epoch ≤ first₀ + (E − 1) · epoch₀; None where epoch ≥ epoch₀.
+    It is the smallest E with prepare + first + (E − 1) · epoch ≤ first₀ + (E − 1) · epoch₀; None where epoch ≥ epoch₀.
     """
     if None in (row.epoch_seconds, nothing.epoch_seconds):
         return None
@@ -97,17 +98,18 @@ def break_even(row: BenchRow, nothing: BenchRow) -> int | None:
 def recommend(
     rows: Sequence[BenchRow], epochs: int, *, host_room: int | None = None, device_room: int | None = None
 ) -> Recommendation | None:
-    """Recommend the simplest strategy that is about as fast as the fastest, for a training of so many epochs.
+    """Recommend the simplest strategy that is about as fast as the fastest.
 
-    Of those that run and fit, the one that needs the fewest lines of config and whose training takes at most 10 %
-    longer than the fastest's.
+    Of the strategies that run and fit in memory, it is the one with the fewest lines of config whose training takes at
+    most 10 % longer than the fastest one's.
 
     Args:
-        rows: The measured strategies, from the simplest on.
-        epochs: Of the training.
-        host_room: The machine's memory in bytes.
-        device_room: The GPU's memory in bytes.
+        rows: The measured strategies, ordered from the simplest.
+        epochs: Number of epochs of the training.
+        host_room: The machine's memory in bytes; None is unlimited.
+        device_room: The GPU's memory in bytes; None is unlimited.
     """
+    # Choose among those that fit.
     running = [row for row in rows if row.refused is None]
     fitting = [row for row in running if _fits(row.host_bytes, host_room) and _fits(row.device_bytes, device_room)]
     if not fitting:
@@ -115,6 +117,8 @@ def recommend(
     fastest = min(fitting, key=lambda row: row.seconds(epochs))
     enough = fastest.seconds(epochs) * (1 + WORTH)
     best = min((row for row in fitting if row.seconds(epochs) <= enough), key=lambda row: len(row.config))
+
+    # Write the reason.
     reasons = [f"{span(best.seconds(epochs))} for the {epochs:,} epochs of this config"]
     nothing = next((row for row in running if row.strategy == "none"), None)
     if best is nothing:
@@ -134,7 +138,7 @@ def recommend(
 
 
 def span(seconds: float) -> str:
-    """Format a time."""
+    """Format a duration."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:

@@ -1,4 +1,4 @@
-"""`bench_config`: measure a config's dataset, model and machine with each strategy, one process after the other."""
+"""`bench_config`: measure each strategy with a config's dataset and model on this machine, one process at a time."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _LOCK: Final = ".lock"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """What is measured on."""
+    """The measured rows, and facts about the dataset."""
 
     rows: tuple[int, ...]
-    """Of the dataset: those of the first batches, so that their buckets are as full as in training."""
+    """The dataset's rows of the first batches, so that buckets are as full as in training."""
     pictures: int
     samples: int
     batch_size: int
@@ -52,7 +52,7 @@ class _Plan:
 
     @property
     def scale(self) -> float:
-        """How many times the measured images the dataset is."""
+        """Ratio of the dataset's images to the measured ones."""
         return self.pictures / len(self.rows)
 
 
@@ -67,16 +67,17 @@ def bench_config(
 
     Args:
         config: What `load_config` returned. Its own caches are not used; a bench deletes the files it writes.
-        strategies: Names of those to measure; None is all.
-        steps: Number of timed batches of each; an epoch over as many images comes before.
+        strategies: Names of the strategies to measure; None is all.
+        steps: Number of timed batches of each strategy, after an epoch over as many images.
         track: Shows the progress.
 
     Raises:
-        ConfigError: The config is wrong, the model is not trained here, or a named strategy does not exist or has no
-            effect with the config.
+        ConfigError: The config is wrong, the model's family is not supported, or a named strategy does not exist or has
+            no effect with the config.
         MissingDependencyError: accelerate, diffusers or peft is not installed.
-        CalotypeError: A strategy's process died.
+        CalotypeError: A strategy's process exited without a result.
     """
+    # Check the arguments.
     chosen = choose(strategies)
     if steps < 1:
         raise ConfigError(f"steps: found {steps}, expected 1 or more")
@@ -86,10 +87,13 @@ def bench_config(
     options = config.train or TrainConfig()
     device = config.loader_device or ("cuda" if torch.cuda.is_available() else "cpu")
     with _scratch(config) as scratch:
+        # Choose the rows to measure.
         plan = _plan(settings(config, choose(["none"])[0], str(scratch)), options, steps)
         for one in chosen:
             if strategies is not None and (reason := _senseless(one, plan)) is not None:
                 raise ConfigError(f"strategies: {one.name} has no effect with this config: {reason}; leave it out")
+
+        # Encode the rows once, then train with each strategy.
         encoded = any(one.encoded_before for one in chosen)
         total, done = len(chosen) + encoded, 0
         outcomes: dict[str, Measured | str] = {}
@@ -113,6 +117,8 @@ def bench_config(
                         outcomes[one.name] = str(refused)
                 show(done := done + 1, total)
         rows = [_row(one, outcomes[one.name], took, plan, scratch, device) for one in chosen]
+
+    # Compare with no cache, and recommend.
     nothing = rows[0]
     rows = [replace(row, break_even_epochs=break_even(row, nothing)) if row is not nothing else row for row in rows]
     batches = options.max_steps * options.gradient_accumulation_steps
@@ -133,7 +139,8 @@ def bench_config(
 
 
 def _plan(config: Config, options: TrainConfig, steps: int) -> _Plan:
-    from calotype.train.preflight import check_data, check_model  # which needs accelerate
+    """Check the config, and choose the rows to measure."""
+    from calotype.train.preflight import check_data, check_model  # needs accelerate
 
     job = build_encode_job(config)
     network = check_model(job.models, options)
@@ -169,6 +176,7 @@ def _task(
 
 
 def _senseless(strategy: Strategy, plan: _Plan) -> str | None:
+    """Return why a strategy has no effect with the config; None if it has one."""
     if strategy.remote and not plan.remote:
         return "no image comes from a URL"
     if strategy.fixed_geometry and not plan.fixed_geometry:
@@ -179,6 +187,7 @@ def _senseless(strategy: Strategy, plan: _Plan) -> str | None:
 def _row(
     strategy: Strategy, outcome: Measured | str, took: Encoded | None, plan: _Plan, scratch: Path, device: str
 ) -> BenchRow:
+    """Return the report's row of a strategy, with figures extrapolated to the whole dataset."""
     if isinstance(outcome, str):
         return BenchRow(strategy=strategy.name, title=strategy.title, config=strategy.config, refused=outcome)
     further = plan.pictures - len(plan.rows)
@@ -212,7 +221,7 @@ def _row(
 
 @contextmanager
 def _scratch(config: Config) -> Iterator[Path]:
-    """A folder for what is written, on the encodings' disk but outside the data; sweeps those of killed benches."""
+    """Yield a temporary folder on the encodings' disk, outside the data; delete those of killed benches."""
     store = config.encodings.store if config.encodings is not None else None
     parent = Path(store).expanduser().parent if store else cache_folder("bench")
     if data_folder_around(config, parent) is not None:
@@ -224,7 +233,7 @@ def _scratch(config: Config) -> Iterator[Path]:
             f"bench: {parent} can't be made ({error.strerror}); set encodings.store to a place on a disk with room"
         ) from None
     for lock in parent.glob(f"{_SCRATCH}*/{_LOCK}"):
-        with suppress(ConfigError), sole_run(lock, lock.parent) as held:  # refused while its bench lives
+        with suppress(ConfigError), sole_run(lock, lock.parent) as held:  # raises while its bench is running
             if held:
                 shutil.rmtree(lock.parent, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=_SCRATCH, ignore_cleanup_errors=True) as folder:
@@ -244,7 +253,7 @@ def _machine(device: str) -> str:
 
 
 def _host_room() -> int | None:
-    """Bytes; None where the system does not say."""
+    """Return the machine's memory in bytes; None if the system does not report it."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
@@ -252,4 +261,5 @@ def _host_room() -> int | None:
 
 
 def _device_room(device: str) -> int | None:
+    """Return the GPU's memory in bytes; None for another device."""
     return torch.cuda.mem_get_info(device)[1] if torch.device(device).type == "cuda" else None

@@ -1,4 +1,4 @@
-"""A bench's report as text: the same table in a terminal and in a file."""
+"""Format a bench's report as text: the same table in a terminal and in a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEADS = ("", "images/s", "wait", "memory", "device", "disk", "prepare", "pays fr
 
 
 def lines(report: BenchReport) -> Iterator[str]:
-    """Table, configs, reasons and the recommendation."""
+    """Yield the lines of a report: table, configs, reasons and the recommendation."""
     yield (
         f"{report.model}, {report.pictures:,} images, batches of {report.batch_size}; {report.steps} batches timed "
         f"each way on {report.measured_pictures:,} of the images"
@@ -42,7 +42,7 @@ def lines(report: BenchReport) -> Iterator[str]:
 
 
 def cells(row: BenchRow) -> tuple[str, ...]:
-    """A row that ran, under `HEADS`."""
+    """Return the table cells of a strategy that ran, in the order of `HEADS`."""
     assert row.images_per_second is not None and row.data_wait is not None
     pays = "" if row.strategy == "none" else "never" if row.break_even_epochs is None else _epochs(row)
     return (

@@ -1,4 +1,4 @@
-"""The ways to feed a training run that are compared, and what each takes in a config. Needs no torch."""
+"""The strategies that a bench compares, each a way to feed a training run, and their config. Needs no torch."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ __all__ = ["STRATEGIES", "Strategy", "choose", "settings"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
-    """One way."""
+    """One way to feed a training run."""
 
     name: str
     title: str
-    """As a table shows it."""
+    """Title in tables."""
     config: tuple[str, ...] = ()
-    """The lines that it takes, as `section.key: value`."""
+    """The lines of config it needs, as `section.key: value`."""
     dataset: Mapping[str, Any] = field(default_factory=dict)
-    """The options of a config's sections in which it differs from nothing; `{scratch}` is a folder of the run's."""
+    """Its options in the config's `dataset` section; `{scratch}` is replaced by a temporary folder."""
     loader: Mapping[str, Any] = field(default_factory=dict)
+    """Its options in the `loader` section."""
     encodings: Mapping[str, Any] | None = None
-    """None is online: pixels come, and the frozen models run in every step."""
+    """Its options in the `encodings` section. None is online: batches hold pixels, and the frozen models run in every
+    step."""
     encoded_before: bool = False
     """Whether everything is encoded before the first step."""
     remote: bool = False
-    """Whether it only makes sense for images that come from URLs."""
+    """Whether it has an effect only for images from URLs."""
     fixed_geometry: bool = False
-    """Whether it needs crops that are the same each epoch."""
+    """Whether it needs the same crops in each epoch."""
 
 
 STRATEGIES: Final = (
@@ -85,11 +87,11 @@ STRATEGIES: Final = (
         encodings={"store": "{scratch}/on_the_fly", "on_the_fly": True},
     ),
 )
-"""From the simplest config to the longest; similar ones are together."""
+"""Ordered from the shortest config to the longest, similar ones together."""
 
 
 def choose(names: Sequence[str] | None) -> tuple[Strategy, ...]:
-    """Return the strategies of these names, in the table's order; `none`, the baseline, is always included.
+    """Return the strategies of these names, in the order of `STRATEGIES`; `none`, the baseline, is always included.
 
     Raises:
         ConfigError: There is no such strategy.
@@ -104,12 +106,12 @@ def choose(names: Sequence[str] | None) -> tuple[Strategy, ...]:
 
 
 def settings(config: Config, strategy: Strategy, scratch: str) -> Config:
-    """Return the config with this strategy instead of its own caches.
+    """Return a config with a strategy's caches instead of its own.
 
     Args:
         config: The config.
-        strategy: Which.
-        scratch: A folder for what it writes.
+        strategy: The strategy.
+        scratch: Folder for the strategy's files.
     """
 
     def section(given: Mapping[str, Any], without: Sequence[str], more: Mapping[str, Any]) -> dict[str, Any]:

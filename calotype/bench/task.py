@@ -18,16 +18,16 @@ __all__ = ["Encoded", "Measured", "Refused", "Task", "perform"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One process's work."""
+    """The task of one process."""
 
     config: Mapping[str, Any]
-    """With the strategy's options."""
+    """The config, with the strategy's options."""
     encode: bool
     """Whether to encode the rows; else train on them."""
     online: bool
     """Whether the frozen models run in every step."""
     rows: Sequence[int]
-    """Of the dataset."""
+    """Indices of the dataset's rows."""
     steps: int
     """Number of timed batches."""
     device: str
@@ -40,10 +40,11 @@ class Encoded:
     """The cost of encoding the rows."""
 
     first_seconds: float
-    """Until the first image and its texts were encoded: mostly loading the models."""
+    """Time of the first image with its texts: mostly loading the models."""
     picture_seconds: float
-    """For each further one."""
+    """Time of each further image."""
     bytes: int
+    """Size of all records."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +52,17 @@ class Measured:
     """The cost of training on the rows."""
 
     first_pace: float
-    """Seconds for each image in the first epoch, while caches are empty."""
+    """Seconds for each image in the first epoch, with empty caches."""
     pace: float
     """Seconds for each image afterwards."""
     data_wait: float
-    """The share of it in which the loop waited for batches."""
+    """Share of that time in which the loop waited for batches, 0 to 1."""
     host_bytes: int | None
     """Peak memory of this process and the loader's together; None where the system does not report it."""
     device_bytes: int | None
     """Peak memory that torch allocated on the GPU; None without one."""
     kept_bytes: int
-    """Of a cached image, in memory or on the device; 0 without a cache."""
+    """Bytes of a cached image, in memory or on the device; 0 without a cache."""
 
 
 class Refused(CalotypeError):  # noqa: N818 - a result, not a fault
@@ -71,9 +72,13 @@ class Refused(CalotypeError):  # noqa: N818 - a result, not a fault
 def perform(task: Task, folder: Path) -> dict[str, Any]:
     """Run a task in its own process, which has its own peak memory; return the fields of its result.
 
+    Args:
+        task: The task.
+        folder: Folder for the task and result files.
+
     Raises:
-        Refused: It does not run with this config on this machine.
-        CalotypeError: The process died.
+        Refused: The task does not run with this config on this machine.
+        CalotypeError: The process exited without a result.
     """
     answer, asked = folder / "answer.json", folder / "task.json"
     answer.unlink(missing_ok=True)

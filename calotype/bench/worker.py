@@ -1,4 +1,4 @@
-"""One process of a bench: encode some rows, or take some training steps on them."""
+"""One process of a bench: encode some rows, or run some training steps on them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from calotype.types import Batch, Geometry
 __all__ = ["main", "measure"]
 
 _PROBED = 8
-"""Number of images that the size of the pixel cache is estimated from."""
+"""Number of images from which the size of the pixel cache is estimated."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -62,6 +62,7 @@ def _encode(task: Task) -> Encoded:
 
 
 def _encode_rows(job: EncodeJob, rows: list[int]) -> tuple[float, int]:
+    """Encode some rows; return the time in seconds and the number of bytes."""
     if not rows:
         return 0.0, 0
     report = encode_job(dataclasses.replace(job, dataset=job.dataset.select(rows)), track=silent)
@@ -69,14 +70,18 @@ def _encode_rows(job: EncodeJob, rows: list[int]) -> tuple[float, int]:
 
 
 def _train(task: Task) -> Measured:
+    """Train on the rows with a `LapLoader`, and return the measured times and memory."""
     from calotype.train.loop import make_accelerator, train
 
+    # Build the dataset: pixels for online encoding, else encodings.
     config = Config.parse(task.config)
     options = config.train or TrainConfig()
     job = build_encode_job(config, device=task.device)
     pixels = job.dataset.select(list(task.rows))
     section = config.encoding_section()
     dataset = pixels if task.online else open_encoded(pixels, job.models, section)
+
+    # Train until the loader has timed enough batches.
     loader_options = {**config.to_mapping().get("loader", {}), "device": task.device}
     encode = _encoder(job.models) if task.online else None
     with LapLoader(dataset, **loader_options, steps=task.steps, encode=encode) as loader:
@@ -89,10 +94,12 @@ def _train(task: Task) -> Measured:
         with suppress(Enough):
             train(make_accelerator(options, device=task.device), loader, job.models, options)
         host = _peak("self", loader.process)
+
+    # Compute the figures.
     caches = task.online and (pixels.pixel_cache is not None or loader_options.get("device_cache"))
     laps, first = loader.laps, loader.first
     first_pace = laps.pace(min(WARM_UP, first - 1), first)
-    if section.on_the_fly and not task.online:  # between the epochs, it encodes what the first did not sample
+    if section.on_the_fly and not task.online:  # after the first epoch, the records it did not sample are encoded
         first_pace += (laps.came[first] - laps.asked[first]) / len(pixels)
     return Measured(
         first_pace=first_pace,
@@ -105,14 +112,14 @@ def _train(task: Task) -> Measured:
 
 
 def _encoder(models: FrozenModels) -> Callable[[Batch], Batch]:
-    """Return what an online trainer does with each batch of pixels and texts."""
+    """Return a function that encodes a batch of pixels and texts, as an online trainer does in each step."""
 
     def encode(batch: Batch) -> Batch:
         record = models.encode_pictures(batch["img"])
         if (moments := record.get("moments")) is None:
             raw = record["latents"]
         else:
-            mean = moments.chunk(2, dim=1)[0]
+            mean = moments.chunk(2, dim=1)[0]  # (B, 2C, h, w) → (B, C, h, w)
             raw = sample_moments(moments, torch.randn_like(mean, dtype=torch.float32))
         texts = models.family.batch_texts(models.encode_texts(batch["text"]), length=models.max_sequence_length)
         count, _, height, width = batch["img"].shape
@@ -128,7 +135,7 @@ def _encoder(models: FrozenModels) -> Callable[[Batch], Batch]:
 
 
 def _kept_bytes(pixels: TextToImageDataset, loader: LapLoader) -> int:
-    """Return the bytes of an image in a pixel cache."""
+    """Return the average bytes of an image in a pixel cache."""
     cache = PixelCache()
     probe = pixels.with_cache(cache)
     for key in loader.plan.epoch(0)[0][:_PROBED]:
@@ -139,7 +146,7 @@ def _kept_bytes(pixels: TextToImageDataset, loader: LapLoader) -> int:
 def _peak(*processes: str | int | None) -> int | None:
     """Return the sum of the processes' peak resident bytes; shared pages count for each.
 
-    Not `ru_maxrss`, which a child inherits from the process that forked it.
+    None if the system does not report it. `ru_maxrss` would not do: a child inherits it from its parent at the fork.
     """
     total = 0
     for process in processes:

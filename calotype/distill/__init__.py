@@ -1,4 +1,4 @@
-"""Trains a small captioner on the captions of a large one. `run(config)` is what `calotype distill` does."""
+"""Train a small captioner on the captions of a large one. `calotype distill` calls `run(config)`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Training inputs of a vision-language model from images and captions: only the caption's tokens have a loss.
+"""Make training inputs of a vision-language model from images and captions: only the caption's tokens have a loss.
 
-The prompt's tokens are those of `TransformersBackend`, by the same `chat_inputs`. The caption's tokens follow them, row
-by row, as in generation:
+The prompt is tokenized by `chat_inputs`, as in `TransformersBackend`. In each row the caption's tokens follow it, as in
+generation:
 
     input_ids   <user> <image>… Describe this image. <assistant>  a red circle on grey <end>  <pad>…
     labels        -100   -100      -100                -100       a red circle on grey <end>   -100
@@ -31,15 +31,15 @@ def answer_tokens(processor: Any, ends: frozenset[int], caption: str) -> list[in
     """Return the tokens of a caption as the student's answer, with its end token.
 
     Args:
-        processor: The student's.
-        ends: The tokens at which generation stops.
+        processor: The student's processor.
+        ends: Ids of the tokens at which generation stops.
         caption: The text.
     """
     asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
     answered = [*asked, {"role": "assistant", "content": [{"type": "text", "text": caption}]}]
     prompt = processor.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
     whole = processor.apply_chat_template(answered, add_generation_prompt=False, tokenize=False)
-    # With add_generation_prompt a template may open more (reasoning) than it writes around a given answer.
+    # With add_generation_prompt a template may open a reasoning block that it omits around a complete answer.
     answer = whole.removeprefix(prompt) if whole.startswith(prompt) else caption
     tokens: list[int] = processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
     end = next((position for position, token in enumerate(tokens) if token in ends), None)
@@ -50,7 +50,7 @@ def collate(processor: Any, requests: Sequence[CaptionRequest], answers: Sequenc
     """Make a batch for the model's `forward`, with `labels` (B, L) that are `IGNORED` except for the answers.
 
     Args:
-        processor: The student's; its tokenizer pads on the left.
+        processor: The student's processor, whose tokenizer pads on the left.
         requests: The images with their prompts.
         answers: The tokens of each answer, from `answer_tokens`.
     """
@@ -88,17 +88,18 @@ def loss_sum(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
     """
     labels = batch["labels"]
     inputs = {name: value for name, value in batch.items() if name != "labels"}
-    targets = torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], IGNORED)], dim=1)
+    targets = torch.cat([labels[:, 1:], torch.full_like(labels[:, :1], IGNORED)], dim=1)  # (B, L), shifted by one
     if _keeps_logits(model):
         positions = (targets != IGNORED).any(dim=0).nonzero().squeeze(1)  # (kept,)
         logits, targets = model(**inputs, use_cache=False, logits_to_keep=positions).logits, targets[:, positions]
     else:
-        logits = model(**inputs, use_cache=False).logits
-    learnt = targets != IGNORED
+        logits = model(**inputs, use_cache=False).logits  # (B, L, vocabulary)
+    learnt = targets != IGNORED  # (B, L) or (B, kept)
     return cross_entropy(logits[learnt].float(), targets[learnt], reduction="sum")
 
 
 def _keeps_logits(model: Any) -> bool:
+    """Return whether the unwrapped model's `forward` has `logits_to_keep`."""
     while not isinstance(model, PreTrainedModel):
         model = model.module if hasattr(model, "module") else model.get_base_model()
     return "logits_to_keep" in inspect.signature(model.forward).parameters

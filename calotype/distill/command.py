@@ -1,4 +1,4 @@
-"""`run`: what `calotype distill` does."""
+"""`run`: the implementation of `calotype distill`."""
 
 from __future__ import annotations
 
@@ -48,24 +48,24 @@ def run(
         config: What `load_config` returned. Of `dataset`, the options that select images and the held-out side
             (`validation`, a tenth by default) are used.
         resume: Resume from the last checkpoint, if there is one.
-        retry_failed: Ask the teacher again where it has failed before.
-        stop: Set where the caller handles signals itself. By default Ctrl-C, SIGTERM and SIGHUP end the training after
-            the current step with a checkpoint, in Python's main thread.
+        retry_failed: Whether to retry captions that the teacher failed to generate before.
+        stop: A stop request, for a caller that handles signals itself. By default Ctrl-C, SIGTERM and SIGHUP end the
+            training after the current step with a checkpoint, in Python's main thread.
         show: Called every `log_every` steps, on the main process.
         tell: Called with each further message, on the main process.
         track: Shows the progress of the teacher, and of scoring.
 
     Raises:
         CaptionError: Teacher or student can't be found.
-        ConfigError: The config is wrong; there is nothing to learn from; `output_dir` has checkpoints and `resume` is
-            not set, or they are of another run; the disk has no room.
+        ConfigError: The config is wrong; there are no captions to train on; `output_dir` has checkpoints and `resume`
+            is not set, or they are from another run; the disk is full.
         EditError: The ledger of the teacher's captions can't be written.
-        Interrupted: A signal came; it has the checkpoint that was saved.
+        Interrupted: A signal was received; the exception has the saved checkpoint.
         ManifestError: The dataset can't be read.
         MissingDependencyError: accelerate, peft, sacrebleu or transformers is not installed.
         RankError: Another rank has ended.
     """
-    # Check the options by themselves.
+    # Check the options.
     config = Config.parse(config, only=_USED)
     options = config.distill if config.distill is not None else DistillConfig.of({})
     output = Path(options.output_dir).expanduser()
@@ -89,7 +89,7 @@ def run(
             raise
         raise MissingDependencyError(error.name, extra="distill", purpose="to distill a captioner") from error
 
-    # Check presets, images and student before the teacher is asked anything.
+    # Check presets, images and student before the teacher is called.
     presets = [load_preset(name) for name in options.presets]
     check_class_word(presets, options.class_word)
     sides = _datasets(config)
@@ -106,7 +106,7 @@ def run(
         stop = stop or cleanup.enter_context(StopRequest.from_signals())
         cleanup.enter_context(end_together(accelerator))
 
-        # Lock the folder, find the checkpoint to resume from, check the room.
+        # Lock the folder, find the checkpoint to resume from, check the free disk space.
         def begin() -> Checkpoint | None:
             cleanup.enter_context(sole_run(output / ".run.lock", output))
             unused = unused_options(options, DISTILL)
@@ -154,7 +154,7 @@ def _lessons(
     track: Track,
     ledger: Ledger,
 ) -> Lessons:
-    """Collect all lessons; the same on every rank."""
+    """Make the lessons of both sides; the same on every rank."""
     from accelerate.utils import gather_object
 
     from calotype.captioning.backend import open_backend
@@ -203,6 +203,7 @@ def _sides(
     options: DistillConfig,
     about: Mapping[str, Any],
 ) -> Lessons:
+    """Make the lessons of both sides with `taught`; those held out are limited to `validation_images`."""
     from calotype.distill.lessons import Lessons
 
     training, held_out = datasets
@@ -211,7 +212,7 @@ def _sides(
 
 
 def _datasets(config: Config) -> tuple[TextToImageDataset, TextToImageDataset | None]:
-    """Open the images to train on, and those held out, without a text-to-image model."""
+    """Open the datasets of both sides, without a text-to-image model."""
     from calotype.data.build import build_dataset
 
     section = config.our_dataset("learnt from")
@@ -221,6 +222,6 @@ def _datasets(config: Config) -> tuple[TextToImageDataset, TextToImageDataset | 
 
 
 def _picked(lessons: list[Lesson], options: DistillConfig) -> tuple[Lesson, ...]:
-    """Pick the lessons to score, evenly from all."""
+    """Select the lessons to score, evenly spaced."""
     count = min(len(lessons), options.validation_images)
     return tuple(lessons[i * len(lessons) // count] for i in range(count))

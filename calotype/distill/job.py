@@ -54,16 +54,16 @@ def distill(
         lessons: The teacher's captions.
         options: The `distill` section.
         found: The checkpoint to resume from.
-        facts: Of the student, from `check_student`.
+        facts: The student's facts, from `check_student`.
         stop: Checked between steps.
         show: Called every `log_every` steps, on the main process.
         tell: Called with each further message, on the main process.
         track: Shows the progress of scoring.
-        ledger: Notes what is left out.
+        ledger: Records the images that are left out.
 
     Raises:
         CaptionError: The student can't be loaded.
-        ConfigError: There is nothing to learn from; `found` is of another run; the disk has no room.
+        ConfigError: There are no captions to train on; `found` is from another run; the disk is full.
         Interrupted: `stop` was set.
     """
     if not lessons.training:
@@ -101,7 +101,7 @@ def distill(
         after = score(accelerator, result, lessons, options, track=track, ledger=ledger)
         _save_once(accelerator, after, output / "scores" / "after.json")
         say(f"after:  {after.scores}")
-    noted = gather_object([(entry.kind, entry.id) for entry in ledger])  # each epoch notes the same images again
+    noted = gather_object([(entry.kind, entry.id) for entry in ledger])  # each epoch records the same images again
     report = DistillReport(
         result=str(result),
         student=facts.identity,

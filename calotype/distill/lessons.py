@@ -1,4 +1,4 @@
-"""`Lesson`: an image, a prompt and the teacher's captions; and `Batches`, each a function of its number."""
+"""`Lesson`: an image, a prompt and the teacher's captions; `Batches`: batches that are functions of their number."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _AHEAD: Final = 2
 _THREADS: Final = 8
 """Threads that read images."""
 _COLLATING: Final = threading.Lock()
-"""A tokenizer serves one thread at a time, and batches of both sides may be prepared at once."""
+"""A tokenizer is not thread-safe, and batches of both sides may be prepared at once."""
 
 _Read = tuple[CaptionRequest, list[int]]
-"""An example with its image: the request, and the answer's tokens."""
+"""An example with its image: the request, and the caption's tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +43,7 @@ class Lesson:
     """One image with one prompt."""
 
     id: str
-    """The row's."""
+    """Id of the row."""
     image: ImageRef
     prompt: str
     system: str | None
@@ -51,7 +51,7 @@ class Lesson:
     """The teacher's captions; each is an example."""
 
     def request(self, image: Image.Image) -> CaptionRequest:
-        """Return the request that a captioning backend takes."""
+        """Return the request for a captioning backend."""
         return CaptionRequest(image=image, prompt=self.prompt, system=self.system)
 
 
@@ -61,27 +61,27 @@ class Lessons:
 
     training: tuple[Lesson, ...]
     held_out: tuple[Lesson, ...]
-    """Only for scores, never trained on."""
+    """Lessons for scores; never trained on."""
     reader: ImageReader
-    """Reads their images."""
+    """Reads the images of both."""
     teacher: Mapping[str, Any]
     """The source of the captions, in plain values: `dataset`, or backend, model and parameters."""
 
 
 class Batches:
-    """The batches of one rank: batch n is a function of n alone, so a resume needs no state.
+    """The batches of one rank: batch n is a function of n only, so a resume needs no state.
 
-    Each caption of each lesson is an example; an epoch shows each once, in a random order of (seed, epoch). An image
-    that can't be read is noted, and replaced by the next example.
+    Each caption of each lesson is an example. An epoch has each example once, in a random order that follows from
+    (seed, epoch). An image that can't be read is appended to the ledger, and replaced by the next example.
 
     Args:
-        lessons: Of all ranks.
-        processor: The student's.
-        ends: The tokens at which the student stops.
+        lessons: The lessons of all ranks.
+        processor: The student's processor.
+        ends: Ids of the tokens at which the student stops.
         reader: Reads the images.
-        options: Sizes, and the seed of the order.
-        accelerator: Its rank and number of ranks.
-        ledger: Notes what is left out.
+        options: The `distill` section, for sizes and the seed of the order.
+        accelerator: The run's accelerator, for rank and number of ranks.
+        ledger: Records the images that are left out.
     """
 
     def __init__(
@@ -118,13 +118,13 @@ class Batches:
         return len(self._examples)
 
     def batch(self, number: int) -> dict[str, Tensor]:
-        """Return batch `number` of the endless sequence of epochs; it is always full."""
+        """Return batch `number` of the infinite sequence of epochs; it is always full."""
         first = (number * self._world + self._rank) * self._batch_size
         indices = [self._at(position) for position in range(first, first + self._batch_size)]
         return self._made(self._read(indices, replace=True))
 
     def endless(self, number: int) -> Generator[dict[str, Tensor]]:
-        """Yield the batches from `number` on; a thread prepares some ahead."""
+        """Yield the batches from `number` on; a thread prepares `_AHEAD` of them in advance."""
         with ThreadPoolExecutor(1) as thread:
             ahead = deque(thread.submit(self.batch, number + i) for i in range(_AHEAD))
             while True:
@@ -145,14 +145,14 @@ class Batches:
             yield self._made(read) if read else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the batches follow from, besides the options."""
+        """Return the inputs of the batches besides the options: a hash of the examples, the number of ranks."""
         return {"examples": self._fingerprint, "world": self._world}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Refuse the state of another run.
 
         Raises:
-            ConfigError: Captions, images or the number of ranks have changed since.
+            ConfigError: Captions, images or the number of ranks have changed.
         """
         now = self.state_dict()
         if dict(state) != now:
@@ -163,7 +163,7 @@ class Batches:
             )
 
     def _at(self, position: int) -> int:
-        """Return the index of the example at a position in the endless sequence of epochs."""
+        """Return the index of the example at a position in the infinite sequence of epochs."""
         epoch, index = divmod(position, len(self._examples))
         return int(self._order(epoch)(index))
 
@@ -175,7 +175,7 @@ class Batches:
             return collate(self._processor, [request for request, _ in examples], [answer for _, answer in examples])
 
     def _read(self, indices: Sequence[int], *, replace: bool) -> list[_Read]:
-        """Read the images of examples; those that can't be read are left out, or replaced by others."""
+        """Read the images of examples; those that can't be read are left out, or replaced by the next examples."""
         with ThreadPoolExecutor(_THREADS) as readers:
             found = list(readers.map(lambda index: self._read_one(index, replace=replace), indices))
         return [read for read in found if read is not None]

@@ -1,4 +1,4 @@
-"""Checks of a distillation before the teacher is asked anything: packages, the student's files, its layers, options."""
+"""Checks of a distillation before the teacher is called: packages, the student's files, its layers, options."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ STUDENT = "distill.student"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudentFacts:
-    """What is known of a student before its weights are loaded."""
+    """Facts about a student, without loading its weights."""
 
     identity: str
     """Its name with a revision or fingerprint."""
     trained_bytes: int
-    """Of the trained parameters, float32."""
+    """Bytes of the trained parameters, float32."""
     result_bytes: int
-    """Of the distilled student's folder, about."""
+    """Approximate bytes of the distilled student's folder."""
 
 
 def check_student(options: DistillConfig, *, scored: bool, dtype: torch.dtype) -> StudentFacts:
@@ -45,12 +45,11 @@ def check_student(options: DistillConfig, *, scored: bool, dtype: torch.dtype) -
     Args:
         options: The `distill` section.
         scored: Whether images are held out for scores.
-        dtype: Of the distilled student.
+        dtype: Dtype of the distilled student.
 
     Raises:
         CaptionError: The student can't be found, or has no chat template.
-        ConfigError: It is of a kind that is not trained here, a file is missing or cut short, or an option does not
-            fit it.
+        ConfigError: Its architecture is not supported, a file is missing or truncated, or an option does not fit it.
         MissingDependencyError: peft, sacrebleu or transformers is not installed.
     """
     for package, needed, purpose in (

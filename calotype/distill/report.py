@@ -16,35 +16,36 @@ class DistillReport:
     """The report of a finished run."""
 
     result: str
-    """The student's folder: `calotype caption … --backend transformers --model` takes it."""
+    """The student's folder, for `calotype caption … --backend transformers --model`."""
     student: str
-    """The student before training: a name with a revision or fingerprint."""
+    """The student before training: its name with a revision or fingerprint."""
     teacher: Mapping[str, Any]
     """The source of the captions: `Lessons.teacher`."""
     presets: tuple[str, ...]
     """Names of the presets."""
     examples: int
-    """Captions of an epoch."""
+    """Number of captions of an epoch."""
     held_out: int
-    """Number of scored questions about held-out images."""
+    """Number of scored prompts about held-out images."""
     left_out: Mapping[str, int]
     """Number of images that were left out, by kind."""
     steps: int
-    """Of the whole run, those before a resume included."""
+    """Number of steps of the whole run, those before a resume included."""
     losses: tuple[tuple[int, float], ...]
     """(step, mean loss of the steps since the report before)."""
     validation: tuple[tuple[int, float], ...]
     """(step, loss on held-out images)."""
     before: Scores | None
-    """None where nothing was held out."""
+    """Scores before training; None if nothing was held out."""
     after: Scores | None
+    """Scores after training; None if nothing was held out."""
     images_per_second: float
     """Of all ranks, in training."""
     data_wait: float
     """Share of that time in which the loop waited for its next batch, 0 to 1."""
     seconds: float
     options: Mapping[str, Any]
-    """Of the run."""
+    """The `distill` section."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

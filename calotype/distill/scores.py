@@ -45,9 +45,9 @@ class Scores:
     answers: int
     """Number of requested captions."""
     without: int
-    """Of these, the number that were empty or cut off."""
+    """Number of requests without a caption: it was empty or truncated."""
     signatures: tuple[str, str]
-    """Sacrebleu's signatures of both scores: only equal ones can be compared."""
+    """Sacrebleu's signatures of BLEU and chrF: scores are comparable only if they are equal."""
 
     def __str__(self) -> str:
         missing = f", {self.without} of {self.answers} without a caption" if self.without else ""
@@ -56,11 +56,11 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldOut:
-    """Scores, with the captions that they were computed from."""
+    """Scores, with the captions they were computed from."""
 
     scores: Scores
     answers: tuple[Mapping[str, Any], ...]
-    """For each lesson `id`, `prompt`, the `teacher`'s captions and the `student`'s."""
+    """For each lesson `id`, `prompt`, `teacher` (its captions) and `student` (its caption)."""
 
     def save(self, path: Path) -> None:
         """Write JSON; a loss that is not finite becomes null."""
@@ -68,7 +68,7 @@ class HeldOut:
 
     @classmethod
     def load(cls, path: Path) -> Self | None:
-        """Read what `save` wrote; None where there is no such file."""
+        """Read a file written by `save`; None if it is missing or damaged."""
         try:
             found = json.loads(path.read_bytes())
             scores = found["scores"] | {"signatures": tuple(found["scores"]["signatures"])}
@@ -91,12 +91,12 @@ def score(
     """Score a model, loaded as `calotype caption --backend transformers` loads it; the same on every rank.
 
     Args:
-        accelerator: Of the run. Each rank loads the model, and captions its share of the lessons.
+        accelerator: The run's accelerator. Each rank loads the model, and captions its share of the lessons.
         model: A folder or a name on the hub.
-        lessons: The held-out ones are captioned. An image that can't be read counts as without a caption.
-        options: Of the run.
+        lessons: The lessons, of which those held out are captioned. An image that can't be read has no caption.
+        options: The `distill` section.
         track: Shows the progress.
-        ledger: Notes what is left out.
+        ledger: Records the images that are left out.
 
     Raises:
         CaptionError: The model can't be loaded.
@@ -135,15 +135,15 @@ def score(
 def held_out_loss(
     accelerator: Accelerator, model: Any, batches: Batches, *, given_up: Callable[[], bool] = lambda: False
 ) -> float | None:
-    """Return the mean loss over all of the teacher's tokens, the same on every rank; None where it was given up.
+    """Return the mean loss over all of the teacher's tokens, the same on every rank; None if it was stopped.
 
     Args:
-        accelerator: Of the run.
+        accelerator: The run's accelerator.
         model: The student.
-        batches: Of the held-out images.
-        given_up: Called before each batch; returns on every rank whether to stop.
+        batches: Batches of the held-out images.
+        given_up: Called before each batch; returns whether to stop, the same on every rank.
     """
-    total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
+    total = torch.zeros(2, dtype=torch.float64, device=accelerator.device)  # (sum of losses, number of tokens)
     with torch.no_grad(), accelerator.autocast():
         for batch in batches.once():
             if given_up():
@@ -164,7 +164,7 @@ def _ask(
     options: DistillConfig,
     show: Show,
 ) -> dict[int, str | None]:
-    """Caption held-out images as `calotype caption` does."""
+    """Caption held-out images as `calotype caption` does; those that can't be read are missing from the result."""
 
     def picture(index: int) -> Image.Image | None:
         try:
@@ -186,8 +186,9 @@ def _ask(
 
 
 def _compared(metrics: Any, lessons: Sequence[Lesson], answers: Sequence[str | None], loss: float) -> HeldOut:
-    captions = [answer or "" for answer in answers]  # no caption counts as an empty one
-    # Sacrebleu takes the first reference of all, the second of all, …; None where an image has no more.
+    """Compute the scores of the student's captions."""
+    captions = [answer or "" for answer in answers]  # a missing caption counts as an empty one
+    # Sacrebleu takes a list of first references, one of second references, …; None where an image has fewer.
     most = max(len(lesson.captions) for lesson in lessons)
     references = [[lesson.captions[i] if i < len(lesson.captions) else None for lesson in lessons] for i in range(most)]
     bleu, chrf = metrics.BLEU(), metrics.CHRF()

@@ -1,4 +1,4 @@
-"""The student: load it, make it trainable by low-rank adapters (Hu et al., 2021) or as a whole, save it."""
+"""Load the student, make it trainable (low-rank adapters, Hu et al., 2021, or all weights), and save it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def load_student(options: DistillConfig, *, dtype: torch.dtype, device: torch.de
     """Load (processor, model), the model on the device.
 
     Raises:
-        CaptionError: It can't be found, or has no chat template.
-        ConfigError: It is of a kind that is not trained here.
+        CaptionError: The student can't be found, or has no chat template.
+        ConfigError: Its architecture is not supported.
     """
     processor, model = load_captioner(options.student, revision=options.revision, dtype=dtype, device=device)
     check_kind(options.student, model.config)
@@ -29,7 +29,7 @@ def load_student(options: DistillConfig, *, dtype: torch.dtype, device: torch.de
 
 
 def check_kind(name: str | Path, config: Any) -> None:
-    """Refuse a model that is not a decoder-only one.
+    """Refuse a model that is not decoder-only.
 
     Raises:
         ConfigError: It is an encoder-decoder.
@@ -42,7 +42,7 @@ def check_kind(name: str | Path, config: Any) -> None:
 
 
 def end_tokens(processor: Any, model: Any) -> frozenset[int]:
-    """Return the tokens at which `generate` stops."""
+    """Return the ids of the tokens at which `generate` stops."""
     ends = model.generation_config.eos_token_id
     ends = processor.tokenizer.eos_token_id if ends is None else ends
     return frozenset(ends if isinstance(ends, list) else [ends])
@@ -87,10 +87,11 @@ def make_trainable(model: Any, options: DistillConfig, *, device: torch.device) 
 
 
 def _checkpoint_activations(model: Any) -> None:
+    """Turn on gradient checkpointing."""
     keep_less = {"use_reentrant": False}
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=keep_less)
-    else:  # as transformers called it before 5.23
+    else:  # its name before transformers 5.23
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=keep_less)
 
 
@@ -102,8 +103,8 @@ def trained(model: Any) -> dict[str, torch.nn.Parameter]:
 def save_student(model: Any, processor: Any, folder: Path, *, dtype: torch.dtype) -> None:
     """Write the student as `save_pretrained` does, with the adapters merged into its weights.
 
-    Weights, configuration, generation settings, processor, tokenizer and chat template: all that
-    `AutoModelForImageTextToText` and `AutoProcessor` read. `model` can't be trained any more afterwards.
+    The folder has weights, configuration, generation settings, processor, tokenizer and chat template: all files that
+    `AutoModelForImageTextToText` and `AutoProcessor` read. `model` is not trainable afterwards.
     """
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()

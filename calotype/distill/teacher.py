@@ -1,4 +1,4 @@
-"""The sources of lessons: the captions of a dataset, or a captioner, which is asked for each caption once."""
+"""The sources of lessons: the captions of a dataset, or a captioner, which is called once for each caption."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = ["from_captioner", "from_dataset"]
 def from_dataset(
     rows: Sequence[Row], presets: Sequence[CaptionPreset], class_word: str | None, *, ledger: Ledger
 ) -> list[Lesson]:
-    """Make lessons of a dataset's captions, each as an answer to every preset.
+    """Make lessons from a dataset's captions, each as an answer to the prompt of every preset.
 
     Args:
         rows: Images with captions.
-        presets: Their prompts.
-        class_word: For presets that use it.
-        ledger: Notes the rows without a caption.
+        presets: The presets, for their prompts.
+        class_word: Value of the class word, for presets that use it.
+        ledger: Records the rows without a caption.
 
     Raises:
         ConfigError: A preset uses a variable that has no value.
@@ -41,7 +41,7 @@ def from_dataset(
         if not captions:
             ledger.add("no_caption", row.id, "it has no caption to learn from")
             continue
-        variables = prompt_variables(row, class_word) | {"caption": None}  # the prompt must not have the answer
+        variables = prompt_variables(row, class_word) | {"caption": None}  # the prompt must not contain the target
         for draw in plan_variants(presets, None, 0):
             question = render_prompt(draw, variables, asker, entries=(), current=())
             if question.error is not None:
@@ -67,26 +67,27 @@ def from_captioner(
     show: Show,
     ledger: Ledger,
 ) -> list[Lesson]:
-    """Make lessons of a captioner's answers; it is asked only for those that the ledger of answers lacks.
+    """Make lessons from a captioner's captions; only those missing from its ledger are generated.
 
     Args:
         rows: Images, with captions or without.
-        presets: Its prompts.
-        class_word: For presets that use it.
+        presets: The presets, for their prompts.
+        class_word: Value of the class word, for presets that use it.
         backend: The teacher.
-        answers: Its earlier answers; new ones are appended at once, so a killed run loses none.
-        n: Captions of each image; None is one for each preset.
-        pixels: Largest size of an image.
+        answers: Ledger of the teacher's captions; new ones are appended at once, so a killed run loses none.
+        n: Number of captions of each image; None is one for each preset.
+        pixels: Maximum number of pixels of an image; larger images are downscaled.
         reader: Reads the images.
-        retry_failed: Ask again for answers that failed before.
+        retry_failed: Whether to generate captions again that failed before.
         show: Called with the progress.
-        ledger: Notes images without an answer.
+        ledger: Records the images without a caption.
 
     Raises:
-        CaptionError: As the backend.
-        ConfigError: There are more presets than captions asked for, or captions than would differ.
-        EditError: The ledger of answers can't be written.
+        CaptionError: Raised by the backend.
+        ConfigError: There are more presets than requested captions, or captions of one image would be the same.
+        EditError: The ledger of captions can't be written.
     """
+    # Plan the prompts of each image.
     asker = BackendIdentity.of(backend, pixels)
     draws = plan_variants(presets, n, 0)
     if len(draws) > len(presets) and backend.parameters.get("temperature") == 0:
@@ -99,6 +100,8 @@ def from_captioner(
         variables = prompt_variables(row, class_word)
         questions = [render_prompt(draw, variables, asker, entries=(), current=row.captions) for draw in draws]
         tasks.append(ImagePrompts(id=row.id, ref=row.image, prompts=tuple(questions)))
+
+    # Generate the missing captions.
     given: dict[str, dict[int, str]] = defaultdict(dict)
     total, done = len(tasks) * len(draws), 0
 
@@ -112,6 +115,8 @@ def from_captioner(
         show(done, total)
 
     CaptionPipeline(backend, reader, answers, pixels=pixels, retry_failed=retry_failed).run(tasks, answered)
+
+    # Make a lesson of each prompt, with its distinct captions.
     lessons = []
     for task in tasks:
         alike: dict[tuple[str, str | None], list[str]] = defaultdict(list)  # captions of one prompt make one lesson

@@ -1,7 +1,7 @@
-"""The distillation loop: a vision-language model learns its teacher's captions.
+"""The distillation loop: train a vision-language model on its teacher's captions.
 
 Read `train` from top to bottom. It calls transformers' model, peft's adapters and accelerate's backward pass. A step
-follows from (seed, number of the batch, rank), so a resumed run computes what the uninterrupted one would have.
+follows from (seed, number of the batch, rank), so a resumed run computes the same steps as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ __all__ = ["Trained", "compute_dtype", "make_accelerator", "train"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trained:
-    """What the loop returns."""
+    """The result of the loop."""
 
     examples: int
-    """Captions of an epoch."""
+    """Number of captions of an epoch."""
     losses: tuple[tuple[int, float], ...]
     """(step, mean loss of the steps since the report before)."""
     validation: tuple[tuple[int, float], ...]
@@ -69,18 +69,18 @@ def train(
 
     Args:
         accelerator: From `make_accelerator`.
-        lessons: The examples; those held out are for the loss during training.
+        lessons: The examples; those held out are for the validation loss during training.
         options: The `distill` section.
         found: The checkpoint to resume from.
-        facts: Of the student, from `check_student`.
-        result: The folder to save it in.
+        facts: The student's facts, from `check_student`.
+        result: The folder that the student is saved to.
         stop: Checked between steps; when it is set on any rank, all ranks save a checkpoint and end.
         show: Called every `log_every` steps, on the main process.
         tell: Called with each further message, on the main process.
-        ledger: Notes what is left out.
+        ledger: Records the images that are left out.
 
     Raises:
-        CaptionError, ConfigError, MissingDependencyError: As `distill`.
+        CaptionError, ConfigError, MissingDependencyError: As for `distill`.
         Interrupted: `stop` was set.
     """
     device, world = accelerator.device, accelerator.num_processes
@@ -163,7 +163,7 @@ def train(
     since_log = torch.zeros(2, device=device)  # loss, count: of the steps that were not skipped
     together = options.gradient_accumulation_steps
 
-    # The loop. From here on a signal is noted, and the run ends between two steps.
+    # The loop. From here on a signal is recorded, and the run ends between two steps.
     model.train()
     with (
         stop.deferred(),
@@ -178,8 +178,8 @@ def train(
             clock.got_batch(asked, together * options.batch_size * world)
             of_step = torch.zeros((), device=device)
 
-            # Forward and backward. The mean is over all tokens of the step, on all ranks: a token does not count for
-            # more because its batch has short captions.
+            # Forward and backward. The mean is over all tokens of the step, on all ranks: tokens of batches with short
+            # captions do not have a larger weight.
             count = torch.tensor(sum(int((batch["labels"] != IGNORED).sum()) for batch in parts_of_step), device=device)
             tokens = int(accelerator.reduce(count, reduction="sum"))
             for number, batch in enumerate(parts_of_step):
@@ -211,7 +211,7 @@ def train(
                 end_after_several(guard, checkpoints=checkpoints, samples=[])
             clock.end()
 
-            # Log, save and validate; end after each of them where a signal came.
+            # Log, save and validate; end after any of them if a signal was received.
             if logs and accelerator.is_main_process:
                 progress = clock.progress(step, options.max_steps, loss=losses[-1][1], lr=schedule.get_last_lr()[0])
                 show(progress)

@@ -1,10 +1,10 @@
-"""Checkpoints: a folder for each, whole or not there, with all that a run needs to resume exactly.
+"""Checkpoints: a folder for each, written atomically, from which a run resumes exactly.
 
 output/checkpoints/step-00000250/
     trained.safetensors                  the trained parameters, by name, float32
     pytorch_lora_weights.safetensors     the LoRA as pipelines load it
-    optimizer.pt                         optimizer, learning rate schedule, moving average; loaded as data only
-    state.json                           step, the loader's position, the options, a checksum of each other file
+    optimizer.pt                         optimizer, learning rate schedule, moving average; loaded with `weights_only`
+    state.json                           step, position of the loader, options, a checksum of each other file
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ __all__ = ["Checkpoint", "Options", "latest", "save", "to_resume"]
 _FORMAT: Final = 1
 _PIECE: Final = 1 << 20
 _SET_ASIDE: Final = "damaged-"
-"""Prefix of a checkpoint that can't be read, once a run has resumed from an older one."""
+"""Prefix of an unreadable checkpoint, after a run has resumed from an older one."""
 
 
 class Options(Protocol):
     """The options of a run: a section of a config."""
 
     MAY_CHANGE: ClassVar[frozenset[str]]
-    """Options that a resumed run may change: they decide when it ends and what is reported, not what is computed."""
+    """Options that a resumed run may change: they affect when it ends and what it reports, but not its steps."""
 
     BEFORE: ClassVar[Mapping[str, Any]]
     """Values of options that older checkpoints lack."""
@@ -65,14 +65,14 @@ class Checkpoint:
     options: Mapping[str, Any]
     """Options of the run that wrote it."""
     damaged: tuple[str, ...] = ()
-    """A message for each newer one that can't be read or is not whole."""
+    """A message for each newer checkpoint that is unreadable or incomplete."""
 
     def check(self, options: Options, *, unused: Collection[str] = ()) -> None:
-        """Refuse options that would have computed something else, or whose steps are done already.
+        """Refuse options that change the computation, or a `max_steps` below the finished steps.
 
         Args:
-            options: Of this run.
-            unused: Names of options that have no effect beside the others; they are not compared.
+            options: The options of this run.
+            unused: Names of options without an effect beside the others; they are not compared.
 
         Raises:
             ConfigError: Names those that differ.
@@ -93,22 +93,22 @@ class Checkpoint:
             )
 
     def verify(self) -> None:
-        """Compare its files, as this process sees them, with their checksums.
+        """Compare its files, as this process reads them, with their checksums.
 
         Raises:
-            Exception: It is damaged or missing.
+            Exception: A file is damaged or missing.
         """
         _read(self.folder, self.damaged)
 
     def restore(self, trained: Mapping[str, torch.nn.Parameter], **parts: Any) -> None:
-        """Load it.
+        """Load the checkpoint into parameters and objects.
 
         Args:
             trained: The parameters, by their saved names.
-            **parts: Objects with `load_state_dict`, by their saved names; None is left out.
+            **parts: Objects with `load_state_dict`, by their saved names; None is skipped.
 
         Raises:
-            ConfigError: It has other parameters.
+            ConfigError: The checkpoint has other parameters.
         """
         tensors = load_file(self.folder / "trained.safetensors")
         if {name: value.shape for name, value in tensors.items()} != {n: p.shape for n, p in trained.items()}:
@@ -134,31 +134,36 @@ def save(
 ) -> Path:
     """Write a checkpoint, and delete those before the last `options.keep_checkpoints`.
 
-    It is written under another name, flushed to the disk, and renamed when it is whole: a kill or a power cut leaves
-    the one before.
+    It is written under a temporary name, flushed to the disk and then renamed: a kill or a power failure leaves the
+    previous checkpoints intact.
 
     Args:
-        folder: Of all checkpoints.
+        folder: The folder of all checkpoints.
         step: Number of finished steps.
-        trained: The trained parameters.
-        parts: Objects with a `state_dict`, by name; None is left out.
+        trained: The trained parameters, by name.
+        parts: Objects with a `state_dict`, by name; None is skipped.
         loader: The loader's `state_dict`.
-        options: Of the run.
+        options: The options of the run.
         result: Writes further files into a folder: the LoRA as pipelines load it.
-        result_bytes: Their size, about.
+        result_bytes: Approximate size of these files.
+
+    Returns:
+        The checkpoint's folder.
 
     Raises:
-        ConfigError: Another run is writing a checkpoint into the same folder, or the disk has no room. Older
-            checkpoints are whole.
+        ConfigError: Another run is writing a checkpoint into the same folder, or the disk is full. Older checkpoints
+            are intact.
     """
     folder.mkdir(parents=True, exist_ok=True)
     states = {name: part.state_dict() for name, part in parts.items() if part is not None}
     needed = tensor_bytes(trained) + tensor_bytes(states) + result_bytes
     target = folder / f"step-{step:08d}"
     with sole_run(folder.with_name(f".{folder.name}.lock"), folder) as alone:
-        if alone:  # nobody else is writing here, so these were left by runs that were killed
+        if alone:  # no other run is writing here: these are from killed runs
             for left in folder.glob(".writing-*"):
                 shutil.rmtree(left, ignore_errors=True)
+
+        # Write the files under a temporary name.
         with (
             room_for(folder, needed, what=f"the checkpoint of step {step}"),
             tempfile.TemporaryDirectory(dir=folder, prefix=".writing-", ignore_cleanup_errors=True) as scratch,
@@ -181,7 +186,7 @@ def save(
             }
             (new / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
             flush_folder(new)
-            # Rename before deleting: a kill leaves no half of a checkpoint under its name.
+            # Rename, and only then delete: a kill leaves no partial checkpoint under its final name.
             if target.exists():
                 target.rename(Path(scratch) / "before")
             new.rename(target)
@@ -192,10 +197,10 @@ def save(
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """Return the newest whole checkpoint of a folder, with messages about newer, damaged ones; None without any.
+    """Return the newest complete checkpoint of a folder, with messages about newer, damaged ones; None without any.
 
     Raises:
-        ConfigError: All are damaged, or the newest was written by a newer calotype.
+        ConfigError: All are damaged, or the newest was written by a newer version of calotype.
     """
     damaged: list[str] = []
     for path in reversed(_all(folder)):
@@ -214,18 +219,18 @@ def latest(folder: Path) -> Checkpoint | None:
 
 
 def to_resume(folder: Path, options: Options, *, resume: bool, unused: Collection[str] = ()) -> Checkpoint | None:
-    """Return the newest whole checkpoint of a folder, to resume from; None where a run begins.
+    """Return the newest complete checkpoint of a folder, to resume from; None for a new run.
 
     Newer, damaged ones are renamed to `damaged-step-…`, so that the run can write its own.
 
     Args:
-        folder: Of all checkpoints.
-        options: Of this run.
+        folder: The folder of all checkpoints.
+        options: The options of this run.
         resume: Whether to resume.
-        unused: Names of options that have no effect beside the others.
+        unused: Names of options without an effect beside the others; they are not compared.
 
     Raises:
-        ConfigError: There is one and `resume` is not set; it is of another run; or none can be read.
+        ConfigError: There is a checkpoint and `resume` is not set; it is from another run; or none can be read.
     """
     if not resume:
         if there := _all(folder):
@@ -248,8 +253,8 @@ def _read(path: Path, damaged: tuple[str, ...]) -> Checkpoint:
     """Read a checkpoint; compare each file with its checksum.
 
     Raises:
-        ConfigError: A newer calotype wrote it.
-        Exception: It is damaged.
+        ConfigError: A newer version of calotype wrote it.
+        Exception: A file is damaged or missing.
     """
     state = json.loads((path / "state.json").read_bytes())
     if state["format"] != _FORMAT:
@@ -264,7 +269,7 @@ def _read(path: Path, damaged: tuple[str, ...]) -> Checkpoint:
         for name, checksum in state["files"].items():
             if there.get(name) != checksum:
                 raise ValueError(f"{name} is {'not what was written' if name in there else 'missing'}")
-    else:  # of a calotype that wrote no checksums
+    else:  # from a version without checksums
         load_file(path / "trained.safetensors")
         torch.load(path / "optimizer.pt", map_location="cpu", weights_only=True)
     return found

@@ -1,4 +1,4 @@
-"""`run`: what `calotype train` does."""
+"""`run`: the implementation of `calotype train`."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ def run(
         resume: Resume from the last checkpoint, if there is one.
         changed_dataset: Resume with the dataset as it is now, from the beginning of an epoch, where images or captions
             were added, removed or changed.
-        stop: Set where the caller handles signals itself. By default Ctrl-C, SIGTERM and SIGHUP end the run after the
-            current step with a checkpoint, in Python's main thread.
+        stop: A stop request, for a caller that handles signals itself. By default Ctrl-C, SIGTERM and SIGHUP end the
+            run after the current step with a checkpoint, in Python's main thread.
         show: Called every `log_every` steps, on the main process.
         tell: Called with each further message, on the main process.
 
     Raises:
-        ConfigError: The config is wrong, or the model is not trained here; another run is active in `output_dir`;
-            `output_dir` has checkpoints and `resume` is not set, or they are of another run; the disk has no room.
-        Interrupted: A signal came; it has the checkpoint that was saved.
+        ConfigError: The config is wrong, or the model's family is not supported; another run is active in `output_dir`;
+            `output_dir` has checkpoints and `resume` is not set, or they are from another run; the disk is full.
+        Interrupted: A signal was received; the exception has the saved checkpoint.
         MissingDependencyError: accelerate, diffusers or peft is not installed.
         RankError: Another rank has ended.
         StoreError: Something is not encoded yet, and on_the_fly is false.
     """
-    # Check the options by themselves.
+    # Check the options.
     config = Config.parse(config, only=_USED)
     options = config.train or TrainConfig()
     chosen = "output_dir" in options.model_fields_set
@@ -141,7 +141,7 @@ def run(
             for note in notes if accelerator.is_main_process else ():
                 tell(note)
 
-        # Encode the sample prompts: the text encoders leave memory before the network is loaded.
+        # Encode the sample prompts: the text encoders are unloaded before the network is loaded.
         def note_failure(entry: LedgerEntry) -> None:
             ledger.append(entry)
             tell(f"note: {entry.reason}")

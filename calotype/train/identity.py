@@ -1,6 +1,6 @@
-"""What a run is computed from besides its options: weights, encodings, transforms, order and samples.
+"""The inputs of a run besides its options: weights, encodings, transforms, order and samples.
 
-A checkpoint stores it in two files, and `--resume` compares them with the current run's.
+A checkpoint stores them in two files, and `--resume` compares these with the current run.
 
     identity.json           one line for each fact: `"loader.batch_size": 4`
     samples.safetensors     `ids` and `contents`, uint64 (N,): hashes of each row's id, and of its content
@@ -34,7 +34,7 @@ __all__ = ["Identity", "check_facts", "resume_as"]
 _FACTS: Final = "identity.json"
 _SAMPLES: Final = "samples.safetensors"
 _FILES: Final = "files of "
-"""Prefix of facts that are a hash of a component's files."""
+"""Prefix of the facts that are hashes of a component's files."""
 _MOST_NAMED: Final = 3
 
 _Hashes = npt.NDArray[np.uint64]
@@ -42,10 +42,10 @@ _Hashes = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What a run is computed from besides its options."""
+    """The inputs of a run besides its options."""
 
     facts: Mapping[str, Any]
-    """Plain values, by the config's key where there is one."""
+    """Plain values, by their key in the config where there is one."""
     ids: _Hashes
     """(N,): hash of each row's id."""
     contents: _Hashes
@@ -56,9 +56,9 @@ class Identity:
         """Compute the identity of a run. The pipeline's files are hashed; hashes of unchanged files are cached.
 
         Args:
-            loader: Of the run.
-            encoded: Its dataset.
-            models: The pipeline, whose network is trained.
+            loader: The loader of the run.
+            encoded: The encoded dataset of the loader.
+            models: The frozen models of the trained network's pipeline.
         """
         dataset, plan, variants = encoded.dataset, loader.plan, encoded.records.variants
         facts: dict[str, Any] = {
@@ -83,14 +83,14 @@ class Identity:
         return cls(facts=facts, ids=_ids(encoded), contents=_contents(encoded, loader))
 
     def write(self, folder: Path, models: FrozenModels) -> None:
-        """Write it into a checkpoint, with the files of the pipeline that came with loading the network."""
+        """Write it into a checkpoint, with hashes of pipeline files that were downloaded with the network."""
         facts = {**_files(models), **self.facts}
         (folder / _FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
         save_file({"ids": self.ids, "contents": self.contents}, folder / _SAMPLES)
 
     @classmethod
     def read(cls, folder: Path) -> Identity | None:
-        """Read that of a checkpoint; None where an earlier version wrote it."""
+        """Read the identity of a checkpoint; None if an earlier version wrote it."""
         if not (folder / _FACTS).is_file():
             return None
         samples = load_file(folder / _SAMPLES)
@@ -101,22 +101,25 @@ class Identity:
 def resume_as(
     found: Checkpoint, now: Identity, loader: Loader, *, changed_dataset: bool
 ) -> tuple[Checkpoint, list[str]]:
-    """Compare a run with its checkpoint; return the checkpoint to resume from, and notes.
+    """Compare a run with its checkpoint; return the checkpoint to resume from, and messages.
 
     Args:
         found: The checkpoint.
         now: The identity of this run.
-        loader: Of this run, at its beginning.
+        loader: The loader of this run, at its beginning.
         changed_dataset: Whether to continue with changed samples, at the beginning of an epoch.
 
     Raises:
-        ConfigError: Something else would be computed; names what was, what is, and what to do.
+        ConfigError: Inputs differ; the message has both values and what to do.
     """
+    # Compare weights, encodings, transforms and order.
     was, state = Identity.read(found.folder), loader.state_dict()
     facts = {"loader.batch_size": found.loader["batch_size"], "seed": found.loader["seed"]}
     facts |= dict(was.facts) if was is not None else {}
     check_facts(found.folder, facts, now.facts, otherwise=" (lora_weights starts from a LoRA)")
     notes = []
+
+    # Report what is not compared, and a changed number of ranks.
     if was is None:
         notes.append(
             "note: this checkpoint was written by an earlier version, without a record of weights, captions and "
@@ -127,6 +130,8 @@ def resume_as(
             f"note: the number of ranks was {ranks}, is {state['world_size']}: the rest of the epoch is divided anew, "
             "and a step has as many more or fewer images"
         )
+
+    # Compare the samples.
     changes = None if found.loader["order"] == state["order"] else "it has other samples"
     if was is not None:
         changes = _changes(was, now, loader)
@@ -145,16 +150,16 @@ def resume_as(
 
 
 def check_facts(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any], *, otherwise: str = "") -> None:
-    """Refuse to resume where a fact differs; facts that only one side has are not compared.
+    """Refuse to resume if a fact differs; facts of only one side are not compared.
 
     Args:
-        folder: The checkpoint, for the error.
+        folder: The checkpoint, for errors.
         was: The facts of the run that wrote it.
-        now: Those of this run.
-        otherwise: What else the error advises.
+        now: The facts of this run.
+        otherwise: Further advice at the end of the error.
 
     Raises:
-        ConfigError: Names what was and what is.
+        ConfigError: A fact differs; the message has both values.
     """
     other = [name for name, value in was.items() if name in now and now[name] != value]
     if other:
@@ -166,7 +171,7 @@ def check_facts(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any], *,
 
 
 def _changes(was: Identity, now: Identity, loader: Loader) -> str | None:
-    """Describe the difference of the samples; None where there is none."""
+    """Describe the difference of the samples; None if there is none."""
     if np.array_equal(was.ids, now.ids) and np.array_equal(was.contents, now.contents):
         return None
     added = np.flatnonzero(~np.isin(now.ids, was.ids))
@@ -194,7 +199,7 @@ def _difference(name: str, was: Any, now: Any) -> str:
 
 
 def _files(models: FrozenModels) -> dict[str, str]:
-    """Hash the files of each component that matters; of the hub's cache, those that are there."""
+    """Hash the files of the network, scheduler, autoencoder and text components, those that exist in the folder."""
     trained = (network_of(models.spec).component, "scheduler")
     found = {}
     for name in (*trained, "vae", *models.text_components):
@@ -221,7 +226,7 @@ def _options(where: str, program: ImageTransform | CaptionTransform) -> dict[str
 
 
 def _custom(steps: Any) -> str | None:
-    """Hash the callables; None where one has no identity."""
+    """Hash the callables; None if one can't be identified."""
     try:
         return combine(step_identity(getattr(step, "function", step)) for step in steps).hex()[:8] if steps else ""
     except ConfigError:
@@ -229,6 +234,7 @@ def _custom(steps: Any) -> str | None:
 
 
 def _ids(encoded: EncodedDataset) -> _Hashes:
+    """Hash each row's id."""
     chunks = encoded.manifest.ids.chunks
     return np.fromiter(
         (xxhash.xxh3_64_intdigest(one.encode()) for chunk in chunks for one in chunk.to_pylist()),

@@ -1,4 +1,4 @@
-"""Checks before anything heavy is loaded: packages, files, sizes, adapters, schedule, data."""
+"""Checks before any weights are loaded: packages, files, sizes, adapters, schedule, data."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ def check_model(models: FrozenModels, options: TrainConfig) -> Any:
         The network with its adapters, on the meta device.
 
     Raises:
-        ConfigError: The family is not trained here; a file is missing or cut short; or an option does not fit.
+        ConfigError: The family is not supported; a file is missing or truncated; or an option does not fit.
         MissingDependencyError: diffusers or peft is not installed.
     """
+    # Check packages, options and files.
     row = network_of(models.spec)
     for package in ("diffusers", "transformers", *(("peft",) if options.method == "lora" else ())):
         if importlib.util.find_spec(package) is None:
@@ -51,6 +52,8 @@ def check_model(models: FrozenModels, options: TrainConfig) -> Any:
         for component, weights in ((row.component, True), ("scheduler", False)):
             _check_listed(models, component)
             check_component(models.folder / component, weights=weights)
+
+    # Make the network, the adapters and the schedule as in training, without memory for weights.
     load_objective(models)
     with init_empty_weights():
         network = empty_network(models)
@@ -72,7 +75,8 @@ def check_data(dataset: TextToImageDataset, network: Any, options: TrainConfig, 
         spec: The model.
 
     Raises:
-        ConfigError: A bucket is too large for the network, or a sample prompt has `{trigger}` and there is none.
+        ConfigError: A bucket is too large for the network, or a sample prompt has `{trigger}` and
+            `caption_transform.trigger` is not set.
     """
     fill_prompts(options.sample_prompts, dataset.caption_transform.trigger)
     for size in dataset.buckets.sizes if dataset.buckets is not None else ():
@@ -80,6 +84,7 @@ def check_data(dataset: TextToImageDataset, network: Any, options: TrainConfig, 
 
 
 def _check_listed(models: FrozenModels, component: str) -> None:
+    """Refuse a pipeline without a component, in its index or as a folder."""
     if pipeline_index(models).get(component, [None, None])[1] is None or not (models.folder / component).is_dir():
         raise ConfigError(
             f"{models.folder}: has no {component}, which training needs; a whole pipeline was expected: "
@@ -88,7 +93,7 @@ def _check_listed(models: FrozenModels, component: str) -> None:
 
 
 def _check_positions(network: Any, spec: ModelSpec, size: Any, *, where: str) -> None:
-    """Refuse a size beyond the positions of SD3's transformer."""
+    """Refuse a size beyond the position embeddings of SD3's transformer."""
     positions = getattr(network.config, "pos_embed_max_size", None)
     if positions is None:
         return

@@ -1,4 +1,4 @@
-"""Decisions that the ranks of a run make together; none of them waits for one that has ended."""
+"""Decisions that the ranks of a run share; no rank waits for one that has ended."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def decided_once(accelerator: Accelerator, decide: Callable[[], _T]) -> _T:
     """Call a function on the main process, and return its result on every rank.
 
     Raises:
-        Exception: What it raised, on every rank.
+        Exception: The function's exception, on every rank.
     """
     box: list[Any] = [None, None]
     if accelerator.is_main_process:
@@ -43,17 +43,17 @@ def decided_once(accelerator: Accelerator, decide: Callable[[], _T]) -> _T:
 
 
 class AnyRank:
-    """Combines a flag of all ranks, by their CPUs: no device is waited for.
+    """Combines a flag of all ranks with gloo on the CPU, without synchronizing the devices.
 
     Args:
-        accelerator: Of the run; all ranks make one at the same point.
+        accelerator: The run's accelerator. All ranks create an instance at the same point.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self._group: Any = dist.new_group(backend="gloo") if accelerator.num_processes > 1 else None
 
     def __call__(self, flag: bool) -> bool:
-        """Return whether the flag is set on any rank; all of them call it at the same point."""
+        """Return whether the flag is set on any rank; all ranks call it at the same point."""
         if self._group is None:
             return flag
         found = torch.tensor(int(flag))
@@ -81,10 +81,10 @@ def end_together(accelerator: Accelerator) -> Iterator[None]:
 
 
 def check_seen_by_all(accelerator: Accelerator, found: Checkpoint) -> None:
-    """End all ranks where one of them does not see the main process's checkpoint, or sees another one under its path.
+    """Check that all ranks read the same checkpoint as the main process under its path.
 
     Raises:
-        ConfigError: On every rank; names the ranks and their hosts.
+        ConfigError: On every rank, if one can't read it or reads another one; names the ranks and their hosts.
     """
     if accelerator.num_processes == 1:
         return

@@ -1,4 +1,4 @@
-"""Room on the disk: checked before something is written, and named in the error where it runs out."""
+"""Free disk space: checked before a write, and reported in the error if the disk fills up."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from calotype.errors import ConfigError
 __all__ = ["check_run_room", "disk_is_full", "room_for", "tensor_bytes"]
 
 _HEADERS: Final = 64 << 10
-"""Of the files of a checkpoint: names, shapes, `state.json`."""
+"""Bytes of a checkpoint besides its tensors: names, shapes, `state.json`."""
 _ADVICE: Final = "Free some space, or choose an output_dir on another disk"
 
 
 def check_run_room(
     output: Path, *, trained: int, average: bool, result: int, in_checkpoint: bool, saves: int, keep: int
 ) -> None:
-    """Check the room for all that a run will write, before its first step.
+    """Check the free disk space for all that a run will write, before its first step.
 
     Args:
         output: The run's folder.
@@ -32,16 +32,16 @@ def check_run_room(
         result: Bytes of the final LoRA or network.
         in_checkpoint: Whether each checkpoint has the result, too.
         saves: Number of checkpoints that will be written.
-        keep: Number of checkpoints that are kept; the one being written comes on top.
+        keep: Number of checkpoints that are kept, without the one being written.
 
     Raises:
-        ConfigError: Less is free.
+        ConfigError: There is less free space.
     """
     each = trained * (4 if average else 3) + (result if in_checkpoint else 0) + _HEADERS
     there = len(list((output / "checkpoints").glob("step-*")))
     most = max(1, keep + 1 - there)
     count = min(saves, most)
-    # Where an old checkpoint is deleted, the result takes its place.
+    # If an old checkpoint is deleted, the result fits in its space.
     needed = count * each + (result if count < most else 0)
     free = free_bytes(output.absolute())
     if needed > free:
@@ -54,15 +54,15 @@ def check_run_room(
 
 @contextmanager
 def room_for(folder: Path, needed: int, *, what: str) -> Iterator[None]:
-    """Check the room before something is written; an error names a disk that fills up in spite of that.
+    """Check the free disk space before a write; turn the error of a disk that fills up meanwhile into a ConfigError.
 
     Args:
-        folder: Where it is written.
-        needed: Its bytes.
-        what: What it is, for errors.
+        folder: The folder that is written to.
+        needed: Bytes to write.
+        what: Name of the files in errors.
 
     Raises:
-        ConfigError: There is no room.
+        ConfigError: There is not enough space.
     """
     needed += _HEADERS
     free = free_bytes(folder.absolute())
@@ -77,7 +77,7 @@ def room_for(folder: Path, needed: int, *, what: str) -> Iterator[None]:
 
 
 def disk_is_full(error: BaseException | None) -> str | None:
-    """Return the system's message where an error was caused by a full disk or quota; else None."""
+    """Return the system's message if an error was caused by a full disk or quota; else None."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             return error.strerror

@@ -1,4 +1,4 @@
-"""The trackers of a run: accelerate's; a failing one never ends the training."""
+"""The run's trackers, those of accelerate. A failing tracker never ends the training."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from calotype.train.ranks import decided_once
 __all__ = ["Trackers", "quiet_writers"]
 
 _PATIENCE: Final = 3
-"""Failures in a row after which a tracker is dropped: each may wait a minute for a server."""
+"""Failures in a row after which a tracker is removed: each may wait a minute for a server."""
 
 
 class Trackers:
-    """Logs to each tracker; its first failure is noted, and after three in a row it is dropped.
+    """Logs to each tracker; its first failure is reported, and after three in a row it is removed.
 
     Args:
         accelerator: From `make_accelerator`.
-        options: The run's options, as texts.
+        options: The run's options, as strings.
         note: Called with each failure, on the process where it happens.
 
     Raises:
