@@ -127,6 +127,7 @@ class EncodedDataset(SampleSource):
         )
 
     def _begin(self, models: FrozenModels) -> None:
+        """Check that no record is missing, and set the length of texts."""
         work = find_missing(self.records, self.store)
         self._leave_out_marked(work)
         if work.images or work.texts:
@@ -198,11 +199,13 @@ class EncodedDataset(SampleSource):
         return self.with_cache(RecordCache(device))
 
     def _kept(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Return a sample with tensors from the record cache, if there is one."""
         if (cache := self.record_cache) is None:
             return sample
         return {name: cache.get(value) if isinstance(value, StoredTensor) else value for name, value in sample.items()}
 
     def _described(self, key: int | SampleKey, records: SampleRecords | None = None) -> dict[str, Any]:
+        """Return a sample whose tensors are not read yet; `records` if they are already computed."""
         key = self.dataset.checked(key)
         known = self._known
         outcome = self.records.outcome(key) if records is None else records.outcome

@@ -224,6 +224,11 @@ class DatasetRecords:
         return self.dataset.seed if key.seed is None else key.seed
 
     def _check_variants(self) -> None:
+        """Refuse continuous augmentations without a number of variants; report a number that has no effect.
+
+        Raises:
+            ConfigError: There is such an augmentation.
+        """
         program, captions, spec = self.dataset.img_transform, self.dataset.caption_transform, self.dataset.spec
         for option, count, endless in (
             ("image_variants", self.variants.image, program.non_enumerable),

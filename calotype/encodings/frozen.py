@@ -282,7 +282,7 @@ if not TYPE_CHECKING:
 
 
 def _sequence_length(spec: ModelSpec, asked: int | None) -> int | None:
-    """Check the tokens of a text, and return them; None asked is the model's default.
+    """Return the number of tokens of a text, checked: `asked`, or the model's default if it is None.
 
     Raises:
         ConfigError: The model has a fixed number, or supports only fewer.

@@ -48,6 +48,7 @@ class OnTheFlyDataset(EncodedDataset):
         """Accept any store: what it lacks is encoded while training."""
 
     def _begin(self, models: FrozenModels) -> None:
+        """Check that the disk has the space for the missing records; free the models if there are none."""
         self._models: FrozenModels | None = models
         self._writer: Any = None
         self._complete = False
@@ -83,6 +84,7 @@ class OnTheFlyDataset(EncodedDataset):
         return super().begin_epoch(first=first, whole=whole, rank=rank, world_size=world_size)
 
     def _complete_store(self, *, whole: bool, rank: int, world_size: int) -> None:
+        """Encode the remaining records if the previous epoch was complete; free the models if none is missing."""
         if self._complete or self._models is None:
             return
         self.store.refresh()
@@ -104,6 +106,7 @@ class OnTheFlyDataset(EncodedDataset):
             self.close()
 
     def _encode_rest(self, texts: Sequence[TextRecord], pictures: Sequence[ImageRecord]) -> None:
+        """Encode these texts and images with a worker, as `calotype encode` does."""
         assert self._models is not None
         self._rounds += 1
         self.close()  # the worker has its own writer
@@ -183,6 +186,7 @@ class OnTheFlyDataset(EncodedDataset):
         pictures = {one.image.key: place for place, one in enumerate(samples)}
         texts = {one.text_key: one.text for one in samples}
         if todo := self._to_make(pictures):
+            # (B, …) tensors of the batch → one record for each image
             encoded = self._models.encode_pictures(images[[pictures[key] for key in todo]])
             records = [{name: value[row] for name, value in encoded.items()} for row in range(len(todo))]
             again = self._put(todo, records, kind="picture")

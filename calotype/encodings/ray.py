@@ -158,6 +158,7 @@ class _Pool:
         return self._all("images", images, progress)
 
     def _all(self, kind: _Kind, items: Sequence[Any], progress: Show | None) -> Done:
+        """Encode all items in chunks, on all workers."""
         results: dict[int, Done] = {}
         more = counter(progress, len(items))
 

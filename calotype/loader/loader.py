@@ -92,6 +92,7 @@ class Loader:
         world_size: int | None = None,
         ledger: Ledger | None = None,
     ) -> None:
+        # Check all options before images are read.
         if on_error not in ("replace", "raise"):
             raise ConfigError(f"on_error: found {on_error!r}, expected 'replace' or 'raise'")
         if on_upscale not in ("warn", "skip", "error"):
@@ -109,8 +110,12 @@ class Loader:
         self.device = torch.device(device) if device is not None else torch.device("cpu")
         self.ledger = ledger if ledger is not None else Ledger()
         self._told: set[tuple[str, str]] = set()
+        """(kind, id) of the entries that were logged, or counted instead."""
         self._heard: Counter[str] = Counter()
+        """Kind → number of entries in `_told`."""
         self._cut: set[LedgerEntry] = set()
+        """Entries of truncated captions. A new loader process reports them again."""
+        # Assign the samples to buckets, and plan the batches.
         buckets, notes = self._scan(on_upscale)
         if rank == 0:
             self._note(notes)
@@ -125,6 +130,7 @@ class Loader:
             shuffle=shuffle,
             weights=self._weights(),
         )
+        # What prepares the batches: started by the first epoch.
         if device_cache:
             dataset = self.dataset = dataset.with_device_cache(self.device)
             in_process = True
@@ -142,9 +148,13 @@ class Loader:
         self.given: Cursor | None = None
         """Position of the last batch yielded; see `keys_of`."""
         self._midway = False
+        """Whether the cursor is within an epoch that a loop of this loader has started."""
         self._runs = 0
+        """Number of loops started."""
         self._source: Source | None = None
         self._at: Cursor | None = None
+        """Position of the source's next batch; None if it is unknown."""
+        # Look at two epochs: weights below 1 can leave the first one empty.
         if not any(len(self.plan.epoch(epoch)) for epoch in range(2)):
             raise ConfigError(self._no_batches(notes))
 
@@ -249,6 +259,7 @@ class Loader:
         missing = {"version", "epoch", "step", "history", "seed", "batch_size", "world_size", "order"} - set(state)
         if missing or state["version"] != _STATE_VERSION:
             raise LoaderError(f"not a state of this loader: found keys {sorted(state)}, missing {sorted(missing)}")
+        # The state must be of the same order.
         way_out = f'load_state_dict({{"epoch": {state["epoch"]}}}) starts that epoch from its beginning'
         if state["seed"] != self.plan.seed:
             raise LoaderError(
@@ -259,6 +270,7 @@ class Loader:
                 "the state was saved with other images, sizes or options of the order, "
                 f"so its position means nothing here; {way_out}"
             )
+        # With another world size or batch size, the steps done become a segment of the epoch's history.
         history = tuple(
             Segment(world_size=world, batch_size=batch, steps=steps) for world, batch, steps in state["history"]
         )
@@ -305,6 +317,7 @@ class Loader:
                 f"{type(self.dataset).__name__}.scan: found bucket {last}, expected -1 to {sizes - 1}: there "
                 f"{'is' if sizes == 1 else 'are'} {sizes} of bucket_sizes"
             )
+        # Apply `on_upscale`.
         small = {note.id: note for note in notes if note.kind == "upscaled"}
         if small and on_upscale == "error":
             raise ConfigError(

@@ -54,6 +54,7 @@ class Permutation:
         return x.astype(np.int64).reshape(asked.shape)
 
     def _pass(self, x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        """Apply the Feistel network once: a permutation of `range(2**(2h))`."""
         left, right = x >> self._half, x & self._mask
         for key in self._keys:
             left, right = right, left ^ (_mix(right + key) & self._mask)

@@ -110,7 +110,7 @@ class Plan:
         if self.weights is not None:
             entries = _Entries.of(self.buckets, len(self.sizes), self._counts(epoch))
         plan = EpochPlan(plan=self, epoch=epoch, entries=entries, generation=0, world_size=self.world_size)
-        # Remove the samples that each segment consumed, then plan the rest anew.
+        # Remove the samples that each segment consumed, and plan the remaining ones again.
         for generation, past in enumerate(history):
             before = EpochPlan(
                 plan=self,
@@ -151,19 +151,29 @@ class _Entries:
 
     @classmethod
     def of(cls, buckets: npt.NDArray[np.integer], n: int, counts: npt.NDArray[np.int64] | None) -> _Entries:
+        """Return the entries of all rows.
+
+        Args:
+            buckets: int (N,): the bucket of each row, -1 to leave it out.
+            n: Number of buckets.
+            counts: int (N,): how often each row occurs; None is once each.
+        """
+        # Sort the rows by bucket; those to leave out come first.
         order = np.argsort(buckets, kind="stable")
         order = order[np.searchsorted(buckets[order], _LEFT_OUT, side="right") :]
         if len(buckets) < 2**31:
             order = order.astype(np.int32)
+        # Repeat each row as often as it occurs.
         repeats = None
         if counts is not None:
             count = counts[order]
             firsts = np.cumsum(count) - count
-            order = np.repeat(order, count)
+            order = np.repeat(order, count)  # (E,)
             repeats = np.arange(len(order)) - np.repeat(firsts, count)
         return cls(order, repeats, np.searchsorted(buckets[order], np.arange(n + 1)))
 
     def without(self, entries: npt.NDArray[np.int64]) -> _Entries:
+        """Return the entries except those at these indices."""
         keep = np.ones(len(self.rows), dtype=bool)
         keep[entries] = False
         starts = np.concatenate([[0], np.cumsum(keep)])[self.starts]
@@ -210,7 +220,7 @@ class EpochPlan:
 
     def __getitem__(self, step: int) -> list[SampleKey]:
         bucket, place, size, _ = self._at(step)
-        mine = place + self._plan.rank * size + np.arange(size)
+        mine = place + self._plan.rank * size + np.arange(size)  # (size,) offsets in the bucket
         return self._keys(bucket, mine)
 
     def stand_ins(self, step: int, place: int) -> Iterator[SampleKey]:
@@ -241,6 +251,7 @@ class EpochPlan:
         together, rows = self._world_size * size, self._entries.rows
         most = _STAND_INS * together
         inside = rows[self._entries_at(bucket, (place + np.arange(together)) % count)]
+        # Candidates: the next samples of the bucket, then those of the following buckets, both wrapping around.
         after = self._entries_at(bucket, (place + together + np.arange(min(most, max(0, count - together)))) % count)
         others = (self._entries.starts[bucket + 1] + np.arange(min(most, len(rows) - count))) % len(rows)
         found = rows[np.concatenate([after, others])]
@@ -293,6 +304,7 @@ class EpochPlan:
         return bucket, place, size, count
 
     def _entries_at(self, bucket: int, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the indices of the entries at offsets in a bucket, after the shuffle."""
         if self._plan.shuffle:
             if bucket not in self._shuffles:
                 self._shuffles[bucket] = Permutation(int(self.counts[bucket]), *self._key(1 + bucket))
@@ -303,7 +315,7 @@ class EpochPlan:
         """Return the keys at offsets in a bucket. Offsets past its end wrap around, and their keys count as repeats."""
         count = int(self.counts[bucket])
         entries = self._entries_at(bucket, places % count)
-        rounds = places // count * (1 << 20)
+        rounds = places // count * (1 << 20)  # more than the repeats of any row in an epoch
         repeats = rounds if self._entries.repeats is None else rounds + self._entries.repeats[entries]
         size, seed = self._plan.sizes[bucket], self._plan.seed
         return [
@@ -312,5 +324,6 @@ class EpochPlan:
         ]
 
     def _key(self, purpose: int) -> tuple[int, ...]:
+        """Return the key of a `Permutation`: purpose 0 is the order of the steps, 1 + b the shuffle of bucket b."""
         seed = self._plan.seed & ((1 << 64) - 1)
         return (seed, self._epoch, self._generation, purpose)

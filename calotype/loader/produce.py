@@ -82,8 +82,11 @@ class _Job:
         self.notes: list[list[LedgerEntry]] = [[] for _ in range(shares)]
         self.error = error
         self.left = shares
+        """Number of shares not completed."""
         self.running = 0
+        """Number of shares in progress."""
         self.given_up = False
+        """Whether `seek` discarded it."""
 
 
 class Producer:
@@ -179,6 +182,7 @@ class Producer:
         return [partial(self._do, job, number, work) for number, work in enumerate(works)]
 
     def _do(self, job: _Job, number: int, work: Callable[[], list[LedgerEntry]]) -> None:
+        """Run one share of a job: its call by a thread."""
         with self._changed:
             if job.given_up:
                 return
@@ -236,6 +240,7 @@ class Producer:
         return Made(job.at, job.memory, tensors, rest, [note for notes in job.notes for note in notes])
 
     def _plan_of(self, cursor: Cursor) -> EpochPlan:
+        """Return the plan of the cursor's epoch; the last one is cached."""
         start = Cursor(epoch=cursor.epoch, history=cursor.history)
         if self._epoch is None or self._epoch[0] != start:
             self._epoch = (start, self._plan.epoch(start.epoch, start.history))
@@ -245,6 +250,18 @@ class Producer:
         return [note for place, key in places for note in self._make_one(builder, step, place, key)]
 
     def _make_one(self, builder: BatchBuilder, step: _Step, place: int, wanted: SampleKey) -> list[LedgerEntry]:
+        """Prepare one sample, or a replacement, and write it into the batch; return ledger entries.
+
+        Args:
+            builder: Builder of the batch.
+            step: The batch's step.
+            place: Index of the sample in the batch.
+            wanted: Key of the sample.
+
+        Raises:
+            ImageError: The image can't be read, under `on_error="raise"`.
+            LoaderError: None of the replacements can be read, or `prepare` returned no mapping.
+        """
         notes: list[LedgerEntry] = []
         # Prepare the sample, or the first of its replacements that can be read.
         for key in chain([wanted], step.plan.stand_ins(step.number, place)):

@@ -129,10 +129,15 @@ class ProcessSource:
         self._close = weakref.finalize(self, _shut, self._connection, self._process)
         self._on_map = on_map
         self._maps: dict[int, mmap.mmap] = {}
+        """Memory of each slot, by its number."""
         self._released: deque[int] = deque()
+        """Slots to return to the loader process."""
         self._places: dict[int, dict[str, Place]] = {}
+        """Tensors of the last batch of each slot."""
         self._leased: dict[int, weakref.ref[object]] = {}
+        """Slots in use by views of a batch: number → reference to the memory that the views share."""
         self._generation = 0
+        """Number of seeks: batches from before the last one are dropped."""
         self._owner = os.getpid()
         _sources.add(self)
         try:
@@ -164,6 +169,7 @@ class ProcessSource:
                 self._map(message)
             if message.places is not None:
                 self._places[message.slot] = message.places
+            # A batch from before the last seek is dropped, and its slot returned.
             if message.generation == self._generation:
                 return Delivered(message.at, self._lease(message), message.notes)
             self._released.append(message.slot)
@@ -187,6 +193,7 @@ class ProcessSource:
         self._process.poll()  # it is no child of this process: marks the Popen as finished, so nothing waits for it
 
     def _map(self, message: Ready) -> None:
+        """Receive the file descriptor of a slot's new memory, and map it."""
         fd = self._guard(lambda: recv_handle(self._connection))
         try:
             memory = mmap.mmap(fd, message.fresh)
@@ -197,6 +204,7 @@ class ProcessSource:
             self._on_map(torch.from_numpy(np.frombuffer(memory, dtype=np.uint8)))
 
     def _lease(self, message: Ready) -> Batch:
+        """Return the batch in a slot, as views or copies; the slot is in use until the last view is deleted."""
         slot = message.slot
         hoarding = len(self._leased) >= LEASES
         batch: Batch = {}
