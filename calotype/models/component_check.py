@@ -46,6 +46,7 @@ def check_component(folder: Path, *, variant: str | None = None, weights: bool =
 
 
 def _check_file(path: Path) -> None:
+    """Refuse a Git LFS pointer, and a safetensors file whose size does not match its header."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(len(_POINTER))

@@ -125,7 +125,7 @@ class ModelFamily(ABC):
             pipe: The loaded pipeline, with its text encoders only.
             texts: At least one.
             max_sequence_length: Tokens of a text; None where it is fixed.
-            device: Of the encoders.
+            device: Device of the text encoders.
         """
 
     def token_counts(self, pipe: Any, texts: Sequence[str], *, max_sequence_length: int | None) -> list[TokenCount]:

@@ -74,9 +74,9 @@ def sample_noise(
     """Sample the noise (B, C, h, w) of one batch; return it with the generator, which samples its times next.
 
     Args:
-        shape: Of the latents.
+        shape: Shape of the latents (B, C, h, w).
         key: The seed: (seed, number of the batch, rank, …).
-        device: Of the returned noise. It is sampled on the CPU, so that all devices get the same.
+        device: Device of the returned noise. It is sampled on the CPU, so that it is the same on all devices.
     """
     import numpy as np
     import torch

@@ -27,6 +27,7 @@ __all__ = ["FAMILY", "Flux", "FluxTransform", "predict_flux"]
 
 
 def _flux(name: str, hub: str, *, t5_tokens: int, guidance_embeds: bool, architecture: str) -> ModelSpec:
+    """Return the spec of a FLUX.1 model; `t5_tokens` is both the default and the maximum length."""
     return ModelSpec(
         name=name,
         hub=(hub,),

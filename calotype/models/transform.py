@@ -190,6 +190,7 @@ def paths_by_option(spec: ModelSpec, paths: Mapping[str, str | Path | None]) -> 
 
 
 def _pixels(sample: Mapping[str, Any]) -> torch.Tensor:
+    """Return the sample's image as a uint8 tensor (3, H, W)."""
     import torch
 
     image = sample["image"]
@@ -204,6 +205,7 @@ def _pixels(sample: Mapping[str, Any]) -> torch.Tensor:
 
 
 def _from_pil(image: Any, sample: Mapping[str, Any]) -> torch.Tensor:
+    """Convert a PIL image of mode RGB or L to a uint8 tensor (3, H, W), with its EXIF orientation applied."""
     import numpy as np
     import torch
     from PIL import Image, ImageOps
@@ -224,6 +226,7 @@ def _from_pil(image: Any, sample: Mapping[str, Any]) -> torch.Tensor:
 
 
 def _text(sample: Mapping[str, Any]) -> str:
+    """Return the sample's text; refuse one that is no valid Unicode."""
     text = sample.get("text")
     if not isinstance(text, str):
         raise ConfigError(f"text of {_name(sample)}: a caption (str) was expected, found {type(text).__name__}")

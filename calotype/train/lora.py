@@ -96,9 +96,15 @@ def left_out(weights: Any) -> str | None:
 def save_result(weights: Any, models: FrozenModels, options: TrainConfig, folder: Path) -> Path:
     """Write the trained parameters; return the file (LoRA) or the folder (`full`).
 
-    A LoRA is `pytorch_lora_weights.safetensors`, for `pipe.load_lora_weights(folder)` and, in the layout that most
-    programs read for the family, others (see `lora_file`); a whole network is the folder `transformer` or `unet`, for
+    A LoRA is `pytorch_lora_weights.safetensors`, for `pipe.load_lora_weights(folder)`, by default in the layout that
+    most programs read for the family (see `lora_file`). A whole network is the folder `transformer` or `unet`, for
     `from_pretrained(…, subfolder="transformer")`.
+
+    Args:
+        weights: The trained network, unwrapped.
+        models: The frozen models of its pipeline.
+        options: The `train` section.
+        folder: The target folder.
     """
     component = network_of(models.spec).component
     if options.method == "full":

@@ -39,7 +39,7 @@ def default_output(config: Config, name: str | None, *, method: str | None) -> s
 
     Args:
         config: The config.
-        name: Of its file, without the extension; None uses the dataset's name.
+        name: Name of the config's file without its extension; None uses the dataset's name.
         method: `train.method`.
     """
     if name is None and isinstance(config.dataset, DatasetConfig):
@@ -100,6 +100,7 @@ def sole_run(lock: Path, folder: Path) -> Iterator[bool]:
 
 
 def _lock(lock: Path, folder: Path) -> tuple[int, bool]:
+    """Open and lock a file; return its descriptor and whether the lock is held."""
     while True:
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
@@ -132,6 +133,7 @@ def _holder(fd: int) -> str:
 
 
 def _release_in_child() -> None:
+    """Close the descriptors of locks in a forked process."""
     for fd in _held:
         os.close(fd)
     _held.clear()

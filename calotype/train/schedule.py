@@ -60,7 +60,7 @@ def adopt_schedule(schedule: Any, options: ScheduleOptions, before: Mapping[str,
 
     Args:
         schedule: From `make_schedule`, with the checkpoint's state loaded.
-        options: Of this run.
+        options: The options of this run.
         before: The options of the run that wrote the checkpoint.
 
     Returns:
