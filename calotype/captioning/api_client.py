@@ -118,6 +118,7 @@ class ApiClient:
         self._pool.clear()
 
     def _ask(self, method: str, path: str, data: bytes | None, read: Callable[[Any], T], *, retries: int) -> T:
+        """Send a request until it succeeds or its retries are used up."""
         failures = refusals = 0
         busy_since: float | None = None
         while True:
@@ -126,6 +127,7 @@ class ApiClient:
                 return self._try(method, path, data, read)
             except _TryAgainError as problem:
                 reason, again = str(problem), problem
+            # Busy server: wait without using a retry, up to `patience` seconds.
             now = time.monotonic()
             if again.busy:
                 refusals += 1
@@ -140,6 +142,7 @@ class ApiClient:
                         self._not_before = max(self._not_before, now + wait)
                 self._sleep(wait)
                 continue
+            # Other failures: retry with backoff.
             failures += 1
             if failures > retries:
                 reason += f" (tried {failures} time{'s' if failures > 1 else ''})"

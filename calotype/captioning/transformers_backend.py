@@ -259,6 +259,12 @@ def load_captioner(
 ) -> tuple[Any, Any]:
     """Return (processor, model) on the device, in evaluation mode, with padding on the left.
 
+    Args:
+        name: A folder (`save_pretrained`), or a name on the hub.
+        revision: Revision of a model on the hub.
+        dtype: Data type of the weights.
+        device: Device of the weights.
+
     Raises:
         CaptionError: The model can't be loaded, or has no chat template.
         MissingDependencyError: transformers is not installed.
@@ -280,7 +286,11 @@ def load_captioner(
 
 
 def load_processor(name: str | Path, *, revision: str | None = None) -> tuple[Any, Any]:
-    """Return (processor, config), with padding on the left. No weight is read.
+    """Return (processor, config), with padding on the left, without reading the weights.
+
+    Args:
+        name: A folder (`save_pretrained`), or a name on the hub.
+        revision: Revision of a model on the hub.
 
     Raises:
         CaptionError: The model can't be loaded, or has no chat template.

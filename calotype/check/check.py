@@ -171,7 +171,7 @@ def _facts(
 
 
 def _sort_key(found: Finding) -> tuple[int, int, int]:
-    """Sort key: errors first, then by section in the order of the data flow, then by kind."""
+    """Return the sort key of a finding: errors first, then by section in the order of the data flow, then by kind."""
     kinds = list(KINDS)
     return _LEVELS.index(found.level), _SECTIONS.index(KINDS[found.kind].section), kinds.index(found.kind)
 

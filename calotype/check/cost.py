@@ -101,7 +101,16 @@ def cost_facts(
 
 
 def target_sizes(dataset: TextToImageDataset, sizes: Sizes, rows: npt.NDArray[np.int64]) -> Sizes:
-    """Return the (height, width) of these rows' samples, int32 (R, 2)."""
+    """Return the size of the samples of some rows.
+
+    Args:
+        dataset: Has the buckets and the image transform.
+        sizes: int32 (N, 2), (height, width) of all images in pixels.
+        rows: int64 (R,), indices of the rows.
+
+    Returns:
+        int32 (R, 2), (height, width) in pixels.
+    """
     if dataset.buckets is not None:
         assigned, _ = dataset.scan(headers=sizes)
         return np.array(dataset.buckets.sizes, np.int32)[assigned[rows]]

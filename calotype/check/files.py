@@ -238,6 +238,7 @@ def _missing_captions(
     beside: _Beside,
     level: Level,
 ) -> Iterator[Finding]:
+    """Yield findings for rows without a caption; `level` applies if the config allows them."""
     unsaid = missing_captions in (None, "error")
     then = {
         None: "training stops there",

@@ -48,7 +48,16 @@ def finding(
     level: Level | None = None,
     others: tuple[str, ...] = (),
 ) -> Finding:
-    """Make a finding; level and advice default to those of its kind."""
+    """Make a finding.
+
+    Args:
+        kind: A key of `KINDS`.
+        where: The row's id, or the file; empty for the whole dataset.
+        detail: What was found, with numbers.
+        advice: What to do about it. Default: the advice of the kind.
+        level: How severe it is. Default: the level of the kind.
+        others: Other rows or files that it concerns.
+    """
     defaults = KINDS[kind]
     return Finding(
         kind=kind,

@@ -160,6 +160,12 @@ def _lists(arrays: Sequence[pa.Array], count: int) -> pa.ListArray:
 
 
 def list_array(owner: npt.NDArray[np.int64], values: pa.Array, count: int) -> pa.ListArray:
-    """Make `count` lists such that list `owner[i]` holds `values[i]`; owners are sorted."""
+    """Make lists of values by their owner.
+
+    Args:
+        owner: int64 (n,), sorted: index of the list of each value.
+        values: (n,) array of texts.
+        count: Number of lists.
+    """
     offsets = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=count))]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), values)

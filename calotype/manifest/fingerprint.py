@@ -14,7 +14,12 @@ _WINDOW = 16 << 10
 
 
 def of_file(path: str, offset: int = 0, size: int | None = None) -> bytes:
-    """Return the fingerprint (16 bytes) of a file, or of `size` bytes of it from `offset` on.
+    """Return the fingerprint (16 bytes) of a file or of a part of it.
+
+    Args:
+        path: The file.
+        offset: First byte of the part.
+        size: Bytes of the part. Default: up to the end of the file.
 
     Raises:
         OSError: The file can't be read.

@@ -154,7 +154,26 @@ def make_part(
     weight: Any = None,
     rejected: Any = None,
 ) -> Part:
-    """Make a part from arrays or lists of `count` values. None: unknown for all rows."""
+    """Make a part from arrays or lists of `count` values. None: unknown for all rows.
+
+    Args:
+        count: Number of rows.
+        id: See `Manifest`.
+        captions: See `Manifest`.
+        where: Row number → `file:line`, for messages.
+        rows: Row numbers in the source. Default: 0 to `count` - 1.
+        extra: The data file's own columns, as `as_extra` returns them.
+        explicit_ids: See `Part`.
+        ref: See `Manifest`.
+        name: See `Manifest`.
+        offset: See `Manifest`.
+        size: See `Manifest`.
+        key: See `Manifest`.
+        width: See `Manifest`.
+        height: See `Manifest`.
+        weight: See `Manifest`.
+        rejected: Whether each row is marked as rejected.
+    """
 
     def column(values: Any, type_: pa.DataType) -> Any:
         if values is None:

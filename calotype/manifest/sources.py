@@ -130,6 +130,7 @@ def _may_be_hub(path: str) -> bool:
 
 
 def _local(paths: Sequence[PathLike]) -> Sources:
+    """Classify local paths as folders, images and data files."""
     found: list[Path] = []
     for each in paths:
         if not isinstance(each, str | os.PathLike):

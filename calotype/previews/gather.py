@@ -131,6 +131,7 @@ def _explain(
     position: int,
     wanted: SampleKey,
 ) -> SampleView:
+    """Make the sample at a position of a batch again from its key, and return how it was made."""
     trained = _trained(batch, position)
     reread, reader, key, (image, geometry) = _find_key(dataset, plan, step, position, wanted)
     row = dataset.manifest[key.index]
@@ -186,11 +187,11 @@ def _find_key(
 
 
 def draw_sample(reread: TextToImageDataset, reader: KeptReader, key: SampleKey) -> Draw:
-    """Draw one sample of an image, at the size that is shown.
+    """Sample an image once, at the displayed size.
 
     Args:
         reread: A dataset that reads with `reader`.
-        reader: Holds the decoded image.
+        reader: Has the decoded image.
         key: The sample's key.
     """
     transform = reread.img_transform
@@ -206,7 +207,7 @@ def draw_sample(reread: TextToImageDataset, reader: KeptReader, key: SampleKey) 
 
 
 def _within(size: tuple[int, int]) -> tuple[int, int]:
-    """Scale a size down to at most `_SHOWN` on each side."""
+    """Return (H, W) with the same aspect ratio, at most `_SHOWN` per side; never enlarged."""
     scale = min(1.0, _SHOWN / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
@@ -236,7 +237,7 @@ def _small(pixels: Pixels) -> Pixels:
 
 @contextmanager
 def _one_thread_per_core() -> Iterator[ThreadPoolExecutor]:
-    """A pool of one thread per core; torch runs single-threaded within each."""
+    """Yield a pool with one thread per core; torch runs single-threaded in each."""
     before = torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(1)

@@ -223,6 +223,11 @@ class EncodingStore:
     def read_bytes(self, row: int, field: str, data: memoryview) -> ShardOffset | None:
         """Read like `read_into`, into a buffer of the tensor's size.
 
+        Args:
+            row: A row that `find` returned.
+            field: The tensor's name.
+            data: A writable buffer of the tensor's bytes.
+
         Returns:
             Where the tensor is, for `read_at`; None if each read is to be verified.
 

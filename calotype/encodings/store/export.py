@@ -48,7 +48,7 @@ def export_store(
     Args:
         store: The source.
         folder: Folder of the other store.
-        rows: Rows of the records.
+        rows: int64 (n,), rows of the records.
         progress: Called with (records done, records in all).
 
     Raises:
@@ -67,7 +67,17 @@ def copy_records(
     *,
     progress: Show = lambda done, total: None,
 ) -> Copied:
-    """Verify records and write them with a writer."""
+    """Verify records and write them with a writer.
+
+    Args:
+        store: The source.
+        rows: int64 (n,), rows of the records.
+        writer: Writes into the other store.
+        progress: Called with (records done, records in all).
+
+    Raises:
+        StoreError: The folder of the writer can't be written.
+    """
     copied, nbytes, damaged = 0, 0, []
     for kind, chunk in _chunks(store, rows):
         whole, records = [], []
@@ -109,6 +119,12 @@ def unpack_store(
     progress: Show = lambda done, total: None,
 ) -> Copied:
     """Write each record to `<key>.safetensors`: its tensors by name, its kind in the metadata.
+
+    Args:
+        store: The source.
+        folder: Folder of the files; it is created if necessary.
+        rows: int64 (n,), rows of the records.
+        progress: Called with (records done, records in all).
 
     Raises:
         StoreError: The folder can't be written.

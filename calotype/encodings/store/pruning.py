@@ -78,6 +78,8 @@ class _Plan:
 
 
 def _plan(store: EncodingStore, keep: NDArray[np.uint8] | None) -> _Plan:
+    """Select the shards to rewrite and their rows to keep."""
+    # Rows to keep: one per key, in finished shards.
     finished = {name: shard for name, shard in list_shards(store.path / "shards").items() if not shard.open}
     rows = np.array([row for row in store.rows().tolist() if store.shard(row) in finished], np.int64)
     keys = store.keys(rows)
@@ -89,6 +91,7 @@ def _plan(store: EncodingStore, keep: NDArray[np.uint8] | None) -> _Plan:
     staying: dict[str, list[int]] = {}
     for row in rows[stays].tolist():
         staying.setdefault(store.shard(row), []).append(row)
+    # Shards with other records. Records are counted from the headers, since dropped ones have no row.
     rewrite, broken, records, nbytes = [], [], 0, 0
     layouts, which = store.layouts(rows[stays])
     kept = sum(layouts[number].nbytes for number in which.tolist())

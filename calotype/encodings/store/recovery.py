@@ -60,6 +60,7 @@ def _finish(store: Path, path: Path, fd: int) -> None:
         _log.warning("%s (its writer did not finish it, and it is set aside as %s)", error, name + BROKEN)
         path.rename(path.with_name(name + BROKEN))
         return
+    # Remove incomplete and damaged groups at the end.
     complete = [group for group in header.groups if group.end <= header.size]
     damaged = [damaged_records(fd, group) for group in complete]
     while complete and damaged[-1].any():
@@ -70,6 +71,7 @@ def _finish(store: Path, path: Path, fd: int) -> None:
     if not complete:
         path.unlink()
         return
+    # Drop damaged records in the groups before, then finish the shard.
     if any(wrong.any() for wrong in damaged):
         keys = [read_keys(fd, group)[wrong] for group, wrong in zip(complete, damaged, strict=True)]
         write_dropped(store, {name: np.concatenate(keys)})
@@ -81,7 +83,7 @@ def _finish(store: Path, path: Path, fd: int) -> None:
 
 
 def _truncate_header(fd: int, header: Header, groups: int) -> None:
-    """End the header's JSON after `groups` groups. The write of one byte commits it; then the rest is cleared."""
+    """Truncate the header's JSON after `groups` groups. The write of one byte commits it; then the rest is cleared."""
     brace = header.brace
     if groups < len(header.groups):
         head = pread_all(fd, header.base, 0)

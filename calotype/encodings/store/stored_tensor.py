@@ -53,7 +53,7 @@ class StoredTensor:
 
     @property
     def cache_key(self) -> tuple[EncodingStore, int, str, tuple[int, ...]]:
-        """Identifies the tensor. The shape is a part: its padding depends on the longest text of the dataset."""
+        """The key of the tensor. The shape is a part of it: padding depends on the longest text of the dataset."""
         return self._store, self._row, self._name, self.shape
 
     def load(self) -> torch.Tensor:

@@ -176,7 +176,7 @@ class _Batch:
         keys: NDArray[np.uint8],
         columns: Sequence[Sequence[NDArray[np.uint8]] | NDArray[np.uint8]],
     ) -> None:
-        """`columns` holds, for each field of the layout, the bytes of each record."""
+        """Take the bytes of each record for each field of the layout (`columns`)."""
         self.layout = layout
         self.keys = keys
         self.nbytes = self.at(0).end

@@ -119,7 +119,7 @@ class _Search:
             )
 
     def runs(self) -> None:
-        """Samples of training runs: by their names, or in a folder beside other outputs of a run."""
+        """Find samples of training runs: by their names, or in a folder beside other outputs of a run."""
         for name in self._images if any(part in self._text for part in _ANY_RUN) else ():
             trainer = next((trainer for trainer, regex in _OF_A_RUN.items() if regex.fullmatch(stem_of(name))), None)
             if trainer is not None:
@@ -131,13 +131,13 @@ class _Search:
                 self._judge(self._below(folder), f"{folder}/ holds {evidence}: samples of a training run")
 
     def caches(self) -> None:
-        """Images in folders that are caches by their name and by the other files in them."""
+        """Find images in folders that are caches by their name and the other files in them."""
         for folder in self._folders(_CACHE):
             if any(name.startswith(f"{folder}/") and suffix_of(name) in WEIGHTS for name in self._others):
                 self._judge(self._below(folder), f"{folder}/ is a cache of another program")
 
     def beside(self) -> None:
-        """Files such as `a-masklabel.png` and `a.mask.png` beside `a.jpg`."""
+        """Find files such as `a-masklabel.png` and `a.mask.png` beside `a.jpg`."""
         likely: dict[tuple[str, str], list[str]] = defaultdict(list)
         for name in filter(_ENDING.search, self._images) if _ANY_ENDING.search(self._text) else ():
             match = _NAMED.fullmatch(stem_of(name))
@@ -158,7 +158,7 @@ class _Search:
                 self._judge(names, f"{folder}/*{what}* have the names of {what} images of those beside them")
 
     def mirrors(self) -> None:
-        """Folders such as `masks/` and `control/` whose images have the names of those around them."""
+        """Find folders such as `masks/` and `control/` whose images have the names of those around them."""
         folders = self._folders(_MIRRORS)
         inside = {name for folder in folders for name in self._below(folder)}
         for folder, match in folders.items():

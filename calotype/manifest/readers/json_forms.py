@@ -92,7 +92,7 @@ def _objects(value: Any) -> list[dict[str, Any]] | None:
 
 
 def _coco(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | None:
-    """`images` and `annotations` (or none, as in COCO's test sets), joined by `image_id`."""
+    """Parse COCO: `images` and `annotations` (or none, as in COCO's test sets), joined by `image_id`."""
     images, notes = _objects(whole.get("images")), _objects(whole.get("annotations"))
     if images is None or notes is None:
         return None
@@ -115,7 +115,7 @@ def _coco(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | Non
 
 
 def _karpathy(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | None:
-    """Karpathy's splits of COCO and Flickr30k: images with `sentences` and a `split`."""
+    """Parse Karpathy's splits of COCO and Flickr30k: images with `sentences` and a `split`."""
     images = _objects(whole.get("images"))
     if images is None or not all(isinstance(image.get("sentences"), list) for image in images):
         return None
@@ -138,7 +138,7 @@ def _karpathy(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm |
 
 
 def _records_of_lists(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | None:
-    """The form of pandas' `to_json(orient="split")`: names of columns, and a list of values for each row."""
+    """Parse pandas' `to_json(orient="split")`: names of columns, and a list of values for each row."""
     names, data = whole.get("columns"), whole.get("data")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not isinstance(data, list):
         return None
@@ -154,7 +154,7 @@ def _records_of_lists(whole: dict[str, Any], file: Path, reading: Reading) -> Js
 
 
 def _columns(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | None:
-    """Columns by name: lists of equal length, or pandas' objects keyed by index."""
+    """Parse columns by name: lists of equal length, or pandas' objects keyed by index."""
     try:
         image = find_columns(list(whole), reading.columns, "").image
     except ManifestError:
@@ -177,7 +177,7 @@ def _columns(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | 
 
 
 def _wrapped(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | None:
-    """Rows inside an object: the only list of objects, or the only one with images and captions."""
+    """Parse rows inside an object: the only list of objects, or the only one with images and captions."""
     lists = {name: objects for name, value in whole.items() if (objects := _objects(value)) is not None}
     if not lists:
         inner = [name for name, value in whole.items() if isinstance(value, dict | list)]
@@ -215,7 +215,7 @@ def _has(rows: Sequence[dict[str, Any]], reading: Reading, *, captions: bool) ->
 
 
 def _keyed(whole: dict[str, Any], file: Path, reading: Reading) -> JsonForm | None:
-    """An object keyed by path, with a caption or an object for each; or by any key, with the image in each row."""
+    """Parse an object keyed by path, with a caption or object each; or by any key, with the image in each row."""
     own = _own_image([value for value in whole.values() if isinstance(value, dict)], reading)
     if own is None and not any(map(_may_be_image, whole)) and not _are_stems(whole, reading.image_root or file.parent):
         return None

@@ -130,6 +130,11 @@ def recognised(fields: Iterable[str], given: Mapping[str, tuple[str, ...] | None
 def find_columns(names: Sequence[str], given: Mapping[str, tuple[str, ...] | None], where: str) -> Columns:
     """Find the columns by the option `columns`, then by usual names in any case.
 
+    Args:
+        names: Names of all columns.
+        given: The parsed option: meaning → columns; None: no column has this meaning.
+        where: Name of the data file, for messages.
+
     Raises:
         ManifestError: There is no image column, a column of the option is not in the file, or names are ambiguous.
     """
