@@ -267,7 +267,7 @@ class _TryAgainError(Exception):
 
 
 def _api(url: str) -> str:
-    """Return the base URL of the API from a URL as people paste it."""
+    """Return the base URL of the API for a URL as users enter it."""
     try:
         parsed: Url = parse_url(str(url).strip())
     except LocationParseError:

@@ -73,7 +73,7 @@ class CaptionJob:
         return self.captions.root
 
     def plan(self, identity: BackendIdentity, ledger: CaptionLedger, *, track: Track = silent) -> CaptionWriter:
-        """Return a writer that holds the prompts to run.
+        """Return a writer with the prompts to run.
 
         Opens only images whose captions may come from the ledger.
 

@@ -102,7 +102,7 @@ class CaptionLedger:
     def refresh(self) -> None:
         """Read what other runs have written since. Invalid lines are skipped and logged."""
         try:
-            # Parts first: one that is merged meanwhile is then found in the merged file.
+            # Parts first: one that is merged while reading is then found in the merged file.
             files = sorted(self.folder.glob("*.jsonl"), key=lambda file: file.name == _WHOLE)
             for file in files:
                 with contextlib.suppress(FileNotFoundError):
@@ -179,7 +179,7 @@ class CaptionLedger:
         self._part = self.folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}_{secrets.token_hex(3)}.jsonl"
         self._file = open_hidden_file(self._part, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY)
         if fcntl is not None:
-            with contextlib.suppress(OSError):  # held until this run ends: no other run merges it before
+            with contextlib.suppress(OSError):  # locked until this run ends, so that no other run merges it before
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def close(self) -> None:

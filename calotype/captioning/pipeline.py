@@ -57,7 +57,7 @@ class _PreparedPrompt:
 
 
 class CaptionPipeline:
-    """Runs prompts: results come from the ledger where it has them, else from the backend.
+    """Runs prompts: results are those in the ledger, else from the backend.
 
     Args:
         backend: Generates the captions.

@@ -140,7 +140,7 @@ def load_preset(name: str | Path) -> CaptionPreset:
             with a `prompt` and optional `about`, `system`, `task`, `defaults`, or a `.txt` with the prompt.
 
     Raises:
-        ConfigError: There is no such preset or file, or it is not valid; the message has what was expected.
+        ConfigError: There is no such preset or file, or it is not valid; the message names what was expected.
     """
     if str(name) in _own():
         return _parse(str(name), files(__package__).joinpath("presets", f"{name}.yaml").read_text("utf-8"), str(name))

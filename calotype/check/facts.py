@@ -218,7 +218,7 @@ def _facts(file: FileFacts, seen: PixelFacts | None) -> Facts:
     problem = None if file.problem is None else (file.problem, file.detail)
     if seen is None:
         return Facts(header=file.header(), problem=problem, content=file.content)
-    # The decoder decides: the bytes that are missing at the end may hold no pixels.
+    # The decoder decides: bytes that are missing at the end may not be pixel data.
     notes = seen.notes
     if problem is not None and seen.problem is None:
         notes += (f"incomplete: {file.detail}",)

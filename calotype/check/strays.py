@@ -103,7 +103,7 @@ def strays(
 
 
 def _content(path: Path) -> str:
-    """Return an image's format; a sentence that begins with `it ` for what can't be opened or is no file; else ''."""
+    """Return an image's format; a sentence that begins with `it ` for an unreadable or special file; else ''."""
     try:
         # Non-blocking: opening a pipe would block.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))

@@ -162,7 +162,7 @@ def fill_missing_captions(table: pa.Table, where: _Where, missing: str, reading:
         for row in lacking:
             reading.ledger.add("no_caption", ids[int(row)].as_py(), f"no caption ({where(int(row))})")
         return table.filter(pa.array(lengths > 0))
-    # Insert the text into empty lists: append it to the existing captions, and take it by its index.
+    # Insert the text into empty lists: append it to the captions of all rows, and index it.
     text = "" if missing == "empty" else missing
     filled = np.maximum(lengths, 1)
     offsets = np.concatenate([[0], np.cumsum(filled)]).astype(np.int32)

@@ -42,7 +42,7 @@ _CERTAIN = 4
 def decode_text(data: bytes) -> str:
     """Decode a caption or data file by its byte order mark, else as UTF-8, UTF-16 or UTF-32.
 
-    Without a mark, UTF-16 and UTF-32 are detected by their NUL bytes if only one byte order gives a text.
+    Without a mark, UTF-16 and UTF-32 are detected by their NUL bytes if only one byte order results in text.
 
     Raises:
         UnicodeDecodeError: The bytes are none of these, or hold NUL characters.
@@ -71,7 +71,7 @@ def _unmarked(data: bytes) -> str:
 
 
 def _score(head: bytes, encoding: str) -> int:
-    """Count the ASCII characters that this encoding gives; 0 if it gives characters that no text has."""
+    """Count the ASCII characters that this encoding gives; 0 if it results in characters that do not occur in text."""
     try:
         # Incremental: the head may end inside a character.
         text = codecs.getincrementaldecoder(encoding)().decode(head)

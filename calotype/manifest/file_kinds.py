@@ -25,7 +25,7 @@ IMAGE_SUFFIXES: Final = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .avif .gif .bmp .tif .tiff .heic .heif".split()  # noqa: SIM905
 )
 CAPTION_SUFFIXES: Final = (".txt", ".caption", ".json")
-"""Suffixes of the files beside images that hold captions, in the order in which their captions come."""
+"""Suffixes of caption files beside images, in the order of their captions."""
 DATA_SUFFIXES: Final = frozenset(
     ".json .jsonl .ndjson .csv .tsv .parquet .arrow .feather .tar .mdb".split()  # noqa: SIM905
 )

@@ -76,7 +76,8 @@ def load_manifest(
         member_key: The key that the members of a sample share in tar and LMDB: their names up to the `first_dot` of
             the base name, as in WebDataset, or up to the `last_dot`. `auto`: the first dot, or the last dot if that
             matches an image with its text.
-        validation: Share of the images to hold out, 0 up to 1. Without `split` the training side is returned.
+        validation: Share of the images to hold out, 0 up to 1 (exclusive). Without `split` the training side is
+            returned.
         validation_seed: Seed of the selection of these images.
         data_files: As in `datasets.load_dataset`: files of the dataset, a list, or a mapping split → files.
         image_dir: Another name for `root`.

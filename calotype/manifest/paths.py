@@ -25,7 +25,7 @@ _MAX_NAMES: Final = 100_000
 
 
 def absolute(path: PathLike) -> Path:
-    """Return the absolute path with `~` expanded and links not followed: a linked dataset folder keeps its name."""
+    """Return the absolute path with `~` expanded and links not resolved, so that a linked folder has its own name."""
     return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow links
 
 
@@ -51,7 +51,7 @@ def suggestion(path: Path) -> str:
 
 
 def similar_folder(path: str) -> str | None:
-    """Return the local folder or data file that a name of one or two parts is likely meant for; None: there is none."""
+    """Return the local folder or data file that a name of one or two parts likely refers to; None without one."""
     here = Path()
     for part in path.split("/"):
         wanted = {name for name in _names(here) if name == part or (here / name).is_dir() or "." in part}

@@ -61,7 +61,7 @@ def select_split(
 
 
 def _column(table: pa.Table) -> tuple[str, list[str | None]] | None:
-    """Return the name of the column and the split of each row; None: there is no such column."""
+    """Return the name of the column and the split of each row; None without such a column."""
     for label in table.column_names:
         name = label.removeprefix(EXTRA)
         if label == name or name.lower() not in _NAMES or not is_text(table[label].type):

@@ -28,7 +28,7 @@ def held_out(table: pa.Table, root: Path, fraction: float, seed: int) -> npt.NDA
         table: The manifest's table.
         root: Folder that references are relative to.
         fraction: Share of the images to hold out, 0 to 1.
-        seed: Another seed holds out other images.
+        seed: Seed of the selection.
     """
     count = len(table)
     ids = table["id"].to_pylist()

@@ -38,7 +38,7 @@ __all__ = ["SECTIONS", "Augmentations", "ConfigChangedError"]
 SECTIONS: Final = ("img_transform", "caption_transform")
 """The options of a dataset that the page can change."""
 _CODE: Final = (COMPONENT, "custom")
-"""Options that name code. The page can't set them; those of the config are kept."""
+"""Options that name code. The page can't set them; the config's values are preserved."""
 
 
 class ConfigChangedError(CalotypeError):

@@ -209,7 +209,7 @@ class _Transforms(Body):
 
     @property
     def transforms(self) -> dict[str, dict[str, Any]]:
-        """The options that were given, by the name of the transform."""
+        """The options that are set, by name of the transform."""
         both = {"img_transform": self.img_transform, "caption_transform": self.caption_transform}
         return {name: options for name, options in both.items() if options is not None}
 

@@ -60,7 +60,7 @@ class ShardCatalog:
         known = {
             n: IndexedShard(finished[n].size, self._groups[n], self.damaged.get(n)) for n in sorted(self._finished)
         }
-        with suppress(OSError):  # a read-only folder is no error
+        with suppress(OSError):  # a read-only folder is not an error
             save_index(self._path / INDEX, base, known)
         return base, Records.of([])
 

@@ -17,7 +17,7 @@ def create_folder(path: Path) -> None:
     """Create a store if there is none; safe to call from several processes at once.
 
     Raises:
-        StoreError: The folder can't be written, or holds something else.
+        StoreError: The folder can't be written, or has other contents.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -74,7 +74,7 @@ class Layout:
     """The kind of a record and its tensors, in file order. Make one with `Layout.of`.
 
     Raises:
-        StoreError: A name or dtype that a shard can't hold.
+        StoreError: A name or dtype is not valid in a shard.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""Shards open for reading: a bounded number of file descriptors, each open as long as it is in use."""
+"""Shards open for reading: a bounded number of file descriptors, each open while it is in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recovery: finish the shards of writers that died. Complete puts are kept, an incomplete one is removed."""
+"""Recovery: finish the shards of writers that died. Complete puts are preserved, an incomplete one is removed."""
 
 from __future__ import annotations
 

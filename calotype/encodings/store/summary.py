@@ -1,4 +1,4 @@
-"""Counts of what a store holds."""
+"""Counts of a store's contents."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class StoreSummary:
 
 
 def summarise_store(store: EncodingStore) -> StoreSummary:
-    """Count what a store holds, without reading the records."""
+    """Count the contents of a store, without reading the records."""
     folder = store.path / "shards"
     shards = list_shards(folder)
     layouts, which = store.layouts(store.rows())

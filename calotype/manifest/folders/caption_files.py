@@ -97,7 +97,7 @@ class CaptionFiles:
             yield file, self._why(file)
 
     def image_of(self, file: str) -> str | None:
-        """Return the image that a file with any suffix lies beside: `a.tags` and `a.jpg.tags` beside `a.jpg`."""
+        """Return the image with the name of a file of any suffix: `a.jpg` for `a.tags` and `a.jpg.tags`."""
         base = self._bases.find(stem_of(file))
         return self._by_base[base] if base is not None else None
 

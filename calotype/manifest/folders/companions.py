@@ -175,7 +175,7 @@ class _Search:
                 )
 
     def _judge(self, names: list[str], what: str) -> None:
-        """Leave images out, unless most of them have captions of their own."""
+        """Leave images out, unless most of them have their own captions."""
         if 2 * sum(map(self._is_captioned, names)) <= len(names):
             self._leave_out(names, f"{what}; rename it to read it as samples")
         else:

@@ -20,7 +20,7 @@ _TAGS_OF_A_KIND = re.compile(r"(?:tags?(?:_string)?)_(?!meta)[a-z]+")
 
 
 def captions_in_json(value: Mapping[str, Any], reading: Reading) -> tuple[list[str], tuple[str, ...]]:
-    """Return the captions of an image, and the keys they come from.
+    """Return the captions of an image, and their keys.
 
     The keys are those in `columns.caption`, else the usual keys of captions, else those of tags, which become one
     caption. If `columns.caption` is None, there are no captions.

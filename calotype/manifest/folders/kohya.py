@@ -40,7 +40,7 @@ def kohya_folders(listing: Listing, reading: Reading) -> dict[str, tuple[float, 
 
 
 def kohya_folder(folder: str) -> tuple[str, int, str] | None:
-    """Return path, repeats and class name of the innermost repeat folder that a path is or lies in."""
+    """Return path, repeats and class name of the innermost repeat folder that a path is or is in."""
     parts = folder.split("/")
     for depth in range(len(parts), 0, -1):
         if match := KOHYA_FOLDER.fullmatch(parts[depth - 1]):

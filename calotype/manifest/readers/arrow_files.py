@@ -63,7 +63,7 @@ def read_arrow(file: Path, reading: Reading) -> Part:
         if holds_bytes(type_):
             try:
                 embedded, paths = embedded_in(file, columns.image, reading.label(file))
-            except NotMappedError:  # compressed: the images are no byte ranges of the file
+            except NotMappedError:  # compressed: the images are not byte ranges of the file
                 chunks = raw[columns.image].chunks
                 unpacked = cached("images", [file], lambda: unpack(type_, chunks), note=columns.image)
                 embedded, paths = embedded_in(unpacked, "image", reading.label(file))

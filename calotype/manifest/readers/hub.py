@@ -58,7 +58,7 @@ def read_hub(name: str, data_files: Any, reading: Reading) -> list[Part]:
     datasets = _datasets(f"to load the dataset {name!r} (no file or folder has this name)")
     try:
         loaded = datasets.load_dataset(name, data_files=data_files, split=reading.split)
-    except Exception as error:  # datasets, huggingface_hub, httpx and fsspec each have errors of their own
+    except Exception as error:  # datasets, huggingface_hub, httpx and fsspec each have their own errors
         raise ManifestError(
             f"{name!r} is no file or folder here, and loading it as a Hugging Face dataset failed: "
             f"{type(error).__name__}: {str(error).strip()[:400]}\nIf you meant a local path, check its spelling. "

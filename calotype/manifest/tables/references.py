@@ -136,7 +136,7 @@ def normal_references(texts: Any, base: Path, root: Path) -> References:
     if plain.all():
         return References(texts, none, none, none)
     empty, remote = none.copy(), none.copy()
-    # Of the others, URLs stay as they are.
+    # Of the others, URLs are unchanged.
     rows = np.flatnonzero(~plain)
     chosen = _whole(texts if len(rows) == len(plain) else texts.filter(pa.array(~plain)))
     url = np.asarray(pc.match_substring_regex(chosen, _REMOTE))
