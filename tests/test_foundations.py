@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from calotype import errors
+from calotype.config.instantiate import locate
 from calotype.core.former_modules import FORMER
 from calotype.core.rng import Stream, generator, sample_seed
 from calotype.data.pixel_cache import PixelCache
@@ -169,6 +170,17 @@ def test_a_former_module_name_gives_the_module_of_today(former, today):
     assert any(f"calotype.{former} is now calotype.{today};" in str(one.message) for one in warned)
     assert module is importlib.import_module(f"calotype.{today}")
     del sys.modules[f"calotype.{former}"]
+
+
+@pytest.mark.parametrize("module", ["calotype", "calotype.transforms", "calotype.transforms.{}"])
+@pytest.mark.parametrize(
+    ("former", "today"), [("ImageProgram", "ImageTransform"), ("CaptionProgram", "CaptionTransform")]
+)
+def test_a_config_may_have_a_class_by_its_former_name(module, former, today):
+    path = f"{module.format(former.removesuffix('Program').lower())}.{former}"
+    with pytest.warns(DeprecationWarning, match=f"{path} is now"):
+        found = locate(path)
+    assert found is getattr(importlib.import_module("calotype"), today)
 
 
 @pytest.mark.parametrize("package", ["captioning", "check", "distill", "encodings", "train"])

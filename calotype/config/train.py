@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from calotype.config.effects import TRAIN, check_section
 from calotype.config.expected import Expected
@@ -15,7 +15,10 @@ from calotype.errors import ConfigError
 __all__ = ["LORA_OPTIONS", "Alpha", "TrainConfig"]
 
 Method = Literal["lora", "full"]
-Precision = Literal["bf16", "no"]
+Precision = Annotated[
+    Literal["bf16", "no"],
+    BeforeValidator(lambda value: "no" if value is False else value),  # YAML reads a bare `no` as false
+]
 Average = Literal["image", "batch"]
 Format = Literal["kohya", "diffusers"]
 Alpha = Annotated[

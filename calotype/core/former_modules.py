@@ -35,6 +35,8 @@ FORMER: Final = {
     "inspect.summary": "loader.summary",
     "pixel_cache": "data.pixel_cache",
     "recipes": "train",
+    "recipes.flow": "models.flow",
+    "recipes.objectives": "models.objectives",
     "recipes.train": "train.loop",
     "sample_source": "data.sample_source",
 }

@@ -15,6 +15,7 @@ import xxhash
 from calotype.config.caption_transform import CaptionTransformConfig
 from calotype.config.instantiate import COMPONENT, build
 from calotype.config.section import plain
+from calotype.core.lazy import exports
 from calotype.core.placeholders import PLACEHOLDER, fill_placeholders, has_placeholder, has_trigger
 from calotype.core.rng import Stream, Variant, generator
 from calotype.errors import ConfigError
@@ -22,6 +23,8 @@ from calotype.transforms.options import as_list, build_list, split_list
 from calotype.types import SampleKey
 
 __all__ = ["CaptionDraw", "CaptionTransform", "Part"]
+
+__getattr__ = exports(__name__, {"CaptionTransform": __name__}, former={"CaptionProgram": "CaptionTransform"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import torch
 from calotype.config.img_transform import ImageTransformConfig, RandomCropConfig
 from calotype.config.instantiate import COMPONENT, build
 from calotype.config.section import plain
+from calotype.core.lazy import exports
 from calotype.core.rng import Stream, Variant, generator
 from calotype.errors import ConfigError
 from calotype.transforms.color import ColorJitter
@@ -24,6 +25,8 @@ from calotype.transforms.steps import as_steps
 from calotype.types import Geometry, SampleKey
 
 __all__ = ["ImageOutcome", "ImageTransform"]
+
+__getattr__ = exports(__name__, {"ImageTransform": __name__}, former={"ImageProgram": "ImageTransform"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

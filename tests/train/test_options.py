@@ -40,6 +40,16 @@ def test_options_of_training_without_an_effect_are_errors(section, message):
         TrainConfig.of(section)
 
 
+def test_a_bare_no_in_yaml_is_the_precision_of_that_name(tmp_path):
+    """Some YAML readers give false for it, and messages recommend `mixed_precision: no`."""
+    file = tmp_path / "photos.yaml"
+    file.write_text("dataset: {path: photos}\ntrain: {mixed_precision: no}\n")
+    assert Config.parse(load_config(file)).train.mixed_precision == "no"
+    assert TrainConfig.of({"mixed_precision": False}).mixed_precision == "no"
+    with pytest.raises(ConfigError, match="mixed_precision: found True, expected bf16 or no"):
+        TrainConfig.of({"mixed_precision": True})
+
+
 def test_what_turns_another_option_off_leaves_it_in_peace():
     assert TrainConfig.of({"sample_prompts": [], "sample_every": 250}).sample_prompts == []
     full = TrainConfig.of({"method": "full", "lora_rank": None, "lora_targets": None})
