@@ -180,7 +180,7 @@ def _senseless(strategy: Strategy, plan: _Plan) -> str | None:
     if strategy.remote and not plan.remote:
         return "no image comes from a URL"
     if strategy.fixed_geometry and not plan.fixed_geometry:
-        return "the crop is drawn anew each epoch, and only cropped images are cached there"
+        return "the crop is sampled anew each epoch, and only cropped images are cached there"
     return None
 
 

@@ -146,18 +146,18 @@ def _trigger(
     dataset: TextToImageDataset, rows: Sequence[Sequence[str]], ids: Sequence[str]
 ) -> tuple[str | None, int, list[Finding]]:
     """Return the trigger, the number of images with it in their raw captions, and the findings."""
-    program = dataset.caption_transform
-    if program.trigger is not None:
-        trigger = program.trigger
+    transform = dataset.caption_transform
+    if transform.trigger is not None:
+        trigger = transform.trigger
         holders = [row for row, captions in enumerate(rows) if any(_holds(text, trigger) for text in captions)]
-        found = list(_set_trigger(dataset, program.trigger, rows, ids))
-        return program.trigger, len(holders), found
+        found = list(_set_trigger(dataset, transform.trigger, rows, ids))
+        return transform.trigger, len(holders), found
     if waiting := [row for row, captions in enumerate(rows) if any(map(has_placeholder, captions))]:
         detail = f"{len(waiting):,} of {len(rows):,} images have captions with {PLACEHOLDER}, and no trigger is set"
         return None, 0, [finding("placeholder", "", detail, others=tuple(ids[row] for row in waiting))]
     word = likely_trigger(rows, _clip(dataset))
     if word is None:
-        if len(rows) > _SMALL or program.template or program.custom:
+        if len(rows) > _SMALL or transform.template or transform.custom:
             return None, 0, []
         return None, 0, [finding("no_trigger", "", "no rare word is in most of the captions")]
     without = [row for row, captions in enumerate(rows) if not all(has_trigger(text, word) for text in captions)]

@@ -100,13 +100,13 @@ def check(
     sizes = np.array([one.header.size if one.header else (0, 0) for one in facts], np.int32).reshape(-1, 2)
     usable = np.array([one.problem is None for one in facts])
     # Files, pixels and duplicates.
-    program = dataset.caption_transform
+    transform = dataset.caption_transform
     in_files, uncaptioned = file_findings(
         manifest,
         facts,
         folders=folders,
         missing_captions=missing_captions,
-        implied=bool(program.trigger or program.template),
+        implied=bool(transform.trigger or transform.template),
         caption_lines=caption_lines,
         caption_suffix=caption_suffix,
         exclude=exclude,

@@ -114,11 +114,11 @@ def target_sizes(dataset: TextToImageDataset, sizes: Sizes, rows: npt.NDArray[np
     if dataset.buckets is not None:
         assigned, _ = dataset.scan(headers=sizes)
         return np.array(dataset.buckets.sizes, np.int32)[assigned[rows]]
-    program = dataset.img_transform
-    if program.output_size is not None:
-        return np.tile(np.array(program.output_size, np.int32), (len(rows), 1))
+    transform = dataset.img_transform
+    if transform.output_size is not None:
+        return np.tile(np.array(transform.output_size, np.int32), (len(rows), 1))
     drawn = [
-        program.draw(tuple(sizes[row].tolist()), SampleKey(row), dataset.seed).target_size for row in rows.tolist()
+        transform.draw(tuple(sizes[row].tolist()), SampleKey(row), dataset.seed).target_size for row in rows.tolist()
     ]
     return np.array(drawn, np.int32)
 
@@ -225,7 +225,7 @@ def _pixels(
     fixed = dataset.img_transform.fixed_geometry
     kept = targets if fixed else sizes[rows]
     length = 3 * int(kept.astype(np.int64).prod(axis=1).sum())
-    what = "cropped and resized pixels" if fixed else "whole images, since the crop is drawn anew each time"
+    what = "cropped and resized pixels" if fixed else "whole images, since the crop is sampled anew each time"
     free = _free_memory()
     warning = f"; more than the {free / 1e9:.1f} GB of memory that is free here" if free and length > free else ""
     return CacheCost(
@@ -246,7 +246,7 @@ def _device(dataset: TextToImageDataset, targets: Sizes, measured: _Measured, sh
             bytes=None,
             fill_seconds=None,
             epoch_seconds=None,
-            note="not possible: the crop is drawn anew each time, and only cropped images are kept there",
+            note="not possible: the crop is sampled anew each time, and only cropped images are kept there",
         )
     length = 3 * int(targets.astype(np.int64).prod(axis=1).sum())
     note = "no GPU here: the last step was timed on the CPU"

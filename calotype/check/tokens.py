@@ -55,12 +55,12 @@ def token_facts(dataset: TextToImageDataset) -> tuple[tuple[TokenFacts, ...], li
 
 def longest_texts(dataset: TextToImageDataset) -> dict[str, list[int]]:
     """Return every possible final caption, with nothing dropped, and the rows that it is a caption of."""
-    program = dataset.caption_transform.without_dropping()
-    plain = not (program.template or program.trigger or program.custom)
+    transform = dataset.caption_transform.without_dropping()
+    plain = not (transform.template or transform.trigger or transform.custom)
     found: dict[str, list[int]] = {}
     for row, captions in enumerate(dataset.manifest.captions.to_pylist()):
-        for caption in _chosen(captions, program.choose):
-            text = caption if plain else program.draw([caption], SampleKey(row), dataset.seed).text
+        for caption in _chosen(captions, transform.choose):
+            text = caption if plain else transform.draw([caption], SampleKey(row), dataset.seed).text
             rows = found.setdefault(text, [])
             if not rows or rows[-1] != row:
                 rows.append(row)

@@ -191,18 +191,18 @@ def _unused(options: DatasetConfig, manifest: Manifest, captions: CaptionTransfo
         yield "note: dataset.caption_transform.choose: no effect here, as no image has more than one caption"
 
 
-def _check_placeholders(manifest: Manifest, program: CaptionTransform, on_error: str) -> None:
+def _check_placeholders(manifest: Manifest, transform: CaptionTransform, on_error: str) -> None:
     """Refuse captions with a placeholder if no trigger is set: the model would learn the placeholder.
 
     Args:
         manifest: The rows.
-        program: The caption transform.
+        transform: The caption transform.
         on_error: `raise`, or anything else to add a ledger entry for each such image.
 
     Raises:
         ConfigError: There are some, under `on_error="raise"`.
     """
-    if program.trigger is not None or program.custom:
+    if transform.trigger is not None or transform.custom:
         return
     waiting = pc.unique(pc.list_parent_indices(manifest.captions).filter(_has_placeholder(manifest.captions)))
     if not len(waiting):

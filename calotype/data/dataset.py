@@ -173,27 +173,27 @@ class TextToImageDataset(SampleSource):
         With a fixed geometry the cache has resampled images, else whole decoded ones.
         """
         # Look the image up in the cache.
-        cache, program = self.pixel_cache, self.img_transform
+        cache, transform = self.pixel_cache, self.img_transform
         cache_key = None if cache is None else self._cache_key(row, key)
         if cache is not None and (found := cache.get(cache_key)) is not None:
             pixels, original_size = found
             geometry = self._geometry(original_size, key)
-            if program.fixed_geometry:
+            if transform.fixed_geometry:
                 return pixels, geometry
-            return program.resample(pixels.numpy(), geometry), geometry
+            return transform.resample(pixels.numpy(), geometry), geometry
         # Else decode it, at a smaller scale if the whole image is not to be cached.
-        keep_whole = cache is not None and not program.fixed_geometry
+        keep_whole = cache is not None and not transform.fixed_geometry
         decoded = self.reader.read(
-            row.image, need=None if keep_whole else lambda size: program.needed_size(self._geometry(size, key))
+            row.image, need=None if keep_whole else lambda size: transform.needed_size(self._geometry(size, key))
         )
         geometry = self._geometry(decoded.original_size, key)
         # Resample it, and cache it before or after.
         if cache is None:
-            return program.resample(decoded.pixels, geometry), geometry
+            return transform.resample(decoded.pixels, geometry), geometry
         if keep_whole:
             cache.put(cache_key, torch.from_numpy(decoded.pixels), decoded.original_size)
-            return program.resample(decoded.pixels, geometry), geometry
-        return cache.put(cache_key, program.resample(decoded.pixels, geometry), decoded.original_size), geometry
+            return transform.resample(decoded.pixels, geometry), geometry
+        return cache.put(cache_key, transform.resample(decoded.pixels, geometry), decoded.original_size), geometry
 
     def _cache_key(self, row: Row, key: SampleKey) -> Hashable:
         """Return the cache key of an image. Has no row index: datasets of other rows may share the cache."""
@@ -291,7 +291,7 @@ class TextToImageDataset(SampleSource):
         """
         if not self.img_transform.fixed_geometry:
             raise ConfigError(
-                "device_cache: found an image program whose crop is drawn anew each time (random_crop, rotate or a "
+                "device_cache: found an image transform whose crop is sampled anew each time (random_crop, rotate or a "
                 "callable); expected a fixed geometry, since what is kept on the device is the cropped image. "
                 "`pixel_cache` keeps whole decoded images in memory instead"
             )

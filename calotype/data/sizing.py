@@ -18,7 +18,7 @@ __all__ = ["choose_buckets", "fixed_size"]
 def choose_buckets(
     buckets: bool | BucketsConfig | None,
     resolution: int | Sequence[int] | None,
-    program: ImageTransform,
+    transform: ImageTransform,
     spec: ModelSpec | None,
 ) -> Buckets | None:
     """Return the buckets of a dataset.
@@ -26,7 +26,7 @@ def choose_buckets(
     Args:
         buckets: The option: options of `Buckets`, True, or None for the default.
         resolution: Side of a square in pixels, or [height, width]; None for the model's.
-        program: The image transform.
+        transform: The image transform.
         spec: Facts of the model, if known.
 
     Returns:
@@ -37,16 +37,16 @@ def choose_buckets(
     """
     options: dict[str, Any] = buckets.given() if isinstance(buckets, BucketsConfig) else {}
     # A `resize`, or a callable in place of the image transform, decides the size.
-    if program.resize is not None or program.whole:
+    if transform.resize is not None or transform.whole:
         asked = bool(options) or buckets is True
-        what = "resize" if program.resize is not None else "a callable"
+        what = "resize" if transform.resize is not None else "a callable"
         if asked or resolution is not None:
             raise ConfigError(
                 f"img_transform: found {what}, which decides the size, together with "
                 f"{'buckets' if asked else 'resolution'}: expected one of them"
             )
-        if spec is not None and program.output_size is not None:
-            check_image_size(spec, program.output_size)
+        if spec is not None and transform.output_size is not None:
+            check_image_size(spec, transform.output_size)
         return None
     # Else: buckets with the area of the resolution, whose sides the model can divide.
     size = _size(resolution, spec)

@@ -168,13 +168,13 @@ class DatasetRecords:
         content = self.contents[key.index]
         if content is None:
             raise self.unreadable[key.index].with_traceback(None)  # else the traceback grows each time it is raised
-        program, seed = self.dataset.img_transform, self._seed(key)
+        transform, seed = self.dataset.img_transform, self._seed(key)
         variant = None
-        if program.non_enumerable:
+        if transform.non_enumerable:
             count = self.variants.image or 1
             variant = Variant.sampled(_number(content), count, key, seed, Stream.IMAGE_VARIANT)
         size = self._size(key.index) if key.size is None else key.size
-        return Outcome(key.index, size, program.drawn_flip(key, seed), variant)
+        return Outcome(key.index, size, transform.drawn_flip(key, seed), variant)
 
     def image(self, key: SampleKey) -> ImageRecord:
         """Return the image record of a sample.
@@ -190,8 +190,8 @@ class DatasetRecords:
         content = self.contents[index]
         assert content is not None
         # Flips and variant are determined, so the rest of the sample's key and the seed have no effect.
-        program, key = self.dataset.img_transform, SampleKey(index, size=size)
-        return self._picture(index, content, program.draw(content.size, key, 0, variant=variant, flip=flip), variant)
+        transform, key = self.dataset.img_transform, SampleKey(index, size=size)
+        return self._picture(index, content, transform.draw(content.size, key, 0, variant=variant, flip=flip), variant)
 
     def of_sample(self, key: SampleKey) -> SampleRecords:
         """Return the records of a sample.
@@ -229,20 +229,20 @@ class DatasetRecords:
         Raises:
             ConfigError: There is such an augmentation.
         """
-        program, captions, spec = self.dataset.img_transform, self.dataset.caption_transform, self.dataset.spec
+        transform, captions, spec = self.dataset.img_transform, self.dataset.caption_transform, self.dataset.spec
         for option, count, endless in (
-            ("image_variants", self.variants.image, program.non_enumerable),
+            ("image_variants", self.variants.image, transform.non_enumerable),
             ("caption_variants", self.variants.caption, captions.non_enumerable),
         ):
             if count is not None and not endless:
-                reason = "has no effect: nothing is drawn without end, and what can be listed is kept whole"
+                reason = "has no effect: all outcomes can be enumerated, and each is stored"
                 self.notes.append(LedgerEntry(kind="no_effect", id=f"encodings.{option}", reason=reason))
-        if program.non_enumerable and self.variants.image is None:
+        if transform.non_enumerable and self.variants.image is None:
             cost = ""
             if spec is not None and len(rows := self.usable):
                 total = sum(spec.encodings.picture_bytes(*self._target(int(row))) for row in rows)
-                cost = f"; each variant takes {_bytes(len(program.flips) * total)} for {len(rows):,} images"
-            raise ConfigError(_endless("img_transform", program.non_enumerable, "images", "image_variants", cost))
+                cost = f"; each variant takes {_bytes(len(transform.flips) * total)} for {len(rows):,} images"
+            raise ConfigError(_endless("img_transform", transform.non_enumerable, "images", "image_variants", cost))
         if captions.non_enumerable and self.variants.caption is None:
             cost = f"; each variant takes up to {_bytes(spec.encodings.text_bytes)} a caption" if spec else ""
             raise ConfigError(_endless("caption_transform", captions.non_enumerable, "texts", "caption_variants", cost))

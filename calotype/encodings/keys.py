@@ -74,20 +74,25 @@ class ImageKeys:
 
     Args:
         fingerprint: Hash of the autoencoder, its dtype and the stored part of its output.
-        program: The image transform.
+        transform: The image transform.
         reader: The image reader, for its `decode` and `background`.
 
     Raises:
         ConfigError: A custom step of the transform has no identity, see `step_identity`.
     """
 
-    def __init__(self, fingerprint: str, program: ImageTransform, reader: ImageReader) -> None:
-        recipe = [f"pixels {_PIXELS}", reader.decode, repr(tuple(reader.background)), resampler(program.interpolation)]
-        recipe += [f"{name} {low!r} {high!r}" for name, (low, high) in sorted(program.color_jitter.ranges.items())]
-        recipe += [step_identity(step.function) for step in program.custom]
-        recipe.append("whole" if program.whole else "")
+    def __init__(self, fingerprint: str, transform: ImageTransform, reader: ImageReader) -> None:
+        recipe = [
+            f"pixels {_PIXELS}",
+            reader.decode,
+            repr(tuple(reader.background)),
+            resampler(transform.interpolation),
+        ]
+        recipe += [f"{name} {low!r} {high!r}" for name, (low, high) in sorted(transform.color_jitter.ranges.items())]
+        recipe += [step_identity(step.function) for step in transform.custom]
+        recipe.append("whole" if transform.whole else "")
         self._recipe = record_key("recipe", fingerprint, *recipe)
-        self._drawn = bool(program.color_jitter.ranges or program.custom)
+        self._drawn = bool(transform.color_jitter.ranges or transform.custom)
 
     def key(self, content: bytes, geometry: Geometry, variant: Variant | None) -> bytes:
         """Return the key of the record of one outcome of an image.

@@ -111,9 +111,9 @@ class OnTheFlyDataset(EncodedDataset):
         self._rounds += 1
         self.close()  # the worker has its own writer
         with EncodeWorker(self.dataset, self._models, self.store, threads=self._threads) as worker:
-            with track("encoding captions that were not drawn", unit="captions") as show:
+            with track("encoding captions that were not sampled", unit="captions") as show:
                 worker.texts(texts, progress=show)
-            with track("encoding images that were not drawn") as show:
+            with track("encoding images that were not sampled") as show:
                 worker.images(pictures, progress=show)
         self.store.refresh()
         self._leave_out()

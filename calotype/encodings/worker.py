@@ -388,7 +388,7 @@ def picture_pixels(dataset: TextToImageDataset, pictures: Sequence[ImageRecord])
     They equal those of training without encodings: each depends on the file and its own geometry and variant only.
     """
     ref = dataset.manifest[pictures[0].index].image
-    program, reader = dataset.img_transform, dataset.reader
+    transform, reader = dataset.img_transform, dataset.reader
     images = []
     try:
         data = reader.read_bytes(ref)
@@ -399,14 +399,14 @@ def picture_pixels(dataset: TextToImageDataset, pictures: Sequence[ImageRecord])
             # The scale of a `fast` decode depends on the outcome; an exact decode is the same for all.
             with DECODING.held():
                 if decoded is None or reader.decode == "fast":
-                    decoded = reader.read(ref, data=data, need=_need(program, one.geometry))
-                resampled = program.resample(decoded.pixels, one.geometry)
+                    decoded = reader.read(ref, data=data, need=_need(transform, one.geometry))
+                resampled = transform.resample(decoded.pixels, one.geometry)
             key = SampleKey(one.index, size=one.geometry.target_size if dataset.buckets is not None else None)
-            images.append(program.finish(resampled, one.geometry, key, dataset.seed, variant=one.variant))
+            images.append(transform.finish(resampled, one.geometry, key, dataset.seed, variant=one.variant))
     except ImageError as error:
         return error
     return images
 
 
-def _need(program: ImageTransform, geometry: Geometry) -> Callable[[tuple[int, int]], tuple[int, int]]:
-    return lambda size: program.needed_size(geometry)
+def _need(transform: ImageTransform, geometry: Geometry) -> Callable[[tuple[int, int]], tuple[int, int]]:
+    return lambda size: transform.needed_size(geometry)

@@ -209,10 +209,10 @@ def _files(models: FrozenModels) -> dict[str, str]:
     return found
 
 
-def _options(where: str, program: ImageTransform | CaptionTransform) -> dict[str, Any]:
+def _options(where: str, transform: ImageTransform | CaptionTransform) -> dict[str, Any]:
     """Return a transform's options, by name."""
     found: dict[str, Any] = {}
-    for name, value in vars(program).items():
+    for name, value in vars(transform).items():
         if name.startswith("_"):
             continue
         if name == "custom":

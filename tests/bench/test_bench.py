@@ -111,7 +111,7 @@ def test_the_command(photos, tmp_path):
     assert (report["pictures"], report["batch_size"], report["steps"], report["epochs"]) == (7, 2, 2, 20)
     assert report["recommendation"]["strategy"] == "none"
     assert not list(photos.parent.glob("calotype-bench-*"))
-    for name, reason in (("downloads", "no image comes from a URL"), ("device_cache", "drawn anew each epoch")):
+    for name, reason in (("downloads", "no image comes from a URL"), ("device_cache", "sampled anew each epoch")):
         _, said = calotype("bench", file, "--strategies", f"none,{name}", code=2)
         assert f"strategies: {name} has no effect with this config: " in said and reason in said
 

@@ -520,7 +520,7 @@ def test_device_cache_changes_no_bit_and_reads_each_file_once(square, photos, tm
 
 
 def test_device_cache_refuses_what_it_would_freeze(dataset):
-    with pytest.raises(ConfigError, match="device_cache: found an image program whose crop is drawn anew"):
+    with pytest.raises(ConfigError, match="device_cache: found an image transform whose crop is sampled anew"):
         calotype.Loader(dataset, 2, device_cache=True)
 
 
