@@ -10,13 +10,12 @@ from pydantic import AfterValidator, Field, model_validator
 from calotype.config.effects import DISTILL, check_section
 from calotype.config.expected import Expected
 from calotype.config.section import Count, CountOrZero, Rate, Section, Text, Texts
-from calotype.config.train import Alpha
+from calotype.config.train import Alpha, Precision
 from calotype.errors import ConfigError
 
 __all__ = ["DistillConfig"]
 
 Method = Literal["lora", "full"]
-Precision = Literal["bf16", "no"]
 
 _LORA_OPTIONS: Final = ("lora_rank", "lora_alpha", "lora_targets")
 

@@ -46,6 +46,7 @@ def test_a_bare_no_in_yaml_is_the_precision_of_that_name(tmp_path):
     file.write_text("dataset: {path: photos}\ntrain: {mixed_precision: no}\n")
     assert Config.parse(load_config(file)).train.mixed_precision == "no"
     assert TrainConfig.of({"mixed_precision": False}).mixed_precision == "no"
+    assert DistillConfig.of({"student": "a", "mixed_precision": False}).mixed_precision == "no"
     with pytest.raises(ConfigError, match="mixed_precision: found True, expected bf16 or no"):
         TrainConfig.of({"mixed_precision": True})
 
