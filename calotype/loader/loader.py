@@ -109,10 +109,10 @@ class Loader:
         self.dataset = dataset
         self.device = torch.device(device) if device is not None else torch.device("cpu")
         self.ledger = ledger if ledger is not None else Ledger()
-        self._told: set[tuple[str, str]] = set()
+        self._noted: set[tuple[str, str]] = set()
         """(kind, id) of the entries that were logged, or counted instead."""
-        self._heard: Counter[str] = Counter()
-        """Kind → number of entries in `_told`."""
+        self._noted_of_kind: Counter[str] = Counter()
+        """Kind → number of entries in `_noted`."""
         self._cut: set[LedgerEntry] = set()
         """Entries of truncated captions. A new loader process reports them again."""
         # Assign the samples to buckets, and plan the batches.
@@ -364,13 +364,13 @@ class Loader:
             if note.kind == "caption_cut":
                 self._cut.add(note)
             self.ledger.append(note)
-            if note.kind in ("repeated", "remainder") or (note.kind, note.id) in self._told:
+            if note.kind in ("repeated", "remainder") or (note.kind, note.id) in self._noted:
                 continue
-            self._told.add((note.kind, note.id))
-            self._heard[note.kind] += 1
-            if self._heard[note.kind] <= _TELL:
+            self._noted.add((note.kind, note.id))
+            self._noted_of_kind[note.kind] += 1
+            if self._noted_of_kind[note.kind] <= _TELL:
                 logger.warning("%s: %s", note.kind, about(note.id, note.reason))
-            elif self._heard[note.kind] == _TELL + 1:
+            elif self._noted_of_kind[note.kind] == _TELL + 1:
                 logger.warning("%s: further ones are noted in the loader's ledger only", note.kind)
 
     @cached_property
