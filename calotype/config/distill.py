@@ -135,4 +135,8 @@ class DistillConfig(Section):
     @model_validator(mode="after")
     def _have_effects(self) -> Self:
         check_section(self, DISTILL)
+        if self.lora_targets is not None and not self.lora_targets:
+            raise ConfigError(
+                "distill.lora_targets: found none, expected endings of layers' names; null adapts the default layers"
+            )
         return self

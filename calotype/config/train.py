@@ -125,6 +125,10 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _have_effects(self) -> Self:
         check_section(self, TRAIN)
+        if self.lora_targets is not None and not self.lora_targets:
+            raise ConfigError(
+                "train.lora_targets: found none, expected endings of layers' names; null adapts the default layers"
+            )
         if self.sample_prompts and self.sample_every == 0:
             raise ConfigError(
                 "train.sample_every: found 0, expected a whole number of steps: sample_prompts: [] makes no images, "

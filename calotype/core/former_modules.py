@@ -27,6 +27,7 @@ FORMER: Final = {
     "draws": "core.rng",
     "encode": "encodings",
     "engine": "encodings",
+    "encodings.writer": "encodings.store.writer",
     "engine.crew": "core.actor_pool",
     "inspect": "previews",
     "inspect.check": "check",
@@ -39,6 +40,7 @@ FORMER: Final = {
     "recipes.objectives": "models.objectives",
     "recipes.train": "train.loop",
     "sample_source": "data.sample_source",
+    "sizing": "data.sizing",
 }
 """Former name → current name, both without `calotype.`. An entry of a package also applies to the modules in it."""
 

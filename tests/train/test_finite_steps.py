@@ -1,6 +1,7 @@
 """NaN and inf: no weight takes them in, the samples are named, the last good checkpoint stays; short batches."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -97,6 +98,9 @@ def test_a_nan_in_the_store_is_named_its_steps_are_skipped_and_training_goes_on(
         raise AssertionError(word)
 
     assert None in [loss for _, loss in json.loads(capsys.readouterr().out, parse_constant=refuse)["losses"]]
+    together = run(folder, tmp_path / "together", max_steps=8, log_every=8, loader={"batch_size": 1})
+    ((_, mean),) = together.losses  # of the steps that were not skipped
+    assert together.skipped >= 2 and math.isfinite(mean)
 
 
 @pytest.mark.parametrize("value", [torch.nan, 1e19], ids=["nan", "gradient"])

@@ -171,10 +171,17 @@ def test_validation_is_fixed_and_of_pictures_that_are_not_trained_on(folder, tmp
     assert moved.validation[-1][1] < 0.97 * moved.validation[0][1]
 
 
-def test_accumulated_batches_are_one_step(folder, tmp_path):
-    seen = []
+def test_accumulated_batches_are_one_step_and_each_has_noise_of_its_own(folder, tmp_path, monkeypatch):
+    seen, keys, sample_noise = [], [], flow.sample_noise
+
+    def noted(shape, key, *, device):
+        keys.append(key)
+        return sample_noise(shape, key, device=device)
+
+    monkeypatch.setattr(flow, "sample_noise", noted)
     report = run(folder, tmp_path, gradient_accumulation_steps=3, max_steps=2, show=seen.append)
     assert [progress.step for progress in seen] == [1, 2] and report.steps == 2
+    assert len(keys) == len(set(keys)) == 6
     assert len(trained_weights(tmp_path, 2)) > 0
     assert "loss" in str(seen[0]) and "waiting for data" in str(seen[0]) and "left" in str(seen[0])
 
