@@ -168,7 +168,9 @@ def test_a_former_module_name_gives_the_module_of_today(former, today):
     with pytest.warns(DeprecationWarning, match=r"is now calotype\.") as warned:  # packages around it may warn as well
         module = importlib.import_module(f"calotype.{former}")
     assert any(f"calotype.{former} is now calotype.{today};" in str(one.message) for one in warned)
-    assert module is importlib.import_module(f"calotype.{today}")
+    current = importlib.import_module(f"calotype.{today}")
+    assert module is current or all(getattr(module, public) is getattr(current, public) for public in current.__all__)
+    assert hasattr(current, "__path__") == (module is not current)
     del sys.modules[f"calotype.{former}"]
 
 

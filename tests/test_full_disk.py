@@ -58,7 +58,7 @@ def test_it_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda file: (events.append("flushed"), fsync(file)))
     monkeypatch.setattr(Path, "replace", lambda path, to: (events.append("renamed"), replace(path, to)))
     write_output(tmp_path / "page.html", "new")
-    assert events == ["flushed", "renamed"]
+    assert events == ["flushed", "renamed", "flushed"]  # the file, then its folder
 
 
 def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path):

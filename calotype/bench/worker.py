@@ -53,7 +53,7 @@ def measure(task: Task) -> dict[str, Any]:
 
 def _encode(task: Task) -> Encoded:
     """Encode in three jobs (the first image, the second, all others), to separate loading from computing."""
-    job = build_encode_job(task.config, device=task.device)
+    job = build_encode_job(Config.from_mapping(task.config), device=task.device)
     rows = list(task.rows)
     first, second, rest = (_encode_rows(job, part) for part in (rows[:1], rows[1:2], rows[2:]))
     others = len(rows) - 2
@@ -74,7 +74,7 @@ def _train(task: Task) -> Measured:
     from calotype.train.loop import make_accelerator, train
 
     # Build the dataset: pixels for online encoding, else encodings.
-    config = Config.parse(task.config)
+    config = Config.from_mapping(task.config)
     options = config.train or TrainConfig()
     job = build_encode_job(config, device=task.device)
     pixels = job.dataset.select(list(task.rows))

@@ -305,7 +305,9 @@ def load_processor(name: str | Path, *, revision: str | None = None) -> tuple[An
     except Exception as error:
         raise _not_loaded(name, error) from error
     tokenizer = getattr(processor, "tokenizer", None)
-    if tokenizer is None or not (accept_content_parts(processor) or config.model_type == "florence2"):
+    if tokenizer is None:
+        raise _not_loaded(name, ValueError(f"{config.model_type} takes no images"))
+    if not (accept_content_parts(processor) or config.model_type == "florence2"):
         raise CaptionError(
             f"model: {name} has no chat template, so its prompt format is unknown; use an instruction-tuned model "
             "(its name often ends in -it or -Instruct), or Florence-2"

@@ -81,12 +81,13 @@ def _device_cache(config: Config) -> bool:
 
 
 ACROSS: Final[tuple[Rule[Config], ...]] = (
-    Rule("tokenizers dataset.tokenizers", lambda config: config.tokenizer is not None, "with tokenizer", "tokenizer"),
+    Rule("dataset.tokenizers", lambda config: config.tokenizer is not None, "with tokenizer", "tokenizer"),
     Rule(
         "tokenizers",
-        lambda config: config.any_model is None and not _component(config),
+        # beside `tokenizer` the key is a value for `${tokenizers}` to refer to, as in torchtune's configs
+        lambda config: config.any_model is None and config.tokenizer is None and not _component(config),
         "without model, whose tokenizers they are",
-        "model dataset",
+        "model dataset tokenizer",
     ),
     Rule(
         "dataset.tokenizers",

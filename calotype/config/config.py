@@ -88,6 +88,15 @@ class Config(Section):
         return found
 
     @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+        """Return the config of a `to_mapping()`, for another process: what a person gave was checked before.
+
+        Raises:
+            ConfigError: An option is unknown or has a value that can't be.
+        """
+        return cls._validated(mapping, KEYS)
+
+    @classmethod
     def _validated(cls, config: Mapping[str, Any], only: Collection[str]) -> Self:
         check_keys(config, "config")
         check_seeds(config, "config")

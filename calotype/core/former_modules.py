@@ -60,7 +60,11 @@ class _Former(MetaPathFinder, Loader):
         warnings.warn(
             f"{name} is now {today}; the former name works until the next version", DeprecationWarning, stacklevel=2
         )
-        sys.modules[name] = importlib.import_module(today)
+        current = importlib.import_module(today)
+        if hasattr(current, "__path__"):  # importing a module of the former package sets an attribute of that package
+            module.__dict__["__getattr__"] = lambda attribute: getattr(current, attribute)
+        else:
+            sys.modules[name] = current
 
 
 def _today(name: str) -> str | None:

@@ -100,8 +100,8 @@ def kept_bytes(work: MissingRecords, models: FrozenModels) -> Kept:
     padded = trimmed = 0
     for output in facts.texts:
         tokens = output.tokens
-        if tokens is not None and facts.sequence_length and models.max_sequence_length:
-            tokens += models.max_sequence_length - facts.sequence_length
+        if tokens is not None and models.spec.sequence_length and models.max_sequence_length:
+            tokens += models.max_sequence_length - models.spec.sequence_length
         if output.trimmed:
             trimmed += output.width
         else:

@@ -128,10 +128,14 @@ def test_strategies_are_named():
 def test_a_strategy_takes_the_place_of_the_caches_that_are_there():
     config = {
         "model": "flux.1-dev",
-        "dataset": {"path": "p", "downloads": "d", "pixel_cache": 8, "resolution": 64},
-        "loader": {"device_cache": True, "batch_size": 2},
+        "dataset": {"path": "p", "downloads": "d", "resolution": 64},
+        "loader": {"batch_size": 2},
         "encodings": {"store": "s", "on_the_fly": True, "in_memory": True, "dtype": "float32"},
     }
+    for caches in ({"dataset": {"path": "p", "pixel_cache": 8}}, {"loader": {"device_cache": True}}):
+        cached = settings(Config.parse({"model": "flux.1-dev", "dataset": {"path": "p"}, **caches}), TABLE["none"], "x")
+        assert cached.to_mapping()["dataset"] == {"path": "p", "include": ["text"]}
+        assert not cached.to_mapping().get("loader")
     plain = settings(Config.parse(config), TABLE["none"], "/tmp/x").to_mapping()
     assert plain["dataset"] == {"path": "p", "resolution": 64, "include": ["text"]}
     assert plain["loader"] == {"batch_size": 2} and plain["encodings"]["dtype"] == "float32"

@@ -21,7 +21,6 @@ IDLE = [  # a config in which the option has no effect; what the error says
     ("dataset.tokenizers", {"dataset": {"tokenizers": "t"}, "tokenizer": {"_component_": "m.t"}}, "with tokenizer"),
     ("tokenizers", {"tokenizers": "t"}, "without model"),
     ("tokenizers", {"tokenizers": "t", "model": {"dim": 3}}, "without model"),
-    ("tokenizers", {"tokenizers": "t", "model": "sdxl", "tokenizer": {"_component_": "mine.t"}}, "with tokenizer"),
     ("dataset.pixel_cache", {"dataset": {"pixel_cache": 8}, "encodings": {}}, "with encodings"),
     ("dataset.pixel_cache", {"dataset": {"pixel_cache": {"max_images": 8}}, "train": {}}, "with train"),
     ("dataset.pixel_cache", {"dataset": {"pixel_cache": 8}, "loader": {"device_cache": True}}, "with loader.device_c"),

@@ -175,7 +175,7 @@ def test_padded_to_a_length(name):
     length = short["prompt_embeds"].shape[1]
     for key in short:
         assert torch.equal(batch[key][:, :length], short[key]) and not batch[key][:, length:].any()
-    with pytest.raises(ConfigError, match=r"length: 3 tokens were asked for, and a text's prompt_embeds has \d+"):
+    with pytest.raises(ConfigError, match=r"length: found 3 tokens, and a text's prompt_embeds has \d+"):
         family.batch_texts(records, length=3)
 
 
