@@ -7,7 +7,6 @@ follows from (seed, number of the batch, rank), so a resumed run computes the sa
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -29,10 +28,11 @@ from calotype.distill.student import end_tokens, load_student, make_trainable, s
 from calotype.errors import ConfigError
 from calotype.ledger import Ledger
 from calotype.train import checkpoint
+from calotype.train.ending import Ending
 from calotype.train.guard import MOST_UNSETTLED, Guard, check_weights, end_after_several, guarded_adamw
-from calotype.train.interrupt import Interrupted, StopRequest
+from calotype.train.interrupt import StopRequest
 from calotype.train.publish import publish_result
-from calotype.train.ranks import AnyRank, decided_once
+from calotype.train.ranks import decided_once
 from calotype.train.report import Clock, Progress
 from calotype.train.schedule import adopt_schedule, is_due, make_schedule
 
@@ -124,14 +124,10 @@ def train(
         check_weights(parameters, where=found.folder, advice="delete it to resume from the one before")
         tell(f"Resuming from step {step}: {found.folder}")
 
-    any_rank = AnyRank(accelerator)
-    saved: tuple[int, Path] | None = None
-
-    def save() -> None:
-        nonlocal saved
+    def save() -> Path:
         advice = "it was not saved; older checkpoints are kept"
         check_weights(parameters, where=f"distill: step {step}", advice=advice)
-        path = decided_once(
+        return decided_once(
             accelerator,
             lambda: checkpoint.save(
                 checkpoints,
@@ -143,17 +139,8 @@ def train(
                 result=lambda folder: None,
             ),
         )
-        saved = step, path
 
-    def stopping() -> bool:
-        return any_rank(stop.asked)
-
-    def end_if_stopping() -> None:
-        if stopping():
-            if saved is None or saved[0] != step:
-                save()
-            assert saved is not None
-            raise Interrupted(stop.number or signal.SIGTERM, step=step, checkpoint=saved[1])
+    ending = Ending(accelerator, stop, save)
 
     losses: list[tuple[int, float]] = []
     validations: list[tuple[int, float]] = []
@@ -216,16 +203,16 @@ def train(
                 progress = clock.progress(step, options.max_steps, loss=losses[-1][1], lr=schedule.get_last_lr()[0])
                 show(progress)
             if saves:
-                save()
-            end_if_stopping()
+                ending.save(step)
+            ending.end_if_asked(step)
             if validation.examples and not last and is_due(step, options.validation_every):
                 model.eval()
-                value = held_out_loss(accelerator, model, validation, given_up=stopping)
+                value = held_out_loss(accelerator, model, validation, given_up=ending.asked)
                 model.train()
                 if value is not None:
                     validations.append((step, value))
                     tell(f"step {step}  held-out loss {value:.4f}")
-                end_if_stopping()
+                ending.end_if_asked(step)
 
     # Write the student.
     def write(folder: Path) -> Path:

@@ -8,7 +8,6 @@ uninterrupted run would have.
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -27,13 +26,14 @@ from calotype.loader import Loader
 from calotype.models import flow
 from calotype.train import checkpoint
 from calotype.train.average import Average
+from calotype.train.ending import Ending
 from calotype.train.guard import MOST_UNSETTLED, Guard, check_weights, guarded_adamw, report_skipped
 from calotype.train.identity import Identity
-from calotype.train.interrupt import Interrupted, StopRequest
+from calotype.train.interrupt import StopRequest
 from calotype.train.lora import left_out, make_trainable, save_result, trained
 from calotype.train.networks import embeds_guidance, load_network, load_objective, network_of
 from calotype.train.publish import publish_result
-from calotype.train.ranks import AnyRank, decided_once
+from calotype.train.ranks import decided_once
 from calotype.train.report import Clock, Progress, TrainReport
 from calotype.train.room import check_run_room, tensor_bytes
 from calotype.train.run_ledger import count_notes
@@ -141,8 +141,6 @@ def train(
             keep=options.keep_checkpoints,
         ),
     )
-    any_rank = AnyRank(accelerator)
-    saved: tuple[int, Path] | None = None
 
     def batch_loss(batch: Mapping[str, Any], noise: Tensor, times: Tensor) -> Tensor:
         """Return the loss of each image (B,), for noise (B, C, h, w) and times (B,)."""
@@ -153,8 +151,7 @@ def train(
         prediction = network.predict(model, x_t, objective.timesteps(times), texts, guidance)  # (B, C, h, w)
         return flow.loss(prediction, objective.target(latents, noise, times))
 
-    def save() -> None:
-        nonlocal saved
+    def save() -> Path:
 
         def write_more(folder: Path) -> None:
             if identity is not None:
@@ -164,7 +161,7 @@ def train(
                     save_result(weights, models, options, folder)
 
         check_weights(parameters, where=f"train: step {step}", advice="it was not saved; older checkpoints are kept")
-        path = decided_once(
+        return decided_once(
             accelerator,
             lambda: checkpoint.save(
                 output / "checkpoints",
@@ -177,22 +174,13 @@ def train(
                 result_bytes=result_size if options.method == "lora" else 0,
             ),
         )
-        saved = step, path
 
-    def stopping() -> bool:
-        return any_rank(stop.asked)
-
-    def end_if_stopping() -> None:
-        if stopping():
-            if saved is None or saved[0] != step:
-                save()
-            assert saved is not None
-            raise Interrupted(stop.number or signal.SIGTERM, step=step, checkpoint=saved[1])
+    ending = Ending(accelerator, stop, save)
 
     def validate() -> None:
         assert validation is not None
         with averaged(), torch.no_grad():
-            value = validation_loss(accelerator, validation, batch_loss, seed=seed, given_up=stopping)
+            value = validation_loss(accelerator, validation, batch_loss, seed=seed, given_up=ending.asked)
         if value is not None:
             validations.append((step, value))
             trackers.log({"validation_loss": value}, step=step)
@@ -285,14 +273,14 @@ def train(
                 if accelerator.is_main_process:
                     show(progress)
             if saves:
-                save()
-            end_if_stopping()
+                ending.save(step)
+            ending.end_if_asked(step)
             if validation is not None and (last or is_due(step, options.validation_every)):
                 validate()
-                end_if_stopping()
+                ending.end_if_asked(step)
             if options.sample_prompts and (last or is_due(step, options.sample_every)):
                 sample()
-                end_if_stopping()
+                ending.end_if_asked(step)
 
     # Write the result.
     def publish() -> Path:
