@@ -39,6 +39,8 @@ os.chdir(own if rank else os.path.dirname(config))  # as on two machines without
 train("apart", "--resume", "output_dir=out")
 train("kill", "--resume")
 """
+pytestmark = pytest.mark.timeout(900)  # two ranks start four times; on a busy machine that takes minutes
+
 COMMANDS = ("term", "full", "apart", "kill")
 
 
