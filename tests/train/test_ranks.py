@@ -17,7 +17,8 @@ import os, resource, sys
 from calotype.cli import main
 
 rank, config, own = int(os.environ["RANK"]), sys.argv[1], sys.argv[2]
-print("pid", rank, os.getpid(), flush=True)
+with open(f"{own}/pid-{rank}", "w") as file:
+    file.write(str(os.getpid()))
 
 def train(name, *arguments):
     sys.argv = ["calotype", "train", config, *arguments]
@@ -26,8 +27,11 @@ def train(name, *arguments):
         code = 0
     except SystemExit as end:
         code = end.code or 0
-    print("ended", name, rank, code, flush=True)
-    print("ended", name, rank, file=sys.stderr, flush=True)
+    with open(f"{own}/{name}-{rank}", "w") as file:
+        file.write(str(code))
+    if rank == 0:  # alone: lines of two processes can become one
+        print(f"ended {name}", flush=True)
+        print(f"ended {name}", file=sys.stderr, flush=True)
 
 train("term")
 limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -55,7 +59,7 @@ def ended(tmp_path_factory):
     (folder / "own").mkdir()
     (folder / "rank.py").write_text(RANK)
     torchrun = [Path(sys.executable).parent / "torchrun", "--nproc-per-node=2", "--standalone", "--monitor-interval=2"]
-    pids, codes, signals = {}, {}, {0: signal.SIGTERM, 3: signal.SIGKILL}  # after so many commands, to rank 1
+    done, signals = 0, {0: signal.SIGTERM, 3: signal.SIGKILL}  # after so many commands, to rank 1
     with (
         (folder / "stderr").open("w") as errors,
         subprocess.Popen(
@@ -67,16 +71,18 @@ def ended(tmp_path_factory):
         ) as run,
     ):
         for line in run.stdout:
-            word, *rest = line.split()
-            if word == "pid":
-                pids[int(rest[0])] = int(rest[1])
-            elif word == "ended":
-                codes[rest[0], int(rest[1])] = int(rest[2])
-            elif word == "step" and (number := signals.pop(sum(rank == 0 for _, rank in codes), None)):
-                os.kill(pids[1], number)
+            done += line.startswith("ended ")
+            if line.startswith("step ") and (number := signals.pop(done, None)):
+                os.kill(int((folder / "own" / "pid-1").read_text()), number)
+    codes = {
+        (name, rank): int(file.read_text())
+        for name in COMMANDS
+        for rank in (0, 1)
+        if (file := folder / "own" / f"{name}-{rank}").exists()
+    }
     rest, said = (folder / "stderr").read_text(), {}
     for name in COMMANDS:
-        said[name], _, rest = rest.partition(f"ended {name} 0\n")
+        said[name], _, rest = rest.partition(f"ended {name}\n")
     return said, codes, folder / "out"
 
 
