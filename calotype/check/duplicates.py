@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -55,11 +56,28 @@ def duplicate_findings(
     names = [*ids, *held_out_ids]
     every = [*facts, *held_out]
     good = [place for place, one in enumerate(every) if one.problem is None]
-    files = _groups((place, every[place].content) for place in good)
-    pixels = _groups((place, every[place].pixels) for place in good)
-    near = _near(every, good, distance)
-    split = len(ids)
-    return [*_leaks(names, every, split, files, pixels, near), *_within(names, every, split, files, pixels, near)]
+    found = _Duplicates(
+        names=names,
+        split=len(ids),
+        files=_groups((place, every[place].content) for place in good),
+        pixels=_groups((place, every[place].pixels) for place in good),
+        near=_near(every, good, distance),
+    )
+    return [*_leaks(found), *_within(found, every)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Duplicates:
+    """Groups of equal images, as indices: training images first, held-out images from `split` on."""
+
+    names: Sequence[str]
+    split: int
+    files: list[list[int]]
+    """Groups with the same bytes."""
+    pixels: list[list[int]]
+    """Groups with the same pixels."""
+    near: list[tuple[list[int], list[int], int]]
+    """From `_near`."""
 
 
 def _groups(keyed: Iterable[tuple[int, Hashable | None]]) -> list[list[int]]:
@@ -85,37 +103,30 @@ def _near(every: Sequence[Facts], good: Sequence[int], distance: int) -> list[tu
     return [*same, *((groups[one], groups[two], apart) for (one, two), apart in others)]
 
 
-def _leaks(
-    names: Sequence[str],
-    every: Sequence[Facts],
-    split: int,
-    files: list[list[int]],
-    pixels: list[list[int]],
-    near: list[tuple[list[int], list[int], int]],
-) -> Iterator[Finding]:
+def _leaks(found: _Duplicates) -> Iterator[Finding]:
     """Yield a finding for each training image that duplicates a held-out one."""
     leaks: dict[int, dict[int, str]] = {}
 
     def cross(left: Iterable[int], right: Iterable[int], words: str) -> None:
-        theirs = [place for place in right if place >= split]
+        theirs = [place for place in right if place >= found.split]
         for ours in left:
-            if ours < split and theirs:
+            if ours < found.split and theirs:
                 known = leaks.setdefault(ours, {})
                 known |= {place: words for place in theirs if place not in known}
 
-    for group in files:
+    for group in found.files:
         cross(group, group, "the same file as")
-    for group in pixels:
+    for group in found.pixels:
         cross(group, group, "the same pixels as")
-    for left, right, bits in sorted(near, key=lambda pair: pair[2]):
+    for left, right, bits in sorted(found.near, key=lambda pair: pair[2]):
         words = f"{bits} of 64 bits of its perceptual hash away from"
         cross(left, right, words)
         cross(right, left, words)
     for ours in sorted(leaks):
         known = leaks[ours]
         first = next(iter(known))
-        detail = f"it is {known[first]} {names[first]}, which is validated with"
-        yield finding("leak", names[ours], detail, others=tuple(names[place] for place in known))
+        detail = f"it is {known[first]} {found.names[first]}, which is validated with"
+        yield finding("leak", found.names[ours], detail, others=tuple(found.names[place] for place in known))
 
 
 class _Sets:
@@ -137,47 +148,45 @@ class _Sets:
         self._parent |= dict.fromkeys(others, first)
 
 
-def _within(
-    names: Sequence[str],
-    every: Sequence[Facts],
-    split: int,
-    files: list[list[int]],
-    pixels: list[list[int]],
-    near: list[tuple[list[int], list[int], int]],
-) -> Iterator[Finding]:
+def _within(found: _Duplicates, every: Sequence[Facts]) -> Iterator[Finding]:
     """Yield the groups of training images. A group of a stronger level counts as one image at weaker levels."""
     # Equal files, then equal pixels.
     same = _Sets()
-    for group in files:
-        ours = [place for place in group if place < split]
+    for group in found.files:
+        ours = [place for place in group if place < found.split]
         if len(ours) > 1:
             header = every[ours[0]].header
             length = f"{header.bytes:,} " if header is not None else ""
-            yield _group("same_file", names, ours, f"the same {length}bytes")
+            yield _group("same_file", found.names, ours, f"the same {length}bytes")
             same.join(ours)
-    for group in pixels:
-        ours = same.heads(place for place in group if place < split)
+    for group in found.pixels:
+        ours = same.heads(place for place in group if place < found.split)
         if len(ours) > 1:
             formats = sorted({one.format for place in ours if (one := every[place].header) is not None})
-            yield _group("same_pixels", names, ours, f"the same pixels, as {' and '.join(formats)}")
+            yield _group("same_pixels", found.names, ours, f"the same pixels, as {' and '.join(formats)}")
             same.join(ours)
     # Near duplicates: connected components, joined by increasing distance.
     close = _Sets()
     steps: dict[int, int] = {}
-    for left, right, bits in sorted(near, key=lambda pair: pair[2]):
-        ours = same.heads(place for place in (*left, *right) if place < split)
+    for left, right, bits in sorted(found.near, key=lambda pair: pair[2]):
+        ours = same.heads(place for place in (*left, *right) if place < found.split)
         if len(heads := close.heads(ours)) > 1:
             close.join(heads)
             steps[heads[0]] = bits  # increasing: the last value is the largest of the group
     groups: dict[int, list[int]] = {}
-    members = {place for left, right, _ in near for place in same.heads(p for p in (*left, *right) if p < split)}
+    members = {
+        place for left, right, _ in found.near for place in same.heads(p for p in (*left, *right) if p < found.split)
+    }
     for place in sorted(members):
         groups.setdefault(close.head(place), []).append(place)
     for head, group in groups.items():
         if len(group) > 1:
             detail = f"perceptual hashes {steps[head]} of 64 bits apart"
             yield _group(
-                "near_duplicate", names, group, detail if len(group) == 2 else f"{detail} or less, one to the next"
+                "near_duplicate",
+                found.names,
+                group,
+                detail if len(group) == 2 else f"{detail} or less, one to the next",
             )
 
 
