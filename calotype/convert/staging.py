@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from calotype.convert.plan import ConvertPlan
+from calotype.core.atomic import sync_path
 from calotype.errors import ConfigError
 
 __all__ = ["Part", "Staging"]
@@ -176,15 +176,7 @@ def _flush(outcome: Path) -> None:
     """Flush to disk, so that a power cut leaves no incomplete result under its final name."""
     paths = [outcome, *outcome.rglob("*")] if outcome.is_dir() else [outcome]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(_fsync, [path for path in paths if not path.is_symlink()]))
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        list(pool.map(sync_path, [path for path in paths if not path.is_symlink()]))
 
 
 def _exists(destination: Path) -> bool:

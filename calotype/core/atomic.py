@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
-__all__ = ["DISK_FULL", "NewFile", "flush_folder", "new_file", "replace_file", "sync_folder"]
+__all__ = ["DISK_FULL", "NewFile", "flush_folder", "new_file", "replace_file", "sync_folder", "sync_path"]
 
 DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers of a write for which there is no space: a full disk, a quota, a limit of the file's size."""
@@ -87,7 +87,7 @@ def replace_file(path: Path, data: bytes | bytearray | memoryview | Iterable[Any
 def sync_folder(folder: Path) -> None:
     """Flush the names in a folder to the disk, where the file system can."""
     with suppress(OSError):
-        _sync(folder)
+        sync_path(folder)
 
 
 def flush_folder(folder: Path) -> None:
@@ -100,11 +100,16 @@ def flush_folder(folder: Path) -> None:
         if path.is_dir():
             sync_folder(path)
         elif path.is_file():
-            _sync(path)
+            sync_path(path)
     sync_folder(folder)
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk.
+
+    Raises:
+        OSError: The disk or the file system does not take it.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
