@@ -161,6 +161,20 @@ class DatasetConfig(Section):
         }
         return {name: value for name, value in options.items() if value is not None}
 
+    def check_origin(self) -> None:
+        """Check that the dataset's path is given, by one of its names.
+
+        Raises:
+            ConfigError: It is not, or by both.
+        """
+        if (self.path is None) == (self.source is None):
+            raise ConfigError("path: expected one of `path` or `source` (they are two names of one option)")
+
+    @property
+    def manifest_options(self) -> dict[str, Any]:
+        """The given options that `load_manifest` takes."""
+        return {name: value for name, value in self.given().items() if name in MANIFEST_OPTIONS}
+
     @property
     def paths(self) -> list[str] | None:
         """The paths as a list, or None where one is no text."""

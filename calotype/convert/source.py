@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from calotype.config import Config
-from calotype.config.dataset import MANIFEST_OPTIONS
 from calotype.config.inputs import check_outside
-from calotype.errors import ConfigError
 from calotype.images import ImageReader
 from calotype.images.fetch import Fetcher
 from calotype.manifest import Manifest, load_manifest
@@ -32,10 +29,9 @@ def open_source(config: Config, destination: Path, *, to: str) -> tuple[Manifest
         ManifestError: The data can't be read.
     """
     options = config.our_dataset("converted")
-    if (options.path is None) == (options.source is None):
-        raise ConfigError("path: expected one of `path` or `source` (they are two names of one option)")
+    options.check_origin()
     check_outside(config, destination, option="destination", writes="the result")
-    rows: dict[str, Any] = {name: value for name, value in options.given().items() if name in MANIFEST_OPTIONS}
+    rows = options.manifest_options
     if to != "kohya":
         columns = "column_map" if "column_map" in rows else "columns"
         rows[columns] = {"rejected": None, **(rows.get(columns) or {})}

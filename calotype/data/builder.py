@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from calotype.config.dataset import MANIFEST_OPTIONS, DatasetConfig
+from calotype.config.dataset import DatasetConfig
 from calotype.config.image_files import PixelCacheConfig
 from calotype.core.placeholders import PLACEHOLDER, TRIGGER_PLACEHOLDERS
 from calotype.data.dataset import TextToImageDataset
@@ -129,8 +129,7 @@ def make_dataset(
     """
     # The model: its facts, and its transform.
     model, path = options.model, options.path
-    if (path is None) == (options.source is None):
-        raise ConfigError("path: expected one of `path` or `source` (they are two names of one option)")
+    options.check_origin()
     spec = get_spec(str(model)) if model is not None else getattr(model_transform, "spec", None)
     if model_transform is None and model is not None:
         model_transform = build_model_transform(str(model), tokenizers=options.tokenizers)
@@ -147,7 +146,7 @@ def make_dataset(
     implied = options.missing_captions is None and bool(caption_transform.trigger or caption_transform.template)
 
     # The rows.
-    rows = {name: value for name, value in options.given().items() if name in MANIFEST_OPTIONS}
+    rows = options.manifest_options
     if isinstance(path, Manifest) and rows:
         raise ConfigError(f"{', '.join(rows)}: come too late for a path that is a manifest, loaded already")
     manifest = _manifest(

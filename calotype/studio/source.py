@@ -41,7 +41,7 @@ class Source:
             ManifestError: It can't be read.
         """
         section = self.config.our_dataset()
-        options = {key: value for key, value in section.given().items() if key in MANIFEST_OPTIONS}
+        options = section.manifest_options
         if section.validation:
             options.pop("split", None)  # with `validation`, it selects a side of the held-out split
         options = {key: value for key, value in options.items() if key not in _OTHER_SIDES}
