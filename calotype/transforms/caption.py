@@ -19,7 +19,7 @@ from calotype.core.lazy import exports
 from calotype.core.placeholders import PLACEHOLDER, fill_placeholders, has_placeholder, has_trigger
 from calotype.core.rng import Stream, Variant, generator
 from calotype.errors import ConfigError
-from calotype.transforms.options import as_list, build_list, split_list
+from calotype.transforms.options import as_list, build_list, make_transform, split_list
 from calotype.types import SampleKey
 
 __all__ = ["CaptionDraw", "CaptionTransform", "Part"]
@@ -142,11 +142,11 @@ class CaptionTransform:
         if isinstance(config, Mapping) and COMPONENT not in config:
             config = CaptionTransformConfig.of(config, where=where)
         if isinstance(config, CaptionTransformConfig):
-            return cls._from_options(config, (), where=where)
+            return make_transform(cls, config, config.custom, (), where=where)
         if isinstance(config, Sequence) and not isinstance(config, str):
             options, steps, first = split_list(config)
             known = CaptionTransformConfig.of(options, where=f"{where}[0]")
-            return cls._from_options(known, build_list(steps, where=where, first=first), where=where)
+            return make_transform(cls, known, known.custom, build_list(steps, where=where, first=first), where=where)
         built = build(plain(config), where=where)
         if isinstance(built, CaptionTransform):
             return built
@@ -157,14 +157,6 @@ class CaptionTransform:
             f"({', '.join(sorted(CaptionTransformConfig.names()))}), a {COMPONENT} mapping, or a callable from text "
             "to text"
         )
-
-    @classmethod
-    def _from_options(cls, options: CaptionTransformConfig, steps: Sequence[Any], *, where: str) -> CaptionTransform:
-        custom = build(options.custom, where=f"{where}.custom")
-        try:
-            return cls(**{**options.given(), "custom": [*as_list(custom), *steps]})
-        except ConfigError as error:
-            raise ConfigError(f"{where}.{error}") from error
 
     def __call__(self, captions: Sequence[str], key: SampleKey, seed: int) -> str:
         """Return the text of `draw`."""

@@ -19,7 +19,7 @@ from calotype.core.rng import Stream, Variant, generator
 from calotype.errors import ConfigError
 from calotype.transforms.color import ColorJitter
 from calotype.transforms.geometry import cover_box, keep_aspect, make_geometry
-from calotype.transforms.options import as_list, build_list, split_list
+from calotype.transforms.options import build_list, make_transform, split_list
 from calotype.transforms.resample import crop_resize, to_tensor
 from calotype.transforms.steps import as_steps
 from calotype.types import Geometry, SampleKey
@@ -124,11 +124,11 @@ class ImageTransform:
         if isinstance(config, Mapping) and COMPONENT not in config:
             config = ImageTransformConfig.of(config, where=where)
         if isinstance(config, ImageTransformConfig):
-            return cls._from_options(config, (), where=where)
+            return make_transform(cls, config, config.custom, (), where=where)
         if isinstance(config, Sequence) and not isinstance(config, str):
             options, steps, first = split_list(config)
             known = ImageTransformConfig.of(options, where=f"{where}[0]")
-            made = cls._from_options(known, build_list(steps, where=where, first=first), where=where)
+            made = make_transform(cls, known, known.custom, build_list(steps, where=where, first=first), where=where)
             made.whole = bool(steps) and not first
             return made
         built = build(plain(config), where=where)
@@ -142,14 +142,6 @@ class ImageTransform:
         made = cls(custom=built)
         made.whole = True
         return made
-
-    @classmethod
-    def _from_options(cls, options: ImageTransformConfig, steps: Sequence[Any], *, where: str) -> Self:
-        custom = build(options.custom, where=f"{where}.custom")
-        try:
-            return cls(**{**options.given(), "custom": [*as_list(custom), *steps]})
-        except ConfigError as error:
-            raise ConfigError(f"{where}.{error}") from error
 
     @property
     def random_crop(self) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from calotype.config.instantiate import COMPONENT, build
-from calotype.config.section import plain
+from calotype.config.section import Section, plain
+from calotype.errors import ConfigError
 
-__all__ = ["as_list", "build_list", "split_list"]
+__all__ = ["as_list", "build_list", "make_transform", "split_list"]
+
+T = TypeVar("T")
 
 
 def as_list(value: Any) -> list[Any]:
@@ -33,3 +36,23 @@ def build_list(steps: Sequence[Any], *, where: str, first: int) -> list[Any]:
         first: Position of the first of them in it.
     """
     return [build(plain(step), where=f"{where}[{position}]") for position, step in enumerate(steps, start=first)]
+
+
+def make_transform(kind: Callable[..., T], options: Section, custom: Any, steps: Sequence[Any], *, where: str) -> T:
+    """Make a transform of its options.
+
+    Args:
+        kind: The transform's class.
+        options: Its section; its keys are arguments of the class.
+        custom: The section's `custom`.
+        steps: Callables that follow those of `custom`.
+        where: The option's name, for errors.
+
+    Raises:
+        ConfigError: A value is wrong.
+    """
+    first = as_list(build(custom, where=f"{where}.custom"))
+    try:
+        return kind(**{**options.given(), "custom": [*first, *steps]})
+    except ConfigError as error:
+        raise ConfigError(f"{where}.{error}") from error
