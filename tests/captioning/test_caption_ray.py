@@ -8,11 +8,10 @@ import time
 from pathlib import Path
 
 import cloudpickle
-import psutil
 import pytest
-import ray
 from caption_server import completion, serving
 from PIL import Image
+from ray_helpers import actors, two_cores
 
 from calotype import captioning
 from calotype.captioning import ray_engine as engine
@@ -24,11 +23,8 @@ from calotype.images import ImageReader
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 << 20, log_to_driver=False)
+    with two_cores():
         yield
-        ray.shutdown()
 
 
 @pytest.fixture
@@ -44,15 +40,6 @@ def folder(tmp_path, skimage_data):
     return folder
 
 
-def workers():
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        command = process.cmdline() if process.is_running() and process.status() != psutil.STATUS_ZOMBIE else []
-        if command and command[0].startswith("ray::_Actor"):
-            found.append(process)
-    return found
-
-
 def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_asked_twice(folder, monkeypatch):
     monkeypatch.setattr(engine, "chunk_size", lambda items, workers, unit: 4)
     monkeypatch.setattr(engine, "pool_size", lambda device, workers: engine.PoolSize(2, 1, 0))
@@ -61,7 +48,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_asked_twice(folder
     def respond(asked):
         if len(server.asked) == 6 and not killed.is_set():
             killed.set()
-            os.kill(workers()[0].pid, signal.SIGKILL)
+            os.kill(actors()[0].pid, signal.SIGKILL)
         time.sleep(0.05)
         return completion(asked.prompt)
 

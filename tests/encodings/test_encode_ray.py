@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cloudpickle
-import psutil
 import pytest
 import ray
 import torch
 from encoding_helpers import make_folder, make_job
 from PIL import Image
+from ray_helpers import actors, two_cores
 
 from calotype.encodings import ray as engine
 from calotype.encodings.dataset_records import Variants
@@ -33,11 +33,8 @@ MANY = 32
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
     """The address of a cluster with two cores."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 << 20, log_to_driver=False)
-        yield ray.get_runtime_context().gcs_address
-        ray.shutdown()
+    with two_cores() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -78,16 +75,6 @@ def assert_equal(store, expected):
         assert all(torch.equal(found[key][1][name], tensor) for name, tensor in tensors.items()), kind
 
 
-def processes():
-    """Those that encode."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        command = process.cmdline() if process.is_running() and process.status() != psutil.STATUS_ZOMBIE else []
-        if command and command[0].startswith("ray::_Actor"):
-            found.append(process)
-    return found
-
-
 def at(what, act):
     """A `Track` that acts once: when something of `what` has been done."""
     acted = False
@@ -111,7 +98,7 @@ def counts(report):
 
 def test_a_worker_that_is_killed_loses_and_doubles_nothing(folder, local, tmp_path, caplog):
     def kill():
-        processes()[0].send_signal(signal.SIGKILL)
+        actors()[0].send_signal(signal.SIGKILL)
 
     job = make_job(folder, tmp_path / "store", batch_size=1)
     report = engine.encode(job, workers=2, chunk=6, track=at("encoding images", kill))
@@ -133,9 +120,9 @@ def test_ctrl_c_stops_the_workers_and_keeps_what_was_written(folder, local, tmp_
     with pytest.raises(KeyboardInterrupt):
         engine.encode(job, workers=1, chunk=6, track=at("encoding captions", interrupt))
     deadline = time.monotonic() + 20
-    while processes() and time.monotonic() < deadline:
+    while actors() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not processes()
+    assert not actors()
     job = make_job(folder, tmp_path / "store", batch_size=1)
     report = encode_here(job)
     assert report.reused >= 6 and report.encoded + report.reused == local[1].encoded
