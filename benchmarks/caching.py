@@ -64,7 +64,7 @@ def main() -> None:
     cases = [(count, False) for count in arguments.sizes] + [(count, True) for count in arguments.web_sizes]
     with tempfile.TemporaryDirectory(dir=arguments.cache) as folder:
         for count, web in cases:
-            names = make_pictures(photos.files, Path(folder), count)
+            names = make_images(photos.files, Path(folder), count)
             with served(Path(folder), arguments.web_delay) as address:
                 write_table(Path(folder), names, address if web else None)
                 config = {
@@ -86,7 +86,7 @@ def main() -> None:
                 arguments.json.write_text(json.dumps(reports, indent=1))
 
 
-def make_pictures(photos: list[Path], folder: Path, count: int) -> list[str]:
+def make_images(photos: list[Path], folder: Path, count: int) -> list[str]:
     """So many files, no two alike; those that are there already stay."""
     names = [f"{number:06d}.jpg" for number in range(count)]
     for number, name in enumerate(names):

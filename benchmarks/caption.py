@@ -75,12 +75,12 @@ def serve(latency: float, slots: int, ready: Connection) -> None:
 
 
 async def _bare(port: int, slots: int, requests: list[bytes], count: int) -> None:
-    places = iter(range(count))
+    indices = iter(range(count))
 
     async def one_connection() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for place in places:
-            writer.write(requests[place % len(requests)])
+        for index in indices:
+            writer.write(requests[index % len(requests)])
             await writer.drain()
             head = await reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
@@ -111,11 +111,11 @@ def calotype(port: int, slots: int, photos: list[Path], count: int) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "photos"
         folder.mkdir()
-        for place in range(count):
-            target = folder / f"{place:04d}.jpg"
-            shutil.copy(photos[place % len(photos)], target)
+        for index in range(count):
+            target = folder / f"{index:04d}.jpg"
+            shutil.copy(photos[index % len(photos)], target)
             with target.open("ab") as file:
-                file.write(place.to_bytes(4, "big"))
+                file.write(index.to_bytes(4, "big"))
         start = time.perf_counter()
         report = captioning.run(
             {"dataset": {"path": str(folder)}},

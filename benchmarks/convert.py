@@ -55,8 +55,8 @@ def copy(source: Path, out: Path) -> None:
 
 def copy_safely(source: Path, out: Path) -> None:
     copy(source, out)
-    for place in (*out.rglob("*"), out):
-        descriptor = os.open(place, os.O_RDONLY)
+    for path in (*out.rglob("*"), out):
+        descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
 
@@ -105,7 +105,7 @@ def main() -> None:
         assert not verify_conversion(plan).differences
         verified = time.perf_counter() - start
     print(f"{count:,} JPEGs, {total / 1e6:,.0f} MB, {os.cpu_count()} cores, medians of {ROUNDS} rounds\n")
-    print(f"{'':32} {'pictures/s':>10} {'MB/s':>8} {'x cp -r':>8} {'x with fsync':>12}")
+    print(f"{'':32} {'images/s':>10} {'MB/s':>8} {'x cp -r':>8} {'x with fsync':>12}")
     for name, taken in times.items():
         median = statistics.median(taken)
         plain, safe = (

@@ -66,8 +66,8 @@ class Batches:
     """What the worker gave to the models: the bare passes get the same."""
 
     texts: list[list[str]] = field(default_factory=list)
-    pictures: list[tuple[int, ...]] = field(default_factory=list)
-    """Shapes (B, 3, H, W)"""
+    image_shapes: list[tuple[int, ...]] = field(default_factory=list)
+    """(B, 3, H, W) of each batch."""
 
 
 class Noting(FrozenModels):
@@ -81,7 +81,7 @@ class Noting(FrozenModels):
         return super().encode_texts(texts)
 
     def encode_pictures(self, img: torch.Tensor) -> dict[str, torch.Tensor]:
-        self._batches.pictures.append(tuple(img.shape))
+        self._batches.image_shapes.append(tuple(img.shape))
         return super().encode_pictures(img)
 
 
@@ -138,7 +138,7 @@ def build_pipeline(folder: Path, options: argparse.Namespace) -> None:
     (folder / "model_index.json").write_text(json.dumps(index | {"_name_or_path": "black-forest-labs/FLUX.1-dev"}))
 
 
-def build_pictures(folder: Path, count: int, cache: Path) -> None:
+def build_images(folder: Path, count: int, cache: Path) -> None:
     """So many photos, each with a caption of its own."""
     folder.mkdir()
     draw = np.random.default_rng(0)
@@ -193,9 +193,9 @@ class Bench:
             job.models.release_texts()
             height, width = work.images[0].geometry.target_size
             job.models.encode_pictures(torch.zeros(2, 3, height, width, dtype=torch.uint8))
-            self.batches.pictures.clear()
-            pictures, _ = clocked(lambda: worker.images(work.images))
-        return {"texts": texts, "pictures": pictures}
+            self.batches.image_shapes.clear()
+            images, _ = clocked(lambda: worker.images(work.images))
+        return {"texts": texts, "pictures": images}
 
     def bare(self) -> dict[str, float]:
         """Loading, texts, decoding, images, one after the other; seconds of each."""
@@ -204,7 +204,7 @@ class Bench:
         with ThreadPoolExecutor(self._threads) as pool:
             rows = range(len(self._dataset))
             seconds["decode"], images = clocked(lambda: list(pool.map(lambda row: self._dataset.image(row)[0], rows)))
-        batches = [torch.stack(part).to(DEVICE) for part in _parts(images, self.batches.pictures)]
+        batches = [torch.stack(part).to(DEVICE) for part in _parts(images, self.batches.image_shapes)]
         load, pipe = self._load(text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None)
         seconds["load"] += load
         if CUDA:
@@ -297,7 +297,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="calotype-encode-", dir=options.dir) as folder:
         build_pipeline(Path(folder) / "pipeline", options)
-        build_pictures(Path(folder) / "pictures", options.pictures, options.cache)
+        build_images(Path(folder) / "pictures", options.pictures, options.cache)
         bench = Bench(Path(folder), options.resolution)
         say("warming up")
         bench.job()

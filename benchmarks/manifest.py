@@ -93,14 +93,14 @@ def make(folder: Path, rows: int) -> list[Path]:
 
 def make_folder(folder: Path, images: int) -> Path:
     """Images of no bytes, which nobody opens, with a caption file each, a thousand a folder."""
-    place = folder / "folder"
+    root = folder / "folder"
     for number in range(images):
-        inside = place / f"{number // 1000:03d}"
+        inside = root / f"{number // 1000:03d}"
         if number % 1000 == 0:
             inside.mkdir(parents=True)
         (inside / f"{number:06d}.jpg").touch()
         (inside / f"{number:06d}.txt").write_text(f"a photo of boat {number} on calm water")
-    return place
+    return root
 
 
 def opened(data: Path, code: Path, cache: Path) -> dict[str, float]:

@@ -31,20 +31,20 @@ WORDS = ("photo", "red", "green", "blue", "cat", "dog", "house", "tree", "sky", 
 def write_config(folder: Path, photos: PhotoSet) -> Path:
     """The photos with captions, and a config that augments as people do."""
     rng = np.random.default_rng(0)
-    pictures = folder / "photos"
-    pictures.mkdir()
+    images = folder / "photos"
+    images.mkdir()
     lines = []
     for file in photos.files:
-        os.link(file, pictures / file.name)
+        os.link(file, images / file.name)
         parts = [" ".join(rng.choice(WORDS, 5)) for _ in range(8)]
         lines.append(json.dumps({"file_name": file.name, "text": ", ".join(parts)}))
-    (pictures / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    (images / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     config = folder / "config.yaml"
     transform = (
         "{random_crop: {scale: [0.7, 1.0]}, horizontal_flip: 0.5, color_jitter: {brightness: 0.1, saturation: 0.1}}"
     )
     config.write_text(
-        f"dataset:\n  path: {pictures}\n  resolution: 1024\n  img_transform: {transform}\n"
+        f"dataset:\n  path: {images}\n  resolution: 1024\n  img_transform: {transform}\n"
         "  caption_transform: {trigger: calotypist, shuffle_parts: 0.5, drop_parts: 0.1}\n"
         "loader: {batch_size: 8}\n"
     )

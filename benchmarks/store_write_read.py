@@ -99,12 +99,12 @@ def reading(root: Path, field: str, count: int, rounds: int) -> None:
     once = EncodingStore(folder / "store")
     always = EncodingStore(folder / "store", verify="always")
     rows = once.find(keys).tolist()
-    places = [once.locate(row, field) for row in rows]
+    locations = [once.locate(row, field) for row in rows]
     memory = [[slots[t, n].reshape(-1).view(torch.uint8).numpy() for n in range(BATCH)] for t in range(THREADS)]
 
     def bare(thread: int, number: int) -> None:
-        place = places[number]
-        os.preadv(place.file.fd, [memory[thread][number % BATCH]], place.offset)
+        location = locations[number]
+        os.preadv(location.file.fd, [memory[thread][number % BATCH]], location.offset)
 
     def store(thread: int, number: int) -> None:
         once.read_into(rows[number], field, slots[thread, number % BATCH])

@@ -78,10 +78,10 @@ class Server:
         self._process.wait()
 
 
-def make(folder: Path, photos: PhotoSet, pictures: int, *, sidecars: bool) -> None:
+def make(folder: Path, photos: PhotoSet, images: int, *, sidecars: bool) -> None:
     folder.mkdir()
     lines = []
-    for number in range(pictures):
+    for number in range(images):
         name = f"{number:06d}.jpg"
         os.link(photos.files[number % len(photos.files)], folder / name)
         text = f"a photo of a red house, number {number}, with a tree, at noon"

@@ -28,8 +28,8 @@ def open_loader(job: Job) -> Epoch:
     for row in range(len(dataset)):
         key = dataset.dataset.checked(SampleKey(row))
         keys = [records.image(key).key, records.text_key(records.caption(key).text)]
-        picture, text = store.find(keys).tolist()
-        places.append([store.locate(picture if name == "moments" else text, name) for name in FIELDS])
+        image, text = store.find(keys).tolist()
+        places.append([store.locate(image if name == "moments" else text, name) for name in FIELDS])
     ring = [
         {name: torch.zeros(job.batch_size, *shape, dtype=torch.bfloat16) for name, shape in FIELDS.items()}
         for _ in range(_AHEAD + 2)

@@ -172,8 +172,8 @@ class EncodedDataset(SampleSource):
         """Return the reason in the mark of a record."""
         return reason_of(self.store.get(self.store.find_one(not_finite_key(key))))
 
-    def _lacks(self, pictures: Sequence[ImageRecord]) -> bool:
-        return bool((self.store.find([one.key for one in pictures]) < 0).any())
+    def _lacks(self, image_records: Sequence[ImageRecord]) -> bool:
+        return bool((self.store.find([one.key for one in image_records]) < 0).any())
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -210,16 +210,16 @@ class EncodedDataset(SampleSource):
         known = self._known
         outcome = self.records.outcome(key) if records is None else records.outcome
         text = self._text(key) if records is None else records.text
-        picture = known.pictures.get(outcome)
-        if picture is None:
-            shown = self.records.image_of(outcome) if records is None else records.image
-            picture = known.store(known.pictures, outcome, self._picture_parts(key, shown))
-        words = known.texts.get(text)
-        if words is None:
+        image_parts = known.images.get(outcome)
+        if image_parts is None:
+            image_record = self.records.image_of(outcome) if records is None else records.image
+            image_parts = known.store(known.images, outcome, self._image_parts(key, image_record))
+        text_parts = known.texts.get(text)
+        if text_parts is None:
             record = self.records.text_key(text) if records is None else records.text_key
-            words = known.store(known.texts, text, self._text_parts(key, record))
-        tensors, conditioning = picture
-        out = {**tensors, NOISE: self._noise_seed(key), **words, **conditioning}
+            text_parts = known.store(known.texts, text, self._text_parts(key, record))
+        tensors, conditioning = image_parts
+        out = {**tensors, NOISE: self._noise_seed(key), **text_parts, **conditioning}
         if self.dataset.include:
             out |= self.dataset.included(self.manifest[key.index], key.index, text)
         return out
@@ -235,11 +235,11 @@ class EncodedDataset(SampleSource):
                 self._known.store(known, key.index, text if fixed else None)
         return text
 
-    def _picture_parts(self, key: SampleKey, picture: ImageRecord) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _image_parts(self, key: SampleKey, image_record: ImageRecord) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the tensors of an image's record, and its further conditioning."""
-        row = self._row(key, picture.key, "picture")
+        row = self._row(key, image_record.key, "image")
         tensors = {field.name: StoredTensor(self.store, row, field) for field in self.store.layout(row)}
-        return tensors, self.family.conditioning(picture.geometry)
+        return tensors, self.family.conditioning(image_record.geometry)
 
     def _text_parts(self, key: SampleKey, record: bytes) -> dict[str, Any]:
         """Return the tensors of a text's record, and their masks."""
@@ -349,7 +349,7 @@ class _Known:
     """Caches parts of samples, so that they are not computed, hashed and looked up again each epoch."""
 
     def __init__(self) -> None:
-        self.pictures: dict[Outcome, tuple[dict[str, Any], dict[str, Any]]] = {}
+        self.images: dict[Outcome, tuple[dict[str, Any], dict[str, Any]]] = {}
         """Outcome of an image → (tensors, further conditioning)."""
         self.texts: dict[str, dict[str, Any]] = {}
         """Text → tensors and masks."""

@@ -152,7 +152,7 @@ class DatasetRecords:
         outcomes = self.dataset.img_transform.outcomes(
             content.size, key, content=_number(content), variants=self.variants.image or 1
         )
-        return [self._picture(index, content, one.geometry, one.variant) for one in outcomes]
+        return [self._image_record(index, content, one.geometry, one.variant) for one in outcomes]
 
     def texts(self, index: int) -> dict[str, float]:
         """Return every final caption that one row can have → its probability."""
@@ -191,7 +191,9 @@ class DatasetRecords:
         assert content is not None
         # Flips and variant are determined, so the rest of the sample's key and the seed have no effect.
         transform, key = self.dataset.img_transform, SampleKey(index, size=size)
-        return self._picture(index, content, transform.draw(content.size, key, 0, variant=variant, flip=flip), variant)
+        return self._image_record(
+            index, content, transform.draw(content.size, key, 0, variant=variant, flip=flip), variant
+        )
 
     def of_sample(self, key: SampleKey) -> SampleRecords:
         """Return the records of a sample.
@@ -211,7 +213,7 @@ class DatasetRecords:
         """Return the key of a final caption's record."""
         return text_key(self.fingerprints.text, text)
 
-    def _picture(self, index: int, content: Content, geometry: Geometry, variant: Variant | None) -> ImageRecord:
+    def _image_record(self, index: int, content: Content, geometry: Geometry, variant: Variant | None) -> ImageRecord:
         key = self._keys.key(content.digest, geometry, variant)
         return ImageRecord(index=index, content=content.digest, geometry=geometry, variant=variant, key=key)
 

@@ -27,7 +27,7 @@ _SAMPLED: Final = 256
 class Kept(NamedTuple):
     """Bytes that encoding adds to the store."""
 
-    pictures: int
+    images: int
     """Bytes of the images' records."""
     texts: int
     """Bytes of the texts' records."""
@@ -35,7 +35,7 @@ class Kept(NamedTuple):
     @property
     def total(self) -> int:
         """Bytes of both."""
-        return self.pictures + self.texts
+        return self.images + self.texts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ def estimate(work: MissingRecords, models: FrozenModels) -> Estimate:
         texts=len(work.texts),
         reused=work.reused,
         bytes=kept.total,
-        picture_bytes=kept.pictures,
+        picture_bytes=kept.images,
         text_bytes=kept.texts,
         seconds=operations / pace,
         operations=operations,
@@ -92,10 +92,10 @@ def estimate(work: MissingRecords, models: FrozenModels) -> Estimate:
 def kept_bytes(work: MissingRecords, models: FrozenModels) -> Kept:
     """Return the bytes of the missing records, without the headers of their shards."""
     facts, itemsize = models.spec.encodings, models.dtype.itemsize
-    pictures = sum(facts.picture_bytes(*one.geometry.target_size) for one in work.images)
-    pictures = pictures * itemsize // 2  # the facts are in bfloat16
+    images = sum(facts.picture_bytes(*one.geometry.target_size) for one in work.images)
+    images = images * itemsize // 2  # the facts are in bfloat16
     if models.latents == "mean" and facts.posterior:
-        pictures //= 2
+        images //= 2
     # Numbers per text: of outputs with a fixed number of tokens, and per token of outputs without padding.
     padded = trimmed = 0
     for output in facts.texts:
@@ -109,7 +109,7 @@ def kept_bytes(work: MissingRecords, models: FrozenModels) -> Kept:
     texts = len(work.texts) * padded
     if trimmed:
         texts += round(_mean_tokens(work.texts, models) * len(work.texts) * trimmed)
-    return Kept(pictures, texts * itemsize)
+    return Kept(images, texts * itemsize)
 
 
 def _mean_tokens(texts: Sequence[TextRecord], models: FrozenModels) -> float:
@@ -137,7 +137,7 @@ def check_room(work: MissingRecords, models: FrozenModels, store: Path, *, free:
     kept = kept_bytes(work, models)
     if kept.total and kept.total + _SPARE > free:
         raise StoreError(
-            f"{store}: encoding {len(work.images):,} images takes {_bytes(kept.pictures)} and {len(work.texts):,} "
+            f"{store}: encoding {len(work.images):,} images takes {_bytes(kept.images)} and {len(work.texts):,} "
             f"texts {_bytes(kept.texts)}; with {_bytes(_SPARE)} left alone, that is more than the {_bytes(free)} that "
             "are free; choose a --store on another disk, a lower resolution, a smaller max_sequence_length, fewer "
             "variants, or latents: mean, which halves the images"

@@ -96,7 +96,7 @@ class OnTheFlyDataset(EncodedDataset):
             mine = {key for key in work.needed if int.from_bytes(key[:8]) % world_size == rank or self._rounds > 0}
             self._encode_rest(
                 [text for text in work.texts if text.key in mine],
-                [picture for picture in work.images if picture.key in mine],
+                [image for image in work.images if image.key in mine],
             )
             work = find_missing(self.records, self.store)
         self._complete = not work.images and not work.texts
@@ -105,7 +105,7 @@ class OnTheFlyDataset(EncodedDataset):
             self._models.release_pictures()
             self.close()
 
-    def _encode_rest(self, texts: Sequence[TextRecord], pictures: Sequence[ImageRecord]) -> None:
+    def _encode_rest(self, texts: Sequence[TextRecord], image_records: Sequence[ImageRecord]) -> None:
         """Encode these texts and images with a worker, as `calotype encode` does."""
         assert self._models is not None
         self._rounds += 1
@@ -114,7 +114,7 @@ class OnTheFlyDataset(EncodedDataset):
             with track("encoding captions that were not sampled", unit="captions") as show:
                 worker.texts(texts, progress=show)
             with track("encoding images that were not sampled") as show:
-                worker.images(pictures, progress=show)
+                worker.images(image_records, progress=show)
         self.store.refresh()
         self._leave_out()
 
@@ -183,14 +183,14 @@ class OnTheFlyDataset(EncodedDataset):
         scaling = scaling_key(self.records.fingerprints.image)
         if self.store.find([scaling])[0] < 0:
             self._writer.put([scaling], [self._models.scaling], kind="scaling")
-        pictures = {one.image.key: place for place, one in enumerate(samples)}
+        index_of = {one.image.key: index for index, one in enumerate(samples)}
         texts = {one.text_key: one.text for one in samples}
-        if todo := self._to_make(pictures):
+        if todo := self._to_make(index_of):
             # (B, …) tensors of the batch → one record for each image
-            encoded = self._models.encode_pictures(images[[pictures[key] for key in todo]])
+            encoded = self._models.encode_pictures(images[[index_of[key] for key in todo]])
             records = [{name: value[row] for name, value in encoded.items()} for row in range(len(todo))]
             again = self._put(todo, records, kind="picture")
-            self._put_again(again, encode_images_again, [images[pictures[key]] for key in again], kind="picture")
+            self._put_again(again, encode_images_again, [images[index_of[key]] for key in again], kind="picture")
         if todo := self._to_make(texts):
             again = self._put(todo, self._models.encode_texts([texts[key] for key in todo]), kind="text")
             self._put_again(again, encode_texts_again, [texts[key] for key in again], kind="text")
@@ -243,7 +243,7 @@ class OnTheFlyDataset(EncodedDataset):
             if not good:
                 raise NotFiniteError(f"{id}: {why}; no image of its batch has encodings without NaN or inf")
             self._notes.append(LedgerEntry(kind=MARK, id=id, reason=f"{why}; another of its batch stands in for it"))
-        return [one if one.key not in missing else good[place % len(good)] for place, one in enumerate(samples)]
+        return [one if one.key not in missing else good[index % len(good)] for index, one in enumerate(samples)]
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without models and writer: the loader process only reads and decodes."""

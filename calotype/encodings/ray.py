@@ -154,8 +154,8 @@ class _Pool:
     def texts(self, texts: Sequence[TextRecord], *, progress: Show | None = None) -> Done:
         return self._all("texts", texts, progress)
 
-    def images(self, images: Sequence[ImageRecord], *, progress: Show | None = None) -> Done:
-        return self._all("images", images, progress)
+    def images(self, image_records: Sequence[ImageRecord], *, progress: Show | None = None) -> Done:
+        return self._all("images", image_records, progress)
 
     def _all(self, kind: _Kind, items: Sequence[Any], progress: Show | None) -> Done:
         """Encode all items in chunks, on all workers."""

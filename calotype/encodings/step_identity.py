@@ -302,10 +302,10 @@ def _globals(function: types.FunctionType, code: types.CodeType) -> Iterator[tup
     """Yield (name, value) of each global that a function reads; of the user's modules, the attribute that it reads."""
     space = function.__globals__
     steps = list(dis.get_instructions(code))
-    for place, step in enumerate(steps):
+    for index, step in enumerate(steps):
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and step.argval in space:
             name, value = step.argval, space[step.argval]
-            for later in steps[place + 1 :]:
+            for later in steps[index + 1 :]:
                 if not (isinstance(value, types.ModuleType) and not _installed(value.__name__)):
                     break
                 if later.opname not in ("LOAD_ATTR", "LOAD_METHOD") or not hasattr(value, later.argval):
@@ -313,7 +313,7 @@ def _globals(function: types.FunctionType, code: types.CodeType) -> Iterator[tup
                 name, value = f"{name}.{later.argval}", getattr(value, later.argval)
             yield name, value
         elif step.opname == "IMPORT_NAME":
-            yield step.argval, _imported(step.argval, steps[place - 2].argval, space)
+            yield step.argval, _imported(step.argval, steps[index - 2].argval, space)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _globals(function, constant)

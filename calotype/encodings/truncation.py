@@ -70,12 +70,12 @@ def cuts_of(models: FrozenModels, keys: Sequence[bytes], texts: Sequence[str]) -
         "cuts", "cuts_1", key=("record", "part"), state=(), values=("cuts",), what="cut captions"
     ) as memory:
         known = memory.get(names)
-        new = [place for place, values in enumerate(known) if values is None]
-        measured = dict(zip(new, models.cut_texts([texts[place] for place in new]), strict=True)) if new else {}
-        memory.put([(*names[place], json.dumps([asdict(cut) for cut in cuts])) for place, cuts in measured.items()])
+        new = [index for index, values in enumerate(known) if values is None]
+        measured = dict(zip(new, models.cut_texts([texts[index] for index in new]), strict=True)) if new else {}
+        memory.put([(*names[index], json.dumps([asdict(cut) for cut in cuts])) for index, cuts in measured.items()])
     return [
-        measured[place] if values is None else tuple(Truncation(**cut) for cut in json.loads(values[0]))
-        for place, values in enumerate(known)
+        measured[index] if values is None else tuple(Truncation(**cut) for cut in json.loads(values[0]))
+        for index, values in enumerate(known)
     ]
 
 

@@ -86,7 +86,7 @@ class Encoder(Protocol):
 
     def texts(self, texts: Sequence[TextRecord], *, progress: Show | None = None) -> Done: ...
 
-    def images(self, images: Sequence[ImageRecord], *, progress: Show | None = None) -> Done: ...
+    def images(self, image_records: Sequence[ImageRecord], *, progress: Show | None = None) -> Done: ...
 
 
 class EncodeWorker:
@@ -114,7 +114,7 @@ class EncodeWorker:
         self._dataset, self._models, self._store = dataset, models, store
         self._batch_size = batch_size
         self._most: dict[str, int] = {}
-        """Maximum batch size of `texts` and `pictures`, once the device ran out of memory."""
+        """Maximum batch size of `texts` and `images`, once the device ran out of memory."""
         self._writer = store.writer()
         self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="calotype-decode")
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="calotype-write")
@@ -149,11 +149,13 @@ class EncodeWorker:
                 self._write_again(text, record, done, kind="text")
         return done
 
-    def images(self, pictures: Sequence[ImageRecord], *, progress: Show | None = None, scaling: bool = True) -> Done:
+    def images(
+        self, image_records: Sequence[ImageRecord], *, progress: Show | None = None, scaling: bool = True
+    ) -> Done:
         """Encode images. Consecutive images of one size form batches.
 
         Args:
-            pictures: A chunk; sorted by size, so that batches are full.
+            image_records: A chunk; sorted by size, so that batches are full.
             progress: Called with (done, total) after each batch.
             scaling: Whether to store the scaling of the latents, one record for all chunks.
 
@@ -161,19 +163,19 @@ class EncodeWorker:
             The result. Unreadable images and those without a finite record are in its `failures`.
         """
         done = Done()
-        if not pictures:
+        if not image_records:
             return done
         self._models.release_texts()
         if scaling:
             self._keep_scaling()
         again: list[ImageRecord] = []
-        more = counter(progress, len(pictures))
+        more = counter(progress, len(image_records))
         with self._writing() as later:
-            for items in self._batches(pictures, done, more):
+            for items in self._batches(image_records, done, more):
                 images = torch.stack([image for _, image in items])  # uint8 (B, 3, H, W)
-                for some, encoded in self._halving("pictures", range(len(items)), partial(self._encode, images)):
-                    these = [items[place][0] for place in some]
-                    later(partial(self._write_pictures, these, encoded, finite_stacked(encoded), done, again))
+                for some, encoded in self._halving("images", range(len(items)), partial(self._encode, images)):
+                    these = [items[index][0] for index in some]
+                    later(partial(self._write_images, these, encoded, finite_stacked(encoded), done, again))
                     more(len(some))
                 del images
         # Encode images whose records are not finite again, in float32.
@@ -181,11 +183,11 @@ class EncodeWorker:
             pixels = [(one, picture_pixels(self._dataset, [one])) for one in again]
             readable = {one.key: found[0] for one, found in pixels if not isinstance(found, ImageError)}
             made = dict(zip(readable, encode_images_again(self._models, readable.values()), strict=True))
-            for picture, found in pixels:
+            for image_record, found in pixels:
                 if isinstance(found, ImageError):
-                    self._give_up(picture, found, done)
+                    self._give_up(image_record, found, done)
                 else:
-                    self._write_again(picture, made[picture.key], done, kind="picture")
+                    self._write_again(image_record, made[image_record.key], done, kind="picture")
         return done
 
     def remainder(self, items: Sequence[_Item]) -> tuple[list[_Item], Done]:
@@ -252,20 +254,20 @@ class EncodeWorker:
         self._writer.put([key for key, _ in kept], records, kind="text")
         done.count(records)
 
-    def _write_pictures(
+    def _write_images(
         self,
-        pictures: Sequence[ImageRecord],
+        image_records: Sequence[ImageRecord],
         encoded: Mapping[str, torch.Tensor],
         finite: torch.Tensor,
         done: Done,
         again: list[ImageRecord],
     ) -> None:
         good = finite.tolist()  # waits for the device
-        again += [one for one, ok in zip(pictures, good, strict=True) if not ok]
+        again += [one for one, ok in zip(image_records, good, strict=True) if not ok]
         records = {name: tensor.to("cpu") for name, tensor in encoded.items()}
         if not all(good):
             records = {name: tensor[torch.tensor(good)] for name, tensor in records.items()}
-        self._writer.put([one.key for one, ok in zip(pictures, good, strict=True) if ok], records, kind="picture")
+        self._writer.put([one.key for one, ok in zip(image_records, good, strict=True) if ok], records, kind="picture")
         done.encoded += sum(good)
         done.bytes += sum(tensor.nbytes for tensor in records.values())
 
@@ -288,24 +290,24 @@ class EncodeWorker:
             self._writer.put([key], [scaling], kind="scaling")
 
     def _batches(
-        self, pictures: Sequence[ImageRecord], done: Done, more: Callable[[int], None]
+        self, image_records: Sequence[ImageRecord], done: Done, more: Callable[[int], None]
     ) -> Iterator[list[tuple[ImageRecord, torch.Tensor]]]:
         """Yield batches of decoded images of one shape, and decode the next ones in other threads.
 
         Args:
-            pictures: A chunk.
+            image_records: A chunk.
             done: Gets an entry for each unreadable image.
             more: Called with the number of images skipped as unreadable.
         """
         # Outcomes of one file and size share a decode.
-        groups = [list(group) for _, group in groupby(pictures, lambda one: (one.index, one.geometry.target_size))]
+        groups = [list(group) for _, group in groupby(image_records, lambda one: (one.index, one.geometry.target_size))]
         pending: deque[tuple[list[ImageRecord], Future[list[torch.Tensor] | ImageError]]] = deque()
         todo = iter(groups)
         batch: list[tuple[ImageRecord, torch.Tensor]] = []
         waiting = 0
         while True:
             # Submit decodes for this batch and `_ahead` further ones.
-            while waiting < max(1, self._room(pictures[0])) * (1 + self._ahead):
+            while waiting < max(1, self._room(image_records[0])) * (1 + self._ahead):
                 if (group := next(todo, None)) is None:
                     break
                 pending.append((group, self._decoders.submit(picture_pixels, self._dataset, group)))
@@ -320,29 +322,29 @@ class EncodeWorker:
                 self._give_up(group[0], images, done)
                 more(len(group))
                 continue
-            for picture, image in zip(group, images, strict=True):
+            for image_record, image in zip(group, images, strict=True):
                 if batch and (batch[0][1].shape != image.shape or len(batch) >= self._room(batch[0][0], image)):
                     yield batch
                     batch = []
-                batch.append((picture, image))
+                batch.append((image_record, image))
         if batch:
             yield batch
 
-    def _give_up(self, picture: ImageRecord, error: ImageError, done: Done) -> None:
+    def _give_up(self, image_record: ImageRecord, error: ImageError, done: Done) -> None:
         """Report an unreadable image. If the cause is its bytes, mark it in the store: training then leaves it out."""
-        id = self._dataset.manifest[picture.index].id
+        id = self._dataset.manifest[image_record.index].id
         done.failures.append(LedgerEntry(kind="unreadable", id=id, reason=str(error)))
-        key = unreadable_key(picture.content)
+        key = unreadable_key(image_record.content)
         if error.kind in _LASTING and self._store.find([key])[0] < 0:
             reason = torch.frombuffer(bytearray(error.reason.encode()), dtype=torch.uint8)
             self._writer.put([key], [{"reason": reason}], kind="unreadable")
 
-    def _room(self, picture: ImageRecord, image: torch.Tensor | None = None) -> int:
+    def _room(self, image_record: ImageRecord, image: torch.Tensor | None = None) -> int:
         """Return the number of images of this size in a batch."""
-        height, width = image.shape[1:] if image is not None else picture.geometry.target_size
+        height, width = image.shape[1:] if image is not None else image_record.geometry.target_size
         pixels = _PIXELS.get(self._models.device.type, 1 << 20)
         size = self._batch_size or max(1, pixels // (height * width))
-        return max(1, min(size, self._most.get("pictures", size)))
+        return max(1, min(size, self._most.get("images", size)))
 
     def _halving(
         self, what: str, items: Sequence[Any], work: Callable[[Sequence[Any]], _T]
@@ -350,7 +352,7 @@ class EncodeWorker:
         """Process items in as few parts as the device's memory allows; halve the parts when it runs out.
 
         Args:
-            what: `texts` or `pictures`.
+            what: `texts` or `images`.
             items: A batch.
             work: Processes a part of it.
 
@@ -382,20 +384,22 @@ class EncodeWorker:
         return [cut_note(self._dataset.manifest[one.index].id, cuts) for one, cuts in found if cuts]
 
 
-def picture_pixels(dataset: TextToImageDataset, pictures: Sequence[ImageRecord]) -> list[torch.Tensor] | ImageError:
+def picture_pixels(
+    dataset: TextToImageDataset, image_records: Sequence[ImageRecord]
+) -> list[torch.Tensor] | ImageError:
     """Return the pixels of outcomes of one file, uint8 (3, H, W) each; or the error if it can't be read.
 
     They equal those of training without encodings: each depends on the file and its own geometry and variant only.
     """
-    ref = dataset.manifest[pictures[0].index].image
+    ref = dataset.manifest[image_records[0].index].image
     transform, reader = dataset.img_transform, dataset.reader
     images = []
     try:
         data = reader.read_bytes(ref)
-        if xxhash.xxh3_128_digest(data) != pictures[0].content:
+        if xxhash.xxh3_128_digest(data) != image_records[0].content:
             return ImageError(ref.name, "it changed while its dataset was read; run again")
         decoded = None
-        for one in pictures:
+        for one in image_records:
             # The scale of a `fast` decode depends on the outcome; an exact decode is the same for all.
             with DECODING.held():
                 if decoded is None or reader.decode == "fast":

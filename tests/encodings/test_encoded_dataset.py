@@ -169,12 +169,12 @@ def test_what_is_remembered_of_a_sample_changes_no_bit(folder, tmp_path, monkeyp
     remembers, forgets = encoded(job), encoded(job)
     wanted = [SampleKey(index, epoch, seed=seed) for seed in (None, 7) for epoch in range(6) for index in range(4)]
     got = [digest(remembers[key]) for key in wanted for _ in range(2)]
-    assert remembers._known.pictures and remembers._known.texts
+    assert remembers._known.images and remembers._known.texts
     assert any(text is not None for text in remembers._known.fixed_texts.values()) == (not options)
     monkeypatch.setattr("calotype.encodings.dataset._MOST_KNOWN", 0)
     assert got == [digest(forgets[key]) for key in wanted for _ in range(2)]
-    assert not forgets._known.pictures and not forgets._known.texts
-    assert not pickle.loads(pickle.dumps(remembers))._known.pictures
+    assert not forgets._known.images and not forgets._known.texts
+    assert not pickle.loads(pickle.dumps(remembers))._known.images
 
 
 def test_datasets_of_two_stores_may_share_one_record_cache(dataset, folder, tmp_path):
@@ -316,7 +316,7 @@ def test_variants_come_as_often_as_they_should(folder, tmp_path):
     listed = program.outcomes((72, 96), SampleKey(1, size=size), content=content, variants=3)
     assert len(seen) == len(listed) == 6
     for one in listed:
-        key = dataset.records._picture(1, dataset.records.contents[1], one.geometry, one.variant).key
+        key = dataset.records._image_record(1, dataset.records.contents[1], one.geometry, one.variant).key
         assert seen[key] / epochs == pytest.approx(one.probability, abs=0.06)
     for text, probability in dataset.records.texts(1).items():
         assert texts[text] / epochs == pytest.approx(probability, abs=0.06)
