@@ -117,9 +117,9 @@ class EncodedDataset(SampleSource):
         Every job encodes the empty caption and, once it has encoded an image, stores the scaling of the latents.
         """
         empty = text_key(fingerprints.text, "")
-        marked = self.store.find_one(not_finite_key(empty)) >= 0
         needed = {"texts": empty, "images": scaling_key(fingerprints.image)}
-        if marked or not (missing := [what for what, key in needed.items() if self.store.find_one(key) < 0]):
+        missing = [what for what, key in needed.items() if self.store.find_one(key) < 0]
+        if not missing or self.store.find_one(not_finite_key(empty)) >= 0:
             return
         raise StoreError(
             f"{self.store.path}: the {' and '.join(reversed(missing))} of this dataset are not encoded for "
@@ -319,7 +319,7 @@ class EncodedDataset(SampleSource):
         """The tensors that scale stored latents to the model's."""
         if self._scaling is None:
             key = scaling_key(self.records.fingerprints.image)
-            (row,) = self.store.find([key]).tolist()
+            row = self.store.find_one(key)
             if row < 0:
                 raise StoreError(
                     f"{self.store.path}: holds no scaling of this autoencoder; run `calotype encode` again"

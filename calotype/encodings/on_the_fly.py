@@ -181,7 +181,7 @@ class OnTheFlyDataset(EncodedDataset):
         if self._writer is None or self._writer.forked:
             self._writer = self.store.writer()
         scaling = scaling_key(self.records.fingerprints.image)
-        if self.store.find([scaling])[0] < 0:
+        if self.store.find_one(scaling) < 0:
             self._writer.put([scaling], [self._models.scaling], kind="scaling")
         index_of = {one.image.key: index for index, one in enumerate(samples)}
         texts = {one.text_key: one.text for one in samples}

@@ -285,7 +285,7 @@ class EncodeWorker:
     def _keep_scaling(self) -> None:
         """Store the scaling from stored latents to the model's, so that training needs no autoencoder."""
         key = scaling_key(self._models.picture_fingerprint)
-        if self._store.find([key])[0] < 0:
+        if self._store.find_one(key) < 0:
             scaling = {name: tensor.to("cpu") for name, tensor in self._models.scaling.items()}
             self._writer.put([key], [scaling], kind="scaling")
 
@@ -335,7 +335,7 @@ class EncodeWorker:
         id = self._dataset.manifest[image_record.index].id
         done.failures.append(LedgerEntry(kind="unreadable", id=id, reason=str(error)))
         key = unreadable_key(image_record.content)
-        if error.kind in _LASTING and self._store.find([key])[0] < 0:
+        if error.kind in _LASTING and self._store.find_one(key) < 0:
             reason = torch.frombuffer(bytearray(error.reason.encode()), dtype=torch.uint8)
             self._writer.put([key], [{"reason": reason}], kind="unreadable")
 
