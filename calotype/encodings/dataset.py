@@ -153,7 +153,7 @@ class EncodedDataset(SampleSource):
         found = self.store.find([unreadable_key(one.digest) for one in contents.values()])
         for index, row in zip(contents, found.tolist(), strict=True):
             if row >= 0 and self._lacks(self.records.images(index)):
-                self.records.leave_out(index, bytes(self.store.get(row)["reason"].tolist()).decode())
+                self.records.leave_out(index, reason_of(self.store.get(row)))
 
     def _leave_out_marked(self, work: MissingRecords) -> None:
         """Leave out the rows with an image or text that has no finite record."""

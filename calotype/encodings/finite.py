@@ -25,6 +25,7 @@ __all__ = [
     "finite_stacked",
     "mark",
     "reason_of",
+    "reason_record",
 ]
 
 MARK = "not_finite"
@@ -104,8 +105,12 @@ def mark(writer: ShardWriter, key: bytes, reason: str) -> None:
         key: Key of the record.
         reason: Why there is none.
     """
-    text = torch.frombuffer(bytearray(reason.encode()), dtype=torch.uint8)
-    writer.put([not_finite_key(key)], [{"reason": text}], kind=MARK)
+    writer.put([not_finite_key(key)], [reason_record(reason)], kind=MARK)
+
+
+def reason_record(reason: str) -> Record:
+    """Return the record of a mark."""
+    return {"reason": torch.frombuffer(bytearray(reason.encode()), dtype=torch.uint8)}
 
 
 def reason_of(record: Mapping[str, Tensor]) -> str:

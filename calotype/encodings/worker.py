@@ -23,6 +23,7 @@ from calotype.encodings.finite import (
     finite_records,
     finite_stacked,
     mark,
+    reason_record,
 )
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import scaling_key, unreadable_key
@@ -336,8 +337,7 @@ class EncodeWorker:
         done.failures.append(LedgerEntry(kind="unreadable", id=id, reason=str(error)))
         key = unreadable_key(image_record.content)
         if error.kind in _LASTING and self._store.find_one(key) < 0:
-            reason = torch.frombuffer(bytearray(error.reason.encode()), dtype=torch.uint8)
-            self._writer.put([key], [{"reason": reason}], kind="unreadable")
+            self._writer.put([key], [reason_record(error.reason)], kind="unreadable")
 
     def _room(self, image_record: ImageRecord, image: torch.Tensor | None = None) -> int:
         """Return the number of images of this size in a batch."""
