@@ -122,19 +122,18 @@ def _mean_tokens(texts: Sequence[TextRecord], models: FrozenModels) -> float:
         return float(max(output.tokens or 1 for output in models.spec.encodings.texts))
 
 
-def check_room(work: MissingRecords, models: FrozenModels, store: Path, *, free: int) -> None:
+def check_room(work: MissingRecords, models: FrozenModels, store: Path) -> None:
     """Check that the disk has the space for the missing records, and 64 MiB more.
 
     Args:
         work: Result of `find_missing`.
         models: The frozen models.
         store: Folder of the store.
-        free: Free bytes of its disk.
 
     Raises:
         StoreError: The disk has less free space.
     """
-    kept = kept_bytes(work, models)
+    kept, free = kept_bytes(work, models), free_bytes(store)
     if kept.total and kept.total + _SPARE > free:
         raise StoreError(
             f"{store}: encoding {len(work.images):,} images takes {_bytes(kept.images)} and {len(work.texts):,} "

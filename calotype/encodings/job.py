@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from calotype.data.dataset import TextToImageDataset
 from calotype.encodings.dataset_records import DatasetRecords, Fingerprints, Variants
-from calotype.encodings.estimate import Estimate, check_room, estimate, free_bytes
+from calotype.encodings.estimate import Estimate, check_room, estimate
 from calotype.encodings.finite import MARK, reason_of
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import not_finite_key
@@ -57,14 +57,6 @@ class EncodeJob:
         """Return the size and time of the missing records."""
         return estimate(work, self.models)
 
-    def check_room(self, work: MissingRecords) -> None:
-        """Check that the disk has the space for the missing records.
-
-        Raises:
-            StoreError: The disk has less free space.
-        """
-        check_room(work, self.models, self.store.path, free=free_bytes(self.store.path))
-
     def worker(self) -> EncodeWorker:
         """Return a worker for this machine, which writes its own shards."""
         return EncodeWorker(self.dataset, self.models, self.store, threads=self.threads, batch_size=self.batch_size)
@@ -85,7 +77,7 @@ class EncodeJob:
         records, missing = self.plan(track)
         done = Done()
         if missing.texts or missing.images:
-            self.check_room(missing)
+            check_room(missing, self.models, self.store.path)
             with encoder() as encode:
                 with track("encoding captions", unit="captions") as show:
                     done.add(encode.texts(missing.texts, progress=show))

@@ -11,7 +11,7 @@ from calotype.data.collate import collate
 from calotype.data.sample_source import BatchSource
 from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.dataset_records import Fingerprints, ImageRecord, SampleRecords
-from calotype.encodings.estimate import check_room, free_bytes
+from calotype.encodings.estimate import check_room
 from calotype.encodings.finite import MARK, encode_images_again, encode_texts_again, finite_records, mark
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import not_finite_key, scaling_key
@@ -59,7 +59,7 @@ class OnTheFlyDataset(EncodedDataset):
         self._text_length = models.max_sequence_length
         missing = find_missing(self.records, self.store)
         self._leave_out_marked(missing)
-        check_room(missing, models, self.store.path, free=free_bytes(self.store.path))
+        check_room(missing, models, self.store.path)
         self.begin_epoch()
 
     def begin_epoch(
@@ -89,7 +89,7 @@ class OnTheFlyDataset(EncodedDataset):
             return
         self.store.refresh()
         work = find_missing(self.records, self.store)
-        check_room(work, self._models, self.store.path, free=free_bytes(self.store.path))
+        check_room(work, self._models, self.store.path)
         if whole and (work.images or work.texts):
             # Divide by key: the lists of the ranks may differ, as other ranks write at the same time. From the second
             # round on each rank encodes everything still missing: ranks do not wait for each other, and one may fail.

@@ -306,16 +306,15 @@ def test_two_datasets_share_what_they_have_in_common(folder, tmp_path):
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_done(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("calotype.encodings.job.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("calotype.encodings.estimate.free_bytes", lambda path: 1000)
     with pytest.raises(CalotypeError, match=r"encoding 4 images takes .* are free; choose a --store"):
         run(folder, tmp_path / "store")
     assert len(EncodingStore(tmp_path / "store")) == 0
     # FLUX.1's texts, 8.4 MB each in float32, are what is too much here; and 64 MiB are left alone.
-    monkeypatch.setattr("calotype.encodings.job.free_bytes", lambda path: 100_000_000)
+    monkeypatch.setattr("calotype.encodings.estimate.free_bytes", lambda path: 100_000_000)
     with pytest.raises(CalotypeError, match=r"5 texts 42.0 MB; with 67.1 MB left alone, .* the 100.0 MB that are free"):
         run(folder, tmp_path / "store")
     job = make_job(folder, tmp_path / "store")
-    monkeypatch.setattr("calotype.encodings.on_the_fly.free_bytes", lambda path: 100_000_000)
     with pytest.raises(CalotypeError, match=r"5 texts 42\.0 MB"):
         encoded(job, OnTheFlyDataset)
 
