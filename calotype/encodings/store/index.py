@@ -20,7 +20,7 @@ from calotype.core.atomic import replace_file
 from calotype.encodings.store.layout import KEY_BYTES, Layout
 from calotype.encodings.store.shard import ALIGN, Group
 
-__all__ = ["INDEX", "Contents", "IndexedShard", "Records", "load_index", "save_index"]
+__all__ = ["INDEX", "Contents", "IndexedShard", "Records", "comparable", "load_index", "save_index"]
 
 INDEX: Final = "index.safetensors"
 _MARK: Final = "calotype.index"
@@ -116,7 +116,7 @@ class Records:
     def sorted(self) -> Records:
         """Return the alive rows sorted by key, with only the groups and shards that they use."""
         rows = np.flatnonzero(self.alive)
-        rows = rows[np.argsort(_comparable(self.keys[rows]), kind="stable")]
+        rows = rows[np.argsort(comparable(self.keys[rows]), kind="stable")]
         kept, group = np.unique(self.group[rows], return_inverse=True)
         groups = self.groups[kept]
         shards, groups[:, 0] = np.unique(groups[:, 0], return_inverse=True)
@@ -134,7 +134,7 @@ class Records:
     def find(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the row of each key (n, 16), or -1. Of several alive rows with one key, any."""
         order, known = self._by_key()
-        wanted = _comparable(keys)
+        wanted = comparable(keys)
         rows = np.full(len(wanted), -1, np.int64)
         by_key = np.argsort(wanted)
         at = np.empty(len(wanted), np.int64)
@@ -166,8 +166,8 @@ class Records:
 
     def _by_key(self) -> tuple[NDArray[np.int64] | None, NDArray[Any]]:
         if not self._order:
-            order = None if self.in_order else np.argsort(_comparable(self.keys), kind="stable")
-            self._order.append((order, _comparable(self.keys if order is None else self.keys[order])))
+            order = None if self.in_order else np.argsort(comparable(self.keys), kind="stable")
+            self._order.append((order, comparable(self.keys if order is None else self.keys[order])))
         return self._order[0]
 
     def invalidate_shards(self, shards: Collection[str]) -> None:
@@ -181,7 +181,7 @@ class Records:
         for number, name in enumerate(self.shards):
             if name in dropped:
                 rows = np.flatnonzero((self.groups[:, 0] == number)[self.group])
-                rows = rows[np.isin(_comparable(self.keys[rows]), _comparable(dropped[name]))]
+                rows = rows[np.isin(comparable(self.keys[rows]), comparable(dropped[name]))]
                 self.alive[rows] = False
 
 
@@ -196,7 +196,8 @@ class IndexedShard(NamedTuple):
     """Why the shard is not complete; None if it is."""
 
 
-def _comparable(keys: NDArray[np.uint8]) -> NDArray[Any]:
+def comparable(keys: NDArray[np.uint8]) -> NDArray[Any]:
+    """Return keys (n, 16) as one value each (n,), to sort and compare them."""
     return np.ascontiguousarray(keys).view(_KEY).reshape(-1)
 
 

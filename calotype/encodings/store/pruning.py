@@ -12,6 +12,7 @@ from calotype.encodings.store.dropped import forget_dropped
 from calotype.encodings.store.encoding_store import EncodingStore
 from calotype.encodings.store.export import copy_records
 from calotype.encodings.store.files import cannot_write
+from calotype.encodings.store.index import comparable
 from calotype.encodings.store.open_files import OpenFile
 from calotype.encodings.store.recovery import BROKEN
 from calotype.encodings.store.shard import ShardFile, list_shards, read_header
@@ -84,10 +85,10 @@ def _plan(store: EncodingStore, keep: NDArray[np.uint8] | None) -> _Plan:
     rows = np.array([row for row in store.rows().tolist() if store.shard(row) in finished], np.int64)
     keys = store.keys(rows)
     stays = np.zeros(len(rows), np.bool_)
-    names = np.ascontiguousarray(keys).view("S16").reshape(-1)
+    names = comparable(keys)
     stays[np.unique(names, return_index=True)[1]] = True
     if keep is not None:
-        stays &= np.isin(names, np.ascontiguousarray(keep, np.uint8).view("S16").reshape(-1))
+        stays &= np.isin(names, comparable(keep))
     staying: dict[str, list[int]] = {}
     for row in rows[stays].tolist():
         staying.setdefault(store.shard(row), []).append(row)
