@@ -108,11 +108,10 @@ def packed(message: object) -> bytes:
     return pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
 
 
-def launch(setup: Setup, far_end: int) -> subprocess.Popen[bytes]:
+def launch(far_end: int) -> subprocess.Popen[bytes]:
     """Start the loader process. The caller then sends it the pickled `Setup`.
 
     Args:
-        setup: Not used here.
         far_end: File descriptor of its end of a socket pair.
     """
     # By default, glibc returns freed blocks of megabytes to the system at once: every image would cause page faults.

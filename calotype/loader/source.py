@@ -124,7 +124,7 @@ class ProcessSource:
     def __init__(self, setup: Setup, *, on_map: Callable[[torch.Tensor], None] | None = None) -> None:
         near, far = socket.socketpair()
         with far:
-            self._process = launch(setup, far.fileno())
+            self._process = launch(far.fileno())
         self._connection = Connection(near.detach())
         self._close = weakref.finalize(self, _shut, self._connection, self._process)
         self._on_map = on_map
