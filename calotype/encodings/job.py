@@ -28,7 +28,7 @@ __all__ = ["EncodeJob"]
 class EncodeJob:
     """Encodes the missing records of a dataset with the frozen models.
 
-    Has no state of a run: an engine calls `plan` once and `worker` on each machine, and sends chunks to the workers.
+    Has no state of a run: `run` calls `plan` once, and an engine makes a `worker` on each machine and sends it chunks.
     """
 
     dataset: TextToImageDataset

@@ -70,8 +70,8 @@ def encode(
     if chunk is not None and chunk < 1:
         raise ConfigError(f"chunk: found {chunk}; expected a number above 0, or None")
     with connected(address):
-        room = pool_size(job.models.device.type, workers)
-        return job.run(lambda: _Pool(job, room, chunk), track)
+        size = pool_size(job.models.device.type, workers)
+        return job.run(lambda: _Pool(job, size, chunk), track)
 
 
 class _Actor:
@@ -130,16 +130,16 @@ class _Actor:
 class _Pool:
     """All workers of a cluster, as one `Encoder`."""
 
-    def __init__(self, job: EncodeJob, room: PoolSize, chunk: int | None) -> None:
-        self._job, self._room, self._chunk = job, room, chunk
+    def __init__(self, job: EncodeJob, size: PoolSize, chunk: int | None) -> None:
+        self._job, self._size, self._chunk = job, size, chunk
         self._fingerprints = Fingerprints(job.models.picture_fingerprint, job.models.text_fingerprint)
         self._pickled = put_shared(cloudpickle.dumps(job))
-        self._make = actor_class(_Actor, room)
-        self._actors = ActorPool(self._start, room.workers, lambda item: job.dataset.manifest[item.index].id)
+        self._make = actor_class(_Actor, size)
+        self._actors = ActorPool(self._start, size.workers, lambda item: job.dataset.manifest[item.index].id)
 
     def _start(self) -> tuple[Any, Any]:
         actor = self._make.remote()
-        return actor, actor.open.remote(self._pickled, max(1, self._room.cpus), self._fingerprints)
+        return actor, actor.open.remote(self._pickled, max(1, self._size.cpus), self._fingerprints)
 
     def __enter__(self) -> _Pool:
         self._actors.__enter__()
@@ -162,15 +162,15 @@ class _Pool:
         results: dict[int, Done] = {}
         more = counter(progress, len(items))
 
-        def give(actor: Any, start: int, chunk: Sequence[Any], again: bool) -> Any:
+        def submit(actor: Any, start: int, chunk: Sequence[Any], again: bool) -> Any:
             return actor.encode.remote(kind, chunk, first=start == 0, again=again)
 
-        def took(start: int, chunk: Sequence[Any], result: Done) -> None:
+        def on_result(start: int, chunk: Sequence[Any], result: Done) -> None:
             results[start] = result
             more(len(chunk))
 
-        size = self._chunk or chunk_size(len(items), self._room.workers, _UNIT[kind])
-        self._actors.run(items, size, give, took)
+        size = self._chunk or chunk_size(len(items), self._size.workers, _UNIT[kind])
+        self._actors.run(items, size, submit, on_result)
         done = Done()
         for start in sorted(results):  # in the order of one worker
             done.add(results[start])
