@@ -120,20 +120,20 @@ def _lines(folder: str) -> Iterator[str]:
     seen: set[tuple[int, int]] = set()
     stack = [folder]
     while stack:
-        place = stack.pop()
+        path = stack.pop()
         try:
-            info = os.stat(place)  # noqa: PTH116 - plain calls: this runs for every file of a large folder
+            info = os.stat(path)  # noqa: PTH116 - plain calls: this runs for every file of a large folder
             if (info.st_dev, info.st_ino) in seen:
                 continue
             seen.add((info.st_dev, info.st_ino))
-            with os.scandir(place) as entries:
+            with os.scandir(path) as entries:
                 for entry in entries:
                     if entry.is_dir():
                         stack.append(entry.path)
                     else:
                         yield f"{entry.path} {_entry_stamp(entry)}"
         except OSError as error:
-            yield f"{place} {error.errno}"
+            yield f"{path} {error.errno}"
 
 
 def _entry_stamp(entry: os.DirEntry[str]) -> str:

@@ -250,8 +250,8 @@ class TextToImageDataset(SampleSource):
         elif len(unknown):
             refs = self.manifest.refs(unknown)
             sizes[unknown], failures = scan_sizes(refs, self.reader, threads=threads, progress=progress)
-            for place, error in failures:
-                id = self.manifest[int(unknown[place])].id
+            for number, error in failures:
+                id = self.manifest[int(unknown[number])].id
                 entries.append(LedgerEntry(kind="unreadable", id=id, reason=str(error)))
         # Assign the buckets, and report images that are too small for theirs.
         known = (sizes > 0).all(axis=1)  # (N,)

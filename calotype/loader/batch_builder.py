@@ -49,7 +49,7 @@ class Pending(NamedTuple):
     """A tensor of a sample that is not yet written into the batch."""
 
     key: str
-    place: int
+    sample_index: int
     value: torch.Tensor | Readable
 
 
@@ -73,23 +73,23 @@ class BatchBuilder:
         self._spaces: dict[str, Space] = {}
         self._lists: dict[str, list[Any]] = {}
 
-    def put(self, place: int, sample: Mapping[str, Any]) -> None:
+    def put(self, index: int, sample: Mapping[str, Any]) -> None:
         """Add one sample and write its tensors.
 
         Args:
-            place: Index of the sample in the batch.
+            index: Index of the sample in the batch.
             sample: Its values, by key.
 
         Raises:
             CollateError: Its keys, shapes or dtypes differ from those of the first sample.
         """
-        self.write(self.add(place, sample))
+        self.write(self.add(index, sample))
 
-    def add(self, place: int, sample: Mapping[str, Any]) -> list[Pending]:
+    def add(self, index: int, sample: Mapping[str, Any]) -> list[Pending]:
         """Add one sample without copying its tensors; return them for `write`, which any thread may call.
 
         Args:
-            place: Index of the sample in the batch.
+            index: Index of the sample in the batch.
             sample: Its values, by key.
 
         Raises:
@@ -104,9 +104,9 @@ class BatchBuilder:
         pending = []
         for key, value in sample.items():
             if key in self._specs:
-                pending.append(Pending(key, place, value))
+                pending.append(Pending(key, index, value))
             else:
-                self._lists[key][place] = value
+                self._lists[key][index] = value
         return pending
 
     def attach(self, memory: Memory) -> None:
@@ -115,13 +115,13 @@ class BatchBuilder:
 
     def write(self, tensors: Iterable[Pending]) -> None:
         """Copy or read tensors into the batch. Its memory must be reserved."""
-        for key, place, value in tensors:
+        for key, index, value in tensors:
             space = self._spaces[key]
             if isinstance(value, torch.Tensor):
-                space.tensor[place].copy_(value)  # (B, …)[place] ← (…)
+                space.tensor[index].copy_(value)  # (B, …)[index] ← (…)
             else:
                 size = value.nbytes
-                value.read_into(space.data[place * size : (place + 1) * size])
+                value.read_into(space.data[index * size : (index + 1) * size])
 
     def finish(self) -> tuple[dict[str, torch.Tensor], Batch]:
         """Return (tensors in the batch's memory, everything else), once all samples are written."""

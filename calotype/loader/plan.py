@@ -219,11 +219,11 @@ class EpochPlan:
         return len(sizes), int(sizes.min(initial=self._batch_size))
 
     def __getitem__(self, step: int) -> list[SampleKey]:
-        bucket, place, size, _ = self._at(step)
-        mine = place + self._plan.rank * size + np.arange(size)  # (size,) offsets in the bucket
+        bucket, offset, size, _ = self._at(step)
+        mine = offset + self._plan.rank * size + np.arange(size)  # (size,) offsets in the bucket
         return self._keys(bucket, mine)
 
-    def stand_ins(self, step: int, place: int) -> Iterator[SampleKey]:
+    def stand_ins(self, step: int, index: int) -> Iterator[SampleKey]:
         """Yield replacements for an unreadable sample, in the order in which to try them.
 
         First the next samples of its bucket, then those of other buckets. None is of a row in this step, and no two
@@ -232,11 +232,11 @@ class EpochPlan:
 
         Args:
             step: The step that the sample belongs to.
-            place: Index of the sample in this rank's batch.
+            index: Index of the sample in this rank's batch.
         """
         bucket, _, size, _ = self._at(step)
         together = self._world_size * size
-        mine = self._plan.rank * size + place
+        mine = self._plan.rank * size + index
         inside, outside = self._stand_ins(step)
         for attempt in range(_STAND_INS):
             number = attempt * together + mine
@@ -247,12 +247,12 @@ class EpochPlan:
 
     def _stand_ins(self, step: int) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
         """Return (the rows of a step, on all ranks; the rows outside it, in the order in which to try them)."""
-        bucket, place, size, count = self._at(step)
+        bucket, offset, size, count = self._at(step)
         together, rows = self._world_size * size, self._entries.rows
         most = _STAND_INS * together
-        inside = rows[self._entries_at(bucket, (place + np.arange(together)) % count)]
+        inside = rows[self._entries_at(bucket, (offset + np.arange(together)) % count)]
         # Candidates: the next samples of the bucket, then those of the following buckets, both wrapping around.
-        after = self._entries_at(bucket, (place + together + np.arange(min(most, max(0, count - together)))) % count)
+        after = self._entries_at(bucket, (offset + together + np.arange(min(most, max(0, count - together)))) % count)
         others = (self._entries.starts[bucket + 1] + np.arange(min(most, len(rows) - count))) % len(rows)
         found = rows[np.concatenate([after, others])]
         _, first = np.unique(found, return_index=True)  # a row may have several entries
@@ -268,11 +268,13 @@ class EpochPlan:
             if not left:
                 continue
             if self._plan.remainder == "drop":
-                kind, places, verb = "remainder", np.arange(count - left, count), "left out of"
+                kind, verb = "remainder", "left out of"
+                offsets = np.arange(count - left, count)
             else:
                 size = self._batch_size if self._plan.remainder == "repeat" else -(-left // self._world_size)
-                kind, places, verb = "repeated", np.arange(count, count - left + size * self._world_size), "repeated in"
-            for key in self._keys(bucket, places):
+                kind, verb = "repeated", "repeated in"
+                offsets = np.arange(count, count - left + size * self._world_size)
+            for key in self._keys(bucket, offsets):
                 reason = (
                     f"{verb} epoch {self._epoch}: bucket {self._plan.sizes[bucket]} has {count} samples, "
                     f"steps take {whole}"
@@ -284,9 +286,9 @@ class EpochPlan:
         """Return the indices of the entries that all ranks together used in the first `steps` steps."""
         out = [np.empty(0, dtype=np.int64)]
         for step in range(steps):
-            bucket, place, size, count = self._at(step)
-            places = np.arange(place, min(place + size * self._world_size, count))
-            out.append(self._entries_at(bucket, places))
+            bucket, offset, size, count = self._at(step)
+            offsets = np.arange(offset, min(offset + size * self._world_size, count))
+            out.append(self._entries_at(bucket, offsets))
         return np.concatenate(out)
 
     def _at(self, step: int) -> tuple[int, int, int, int]:
@@ -296,26 +298,26 @@ class EpochPlan:
         slot = int(self._order(step)) if self._order is not None else step
         bucket = int(np.searchsorted(self._ends, slot, side="right"))
         first = int(self._ends[bucket - 1]) if bucket else 0
-        place = (slot - first) * self._world_size * self._batch_size
+        offset = (slot - first) * self._world_size * self._batch_size
         count = int(self.counts[bucket])
         size = self._batch_size
         if self._plan.remainder == "short":
-            size = min(size, -(-(count - place) // self._world_size))
-        return bucket, place, size, count
+            size = min(size, -(-(count - offset) // self._world_size))
+        return bucket, offset, size, count
 
-    def _entries_at(self, bucket: int, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def _entries_at(self, bucket: int, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the indices of the entries at offsets in a bucket, after the shuffle."""
         if self._plan.shuffle:
             if bucket not in self._shuffles:
                 self._shuffles[bucket] = Permutation(int(self.counts[bucket]), *self._key(1 + bucket))
-            places = self._shuffles[bucket](places)
-        return np.asarray(places + self._entries.starts[bucket])
+            offsets = self._shuffles[bucket](offsets)
+        return np.asarray(offsets + self._entries.starts[bucket])
 
-    def _keys(self, bucket: int, places: npt.NDArray[np.int64]) -> list[SampleKey]:
+    def _keys(self, bucket: int, offsets: npt.NDArray[np.int64]) -> list[SampleKey]:
         """Return the keys at offsets in a bucket. Offsets past its end wrap around, and their keys count as repeats."""
         count = int(self.counts[bucket])
-        entries = self._entries_at(bucket, places % count)
-        rounds = places // count * (1 << 20)  # more than the repeats of any row in an epoch
+        entries = self._entries_at(bucket, offsets % count)
+        rounds = offsets // count * (1 << 20)  # more than the repeats of any row in an epoch
         repeats = rounds if self._entries.repeats is None else rounds + self._entries.repeats[entries]
         size, seed = self._plan.sizes[bucket], self._plan.seed
         return [

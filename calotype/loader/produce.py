@@ -175,8 +175,8 @@ class Producer:
             works = [partial(_write, builder, tensors[start : start + size]) for start in starts]
         else:
             builder = BatchBuilder(len(step.keys), memory)
-            places = list(enumerate(step.keys))
-            works = [partial(self._make, builder, step, places[start : start + size]) for start in starts]
+            samples = list(enumerate(step.keys))
+            works = [partial(self._make, builder, step, samples[start : start + size]) for start in starts]
         job = _Job((step.epoch, step.number), memory, builder, len(works))
         self._jobs.append(job)
         return [partial(self._do, job, number, work) for number, work in enumerate(works)]
@@ -246,16 +246,16 @@ class Producer:
             self._epoch = (start, self._plan.epoch(start.epoch, start.history))
         return self._epoch[1]
 
-    def _make(self, builder: BatchBuilder, step: _Step, places: list[tuple[int, SampleKey]]) -> list[LedgerEntry]:
-        return [note for place, key in places for note in self._make_one(builder, step, place, key)]
+    def _make(self, builder: BatchBuilder, step: _Step, samples: list[tuple[int, SampleKey]]) -> list[LedgerEntry]:
+        return [note for index, key in samples for note in self._make_one(builder, step, index, key)]
 
-    def _make_one(self, builder: BatchBuilder, step: _Step, place: int, wanted: SampleKey) -> list[LedgerEntry]:
+    def _make_one(self, builder: BatchBuilder, step: _Step, index: int, wanted: SampleKey) -> list[LedgerEntry]:
         """Prepare one sample, or a replacement, and write it into the batch; return ledger entries.
 
         Args:
             builder: Builder of the batch.
             step: The batch's step.
-            place: Index of the sample in the batch.
+            index: Index of the sample in the batch.
             wanted: Key of the sample.
 
         Raises:
@@ -264,7 +264,7 @@ class Producer:
         """
         notes: list[LedgerEntry] = []
         # Prepare the sample, or the first of its replacements that can be read.
-        for key in chain([wanted], step.plan.stand_ins(step.number, place)):
+        for key in chain([wanted], step.plan.stand_ins(step.number, index)):
             try:
                 sample = step.source.prepare(key)
                 break
@@ -290,7 +290,7 @@ class Producer:
             )
         if isinstance(sample, PreparedSample) and sample.caption is not None:
             notes += self._cut_captions(key, sample.caption)
-        builder.put(place, self._dataset.finish(sample) if self._finish else sample)
+        builder.put(index, self._dataset.finish(sample) if self._finish else sample)
         return notes
 
     def _cut_captions(self, key: SampleKey, draw: CaptionDraw) -> list[LedgerEntry]:
@@ -322,7 +322,7 @@ def _only_read(source: BatchSource, keys: list[SampleKey]) -> tuple[BatchBuilder
         return None
     builder = BatchBuilder(len(keys))
     try:
-        return builder, [builder.add(place, source.prepare(key)) for place, key in enumerate(keys)]
+        return builder, [builder.add(index, source.prepare(key)) for index, key in enumerate(keys)]
     except Exception:  # `_make_one` prepares the samples again, and handles the error
         return None
 
