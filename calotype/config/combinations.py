@@ -12,10 +12,10 @@ from calotype.config.buckets import BucketsConfig
 from calotype.config.caption_transform import CaptionTransformConfig
 from calotype.config.component import Component
 from calotype.config.dataset import DatasetConfig
-from calotype.config.effects import TRAIN, Rule, is_set, no_effect, unused_options
+from calotype.config.effects import TRAIN, Rule, check_section, unused_options
+from calotype.config.errors import OptionError
 from calotype.config.img_transform import ImageTransformConfig
 from calotype.config.loader import LoaderConfig
-from calotype.config.section import Section
 from calotype.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -181,12 +181,10 @@ def check_config(config: Config, only: Collection[str]) -> None:
     Raises:
         ConfigError: Names the first.
     """
-    for rule in ACROSS:
-        if not set(rule.reads.split()) <= set(only):
-            continue
-        for key in rule.options.split():
-            if _is_given(config, key.split(".")) and rule.idle(config):
-                raise ConfigError(f"{key}: {no_effect(key.rpartition('.')[2], rule, config)}")
+    try:
+        check_section(config, [rule for rule in ACROSS if set(rule.reads.split()) <= set(only)])
+    except OptionError as error:
+        raise ConfigError(f"{error.option}: {error}") from None
 
 
 def unused_in_training(config: Config, options: TrainConfig, *, guidance: bool) -> frozenset[str]:
@@ -200,14 +198,3 @@ def unused_in_training(config: Config, options: TrainConfig, *, guidance: bool) 
     across = unused_options(config, [rule for rule in ACROSS if rule.options.startswith("train.")])
     unused = unused_options(options, TRAIN) | {key.removeprefix("train.") for key in across}
     return unused if guidance else unused | {"guidance"}
-
-
-def _is_given(section: Section, keys: list[str]) -> bool:
-    from calotype.config.section import Section
-
-    for key in keys[:-1]:
-        inner = getattr(section, key)
-        if not isinstance(inner, Section):
-            return False
-        section = inner
-    return is_set(section, keys[-1])

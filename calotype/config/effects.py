@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from calotype.config.errors import OptionError
+from calotype.config.section import Section
 from calotype.errors import ConfigError
 
 if TYPE_CHECKING:
     from calotype.config.distill import DistillConfig
     from calotype.config.image_files import FetchConfig
-    from calotype.config.section import Section
     from calotype.config.train import TrainConfig
 
 __all__ = [
@@ -27,8 +27,6 @@ __all__ = [
     "Rule",
     "check_guidance",
     "check_section",
-    "is_set",
-    "no_effect",
     "unused_options",
 ]
 
@@ -100,15 +98,17 @@ FETCH: Final[tuple[Rule[FetchConfig], ...]] = (
 
 
 def check_section(section: Section, rules: Iterable[Rule[Any]]) -> None:
-    """Refuse options of one section that were given and have no effect.
+    """Refuse options of a section, or by dotted keys those of the sections in it, that were given and have no effect.
 
     Raises:
         OptionError: Names the first.
     """
     for rule in rules:
         for name in rule.options.split():
-            if is_set(section, name) and rule.idle(section):
-                raise OptionError(name, no_effect(name, rule, section))
+            if _is_set(section, name) and rule.idle(section):
+                why = rule.why if isinstance(rule.why, str) else rule.why(section)
+                option = name.rpartition(".")[2]
+                raise OptionError(name, f"has no effect {why}; leave it out, or {option}=null")
 
 
 def unused_options(section: T, rules: Iterable[Rule[T]]) -> frozenset[str]:
@@ -138,15 +138,15 @@ def check_guidance(options: TrainConfig, model: str, *, embeds: bool, guides: bo
         raise ConfigError(f"train.{error.option}: {error}") from None
 
 
-def is_set(section: Section, name: str) -> bool:
+def _is_set(section: Section, key: str) -> bool:
     """Whether an option was given and is not off. A choice that is the default asks for nothing."""
+    *above, name = key.split(".")
+    for inner in above:
+        found = getattr(section, inner)
+        if not isinstance(found, Section):
+            return False
+        section = found
     value = section.given().get(name)
     if isinstance(value, bool | str) and value == type(section).model_fields[name].default:
         return False
     return value is not None and value is not False and value != 0 and value != [] and value != ()
-
-
-def no_effect(name: str, rule: Rule[Any], found: Any) -> str:
-    """Return why an option has no effect, and what to do about it."""
-    why = rule.why if isinstance(rule.why, str) else rule.why(found)
-    return f"has no effect {why}; leave it out, or {name}=null"
