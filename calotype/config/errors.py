@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from calotype.config.section import Section
 
-__all__ = ["OptionError", "config_error"]
+__all__ = ["OptionError", "config_error", "section_of"]
 
 
 class OptionError(ValueError):
@@ -70,7 +70,7 @@ def config_error(error: ValidationError, section: type[Section], options: Mappin
         component = place.section.component
         return unknown_key(f"{holder} ({component})" if component else holder, option, place.section.names())
     field = place.section.model_fields[place.field]
-    words, inner = expected(field.annotation, field.metadata), _section_of(field.annotation)
+    words, inner = expected(field.annotation, field.metadata), section_of(field.annotation)
     value = _value(options, place.keys, one["input"])
     if one["type"] == "missing":
         return ConfigError(f"{place.path}: is missing; expected {words}")
@@ -94,7 +94,7 @@ def _place(error: ErrorDetails, section: type[Section], where: str) -> _Place:
             current = inner
             keys.append(item)
             path = _joined(path, item)
-            inner = _section_of(current.model_fields[item].annotation)
+            inner = section_of(current.model_fields[item].annotation)
     if unknown and inner is not None:
         return _Place(_joined(path, str(error["loc"][-1])), inner, None, (*keys, str(error["loc"][-1])))
     return _Place(path, current, keys[-1] if keys else "", tuple(keys))
@@ -113,8 +113,8 @@ def _value(options: Any, keys: tuple[str, ...], found: Any) -> Any:
     return options
 
 
-def _section_of(annotation: Any) -> type[Section] | None:
-    """The one section among the types of an option."""
+def section_of(annotation: Any) -> type[Section] | None:
+    """Return the one section among the types of an option; None where there is none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation  # type: ignore[return-value]
-    return next(filter(None, map(_section_of, get_args(annotation))), None)
+    return next(filter(None, map(section_of, get_args(annotation))), None)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from pydantic.fields import FieldInfo
 
 from calotype.config.config import Config
+from calotype.config.errors import section_of
 from calotype.config.section import Section
 
 __all__ = ["json_schema", "key_tables"]
@@ -30,7 +31,7 @@ def key_tables() -> str:
 def _tables() -> Iterator[str]:
     yield from _table(Config, "")
     for name in Config.sections:
-        section = _section_of(Config.model_fields[name].annotation)
+        section = section_of(Config.model_fields[name].annotation)
         assert section is not None
         yield ""
         yield f"### `{name}`"
@@ -44,7 +45,7 @@ def _table(section: type[Section], above: str) -> Iterator[str]:
         yield "|---|---|---|"
     for name, field in section.model_fields.items():
         yield f"| `{above}{name}` | {_default(field)} | {_cell(field.description or '')} |"
-        inner = _section_of(field.annotation)
+        inner = section_of(field.annotation)
         if inner is not None and section is not Config:
             yield from _table(inner, f"{above}{name}.")
 
@@ -58,9 +59,3 @@ def _default(field: FieldInfo) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
-
-
-def _section_of(annotation: Any) -> type[Section] | None:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    return next(filter(None, map(_section_of, get_args(annotation))), None)

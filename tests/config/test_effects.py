@@ -9,7 +9,7 @@ from calotype.config import Config
 from calotype.config.combinations import ACROSS
 from calotype.config.dataset import DatasetConfig
 from calotype.config.effects import DISTILL, FETCH, TRAIN
-from calotype.config.errors import _section_of
+from calotype.config.errors import section_of
 from calotype.errors import ConfigError
 
 PATH = {"path": "p"}
@@ -143,7 +143,7 @@ def keys(section=Config, above=""):
     """The dotted keys of the schema."""
     for name, field in section.model_fields.items():
         yield f"{above}{name}"
-        if (inner := _section_of(field.annotation)) is not None and issubclass(inner, BaseModel):
+        if (inner := section_of(field.annotation)) is not None and issubclass(inner, BaseModel):
             yield from keys(inner, f"{above}{name}.")
 
 
