@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from calotype.config.effects import DISTILL, check_section
+from calotype.config.effects import DISTILL, check_section, check_targets
 from calotype.config.expected import Expected
 from calotype.config.section import Count, CountOrZero, Rate, Section, Text, Texts
 from calotype.config.train import Alpha, Precision
@@ -135,8 +135,5 @@ class DistillConfig(Section):
     @model_validator(mode="after")
     def _have_effects(self) -> Self:
         check_section(self, DISTILL)
-        if self.lora_targets is not None and not self.lora_targets:
-            raise ConfigError(
-                "distill.lora_targets: found none, expected endings of layers' names; null adapts the default layers"
-            )
+        check_targets(self)
         return self

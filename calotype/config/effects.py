@@ -27,6 +27,7 @@ __all__ = [
     "Rule",
     "check_guidance",
     "check_section",
+    "check_targets",
     "unused_options",
 ]
 
@@ -114,6 +115,18 @@ def check_section(section: Section, rules: Iterable[Rule[Any]]) -> None:
 def unused_options(section: T, rules: Iterable[Rule[T]]) -> frozenset[str]:
     """Return the options that have no effect in a section, whether they were given or not."""
     return frozenset(name for rule in rules if rule.idle(section) for name in rule.options.split())
+
+
+def check_targets(options: TrainConfig | DistillConfig) -> None:
+    """Refuse an empty list of layers to adapt.
+
+    Raises:
+        OptionError: It is empty.
+    """
+    if options.lora_targets is not None and not options.lora_targets:
+        raise OptionError(
+            "lora_targets", "found none, expected endings of layers' names; null adapts the default layers"
+        )
 
 
 def check_guidance(options: TrainConfig, model: str, *, embeds: bool, guides: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from calotype.config.effects import TRAIN, check_section
+from calotype.config.effects import TRAIN, check_section, check_targets
 from calotype.config.expected import Expected
 from calotype.config.section import Count, CountOrZero, Rate, Section, Text, Texts
 from calotype.errors import ConfigError
@@ -125,10 +125,7 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _have_effects(self) -> Self:
         check_section(self, TRAIN)
-        if self.lora_targets is not None and not self.lora_targets:
-            raise ConfigError(
-                "train.lora_targets: found none, expected endings of layers' names; null adapts the default layers"
-            )
+        check_targets(self)
         if self.sample_prompts and self.sample_every == 0:
             raise ConfigError(
                 "train.sample_every: found 0, expected a whole number of steps: sample_prompts: [] makes no images, "
