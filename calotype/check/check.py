@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
@@ -27,12 +26,10 @@ from calotype.loader.plan import Remainder
 from calotype.manifest import Manifest
 from calotype.manifest.exclude import EXCLUDE_NOTHING, Exclude
 from calotype.models.registry import broken_packages
-from calotype.progress import Show
+from calotype.progress import Track, silent
 from calotype.types import ImageRef
 
 __all__ = ["check"]
-
-Track = Callable[[str], AbstractContextManager[Show]]
 
 _SHALLOW: Final = 1_000_000_000
 """Total pixels up to which every image is decoded by default: about ten seconds on two cores."""
@@ -90,7 +87,7 @@ def check(
         MissingDependencyError: An image needs an extra that is not installed.
     """
     threads = threads or os.cpu_count() or 1
-    track = track or _silent
+    track = track or silent
     # Facts of all images: headers, and with `deep` pixels.
     manifest = dataset.manifest
     ids = manifest.ids.to_pylist()
@@ -187,8 +184,3 @@ def _not_checked(dataset: TextToImageDataset, held_out: Manifest | None, decoded
         yield "caption lengths in tokens: the model's tokenizers are not here; --tokenizers names their folder"
     if held_out is None:
         yield "images shared with a validation set: the config has none (validation=0.05 holds some out)"
-
-
-@contextmanager
-def _silent(what: str) -> Iterator[Show]:
-    yield lambda done, total: None
