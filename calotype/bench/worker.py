@@ -82,7 +82,7 @@ def _train(task: Task) -> Measured:
     dataset = pixels if task.online else open_encoded(pixels, job.models, section)
 
     # Train until the loader has timed enough batches.
-    loader_options = {**config.to_mapping().get("loader", {}), "device": task.device}
+    loader_options = {**config.loader_options(), "device": task.device}
     encode = _encoder(job.models) if task.online else None
     with LapLoader(dataset, **loader_options, steps=task.steps, encode=encode) as loader:
         options = options.updated(

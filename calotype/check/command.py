@@ -12,7 +12,6 @@ from calotype.check.kinds import KINDS
 from calotype.check.report import Report, finding
 from calotype.config import Config
 from calotype.config.inputs import input_files, input_folders, picture_folders, source_name
-from calotype.config.loader import LoaderConfig
 from calotype.core.report_cache import code_state, files_state, folders_state, load_report, report_key, save_report
 from calotype.errors import ConfigError, ManifestError, MissingPathError, MissingTokenizerError
 from calotype.ledger import Ledger
@@ -68,7 +67,10 @@ def run(
 
     # Load the dataset leniently. The states of folders and files are read before the check: a change in between then
     # invalidates the cached report.
-    options = _loader_options(config) | ({} if world_size is None else {"world_size": world_size})
+    given = config.loader_options()
+    options = {name: given[name] for name in _PLANNED if given.get(name) is not None}
+    if world_size is not None:
+        options["world_size"] = world_size
     folders = input_folders(config)
     folders_were = folders_state(folders or ())
     section = config.our_dataset("checked")
@@ -114,13 +116,6 @@ def _model_packages() -> list[str]:
     """Return the installed packages with model families, part of the cache key."""
     points = metadata.entry_points(group=ENTRY_POINTS)
     return sorted(f"{point.dist and point.dist.version} {point.value}" for point in points)
-
-
-def _loader_options(config: Config) -> dict[str, Any]:
-    """Return the loader's options that a check follows."""
-    loader = config.loader
-    options = loader.given() if isinstance(loader, LoaderConfig) else {} if loader is None else loader.mapping
-    return {name: options[name] for name in _PLANNED if options.get(name) is not None}
 
 
 def _nothing(source: str, error: ManifestError, ledger: Ledger) -> Report:

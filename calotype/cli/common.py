@@ -36,16 +36,8 @@ def read_config(source: str, overrides: list[str] | None, *, model: str | None, 
     return config.read_config(source, [*given, *(overrides or [])])
 
 
-def make_loader(
-    source: str,
-    overrides: list[str] | None,
-    *,
-    model: str | None,
-    tokenizers: str | None,
-    loader: Mapping[str, Any] | None = None,
-    encodings: bool = True,
-) -> Loader:
-    """The loader that a config, or a bare folder or data file, describes; `loader` goes before the config's options.
+def make_loader(config: Config, *, loader: Mapping[str, Any] | None = None, encodings: bool = True) -> Loader:
+    """The loader that a config describes; `loader` goes before the config's options.
 
     Without `encodings` it is the loader of the images that the config's encodings are made of.
 
@@ -55,11 +47,10 @@ def make_loader(
     from calotype.errors import MissingTokenizerError
     from calotype.loader.build import build_loader
 
-    config = read_config(source, overrides, model=model, tokenizers=tokenizers)
     if not encodings:
         config = config.without_encodings()
     if loader:
-        config = config.updated(loader=config.to_mapping().get("loader", {}) | dict(loader))
+        config = config.updated(loader={**config.loader_options(), **loader})
     try:
         return build_loader(config)
     except MissingTokenizerError as error:

@@ -36,9 +36,10 @@ def demo(
     from calotype.loader.summary import summarise
     from calotype.previews import preview
 
-    config = write_demo(folder)
+    file = write_demo(folder)
+    config = read_config(str(file), None, model=None, tokenizers=tokenizers)
     page = folder / "preview.html"
-    with make_loader(str(config), None, model=None, tokenizers=tokenizers or None) as loader:
+    with make_loader(config) as loader:
         made = preview(loader, batches=len(loader))
         made.save(page)
         loader.load_state_dict({"epoch": 1})
@@ -47,10 +48,10 @@ def demo(
         show(summary)
     report = _train(folder, pipeline, json=json) if pipeline is not None else None
     if json:
-        document: dict[str, Any] = {"config": str(config), "preview": describe(made, page)} | summary.to_json()
+        document: dict[str, Any] = {"config": str(file), "preview": describe(made, page)} | summary.to_json()
         emit(document | ({"train": report.to_json()} if report is not None else {}))
         return
-    say("", f"The config: {config}", f"Every sample of an epoch, and how it came about: open {page}")
+    say("", f"The config: {file}", f"Every sample of an epoch, and how it came about: open {page}")
     if report is not None:
         say(f"What the tiny, untrained model makes of a prompt after {report.steps} steps: open {report.samples[0]}")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, make_loader
+from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, make_loader, read_config
 from calotype.terminal import console, emit, styled
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ def info(
     """Show what a dataset holds and what its training batches are."""
     from calotype.loader.summary import summarise
 
-    with make_loader(source, overrides, model=model, tokenizers=tokenizers) as loader:
+    config = read_config(source, overrides, model=model, tokenizers=tokenizers)
+    with make_loader(config) as loader:
         summary = summarise(loader, seconds=seconds)
     if json:
         emit(summary.to_json())

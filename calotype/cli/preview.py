@@ -54,7 +54,7 @@ def preview(
     if seed is not None:
         options["seed"] = seed
     with (
-        make_loader(source, overrides, model=model, tokenizers=tokenizers, loader=options, encodings=False) as loader,
+        make_loader(config, loader=options, encodings=False) as loader,
         track("drawing samples") as progress,
     ):
         made = look(loader, epoch=epoch, batches=batches, draws=draws, autoencoder=autoencoder, progress=progress)

@@ -41,6 +41,13 @@ def _tokenizer(value: Any) -> Any:
     return found
 
 
+def _options(part: Section | Component | None) -> Mapping[str, Any]:
+    """The options of a part that were given."""
+    if part is None:
+        return {}
+    return part.mapping if isinstance(part, Component) else part.given()
+
+
 Model = Annotated[PathText | Mapping[str, Any], WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]})]
 
 
@@ -138,17 +145,17 @@ class Config(Section):
 
     def dataset_options(self) -> Mapping[str, Any]:
         """Return the options of the dataset that were given, whether it is ours or a component."""
-        if self.dataset is None:
-            return {}
-        return self.dataset.mapping if isinstance(self.dataset, Component) else self.dataset.given()
+        return _options(self.dataset)
+
+    def loader_options(self) -> Mapping[str, Any]:
+        """Return the options of the loader that were given, whether it is ours or a component."""
+        return _options(self.loader)
 
     @property
     def loader_device(self) -> str | None:
         """The device of the loader, where one is given."""
-        if isinstance(self.loader, Component):
-            device = self.loader.mapping.get("device")
-            return None if device is None else str(device)
-        return None if self.loader is None else self.loader.device
+        device = self.loader_options().get("device")
+        return None if device is None else str(device)
 
     def with_dataset(self, **options: Any) -> Self:
         """Return the config with other options of the dataset.

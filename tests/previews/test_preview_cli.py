@@ -72,6 +72,12 @@ def test_a_page_of_what_training_gets(config, tmp_path):
     assert {len(article.all(class_="draw")) for article in articles} == {1}
 
 
+def test_a_section_that_is_null_is_none(photos, tmp_path):
+    path, page = tmp_path / "photos.yaml", tmp_path / "page.html"
+    path.write_text(f"dataset: {{path: {photos}, resolution: 256}}\nloader:\n")
+    assert run("preview", path, "-o", page, "--batches", 1, "--draws", 0) == [f"Open {page}"]
+
+
 def test_a_sheet_with_the_trained_pixels_in_it(config, tmp_path):
     sheet = tmp_path / "sheet.PNG"
     assert run("preview", config, "-o", sheet, "--batches", 1) == [f"Open {sheet}"]
