@@ -63,6 +63,7 @@ def init(
     json: Json = False,
 ) -> None:
     """Write a short config for these images, which `calotype train` takes as it stands."""
+    from calotype.config.load import is_config_file
     from calotype.encodings.frozen import FrozenModels
     from calotype.errors import ConfigError, MissingPathError
     from calotype.models.registry import get_spec
@@ -77,7 +78,7 @@ def init(
     spec = FrozenModels(model).spec if local else get_spec(model)
     network_of(spec)  # refuses what is not trained here
     file = output or Path(f"{source.resolve().stem}.yaml")
-    if file.suffix.lower() not in {".yaml", ".yml"}:
+    if not is_config_file(file):
         raise ConfigError(f"-o: found {str(file)!r}, expected a name that ends in .yaml")
     if file.exists() and not force:
         raise ConfigError(f"{file}: is there already; --force writes over it, -o names another")

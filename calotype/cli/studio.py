@@ -27,6 +27,7 @@ def studio(
     ] = True,
 ) -> None:
     """Review a dataset in the browser: find, edit, caption, reject; nothing leaves this machine."""
+    from calotype.config.load import is_config_file
     from calotype.errors import MissingDependencyError
 
     try:
@@ -38,7 +39,7 @@ def studio(
     from calotype.studio.studio import Studio
 
     config = read_config(source, overrides, model=model, tokenizers=tokenizers)
-    file = Path(source) if Path(source).suffix.lower() in (".yaml", ".yml") else None
+    file = Path(source) if is_config_file(source) else None
     made = Studio(config, file=file)
 
     def ready(address: str) -> None:

@@ -36,10 +36,11 @@ def train(
     try:
         with StopRequest.from_signals() as stop:
             from calotype import train
+            from calotype.config.load import is_config_file
 
             config = read_config(source, overrides, model=model, tokenizers=None)
             quiet()
-            name = Path(source).stem if Path(source).suffix.lower() in (".yaml", ".yml") else None
+            name = Path(source).stem if is_config_file(source) else None
             report = train.run(
                 config, name=name, resume=resume, changed_dataset=changed_dataset, stop=stop, show=say, tell=say
             )
