@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import statistics
 import tempfile
@@ -174,24 +175,28 @@ def _measure(dataset: TextToImageDataset, rows: list[int], remote: Sequence[int]
 
 def _pace(pool: ThreadPoolExecutor, work: Callable[[int], Any], rows: Sequence[int]) -> float:
     """Return the seconds per row: the median of up to five rounds over all rows."""
-    rounds: list[float] = []
-    start = time.perf_counter()
-    while not rounds or (len(rounds) < 5 and time.perf_counter() - start < _SECONDS):
-        begun = time.perf_counter()
-        list(pool.map(work, rows))
-        rounds.append((time.perf_counter() - begun) / len(rows))
-    return statistics.median(rounds)
+    return _median_seconds(lambda: list(pool.map(work, rows)), at_most=_SECONDS) / len(rows)
 
 
 def _finish_pace(dataset: TextToImageDataset, sample: dict[str, Any]) -> float:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch = {key: value.to(device)[None] for key, value in sample.items() if isinstance(value, torch.Tensor)}
-    times = []
-    for _ in range(5):
-        begun = time.perf_counter()
+
+    def finish() -> None:
         dataset.finish(batch)
         if device.type == "cuda":
             torch.cuda.synchronize()
+
+    return _median_seconds(finish)
+
+
+def _median_seconds(work: Callable[[], Any], *, at_most: float = math.inf) -> float:
+    """Return the median duration of five calls; of fewer if they take more than `at_most` seconds in all."""
+    times: list[float] = []
+    start = time.perf_counter()
+    while not times or (len(times) < 5 and time.perf_counter() - start < at_most):
+        begun = time.perf_counter()
+        work()
         times.append(time.perf_counter() - begun)
     return statistics.median(times)
 
@@ -224,7 +229,7 @@ def _pixels(
 ) -> CacheCost:
     fixed = dataset.img_transform.fixed_geometry
     kept = targets if fixed else sizes[rows]
-    length = 3 * int(kept.astype(np.int64).prod(axis=1).sum())
+    length = _pixel_bytes(kept)
     what = "cropped and resized pixels" if fixed else "whole images, since the crop is sampled anew each time"
     free = _free_memory()
     warning = f"; more than the {free / 1e9:.1f} GB of memory that is free here" if free and length > free else ""
@@ -248,7 +253,7 @@ def _device(dataset: TextToImageDataset, targets: Sizes, measured: _Measured, sh
             epoch_seconds=None,
             note="not possible: the crop is sampled anew each time, and only cropped images are kept there",
         )
-    length = 3 * int(targets.astype(np.int64).prod(axis=1).sum())
+    length = _pixel_bytes(targets)
     note = "no GPU here: the last step was timed on the CPU"
     if torch.cuda.is_available():
         free, _ = torch.cuda.mem_get_info()
@@ -261,6 +266,10 @@ def _device(dataset: TextToImageDataset, targets: Sizes, measured: _Measured, sh
         epoch_seconds=measured.finished * shown,
         note=note,
     )
+
+
+def _pixel_bytes(sizes: Sizes) -> int:
+    return 3 * int(sizes.astype(np.int64).prod(axis=1).sum())
 
 
 def _encodings(dataset: TextToImageDataset, targets: Sizes, shown: float) -> CacheCost:
