@@ -100,8 +100,7 @@ def _repeated(rows: Sequence[Sequence[str]], ids: Sequence[str]) -> Iterator[Fin
         if len(owners) < 2:
             continue
         others = tuple(ids[row] for row in owners[1:])
-        shown = text if len(text) <= 80 else text[:79] + "…"
-        detail = f"{len(owners):,} of {len(rows):,} images have the caption {shown!r}"
+        detail = f"{len(owners):,} of {len(rows):,} images have the caption {_short(text, 80)!r}"
         if len(owners) == len(rows) and len(text) <= _SHORT:
             yield finding(
                 "repeated_caption",
@@ -149,9 +148,8 @@ def _trigger(
     transform = dataset.caption_transform
     if transform.trigger is not None:
         trigger = transform.trigger
-        holders = [row for row, captions in enumerate(rows) if any(_holds(text, trigger) for text in captions)]
-        found = list(_set_trigger(dataset, transform.trigger, rows, ids))
-        return transform.trigger, len(holders), found
+        holders = sum(any(_holds(text, trigger) for text in captions) for captions in rows)
+        return trigger, holders, list(_set_trigger(dataset, trigger, rows, ids))
     if waiting := [row for row, captions in enumerate(rows) if any(map(has_placeholder, captions))]:
         detail = f"{len(waiting):,} of {len(rows):,} images have captions with {PLACEHOLDER}, and no trigger is set"
         return None, 0, [finding("placeholder", "", detail, others=tuple(ids[row] for row in waiting))]
@@ -244,5 +242,5 @@ def _holds(text: str, trigger: str) -> bool:
     return has_placeholder(text) or has_trigger(text, trigger)
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else text[:59] + "…"
+def _short(text: str, limit: int = 60) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -15,7 +15,7 @@ from calotype.check.cost import cost_facts
 from calotype.check.duplicates import duplicate_findings
 from calotype.check.facts import Facts, scan_facts
 from calotype.check.files import file_findings
-from calotype.check.kinds import KINDS
+from calotype.check.kinds import KINDS, LEVELS
 from calotype.check.pixels import pixel_findings
 from calotype.check.plan import plan_facts
 from calotype.check.report import Finding, Report, finding
@@ -35,7 +35,7 @@ _SHALLOW: Final = 1_000_000_000
 """Total pixels up to which every image is decoded by default: about ten seconds on two cores."""
 
 _SECTIONS: Final = ("files", "pixels", "duplicates", "captions", "plan")
-_LEVELS: Final = ("error", "warning", "note")
+_KIND_ORDER: Final = {kind: number for number, kind in enumerate(KINDS)}
 
 
 def check(
@@ -169,8 +169,7 @@ def _facts(
 
 def _sort_key(found: Finding) -> tuple[int, int, int]:
     """Return the sort key of a finding: errors first, then by section in the order of the data flow, then by kind."""
-    kinds = list(KINDS)
-    return _LEVELS.index(found.level), _SECTIONS.index(KINDS[found.kind].section), kinds.index(found.kind)
+    return LEVELS.index(found.level), _SECTIONS.index(KINDS[found.kind].section), _KIND_ORDER[found.kind]
 
 
 def _not_checked(dataset: TextToImageDataset, held_out: Manifest | None, decoded: bool) -> Iterator[str]:

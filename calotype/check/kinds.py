@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, get_args
 
-__all__ = ["KINDS", "Kind", "Level"]
+__all__ = ["KINDS", "LEVELS", "Kind", "Level"]
 
 Level = Literal["error", "warning", "note"]
 """`error`: training would stop, lose an image or leak validation images. `warning`: it would continue, likely with a
 worse result. `note`: handled, and good to know. Errors and warnings make the exit status 1."""
+LEVELS: Final[tuple[Level, ...]] = get_args(Level)
+"""The most severe first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from calotype.check.kinds import KINDS, Level
+from calotype.check.kinds import KINDS, LEVELS, Level
 
 __all__ = [
     "CacheCost",
@@ -188,9 +188,8 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; `docs/check.md` describes them."""
-        levels: tuple[Level, ...] = ("error", "warning", "note")
         head = {"version": VERSION, "clean": self.clean}
-        return head | {f"{level}s": self.count(level) for level in levels} | asdict(self)
+        return head | {f"{level}s": self.count(level) for level in LEVELS} | asdict(self)
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Report:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from calotype.check.kinds import KINDS, Level
+from calotype.check.kinds import KINDS, LEVELS, Level
 from calotype.check.report import CacheCost, CaptionFacts, Finding, PlanFacts, Report, TokenFacts
 from calotype.terminal import styled, visible
 
@@ -127,8 +127,7 @@ def _subject(report: Report) -> str:
 
 
 def _verdict(report: Report) -> str:
-    levels: tuple[Level, ...] = ("error", "warning", "note")
-    said = ", ".join(_number(count, level) for level in levels if (count := report.count(level)))
+    said = ", ".join(_number(count, level) for level in LEVELS if (count := report.count(level)))
     return f"clean{f' ({said})' if said else ''}" if report.clean else said
 
 
