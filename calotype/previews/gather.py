@@ -23,7 +23,7 @@ from calotype.loader.plan import EpochPlan
 from calotype.loader.summary import describe_batch
 from calotype.models import TokenTransform
 from calotype.previews.kept_reader import KeptReader
-from calotype.previews.round_trip import Autoencoder
+from calotype.previews.round_trip import Autoencoder, to_uint8
 from calotype.previews.views import BatchView, Draw, Pixels, SampleView, TokenView
 from calotype.progress import Show
 from calotype.types import Batch, Geometry, SampleKey
@@ -161,8 +161,7 @@ def _trained(batch: Batch, position: int) -> torch.Tensor | None:
         return None
     if images.dtype == torch.uint8:
         return images[position]  # (3, H, W)
-    # The inverse of `(img / 127.5) - 1`, exact for 8-bit values.
-    return ((images[position].float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
+    return to_uint8(images[position])
 
 
 def _find_key(

@@ -13,6 +13,7 @@ from calotype.previews.article import article
 from calotype.previews.crop import draw_rules
 from calotype.previews.markup import Html, tag, visible
 from calotype.previews.views import BatchView, SampleView
+from calotype.previews.wording import count
 
 __all__ = ["render_page"]
 
@@ -75,7 +76,7 @@ def _header(batches: Sequence[BatchView], title: str) -> Html:
     return tag(
         "header",
         tag("h1", tag("bdi", title)),
-        tag("p", f"{_count(samples, 'sample')} in {_count(len(batches), 'batch')}, as training gets them"),
+        tag("p", f"{count(samples, 'sample')} in {count(len(batches), 'batch')}, as training gets them"),
         _legend(),
         class_="page",
     )
@@ -141,7 +142,7 @@ def _batch(batch: BatchView, number: int, pool: ThreadPoolExecutor) -> Html:
         return article(sample, anchor=f"{anchor}-sample-{place}", number=place, of=of)
 
     sizes = dict.fromkeys(f"{sample.image.shape[1]} × {sample.image.shape[0]} px" for sample in batch.samples)
-    facts = (", ".join(sizes), _count(of, "sample"), f"{batch.steps} steps an epoch", f"seed {batch.seed}")
+    facts = (", ".join(sizes), count(of, "sample"), f"{batch.steps} steps an epoch", f"seed {batch.seed}")
     return tag(
         "section",
         tag(
@@ -177,9 +178,3 @@ def _tensors(entries: Sequence[Entry]) -> Html | None:
     ]
     caption = tag("caption", "What the batch holds")
     return tag("table", caption, tag("thead", head), tag("tbody", *rows), class_="tensors")
-
-
-def _count(number: int, name: str) -> str:
-    if number == 1:
-        return f"1 {name}"
-    return f"{number} {name}es" if name.endswith("ch") else f"{number} {name}s"

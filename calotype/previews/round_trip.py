@@ -11,7 +11,7 @@ import torch
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.previews.views import Pixels, RoundTrip
 
-__all__ = ["Autoencoder", "psnr"]
+__all__ = ["Autoencoder", "psnr", "to_uint8"]
 
 
 class Autoencoder:
@@ -80,8 +80,7 @@ class Autoencoder:
                 f"autoencoder: {image.shape[1]}×{image.shape[0]} px came back as {decoded.shape[3]}×{decoded.shape[2]} "
                 "px: expected sides that its factor divides; name the model (--model), so that the buckets fit it"
             )
-        # (1, 3, H, W) in [-1, 1] -> (H, W, 3), uint8
-        back = ((decoded[0] + 1) * 127.5).round_().clamp_(0, 255).to("cpu", torch.uint8).permute(1, 2, 0).numpy()
+        back = to_uint8(decoded[0]).cpu().permute(1, 2, 0).numpy()  # (H, W, 3)
         return RoundTrip(image=back, psnr=psnr(image, back))
 
     def _there_and_back(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -93,6 +92,11 @@ class Autoencoder:
             )
         decoded: torch.Tensor = self.model.decode(encoded.latent_dist.mode()).sample  # (1, 3, H, W)
         return decoded
+
+
+def to_uint8(image: torch.Tensor) -> torch.Tensor:
+    """Scale an image from [-1, 1] to uint8: the inverse of `(img / 127.5) - 1`, exact for 8-bit values."""
+    return ((image.float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def psnr(image: Pixels, other: Pixels) -> float:

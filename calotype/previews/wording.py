@@ -10,7 +10,7 @@ from calotype.previews.markup import Html, tag
 from calotype.previews.views import TokenView
 from calotype.transforms import CaptionDraw
 
-__all__ = ["NO_CAPTION", "caption_section", "final_caption", "token_section"]
+__all__ = ["NO_CAPTION", "caption_section", "count", "final_caption", "token_section"]
 
 NO_CAPTION = "(no caption: dropped for guidance)"
 
@@ -88,7 +88,7 @@ def token_section(views: tuple[TokenView, ...]) -> Html | None:
 def _tokens(view: TokenView) -> Html:
     cut = sum(piece.kind == "cut" for piece in view.pieces)
     used = len(view.pieces) - cut
-    lost = tag("strong", f"⚠ {_count(cut, 'token')} cut", class_="warning") if cut else None
+    lost = tag("strong", f"⚠ {count(cut, 'token')} cut", class_="warning") if cut else None
     summary = tag(
         "summary",
         tag("code", view.key),
@@ -120,5 +120,8 @@ def _piece(piece: TokenPiece) -> Html:
     return tag("li", words, tag("small", str(piece.id)), class_=None if piece.kind == "text" else piece.kind)
 
 
-def _count(number: int, name: str) -> str:
-    return f"{number} {name}" if number == 1 else f"{number} {name}s"
+def count(number: int, name: str) -> str:
+    """Return a number and the name of what is counted, in the plural unless it is one: `2 batches`."""
+    if number == 1:
+        return f"1 {name}"
+    return f"{number} {name}es" if name.endswith("ch") else f"{number} {name}s"
