@@ -20,10 +20,7 @@ from calotype.images import ImageReader
 from calotype.manifest import load_manifest
 from calotype.manifest.exclude import Exclude
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CALOTYPE_CACHE", str(tmp_path / "own-cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

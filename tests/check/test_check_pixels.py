@@ -19,10 +19,7 @@ from calotype.check.report import Finding
 from calotype.data.dataset import TextToImageDataset
 from calotype.types import SampleKey
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CALOTYPE_CACHE", str(tmp_path / "own-cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")

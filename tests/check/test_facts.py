@@ -52,9 +52,7 @@ class Counting(ImageReader):
         return self.examined, self.fetched, self.decoded
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CALOTYPE_CACHE", str(tmp_path / "own-cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
@@ -386,10 +384,10 @@ def test_progress_ends_at_the_whole(folder):
     assert scan([]) == []
 
 
-def test_rows_of_other_decoders_are_not_believed(folder, tmp_path):
+def test_rows_of_other_decoders_are_not_believed(folder, own_cache):
     refs = refs_of(folder)
     scan(refs, deep=True)
-    with sqlite3.connect(tmp_path / "own-cache" / "facts" / "facts.sqlite3") as database:
+    with sqlite3.connect(own_cache / "facts" / "facts.sqlite3") as database:
         for table in ("files_2", "pixels_1"):
             database.execute(f"UPDATE {table} SET made_by = 'another Pillow'")
     reader = Counting()
