@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from calotype.check.kinds import KINDS
 from calotype.check.report import Report, finding
 from calotype.config import Config
-from calotype.config.inputs import input_files, input_folders, picture_folders, source_name
+from calotype.config.inputs import image_folders, input_files, input_folders, source_name
 from calotype.core.report_cache import code_state, files_state, folders_state, load_report, report_key, save_report
 from calotype.errors import ConfigError, ManifestError, MissingPathError, MissingTokenizerError
 from calotype.ledger import Ledger
@@ -88,7 +88,7 @@ def run(
         dataset,
         held_out=held_out,
         source=source_name(config),
-        folders=[Path(folder) for folder in picture_folders(config)],
+        folders=[Path(folder) for folder in image_folders(config)],
         missing_captions=None if section.missing_captions == "error" else section.missing_captions,
         caption_lines=section.caption_lines,
         caption_suffix=section.caption_suffix,

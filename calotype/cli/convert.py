@@ -36,7 +36,7 @@ class To(StrEnum):
     hf = "hf"
 
 
-class Pictures(StrEnum):
+class Images(StrEnum):
     """What `--images` takes."""
 
     copy = "copy"
@@ -54,7 +54,7 @@ def convert(
         typer.Argument(help="key=value pairs of how the source is read: columns.caption=long caption_lines=many …"),
     ] = None,
     images: Annotated[
-        Pictures | None,
+        Images | None,
         typer.Option(
             help="Copy the images' files, link to them, put them inside the data files, or only refer to them.",
             show_default="what suits the form",

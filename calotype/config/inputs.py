@@ -18,7 +18,7 @@ from calotype.core.report_cache import outside
 from calotype.errors import ConfigError
 from calotype.types import ImageRef
 
-__all__ = ["check_outside", "data_folder_around", "input_files", "input_folders", "picture_folders", "source_name"]
+__all__ = ["check_outside", "data_folder_around", "image_folders", "input_files", "input_folders", "source_name"]
 
 _OURS: Final = "calotype."
 
@@ -29,14 +29,14 @@ def source_name(config: Config) -> str:
     return ", ".join(map(str, path)) if isinstance(path, list | tuple) else str(path)
 
 
-def picture_folders(config: Config) -> list[str]:
+def image_folders(config: Config) -> list[str]:
     """Return the folders that are given as path."""
     return [each for each in _paths(config) or [] if Path(each).is_dir()]
 
 
 def input_folders(config: Config) -> list[str] | None:
     """The same, as the folders that a cached report depends on; None where it may depend on something else."""
-    return None if _paths(config) is None or _foreign(config.to_mapping()) else picture_folders(config)
+    return None if _paths(config) is None or _foreign(config.to_mapping()) else image_folders(config)
 
 
 def input_files(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from calotype.config.inputs import input_files, picture_folders
+from calotype.config.inputs import image_folders, input_files
 from calotype.core.file_state import FileState, file_holding, file_state
 from calotype.errors import EditError, ManifestError
 from calotype.manifest import Manifest
@@ -41,7 +41,7 @@ class Watcher:
         self._source, self._rows, self._editor = source, rows, editor
         self._looking = threading.Lock()
         self._due = 0.0
-        self._folders = [str(Path(folder).expanduser().absolute()) for folder in picture_folders(source.config)]
+        self._folders = [str(Path(folder).expanduser().absolute()) for folder in image_folders(source.config)]
         self._files: tuple[str, ...] = ()
         self._trouble: str | None = None
         self._stamps: Stamps = {}

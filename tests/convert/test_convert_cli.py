@@ -9,7 +9,7 @@ import pytest
 from convert_helpers import facts, load
 
 from calotype.cli import main
-from calotype.cli.convert import Pictures, To
+from calotype.cli.convert import Images, To
 from calotype.convert import FORMS
 from calotype.images import ImageReader
 
@@ -45,7 +45,7 @@ finally:
 
 def test_its_choices_are_the_forms():
     assert [choice.value for choice in To] == list(FORMS)
-    assert {choice.value for choice in Pictures} == {images for form in FORMS.values() for images in form.images}
+    assert {choice.value for choice in Images} == {images for form in FORMS.values() for images in form.images}
 
 
 def answer(out):
