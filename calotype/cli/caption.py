@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calotype.cli.common import Json, Overrides, Source, read_config
+from calotype.cli.common import Json, Overrides, Source, read_config, say_first
 from calotype.cli.encode import Engine
 from calotype.terminal import about, emit, say
 
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["caption"]
 
-_SHOWN = 10
-"""Failures that a person is shown; `--json` has all."""
 _LINTS = 3
-"""And findings about captions, of each kind."""
+"""Findings about captions that a person is shown, of each kind."""
 
 
 class Mode(Enum):
@@ -186,11 +184,8 @@ def _show(report: CaptionReport, lints: tuple[Finding, ...], *, dry: bool) -> No
         )
     if report.backup is not None:
         say(f"As it was before: {report.backup}")
-    for failure in report.failures[:_SHOWN]:
-        again = " (in an earlier run; --retry-failed asks again)" if failure.again else ""
-        say(f"Failed: {about(failure.id, failure.reason)}{again}")
-    if len(report.failures) > _SHOWN:
-        say(f"Failed: {len(report.failures) - _SHOWN:,} more; --json names them all")
+    again = " (in an earlier run; --retry-failed asks again)"
+    say_first("Failed", [about(one.id, one.reason) + (again if one.again else "") for one in report.failures])
     for _, group in groupby(lints, key=lambda lint: lint.kind):
         found = list(group)
         for lint in found[:_LINTS]:

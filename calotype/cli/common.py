@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from calotype.config import Config
     from calotype.loader import Loader
 
-__all__ = ["Json", "Model", "Overrides", "Source", "Tokenizers", "make_loader", "read_config"]
+__all__ = ["Json", "Model", "Overrides", "Source", "Tokenizers", "make_loader", "read_config", "say_first"]
 
 Source = Annotated[str, typer.Argument(help="A folder of images, a data file, or a YAML config.")]
 Overrides = Annotated[
@@ -24,6 +24,19 @@ Tokenizers = Annotated[
     str | None, typer.Option("--tokenizers", help="Folder with that model's tokenizers, if not from the hub.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="End standard output with one line of JSON.")]
+
+
+_SHOWN = 10
+"""Lines of a list that a person is shown; `--json` has all."""
+
+
+def say_first(title: str, lines: Sequence[str]) -> None:
+    """Print the first ten lines of a list, each after the title, and how many more there are."""
+    before = f"{title}: " if title else ""
+    for line in lines[:_SHOWN]:
+        say(f"{before}{line}")
+    if len(lines) > _SHOWN:
+        say(f"{before}{len(lines) - _SHOWN:,} more; --json names them all")
 
 
 def read_config(source: str, overrides: list[str] | None, *, model: str | None, tokenizers: str | None) -> Config:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calotype.cli.common import Json, Source, read_config
+from calotype.cli.common import Json, Source, read_config, say_first
 from calotype.terminal import about, emit, say
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["convert"]
 
-_SHOWN = 10
-"""Failures and differences that a person is shown; `--json` has all."""
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -174,17 +172,10 @@ def _show(report: ConvertReport) -> None:
         f"{report.rows:,} images ({report.bytes / 1e6:,.1f} MB written{before}) in {report.seconds:,.1f} s: "
         f"{report.destination}"
     )
-    for number, (name, reason) in enumerate(report.failed.items()):
-        if number == _SHOWN:
-            say(f"Left out: {len(report.failed) - _SHOWN:,} more; --json names them all")
-            break
-        say(f"Left out: {about(name, reason)}")
+    say_first("Left out", [about(name, reason) for name, reason in report.failed.items()])
 
 
 def _show_differences(report: VerifyReport) -> None:
-    for found in report.differences[:_SHOWN]:
-        say(f"{found.id}: {found.what}: {found.reason}")
-    if len(report.differences) > _SHOWN:
-        say(f"{len(report.differences) - _SHOWN:,} more; --json names them all")
+    say_first("", [f"{found.id}: {found.what}: {found.reason}" for found in report.differences])
     state = f"{len(report.differences):,} differences" if report.differences else "all as in the source"
     say(f"{report.rows:,} rows, {report.bytes / 1e6:,.1f} MB of images: {state}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calotype.cli.common import Json, Overrides, Source, read_config
+from calotype.cli.common import Json, Overrides, Source, read_config, say_first
 from calotype.terminal import about, emit, say
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from calotype.encodings.report import EncodeReport
 
 __all__ = ["best_device", "encode", "fill_in"]
-
-_SHOWN = 10
-"""Failures and notes that a person is shown; `--json` has all."""
 
 
 class Engine(StrEnum):
@@ -133,7 +130,4 @@ def _show(report: EncodeReport, store: Path) -> None:
         f"{report.reused:,} were there, {report.failed:,} failed. Store: {store}"
     )
     for title, entries in (("Failed", report.failures), ("Noted", report.notes)):
-        for entry in entries[:_SHOWN]:
-            say(f"{title}: {about(entry.id, entry.reason)}")
-        if len(entries) > _SHOWN:
-            say(f"{title}: {len(entries) - _SHOWN:,} more; --json names them all")
+        say_first(title, [about(entry.id, entry.reason) for entry in entries])
