@@ -10,12 +10,10 @@ from pydantic import AfterValidator, Field, model_validator
 from calotype.config.effects import DISTILL, check_section, check_targets
 from calotype.config.expected import Expected
 from calotype.config.section import Count, CountOrZero, Rate, Section, Text, Texts
-from calotype.config.train import Alpha, Precision
+from calotype.config.train import Alpha, Method, Precision
 from calotype.errors import ConfigError
 
 __all__ = ["DistillConfig"]
-
-Method = Literal["lora", "full"]
 
 _LORA_OPTIONS: Final = ("lora_rank", "lora_alpha", "lora_targets")
 

@@ -12,7 +12,7 @@ from calotype.config.expected import Expected
 from calotype.config.section import Count, CountOrZero, Rate, Section, Text, Texts
 from calotype.errors import ConfigError
 
-__all__ = ["LORA_OPTIONS", "Alpha", "Precision", "TrainConfig"]
+__all__ = ["LORA_OPTIONS", "Alpha", "Method", "Precision", "TrainConfig"]
 
 Method = Literal["lora", "full"]
 Precision = Annotated[
