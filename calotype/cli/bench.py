@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from calotype.cli.common import Json, Overrides, Source, read_config
+from calotype.cli.common import AnyModel, Json, Overrides, Source, read_config
 from calotype.terminal import emit, say
 
 __all__ = ["bench"]
@@ -15,9 +15,7 @@ __all__ = ["bench"]
 def bench(
     source: Source,
     overrides: Overrides = None,
-    model: Annotated[
-        str | None, typer.Option(help="A model's name, its name on the hub, or a local pipeline folder.")
-    ] = None,
+    model: AnyModel = None,
     strategies: Annotated[
         str | None, typer.Option(help="Names of those to measure: none,encodings,…; all by default.")
     ] = None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from calotype.cli.common import Json, Overrides, Source, read_config, say_first
+from calotype.cli.common import Address, Json, Overrides, Source, read_config, say_first
 from calotype.cli.encode import Engine
 from calotype.terminal import about, emit, say
 
@@ -88,10 +88,7 @@ def caption(
         ),
     ] = None,
     engine: Annotated[Engine, typer.Option(help="Caption in this process, or on a Ray cluster.")] = Engine.local,
-    address: Annotated[
-        str | None,
-        typer.Option(help="Of the Ray cluster; by default $RAY_ADDRESS, else one is started.", show_default=False),
-    ] = None,
+    address: Address = None,
     json: Json = False,
 ) -> None:
     """Have a model describe images that have no caption. Exit status 0: all done, 1: some failed, 2: wrong use."""

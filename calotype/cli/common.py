@@ -13,15 +13,35 @@ if TYPE_CHECKING:
     from calotype.config import Config
     from calotype.loader import Loader
 
-__all__ = ["Json", "Model", "Overrides", "Source", "Tokenizers", "make_loader", "read_config", "say_first"]
+__all__ = [
+    "Address",
+    "AnyModel",
+    "Json",
+    "Model",
+    "Overrides",
+    "Source",
+    "Tokenizers",
+    "make_loader",
+    "read_config",
+    "say_first",
+]
 
 Source = Annotated[str, typer.Argument(help="A folder of images, a data file, or a YAML config.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value pairs, such as resolution=512 loader.batch_size=4.")
 ]
 Model = Annotated[str | None, typer.Option("--model", help="The model it is for: flux.1-dev, sdxl, sd3.5-large, …")]
+AnyModel = Annotated[
+    str | None, typer.Option("--model", help="A model's name, its name on the hub, or a local pipeline folder.")
+]
 Tokenizers = Annotated[
     str | None, typer.Option("--tokenizers", help="Folder with that model's tokenizers, if not from the hub.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", help="Of the Ray cluster; by default $RAY_ADDRESS, else one is started.", show_default=False
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="End standard output with one line of JSON.")]
 

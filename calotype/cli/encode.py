@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from calotype.cli.common import Json, Overrides, Source, read_config, say_first
+from calotype.cli.common import Address, AnyModel, Json, Overrides, Source, read_config, say_first
 from calotype.terminal import about, emit, say
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ class Engine(StrEnum):
 def encode(
     source: Source,
     overrides: Overrides = None,
-    model: Annotated[
-        str | None, typer.Option(help="A model's name, its name on the hub, or a local pipeline folder.")
-    ] = None,
+    model: AnyModel = None,
     store: Annotated[
         Path | None, typer.Option(help="Folder of the encodings; all datasets may share one.", show_default=False)
     ] = None,
@@ -41,10 +39,7 @@ def encode(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Images decoded at once.")] = None,
     engine: Annotated[Engine, typer.Option(help="Encode in this process, or on a Ray cluster.")] = Engine.local,
-    address: Annotated[
-        str | None,
-        typer.Option(help="Of the Ray cluster; by default $RAY_ADDRESS, else one is started.", show_default=False),
-    ] = None,
+    address: Address = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report what would be done, and do nothing.")] = False,
     json: Json = False,
 ) -> None:

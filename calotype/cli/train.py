@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from calotype.cli.common import Json, Overrides, Source, read_config
+from calotype.cli.common import AnyModel, Json, Overrides, Source, read_config
 from calotype.terminal import emit, say
 from calotype.train.interrupt import StopRequest, exit_status, note_interrupted
 
@@ -22,9 +22,7 @@ __all__ = ["interrupted", "quiet", "train"]
 def train(
     source: Source,
     overrides: Overrides = None,
-    model: Annotated[
-        str | None, typer.Option(help="A model's name, its name on the hub, or a local pipeline folder.")
-    ] = None,
+    model: AnyModel = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint, if any.")] = False,
     changed_dataset: Annotated[
         bool,
