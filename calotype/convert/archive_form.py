@@ -5,11 +5,9 @@ from __future__ import annotations
 from calotype.convert.form import MEMBER, Images, Record, Target
 from calotype.convert.jsonl import JsonForm, to_json
 from calotype.errors import ConvertError
+from calotype.manifest.archives.lmdb_walk import MAX_TEXT
 
 __all__ = ["ArchiveForm", "description"]
-
-_MAX_TEXT = 1 << 20
-"""Bytes. calotype does not read longer texts in archives."""
 
 
 class ArchiveForm(JsonForm):
@@ -28,9 +26,9 @@ def description(target: Target, record: Record) -> bytes:
         ConvertError: It is longer than readers accept.
     """
     data = to_json(target.columns.values(record.row)).encode("utf-8")
-    if len(data) > _MAX_TEXT:
+    if len(data) > MAX_TEXT:
         raise ConvertError(
             f"{record.row.id}: its captions and columns are {len(data):,} bytes of JSON; archives hold at most "
-            f"{_MAX_TEXT:,} for an image; leave columns out, or choose another form"
+            f"{MAX_TEXT:,} for an image; leave columns out, or choose another form"
         )
     return data

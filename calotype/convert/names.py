@@ -16,7 +16,7 @@ import xxhash
 
 from calotype.errors import ConfigError
 from calotype.images.formats import HEAD, sniff
-from calotype.manifest.file_kinds import IMAGE_SUFFIXES
+from calotype.manifest.file_kinds import IMAGE_SUFFIXES, SYSTEM_NAMES
 from calotype.manifest.folders.kohya import KOHYA_FOLDER
 from calotype.manifest.manifest import REMOTE
 from calotype.types import ImageRef, Row
@@ -39,7 +39,6 @@ _COMPONENT: Final = 180
 _PATH: Final = 900
 """Most bytes of a relative path; a longer one loses its folders."""
 _BAD = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
-_SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "lock.mdb", "@eadir", "$recycle.bin"})
 _MEMBER = re.compile(r".*?\.tar!(.+)", re.DOTALL)
 _NUMBERED = re.compile(r".*#(\d+)(?:!(.+))?", re.DOTALL)
 _SUFFIXES: Final = {
@@ -101,7 +100,7 @@ def _shortened(text: str, limit: int) -> str:
 def _clean(component: str) -> str:
     """Return a path component that every file system accepts and `load_manifest` reads."""
     component = _BAD.sub("_", component).strip(" ").rstrip(".")
-    if not component or component.startswith(".") or component.casefold() in _SYSTEM:
+    if not component or component.startswith(".") or component.casefold() in SYSTEM_NAMES:
         component = f"_{component}"
     return _shortened(component, _COMPONENT)
 

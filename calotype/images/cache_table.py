@@ -63,7 +63,7 @@ class CacheTable:
         folder: Folder below `$CALOTYPE_CACHE` (default `~/.cache/calotype`); its file has the same name.
         table: Name of the table. Use a new one when columns change.
         key: The two columns that identify an item.
-        state: Columns that must be equal for values to be valid; a new state reindices the old one.
+        state: Columns that must be equal for values to be valid; a new state replaces the old one.
         values: Columns of the cached values.
         what: The content, for the warning: "image sizes".
         made_by: Adds a column of state with this value for all rows read and written.

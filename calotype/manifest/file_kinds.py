@@ -12,6 +12,7 @@ __all__ = [
     "DATA_SUFFIXES",
     "IMAGE_SUFFIXES",
     "METADATA",
+    "SYSTEM_NAMES",
     "UNRELATED_NAMES",
     "UNRELATED_SUFFIXES",
     "WEIGHTS",
@@ -31,6 +32,8 @@ DATA_SUFFIXES: Final = frozenset(
 )
 METADATA: Final = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
 """Names of Hugging Face's metadata files, in lower case."""
+SYSTEM_NAMES: Final = frozenset({"__macosx", "thumbs.db", "desktop.ini", "lock.mdb", "@eadir", "$recycle.bin"})
+"""Names of files and folders that operating systems and LMDB write, in lower case: they are not read."""
 
 ARCHIVES: Final = (
     ".tar.gz .tar.bz2 .tar.xz .tar.zst .tar.lz4 .tgz .tbz2 .tbz .txz .tzst .zip .rar .7z .cbz .cbr .gz .bz2 .xz .zst "  # noqa: SIM905

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO, Final
 
 MAX_TEXT: Final = 1 << 20
-"""Maximum bytes of a value that is returned as text."""
+"""Maximum bytes of a text in any archive; a longer one is not read."""
 _HEAD: Final = struct.Struct("<IiB")
 """Length of the key, of the text (-1: none), and whether the value is an image."""
 _SMALLEST: Final = 8

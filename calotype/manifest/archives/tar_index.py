@@ -9,8 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from calotype.errors import ManifestError
+from calotype.manifest.archives.lmdb_walk import MAX_TEXT
 from calotype.manifest.archives.tar_headers import DamagedTarError, tar_headers
 from calotype.manifest.cache import cached_rows
+from calotype.manifest.file_kinds import CAPTION_SUFFIXES
 
 __all__ = ["tar_index"]
 
@@ -23,8 +25,6 @@ _SCHEMA = pa.schema(
         ("kind", pa.large_string()),
     ]
 )
-_TEXTS = (".txt", ".caption", ".json")
-_MAX_TEXT = 1 << 20
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 
 
@@ -59,7 +59,7 @@ def _members(file: Path) -> Iterator[tuple[str, int, int, bytes | None, str]]:
                 if kind == "a hard link" and member.target in ranges:
                     (offset, size), kind = ranges[member.target], ""
                 data = None
-                if name.lower().endswith(_TEXTS) and size <= _MAX_TEXT and not kind:
+                if name.lower().endswith(CAPTION_SUFFIXES) and size <= MAX_TEXT and not kind:
                     texts.seek(offset)
                     data = texts.read(size)
                 if not kind:

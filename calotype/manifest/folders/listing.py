@@ -15,6 +15,7 @@ from calotype.manifest.file_kinds import (
     CAPTION_SUFFIXES,
     DATA_SUFFIXES,
     IMAGE_SUFFIXES,
+    SYSTEM_NAMES,
     archive_suffix,
     stem_of,
     suffix_of,
@@ -24,7 +25,6 @@ from calotype.manifest.folders.companions import find_companions
 
 __all__ = ["LeftOut", "Listing", "leave_out", "list_folder", "printable"]
 
-_SYSTEM = frozenset({"__macosx", "thumbs.db", "desktop.ini", "lock.mdb", "@eadir", "$recycle.bin"})
 _MAX_LINKS: Final = 100
 """Maximum visits of one folder through links: more are likely an endless structure."""
 
@@ -162,7 +162,7 @@ def _walk(
         below = []
         for entry in entries:
             name = entry.name
-            if name.startswith(".") or name.lower() in _SYSTEM:
+            if name.startswith(".") or name.lower() in SYSTEM_NAMES:
                 continue
             is_folder, is_broken = _kind_of(entry)
             if exclude and (pattern := exclude.match(inside + name, folder=is_folder)):

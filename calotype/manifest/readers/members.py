@@ -16,7 +16,7 @@ import pyarrow as pa
 from calotype.manifest.archives.lmdb_index import lmdb_index
 from calotype.manifest.archives.tar_index import tar_index
 from calotype.manifest.captions import decode_text, split_captions
-from calotype.manifest.file_kinds import IMAGE_SUFFIXES
+from calotype.manifest.file_kinds import CAPTION_SUFFIXES, IMAGE_SUFFIXES
 from calotype.manifest.folders.caption_files import has_several_lines, note_several_lines
 from calotype.manifest.folders.json_captions import captions_in_json, join_captions, parse_json_object
 from calotype.manifest.readers.member_keys import ending, match_members
@@ -32,7 +32,6 @@ __all__ = ["read_lmdb", "read_tar"]
 _IMAGE: Final = "\0image"
 """Column name that no JSON beside an image uses."""
 _CAPTION: Final = "\0caption"
-_TEXTS: Final = (".txt", ".caption", ".json")
 _OTHER_CAPTION_SUFFIXES: Final = frozenset(
     ".tags .tag .captions .cap .text .prompt .prompts .desc .description .wd14 .blip".split()  # noqa: SIM905
 )
@@ -81,7 +80,7 @@ def read_tar(file: Path, reading: Reading) -> Part:
         elif data is not None:
             if found.texts.setdefault(name, data) != data:
                 reading.bad(f"{file}!{name}", "this text is in the archive twice; its name must be unique")
-        elif suffix in _TEXTS:
+        elif suffix in CAPTION_SUFFIXES:
             found.leave_out(UNUSED_CAPTIONS, "a text of more than 1 MiB", [name])
         elif suffix in _OTHER_CAPTION_SUFFIXES:
             found.leave_out(
@@ -116,7 +115,7 @@ def read_lmdb(path: Path, reading: Reading) -> Part:
             found.images[prefixed[2] if prefixed else name] = _Image(name, lmdb_key=key)
         elif value is None:
             found.leave_out("unused_member", "a value of more than 1 MiB that is no image", [name])
-        elif posixpath.splitext(name)[1].lower() in _TEXTS:
+        elif posixpath.splitext(name)[1].lower() in CAPTION_SUFFIXES:
             found.texts[name] = value
         elif prefixed:
             found.texts[f"{prefixed[2]}.txt"] = value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +14,10 @@ from calotype.errors import ManifestError
 from calotype.manifest.archives.lmdb_index import lmdb_index
 from calotype.manifest.archives.tar_index import tar_index
 
-__all__ = ["find_archived"]
+__all__ = ["ARCHIVED", "find_archived"]
 
-_ARCHIVED = r"\.(tar|lmdb|mdb)!."
+ARCHIVED: Final = r"\.(tar|lmdb|mdb)!."
+"""Pattern found in each reference into an archive."""
 _SPLIT = re.compile(r"(.*?\.(tar|lmdb|mdb))!(.+)", re.DOTALL)
 
 
@@ -31,7 +32,7 @@ def find_archived(refs: Any, root: Path, problems: dict[int, str]) -> tuple[Any,
     Returns:
         References, names, ids, offsets, sizes and keys; None if no reference is to an archive.
     """
-    rows = np.flatnonzero(np.asarray(pc.match_substring_regex(refs, _ARCHIVED)))
+    rows = np.flatnonzero(np.asarray(pc.match_substring_regex(refs, ARCHIVED)))
     if not len(rows):
         return None
     # Values of rows that refer to files are unchanged.

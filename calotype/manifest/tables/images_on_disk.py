@@ -20,12 +20,13 @@ import pyarrow.compute as pc
 
 from calotype.manifest.file_kinds import IMAGE_SUFFIXES
 from calotype.manifest.names_on_disk import NamesOnDisk
+from calotype.manifest.tables.archive_references import ARCHIVED
 
 __all__ = ["find_images"]
 
 _PROBES: Final = 256
 """Number of references of each kind to check first. The others are checked if some of these can be replaced."""
-_ARCHIVED: Final = re.compile(r"\.(tar|lmdb|mdb)!.")
+_ARCHIVED: Final = re.compile(ARCHIVED)
 _MAX_DEPTH: Final = 2
 _MAX_FOLDERS: Final = 1000
 """Maximum depth, and number of folders, of the search for an image by its name."""
