@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
+from calotype.captioning.modes import Mode
 from calotype.config.section import Section
 from calotype.errors import ConfigError
 from calotype.manifest.strict_json import loads
@@ -22,6 +23,7 @@ __all__ = [
     "ReplaceBody",
     "RowEdit",
     "RowsQuery",
+    "RunOptions",
     "SaveBody",
     "Selection",
     "TextsBody",
@@ -183,18 +185,22 @@ class TextsBody(Body):
     texts: Annotated[list[Text], Field(max_length=64)]
 
 
-class CaptioningBody(Selection):
-    """`POST captioning/start`. An option that is left out is that of the last run; null resets it."""
+class RunOptions(Body):
+    """The options of a captioning run."""
 
     backend: str = "transformers"
     model: str | None = None
     url: str | None = None
     preset: str = "descriptive"
-    mode: Literal["fill", "add", "replace"] = "fill"
+    mode: Mode = "fill"
     force: bool = False
     n: Annotated[int, Field(ge=1, le=20)] | None = None
     class_word: str | None = None
     temperature: float | None = None
+
+
+class CaptioningBody(RunOptions, Selection):
+    """`POST captioning/start`. An option that is left out is that of the last run; null resets it."""
 
     @model_validator(mode="after")
     def _force_replaces(self) -> Self:

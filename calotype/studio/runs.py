@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 from calotype import captioning
@@ -18,7 +18,7 @@ from calotype.captioning.prompts import check_class_word
 from calotype.captioning.report import CaptionReport
 from calotype.errors import CalotypeError, ConfigError
 from calotype.progress import Show
-from calotype.studio.bodies import CaptioningBody
+from calotype.studio.bodies import CaptioningBody, RunOptions
 from calotype.studio.edits import Editor
 from calotype.studio.history import Step
 from calotype.studio.rows import Rows, RowState
@@ -26,7 +26,7 @@ from calotype.studio.source import Source
 from calotype.studio.watch import Watcher
 from calotype.terminal import get_logger
 
-__all__ = ["BusyError", "CaptionRuns", "RunOptions"]
+__all__ = ["BusyError", "CaptionRuns"]
 
 _log = get_logger(__name__)
 
@@ -38,21 +38,6 @@ _NEEDS: Final = {"http": ("url",), "transformers": ("model",)}
 
 class BusyError(CalotypeError):
     """A captioning run is in progress."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunOptions:
-    """The options of a run."""
-
-    backend: str = "transformers"
-    model: str | None = None
-    url: str | None = None
-    preset: str = "descriptive"
-    mode: Literal["fill", "add", "replace"] = "fill"
-    force: bool = False
-    n: int | None = None
-    class_word: str | None = None
-    temperature: float | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -100,7 +85,7 @@ class CaptionRuns:
                 {"name": preset.name, "about": preset.about, "class_word": preset.uses("class_word")}
                 for preset in list_presets()
             ],
-            "defaults": asdict(self._options),
+            "defaults": self._options.model_dump(),
             "run": self.summary(),
         }
 
@@ -111,8 +96,8 @@ class CaptionRuns:
     def options_of(self, body: CaptioningBody) -> RunOptions:
         """Return the options of a request. Missing ones are those of the last run, if the backend is the same."""
         last = self._options if body.given().get("backend") in (None, self._options.backend) else RunOptions()
-        options = asdict(replace(last, mode="fill", force=False))
-        return RunOptions(**options | {name: value for name, value in body.given().items() if name in options})
+        given = {name: value for name, value in body.given().items() if name in RunOptions.names()}
+        return last.updated(**{"mode": "fill", "force": False} | given)
 
     def start(self, numbers: Sequence[int], options: RunOptions, *, again: bool) -> dict[str, Any]:
         """Start a run.
