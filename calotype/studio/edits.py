@@ -115,9 +115,9 @@ class Editor:
             EditError: The captions can't be written; none are changed.
         """
         with self.lock:
-            before = {edit.number: _row_state(self._rows.state(edit.number)) for edit in edits}
+            before = {edit.number: RowState.of(self._rows.state(edit.number)) for edit in edits}
             outcome = self._write(edits, backup=backup)
-            after = {number: _row_state(self._rows.state(number)) for number in outcome.changed}
+            after = {number: RowState.of(self._rows.state(number)) for number in outcome.changed}
             changes = {number: (before[number], after[number]) for number in after if before[number] != after[number]}
             if changes:
                 self.history.record(Step(label=label, changes=changes, group=group))
@@ -193,7 +193,7 @@ class Editor:
         edits, others = [], []
         for number, states in step.changes.items():
             state = self._rows.state(number)
-            if _row_state(state) != states[found]:
+            if RowState.of(state) != states[found]:
                 others.append(self._conflict(number, state))
                 continue
             target: RowState = states[wanted]
@@ -246,10 +246,6 @@ class Editor:
             "rejected": known.rejected,
             "missing": state is None or self._rows.missing(number),
         }
-
-
-def _row_state(state: CaptionState) -> RowState:
-    return RowState(captions=state.captions, rejected=state.rejected)
 
 
 def _short(text: str) -> str:

@@ -30,6 +30,11 @@ class RowState(NamedTuple):
     captions: tuple[str, ...]
     rejected: bool
 
+    @classmethod
+    def of(cls, state: CaptionState) -> RowState:
+        """Return this part of a state on disk."""
+        return cls(captions=state.captions, rejected=state.rejected)
+
 
 class Rows:
     """The rows. A row keeps its number while the server runs; new rows are appended.

@@ -153,7 +153,7 @@ class CaptionRuns:
     def _work(
         self, run: _Run, stop: threading.Event, numbers: tuple[int, ...], options: RunOptions, again: bool
     ) -> None:
-        before = {n: self._state(n) for n in numbers}
+        before = {n: RowState.of(self._rows.state(n)) for n in numbers}
         report, problem = None, None
         try:
             with self._watcher.expecting(numbers):
@@ -164,7 +164,7 @@ class CaptionRuns:
         except Exception as error:  # report it to the page
             _log.warning("studio: captioning failed", exc_info=error)
             problem = f"{type(error).__name__}: {error}"
-        after = {n: self._state(n) for n in numbers}
+        after = {n: RowState.of(self._rows.state(n)) for n in numbers}
         changes = {n: (before[n], after[n]) for n in numbers if before[n] != after[n]}
         if changes:
             self._editor.history.record(Step(label=run.label, changes=changes))
@@ -231,7 +231,3 @@ class CaptionRuns:
         run.skipped = report.kept
         numbered = ((self._rows.number_of(failure.id), failure) for failure in report.failures[:_SHOWN])
         run.failures = [{"n": n, "id": one.id, "reason": one.reason} for n, one in numbered if n is not None]
-
-    def _state(self, number: int) -> RowState:
-        state = self._rows.state(number)
-        return RowState(captions=state.captions, rejected=state.rejected)

@@ -113,7 +113,7 @@ class Watcher:
                 continue
             found = stamps.get(file)
             if found is None:
-                self._gone(number)
+                self._editor.found(number, None)
             elif found != self._rows.stamp(number) or self._rows.missing(number):
                 self._rows.set_stamp(number, found)
                 self._rows.set_missing(number, False)
@@ -132,7 +132,7 @@ class Watcher:
         refs, states = manifest.refs(), self._source.states(manifest)
         for number, id in enumerate(list(self._rows.ids)):
             if (place := there.pop(id, None)) is None:
-                self._gone(number)
+                self._editor.found(number, None)
                 continue
             self._rows.set_ref(number, refs[place])
             self._editor.found(number, states[place])
@@ -152,11 +152,6 @@ class Watcher:
             number = self._rows.number_of(id)
             if number is not None and id in states:
                 self._editor.found(number, states[id])
-
-    def _gone(self, number: int) -> None:
-        if not self._rows.missing(number):
-            self._rows.set_missing(number, True)
-            self._rows.report(number, "gone")
 
     def _scan(self) -> Stamps:
         return dict(entry for folder in self._folders for entry in _walk(folder))
