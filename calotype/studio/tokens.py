@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from calotype.config import Config
 from calotype.encodings.frozen import FrozenModels
 from calotype.errors import MissingTokenizerError
-from calotype.models import Tokenizer, TokenTransform, build_model_transform, get_spec
+from calotype.models import TokenTransform, build_model_transform, get_spec
 
 __all__ = ["TokenCounter", "token_counter"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Field:
-    key: str
-    """Short: `clip`, `t5`."""
-    tokenizer: Tokenizer
-    limit: int
 
 
 class TokenCounter:
@@ -32,24 +23,17 @@ class TokenCounter:
 
     def __init__(self, transform: TokenTransform | None, *, note: str | None = None) -> None:
         self.note = note
-        self._fields = tuple(
-            _Field(
-                key=field.spec.name,
-                tokenizer=field.tokenizer,
-                limit=field.max_length,
-            )
-            for field in (transform.fields if transform is not None else ())
-        )
+        self._fields = () if transform is None else transform.fields
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Keys of the tokenizers, in the order of the counts."""
-        return tuple(field.key for field in self._fields)
+        """Keys of the tokenizers (`clip`, `t5`), in the order of the counts."""
+        return tuple(field.spec.name for field in self._fields)
 
     @property
     def limits(self) -> tuple[int, ...]:
         """Maximum length of each tokenizer, with special tokens."""
-        return tuple(field.limit for field in self._fields)
+        return tuple(field.max_length for field in self._fields)
 
     def counts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the counts of each text by tokenizer, with special tokens."""
@@ -60,7 +44,7 @@ class TokenCounter:
     def cuts(self, text: str) -> tuple[int | None, ...]:
         """Return the index of the first character that each tokenizer truncates; None if the text fits."""
         text = _whole(text)
-        return tuple(field.tokenizer.cut(text, field.limit) for field in self._fields)
+        return tuple(field.tokenizer.cut(text, field.max_length) for field in self._fields)
 
 
 def _whole(text: str) -> str:
