@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from calotype.convert.form import Finding, Images, Record, Target
+from calotype.convert.form import Finding, Images, Record, Target, column_note
 from calotype.convert.jsonl import to_json
 from calotype.convert.table_form import TableForm
 from calotype.manifest.manifest import JSON_FIELD, Manifest
@@ -43,13 +43,7 @@ class Csv(TableForm):
             or not (pa.types.is_string(field.type) or pa.types.is_large_string(field.type))
             or manifest.extras[field.name].null_count
         ]
-        if changed:
-            yield Finding(
-                level="note",
-                kind="texts_only",
-                count=len(changed),
-                text=f"CSV holds {', '.join(map(repr, changed))} as text, and null as an empty text",
-            )
+        return column_note("texts_only", changed, "CSV holds {} as text, and null as an empty text")
 
     def finish(self, target: Target, folder: Path, parts: int, records: Callable[[], Iterator[Record]]) -> None:
         assert self.table is not None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from calotype.convert.columns import Columns
 
-__all__ = ["MEMBER", "Finding", "Form", "Images", "Record", "Target"]
+__all__ = ["MEMBER", "Finding", "Form", "Images", "Record", "Target", "column_note"]
 
 Images = Literal["copy", "link", "embed", "refer"]
 """How images are stored in the result: as copied files, as links to the source's files, inside the data files, or
@@ -38,6 +38,19 @@ class Finding:
     count: int
     text: str
     """The message."""
+
+
+def column_note(kind: str, columns: Sequence[str], text: str) -> Iterator[Finding]:
+    """Yield a note about columns; none without any.
+
+    Args:
+        kind: See `Finding`.
+        columns: Names of the columns.
+        text: The message, with `{}` for the names.
+    """
+    if columns:
+        names = ", ".join(map(repr, columns))
+        yield Finding(level="note", kind=kind, count=len(columns), text=text.format(names))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from calotype.convert.form import Finding, Form, Images, Record, Target
+from calotype.convert.columns import Columns
+from calotype.convert.form import Finding, Form, Images, Record, Target, column_note
 from calotype.convert.table_form import TableForm
+from calotype.manifest.captions import is_text
 from calotype.manifest.manifest import JSON_FIELD, Manifest
 
-__all__ = ["ImageFolder", "JsonForm", "JsonLines", "to_json"]
+__all__ = ["ImageFolder", "JsonForm", "JsonLines", "to_json", "write_lines"]
 
 
 class JsonForm(Form):
@@ -23,7 +25,8 @@ class JsonForm(Form):
         return json.loads(to_json(value))
 
     def findings(self, manifest: Manifest, names: Sequence[str], captions: int) -> Iterator[Finding]:
-        return _text_columns(manifest)
+        odd = [field.name for field in manifest.extras.schema if not _plain(field.type)]
+        return column_note("texts_only", odd, "JSON holds {} as text: it has no dates, times, decimals and bytes")
 
 
 class JsonLines(JsonForm, TableForm):
@@ -34,10 +37,7 @@ class JsonLines(JsonForm, TableForm):
 
     def finish(self, target: Target, folder: Path, parts: int, records: Callable[[], Iterator[Record]]) -> None:
         assert self.table is not None
-        columns = target.columns
-        with (folder / self.table).open("w", encoding="utf-8", newline="\n") as file:
-            for record in records():
-                file.write(to_json({columns.image: record.name} | columns.values(record.row)) + "\n")
+        write_lines(folder / self.table, target.columns, records())
 
 
 class ImageFolder(JsonLines):
@@ -49,13 +49,14 @@ class ImageFolder(JsonLines):
     def findings(self, manifest: Manifest, names: Sequence[str], captions: int) -> Iterator[Finding]:
         yield from super().findings(manifest, names, captions)
         mixed = [field.name for field in manifest.extras.schema if field.metadata == JSON_FIELD]
-        if mixed:
-            yield Finding(
-                level="note",
-                kind="mixed_types",
-                count=len(mixed),
-                text=f"{', '.join(map(repr, mixed))} hold values of several types, which `datasets` can't read",
-            )
+        yield from column_note("mixed_types", mixed, "{} hold values of several types, which `datasets` can't read")
+
+
+def write_lines(file: Path, columns: Columns, records: Iterable[Record]) -> None:
+    """Write a JSON object for each record: its image's name and its columns."""
+    with file.open("w", encoding="utf-8", newline="\n") as opened:
+        for record in records:
+            opened.write(to_json({columns.image: record.name} | columns.values(record.row)) + "\n")
 
 
 def to_json(value: Any) -> str:
@@ -63,19 +64,8 @@ def to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _text_columns(manifest: Manifest) -> Iterator[Finding]:
-    """Report the columns whose values become text in JSON."""
-    odd = [field.name for field in manifest.extras.schema if not _plain(field.type)]
-    if odd:
-        yield Finding(
-            level="note",
-            kind="texts_only",
-            count=len(odd),
-            text=f"JSON holds {', '.join(map(repr, odd))} as text: it has no dates, times, decimals and bytes",
-        )
-
-
 def _plain(type_: pa.DataType) -> bool:
+    """Whether JSON has values of this type; others become text."""
     if pa.types.is_dictionary(type_):
         return _plain(type_.value_type)
     if pa.types.is_struct(type_):
@@ -83,5 +73,4 @@ def _plain(type_: pa.DataType) -> bool:
     if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
         return _plain(type_.value_type)
     number = pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_boolean(type_)
-    text = pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_)
-    return bool(number or text or pa.types.is_null(type_))
+    return bool(number or is_text(type_) or pa.types.is_null(type_))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from calotype.convert.form import Finding, Images, Record, Target
-from calotype.convert.jsonl import JsonForm, to_json
+from calotype.convert.jsonl import JsonForm, write_lines
 from calotype.convert.names import Names, split_suffix, tidy, wish
 from calotype.convert.table_form import read_files, write_files
 from calotype.manifest.folders.kohya import kohya_folder
@@ -99,10 +99,7 @@ class Kohya(JsonForm):
 
     def finish(self, target: Target, folder: Path, parts: int, records: Callable[[], Iterator[Record]]) -> None:
         # It lists every row, since it defines their order, and always weights, which the folders' names round.
-        columns = replace(target.columns, weights=True)
-        with (folder / "metadata.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-            for record in records():
-                file.write(to_json({"file_name": record.name} | columns.values(record.row)) + "\n")
+        write_lines(folder / "metadata.jsonl", replace(target.columns, weights=True), records())
 
     def reading(self) -> Mapping[str, Any]:
         return {"caption_lines": "many"}

@@ -267,7 +267,7 @@ def _findings(
                 count=copied,
                 text=f"{copied:,} images are behind URLs or inside archives; they can't be linked, and are copied",
             )
-    for sentence in manifest.describe()["notes"]:
+    for sentence in notes:
         yield Finding(level="note", kind="source", count=1, text=f"source: {sentence}")
     first = {entry.kind: entry for entry in reversed(list(manifest.ledger))}
     for kind, count in manifest.ledger.counts().items():
