@@ -17,6 +17,7 @@ from calotype.captioning.prepare_image import MAX_PIXELS
 from calotype.captioning.presets import load_preset
 from calotype.captioning.prompts import check_class_word, plan_variants
 from calotype.captioning.report import CaptionReport
+from calotype.captioning.sampling import VARIED
 from calotype.config import Config
 from calotype.config.caption_transform import CaptionTransformConfig
 from calotype.editing import open_captions
@@ -36,9 +37,6 @@ logger = get_logger("calotype")
 
 _PLACEHOLDER_NOTE: Final[dict[str, Any]] = {"level": "note", "advice": "train with caption_transform.trigger=WORD"}
 """Placeholders without a trigger are an error in training, but expected right after captioning."""
-
-_VARIED: Final = 0.7
-"""Default temperature for several captions of one prompt."""
 
 _KEYS: Final = ("dataset",)
 _ROW_FILTERS: Final = ("data_files", "validation")
@@ -140,7 +138,7 @@ def run(
     )
     # Run on the cluster or in this process.
     if len(variants) > len(chosen) and isinstance(backend, str) and options.get("temperature") is None:
-        options["temperature"] = _VARIED
+        options["temperature"] = VARIED
     if engine not in ("local", "ray"):
         raise ConfigError(f"engine: found {engine!r}, expected local or ray")
     if engine == "ray":

@@ -8,10 +8,13 @@ from typing import Any, Final
 from calotype.captioning.backend import CaptionAnswer
 from calotype.errors import ConfigError
 
-__all__ = ["MORE_TOKENS", "Sampling"]
+__all__ = ["MORE_TOKENS", "VARIED", "Sampling"]
 
 MORE_TOKENS: Final = 4
 """Factor on `max_tokens` for the retry of an answer that was cut off."""
+
+VARIED: Final = 0.7
+"""Default temperature where captions of the same image and prompt must differ."""
 
 _OTHER_SEED: Final = 1 << 20
 """Offset of the seed of a retry: larger than any number of captions per prompt."""

@@ -16,6 +16,7 @@ from calotype.captioning.backend import CaptionBackend, backend_names, check_bac
 from calotype.captioning.presets import list_presets
 from calotype.captioning.prompts import check_class_word
 from calotype.captioning.report import CaptionReport
+from calotype.captioning.sampling import VARIED
 from calotype.errors import CalotypeError, ConfigError
 from calotype.progress import Show
 from calotype.studio.bodies import CaptioningBody, RunOptions
@@ -31,8 +32,6 @@ __all__ = ["BusyError", "CaptionRuns"]
 _log = get_logger(__name__)
 
 _SHOWN: Final = 50
-_VARIED: Final = 0.7
-"""Default temperature for another caption of the same image."""
 _NEEDS: Final = {"http": ("url",), "transformers": ("model",)}
 
 
@@ -197,7 +196,7 @@ class CaptionRuns:
     def _backend_options(self, options: RunOptions, *, again: bool) -> dict[str, Any]:
         temperature = options.temperature
         if temperature is None and (again or (options.n or 1) > 1):
-            temperature = _VARIED
+            temperature = VARIED
         return {"model": options.model, "url": options.url, "temperature": temperature}
 
     def _opened(self, name: str, options: Mapping[str, Any]) -> CaptionBackend:
