@@ -84,13 +84,10 @@ class CaptionJob:
         variants, states = self.variants, self.captions.read()
         self._check_sampling(identity, variants)
         writer = CaptionWriter(job=self, identity=identity, ledger=ledger, per_image=len(variants))
-        for id in sorted(set(self.only or ()) - states.keys() - set(self.manifest.ids.to_pylist())):
+        ids = self.manifest.ids.to_pylist()
+        for id in sorted(set(self.only or ()) - states.keys() - set(ids)):
             writer.fail(id, "unknown_id", "the dataset has no image of this id", "", again=False)
-        selected = [
-            index
-            for index, id in enumerate(self.manifest.ids.to_pylist())
-            if id in states and (self.only is None or id in self.only)
-        ]
+        selected = [index for index, id in enumerate(ids) if id in states and (self.only is None or id in self.only)]
         hashes = self._image_hashes(selected, states, variants, ledger, track)
         for index in selected:
             row = self.manifest[index]
