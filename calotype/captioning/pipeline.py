@@ -28,7 +28,7 @@ OnResult = Callable[[ImagePrompts, int, LedgerEntry, bool], None]
 _AHEAD: Final = 2
 """Images to prepare ahead, as a multiple of those that the backend processes at once."""
 _POLL_SECONDS: Final = 0.2
-"""Interval at which blocked threads check for progress and for the end of the run."""
+"""Interval at which the caller's thread shows the progress."""
 _GRACE_SECONDS: Final = 5.0
 """Time for the other calls to finish after one raised; their results are used."""
 
@@ -244,6 +244,7 @@ class _Threads:
     def _stop(self) -> None:
         self._stopped.set()
         self._ready.put(None)
+        self._slots.release(len(self._preparers))  # wakes those that wait for one
 
     def _prepare(self) -> None:
         try:
@@ -262,9 +263,7 @@ class _Threads:
                     self._ready.put(None)
 
     def _next_task(self) -> ImagePrompts | None:
-        while not self._slots.acquire(timeout=_POLL_SECONDS):
-            if self._stopped.is_set():
-                return None
+        self._slots.acquire()
         with self._task_lock:
             return None if self._stopped.is_set() else next(self._tasks, None)
 
