@@ -11,7 +11,6 @@ from calotype.editing.json_document import JsonLines
 from calotype.editing.locations import Location, entries_by_id, set_captions, set_rejected
 from calotype.editing.sidecars import Sidecars
 from calotype.errors import EditError
-from calotype.manifest.file_kinds import METADATA
 from calotype.manifest.folders.image_folder import listed_image
 from calotype.manifest.folders.kohya import kohya_folders
 from calotype.manifest.folders.listing import list_folder
@@ -48,7 +47,7 @@ class FolderCaptions(Captions):
         listing = list_folder(
             self.root, reading.recursive, lambda where, what: None, reading.caption_suffixes, reading.exclude
         )
-        metadata = [name for name in listing.data if PurePosixPath(name).name.lower() in METADATA]
+        metadata = listing.metadata
         self._metadata = {PurePosixPath(name).parent: self._document(self.root / name) for name in metadata}
         self._sidecars = Sidecars(self.root, listing, self._reading)
         images = set(listing.images)

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from calotype.manifest.file_kinds import METADATA
 from calotype.manifest.folders.caption_files import caption_files_of, read_caption_files
 from calotype.manifest.folders.kohya import kohya_folders, weighted
 from calotype.manifest.folders.listing import Listing
@@ -39,7 +38,7 @@ def read_folder(
     """
     # Rows that the metadata files list.
     lead = reading.lead(folder)
-    metadata = [name for name in listing.data if Path(name).name.lower() in METADATA]
+    metadata = listing.metadata
     images = NamesOnDisk({lead + name for name in listing.images})
     lenient = replace(reading, need_captions=False)
     others = {lead + name for name in listing.other_splits}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from calotype.manifest.file_kinds import (
     CAPTION_SUFFIXES,
     DATA_SUFFIXES,
     IMAGE_SUFFIXES,
+    METADATA,
     SYSTEM_NAMES,
     archive_suffix,
     stem_of,
@@ -53,6 +55,11 @@ class Listing:
     left_out: list[LeftOut] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     """Sentences about images that are read but may not be meant as samples."""
+
+    @property
+    def metadata(self) -> list[str]:
+        """Those of `data` that are Hugging Face's metadata files."""
+        return [name for name in self.data if posixpath.basename(name).lower() in METADATA]
 
 
 def list_folder(
