@@ -13,7 +13,7 @@ from calotype.editing.sidecars import Sidecars
 from calotype.errors import EditError
 from calotype.manifest.folders.image_folder import listed_image
 from calotype.manifest.folders.kohya import kohya_folders
-from calotype.manifest.folders.listing import list_folder
+from calotype.manifest.folders.listing import Listing, list_folder
 from calotype.manifest.manifest import REMOTE
 from calotype.manifest.names_on_disk import NamesOnDisk
 from calotype.manifest.reading import Reading
@@ -32,15 +32,17 @@ class FolderCaptions(Captions):
 
     Args:
         folder: The folder.
+        listing: The files of the folder.
         reading: The options with which the manifest reads it.
     """
 
     takes_sidecars = True
 
-    def __init__(self, folder: Path, reading: Reading) -> None:
+    def __init__(self, folder: Path, listing: Listing, reading: Reading) -> None:
         super().__init__(reading)
         self.root = folder
-        self._locations()  # raises if a file can't be read or changed
+        for name in listing.metadata:
+            self._document(folder / name)  # raises if the file can't be read or changed
 
     def _locations(self) -> dict[str, Location]:
         reading = self._reading

@@ -75,7 +75,7 @@ def open_captions(
         raise _read_only(str(folder), "captions of a saved dataset")
     listing = list_folder(folder, recursive, reading.bad, reading.caption_suffixes, reading.exclude)
     if listing.images:
-        return FolderCaptions(folder, reading)
+        return FolderCaptions(folder, listing, reading)
     files = data_files_of(folder, listing)
     if not files:
         raise MissingPathError(f"{folder}: no images found; expected images, or a data file that lists them")
