@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from calotype.core.file_state import FileState, file_holding, file_state
 from calotype.core.placeholders import PLACEHOLDER, has_placeholder
 from calotype.errors import ConfigError
 from calotype.manifest import Manifest
+from calotype.manifest.paths import PathLike, absolute
 from calotype.progress import Show
 from calotype.types import ImageRef, Row, SampleKey
 
@@ -76,7 +76,7 @@ class ConvertPlan:
 
 def plan_conversion(
     manifest: Manifest,
-    destination: str | os.PathLike[str],
+    destination: PathLike,
     *,
     to: str,
     images: Images | None = None,
@@ -104,7 +104,7 @@ def plan_conversion(
     if to not in FORMS:
         raise ConfigError(f"to: found {to!r}; expected one of {', '.join(FORMS)}")
     form = FORMS[to]
-    path = Path(os.path.abspath(Path(destination).expanduser()))  # noqa: PTH100 - resolve() would follow links
+    path = absolute(destination)
     images = images or _default(form, manifest, path)
     if images not in form.images:
         raise ConfigError(f"images: {to} can't {images} images; expected {' or '.join(form.images)}")

@@ -178,9 +178,7 @@ class Manifest(Sequence[Row]):
     @property
     def has_urls(self) -> bool:
         """Whether any image is fetched by URL."""
-        ids, refs = self._table["id"], self._table["ref"]
-        places = ids if pa.types.is_null(refs.type) else pc.coalesce(refs, ids)
-        return bool(pc.any(pc.match_substring_regex(places, REMOTE.pattern)).as_py())
+        return bool(pc.any(pc.match_substring_regex(image_paths(self._table), REMOTE.pattern)).as_py())
 
     @property
     def extras(self) -> pa.Table:
