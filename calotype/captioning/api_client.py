@@ -151,8 +151,7 @@ class ApiClient:
                     if again.unreachable
                     else RequestFailedError(reason, kind=again.kind)
                 )
-            wait = backoff(failures, longest=_LONGEST_WAIT) if again.wait is None else min(again.wait, _LONGEST_WAIT)
-            self._sleep(wait)
+            self._sleep(backoff(failures, longest=_LONGEST_WAIT, server_wait=again.wait))
 
     def _sleep(self, seconds: float) -> None:
         if self._closed.wait(max(0.0, seconds)):

@@ -18,13 +18,16 @@ FIRST_WAIT: Final = 0.5
 """Seconds before the second attempt, on average; doubled before each later one."""
 
 
-def backoff(attempts: int, *, longest: float) -> float:
+def backoff(attempts: int, *, longest: float, server_wait: float | None = None) -> float:
     """Return the seconds to wait after `attempts` failed ones, at random so that threads do not return all at once.
 
     Args:
         attempts: 1 or more.
         longest: Most seconds, before ± 50 % of jitter.
+        server_wait: The result of `retry_after`; without jitter, and instead of the doubled time.
     """
+    if server_wait is not None:
+        return min(server_wait, longest)
     return min(longest, FIRST_WAIT * 2.0 ** min(attempts - 1, 60)) * random.SystemRandom().uniform(0.5, 1.5)
 
 

@@ -130,9 +130,9 @@ class Fetcher:
                 with within(deadline, allow_private=self.allow_private):
                     return self._attempt(url, deadline)
             except _TryAgainError as problem:
-                reason, asked = str(problem), problem.wait
+                reason, server_wait = str(problem), problem.wait
             tries += 1
-            wait = backoff(tries, longest=_LONGEST_WAIT) if asked is None else min(asked, _LONGEST_WAIT)
+            wait = backoff(tries, longest=_LONGEST_WAIT, server_wait=server_wait)
             after = f" (tried {tries} time{'s' if tries > 1 else ''})"
             if tries > self.retries:
                 raise FetchError(redact(url), reason + after)
