@@ -86,15 +86,15 @@ def caption_on_cluster(
         writer = job.plan(identity, ledger, track=track)
         chunk = chunk or chunk_size(len(writer.tasks), size.workers, _UNIT)
 
-        def give(actor: Any, start: int, tasks: Sequence[ImagePrompts], again: bool) -> Any:
+        def submit(actor: Any, start: int, tasks: Sequence[ImagePrompts], again: bool) -> Any:
             return actor.caption.remote(tasks, again=again)
 
-        def took(start: int, tasks: Sequence[ImagePrompts], results: _Results) -> None:
+        def on_result(start: int, tasks: Sequence[ImagePrompts], results: _Results) -> None:
             for image, index, entry, new in results:
                 writer.add(tasks[image], index, entry, new)
 
         with writing(writer, track, stop) as wait, ActorPool(actors.start, size.workers, lambda task: task.id) as pool:
-            pool.run(writer.tasks, chunk, give, took, poll=wait)
+            pool.run(writer.tasks, chunk, submit, on_result, poll=wait)
     return writer.report()
 
 
