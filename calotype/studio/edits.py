@@ -118,9 +118,7 @@ class Editor:
             before = {edit.number: RowState.of(self._rows.state(edit.number)) for edit in edits}
             outcome = self._write(edits, backup=backup)
             after = {number: RowState.of(self._rows.state(number)) for number in outcome.changed}
-            changes = {number: (before[number], after[number]) for number in after if before[number] != after[number]}
-            if changes:
-                self.history.record(Step(label=label, changes=changes, group=group))
+            self.history.record(label, before, after, group=group)
             outcome.label = label
             return outcome
 

@@ -39,8 +39,21 @@ class History:
         self._steps: list[Step] = []
         self._position = 0
 
-    def record(self, step: Step) -> None:
-        """Add a step that was done. Undone steps are dropped."""
+    def record(
+        self, label: str, before: Mapping[int, RowState], after: Mapping[int, RowState], *, group: str | None = None
+    ) -> None:
+        """Add a step that was done, unless no row has changed. Undone steps are dropped.
+
+        Args:
+            label: See `Step`.
+            before: Row number → its state before the step.
+            after: The same after it; rows that are not in it have not changed.
+            group: See `Step`.
+        """
+        changes = {number: (before[number], state) for number, state in after.items() if before[number] != state}
+        if not changes:
+            return
+        step = Step(label=label, changes=changes, group=group)
         with self._lock:
             del self._steps[self._position :]
             last = self._steps[-1] if self._steps else None

@@ -21,7 +21,6 @@ from calotype.errors import CalotypeError, ConfigError
 from calotype.progress import Show
 from calotype.studio.bodies import CaptioningBody, RunOptions
 from calotype.studio.edits import Editor
-from calotype.studio.history import Step
 from calotype.studio.rows import Rows, RowState
 from calotype.studio.source import Source
 from calotype.studio.watch import Watcher
@@ -164,9 +163,7 @@ class CaptionRuns:
             _log.warning("studio: captioning failed", exc_info=error)
             problem = f"{type(error).__name__}: {error}"
         after = {n: RowState.of(self._rows.state(n)) for n in numbers}
-        changes = {n: (before[n], after[n]) for n in numbers if before[n] != after[n]}
-        if changes:
-            self._editor.history.record(Step(label=run.label, changes=changes))
+        self._editor.history.record(run.label, before, after)
         run.seconds_left, run.error = None, problem
         if report is not None:
             self._summarize(run, report)
