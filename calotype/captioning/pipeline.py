@@ -65,7 +65,6 @@ class CaptionPipeline:
         ledger: Searched first; every new result is appended before it is reported.
         pixels: Larger images are downscaled to this number of pixels.
         retry_failed: Retry prompts that the ledger lists as failed.
-        threads: Images prepared concurrently.
         keep: Append results to the ledger.
     """
 
@@ -77,13 +76,12 @@ class CaptionPipeline:
         *,
         pixels: int,
         retry_failed: bool = False,
-        threads: int | None = None,
         keep: bool = True,
     ) -> None:
         self._backend, self._reader, self._ledger = backend, reader, ledger
         self._identity = BackendIdentity.of(backend, pixels)
         self._pixels, self._retry_failed, self._keep = pixels, retry_failed, keep
-        self._threads = threads or min(8, (os.cpu_count() or 1) + 1)
+        self._threads = min(8, (os.cpu_count() or 1) + 1)
 
     def run(
         self, tasks: Sequence[ImagePrompts], on_result: OnResult, *, wait: Callable[[], None] = lambda: None

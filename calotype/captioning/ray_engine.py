@@ -47,8 +47,6 @@ def caption_on_cluster(
     options: Mapping[str, Any],
     *,
     address: str | None = None,
-    workers: int | None = None,
-    chunk: int | None = None,
     track: Track = silent,
     stop: threading.Event | None = None,
 ) -> CaptionReport:
@@ -65,8 +63,6 @@ def caption_on_cluster(
             `device` other than `cuda`, or without GPUs.
         address: Address of the cluster. Default: `$RAY_ADDRESS`, then a cluster on this machine, else one is started
             for the run.
-        workers: Number of actors. Default: as many as the cluster has resources for.
-        chunk: Images per call of an actor. Default: derived from their number.
         track: Shows the progress.
         stop: Ends the run early when it is set.
 
@@ -79,12 +75,12 @@ def caption_on_cluster(
     with connected(address):
         # Start the first actor: its backend identifies the model, which the plan depends on.
         default = "cuda" if backend != "http" and has_gpus() else "cpu"
-        size = pool_size(str(options.get("device", default)).partition(":")[0], workers)
+        size = pool_size(str(options.get("device", default)).partition(":")[0], None)
         actors = _Actors(job, backend, options, size)
         identity = actors.identity()
         ledger = CaptionLedger(job.root)
         writer = job.plan(identity, ledger, track=track)
-        chunk = chunk or chunk_size(len(writer.tasks), size.workers, _UNIT)
+        chunk = chunk_size(len(writer.tasks), size.workers, _UNIT)
 
         def submit(actor: Any, start: int, tasks: Sequence[ImagePrompts], again: bool) -> Any:
             return actor.caption.remote(tasks, again=again)

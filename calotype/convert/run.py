@@ -249,16 +249,14 @@ def _read(
         for index in range(first, len(plan)):
             ahead.append((index, pool.submit(_load, plan, reader, index)))
             if len(ahead) > _AHEAD:
-                yield from _result(plan, *ahead.popleft(), failed, on_error)
+                yield from _result(*ahead.popleft(), failed, on_error)
         while ahead:
-            yield from _result(plan, *ahead.popleft(), failed, on_error)
+            yield from _result(*ahead.popleft(), failed, on_error)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _result(
-    plan: ConvertPlan, index: int, future: Future[Record], failed: dict[int, str], on_error: str
-) -> Iterator[Record]:
+def _result(index: int, future: Future[Record], failed: dict[int, str], on_error: str) -> Iterator[Record]:
     try:
         yield future.result()
     except ImageError as error:

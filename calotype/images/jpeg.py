@@ -19,6 +19,7 @@ _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
 _SCAN = re.compile(rb"\xff\xda")  # three times as fast as bytes.count
 _MOST_SEGMENTS = 4096
 """Before the pixels: 256 MB of metadata in segments of 64 KB."""
+_MARGIN = 1.5  # of a scaled decode over the size that is needed
 _EXIF = b"Exif\x00\x00"
 _XMP = b"http://ns.adobe.com/xap/1.0/\x00"
 _ICC = b"ICC_PROFILE\x00"
@@ -141,13 +142,13 @@ def count_scans(data: bytes, header: JpegHeader) -> int:
     return scans
 
 
-def scale_for(size: tuple[int, int], need: tuple[int, int], *, margin: float = 1.5) -> int:
-    """Return the largest of 8, 4, 2, 1 by which an image can be reduced to at least `margin` × `need` on both sides.
+def scale_for(size: tuple[int, int], need: tuple[int, int]) -> int:
+    """Return the largest of 8, 4, 2, 1 by which an image can be reduced to at least 1.5 × `need` on both sides.
 
     Only powers of two: libjpeg's other scales are slower than none. Both sizes are (H, W) in one orientation.
     """
     for factor in (8, 4, 2):
-        if all(_scaled(side, factor) >= margin * wanted for side, wanted in zip(size, need, strict=True)):
+        if all(_scaled(side, factor) >= _MARGIN * wanted for side, wanted in zip(size, need, strict=True)):
             return factor
     return 1
 

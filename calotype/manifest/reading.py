@@ -141,7 +141,6 @@ def make_part(
     id: Any,
     captions: Any,
     where: Callable[[int], str],
-    rows: Any = None,
     extra: Sequence[tuple[pa.Field, Any]] = (),
     explicit_ids: bool = False,
     ref: Any = None,
@@ -161,7 +160,6 @@ def make_part(
         id: See `Manifest`.
         captions: See `Manifest`.
         where: Row number → `file:line`, for messages.
-        rows: Row numbers in the source. Default: 0 to `count` - 1.
         extra: The data file's own columns, as `as_extra` returns them.
         explicit_ids: See `Part`.
         ref: See `Manifest`.
@@ -193,7 +191,7 @@ def make_part(
         "height": column(height, pa.int32()),
         "weight": column(weight, pa.float64()),
         "rejected": column(rejected, pa.bool_()),
-        "_row": column(np.arange(count) if rows is None else rows, whole),
+        "_row": column(np.arange(count), whole),
     }
     fields = [pa.field(label, values.type) for label, values in columns.items()] + [field_ for field_, _ in extra]
     arrays = [*columns.values(), *(values for _, values in extra)]
