@@ -73,9 +73,7 @@ def note_unused_files(folder: Path, listing: Listing, files: CaptionFiles, unrea
             reading.ledger.add("no_picture", str(folder / name), why)
     # Text files of other suffixes that have the names of images.
     by_suffix: dict[str, list[str]] = {}
-    json_files = (
-        () if ".json" in reading.caption_suffixes else [name for name in unread if name[-5:].lower() == ".json"]
-    )
+    json_files = [] if ".json" in reading.caption_suffixes else list(filter(is_json, unread))
     for name in (*listing.others, *json_files):
         suffix = name[len(stem_of(name)) :]
         if suffix.lower() not in _NOT_CAPTIONS and files.image_of(name) is not None:
