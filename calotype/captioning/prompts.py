@@ -77,8 +77,8 @@ def plan_variants(presets: Sequence[CaptionPreset], count: int | None, seed: int
     if not presets or count < len(presets):
         raise ConfigError(f"n: found {count}, and {len(presets)} presets; expected at least one caption per preset")
     prompts = [(preset.template, preset.system, preset.task, preset.defaults) for preset in presets]
-    for place, preset in enumerate(presets):
-        if prompts.index(prompts[place]) < place:
+    for index, preset in enumerate(presets):
+        if prompts.index(prompts[index]) < index:
             raise ConfigError(
                 f"presets: {preset.name} is listed twice and would give the same caption twice; list it once, with n "
                 "for several captions"

@@ -244,8 +244,8 @@ class Augmentations:
         """Return the key with the bucket of the image."""
         if sampled.buckets is None:
             return key
-        place = int(sampled.buckets.assign(np.array([reader.any.original_size]))[0])
-        return key._replace(size=sampled.buckets.sizes[place])
+        bucket = int(sampled.buckets.assign(np.array([reader.any.original_size]))[0])
+        return key._replace(size=sampled.buckets.sizes[bucket])
 
 
 def _changed(target: Path) -> ConfigChangedError:

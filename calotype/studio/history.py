@@ -94,8 +94,8 @@ class History:
         """Return all steps for the page, oldest first."""
         with self._lock:
             return [
-                {"label": step.label, "rows": len(step.changes), "at": step.at, "undone": place >= self._position}
-                for place, step in enumerate(self._steps)
+                {"label": step.label, "rows": len(step.changes), "at": step.at, "undone": index >= self._position}
+                for index, step in enumerate(self._steps)
             ]
 
     def _rows(self) -> int:

@@ -78,12 +78,12 @@ def find_and_replace(
     changes = [
         Change(
             row=row,
-            caption=place,
-            before=captions[row][place],
+            caption=caption,
+            before=captions[row][caption],
             after=after,
             spans=tuple((spans[0], spans[1], spans[2], spans[3]) for spans in found),
         )
-        for row, place, after, found in answer["changed"]
+        for row, caption, after, found in answer["changed"]
     ]
     longest = max((len(change.after) for change in changes), default=0)
     if longest > _MAX_CHARACTERS:

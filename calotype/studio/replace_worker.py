@@ -29,9 +29,9 @@ def _answer(task: dict[str, Any]) -> dict[str, Any]:
     try:
         # `expand` returns an empty text for a group that did not participate.
         changed = [
-            [row, place, *made]
+            [row, caption, *made]
             for row, texts in enumerate(task["texts"])
-            for place, text in enumerate(texts)
+            for caption, text in enumerate(texts)
             if (made := _replaced(pattern, task["replacement"], text)) is not None
         ]
     except (re.error, IndexError) as error:

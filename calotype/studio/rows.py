@@ -267,8 +267,8 @@ class Rows:
             return (float(max((len(text.split()) for text in state.captions), default=0)) for state in self._states)
         field, _, key = name.partition(".")
         if field == "tokens":
-            places = [place for place, one in enumerate(self._tokenizers) if key in ("", one)]
-            return (_longest(tokens, places) for tokens in self._tokens)
+            indices = [index for index, one in enumerate(self._tokenizers) if key in ("", one)]
+            return (_longest(tokens, indices) for tokens in self._tokens)
         return (_measure(name, *size) if size is not None and size[0] else np.nan for size in self._sizes)
 
     def flag(self, name: str) -> npt.NDArray[np.bool_]:
@@ -290,8 +290,8 @@ def _measure(name: str, height: int, width: int) -> float:
     return float({"height": height, "width": width, "pixels": height * width, "aspect": width / height}[name])
 
 
-def _longest(tokens: tuple[tuple[int, ...], ...] | None, places: Sequence[int]) -> float:
+def _longest(tokens: tuple[tuple[int, ...], ...] | None, indices: Sequence[int]) -> float:
     """Return the largest count of any caption by any of these tokenizers."""
     if tokens is None:
         return np.nan
-    return float(max((counts[place] for counts in tokens for place in places), default=0))
+    return float(max((counts[index] for counts in tokens for index in indices), default=0))

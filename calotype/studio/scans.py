@@ -132,7 +132,7 @@ class Scans:
             found: dict[int, tuple[int, int] | str] = {
                 n: (int(height), int(width)) for n, (height, width) in zip(chunk, sizes.tolist(), strict=True)
             }
-            found |= {chunk[place]: error.reason for place, error in errors}
+            found |= {chunk[index]: error.reason for index, error in errors}
             self._rows.set_sizes(found)
 
     def _duplicates(self) -> Iterator[tuple[int, int]]:

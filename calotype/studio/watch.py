@@ -128,16 +128,16 @@ class Watcher:
             self._read_again(beside)  # only caption files of known images changed
             return
         manifest = self._source.manifest()
-        there = {id: place for place, id in enumerate(manifest.ids.to_pylist())}
+        there = {id: index for index, id in enumerate(manifest.ids.to_pylist())}
         refs, states = manifest.refs(), self._source.states(manifest)
         for number, id in enumerate(list(self._rows.ids)):
-            if (place := there.pop(id, None)) is None:
+            if (index := there.pop(id, None)) is None:
                 self._editor.found(number, None)
                 continue
-            self._rows.set_ref(number, refs[place])
-            self._editor.found(number, states[place])
+            self._rows.set_ref(number, refs[index])
+            self._editor.found(number, states[index])
         new = list(there.values())
-        for number in self._rows.add(list(there), [refs[place] for place in new], [states[place] for place in new]):
+        for number in self._rows.add(list(there), [refs[index] for index in new], [states[index] for index in new]):
             self._rows.report(number, "new")
         self._files = self._others(manifest)
         self._stamps |= _stamps_of(self._files)
@@ -167,13 +167,13 @@ def _walk(folder: str) -> Iterator[tuple[str, FileState]]:
     seen: set[tuple[int, int]] = set()
     stack = [folder]
     while stack:
-        place = stack.pop()
+        path = stack.pop()
         try:
-            info = os.stat(place)  # noqa: PTH116 - plain calls: this runs for every file, every second
+            info = os.stat(path)  # noqa: PTH116 - plain calls: this runs for every file, every second
             if (info.st_dev, info.st_ino) in seen:
                 continue
             seen.add((info.st_dev, info.st_ino))
-            with os.scandir(place) as entries:
+            with os.scandir(path) as entries:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue

@@ -39,15 +39,15 @@ def edit_yaml(text: str, changes: Mapping[Path, tuple[Any, Any]]) -> str:
         raise ConfigError(f"the file is not valid YAML: {' '.join(str(error).split())}") from None
     made = text
     try:
-        for place, (before, after) in changes.items():
-            for path, value in _differences(before, after, place):
+        for prefix, (before, after) in changes.items():
+            for path, value in _differences(before, after, prefix):
                 made = _removed(made, path) if value is _REMOVED else _set(made, path, value)
                 _apply(expected, path, value)
         same = (yaml.safe_load(made) or {}) == expected
     except yaml.YAMLError:
         same = False
     if not same:
-        wanted = {".".join(place): after for place, (_, after) in changes.items()}
+        wanted = {".".join(prefix): after for prefix, (_, after) in changes.items()}
         raise ConfigError(
             "the file can't be changed here without side effects (an anchor, a merge key or a nested "
             f"style); write it by hand: {yaml.safe_dump(wanted, default_flow_style=None, sort_keys=False).strip()}"
@@ -151,10 +151,10 @@ def _removed(text: str, path: Path) -> str:
     if len(node.value) == 1:
         return _over(text, node, "{}")
     if node.flow_style:
-        place = node.value.index(pair)
-        if place + 1 < len(node.value):
-            return text[:start] + text[node.value[place + 1][0].start_mark.index :]
-        return text[: _end(text, node.value[place - 1][1])] + text[end:]
+        index = node.value.index(pair)
+        if index + 1 < len(node.value):
+            return text[:start] + text[node.value[index + 1][0].start_mark.index :]
+        return text[: _end(text, node.value[index - 1][1])] + text[end:]
     line_start = text.rfind("\n", 0, start) + 1
     line_end = text.find("\n", end)
     return text[:line_start] + (text[line_end + 1 :] if line_end >= 0 else "")
