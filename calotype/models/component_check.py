@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Final
 
 from calotype.errors import ConfigError
-from calotype.models.component_files import files_that_count
+from calotype.models.component_files import WEIGHTS, files_that_count
 from calotype.models.safetensors_header import HEADER_START, header_of
 
 __all__ = ["check_component"]
 
-_WEIGHTS: Final = (".safetensors", ".bin")
 _POINTER: Final = b"version https://git-lfs"
 
 
@@ -30,7 +30,7 @@ def check_component(folder: Path, *, variant: str | None = None, weights: bool =
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     if not names:
         raise ConfigError(f"{folder}: the files of a model or tokenizer were expected there, and it has none")
-    loads = [name for name in files_that_count(names, variant=variant) if name.endswith(_WEIGHTS)]
+    loads = [name for name in files_that_count(names, variant=variant) if name.endswith(WEIGHTS)]
     if weights and not loads:
         raise ConfigError(
             f"{folder}: has no weights that diffusers loads; expected a .safetensors file, found {', '.join(names[:8])}"
@@ -47,15 +47,14 @@ def check_component(folder: Path, *, variant: str | None = None, weights: bool =
 
 def _check_file(path: Path) -> None:
     """Refuse a Git LFS pointer, and a safetensors file whose size does not match its header."""
-    size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(len(_POINTER))
-        if start == _POINTER:
+        if file.read(len(_POINTER)) == _POINTER:
             raise ConfigError(f"{path}: is a Git LFS pointer and not the file itself; `git lfs pull` gets it")
-    if path.suffix != ".safetensors":
-        return
+        if path.suffix != WEIGHTS[0]:
+            return
+        size, found = os.fstat(file.fileno()).st_size, header_of(file)
+    length, header = found or (0, {})
     try:
-        length, header = header_of(path) or (0, {})
         end = max(one["data_offsets"][1] for key, one in header.items() if key != "__metadata__")
     except (ValueError, TypeError, KeyError):
         end = -1

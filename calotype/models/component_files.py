@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["files_that_count"]
+__all__ = ["WEIGHTS", "files_that_count"]
 
-_WEIGHTS: Final = (".safetensors", ".bin")
-"""In diffusers' order of preference."""
+WEIGHTS: Final = (".safetensors", ".bin")
+"""Extensions of weights, in diffusers' order of preference."""
 
 _VARIANT: Final = re.compile(r"[^.]+\.(?P<variant>[^.]+?)(-\d+-of-\d+)?\.(safetensors|bin)")
 """`diffusion_pytorch_model.fp16.safetensors`, `model.fp16-00001-of-00002.safetensors`."""
@@ -26,13 +26,13 @@ def files_that_count(names: Iterable[str], *, variant: str | None = None) -> lis
         variant: Variant of the weights, where the component has it.
     """
     names = sorted(names)
-    weights = [name for name in names if name.endswith(_WEIGHTS)]
+    weights = [name for name in names if name.endswith(WEIGHTS)]
     if not weights:
         hidden = [name for name in names if any(part.startswith(".") for part in name.split("/"))]
         return [name for name in names if name not in hidden and not name.endswith(".md")]
     # diffusers falls back to the weights without a variant, and prefers safetensors.
     chosen = _of_variant(weights, variant) or _of_variant(weights, None)
-    chosen = [name for name in chosen if name.endswith(_WEIGHTS[0])] or chosen
+    chosen = [name for name in chosen if name.endswith(WEIGHTS[0])] or chosen
     return sorted([name for name in names if name == "config.json"] + chosen)
 
 

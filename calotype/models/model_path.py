@@ -139,7 +139,8 @@ def _config(folder: Path) -> Mapping[str, Any]:
 def _tensor_names(path: Path) -> tuple[str, ...]:
     """Return the names of a safetensors file's tensors; empty for any other file."""
     try:
-        found = header_of(path)
+        with path.open("rb") as file:
+            found = header_of(file)
     except OSError:
         return ()
     return () if found is None else tuple(found[1])
