@@ -9,12 +9,10 @@ output/
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
 from calotype.config.distill import DistillConfig
 from calotype.core.output_files import write_json
@@ -30,6 +28,7 @@ from calotype.train import checkpoint
 from calotype.train.interrupt import StopRequest
 from calotype.train.ranks import decided_once
 from calotype.train.report import Progress
+from calotype.train.run_ledger import count_notes
 
 __all__ = ["distill"]
 
@@ -101,7 +100,6 @@ def distill(
         after = score(accelerator, result, lessons, options, track=track, ledger=ledger)
         _save_once(accelerator, after, output / "scores" / "after.json")
         say(f"after:  {after.scores}")
-    noted = gather_object([(entry.kind, entry.id) for entry in ledger])  # each epoch records the same images again
     report = DistillReport(
         result=str(result),
         student=facts.identity,
@@ -109,7 +107,7 @@ def distill(
         presets=options.presets,
         examples=made.examples,
         held_out=len(lessons.held_out),
-        left_out=dict(Counter(kind for kind, _ in set(noted))),
+        left_out=count_notes(ledger),  # each epoch records the same images again
         steps=options.max_steps,
         losses=made.losses,
         validation=made.validation,
