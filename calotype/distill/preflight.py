@@ -18,7 +18,7 @@ from calotype.distill.student import check_kind, make_trainable, trained
 from calotype.errors import MissingDependencyError
 from calotype.models.component_check import check_component
 from calotype.train.room import tensor_bytes
-from calotype.train.schedule import make_schedule
+from calotype.train.schedule import check_schedule
 
 __all__ = ["STUDENT", "StudentFacts", "check_student"]
 
@@ -69,8 +69,7 @@ def check_student(options: DistillConfig, *, scored: bool, dtype: torch.dtype) -
         model = transformers.AutoModelForImageTextToText.from_config(config)
         size = sum(one.numel() for one in model.parameters()) * dtype.itemsize
         parameters = trained(make_trainable(model, options, device=torch.device("cpu")))
-    nothing = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=options.learning_rate)
-    make_schedule("transformers", options, nothing, section="distill")
+    check_schedule("transformers", options, section="distill")
     return StudentFacts(
         identity=captioner_identity(options.student, SimpleNamespace(config=config)),
         trained_bytes=tensor_bytes(parameters),

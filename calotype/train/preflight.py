@@ -6,7 +6,6 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import init_empty_weights
 
 from calotype.config.effects import check_guidance
@@ -19,7 +18,7 @@ from calotype.models.spec import ModelSpec, check_image_size
 from calotype.train.lora import make_trainable
 from calotype.train.networks import embeds_guidance, empty_network, load_objective, network_of, pipeline_index
 from calotype.train.samples import fill_prompts
-from calotype.train.schedule import make_schedule
+from calotype.train.schedule import check_schedule
 
 __all__ = ["check_data", "check_model"]
 
@@ -58,8 +57,7 @@ def check_model(models: FrozenModels, options: TrainConfig) -> Any:
     with init_empty_weights():
         network = empty_network(models)
         make_trainable(network, models.spec, options, seed=0)
-    nothing = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=options.learning_rate)
-    make_schedule("diffusers.optimization", options, nothing, section="train")
+    check_schedule("diffusers.optimization", options, section="train")
     if options.sample_size is not None:
         _check_positions(network, models.spec, options.sample_size, where="train.sample_size")
     return network

@@ -6,15 +6,19 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from calotype.errors import ConfigError
 
-__all__ = ["ScheduleOptions", "adopt_schedule", "is_due", "make_schedule", "saves_left"]
+__all__ = ["ScheduleOptions", "adopt_schedule", "check_schedule", "is_due", "make_schedule", "saves_left"]
 
 
 class ScheduleOptions(Protocol):
     """The options of a learning rate schedule."""
+
+    @property
+    def learning_rate(self) -> float: ...
 
     @property
     def lr_scheduler(self) -> str: ...
@@ -53,6 +57,21 @@ def make_schedule(library: str, options: ScheduleOptions, optimizer: Any, *, sec
         raise ConfigError(
             f"{section}.lr_scheduler: {options.lr_scheduler} needs arguments that are no options here: {error}"
         ) from error
+
+
+def check_schedule(library: str, options: ScheduleOptions, *, section: str) -> None:
+    """Refuse options that `make_schedule` refuses, before there are parameters to train.
+
+    Args:
+        library: The module of `get_scheduler`: `diffusers.optimization` or `transformers`.
+        options: The options of the run.
+        section: Name of the config's section in errors: `train`.
+
+    Raises:
+        ConfigError: As for `make_schedule`.
+    """
+    nothing = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=options.learning_rate)
+    make_schedule(library, options, nothing, section=section)
 
 
 def adopt_schedule(schedule: Any, options: ScheduleOptions, before: Mapping[str, Any]) -> str | None:
