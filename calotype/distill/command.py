@@ -77,7 +77,8 @@ def run(
         from calotype.captioning.prompts import check_class_word
         from calotype.distill.job import distill
         from calotype.distill.preflight import STUDENT, check_student
-        from calotype.distill.train import compute_dtype, make_accelerator
+        from calotype.distill.train import make_accelerator
+        from calotype.train.accelerator import compute_dtype
         from calotype.train.checkpoint import Checkpoint, to_resume
         from calotype.train.identity import check_facts
         from calotype.train.ranks import check_seen_by_all, decided_once, end_together

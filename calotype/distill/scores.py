@@ -28,6 +28,7 @@ from calotype.errors import ImageError, MissingDependencyError
 from calotype.images import ImageReader
 from calotype.ledger import Ledger
 from calotype.progress import Show, Track, counter
+from calotype.train.accelerator import compute_dtype
 
 __all__ = ["HeldOut", "Scores", "held_out_loss", "score"]
 
@@ -107,7 +108,7 @@ def score(
         model=model,
         revision=options.revision if model == options.student else None,
         device=str(accelerator.device),
-        dtype="bfloat16" if accelerator.mixed_precision == "bf16" else "float32",
+        dtype=str(compute_dtype(accelerator)).removeprefix("torch."),
         max_tokens=options.max_tokens,
     )
     with closing(backend):

@@ -28,6 +28,7 @@ from calotype.distill.student import end_tokens, load_student, make_trainable, s
 from calotype.errors import ConfigError
 from calotype.ledger import Ledger
 from calotype.train import checkpoint
+from calotype.train.accelerator import compute_dtype, new_accelerator
 from calotype.train.ending import Ending
 from calotype.train.guard import MOST_UNSETTLED, Guard, check_weights, end_after_several, guarded_adamw
 from calotype.train.interrupt import StopRequest
@@ -36,7 +37,7 @@ from calotype.train.ranks import decided_once
 from calotype.train.report import Clock, Progress
 from calotype.train.schedule import adopt_schedule, is_due, make_schedule
 
-__all__ = ["Trained", "compute_dtype", "make_accelerator", "train"]
+__all__ = ["Trained", "make_accelerator", "train"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,18 +232,11 @@ def train(
     )
 
 
-def compute_dtype(accelerator: Accelerator) -> torch.dtype:
-    """Return the dtype of the frozen weights and of the distilled student."""
-    return torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
-
-
 def make_accelerator(options: DistillConfig) -> Accelerator:
     """Make the run's accelerator; under `torchrun` or `accelerate launch` it joins the other ranks."""
-    on_cpu = options.device == "cpu" or not torch.cuda.is_available()
-    return Accelerator(
-        cpu=on_cpu,
-        mixed_precision=options.mixed_precision or ("no" if on_cpu else "bf16"),
-        step_scheduler_with_optimizer=False,
+    return new_accelerator(
+        device=options.device,
+        mixed_precision=options.mixed_precision,
         # A vision tower may have layers with adapters that captioning does not use.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )

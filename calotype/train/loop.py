@@ -25,6 +25,7 @@ from calotype.ledger import Ledger, LedgerEntry
 from calotype.loader import Loader
 from calotype.models import flow
 from calotype.train import checkpoint
+from calotype.train.accelerator import compute_dtype, new_accelerator
 from calotype.train.average import Average
 from calotype.train.ending import Ending
 from calotype.train.guard import MOST_UNSETTLED, Guard, check_weights, guarded_adamw, report_skipped
@@ -92,7 +93,7 @@ def train(
     network = network_of(models.spec)
 
     # Load the network; add adapters, or make all of it trainable.
-    dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
+    dtype = compute_dtype(accelerator)
     weights = load_network(models, dtype)
     start = read_start(options, weights, models.spec)
     make_trainable(weights, models.spec, options, seed=seed, start=start)
@@ -331,15 +332,13 @@ def make_accelerator(options: TrainConfig, *, device: str | None = None) -> Acce
             )
         if name not in map(str, get_available_trackers()):
             raise MissingDependencyError(name, extra="train", purpose=f"to log to {name} (or set train.trackers: [])")
-    on_cpu = device == "cpu" or not torch.cuda.is_available()
     output = Path(options.output_dir).expanduser()
-    return Accelerator(
-        cpu=on_cpu,
-        mixed_precision=options.mixed_precision or ("no" if on_cpu else "bf16"),
+    return new_accelerator(
+        device=device,
+        mixed_precision=options.mixed_precision,
         gradient_accumulation_steps=options.gradient_accumulation_steps,
         log_with=list(options.trackers) or None,
         project_config=ProjectConfiguration(project_dir=str(output), logging_dir=str(output / "logs")),
-        step_scheduler_with_optimizer=False,
     )
 
 
