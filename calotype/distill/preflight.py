@@ -14,9 +14,10 @@ from accelerate import init_empty_weights
 
 from calotype.captioning.transformers_backend import captioner_identity, load_processor
 from calotype.config.distill import DistillConfig
-from calotype.distill.student import check_kind, make_trainable, trained
+from calotype.distill.student import check_kind, make_trainable
 from calotype.errors import MissingDependencyError
 from calotype.models.component_check import check_component
+from calotype.train.lora import trained
 from calotype.train.room import tensor_bytes
 from calotype.train.schedule import check_schedule
 

@@ -12,8 +12,9 @@ import torch
 from calotype.captioning.transformers_backend import load_captioner
 from calotype.config.distill import DistillConfig
 from calotype.errors import ConfigError, MissingDependencyError
+from calotype.train.lora import trained
 
-__all__ = ["check_kind", "end_tokens", "load_student", "make_trainable", "save_student", "trained"]
+__all__ = ["check_kind", "end_tokens", "load_student", "make_trainable", "save_student"]
 
 
 def load_student(options: DistillConfig, *, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
@@ -93,11 +94,6 @@ def _checkpoint_activations(model: Any) -> None:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=keep_less)
     else:  # its name before transformers 5.23
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=keep_less)
-
-
-def trained(model: Any) -> dict[str, torch.nn.Parameter]:
-    """Return the trained parameters, by name."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def save_student(model: Any, processor: Any, folder: Path, *, dtype: torch.dtype) -> None:

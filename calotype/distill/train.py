@@ -24,7 +24,7 @@ from calotype.distill.chat import IGNORED, loss_sum
 from calotype.distill.lessons import Batches, Lessons
 from calotype.distill.preflight import STUDENT, StudentFacts
 from calotype.distill.scores import held_out_loss
-from calotype.distill.student import end_tokens, load_student, make_trainable, save_student, trained
+from calotype.distill.student import end_tokens, load_student, make_trainable, save_student
 from calotype.errors import ConfigError
 from calotype.ledger import Ledger
 from calotype.train import checkpoint
@@ -32,6 +32,7 @@ from calotype.train.accelerator import compute_dtype, new_accelerator
 from calotype.train.ending import Ending
 from calotype.train.guard import MOST_UNSETTLED, Guard, check_weights, end_after_several, guarded_adamw
 from calotype.train.interrupt import StopRequest
+from calotype.train.lora import trained
 from calotype.train.publish import publish_result
 from calotype.train.ranks import decided_once
 from calotype.train.report import Clock, Progress
