@@ -90,7 +90,7 @@ def bench_config(
         # Choose the rows to measure.
         plan = _plan(settings(config, choose(["none"])[0], str(scratch)), options, steps)
         for one in chosen:
-            if strategies is not None and (reason := _senseless(one, plan)) is not None:
+            if strategies is not None and (reason := _why_no_effect(one, plan)) is not None:
                 raise ConfigError(f"strategies: {one.name} has no effect with this config: {reason}; leave it out")
 
         # Encode the rows once, then train with each strategy.
@@ -107,7 +107,7 @@ def bench_config(
                     outcomes |= {one.name: str(refused) for one in chosen if one.encoded_before}
                 show(done := done + 1, total)
             for one in chosen:
-                if (reason := _senseless(one, plan)) is not None:
+                if (reason := _why_no_effect(one, plan)) is not None:
                     outcomes[one.name] = reason
                 elif one.name not in outcomes:
                     try:
@@ -175,7 +175,7 @@ def _task(
     )
 
 
-def _senseless(strategy: Strategy, plan: _Plan) -> str | None:
+def _why_no_effect(strategy: Strategy, plan: _Plan) -> str | None:
     """Return why a strategy has no effect with the config; None if it has one."""
     if strategy.remote and not plan.remote:
         return "no image comes from a URL"
@@ -230,7 +230,7 @@ def _scratch(config: Config) -> Iterator[Path]:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"bench: {parent} can't be made ({error.strerror}); set encodings.store to a place on a disk with room"
+            f"bench: {parent} can't be made ({error.strerror}); set encodings.store to a folder on a disk with free space"
         ) from None
     for lock in parent.glob(f"{_SCRATCH}*/{_LOCK}"):
         with suppress(ConfigError), sole_run(lock, lock.parent) as held:  # raises while its bench is running

@@ -35,7 +35,7 @@ def lines(report: BenchReport) -> Iterator[str]:
             yield f"{row.title}: left out: {row.refused}"
     yield ""
     if report.recommendation is None:
-        yield "Recommended: nothing, for nothing runs here"
+        yield "Recommended: none; no strategy runs here"
         return
     best = next(row for row in report.rows if row.strategy == report.recommendation.strategy)
     yield f"Recommended: {best.title}. {report.recommendation.reason}"

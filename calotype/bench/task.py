@@ -96,7 +96,7 @@ def perform(task: Task, folder: Path) -> dict[str, Any]:
     )
     if not answer.is_file():
         last = " / ".join(done.stderr.strip().splitlines()[-8:])
-        raise CalotypeError(f"bench: the process of a strategy died (exit status {done.returncode}): {last}")
+        raise CalotypeError(f"bench: the process of a strategy exited with code {done.returncode}: {last}")
     found: dict[str, Any] = json.loads(answer.read_bytes())
     if "refused" in found:
         raise Refused(found["refused"])

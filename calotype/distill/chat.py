@@ -35,10 +35,10 @@ def answer_tokens(processor: Any, ends: frozenset[int], caption: str) -> list[in
         ends: Ids of the tokens at which generation stops.
         caption: The text.
     """
-    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
-    answered = [*asked, {"role": "assistant", "content": [{"type": "text", "text": caption}]}]
-    prompt = processor.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
-    whole = processor.apply_chat_template(answered, add_generation_prompt=False, tokenize=False)
+    request = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
+    dialogue = [*request, {"role": "assistant", "content": [{"type": "text", "text": caption}]}]
+    prompt = processor.apply_chat_template(request, add_generation_prompt=True, tokenize=False)
+    whole = processor.apply_chat_template(dialogue, add_generation_prompt=False, tokenize=False)
     # With add_generation_prompt a template may open a reasoning block that it omits around a complete answer.
     answer = whole.removeprefix(prompt) if whole.startswith(prompt) else caption
     tokens: list[int] = processor.tokenizer(answer, add_special_tokens=False)["input_ids"]

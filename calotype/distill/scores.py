@@ -127,7 +127,7 @@ def score(
         assert loss is not None  # it is not given up here
         mine = range(accelerator.process_index, len(lessons.held_out), accelerator.num_processes)
         with track("captioning held-out images") as show:
-            captions = _ask(backend, {index: lessons.held_out[index] for index in mine}, lessons.reader, options, show)
+            captions = _caption(backend, {index: lessons.held_out[index] for index in mine}, lessons.reader, options, show)
     found = dict(gather_object(list(captions.items())))
     answers = [found.get(index) for index in range(len(lessons.held_out))]
     return _compared(metrics, lessons.held_out, answers, loss)
@@ -158,7 +158,7 @@ def held_out_loss(
     return float(loss / tokens) if tokens else float("nan")
 
 
-def _ask(
+def _caption(
     backend: TransformersBackend,
     lessons: Mapping[int, Lesson],
     reader: ImageReader,
@@ -167,7 +167,7 @@ def _ask(
 ) -> dict[int, str | None]:
     """Caption held-out images as `calotype caption` does; those that can't be read are missing from the result."""
 
-    def picture(index: int) -> Image.Image | None:
+    def prepared(index: int) -> Image.Image | None:
         try:
             return prepare_image(lessons[index].image, pixels=options.pixels, reader=reader)
         except ImageError:
@@ -178,10 +178,10 @@ def _ask(
     with ThreadPoolExecutor() as readers:
         for first in range(0, len(indices), backend.batch_size):
             some = indices[first : first + backend.batch_size]
-            pictures = zip(some, readers.map(picture, some), strict=True)
-            asked = {index: image for index, image in pictures if image is not None}
-            answers = backend.caption([lessons[index].request(image) for index, image in asked.items()])
-            captions |= {index: answer.text for index, answer in zip(asked, answers, strict=True)}
+            read = zip(some, readers.map(prepared, some), strict=True)
+            images = {index: image for index, image in read if image is not None}
+            answers = backend.caption([lessons[index].request(image) for index, image in images.items()])
+            captions |= {index: answer.text for index, answer in zip(images, answers, strict=True)}
             more(len(some))
     return captions
 

@@ -88,9 +88,7 @@ def test_fused_layers_get_what_each_of_theirs_got(model, tmp_path):
             "double_blocks_0_txt_attn_proj": [f"{block}attn.to_add_out"],
             "double_blocks_0_txt_mlp_0": [f"{block}ff_context.net.0.proj"],
             "double_blocks_0_txt_mlp_2": [f"{block}ff_context.net.2"],
-            "single_blocks_0_linear1": [
-                f"single_{block}{x}" for x in ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
-            ],
+            "single_blocks_0_linear1": [f"single_{block}{x}" for x in LINEAR1],
             "single_blocks_0_linear2": [f"single_{block}proj_out"],
         }
     else:
