@@ -230,7 +230,8 @@ def _scratch(config: Config) -> Iterator[Path]:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"bench: {parent} can't be made ({error.strerror}); set encodings.store to a folder on a disk with free space"
+            f"bench: {parent} can't be made ({error.strerror}); "
+            "set encodings.store to a folder on a disk with free space"
         ) from None
     for lock in parent.glob(f"{_SCRATCH}*/{_LOCK}"):
         with suppress(ConfigError), sole_run(lock, lock.parent) as held:  # raises while its bench is running

@@ -70,7 +70,7 @@ def run(
     options = config.distill if config.distill is not None else DistillConfig.of({})
     output = Path(options.output_dir).expanduser()
     if retry_failed and options.teacher == "dataset":
-        raise ConfigError("retry_failed: has no effect with teacher: dataset, which generates no captions; leave it out")
+        raise ConfigError("retry_failed: has no effect with teacher: dataset, which makes no captions; leave it out")
     check_outside(config, output, option="distill.output_dir", writes="the student", own=("checkpoints", "scores"))
     try:
         from calotype.captioning.presets import load_preset

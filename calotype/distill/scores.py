@@ -127,7 +127,8 @@ def score(
         assert loss is not None  # it is not given up here
         mine = range(accelerator.process_index, len(lessons.held_out), accelerator.num_processes)
         with track("captioning held-out images") as show:
-            captions = _caption(backend, {index: lessons.held_out[index] for index in mine}, lessons.reader, options, show)
+            images = {index: lessons.held_out[index] for index in mine}
+            captions = _caption(backend, images, lessons.reader, options, show)
     found = dict(gather_object(list(captions.items())))
     answers = [found.get(index) for index in range(len(lessons.held_out))]
     return _compared(metrics, lessons.held_out, answers, loss)
