@@ -69,8 +69,8 @@ def write(job: Job, samples: Samples, numbers: Sequence[int]) -> None:
         for kind, keys, names in (("text", texts, _TEXTS), ("picture", pictures, _PICTURES)):
             for start in range(0, len(numbers), _BATCH):
                 batch = [samples[number] for number in numbers[start : start + _BATCH]]
-                records = [{name: sample[name] for name in names} for sample in batch]
-                writer.put(keys[start : start + _BATCH], records, kind=kind)
+                tensors = [{name: sample[name] for name in names} for sample in batch]
+                writer.put(keys[start : start + _BATCH], tensors, kind=kind)
         # The empty caption is always there; what is kept for it is never read here.
         writer.put([records.text_key("")], [{name: samples[numbers[0]][name] for name in _TEXTS}], kind="text")
 
