@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from axe import serious_faults
 from chromium import DESK, PHONE, chromium, contrast
 from PIL import Image
 from preview_examples import CAPTIONS, FOLDER, HOSTILE_CAPTION, HOSTILE_ID, all_samples, example
@@ -423,6 +424,13 @@ def test_a_screen_reader_finds_landmarks_headings_and_named_pictures(visit, batc
     views = all_samples(batches)
     assert page.get_by_role("img").count() == sum(2 + len(v.draws) + (v.round_trip is not None) for v in views)
     assert page.get_by_role("article").count() == len(views)
+
+
+@pytest.mark.parametrize(("size", "scheme"), [(DESK, "light"), (PHONE, "dark")])
+def test_axe_finds_no_serious_fault(visit, size, scheme):
+    page = visit(size, scheme)
+    page.evaluate("for (const list of document.querySelectorAll('details')) list.open = true")
+    assert serious_faults(page) == []
 
 
 def test_without_scripts_everything_is_there(visit):
