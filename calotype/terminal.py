@@ -33,7 +33,9 @@ __all__ = [
     "json_line",
     "log_to_stderr",
     "say",
+    "size_text",
     "styled",
+    "time_text",
     "visible",
 ]
 
@@ -66,6 +68,38 @@ def visible(value: object, limit: int | None = None) -> str:
 def about(name: str, reason: str) -> str:
     """Return `name: reason`, or only the reason if it starts with the name."""
     return reason if reason.startswith(f"{name}: ") else f"{name}: {reason}"
+
+
+def size_text(count: float | None) -> str:
+    """Format bytes in powers of ten: `4.2 MB`; `–` if they are not known."""
+    if count is None:
+        return "–"
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if round(value, 1) < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:,.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
+
+
+def time_text(seconds: float | None) -> str:
+    """Format seconds: `12 ms`, `4 min 10 s`, `25 min`, `2 h 5 min`, `41 h`, `12 days`; `–` if unknown."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 0.1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 10:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    if seconds < 3570:
+        return f"{seconds / 60:.0f} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if hours < 10:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    hours = round(seconds / 3600)
+    return f"{hours} h" if hours < 72 else f"{round(seconds / 86400):,} days"
 
 
 def say(*lines: object, error: bool = False) -> None:

@@ -15,6 +15,7 @@ from calotype import terminal
 from calotype.cli import info, main
 from calotype.loader.summary import Summary
 from calotype.progress import track
+from calotype.terminal import size_text, time_text
 
 RAW = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """What must not reach a terminal; line feeds are looked at by `FORGED`."""
@@ -60,6 +61,46 @@ def test_say_shortens_a_word_and_no_sentence(capsys):
 def test_a_name_is_said_once():
     assert terminal.about("a.jpg", "a.jpg: cut off") == "a.jpg: cut off"
     assert terminal.about("a.jpg", "cut off") == "a.jpg: cut off"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (None, "–"),
+        (0, "0 B"),
+        (999, "999 B"),
+        (400_000, "400 kB"),
+        (999_960, "1.0 MB"),
+        (4_190_000, "4.2 MB"),
+        (512e6, "512 MB"),
+        (3.2e12, "3.2 TB"),
+        (4e15, "4,000 TB"),
+    ],
+)
+def test_bytes_are_in_units_people_use(count, text):
+    assert size_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "–"),
+        (float("inf"), "–"),
+        (0.012, "12 ms"),
+        (0.26, "0.3 s"),
+        (9.96, "10 s"),
+        (42.4, "42 s"),
+        (59.7, "1 min"),
+        (250, "4 min 10 s"),
+        (2590, "43 min"),
+        (3599.8, "1 h"),
+        (7500, "2 h 5 min"),
+        (147_327, "41 h"),
+        (1_036_800, "12 days"),
+    ],
+)
+def test_durations_are_in_units_people_use(seconds, text):
+    assert time_text(seconds) == text
 
 
 def test_json_reads_back_and_holds_no_control_character(capsys):

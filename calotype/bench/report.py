@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from calotype.terminal import time_text
+
 __all__ = ["BenchReport", "BenchRow", "Recommendation", "break_even", "recommend"]
 
 WORTH: Final = 0.10
@@ -119,12 +121,12 @@ def recommend(
     best = min((row for row in fitting if row.seconds(epochs) <= enough), key=lambda row: len(row.config))
 
     # Write the reason.
-    reasons = [f"{span(best.seconds(epochs))} for the {epochs:,} epochs of this config"]
+    reasons = [f"{time_text(best.seconds(epochs))} for the {epochs:,} epochs of this config"]
     nothing = next((row for row in running if row.strategy == "none"), None)
     if best is nothing:
         reasons[0] += ", and no cache makes that more than a tenth shorter"
     elif nothing is not None:
-        reasons[0] += f", {span(nothing.seconds(epochs))} with nothing"
+        reasons[0] += f", {time_text(nothing.seconds(epochs))} with nothing"
     elif any(row.strategy == "none" for row in rows):
         reasons[0] += "; with nothing it does not run here"
     if best is not nothing and fastest is not best:
@@ -135,15 +137,6 @@ def recommend(
     if tight:
         reasons.append(f"not enough memory here for {', '.join(tight)}")
     return Recommendation(strategy=best.strategy, reason="; ".join(reasons))
-
-
-def span(seconds: float) -> str:
-    """Format a duration."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _fits(wanted: int | None, room: int | None) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from calotype.bench.report import BenchReport, BenchRow, span
+from calotype.bench.report import BenchReport, BenchRow
+from calotype.terminal import time_text
 
 __all__ = ["HEADS", "cells", "lines"]
 
@@ -52,7 +53,7 @@ def cells(row: BenchRow) -> tuple[str, ...]:
         _bytes(row.host_bytes),
         _bytes(row.device_bytes),
         _bytes(row.disk_bytes),
-        span(row.prepare_seconds) if row.prepare_seconds else "0",
+        time_text(row.prepare_seconds) if row.prepare_seconds else "0",
         pays,
     )
 

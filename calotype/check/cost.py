@@ -26,6 +26,7 @@ from calotype.data.pixel_cache import PixelCache
 from calotype.encodings.estimate import operations_per_second
 from calotype.errors import CalotypeError
 from calotype.images import ImageReader
+from calotype.terminal import size_text
 from calotype.types import SampleKey
 
 __all__ = ["cost_facts", "target_sizes"]
@@ -232,7 +233,7 @@ def _pixels(
     length = _pixel_bytes(kept)
     what = "cropped and resized pixels" if fixed else "whole images, since the crop is sampled anew each time"
     free = _free_memory()
-    warning = f"; more than the {free / 1e9:.1f} GB of memory that is free here" if free and length > free else ""
+    warning = f"; more than the {size_text(free)} of memory that is free here" if free and length > free else ""
     return CacheCost(
         level="pixel_cache",
         place="memory",
@@ -257,7 +258,7 @@ def _device(dataset: TextToImageDataset, targets: Sizes, measured: _Measured, sh
     note = "no GPU here: the last step was timed on the CPU"
     if torch.cuda.is_available():
         free, _ = torch.cuda.mem_get_info()
-        note = f"{free / 1e9:.1f} GB are free on {torch.cuda.get_device_name()}"
+        note = f"{size_text(free)} are free on {torch.cuda.get_device_name()}"
     return CacheCost(
         level="device_cache",
         place="device",

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from calotype.check.kinds import KINDS, LEVELS, Level
 from calotype.check.report import CacheCost, CaptionFacts, Finding, PlanFacts, Report, TokenFacts
-from calotype.terminal import styled, visible
+from calotype.terminal import size_text, styled, time_text, visible
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType  # noqa: TID251 - a type
 
-__all__ = ["lines", "print_report", "size_text", "time_text"]
+__all__ = ["lines", "print_report"]
 
 _FEW: Final = 5
 """Maximum findings of one kind in a terminal; pipes, JSON and the fix list get all of them."""
@@ -87,32 +87,6 @@ def print_report(report: Report, console: Console) -> None:
     for sentence in report.not_checked:
         console.print(styled(("Not checked", "bold"), "  ", sentence))
     console.print(styled((_verdict(report), "bold green" if report.clean else "bold red")))
-
-
-def size_text(count: int | None) -> str:
-    """Format bytes in powers of ten: `4.2 MB`."""
-    if count is None:
-        return "–"
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-
-
-def time_text(seconds: float | None) -> str:
-    """Format seconds: `12 ms`, `0.3 s`, `4 min 10 s`, `2 h 5 min`."""
-    if seconds is None:
-        return "–"
-    if seconds < 0.1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def _number(count: int, thing: str) -> str:

@@ -11,7 +11,7 @@ import typer
 from calotype.cli.common import Json
 from calotype.cli.flags import Command
 from calotype.core.cache_folder import cache_folder
-from calotype.terminal import emit, say
+from calotype.terminal import emit, say, size_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,10 +42,10 @@ def ls(store: Store = None, store_option: StoreOption = None, json: Json = False
         emit(summary.to_json())
         return
     for kind, of_kind in summary.kinds.items():
-        say(f"{kind:12} {of_kind.records:>12,} records  {_size(of_kind.bytes):>10}")
-    say(f"{'all':12} {summary.records:>12,} records  {_size(summary.bytes):>10}")
+        say(f"{kind:12} {of_kind.records:>12,} records  {size_text(of_kind.bytes):>10}")
+    say(f"{'all':12} {summary.records:>12,} records  {size_text(summary.bytes):>10}")
     opened = f", {summary.open_shards} of them open" if summary.open_shards else ""
-    say(f"{summary.shards} shards{opened}, {_size(summary.disk_bytes)} on disk")
+    say(f"{summary.shards} shards{opened}, {size_text(summary.disk_bytes)} on disk")
     if summary.dropped:
         say(f"{summary.dropped} records dropped: 'calotype cache prune {store}' takes them out")
     for what in summary.damaged.values():
@@ -81,7 +81,7 @@ def verify(
         for item in found.damage:
             say(item.reason)
         state = f"{len(found.damage)} damaged" if found.damage else "every byte is as it was written"
-        say(f"{found.records:,} records, {_size(found.bytes)}: {state}")
+        say(f"{found.records:,} records, {size_text(found.bytes)}: {state}")
         if dropped:
             say(f"{dropped} records dropped: encode again to make them anew")
         elif found.by_shard():
@@ -129,7 +129,7 @@ def prune(
     for name in pruned.set_aside:
         say(f"{name}: its header can't be read; {'would be ' if dry_run else ''}set aside under this name")
     verb = "would go" if dry_run else "are gone"
-    say(f"{pruned.records:,} records ({_size(pruned.bytes)}) {verb}, out of {pruned.shards} shards")
+    say(f"{pruned.records:,} records ({size_text(pruned.bytes)}) {verb}, out of {pruned.shards} shards")
 
 
 @app.command("export", cls=Command)
@@ -159,7 +159,7 @@ def export(
     if json:
         emit(asdict(copied) | {"missing": missing})
     else:
-        say(f"{copied.records:,} records ({_size(copied.bytes)}) copied to {folder}")
+        say(f"{copied.records:,} records ({size_text(copied.bytes)}) copied to {folder}")
     for what in copied.damaged:
         say(what, error=True)
     if missing:
@@ -214,12 +214,3 @@ def _read_keys(path: Path) -> NDArray[np.uint8]:
     if wrong := [line for line, key in zip(lines, keys, strict=True) if len(key) != KEY_BYTES]:
         raise ConfigError(f"{path}: found {wrong[0]!r}, expected {2 * KEY_BYTES} hex digits a line")
     return as_keys(keys)
-
-
-def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"

@@ -12,7 +12,7 @@ import typer
 
 from calotype.cli.common import Address, Json, Overrides, Source, read_config, say_first
 from calotype.cli.encode import Engine
-from calotype.terminal import about, emit, say
+from calotype.terminal import about, emit, say, time_text
 
 if TYPE_CHECKING:
     from calotype.captioning.report import CaptionReport
@@ -176,8 +176,9 @@ def _show(report: CaptionReport, lints: tuple[Finding, ...], *, dry: bool) -> No
         say(f"Nothing to caption: {report.images:,} images{_kept(report)}")
     else:
         say(
-            f"Captioned {report.written:,} of {report.images:,} images in {report.seconds:,.1f} s with {report.model}: "
-            f"{report.asked:,} answers, {report.reused:,} from earlier runs, {report.failed:,} failed{_kept(report)}"
+            f"Captioned {report.written:,} of {report.images:,} images in {time_text(report.seconds)} with "
+            f"{report.model}: {report.asked:,} answers, {report.reused:,} from earlier runs, {report.failed:,} failed"
+            f"{_kept(report)}"
         )
     if report.backup is not None:
         say(f"As it was before: {report.backup}")

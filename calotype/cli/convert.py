@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calotype.cli.common import Json, Source, read_config, say_first
-from calotype.terminal import about, emit, say
+from calotype.terminal import about, emit, say, size_text, time_text
 
 if TYPE_CHECKING:
     from calotype.config import Config
@@ -162,14 +162,14 @@ def _dry_run(plan: ConvertPlan, *, json: bool) -> None:
         return
     unknown = f" and {plan.unknown_sizes:,} of unknown size" if plan.unknown_sizes else ""
     say(f"{len(plan):,} images to {plan.form.name} ({plan.target.images}): {plan.destination}")
-    say(f"{plan.nbytes / 1e6:,.1f} MB of images{unknown} would be written")
+    say(f"{size_text(plan.nbytes)} of images{unknown} would be written")
     _say(plan)
 
 
 def _show(report: ConvertReport) -> None:
     before = f", {report.resumed:,} of them by an earlier run" if report.resumed else ""
     say(
-        f"{report.rows:,} images ({report.bytes / 1e6:,.1f} MB written{before}) in {report.seconds:,.1f} s: "
+        f"{report.rows:,} images ({size_text(report.bytes)} written{before}) in {time_text(report.seconds)}: "
         f"{report.destination}"
     )
     say_first("Left out", [about(name, reason) for name, reason in report.failed.items()])
@@ -178,4 +178,4 @@ def _show(report: ConvertReport) -> None:
 def _show_differences(report: VerifyReport) -> None:
     say_first("", [f"{found.id}: {found.what}: {found.reason}" for found in report.differences])
     state = f"{len(report.differences):,} differences" if report.differences else "all as in the source"
-    say(f"{report.rows:,} rows, {report.bytes / 1e6:,.1f} MB of images: {state}")
+    say(f"{report.rows:,} rows, {size_text(report.bytes)} of images: {state}")

@@ -12,7 +12,7 @@ import typer
 from calotype.cli.common import Json, Tokenizers, make_loader, read_config
 from calotype.cli.info import show
 from calotype.cli.preview import describe
-from calotype.terminal import emit, say
+from calotype.terminal import emit, say, time_text
 
 if TYPE_CHECKING:
     from calotype.train.report import TrainReport
@@ -69,7 +69,7 @@ def _train(folder: Path, pipeline: Path, *, json: bool) -> TrainReport:
     tell("", f"A LoRA on them, of a tiny pipeline with random weights: {lora}")
     config = read_config(str(lora), None, model=None, tokenizers=None)
     encoded = encodings.run(config)
-    tell(f"encoded {encoded.encoded} records in {encoded.seconds:.1f} s, {encoded.reused} were there")
+    tell(f"encoded {encoded.encoded} records in {time_text(encoded.seconds)}, {encoded.reused} were there")
     report = train.run(config, show=tell, tell=tell)
     tell(f"loss {report.first_loss:.3f} at first, {report.last_loss:.3f} at the end; the LoRA: {report.result}")
     return report

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calotype.cli.common import Address, AnyModel, Json, Overrides, Source, read_config, say_first
-from calotype.terminal import about, emit, say
+from calotype.terminal import about, emit, say, size_text, time_text
 
 if TYPE_CHECKING:
     from calotype.config import Config
@@ -111,9 +111,9 @@ def _dry_run(config: Config, device: str, *, json: bool) -> None:
         emit(expected.to_json() | {"store": str(store), "free": free_bytes(store)})
         return
     say(f"To encode  {expected.pictures:,} images and {expected.texts:,} texts; {expected.reused:,} records are there")
-    parts = f"images {expected.picture_bytes / 1e6:,.1f} MB, texts {expected.text_bytes / 1e6:,.1f} MB"
-    say(f"Disk       {expected.bytes / 1e6:,.1f} MB ({parts}), {free_bytes(store) / 1e9:,.1f} GB are free: {store}")
-    say(f"Time       about {expected.seconds:,.0f} s on this {expected.device}, right within a factor of 3")
+    parts = f"images {size_text(expected.picture_bytes)}, texts {size_text(expected.text_bytes)}"
+    say(f"Disk       {size_text(expected.bytes)} ({parts}), {size_text(free_bytes(store))} are free: {store}")
+    say(f"Time       about {time_text(expected.seconds)} on this {expected.device}, right within a factor of 3")
 
 
 def _show(report: EncodeReport, store: Path) -> None:
@@ -121,7 +121,7 @@ def _show(report: EncodeReport, store: Path) -> None:
         say(f"Nothing to encode: all {report.reused:,} records are in {store}")
         return
     say(
-        f"Encoded {report.encoded:,} records ({report.bytes / 1e6:,.1f} MB) in {report.seconds:,.1f} s, "
+        f"Encoded {report.encoded:,} records ({size_text(report.bytes)}) in {time_text(report.seconds)}, "
         f"{report.reused:,} were there, {report.failed:,} failed. Store: {store}"
     )
     for title, entries in (("Failed", report.failures), ("Noted", report.notes)):

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from calotype.terminal import time_text
+
 __all__ = ["Clock", "Progress", "TrainReport"]
 
 
@@ -34,7 +36,7 @@ class Progress:
     def __str__(self) -> str:
         return (
             f"step {self.step}/{self.max_steps}  loss {self.loss:.4f}  {self.images_per_second:.2f} images/s  "
-            f"waiting for data {100 * self.data_wait:.1f} %  {_span(self.seconds_left)} left"
+            f"waiting for data {100 * self.data_wait:.1f} %  {time_text(self.seconds_left)} left"
         )
 
 
@@ -128,10 +130,3 @@ class Clock:
             data_wait=self.data_wait,
             seconds_left=(max_steps - step) * self.stepping / self.steps if self.steps else 0.0,
         )
-
-
-def _span(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"

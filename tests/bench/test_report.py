@@ -68,7 +68,7 @@ def test_the_recommendation_follows_from_the_length_of_the_training():
     assert recommend(rows, 5).strategy == "pixel_cache"  # 420 s: nothing takes 500, encodings 800
     assert recommend(rows, 50).strategy == "encodings"
     reason = recommend(rows, 50).reason
-    assert "43 min for the 50 epochs of this config, 83 min with nothing" in reason and "25.0 %" in reason
+    assert "43 min for the 50 epochs of this config, 1 h 23 min with nothing" in reason and "25.0 %" in reason
 
 
 def test_what_is_faster_by_less_than_a_tenth_is_not_worth_another_line():

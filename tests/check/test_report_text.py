@@ -10,7 +10,7 @@ from rich.console import Console
 from calotype.check.fix_list import write_fix_list
 from calotype.check.kinds import KINDS
 from calotype.check.report import Report, finding
-from calotype.check.show import lines, print_report, size_text, time_text
+from calotype.check.show import lines, print_report
 
 
 def printed(report, width=100):
@@ -108,22 +108,6 @@ def test_the_fix_list_as_json(tmp_path):
     ]
     assert set(rows[0]) == {"path", "kind", "level", "detail", "advice"}
     assert list(tmp_path.iterdir()) == [file]
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(None, "–"), (0, "0 B"), (999, "999 B"), (4_190_000, "4.2 MB"), (512e6, "512 MB"), (3.2e12, "3.2 TB")],
-)
-def test_sizes(count, text):
-    assert size_text(count) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(None, "–"), (0.012, "12 ms"), (0.26, "0.3 s"), (42.4, "42 s"), (250, "4 min 10 s"), (7500, "2 h 5 min")],
-)
-def test_times(seconds, text):
-    assert time_text(seconds) == text
 
 
 def test_a_report_survives_json():
