@@ -16,7 +16,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -154,10 +154,25 @@ def get_logger(name: str) -> logging.Logger:
 
 
 def log_to_stderr() -> None:
-    """Print warnings and errors of all libraries on standard error, as visible text."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Print the messages of all libraries that their loggers' levels let through on standard error, as visible text."""
+    handler = _StandardError()
     handler.addFilter(_make_visible)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[handler])
+    logging.basicConfig(format="%(message)s", handlers=[handler])
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """A handler for standard error as it is at each message: a progress bar replaces it, and prints above itself."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None:
+        raise AttributeError("stream: it is sys.stderr")
 
 
 def encode_all() -> None:

@@ -139,7 +139,7 @@ def test_other_libraries_messages_are_visible_text_in_the_command(capsys):
     root.handlers.clear()
     try:
         terminal.log_to_stderr()
-        logging.getLogger("PIL.Image").warning("odd file: %s", HOSTILE[0])
+        logging.getLogger("PIL.Image").error("odd file: %s", HOSTILE[0])
         assert capsys.readouterr().err == r"odd file: x\x1b]52;c;ZXZpbA==\x07" + "\n"
     finally:
         root.handlers[:] = before

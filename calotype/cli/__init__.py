@@ -53,9 +53,11 @@ app.command("demo", cls=Command)(demo.demo)
 
 def main() -> None:
     """Entry point: an error of ours is a sentence, not a traceback. Exit status 1 for bad data, 2 for wrong use."""
+    from calotype.core.quiet import quiet_libraries
     from calotype.errors import CalotypeError, ConfigError, MissingPathError
 
     encode_all()
+    quiet_libraries()
     try:
         app()
     except (ConfigError, MissingPathError) as error:

@@ -59,11 +59,9 @@ def demo(
 def _train(folder: Path, pipeline: Path, *, json: bool) -> TrainReport:
     """Encodes the photos with the pipeline's frozen models, and trains a LoRA through the encodings."""
     from calotype import encodings, train
-    from calotype.cli.train import quiet
     from calotype.demo import write_lora
 
     tell: Callable[..., None] = (lambda *lines: None) if json else say
-    quiet()
     lora = write_lora(folder, pipeline)
     shutil.rmtree(folder / "lora", ignore_errors=True)  # a demonstration always begins anew
     tell("", f"A LoRA on them, of a tiny pipeline with random weights: {lora}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from calotype.cli.common import Json, Overrides, Source, read_config
-from calotype.cli.train import interrupted, quiet
+from calotype.cli.train import interrupted
 from calotype.terminal import emit, say
 from calotype.train.interrupt import StopRequest
 
@@ -31,7 +31,6 @@ def distill(
             from calotype.progress import track
 
             config = read_config(source, overrides, model=None, tokenizers=None)
-            quiet()
             report = distill.run(
                 config, resume=resume, retry_failed=retry_failed, stop=stop, show=say, tell=say, track=track
             )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import os
 import shlex
 import sys
@@ -16,7 +14,7 @@ from calotype.cli.common import AnyModel, Json, Overrides, Source, read_config
 from calotype.terminal import emit, say
 from calotype.train.interrupt import StopRequest, exit_status, note_interrupted
 
-__all__ = ["interrupted", "quiet", "train"]
+__all__ = ["interrupted", "train"]
 
 
 def train(
@@ -37,7 +35,6 @@ def train(
             from calotype.config.load import is_config_file
 
             config = read_config(source, overrides, model=model, tokenizers=None)
-            quiet()
             name = Path(source).stem if is_config_file(source) else None
             report = train.run(
                 config, name=name, resume=resume, changed_dataset=changed_dataset, stop=stop, show=say, tell=say
@@ -61,10 +58,3 @@ def interrupted(error: KeyboardInterrupt) -> typer.Exit:
         arguments = [one for one in sys.argv[1:] if one != "--resume"]
         say(note_interrupted(error, shlex.join(["calotype", *arguments, "--resume"])), error=True)
     return typer.Exit(exit_status(error))
-
-
-def quiet() -> None:
-    """Keep the libraries' own progress bars, one for each file of weights, off the screen."""
-    for library in ("diffusers", "transformers"):
-        with contextlib.suppress(ModuleNotFoundError):  # the code that needs it reports that it is missing
-            importlib.import_module(f"{library}.utils.logging").disable_progress_bar()

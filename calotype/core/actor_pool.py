@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, NamedTuple
 
+from calotype.core.quiet import is_quiet
 from calotype.errors import CalotypeError, ConfigError, MissingDependencyError
 from calotype.terminal import get_logger
 
@@ -61,7 +62,8 @@ def connected(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         _check_reachable(named)
-        ray.init(address=address, include_dashboard=False, logging_level=logging.WARNING)
+        level = logging.ERROR if is_quiet() else logging.WARNING
+        ray.init(address=address, include_dashboard=False, logging_level=level)
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"address: no Ray cluster is reachable at {named} ({error}); expected the address that `ray start --head` "

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from calotype.core.quiet import is_quiet
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.models.component_files import files_that_count
 from calotype.models.family import ModelFamily
@@ -165,4 +166,6 @@ def import_diffusers() -> Any:
             module = importlib.import_module(package)
         except ModuleNotFoundError as error:
             raise MissingDependencyError(package, extra="diffusers", purpose="to run a model's encoders") from error
+        if is_quiet():
+            importlib.import_module(f"{package}.utils.logging").disable_progress_bar()
     return module
