@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, make_loader, read_config
+from calotype.cli.info import Encoded, check_encoded
 from calotype.terminal import emit, say
 
 if TYPE_CHECKING:
+    from calotype.config import Config
     from calotype.previews import Preview
 
 __all__ = ["describe", "preview"]
@@ -32,6 +35,7 @@ def preview(
         str | None,
         typer.Option(help="Show the round trip through it: a diffusers folder, one with vae/, or a hub name."),
     ] = None,
+    encoded: Encoded = False,
     json: Json = False,
 ) -> None:
     """Show the batches that training will get, and how each sample came about."""
@@ -42,6 +46,9 @@ def preview(
 
     check_ending(output)
     config = read_config(source, overrides, model=model, tokenizers=tokenizers)
+    if encoded:
+        check_encoded(config)
+        autoencoder = autoencoder or _pipeline(config)
     if output.suffix.lower() != ".html":
         check_outside(config, output.parent, option="-o", writes="the contact sheet")
     if config.encodings is not None and (config.encodings.image_variants or config.encodings.caption_variants):
@@ -53,16 +60,32 @@ def preview(
     options: dict[str, Any] = {"in_process": True, "device": "cpu", "device_cache": False}
     if seed is not None:
         options["seed"] = seed
-    with (
-        make_loader(config, loader=options, encodings=False) as loader,
-        track("drawing samples") as progress,
-    ):
-        made = look(loader, epoch=epoch, batches=batches, draws=draws, autoencoder=autoencoder, progress=progress)
+    with ExitStack() as stack:
+        loader = stack.enter_context(make_loader(config, loader=options, encodings=False))
+        encodings = stack.enter_context(make_loader(config, loader=options)) if encoded else None
+        progress = stack.enter_context(track("drawing samples"))
+        made = look(
+            loader,
+            epoch=epoch,
+            batches=batches,
+            draws=draws,
+            autoencoder=autoencoder,
+            encoded=encodings,
+            progress=progress,
+        )
     made.save(output)
     if json:
         emit(describe(made, output))
     else:
         say(f"Open {output}")
+
+
+def _pipeline(config: Config) -> str:
+    """Return the folder of the pipeline that encodes: its autoencoder shows what the latents preserve."""
+    from calotype.models.pipeline_folder import find_pipeline
+
+    options = config.encoding_section()
+    return str(find_pipeline(options.known_model, spec=options.spec, variant=options.weights)[0])
 
 
 def describe(made: Preview, output: Path) -> dict[str, Any]:

@@ -55,6 +55,8 @@ class Summary:
     """Entries of the first of the largest batches seen."""
     images_per_second: float | None
     """Measured from the second batch to the end of the epoch, or for `seconds`; None if there was only one batch."""
+    measured_images: int = 0
+    """Number of images in that measurement."""
     ledger: dict[str, int]
     """Kind of ledger entry → number of entries: images left out, repeated, enlarged, truncated, …"""
 
@@ -98,6 +100,7 @@ def summarise(loader: Loader, *, seconds: float = 10.0) -> Summary:
         batches=len(loader),
         batch=describe_batch(fullest),
         images_per_second=images / spent if images else None,
+        measured_images=images,
         ledger=loader.ledger.counts(),
     )
 

@@ -85,6 +85,7 @@ def preview(
     batches: int = 1,
     draws: int = 3,
     autoencoder: Autoencoder | str | Path | None = None,
+    encoded: Loader | None = None,
     progress: Show | None = None,
 ) -> Preview:
     """Preview the batches of a loader, and how each sample was made. A notebook displays the result.
@@ -98,6 +99,7 @@ def preview(
         draws: Number of later epochs to show of each image.
         autoencoder: Also shows each image after this autoencoder: a folder or hub name of a diffusers model, or an
             `Autoencoder`.
+        encoded: A loader of the same batches as encodings; the page lists their tensors, too.
         progress: Called with (done, total) samples.
 
     Returns:
@@ -110,13 +112,13 @@ def preview(
     options: dict[str, Any] = {"epoch": epoch, "batches": batches, "draws": draws, "progress": progress}
     if isinstance(source, TextToImageDataset):
         with Loader(source, 4 if batch_size is None else batch_size, seed=seed, in_process=True) as loader:
-            return preview(loader, autoencoder=autoencoder, **options)
+            return preview(loader, autoencoder=autoencoder, encoded=encoded, **options)
     for name, given in (("batch_size", batch_size), ("seed", seed)):
         if given is not None:
             raise ConfigError(f"preview: {name} has no effect on a Loader, which has its own; leave it out")
     if autoencoder is not None and not isinstance(autoencoder, Autoencoder):
         autoencoder = Autoencoder.from_pretrained(autoencoder)
-    views = gather(source, autoencoder=autoencoder, **options)
+    views = gather(source, autoencoder=autoencoder, encoded=encoded, **options)
     dataset = previewed(source)
     names = (dataset.manifest.root.name, dataset.spec.name if dataset.spec is not None else "")
     return Preview(views, title=" · ".join(filter(None, names)) or "calotype")

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ def gather(
     batches: int = 1,
     draws: int = 3,
     autoencoder: Autoencoder | None = None,
+    encoded: Loader | None = None,
     progress: Show | None = None,
 ) -> tuple[BatchView, ...]:
     """Return views of the first batches of an epoch, with how each of their samples was made.
@@ -54,6 +55,7 @@ def gather(
         batches: Maximum number of batches.
         draws: Number of later epochs to show of each image.
         autoencoder: Encodes and decodes each trained image, to show the result.
+        encoded: The loader of the same batches as encodings, to show their tensors.
         progress: Called with (done, total) samples; a round trip counts as one more.
 
     Raises:
@@ -71,8 +73,11 @@ def gather(
     views: list[BatchView] = []
     # Load the batches, and make each sample again to explain it.
     loader.load_state_dict({"epoch": epoch})
+    if encoded is not None:
+        encoded.load_state_dict({"epoch": epoch})
+    others = repeat(None) if encoded is None else map(describe_batch, encoded)
     try:
-        for step, given in enumerate(islice(loader, steps)):
+        for step, (given, other) in enumerate(zip(islice(loader, steps), others, strict=False)):
             batch = {key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in given.items()}
             explain = partial(_explain, dataset, plan, step, batch, draws)
             with _one_thread_per_core() as pool:
@@ -88,6 +93,7 @@ def gather(
                     batch=batch,
                     entries=describe_batch(batch),
                     samples=tuple(samples),
+                    encoded=other or (),
                 )
             )
     finally:

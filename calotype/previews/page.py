@@ -149,7 +149,8 @@ def _batch(batch: BatchView, number: int, pool: ThreadPoolExecutor) -> Html:
             "header",
             tag("h2", _name(batch), id=f"{anchor}-name"),
             tag("p", " · ".join(fact for fact in facts if fact), class_="facts"),
-            _tensors(batch.entries),
+            _tensors(batch.entries, "What the batch holds"),
+            _tensors(batch.encoded, "What the same batch holds as encodings"),
         ),
         *pool.map(one, enumerate(batch.samples, start=1)),
         class_="batch",
@@ -162,7 +163,7 @@ def _name(batch: BatchView) -> str:
     return f"Epoch {batch.epoch}, step {batch.step}"
 
 
-def _tensors(entries: Sequence[Entry]) -> Html | None:
+def _tensors(entries: Sequence[Entry], title: str) -> Html | None:
     if not entries:
         return None
     head = tag("tr", *(tag("th", name, scope="col") for name in ("Key", "Type", "Shape", "Range")))
@@ -176,5 +177,4 @@ def _tensors(entries: Sequence[Entry]) -> Html | None:
         )
         for entry in entries
     ]
-    caption = tag("caption", "What the batch holds")
-    return tag("table", caption, tag("thead", head), tag("tbody", *rows), class_="tensors")
+    return tag("table", tag("caption", title), tag("thead", head), tag("tbody", *rows), class_="tensors")

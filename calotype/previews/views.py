@@ -92,3 +92,5 @@ class BatchView:
     """The Loader's batch, on the CPU, as training gets it."""
     entries: tuple[Entry, ...]
     samples: tuple[SampleView, ...]
+    encoded: tuple[Entry, ...] = ()
+    """Entries of the same batch, encoded; empty unless they were asked for."""

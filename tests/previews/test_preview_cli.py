@@ -120,6 +120,22 @@ def test_with_variants_a_note_says_what_the_page_samples(photos, tmp_path):
     assert err.count("training reads the stored variants") == 1
 
 
+def test_encoded_adds_the_encoded_tensors_and_what_the_autoencoder_keeps(photos, tmp_path):
+    pytest.importorskip("diffusers")
+    path, page = tmp_path / "photos.yaml", tmp_path / "page.html"
+    path.write_text(
+        f"dataset: {{path: {photos}, resolution: 64}}\nmodel: {tiny_pipeline('flux.1-dev')}\n"
+        f"encodings: {{store: {tmp_path / 'store'}, on_the_fly: true}}\nloader: {{batch_size: 2, seed: 3}}\n"
+    )
+    options = ["-o", page, "--draws", 0, "--batches", 2]
+    run("preview", path, *options)
+    assert not (tmp_path / "store").exists()  # a preview needs no encoders
+    run("preview", path, *options, "--encoded")
+    read = read_page(page.read_text("utf-8"))
+    assert [table.all("code")[0].text() for table in read.all("table", class_="tensors")] == ["img", "latents"] * 2
+    assert len(read.all("figure", class_="round-trip")) == len(read.all("article")) > 2
+
+
 def test_the_round_trip_of_the_command(photos, tmp_path):
     diffusers = pytest.importorskip("diffusers")
     torch.manual_seed(0)
