@@ -13,7 +13,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python;
 	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
 		&& echo $$python && break; done)
 
-.PHONY: help setup demo test check bench torchtune
+.PHONY: help setup demo test check bench torchtune dist test-install
 
 help:
 	@echo "make setup      the environment, in $(VENV)"
@@ -21,9 +21,12 @@ help:
 	@echo "make test       the tests"
 	@echo "make check      lint, format, types, layers, and the code in the docs"
 	@echo "make bench      benchmarks against other loaders, as ratios"
+	@echo "make dist       dist/: a wheel, to install calotype without this clone"
+	@echo "make test-install  the wheel with pip, into fresh environments: downloads some GB"
 	@echo "make torchtune  our configs under torchtune 0.6.1, in a separate environment"
 
 setup: $(READY)
+	@echo "Ready. Run $(BIN)/calotype, or first 'source $(BIN)/activate' and then calotype."
 
 demo: $(READY)
 	$(BIN)/calotype demo --tokenizers "$$($(BIN)/python tests/real_tokenizers.py)" \
@@ -38,11 +41,20 @@ check: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest tests/docs_blocks.py
+	$(BIN)/python -m pytest tests/docs_blocks.py tests/first_mile/each_extra.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/raw.py
 	$(BIN)/python benchmarks/interference.py
+
+# The wheel is built from the sdist, so that no file of an earlier build gets into it.
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	@echo "Install it with: pip install '$$(ls dist/*.whl)[train,hub]'"
+
+test-install: dist
+	$(BIN)/python tests/first_mile/real_install.py dist/*.whl train
 
 torchtune: $(TUNE_READY)
 	$(TUNE)/bin/python -m pytest tests/compat

@@ -27,7 +27,13 @@ A message has what was found, where (file, line or row), what was expected, and 
 from __future__ import annotations
 
 import difflib
+import shlex
+import shutil
+import sys
 from collections.abc import Iterable
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Self
 
 __all__ = [
@@ -51,6 +57,7 @@ __all__ = [
     "NotFiniteError",
     "RankError",
     "StoreError",
+    "install_command",
     "unknown_key",
 ]
 
@@ -183,9 +190,7 @@ class MissingDependencyError(CalotypeError, ImportError):
     """
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
-        super().__init__(
-            f"the package {package!r} is needed {purpose}, and is not installed: pip install 'calotype[{extra}]'"
-        )
+        super().__init__(f"the package {package!r} is needed {purpose}, and is not installed: {install_command(extra)}")
         self.package = package
         self.extra = extra
         self.purpose = purpose
@@ -196,6 +201,32 @@ class MissingDependencyError(CalotypeError, ImportError):
 
 def _missing_dependency(package: str, extra: str, purpose: str) -> MissingDependencyError:
     return MissingDependencyError(package, extra=extra, purpose=purpose)
+
+
+def install_command(extra: str) -> str:
+    """Return the shell command that installs an extra of calotype into the environment of this process.
+
+    An installed calotype satisfies the requirement `calotype[extra]`, so the command adds the extra's packages, and
+    calotype itself is on no index. A clone that is not installed, or was before it had the extra, is installed again.
+    """
+    python = sys.executable
+    if shutil.which("python") == python:  # the environment is activated
+        python = "python"
+    elif Path(python).is_relative_to(Path.cwd()):
+        python = str(Path(python).relative_to(Path.cwd()))
+    if find_spec("pip"):
+        command = [python, "-m", "pip", "install"]
+    else:  # uv makes environments without pip
+        command = ["uv", "pip", "install", "--python", python]
+    try:
+        known = metadata.metadata("calotype").get_all("Provides-Extra") or []
+    except metadata.PackageNotFoundError:
+        known = []
+    clone = Path(__file__).parents[1]
+    # The quotes are for zsh, in which [ ] is a pattern.
+    if extra not in known and (clone / "pyproject.toml").is_file():
+        return f"{shlex.join(command)} --editable '{clone}[{extra}]'"
+    return f"{shlex.join(command)} 'calotype[{extra}]'"
 
 
 def unknown_key(where: str, key: str, known: Iterable[str]) -> ConfigError:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from calotype.errors import ConfigError, MissingTokenizerError
+from calotype.errors import ConfigError, MissingTokenizerError, install_command
 
 __all__ = ["TokenizerFiles", "find_tokenizer_files", "is_hub_name", "split_hub_name"]
 
@@ -126,7 +126,7 @@ def _from_hub(repo: str, subfolder: str | None) -> Path:
     except ImportError as error:
         raise MissingTokenizerError(
             f"the tokenizer {where!r} is on the Hugging Face hub, and the package huggingface_hub that fetches it is "
-            f"not installed: pip install 'calotype[hub]'. {_other_ways(repo, subfolder)}"
+            f"not installed: {install_command('hub')}. {_other_ways(repo, subfolder)}"
         ) from error
     patterns = [f"{subfolder}/{name}" if subfolder else name for name in (*_NAMES, *_CONFIGS, _ADDED)]
     try:

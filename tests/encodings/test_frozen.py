@@ -24,7 +24,7 @@ with warnings.catch_warnings():
 from tiny_pipelines import NAMES, copy_of, tiny_pipeline
 
 from calotype.encodings.frozen import FrozenModels
-from calotype.errors import ConfigError
+from calotype.errors import ConfigError, install_command
 
 IMAGES = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -302,7 +302,7 @@ def test_without_diffusers():
     assert done.stdout.splitlines() == [
         "32 82",
         "the package 'diffusers' is needed to run a model's encoders, and is not installed: "
-        "pip install 'calotype[diffusers]'",
+        + install_command("diffusers"),
     ], done.stderr
 
 

@@ -9,6 +9,8 @@ import loopback_hub
 import pytest
 from loopback_hub import COMMIT, Hub, serving
 
+from calotype.errors import install_command
+
 pytest.importorskip("huggingface_hub")
 
 
@@ -111,5 +113,5 @@ def test_without_huggingface_hub(tmp_path):
     program = "import sys\nsys.modules['huggingface_hub'] = None\n"
     program += "try:\n    load_tokenizer('owner/model:tokenizer', kind='clip')\nexcept ConfigError as e:\n    print(e)"
     message = run(program, tmp_path, None)
-    assert "huggingface_hub that fetches it is not installed: pip install 'calotype[hub]'" in message
+    assert f"huggingface_hub that fetches it is not installed: {install_command('hub')}. " in message
     assert "or give any local folder" in message
