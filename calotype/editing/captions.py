@@ -60,6 +60,8 @@ class Written:
     """Row → its state on disk, for the rows that were not as expected and were not written; None: it is gone."""
     backup: Path | None
     """Folder with copies of the files before the write."""
+    files: dict[Path, FileState]
+    """Written file → its state then, unless another program has written to it since."""
 
 
 @dataclass(slots=True)
@@ -97,22 +99,32 @@ class Captions(ABC):
     takes_sidecars: bool
     """Whether `write` can also write caption files beside the images."""
 
+    @property
+    def one_row_per_image(self) -> bool:
+        """Whether the rows are exactly the images of the folder, with their paths as ids."""
+        return False
+
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
         self._documents: dict[Path, tuple[FileState, Document]] = {}
 
-    def read(self, ids: Iterable[str] | None = None) -> dict[str, CaptionState]:
+    def read(
+        self, ids: Iterable[str] | None = None, *, loaded: Mapping[str, Sequence[str]] | None = None
+    ) -> dict[str, CaptionState]:
         """Read the state of every image by its id, in the manifest's order, rejected ones included.
 
         Args:
             ids: Read these images only, as far as they exist.
+            loaded: Row id → its captions in a manifest that was loaded just now: the file beside an image is not read
+                a second time.
 
         Raises:
             ManifestError: A data file can't be read.
         """
         locations = self._locations()
         wanted = locations if ids is None else [id for id in ids if id in locations]
-        return {id: self._state(locations[id]) for id in wanted}
+        known = loaded or {}
+        return {id: self._state(locations[id], known.get(id, ())) for id in wanted}
 
     def write(
         self,
@@ -149,6 +161,7 @@ class Captions(ABC):
         """Plan and replace, and repeat for the rows whose files another program saved in between."""
         conflicts: dict[str, CaptionState | None] = {}
         pending, written, folder = dict(changes), set[str](), None
+        written_files: dict[Path, FileState] = {}
         for _ in range(_TRIES):
             plan = self._plan(pending, expect, self._locations(), sidecars=sidecars)
             conflicts |= plan.conflicts
@@ -156,17 +169,18 @@ class Captions(ABC):
             files = plan.files()
             if backup and any(file.exists() for file in files):
                 folder = back_up(files, self.root, folder)
-            failed = self._replace(plan, files) if files else set()
+            failed = self._replace(plan, files, written_files) if files else set()
             pending = {id: changes[id] for id in pending if id in failed | plan.moved}
             if not pending:
                 break
-        after = self._locations() if written or pending else {}
+        after = self._locations_after(written_files) if written or pending else {}
         states = {id: self._state(after[id]) for id in {*written, *pending} if id in after}
         conflicts |= {id: states.get(id) for id in pending}
         return Written(
             states={id: states[id] for id in changes if id in states and id not in conflicts},
             conflicts=conflicts,
             backup=folder,
+            files=written_files,
         )
 
     def _plan(
@@ -213,8 +227,12 @@ class Captions(ABC):
             self._documents.clear()  # they are changed in memory
         return plan
 
-    def _replace(self, plan: _Plan, files: Mapping[Path, bytes]) -> set[str]:
-        """Replace files; return the rows of those that other programs have changed since they were read."""
+    def _replace(self, plan: _Plan, files: Mapping[Path, bytes], written: dict[Path, FileState]) -> set[str]:
+        """Replace files, and add those that were to `written`.
+
+        Returns:
+            The rows of the files that other programs have changed since they were read.
+        """
         failed: set[str] = set()
         in_documents = set[str]().union(*(ids for _, ids in plan.documents.values()))
         with replacing(files, plan.found, self.root) as new:
@@ -231,11 +249,16 @@ class Captions(ABC):
             for file, (_, ids) in plan.documents.items():
                 failed |= ids if file in late else set()
             failed |= {id for id, own in plan.own.items() if late & own.keys() and id not in in_documents}
+            written |= new.states()
         return failed
 
     @abstractmethod
-    def _locations(self) -> dict[str, Location]:
+    def _locations(self) -> Mapping[str, Location]:
         """Return where the captions of every image are at present."""
+
+    @abstractmethod
+    def _locations_after(self, files: Iterable[Path]) -> Mapping[str, Location]:
+        """The same after a write of these files, as far as only they have changed."""
 
     @abstractmethod
     def _change(
@@ -243,16 +266,16 @@ class Captions(ABC):
     ) -> list[Document]:
         """Change documents, which are returned, and add other files and their new contents to `files`."""
 
-    def _read_beside(self, location: Location) -> list[str]:
-        """Read the captions in files beside an image."""
+    def _read_beside(self, location: Location, loaded: Sequence[str]) -> list[str]:
+        """Read the captions in files beside an image; `loaded`: see `read`."""
         return []
 
-    def _state(self, location: Location) -> CaptionState:
+    def _state(self, location: Location, loaded: Sequence[str] = ()) -> CaptionState:
         captions = [text for _, entry in location.entries for text in entry.captions]
         problem = None
         if location.beside:
             try:
-                captions += self._read_beside(location)
+                captions += self._read_beside(location, loaded)
             except EditError as error:
                 problem = str(error)
         captions = captions or list(location.default)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from calotype.editing.captions import Captions, Change
@@ -35,6 +35,9 @@ class DataFileCaptions(Captions):
         for id, document, entry in entries_by_id([self._document(file) for file in self._files]):
             locations.setdefault(id, Location()).entries.append((document, entry))
         return locations
+
+    def _locations_after(self, files: Iterable[Path]) -> dict[str, Location]:
+        return self._locations()
 
     def _change(
         self, location: Location, change: Change, files: dict[Path, bytes], *, sidecars: bool

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from calotype.editing.captions import Captions, Change
 from calotype.editing.document import Document, Entry
 from calotype.editing.json_document import JsonLines
+from calotype.editing.known_folder import KnownFolder
 from calotype.editing.locations import Location, entries_by_id, set_captions, set_rejected
-from calotype.editing.sidecars import Sidecars
 from calotype.errors import EditError
 from calotype.manifest.folders.image_folder import listed_image
-from calotype.manifest.folders.kohya import kohya_folders
-from calotype.manifest.folders.listing import Listing, list_folder
 from calotype.manifest.manifest import REMOTE
-from calotype.manifest.names_on_disk import NamesOnDisk
 from calotype.manifest.reading import Reading
 from calotype.manifest.tables.references import normal_reference
 
@@ -32,66 +29,77 @@ class FolderCaptions(Captions):
 
     Args:
         folder: The folder.
-        listing: The files of the folder.
         reading: The options with which the manifest reads it.
     """
 
     takes_sidecars = True
 
-    def __init__(self, folder: Path, listing: Listing, reading: Reading) -> None:
+    def __init__(self, folder: KnownFolder, reading: Reading) -> None:
         super().__init__(reading)
-        self.root = folder
-        for name in listing.metadata:
-            self._document(folder / name)  # raises if the file can't be read or changed
+        self.root, self._known = folder.path, folder
+        self._metadata: dict[PurePosixPath, Document] = {}
+        for name in folder.listing.metadata:
+            self._document(self.root / name)  # raises if the file can't be read or changed
 
-    def _locations(self) -> dict[str, Location]:
-        reading = self._reading
-        listing = list_folder(
-            self.root, reading.recursive, lambda where, what: None, reading.caption_suffixes, reading.exclude
-        )
-        metadata = listing.metadata
+    @property
+    def one_row_per_image(self) -> bool:
+        return not self._known.listing.metadata
+
+    def _locations(self) -> Mapping[str, Location]:
+        self._known.refresh()
+        return self._located()
+
+    def _locations_after(self, files: Iterable[Path]) -> Mapping[str, Location]:
+        self._known.wrote(files)
+        return self._located()
+
+    def _located(self) -> _Locations:
+        known, reading = self._known, self._reading
+        metadata = known.listing.metadata
         self._metadata = {PurePosixPath(name).parent: self._document(self.root / name) for name in metadata}
-        self._sidecars = Sidecars(self.root, listing, self._reading)
-        images = set(listing.images)
-        on_disk = NamesOnDisk(images)
 
         # Images that metadata files list.
-        locations: dict[str, Location] = {}
+        listed: dict[str, Location] = {}
         ids: dict[str, str] = {}
         captioned: set[str] = set()
         entries = list(entries_by_id([self._document(self.root / name) for name in metadata]))
-        listed = {entry.image for _, _, entry in entries}
+        names = {entry.image for _, _, entry in entries}
         for id, document, entry in entries:
             name = entry.image
             try:
-                found = listed_image(name, on_disk, listed, reading)
+                found = listed_image(name, known.on_disk, names, reading)
             except FileNotFoundError:
                 continue
             if found is None:  # excluded
                 continue
             if found != name:
                 id, name = id if entry.explicit_id else found, found
-            location = locations.setdefault(id, Location())
+            location = listed.setdefault(id, Location())
             location.entries.append((document, entry))
-            location.image = name if name in images else None
+            location.image = name if name in known.images else None
             ids[name] = id
             if entry.captions:
                 captioned.add(name)
+        for name in ((ids.keys() | listed.keys()) & known.images) - captioned:
+            self._beside(listed[ids.get(name, name)], name)
+        self._in_files = known.in_files and not captioned
+        return _Locations(known.listing.images, known.images, listed, ids.keys(), self._beside)
 
-        # All others, with the files beside them.
-        kohya = kohya_folders(listing, self._reading)
-        for name in listing.images:
-            if name not in captioned:
-                location = locations.setdefault(ids.get(name, name), Location())
-                location.image, location.beside = name, True
-                parent = name.rpartition("/")[0]
-                location.default = (kohya[parent][1],) if parent in kohya and not self._sidecars.of(name) else ()
-        in_files = bool(listing.captions) or any(map(self._sidecars.of, listing.images))
-        self._in_files = in_files and not captioned
-        return locations
+    def _beside(self, location: Location, image: str) -> Location:
+        """Make the files beside an image those that its captions are in."""
+        known = self._known
+        location.image, location.beside = image, True
+        parent = image.rpartition("/")[0]
+        location.default = (known.kohya[parent][1],) if parent in known.kohya and not known.sidecars.of(image) else ()
+        return location
 
-    def _read_beside(self, location: Location) -> list[str]:
-        return self._sidecars.read(location.image) if location.image is not None else []
+    def _read_beside(self, location: Location, loaded: Sequence[str]) -> list[str]:
+        if location.image is None:
+            return []
+        sidecars = self._known.sidecars
+        if any(text.strip() for text in loaded) and sidecars.is_one_text(location.image):
+            return list(loaded)
+        return sidecars.read(location.image)
 
     def _change(
         self, location: Location, change: Change, files: dict[Path, bytes], *, sidecars: bool
@@ -111,8 +119,8 @@ class FolderCaptions(Captions):
             if location.image is not None:
                 self._update_beside(location.image, before, captions, files, sidecars=sidecars)
             return changed
-        there = self._sidecars.of(location.image)
-        found = self._sidecars.write(location.image, captions) if there or (self._in_files and captions) else None
+        there = self._known.sidecars.of(location.image)
+        found = self._known.sidecars.write(location.image, captions) if there or (self._in_files and captions) else None
         if found is not None:
             files |= {self.root / name: data for name, data in found.items()}
         elif captions:
@@ -133,14 +141,16 @@ class FolderCaptions(Captions):
         sidecars: bool,
     ) -> None:
         """Update the files beside an image whose captions are in the metadata."""
-        if captions and (sidecars or self._sidecars.matches(image, before)):
+        if captions and (sidecars or self._known.sidecars.matches(image, before)):
             self._copy_beside(image, captions, files)
-        elif not captions and self._sidecars.of(image):  # the manifest would read it, now that the metadata has none
-            files |= {self.root / name: data for name, data in (self._sidecars.write(image, ()) or {}).items()}
+        elif not captions and self._known.sidecars.of(
+            image
+        ):  # the manifest would read it, now that the metadata has none
+            files |= {self.root / name: data for name, data in (self._known.sidecars.write(image, ()) or {}).items()}
 
     def _copy_beside(self, image: str, captions: Sequence[str], files: dict[Path, bytes]) -> None:
-        if not self._sidecars.matches(image, captions):
-            name, data = self._sidecars.copy(image, captions)
+        if not self._known.sidecars.matches(image, captions):
+            name, data = self._known.sidecars.copy(image, captions)
             files[self.root / name] = data
 
     def _add(self, location: Location) -> None:
@@ -164,3 +174,39 @@ class FolderCaptions(Captions):
             rejected=False,
         )
         location.entries.append((document, entry))
+
+
+class _Locations(Mapping[str, Location]):
+    """The locations of all images; those without a row in a metadata file are made when they are asked for.
+
+    Args:
+        order: All images of the folder.
+        images: The same.
+        listed: Id → location, of the rows of metadata files.
+        rows: The images of these rows.
+        beside: Completes the location of another image.
+    """
+
+    def __init__(
+        self,
+        order: Sequence[str],
+        images: Collection[str],
+        listed: Mapping[str, Location],
+        rows: Collection[str],
+        beside: Callable[[Location, str], Location],
+    ) -> None:
+        self._order, self._images, self._listed, self._rows, self._beside = order, images, listed, rows, beside
+
+    def __getitem__(self, id: str) -> Location:
+        if id in self._listed:
+            return self._listed[id]
+        if id not in self._images or id in self._rows:
+            raise KeyError(id)
+        return self._beside(Location(), id)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._listed
+        yield from (name for name in self._order if name not in self._rows and name not in self._listed)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

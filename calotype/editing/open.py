@@ -8,9 +8,9 @@ from typing import Literal
 from calotype.editing.captions import Captions
 from calotype.editing.data_file_captions import DataFileCaptions
 from calotype.editing.folder_captions import FolderCaptions
+from calotype.editing.known_folder import KnownFolder
 from calotype.errors import EditError, MissingPathError
 from calotype.ledger import Ledger
-from calotype.manifest.folders.listing import list_folder
 from calotype.manifest.options import parse_options
 from calotype.manifest.paths import PathLike
 from calotype.manifest.readers.hub import is_saved_dataset
@@ -73,10 +73,10 @@ def open_captions(
         return DataFileCaptions(sources.files, reading)
     if is_saved_dataset(folder):
         raise _read_only(str(folder), "captions of a saved dataset")
-    listing = list_folder(folder, recursive, reading.bad, reading.caption_suffixes, reading.exclude)
-    if listing.images:
-        return FolderCaptions(folder, listing, reading)
-    files = data_files_of(folder, listing)
+    known = KnownFolder(folder, reading)
+    if known.listing.images:
+        return FolderCaptions(known, reading)
+    files = data_files_of(folder, known.listing)
     if not files:
         raise MissingPathError(f"{folder}: no images found; expected images, or a data file that lists them")
     return DataFileCaptions(files, reading)

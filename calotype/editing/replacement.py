@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import xxhash
 
+from calotype.core.file_state import FileState, state_of
 from calotype.editing.hidden_folder import umask, written_files
 from calotype.editing.renames import exchange, exchange_in_steps, rename_new
 from calotype.errors import EditError
@@ -88,6 +89,8 @@ class Replacement:
     _found: Mapping[Path, bytes | None]
     _old: dict[Path, os.stat_result] = field(default_factory=dict)
     """Path → the replaced file's status when it was compared; it now has the temporary name."""
+    _new: dict[Path, os.stat_result] = field(default_factory=dict)
+    """Path → the status of its new file before it was put."""
 
     def put(self, paths: Iterable[Path]) -> bool:
         """Replace all of these files, or none.
@@ -111,8 +114,18 @@ class Replacement:
             self._restore(path)
         return late
 
+    def states(self) -> dict[Path, FileState]:
+        """Return the state of each file that was put, as long as no other program has written to it."""
+        found = {}
+        for path, known in self._new.items():
+            with suppress(OSError):
+                if not _changed(path, known):
+                    found[path] = state_of(path.stat())
+        return found
+
     def _put(self, path: Path) -> bool:
         name, target = self._paths[path]
+        self._new[path] = name.stat()
         if path not in self._found:
             name.replace(target)
             return True
@@ -135,6 +148,7 @@ class Replacement:
     def _restore(self, path: Path) -> None:
         """Restore a replaced file; a version that another program saves meanwhile is kept as the last one."""
         name, target = self._paths[path]
+        del self._new[path]
         current = digest_of(self._data[path])
         if self._old.pop(path, None) is None:  # it was a new file
             if digest_of(target) == current:

@@ -33,6 +33,7 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_MARKS: Final = tuple(mark for mark, _ in _BOMS)
 _UNMARKED = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
 _NOT_TEXT = frozenset({"Cc", "Cn", "Co", "Cs"})
 _CERTAIN = 4
@@ -47,7 +48,9 @@ def decode_text(data: bytes) -> str:
     Raises:
         UnicodeDecodeError: The bytes are none of these, or hold NUL characters.
     """
-    encoding = next((encoding for mark, encoding in _BOMS if data.startswith(mark)), "utf-8")
+    encoding = "utf-8"
+    if data.startswith(_MARKS):
+        encoding = next(encoding for mark, encoding in _BOMS if data.startswith(mark))
     if encoding == "utf-8" and b"\0" in data:
         encoding = _unmarked(data)
     text = data.decode(encoding)

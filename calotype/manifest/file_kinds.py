@@ -82,12 +82,20 @@ _COMMANDS: Final = {
 
 def stem_of(name: str) -> str:
     """Return the name without its last suffix."""
-    return os.path.splitext(name)[0]  # noqa: PTH122 - a Path for each of 100,000 names costs a second
+    return name[: _dot(name)]
 
 
 def suffix_of(name: str) -> str:
     """Return the last suffix of a name, in lower case."""
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122
+    return name[_dot(name) :].lower()
+
+
+def _dot(name: str) -> int:
+    """Return where the last suffix of a name begins: as `os.path.splitext`, in a third of its time."""
+    dot = name.rfind(".")
+    if dot > 0 and dot > max(name.rfind("/"), name.rfind(os.sep)) + 1 and name[dot - 1] != ".":
+        return dot
+    return len(os.path.splitext(name)[0])  # noqa: PTH122
 
 
 def archive_suffix(name: str) -> str | None:

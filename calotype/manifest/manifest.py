@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Final, overload
 
@@ -29,6 +31,8 @@ JSON_FIELD = {b"calotype": b"json"}
 REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 """The beginning of a URL."""
 
+_OF_IMAGES: Final = ("ref", "id", "name", "offset", "size", "key")
+"""The columns that an `ImageRef` is made of."""
 _SPILL_BYTES: Final = 4 << 20
 """Maximum bytes of a manifest in memory. A larger one is written to a file, and its pickle, for workers, is a path."""
 
@@ -117,19 +121,7 @@ class Manifest(Sequence[Row]):
         return None if column is None else column[at].as_py()
 
     def _image(self, at: int) -> ImageRef:
-        ref = self._value("ref", at)
-        if ref is None:
-            ref = self._value("id", at)
-        name = self._value("name", at) or ref
-        if REMOTE.match(ref):
-            return ImageRef(name=name, url=ref)
-        return ImageRef(
-            name=name,
-            path=str(self._root / ref),
-            offset=self._value("offset", at) or 0,
-            size=self._value("size", at),
-            key=self._value("key", at),
-        )
+        return _image_ref(self._root, *(self._value(name, at) for name in _OF_IMAGES))
 
     def captions_of(self, index: int) -> tuple[str, ...]:
         """Return the captions of one row, without the rest of it."""
@@ -149,7 +141,11 @@ class Manifest(Sequence[Row]):
 
     def refs(self, indices: Iterable[int] | None = None) -> list[ImageRef]:
         """Return the images of these rows (by default of all), without the rest of each row."""
-        return [self._image(int(at)) for at in (range(len(self)) if indices is None else indices)]
+        if indices is not None:
+            return [self._image(int(at)) for at in indices]
+        columns = [self._columns[name] for name in _OF_IMAGES]
+        values = (repeat(None, len(self)) if column is None else column.to_pylist() for column in columns)
+        return [_image_ref(self._root, *row) for row in zip(*values, strict=True)]
 
     def sizes(self) -> npt.NDArray[np.int32]:
         """Return (N, 2) int32 of (height, width) in pixels, from the data file; 0: unknown."""
@@ -241,6 +237,21 @@ def set_column(table: pa.Table, name: str, values: pa.Array, metadata: Mapping[b
 
 
 _COLUMNS = ("id", "ref", "name", "offset", "size", "key", "captions", "width", "height", "weight")
+
+
+def _image_ref(
+    root: Path, ref: str | None, id: str, name: str | None, offset: int | None, size: int | None, key: bytes | None
+) -> ImageRef:
+    ref = id if ref is None else ref
+    if REMOTE.match(ref):
+        return ImageRef(name=name or ref, url=ref)
+    return ImageRef(name=name or ref, path=_joined(root, ref), offset=offset or 0, size=size, key=key)
+
+
+def _joined(root: Path, ref: str) -> str:
+    """Return `str(root / ref)`, without a `Path` for each of 100,000 images."""
+    plain = os.sep == "/" and ref and ref[0] not in "./" and ref[-1] != "/" and "//" not in ref and "/." not in ref
+    return f"{root}/{ref}" if plain and root.name else str(root / ref)
 
 
 def _plain(value: Any, is_json: bool) -> Any:

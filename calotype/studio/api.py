@@ -221,10 +221,10 @@ class _Api:
 
     def augment_draw(self, body: DrawBody) -> Json:
         number = self._number(body.n)
-        captions = self._studio.rows.state(number).captions
+        id, captions = self._studio.rows.ids[number], self._studio.rows.state(number).captions
         try:
             return self._studio.augmentations.draw(
-                number, captions, options=body.transforms, epochs=body.epochs, seed=body.seed
+                id, captions, options=body.transforms, epochs=body.epochs, seed=body.seed
             )
         except IndexError as problem:
             raise _NotFoundError(str(problem)) from None

@@ -8,8 +8,9 @@ import io
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import xxhash
@@ -19,19 +20,19 @@ from PIL import Image
 from calotype.config import Config, load_config, read_config
 from calotype.config.instantiate import COMPONENT
 from calotype.core.file_state import FileState
-from calotype.data.dataset import TextToImageDataset
-from calotype.data.pixel_cache import PixelCache
 from calotype.editing.hidden_folder import copy_beside
 from calotype.editing.replacement import digest_of, replacing
 from calotype.errors import CalotypeError, ConfigError
 from calotype.manifest import Manifest
-from calotype.previews.gather import draw_sample
-from calotype.previews.kept_reader import KeptReader
 from calotype.studio.source import Source, pixels_dataset
 from calotype.studio.thumbnails import stamp
 from calotype.studio.tokens import TokenCounter
 from calotype.studio.yaml_edit import edit_yaml, lost_comments
 from calotype.types import SampleKey
+
+if TYPE_CHECKING:
+    from calotype.data.dataset import TextToImageDataset
+    from calotype.previews.kept_reader import KeptReader
 
 __all__ = ["SECTIONS", "Augmentations", "ConfigChangedError"]
 
@@ -50,15 +51,24 @@ class Augmentations:
 
     Args:
         source: Has the config that options are read from and written to.
-        manifest: The rows at the start of the server: sampling depends on a row's index in it.
         counter: Counts the tokens of captions.
     """
 
-    def __init__(self, source: Source, manifest: Manifest, counter: TokenCounter) -> None:
-        self._source, self._manifest, self._counter = source, manifest, counter
+    def __init__(self, source: Source, counter: TokenCounter) -> None:
+        self._source, self._counter = source, counter
         self._lock = threading.Lock()
         self._last: tuple[str, TextToImageDataset] | None = None
         self._kept: tuple[int, FileState | None, KeptReader] | None = None
+
+    @cached_property
+    def _manifest(self) -> Manifest:
+        """The rows: sampling depends on a row's index."""
+        return self._source.manifest()
+
+    @cached_property
+    def _indices(self) -> dict[str, int]:
+        """Id → index in the manifest."""
+        return {id: index for index, id in enumerate(self._manifest.ids.to_pylist())}
 
     def options(self) -> dict[str, Any]:
         """Return the options in the config."""
@@ -80,7 +90,7 @@ class Augmentations:
 
     def draw(
         self,
-        number: int,
+        id: str,
         captions: Sequence[str],
         *,
         options: Mapping[str, Mapping[str, Any]],
@@ -90,7 +100,7 @@ class Augmentations:
         """Return samples of one image as training sees them.
 
         Args:
-            number: Number of the row.
+            id: Id of the row.
             captions: The row's current captions.
             options: `img_transform` and `caption_transform` from the page.
             epochs: Epochs to sample, one sample per epoch.
@@ -99,18 +109,24 @@ class Augmentations:
         Raises:
             ConfigError: An option is invalid, or names code.
             ImageError: The image can't be read.
-            IndexError: The row was added after the studio was started.
+            IndexError: The row was added after the rows were loaded for the first sample.
         """
+        if (index := self._indices.get(id)) is None:
+            raise IndexError("the image was added since the first sample: restart calotype studio to sample this one")
+        # Imported here: they import torch, which a review needs for samples only.
+        from calotype.data.pixel_cache import PixelCache
+        from calotype.previews.gather import draw_sample
+
         # Build the dataset with these options, on a reader with the decoded image.
         dataset = self._dataset({name: self._merged(name, given) for name, given in options.items()})
-        reader = self._reader(dataset, number)
+        reader = self._reader(dataset, index)
         sampled = dataset.with_reader(reader).with_cache(
             None if dataset.pixel_cache is None else PixelCache(max_images=0)
         )
         # Sample image and caption for each epoch.
         draws = []
         for epoch in epochs:
-            key = SampleKey(number, epoch, seed=seed)
+            key = SampleKey(index, epoch, seed=seed)
             drawn = draw_sample(sampled, reader, self._sized(sampled, reader, key))
             caption = dataset.caption_transform.draw(captions or ("",), key, dataset.seed if seed is None else seed)
             draws.append(
@@ -227,17 +243,17 @@ class Augmentations:
             last = self._last = (wanted, pixels_dataset(self._source.config, self._manifest, **options))
         return last[1]
 
-    def _reader(self, dataset: TextToImageDataset, number: int) -> KeptReader:
+    def _reader(self, dataset: TextToImageDataset, index: int) -> KeptReader:
         """Return a reader with one decoded image, which is reused while its options change."""
-        if not 0 <= number < len(self._manifest):
-            raise IndexError("the image was added after calotype studio was started: restart it to sample this image")
-        ref = self._manifest[number].image
+        ref = self._manifest[index].image
         state = stamp(ref)
         kept = self._kept
-        if kept is None or kept[:2] != (number, state):
+        from calotype.previews.kept_reader import KeptReader
+
+        if kept is None or kept[:2] != (index, state):
             reader = KeptReader(dataset.reader, ref)
             reader.read(ref)
-            kept = self._kept = number, state, reader
+            kept = self._kept = index, state, reader
         return kept[2]
 
     def _sized(self, sampled: TextToImageDataset, reader: KeptReader, key: SampleKey) -> SampleKey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from calotype.core.file_state import FileState
 from calotype.editing import Captions, CaptionState, Change
 from calotype.errors import EditError
 from calotype.studio.history import History, Step
@@ -99,6 +101,8 @@ class Editor:
         self._plans: dict[str, Plan] = {}
         self.expected: frozenset[int] = frozenset()
         """Rows of the current captioning run: their new captions are not reported as external changes."""
+        self.written: dict[str, FileState] = {}
+        """File → its state as the editor wrote it; the watcher takes these, so that it does not read them again."""
 
     def edit(
         self, edits: Sequence[Edit], *, label: str, group: str | None = None, backup: bool | None = None
@@ -212,6 +216,7 @@ class Editor:
             expect={ids[edit.number]: edit.version for edit in edits},
             backup=len(edits) >= _BACKUP_ROWS if backup is None else backup,
         )
+        self.written |= {os.path.abspath(file): state for file, state in written.files.items()}  # noqa: PTH100
         outcome = Outcome(backup=written.backup)
         for edit in edits:
             id = ids[edit.number]

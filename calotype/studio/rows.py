@@ -73,9 +73,15 @@ class Rows:
 
     # Changes
 
-    def add(self, ids: Sequence[str], refs: Sequence[ImageRef], states: Sequence[CaptionState]) -> list[int]:
-        """Append rows, and return their numbers."""
-        stamps = [stamp(ref) for ref in refs]
+    def add(
+        self,
+        ids: Sequence[str],
+        refs: Sequence[ImageRef],
+        states: Sequence[CaptionState],
+        files: Mapping[str, FileState],
+    ) -> list[int]:
+        """Append rows, and return their numbers. `files`: known states of files; the others are looked up."""
+        stamps = [files.get(ref.path or "") or stamp(ref) for ref in refs]
         with self.lock:
             first = len(self)
             for id, ref, state, one in zip(ids, refs, states, stamps, strict=True):

@@ -9,7 +9,6 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
@@ -39,8 +38,8 @@ _TYPES: Final = {
     ".ico": "image/x-icon",
 }
 _PAGE: Final = Path(__file__).with_name("page")
-_PALETTE: Final = Path(str(files("calotype.previews").joinpath("palette.css")))
-"""The palette of the preview page."""
+_PALETTE: Final = Path(__file__).parent.with_name("previews") / "palette.css"
+"""The palette of the preview page, whose package imports torch."""
 _IMMUTABLE: Final = "private, max-age=31536000, immutable"
 _REVALIDATE: Final = "private, no-cache"
 

@@ -4,21 +4,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from calotype.config import Config
 from calotype.config.dataset import MANIFEST_OPTIONS, DatasetConfig
 from calotype.config.inputs import source_name
-from calotype.data.build import build_dataset
-from calotype.data.dataset import TextToImageDataset
 from calotype.editing import Captions, CaptionState, open_captions
 from calotype.errors import EditError
+from calotype.images import ImageReader
 from calotype.manifest import Manifest, load_manifest
 from calotype.manifest.folders.named_splits import ALL
+from calotype.types import ImageRef
 
-__all__ = ["Source", "open_source", "pixels_dataset"]
+if TYPE_CHECKING:
+    from calotype.data.dataset import TextToImageDataset
+
+__all__ = ["LoadedRows", "Source", "open_source", "pixels_dataset"]
 
 _OTHER_SIDES: Final = frozenset({"validation", "validation_seed"})
+
+
+_OPTIONS_OF_ROWS: Final = frozenset({*MANIFEST_OPTIONS, "include"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedRows:
+    """All rows of a dataset."""
+
+    ids: list[str]
+    refs: list[ImageRef]
+    states: list[CaptionState]
+    root: Path
+    """The folder that ids are relative to."""
+    kind: str
+    """The format of the dataset."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,12 +69,50 @@ class Source:
         lenient = {"missing_captions": "empty", "on_error": "skip", "keep_rejected": True}
         return load_manifest(section.origin, **options | lenient)
 
-    def states(self, manifest: Manifest) -> list[CaptionState]:
+    def load(self) -> LoadedRows:
+        """Load all rows with their captions.
+
+        Raises:
+            ManifestError: They can't be read.
+        """
+        captions = self.captions
+        if captions is not None and captions.one_row_per_image and not self._given() & _OPTIONS_OF_ROWS:
+            found = captions.read()  # what the manifest would read, without reading it twice
+            root = str(captions.root)
+            refs = [ImageRef(name=id, path=f"{root}/{id}") for id in found]
+            return LoadedRows(
+                ids=list(found), refs=refs, states=list(found.values()), root=captions.root, kind="folder"
+            )
+        manifest = self.manifest()
+        return LoadedRows(
+            ids=manifest.ids.to_pylist(),
+            refs=manifest.refs(),
+            states=self._states(manifest),
+            root=manifest.root,
+            kind=str(manifest.describe()["format"]),
+        )
+
+    def reader(self) -> ImageReader:
+        """Return the reader of the dataset's images.
+
+        Raises:
+            ConfigError: An option of the dataset is wrong.
+        """
+        if self._given() <= _OPTIONS_OF_ROWS:
+            return ImageReader()  # no option can be wrong, and torch is not imported
+        return pixels_dataset(self.config, self.manifest()).reader
+
+    def _given(self) -> frozenset[str]:
+        return frozenset(self.config.our_dataset().given()) - {"path", "source", "model", "tokenizers"}
+
+    def _states(self, manifest: Manifest) -> list[CaptionState]:
         """Return the captions of each row; rows that can't be edited have a problem."""
-        found = self.captions.read() if self.captions is not None else {}
+        ids, captions = manifest.ids.to_pylist(), manifest.captions.to_pylist()
+        loaded = dict(zip(ids, captions, strict=True))
+        found = self.captions.read(loaded=loaded) if self.captions is not None else {}
         problem = None if self.captions is None else "Its captions are read-only: no row on disk has this id."
-        rows = zip(manifest.ids.to_pylist(), manifest.captions.to_pylist(), strict=True)
-        return [found[id] if id in found else _as_read(captions, problem) for id, captions in rows]
+        rows = zip(ids, captions, strict=True)
+        return [found[id] if id in found else _as_read(own, problem) for id, own in rows]
 
 
 def open_source(config: Config, *, file: Path | None) -> Source:
@@ -92,8 +149,10 @@ def pixels_dataset(config: Config, manifest: Manifest, **options: Any) -> TextTo
     Raises:
         ConfigError: An option is wrong.
     """
+    from calotype.data.build import build_dataset
+
     section = config.our_dataset("reviewed")
-    kept = {key: value for key, value in section.given().items() if key not in {*MANIFEST_OPTIONS, "include"}}
+    kept = {key: value for key, value in section.given().items() if key not in _OPTIONS_OF_ROWS}
     pixels = config.updated(dataset=kept).without_tokens()
     return build_dataset(pixels.with_dataset(**options | {"on_error": "skip"}), manifest=manifest)
 

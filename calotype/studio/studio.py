@@ -16,7 +16,7 @@ from calotype.studio.query import parse_query
 from calotype.studio.rows import Rows
 from calotype.studio.runs import CaptionRuns
 from calotype.studio.scans import Scans
-from calotype.studio.source import open_source, pixels_dataset
+from calotype.studio.source import open_source
 from calotype.studio.thumbnails import Thumbnails
 from calotype.studio.tokens import TokenCounter, token_counter
 from calotype.studio.watch import Watcher
@@ -47,15 +47,14 @@ class Studio:
         self.rows = Rows(tokenizers=self.counter.keys)
         self.editor = Editor(self.rows, self.source.captions, why_not=self.source.why_not)
         self.watcher = Watcher(self.source, self.rows, self.editor)
-        manifest = self.watcher.start()
-        reader = pixels_dataset(config, manifest).reader
+        reader = self.source.reader()
+        loaded = self.watcher.start()
         self.thumbnails = Thumbnails(reader)
         self.scans = Scans(self.rows, reader, self.counter)
         self.runs = CaptionRuns(self.source, self.rows, self.editor, self.watcher)
-        self.augmentations = Augmentations(self.source, manifest, self.counter)
+        self.augmentations = Augmentations(self.source, self.counter)
         self._started = secrets.token_hex(8)  # row and sequence numbers are valid until a restart
-        self._kind = str(manifest.describe()["format"])
-        self._root = manifest.root
+        self._kind, self._root = loaded.kind, loaded.root
 
     def start(self) -> None:
         """Start the background scans."""

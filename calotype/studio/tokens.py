@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from calotype.config import Config
-from calotype.encodings.frozen import FrozenModels
 from calotype.errors import MissingTokenizerError
 from calotype.models import TokenTransform, build_model_transform, get_spec
 
@@ -70,6 +69,8 @@ def token_counter(config: Config) -> TokenCounter:
     if model is None:
         return TokenCounter(None, note="To count tokens, set --model (flux.1-dev, sdxl, …).")
     if Path(model).expanduser().is_dir():
+        from calotype.encodings.frozen import FrozenModels
+
         tokenizers, model = tokenizers or model, FrozenModels(model).spec.name
     spec = get_spec(model)
     if not spec.tokenizers:

@@ -419,3 +419,15 @@ def test_the_history_survives_a_reload_but_not_its_bounds(client, monkeypatch):
         client.do("undo")
     assert client.row("chelsea.png")["captions"] == ["caption 1"]
     assert time.time() - client.read("history")["steps"][0]["at"] < 60
+
+
+def test_own_writes_are_no_changes_of_others(client, folder):
+    seq = client.look(0)["seq"]
+    client.edit("motorcycle_left.png", "a new file")
+    row = client.row("coffee.png")
+    client.do("edit", edits=[{"n": row["n"], "version": row["version"], "rejected": True}])
+    assert (folder / "metadata.jsonl").exists()
+    assert client.look(seq)["disk"] == []
+    (folder / "coffee.txt").write_text("by another program\n")
+    assert [event["what"] for event in client.look(seq)["disk"]] == ["captions"]
+    assert client.row("coffee.png")["captions"] == ["by another program"]

@@ -82,9 +82,20 @@ class CaptionFiles:
         found = self._found.get(image)
         if found is None:
             stem = stem_of(image)
-            both = (files.get(image) or files.get(stem) for files in self._files.values())
-            found = self._found[image] = [file for file in both if file is not None]
+            found = self._found[image] = []
+            for files in self._files.values():
+                if (file := files.get(image) or files.get(stem)) is not None:
+                    found.append(file)
         return found
+
+    def add(self, file: str) -> bool:
+        """Add a file that was created beside an image. False: all files must be matched again."""
+        parts = self._split(file)
+        if parts is None or parts[0] not in self._by_base or parts[0] in self._files[parts[1]]:
+            return False
+        self._files[parts[1]][parts[0]] = file
+        self._found.clear()
+        return True
 
     def used(self) -> set[str]:
         """Return the caption files of all images."""
@@ -185,9 +196,9 @@ def read_caption_files(
                 in_json = _read_json(folder / file, texts, reading)
                 continue
             try:
-                found = read_text_captions(folder / file, reading)
+                found = read_text_captions(f"{folder}/{file}", reading)
             except ValueError as error:
-                reading.bad(str(folder / file), str(error))
+                reading.bad(f"{folder}/{file}", str(error))
                 continue
             if has_several_lines(found):
                 several_lines.append(file)
@@ -205,7 +216,7 @@ def read_caption_files(
     return captions
 
 
-def read_text_captions(file: Path, reading: Reading) -> list[str]:
+def read_text_captions(file: str | Path, reading: Reading) -> list[str]:
     """Read the captions in a text file.
 
     Raises:

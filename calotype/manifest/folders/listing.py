@@ -68,6 +68,8 @@ def list_folder(
     on_bad: Callable[[str, str], None],
     caption_suffixes: Sequence[str] = CAPTION_SUFFIXES,
     exclude: Exclude = EXCLUDE_NOTHING,
+    *,
+    names: dict[str, set[str]] | None = None,
 ) -> Listing:
     """List a folder without its hidden and system files.
 
@@ -77,31 +79,34 @@ def list_folder(
         on_bad: Called with path and reason for a name that is not UTF-8, and for a folder inside that can't be read.
         caption_suffixes: Suffixes of caption files.
         exclude: Patterns of what to leave out.
+        names: Receives each folder that was read, relative and with a trailing slash (`""`: the folder itself), and
+            the names in it that are not hidden: while they are the same, so is the listing.
 
     Raises:
         ManifestError: The folder itself can't be read.
     """
     texts = tuple(suffix for suffix in caption_suffixes if suffix not in DATA_SUFFIXES)
     found = Listing()
-    for name in _walk(folder, recursive, on_bad, exclude, found.left_out):
+    for name in _walk(folder, recursive, on_bad, exclude, found.left_out, names):
         suffix = suffix_of(name)
         if suffix in IMAGE_SUFFIXES:
-            names = found.images
+            kind = found.images
         elif suffix in texts or name.lower().endswith(texts):
-            names = found.captions
+            kind = found.captions
         elif suffix in DATA_SUFFIXES:
-            names = found.data
+            kind = found.data
         else:
-            names = found.others
-        try:
-            name.encode("utf-8")
-        except UnicodeEncodeError:
-            if names is not found.others:
-                on_bad(f"{folder}/{printable(name)}", "the file's name is not UTF-8; rename it")
-                continue
-        names.append(name)
-    for names in (found.images, found.captions, found.data, found.others):
-        names.sort()
+            kind = found.others
+        if not name.isascii():
+            try:
+                name.encode("utf-8")
+            except UnicodeEncodeError:
+                if kind is not found.others:
+                    on_bad(f"{folder}/{printable(name)}", "the file's name is not UTF-8; rename it")
+                    continue
+        kind.append(name)
+    for kind in (found.images, found.captions, found.data, found.others):
+        kind.sort()
     leave_out(found, folder)
     return found
 
@@ -143,7 +148,12 @@ def printable(name: str) -> str:
 
 
 def _walk(
-    folder: Path, recursive: bool, on_bad: Callable[[str, str], None], exclude: Exclude, left_out: list[LeftOut]
+    folder: Path,
+    recursive: bool,
+    on_bad: Callable[[str, str], None],
+    exclude: Exclude,
+    left_out: list[LeftOut],
+    names: dict[str, set[str]] | None,
 ) -> Iterator[str]:
     """Yield all files in a folder, relative to it, without hidden and system files."""
     visits: Counter[tuple[int, int]] = Counter()
@@ -166,6 +176,8 @@ def _walk(
             why = "a link to a folder above it, whose files are read there" if this in above else "one link too many to"
             left_out.append(LeftOut("link_loop", inside, f"{why}: {os.path.realpath(path)}"))
             continue
+        if names is not None:
+            names[inside] = {entry.name for entry in entries if not entry.name.startswith(".")}
         below = []
         for entry in entries:
             name = entry.name
