@@ -109,6 +109,11 @@ class ImageError(CalotypeError, ValueError):
     def __str__(self) -> str:
         return f"{self.ref}: {self.reason}"
 
+    @property
+    def why(self) -> str:
+        """The reason in a word or two, to count by while a person waits: `truncated`; of a URL, `404` or `timeout`."""
+        return self.kind.replace("_", " ")
+
     def without_traceback(self) -> Self:
         """Return this error to store as a value, without frames and causes, which take some 14 kB."""
         self.__traceback__ = self.__cause__ = self.__context__ = None
@@ -128,9 +133,23 @@ class DecompressionBombError(ImageError):
 
 
 class FetchError(ImageError):
-    """The image can't be fetched from its URL."""
+    """The image can't be fetched from its URL.
+
+    Args:
+        ref: The URL, without passwords.
+        reason: As of `ImageError`.
+        why: The status, such as `404`, or what is in its place: `timeout`, `no such host`.
+    """
 
     kind = "fetch_failed"
+
+    def __init__(self, ref: str, reason: str, *, why: str = "not fetched") -> None:
+        super().__init__(ref, reason)
+        self._why = why
+
+    @property
+    def why(self) -> str:
+        return self._why
 
 
 class CollateError(CalotypeError, ValueError):

@@ -1,15 +1,19 @@
-"""Progress on standard error: a bar with count, rate and time left in a terminal, else a line every 10 seconds."""
+"""Progress on standard error: count, rate, time left and failures, as a bar in a terminal, else a line now and then."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from calotype.terminal import console, say, visible
+from calotype.terminal import console, say, size_text, styled, time_text, visible
 
-__all__ = ["Show", "Track", "counter", "silent", "track"]
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["Pace", "Show", "Track", "count_failure", "counter", "silent", "track"]
 
 Show = Callable[[int, int], None]
 """Callback with (done, total): the type of every `progress` argument."""
@@ -21,8 +25,79 @@ class Track(Protocol):
     def __call__(self, what: str, *, unit: str = "images") -> AbstractContextManager[Show]: ...
 
 
-_PATIENCE = 1.0
+_PATIENCE: Final = 1.0
 """Seconds before the bar is shown: short waits need none."""
+_REDRAW: Final = 0.1
+"""Seconds between two updates of the bar."""
+_LINE_EVERY: Final = 10.0
+"""Seconds between two lines where there is no terminal."""
+_KINDS: Final = 4
+"""Kinds of failure that are named; the rest are counted together."""
+_WINDOW: Final = 5.0
+"""Seconds that a rate looks back, at least."""
+_POINTS: Final = 8
+
+
+class Pace:
+    """The current rate of work, from its last few seconds.
+
+    What came from a cache at once, or a server that became slow, is forgotten after `_WINDOW` seconds; work that takes
+    long for each item is averaged over several.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._points: deque[tuple[float, int]] = deque([(now, 0)])
+        """(time, items done then), the oldest first. The first is where the window begins."""
+
+    def add(self, now: float, done: int) -> None:
+        """Note that `done` items are done at a time, in seconds."""
+        points = self._points
+        if len(points) > 1 and now - points[-2][0] < _WINDOW / _POINTS / 2:
+            points[-1] = (now, done)  # one point for several items
+        else:
+            points.append((now, done))
+        while len(points) > _POINTS + 1 and now - points[1][0] >= _WINDOW:
+            points.popleft()
+
+    @property
+    def rate(self) -> float | None:
+        """Items per second; None before the first."""
+        (start, before), (end, done) = self._points[0], self._points[-1]
+        return (done - before) / (end - start) if end > start and done > before else None
+
+    def left(self, total: int) -> float | None:
+        """Seconds until `total` items are done; None if that can't be said yet."""
+        (start, _), (end, done) = self._points[0], self._points[-1]
+        rate = self.rate
+        return None if rate is None or end - start < _WINDOW / 2 else (total - done) / rate
+
+
+class _Failures:
+    """The failures of the progress that is shown now, by kind."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def __str__(self) -> str:
+        """Return `41 failed: 30 × 404, 11 × timeout`; empty without any."""
+        most = self.counts.most_common(_KINDS)
+        others = self.counts.total() - sum(count for _, count in most)
+        parts = [f"{count:,} × {why}" for why, count in most] + [f"{others:,} others"] * bool(others)
+        return f"{self.counts.total():,} failed: {', '.join(parts)}" if most else ""
+
+
+_shown: list[_Failures] = []
+"""Of the progress that this process shows, the innermost last."""
+
+
+def count_failure(why: str) -> None:
+    """Count a failure in the progress that is shown now, if any.
+
+    Args:
+        why: Its kind in a word or two: `404`, `timeout`, `truncated`.
+    """
+    for failures in _shown[-1:]:
+        failures.counts[why] += 1
 
 
 @contextmanager
@@ -31,45 +106,89 @@ def track(what: str, *, unit: str = "images") -> Iterator[Show]:
 
     Args:
         what: The activity, at the start of the line: "reading headers".
-        unit: Name of the counted items.
+        unit: Name of the counted items; `bytes` are shown as kB, MB, ….
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     screen = console(error=True)
-    start = time.monotonic()
-    reported = start
+    with _bar(what, unit) if screen.is_terminal else _lines(what, unit) as show:
+        yield show
 
-    if screen.is_terminal:
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-        with Progress(
-            *columns, TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), console=screen, transient=True
-        ) as bar:
-            task = bar.add_task(visible(what), total=None, visible=False, rate="")
 
-            def show(done: int, total: int) -> None:
-                spent = time.monotonic() - start
-                rate = f"{_digits(done / spent)} {unit}/s" if spent else ""
-                bar.update(task, completed=done, total=total, rate=rate, visible=spent > _PATIENCE)
+@contextmanager
+def _bar(what: str, unit: str) -> Iterator[Show]:
+    from rich.console import Group
+    from rich.progress import BarColumn, Progress, TextColumn
 
-            yield show
-        return
+    class Bar(Progress):
+        """A bar, and below it a line with the failures."""
 
-    def report(done: int, total: int) -> None:
+        def get_renderable(self) -> RenderableType:
+            table = super().get_renderable()
+            return Group(table, styled(f"  {failures}")) if failures.counts and not self.finished else table
+
+    start, drawn = time.monotonic(), 0.0
+    pace = Pace(start)
+    texts = [TextColumn("{task.description}", markup=False), BarColumn(bar_width=None)]
+    texts += [TextColumn("{task.fields[state]}", markup=False)]
+    with (
+        _counting_failures() as failures,
+        Bar(*texts, console=console(error=True), transient=True, expand=True) as bar,
+    ):
+        task = bar.add_task(visible(what), total=None, visible=False, state="")
+
+        def show(done: int, total: int) -> None:
+            nonlocal drawn
+            now = time.monotonic()
+            pace.add(now, done)
+            if now - drawn < _REDRAW and done < total:
+                return
+            drawn = now
+            state = _state(done, total, unit, pace)
+            bar.update(task, completed=done, total=total, state=state, visible=now - start > _PATIENCE)
+
+        yield show
+
+
+@contextmanager
+def _lines(what: str, unit: str) -> Iterator[Show]:
+    start = reported = time.monotonic()
+    pace = Pace(start)
+
+    def show(done: int, total: int) -> None:
         nonlocal reported
         now = time.monotonic()
-        if now - reported < 10 and not (done == total and now - start > 10):
+        pace.add(now, done)
+        if now - reported < _LINE_EVERY and not (done == total and now - start > _LINE_EVERY):
             return
         reported = now
-        rate = done / (now - start)
-        left = (total - done) / rate if rate else float("inf")
-        say(f"{what}: {done}/{total} {unit}, {_digits(rate)}/s, {left:.0f} s left", error=True)
+        failed = f"; {failures}" if failures.counts else ""
+        say(f"{what}: {_state(done, total, unit, pace)}{failed}", error=True)
 
-    yield report
+    with _counting_failures() as failures:
+        yield show
+
+
+@contextmanager
+def _counting_failures() -> Iterator[_Failures]:
+    failures = _Failures()
+    _shown.append(failures)
+    try:
+        yield failures
+    finally:
+        _shown.remove(failures)
+
+
+def _state(done: int, total: int, unit: str, pace: Pace) -> str:
+    """Return the count, the rate and the time left: `3,200/10,000 images, 512/s, 13 s left`."""
+    sized = unit == "bytes"
+    count = f"{size_text(done)} of {size_text(total)}" if sized else f"{done:,}/{total:,} {unit}"
+    rate, left = pace.rate, pace.left(total)
+    speed = "" if rate is None else f", {size_text(rate) if sized else _digits(rate)}/s"
+    return f"{count}{speed}" + (f", {time_text(left)} left" if left is not None and done < total else "")
 
 
 def _digits(rate: float) -> str:
     """Format a rate with at least two digits: captions may come at 0.25 per second."""
-    return f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2f}"
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2f}"
 
 
 @contextmanager

@@ -95,6 +95,11 @@ FETCH: Final[tuple[Rule[FetchConfig], ...]] = (
         lambda options: options.read_timeout > options.timeout,
         lambda options: f"above timeout: {options.timeout:g}, the seconds of the whole fetch",
     ),
+    Rule(
+        "connections_per_host",
+        lambda options: options.connections_per_host > options.connections,
+        lambda options: f"above connections: {options.connections}, those to all hosts",
+    ),
 )
 
 

@@ -34,6 +34,10 @@ class FetchConfig(Section):
     """Also fetch from loopback, private, link-local and reserved addresses."""
     user_agent: Text | None = None
     """The User-Agent header; defaults to `calotype/<version>`."""
+    connections: Count = 32
+    """Images fetched at a time."""
+    connections_per_host: Count = 32
+    """Of these, how many from one host; lower it for a server that is not yours and asks for it."""
 
     @model_validator(mode="after")
     def _have_effects(self) -> Self:

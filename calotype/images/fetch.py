@@ -26,6 +26,8 @@ from calotype.core.retry import backoff, retry_after
 from calotype.errors import ConfigError, FetchError
 from calotype.images.connect import PrivateAddressError, new_pool, redact, within
 from calotype.images.formats import HEAD, sniff
+from calotype.images.hosts import Hosts
+from calotype.images.ranges import Part, content_range, is_encoded, is_usable
 
 if TYPE_CHECKING:
     from calotype.config.dataset import DatasetConfig
@@ -38,6 +40,7 @@ _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _CHUNK = 256 * 1024
 _DRAIN = 64 * 1024  # bytes of an error page that are read to reuse its connection
 _LONGEST_WAIT = 30.0  # seconds between two attempts, whatever Retry-After asks for
+_WORTH_CLOSING = 16  # a body so many times as long as the wanted part is not read to its end
 
 
 class Fetcher:
@@ -58,6 +61,8 @@ class Fetcher:
         allow_private: Also fetch from loopback, private, link-local and reserved addresses. By default these are
             errors: an untrusted data file must not read what only this machine can reach.
         user_agent: The User-Agent header; None is `calotype/<version>`.
+        connections: Images fetched at a time by those that fetch many: scans, loaders, conversions.
+        connections_per_host: Requests to one host at a time. If it asks for a pause with Retry-After, all wait.
 
     Raises:
         ConfigError: An option is out of range.
@@ -74,6 +79,8 @@ class Fetcher:
         retries: int = 3,
         allow_private: bool = False,
         user_agent: str | None = None,
+        connections: int = 32,
+        connections_per_host: int = 32,
     ) -> None:
         for name, value, least in (
             ("timeout", timeout, 0.001),
@@ -81,6 +88,8 @@ class Fetcher:
             ("max_bytes", max_bytes, 1),
             ("max_redirects", max_redirects, 0),
             ("retries", retries, 0),
+            ("connections", connections, 1),
+            ("connections_per_host", connections_per_host, 1),
         ):
             if not isinstance(value, int | float) or not value >= least:
                 raise ConfigError(f"{name}: expected a number of at least {least}, not {value!r}")
@@ -92,7 +101,9 @@ class Fetcher:
         self.retries = retries
         self.allow_private = allow_private
         self.user_agent = user_agent if user_agent is not None else f"calotype/{_version()}"
-        self._connections = _Connections()
+        self.connections = connections
+        self.connections_per_host = connections_per_host
+        self._network = _Network(connections, connections_per_host)
 
     @classmethod
     def from_config(cls, options: DatasetConfig) -> Fetcher:
@@ -121,64 +132,99 @@ class Fetcher:
             return self.downloads.get(url, self.fetch)
         return self.fetch(url)
 
+    def has(self, url: str) -> bool:
+        """Whether the image is in the cache of downloads."""
+        return self.downloads is not None and url in self.downloads
+
     def fetch(self, url: str) -> bytes:
         """Return the encoded image at `url` from the network. Raises as `get` does."""
-        deadline = time.monotonic() + self.timeout
-        tries = 0
+        return self._fetch(url, None).data
+
+    def fetch_part(self, url: str, start: int, stop: int) -> Part:
+        """Return bytes `start` to `stop` - 1 of the image at `url`, fewer at its end, by a range request.
+
+        A server without ranges sends the whole image: then the part begins at 0, and of a long image the connection is
+        closed after `stop` bytes. What came whole goes to the cache. Raises as `get` does.
+        """
+        part = self._fetch(url, (start, stop))
+        if self.downloads is not None and len(part.data) == part.total:
+            self.downloads.get(url, lambda _: part.data)
+        return part
+
+    def _fetch(self, url: str, wanted: tuple[int, int] | None) -> Part:
+        """Fetch an image, or its bytes (start, stop), with retries."""
+        host = _host(url)
+        deadline, tries = 0.0, 0
         while True:
             try:
-                with within(deadline, allow_private=self.allow_private):
-                    return self._attempt(url, deadline)
+                with self._network.hosts().turn(host, retry=tries > 0):
+                    deadline = deadline or time.monotonic() + self.timeout  # the wait for the first turn does not count
+                    with within(deadline, allow_private=self.allow_private):
+                        return self._attempt(url, deadline, wanted)
             except _TryAgainError as problem:
-                reason, server_wait = str(problem), problem.wait
+                reason, why, server_wait = str(problem), problem.why, problem.wait
             tries += 1
             wait = backoff(tries, longest=_LONGEST_WAIT, server_wait=server_wait)
             after = f" (tried {tries} time{'s' if tries > 1 else ''})"
+            if server_wait is not None:
+                self._network.hosts().pause(host, wait)
             if tries > self.retries:
-                raise FetchError(redact(url), reason + after)
+                raise FetchError(redact(url), reason + after, why=why)
             if time.monotonic() + wait >= deadline:
-                raise FetchError(redact(url), f"{reason}{after}; no more within timeout = {self.timeout:g} s")
+                reason = f"{reason}{after}; no more within timeout = {self.timeout:g} s"
+                raise FetchError(redact(url), reason, why=why)
             time.sleep(wait)
 
-    def _attempt(self, url: str, deadline: float) -> bytes:
+    def _attempt(self, url: str, deadline: float, wanted: tuple[int, int] | None) -> Part:
         """Fetch once, following redirects."""
         where = url
         for _ in range(self.max_redirects + 1):
-            response = self._request(where, url, deadline)
+            response = self._request(where, url, deadline, wanted)
             try:
+                if wanted is not None and not is_usable(response, wanted[0]):
+                    _drain(response)
+                    wanted = None  # the next request is for the whole image
+                    continue
                 if response.status in _REDIRECTS and "location" in response.headers:
                     _drain(response)
                     where = _joined(where, response.headers["location"])
                     continue
-                if response.status != 200:
+                if response.status != 200 and not (response.status == 206 and wanted is not None):
                     _drain(response)
-                    reason = f"the server answered {response.status} {response.reason or ''}".rstrip()
+                    reason, why = f"the server answered {response.status} {response.reason or ''}", str(response.status)
                     if response.status in _RETRIED:
-                        raise _TryAgainError(reason, wait=retry_after(response))
-                    raise FetchError(redact(url), reason)
-                return self._body(response, url)
+                        raise _TryAgainError(reason.rstrip(), why, wait=retry_after(response))
+                    raise FetchError(redact(url), reason.rstrip(), why=why)
+                return self._body(response, url, wanted)
             except HTTPError as error:
                 raise self._error_for(error, url, deadline) from error
             finally:
                 if not _spent(response):  # a response read to its end has released its connection
                     response.close()
-        raise FetchError(redact(url), f"it redirects more than max_redirects = {self.max_redirects} times")
+        reason = f"it redirects more than max_redirects = {self.max_redirects} times"
+        raise FetchError(redact(url), reason, why="redirects")
 
-    def _request(self, where: str, url: str, deadline: float) -> urllib3.BaseHTTPResponse:
+    def _request(
+        self, where: str, url: str, deadline: float, wanted: tuple[int, int] | None
+    ) -> urllib3.BaseHTTPResponse:
         """Send the request of one hop; return the response with its body unread."""
         via = "" if where == url else f"it redirects to {redact(where)}: "
         try:
             parsed = parse_url(where)
         except HTTPError as error:
-            raise FetchError(redact(url), f"{via}not a valid URL ({redact(str(error))})") from None
+            reason = f"{via}not a valid URL ({redact(str(error))})"
+            raise FetchError(redact(url), reason, why="no valid URL") from None
         if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise FetchError(redact(url), f"{via}only http:// and https:// URLs with a host are fetched")
+            reason = f"{via}only http:// and https:// URLs with a host are fetched"
+            raise FetchError(redact(url), reason, why="no valid URL")
         headers = {"User-Agent": self.user_agent, "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
         if parsed.auth:  # never sent to another host: a redirect's URL has its own credentials, or none
             headers |= make_headers(basic_auth=unquote(parsed.auth))
+        if wanted is not None:
+            headers["Range"] = f"bytes={wanted[0]}-{wanted[1] - 1}"
         bare = parsed._replace(auth=None).url
         try:
-            return self._connections.pool().request(
+            return self._network.pool().request(
                 "GET",
                 bare,
                 headers=headers,
@@ -188,55 +234,71 @@ class Fetcher:
                 timeout=Timeout(connect=self.read_timeout, read=self.read_timeout),
             )
         except PrivateAddressError as error:
-            raise FetchError(redact(url), f"{via}{error}") from None
+            raise FetchError(redact(url), f"{via}{error}", why="private address") from None
         except HTTPError as error:
             raise self._error_for(error, url, deadline, via=via) from error
         except ValueError as error:  # a header or path that http.client refuses
-            raise FetchError(redact(url), f"{via}{redact(str(error))}") from None
+            raise FetchError(redact(url), f"{via}{redact(str(error))}", why="no valid URL") from None
 
-    def _body(self, response: urllib3.BaseHTTPResponse, url: str) -> bytes:
+    def _body(self, response: urllib3.BaseHTTPResponse, url: str, wanted: tuple[int, int] | None) -> Part:
+        """Read the body of an image, or of a part of it."""
         announced = response.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > self.max_bytes:
-            raise FetchError(redact(url), f"it announces {int(announced):,} bytes, more than {self._most()}")
+        total = int(announced) if announced.isdecimal() else None
+        start = 0
+        if (partial := content_range(response)) is not None:
+            start, total = partial
+        if total is not None and total > self.max_bytes:
+            reason = f"it announces {total:,} bytes, more than max_bytes = {self.max_bytes:,}"
+            raise FetchError(redact(url), reason, why="too large")
+        # The end of a part: of a long body without ranges, no more is read.
+        enough = self.max_bytes + 1
+        if wanted is not None and partial is not None:
+            enough = wanted[1] - start
+        elif wanted is not None and total is not None and not is_encoded(response):
+            enough = wanted[1] if total > _WORTH_CLOSING * wanted[1] else enough
         parts, length = [], 0
-        while part := response.read(_CHUNK, decode_content=True):
+        while length < enough and (part := response.read(min(_CHUNK, enough - length), decode_content=True)):
             parts.append(part)
             length += len(part)
-            if length > self.max_bytes:
-                raise FetchError(redact(url), f"it has more than {self._most()}")
+        if length > self.max_bytes:
+            raise FetchError(redact(url), f"it has more than max_bytes = {self.max_bytes:,}", why="too large")
         data = b"".join(parts)
-        try:
-            sniff(data[:HEAD])
-        except ValueError as error:
-            kind = response.headers.get("content-type", "none")
-            raise FetchError(redact(url), f"the server answered 200 with Content-Type {kind}: {error}") from None
-        return data
-
-    def _most(self) -> str:
-        return f"max_bytes = {self.max_bytes:,}"
+        if start == 0:
+            try:
+                sniff(data[:HEAD])
+            except ValueError as error:
+                kind = response.headers.get("content-type", "none")
+                reason = f"the server answered {response.status} with Content-Type {kind}: {error}"
+                raise FetchError(redact(url), reason, why="no image") from None
+        return Part(data, start, total if total is not None and enough <= self.max_bytes else start + length)
 
     def _error_for(self, error: HTTPError, url: str, deadline: float, *, via: str = "") -> Exception:
         """Return the error for a failure: `_TryAgainError` if a retry can help, else `FetchError`."""
         if time.monotonic() >= deadline:
-            return FetchError(redact(url), f"{via}it took longer than timeout = {self.timeout:g} s")
+            reason = f"{via}it took longer than timeout = {self.timeout:g} s"
+            return FetchError(redact(url), reason, why="timeout")
         cause = error.__cause__ or (error.args[0] if error.args else None)
         if isinstance(cause, ssl.SSLCertVerificationError):
             return FetchError(
                 redact(url),
                 f"{via}its TLS certificate is not trusted: {cause.verify_message}; SSL_CERT_FILE can name "
                 "a file with further certificates",
+                why="TLS certificate",
             )
         if isinstance(error, NameResolutionError):
             again = isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN
             reason = f"{via}its host name does not resolve ({cause})"
-            return _TryAgainError(reason) if again else FetchError(redact(url), reason)
+            return (
+                _TryAgainError(reason, "no such host") if again else FetchError(redact(url), reason, why="no such host")
+            )
         if isinstance(error, ReadTimeoutError):
-            return _TryAgainError(f"{via}nothing came for read_timeout = {self.read_timeout:g} s")
+            return _TryAgainError(f"{via}nothing came for read_timeout = {self.read_timeout:g} s", "timeout")
         if isinstance(error, NewConnectionError):
-            return _TryAgainError(f"{via}can't connect: {cause}{_proxy_hint()}")
+            return _TryAgainError(f"{via}can't connect: {cause}{_proxy_hint()}", "no connection")
         if isinstance(error, ConnectTimeoutError):
-            return _TryAgainError(f"{via}no connection within read_timeout = {self.read_timeout:g} s{_proxy_hint()}")
-        return _TryAgainError(f"{via}{redact(str(cause or error))}")
+            reason = f"{via}no connection within read_timeout = {self.read_timeout:g} s{_proxy_hint()}"
+            return _TryAgainError(reason, "timeout")
+        return _TryAgainError(f"{via}{redact(str(cause or error))}", "broken connection")
 
     def __repr__(self) -> str:
         return f"Fetcher(timeout={self.timeout:g}, max_bytes={self.max_bytes}, downloads={self.downloads!r})"
@@ -245,30 +307,49 @@ class Fetcher:
 class _TryAgainError(Exception):
     """A failure that a retry may resolve."""
 
-    def __init__(self, reason: str, *, wait: float | None = None) -> None:
+    def __init__(self, reason: str, why: str, *, wait: float | None = None) -> None:
         super().__init__(reason)
+        self.why = why
+        """As `ImageError.why`."""
         self.wait = wait
         """Seconds of the server's Retry-After, or None."""
 
 
-class _Connections:
-    """The connection pool of this process. Copies and forked children make a new one: sockets can't be shared."""
+class _Network:
+    """The connections of this process. Copies and forked children make new ones: sockets and locks can't be shared."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, connections: int, per_host: int) -> None:
+        self._connections, self._per_host = connections, per_host
+        self._renew()
+
+    def _renew(self) -> None:
         self._owner = os.getpid()
+        self._lock = threading.Lock()
         self._pool: urllib3.PoolManager | None = None
+        self._hosts = Hosts(self._per_host)
 
     def pool(self) -> urllib3.PoolManager:
-        if self._owner != os.getpid():
-            self.__init__()  # type: ignore[misc]  # the parent's lock may have been held when it forked
+        self._check_owner()
         with self._lock:
             if self._pool is None:
-                self._pool = new_pool()
+                self._pool = new_pool(connections=min(self._connections, self._per_host))
             return self._pool
 
+    def hosts(self) -> Hosts:
+        self._check_owner()
+        return self._hosts
+
+    def _check_owner(self) -> None:
+        if self._owner != os.getpid():
+            self._renew()  # the parent's locks may have been held when it forked
+
     def __reduce__(self) -> Any:
-        return _Connections, ()
+        return _Network, (self._connections, self._per_host)
+
+
+def _host(url: str) -> str:
+    """Return the host and port of a URL, without credentials."""
+    return url.partition("://")[2].partition("/")[0].rpartition("@")[2].lower()
 
 
 def _spent(response: urllib3.BaseHTTPResponse) -> bool:

@@ -88,10 +88,7 @@ class ImageReader:
             return self._source(ref)
 
     def header(self, ref: ImageRef) -> Header:
-        """Return the header. Decodes no pixels, and reads as little of a local file as possible.
-
-        A URL is fetched completely (and cached with `downloads`). Raises as `read` does.
-        """
+        """Return the header. Decodes no pixels, and reads or fetches as little as possible. Raises as `read` does."""
         with _as_image_errors(ref), open_source(ref, self.fetcher, self._check_bytes) as (file, length):
             return read_header(file, length, max_pixels=self.max_pixels)
 

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from calotype.core.daemon_pool import DaemonPool
 from calotype.core.file_state import FileState
 from calotype.errors import ImageError
 from calotype.images.cache_table import CacheTable, Key, file_keys
 from calotype.images.read import ImageReader
-from calotype.progress import Show
+from calotype.images.sources import local_path
+from calotype.progress import Show, count_failure
+from calotype.terminal import get_logger
 from calotype.types import ImageRef
 
-__all__ = ["Content", "scan_contents", "scan_sizes"]
+_log = get_logger("calotype")
 
-_CHUNK: Final = 256
-"""Images per thread between two writes to the cache."""
+__all__ = ["Content", "scan_contents", "scan_sizes", "threads_for"]
 
+_CHUNK: Final = 1024
+"""Images whose cached values are looked up at once."""
+_SAVE_EVERY: Final = 512
+"""Images read between two writes to the cache."""
+
+_MANY_URLS: Final = 1000
+"""Headers fetched by URL after which columns with the sizes are recommended."""
 
 _LASTING: Final = FileState(0, 0, 0, 0)
 """File state of a URL, whose content is assumed not to change."""
+
+T = TypeVar("T", bound=tuple[Any, ...])
 
 
 class Content(NamedTuple):
@@ -50,13 +61,14 @@ def scan_sizes(
 ) -> tuple[npt.NDArray[np.int32], list[tuple[int, ImageError]]]:
     """Read the sizes of many images from their headers; a later run only checks whether files changed.
 
-    Sizes are cached by path and `FileState` in `$CALOTYPE_CACHE/sizes` (default `~/.cache/calotype/sizes`), those of
-    URLs are not. For a URL, the image is fetched (and cached with the fetcher's `downloads`).
+    Sizes are cached by path and `FileState`, or by URL, in `$CALOTYPE_CACHE/sizes` (default `~/.cache/calotype/sizes`),
+    also those that an interrupted run read. Of a URL only the header is fetched, once: its content is assumed not to
+    change.
 
     Args:
         refs: N images.
-        reader: Reads the headers.
-        threads: More help with slow disks or servers; parsing holds the GIL.
+        reader: Reads the headers. With URLs there are as many threads as its fetcher has connections.
+        threads: More help with slow disks; parsing holds the GIL.
         progress: Called from this thread with (done, total) images.
 
     Returns:
@@ -68,44 +80,22 @@ def scan_sizes(
     refs = refs if isinstance(refs, Sequence) else list(refs)
     sizes = np.zeros((len(refs), 2), np.int32)
     errors: list[tuple[int, ImageError]] = []
-    with _size_table() as memory, ThreadPoolExecutor(threads, thread_name_prefix="calotype-sizes") as pool:
-        done = 0
-        for start in range(0, len(refs), _CHUNK * threads):
-            chunk = [refs[index] for index in range(start, min(start + _CHUNK * threads, len(refs)))]
-            keys = file_keys(chunk)
-            found = memory.get(keys)
-            missing = [
-                index for index, size in enumerate(found) if size is None or size[0] * size[1] > reader.max_pixels
-            ]
-            new = []
-            read = pool.map(lambda ref: _size(reader, ref), [chunk[index] for index in missing])
-            for index, size in zip(missing, read, strict=True):
-                if isinstance(size, ImageError):
-                    errors.append((start + index, size))
-                    found[index] = None
-                    continue
-                found[index] = size
-                key = keys[index]
-                if key is not None:
-                    new.append((*key, *size))
-            memory.put(new)
-            sizes[start : start + len(chunk)] = [size or (0, 0) for size in found]
-            done += len(chunk)
-            if progress is not None:
-                progress(done, len(refs))
-    return sizes, errors
-
-
-def _size_table() -> CacheTable:
     state, values = FileState._fields, ("height", "width")
-    return CacheTable("sizes", "sizes_2", key=("path", "part"), state=state, values=values, what="image sizes")
-
-
-def _size(reader: ImageReader, ref: ImageRef) -> tuple[int, int] | ImageError:
-    try:
-        return reader.size(ref)
-    except ImageError as error:
-        return error.without_traceback()
+    table = CacheTable("sizes", "sizes_2", key=("path", "part"), state=state, values=values, what="image sizes")
+    scan = _Scan(refs, reader, table, lambda row: (row[0], row[1]), threads, progress)
+    advised = False
+    for index, size in scan.run(lambda ref: reader.size(ref)):
+        if scan.fetched == _MANY_URLS and not advised:
+            advised = True
+            _log.warning(
+                "note: the sizes of images are fetched by URL, once; columns width and height in the data file would "
+                "spare that"
+            )
+        if isinstance(size, ImageError):
+            errors.append((index, size))
+        else:
+            sizes[index] = size
+    return sizes, sorted(errors, key=lambda error: error[0])
 
 
 def scan_contents(
@@ -117,12 +107,12 @@ def scan_contents(
 ) -> list[Content | ImageError]:
     """Hash the files of many images; a later run only checks whether files changed.
 
-    Hashes are cached by path and `FileState` in `$CALOTYPE_CACHE/contents` (default `~/.cache/calotype/contents`). A
-    URL is fetched once: its content is assumed not to change.
+    Hashes are cached by path and `FileState`, or by URL, in `$CALOTYPE_CACHE/contents` (default
+    `~/.cache/calotype/contents`). A URL is fetched once: its content is assumed not to change.
 
     Args:
         refs: N images.
-        reader: Reads the files.
+        reader: Reads the files. With URLs there are as many threads as its fetcher has connections.
         threads: Files read at once.
         progress: Called from this thread with (done, total) images.
 
@@ -132,46 +122,115 @@ def scan_contents(
     Raises:
         MissingDependencyError: An image needs an extra that is not installed.
     """
-    found: list[Content | ImageError] = []
-    with _content_table() as memory, ThreadPoolExecutor(threads, thread_name_prefix="calotype-contents") as pool:
-        for start in range(0, len(refs), _CHUNK * threads):
-            chunk = refs[start : start + _CHUNK * threads]
-            keys = _keys(chunk)
-            known = [None if row is None else Content(*row) for row in memory.get(keys)]
-            known = [None if one is None or one.height * one.width > reader.max_pixels else one for one in known]
-            read = pool.map(lambda ref: _read(reader, ref), [chunk[i] for i, one in enumerate(known) if one is None])
-            made = [next(read) if one is None else one for one in known]
-            memory.put(
-                [
-                    (*key, *one)
-                    for key, before, one in zip(keys, known, made, strict=True)
-                    if before is None and key is not None and isinstance(one, Content)
-                ]
-            )
-            found += made
-            if progress is not None:
-                progress(len(found), len(refs))
-    return found
-
-
-def _content_table() -> CacheTable:
+    found: list[Content | ImageError | None] = [None] * len(refs)
     state, values = FileState._fields, ("digest", "height", "width")
-    return CacheTable(
+    table = CacheTable(
         "contents", "contents_2", key=("path", "part"), state=state, values=values, what="hashes of images"
     )
+    scan = _Scan(refs, reader, table, Content._make, threads, progress)
+    for index, content in scan.run(lambda ref: _content(reader, ref)):
+        found[index] = content
+    return [content for content in found if content is not None]
+
+
+def _content(reader: ImageReader, ref: ImageRef) -> Content:
+    data = reader.read_bytes(ref)
+    look = reader.examine(ref, data=data)
+    if isinstance(look, ImageError):
+        raise look
+    return Content(xxhash.xxh3_128_digest(data), *look.header.size)
+
+
+class _Scan(Generic[T]):
+    """Reads a value of each image that has none in the cache; the last columns of each are (height, width)."""
+
+    def __init__(
+        self,
+        refs: Sequence[ImageRef],
+        reader: ImageReader,
+        table: CacheTable,
+        value: Callable[[tuple[Any, ...]], T],
+        threads: int,
+        progress: Show | None,
+    ) -> None:
+        self._refs, self._reader, self._table, self._value = refs, reader, table, value
+        self._threads, self._progress = threads, progress
+        self._keys: dict[int, Key | None] = {}
+        """Of the images that are being read."""
+        self._cached: list[tuple[int, T]] = []
+        self._done = 0
+        self.fetched = 0
+        """Images read by URL."""
+
+    def run(self, read: Callable[[ImageRef], T]) -> Iterator[tuple[int, T | ImageError]]:
+        """Yield (index, value or error) of every image, as they come.
+
+        Args:
+            read: Reads the value of one image; raises an ImageError.
+        """
+        rows: list[tuple[Any, ...]] = []
+        threads = threads_for(self._refs, self._reader, self._threads)
+
+        def job(index: int) -> T | ImageError:
+            try:
+                return read(self._refs[index])
+            except ImageError as error:
+                return error.without_traceback()
+
+        with self._table, DaemonPool(threads, "calotype-scan") as pool:
+            try:
+                for index, result in pool.unordered(job, self._missing()):
+                    key = self._keys.pop(index)
+                    self.fetched += local_path(self._refs[index]) is None
+                    if isinstance(result, ImageError):
+                        count_failure(result.why)
+                    elif key is not None:
+                        rows.append((*key, *result))
+                    if len(rows) >= _SAVE_EVERY:
+                        self._table.put(rows)
+                        rows = []
+                    self._report(1)
+                    yield index, result
+                    yield from self._take_cached()
+            finally:
+                self._table.put(rows)
+            yield from self._take_cached()
+
+    def _missing(self) -> Iterator[int]:
+        """Yield the indices of images that have no value in the cache; the values of the others go to `_cached`."""
+        most = self._reader.max_pixels  # may have been higher when the row was cached
+        for start in range(0, len(self._refs), _CHUNK):
+            chunk = self._refs[start : start + _CHUNK]
+            keys = _keys(chunk)
+            missing = []
+            for index, (key, row) in enumerate(zip(keys, self._table.get(keys), strict=True), start):
+                if row is not None and row[-2] * row[-1] <= most:
+                    self._cached.append((index, self._value(row)))
+                else:
+                    missing.append(index)
+                    self._keys[index] = key
+            self._report(len(chunk) - len(missing))
+            yield from missing
+
+    def _take_cached(self) -> list[tuple[int, T]]:
+        cached, self._cached = self._cached, []
+        return cached
+
+    def _report(self, count: int) -> None:
+        self._done += count
+        if self._progress is not None and count:
+            self._progress(self._done, len(self._refs))
+
+
+def threads_for(refs: Iterable[ImageRef], reader: ImageReader, threads: int) -> int:
+    """Return how many threads read images: `threads`, but with URLs, which wait, as many as there are connections."""
+    return max(threads, reader.fetcher.connections) if any(local_path(ref) is None for ref in refs) else threads
 
 
 def _keys(refs: Sequence[ImageRef]) -> list[Key | None]:
-    of_files = file_keys(refs)
-    return [key if ref.url is None else (ref.url, "", *_LASTING) for ref, key in zip(refs, of_files, strict=True)]
-
-
-def _read(reader: ImageReader, ref: ImageRef) -> Content | ImageError:
-    try:
-        data = reader.read_bytes(ref)
-        look = reader.examine(ref, data=data)
-    except ImageError as error:
-        return error.without_traceback()
-    if isinstance(look, ImageError):
-        return look
-    return Content(xxhash.xxh3_128_digest(data), *look.header.size)
+    """Return the keys of images: of files by `file_keys`, of URLs by the URL alone."""
+    paths = [local_path(ref) for ref in refs]
+    files = file_keys(ref if path is None else replace(ref, path=path) for ref, path in zip(refs, paths, strict=True))
+    return [
+        (ref.url, "", *_LASTING) if path is None else key for ref, path, key in zip(refs, paths, files, strict=True)
+    ]

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import unquote, urlsplit
@@ -14,12 +15,13 @@ from urllib.parse import unquote, urlsplit
 from calotype.errors import FetchError, ImageError, MissingDependencyError
 from calotype.images.connect import PrivateAddressError, public_addresses, redact
 from calotype.images.locks import ForkSafeLock
+from calotype.images.ranges import RemoteFile
 from calotype.types import ImageRef
 
 if TYPE_CHECKING:
     from calotype.images.fetch import Fetcher
 
-__all__ = ["open_source", "read_source"]
+__all__ = ["local_path", "open_source", "read_source"]
 
 _FSSPEC: Final = {"ftp": "ftp", "ftps": "ftp", "s3": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
 """Scheme → fsspec's protocol. An allowlist: fsspec's other protocols, and chains of them, are unsafe for untrusted data
@@ -38,7 +40,7 @@ def read_source(ref: ImageRef, fetcher: Fetcher, check: Callable[[int], None]) -
         ImageError: The file, range or key does not exist; for a URL, a FetchError.
         MissingDependencyError: LMDB or fsspec is not installed.
     """
-    path = _local_path(ref)
+    path = local_path(ref)
     if path is None:
         return _read_url(ref, fetcher)
     if ref.key is not None:
@@ -56,8 +58,15 @@ def read_source(ref: ImageRef, fetcher: Fetcher, check: Callable[[int], None]) -
 
 @contextmanager
 def open_source(ref: ImageRef, fetcher: Fetcher, check: Callable[[int], None]) -> Iterator[tuple[BinaryIO, int]]:
-    """Open a seekable file of the encoded image; return it with its length. Reads local files lazily."""
-    path = _local_path(ref)
+    """Open a seekable file of the encoded image; return it with its length.
+
+    Reads lazily from local files and, unless it is in the fetcher's downloads, by range requests from http(s) URLs.
+    """
+    path = local_path(ref)
+    if path is None and _is_web(ref) and ref.url is not None and not fetcher.has(ref.url):
+        remote = RemoteFile(partial(fetcher.fetch_part, ref.url))
+        yield io.BufferedReader(remote), remote.length
+        return
     if path is None or ref.key is not None:
         data = read_source(ref, fetcher, check)
         yield io.BytesIO(data), len(data)
@@ -68,12 +77,11 @@ def open_source(ref: ImageRef, fetcher: Fetcher, check: Callable[[int], None]) -
         yield io.BufferedReader(_Range(descriptor, start, length)), length
 
 
-def _local_path(ref: ImageRef) -> str | None:
+def local_path(ref: ImageRef) -> str | None:
+    """Return the path of the file that an image is in; None for a URL of a server."""
     if ref.path is not None:
         return ref.path
-    if ref.url is None:
-        raise ImageError(ref.name, "the reference has neither a path nor a URL")
-    if ref.url.startswith("file://"):
+    if ref.url is not None and ref.url.startswith("file://"):
         return unquote(urlsplit(ref.url).path)
     return None
 
@@ -186,11 +194,20 @@ def _read_lmdb(ref: ImageRef, path: str, key: bytes, check: Callable[[int], None
     return found
 
 
+def _scheme(ref: ImageRef) -> str:
+    return (ref.url or "").partition("://")[0].lower()
+
+
+def _is_web(ref: ImageRef) -> bool:
+    return _scheme(ref) in ("http", "https")
+
+
 def _read_url(ref: ImageRef, fetcher: Fetcher) -> bytes:
-    assert ref.url is not None
-    scheme = ref.url.partition("://")[0].lower()
-    if scheme in ("http", "https"):
+    if ref.url is None:
+        raise ImageError(ref.name, "the reference has neither a path nor a URL")
+    if _is_web(ref):
         return fetcher.get(ref.url)
+    scheme = _scheme(ref)
     if scheme not in _FSSPEC or "::" in ref.url:
         known = ", ".join(sorted({"http", "https", "file", *_FSSPEC}))
         raise FetchError(redact(ref.url), f"this URL scheme is not supported (supported: {known})")

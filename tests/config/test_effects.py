@@ -31,6 +31,11 @@ IDLE = [  # a config in which the option has no effect; what the error says
     ),
     ("dataset.caption_transform.keep_parts", {"dataset": {"caption_transform": {"keep_parts": 1}}}, "without shuffle"),
     ("dataset.caption_transform.separator", {"dataset": {"caption_transform": {"separator": "|"}}}, "without shuffle"),
+    (
+        "dataset.fetch.connections_per_host",
+        {"dataset": {"fetch": {"connections": 8, "connections_per_host": 9}}},
+        "above connections: 8",
+    ),
     ("dataset.fetch.read_timeout", {"dataset": {"fetch": {"read_timeout": 90}}}, "above timeout: 60"),
     ("loader.rank", {"loader": {"rank": 1}, "train": {}}, "with train, whose ranks come from torchrun"),
     ("loader.world_size", {"loader": {"world_size": 2}, "train": {}}, "with train"),
@@ -104,10 +109,10 @@ ELSEWHERE = {  # never idle by the config alone: where it is tested that they ha
     "tests/transforms/test_buckets.py": (
         "dataset.buckets.multiple dataset.buckets.max_aspect dataset.buckets.max_upscale"
     ),
-    "tests/images/test_downloads.py and test_fetch.py; that no image is fetched is said (tests/data/test_dataset.py)": (
+    "tests/images/test_downloads.py, test_fetch.py, test_remote_headers.py; no URLs: tests/data/test_dataset.py": (
         "dataset.downloads dataset.downloads.directory dataset.downloads.max_images dataset.downloads.max_bytes "
         "dataset.fetch dataset.fetch.timeout dataset.fetch.max_bytes dataset.fetch.max_redirects dataset.fetch.retries "
-        "dataset.fetch.allow_private dataset.fetch.user_agent"
+        "dataset.fetch.allow_private dataset.fetch.user_agent dataset.fetch.connections"
     ),
     "tests/manifest; what an option needs in the data is known there: exclude, delimiter, caption_suffix, member_key, "
     "split, data_files and recursive are refused where the data has nothing of the kind": (

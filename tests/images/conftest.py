@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import shutil
 import socket
 import ssl
@@ -265,8 +266,12 @@ class Server:
     """Of the last request for each path."""
     connections: int = 0
     """Accepted so far."""
+    active: int = 0
+    """Requests that wait for their answer."""
+    most_active: int = 0
     state: dict[str, Any] = field(default_factory=dict)
     closing: threading.Event = field(default_factory=threading.Event)
+    gathered: threading.Condition = field(default_factory=threading.Condition)
 
 
 def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
@@ -303,6 +308,32 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             self.send(404, b"<html>nothing here</html>", content_type="text/html")
 
         def do_picture(self, rest: str) -> None:
+            self.send(200, server.picture)
+
+        def do_ranged(self, rest: str) -> None:
+            """`/ranged/a.png`: the image of that name, or the range of it that is asked for."""
+            body = server.state["images"][rest]
+            first, last = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", "bytes=0-999999999")).groups()
+            start, stop = int(first), min(int(last) + 1, len(body))
+            server.state.setdefault("sent", []).append((rest, stop - start))
+            if "range" not in self.headers:
+                self.send(200, body)
+            elif start >= len(body):
+                self.send(416)
+            else:
+                self.send(206, body[start:stop], content_range=f"bytes {start}-{stop - 1}/{len(body)}")
+
+        def do_odd(self, rest: str) -> None:
+            server.state["odd"](self.send, self.headers)
+
+        def do_together(self, rest: str) -> None:
+            """`/together/32/a`: no answer before so many requests wait for one."""
+            with server.gathered:
+                server.active += 1
+                server.most_active = max(server.active, server.most_active)
+                server.gathered.notify_all()
+                server.gathered.wait_for(lambda: server.most_active >= int(rest.split("/")[0]), timeout=20)
+                server.active -= 1
             self.send(200, server.picture)
 
         def do_status(self, rest: str) -> None:

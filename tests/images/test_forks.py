@@ -39,7 +39,15 @@ def test_a_child_forked_while_every_lock_is_held_reads_on(photo, encode, ref, ic
 
     def hold() -> None:
         process = downloads._process
-        with colour_lock, quiet_lock, lmdb_lock, process.lock, process.index_lock, fetcher._connections._lock:
+        with (
+            colour_lock,
+            quiet_lock,
+            lmdb_lock,
+            process.lock,
+            process.index_lock,
+            fetcher._network._lock,
+            fetcher._network._hosts._changed,
+        ):
             held.set()
             release.wait(60)
 
