@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from calotype.config import load_config
     from calotype.data.build import build_dataset
     from calotype.data.builder import text_to_image_dataset
+    from calotype.data.collate import collate
     from calotype.data.dataset import TextToImageDataset
     from calotype.data.sample_source import SampleSource
     from calotype.encodings.build import encoded_dataset
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from calotype.encodings.encode import encode_dataset
     from calotype.errors import CalotypeError
     from calotype.ledger import Ledger
-    from calotype.loader import Loader
+    from calotype.loader import BatchSampler, Loader
     from calotype.loader.build import build_loader
     from calotype.manifest import Manifest, load_manifest
     from calotype.models import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "BatchSampler",
     "Buckets",
     "CalotypeError",
     "CaptionTransform",
@@ -58,6 +60,7 @@ __all__ = [
     "build_dataset",
     "build_loader",
     "build_model_transform",
+    "collate",
     "encode_dataset",
     "encoded_dataset",
     "get_spec",
@@ -69,6 +72,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "BatchSampler": ".loader",
     "Buckets": ".transforms",
     "CalotypeError": ".errors",
     "CaptionTransform": ".transforms",
@@ -90,6 +94,7 @@ _MODULES = {
     "build_dataset": ".data.build",
     "build_loader": ".loader.build",
     "build_model_transform": ".models",
+    "collate": ".data.collate",
     "encode_dataset": ".encodings.encode",
     "encoded_dataset": ".encodings.build",
     "get_spec": ".models",

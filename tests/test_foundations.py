@@ -6,6 +6,7 @@ import inspect
 import itertools
 import json
 import pickle
+import pkgutil
 import sys
 import tomllib
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+import calotype
 from calotype import errors
 from calotype.config.instantiate import locate
 from calotype.core.former_modules import FORMER
@@ -168,10 +170,25 @@ def test_a_former_module_name_gives_the_module_of_today(former, today):
     with pytest.warns(DeprecationWarning, match=r"is now calotype\.") as warned:  # packages around it may warn as well
         module = importlib.import_module(f"calotype.{former}")
     assert any(f"calotype.{former} is now calotype.{today};" in str(one.message) for one in warned)
-    current = importlib.import_module(f"calotype.{today}")
-    assert module is current or all(getattr(module, public) is getattr(current, public) for public in current.__all__)
+    current = pkgutil.resolve_name(f"calotype.{today}")
+    public = getattr(current, "__all__", ())
+    assert module is current or all(getattr(module, name) is getattr(current, name) for name in public)
     assert hasattr(current, "__path__") == (module is not current)
     del sys.modules[f"calotype.{former}"]
+
+
+def test_collate_is_a_function_and_the_module_it_was():
+    from torch.utils.data import DataLoader
+
+    assert calotype.collate is importlib.import_module("calotype.data.collate").collate
+    with pytest.warns(DeprecationWarning, match="calotype.collate is now"):
+        from calotype.collate import check_same, collate, collate_values
+    assert collate is calotype.collate is calotype.collate.collate  # the import does not hide the function
+    assert {check_same.__module__, collate_values.__module__} == {"calotype.data.collate"}
+    assert locate("calotype.collate.collate") is locate("calotype.collate") is collate
+    assert pickle.loads(pickle.dumps(collate)) is collate  # spawned workers get it
+    assert next(iter(DataLoader([{"a": 1}, {"a": 2}], 2, collate_fn=calotype.collate)))["a"].tolist() == [1, 2]
+    del sys.modules["calotype.collate"]
 
 
 @pytest.mark.parametrize("module", ["calotype", "calotype.transforms", "calotype.transforms.{}"])

@@ -77,7 +77,7 @@ def preview(
     if json:
         emit(describe(made, output))
     else:
-        say(f"Open {output}")
+        say(summary_line(made), f"Open {output}")
 
 
 def _pipeline(config: Config) -> str:
@@ -88,8 +88,20 @@ def _pipeline(config: Config) -> str:
     return str(find_pipeline(options.known_model, spec=options.spec, variant=options.weights)[0])
 
 
+def summary_line(made: Preview) -> str:
+    """Return what to look at first, in a line: `16 samples: 3 enlarged, 1 caption cut`."""
+    from calotype.previews.badges import find_badges, verdict
+    from calotype.previews.wording import count
+
+    there, absent = verdict(find_badges(made.batches))
+    found = [badge.counted(number) for badge, number in there] or absent
+    return f"{count(sum(len(batch.samples) for batch in made.batches), 'sample')}: {', '.join(found)}"
+
+
 def describe(made: Preview, output: Path) -> dict[str, Any]:
     """A saved preview as plain values."""
+    from calotype.previews.badges import find_badges
+
     return {
         "output": str(output),
         "bytes": output.stat().st_size,
@@ -105,10 +117,11 @@ def describe(made: Preview, output: Path) -> dict[str, Any]:
                         "stands_in_for": sample.stands_in_for,
                         "repeatable": sample.repeatable,
                         "psnr": sample.round_trip.psnr if sample.round_trip is not None else None,
+                        "badges": [badge.key for badge in badges],
                     }
-                    for sample in batch.samples
+                    for sample, badges in zip(batch.samples, found, strict=True)
                 ],
             }
-            for batch in made.batches
+            for batch, found in zip(made.batches, find_badges(made.batches), strict=True)
         ],
     }

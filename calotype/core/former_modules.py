@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import sys
 import warnings
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ FORMER: Final = {
     "captioning.local": "captioning.transformers_backend",
     "captioning.models": "captioning.captioners",
     "captioning.pictures": "captioning.prepare_image",
-    "collate": "data.collate",
+    "collate": "data.collate.collate",
     "components": "config.instantiate",
     "dataset": "data.dataset",
     "draws": "core.rng",
@@ -42,7 +42,11 @@ FORMER: Final = {
     "sample_source": "data.sample_source",
     "sizing": "data.sizing",
 }
-"""Former name → current name, both without `calotype.`. An entry of a package also applies to the modules in it."""
+"""Former name → current name, both without `calotype.`. An entry of a package also applies to the modules in it.
+
+`calotype.collate` is a public function today. Importing a module sets an attribute of its package, so the function
+itself takes the place of the module; it has the former module's members as attributes.
+"""
 
 
 class _Former(MetaPathFinder, Loader):
@@ -60,7 +64,7 @@ class _Former(MetaPathFinder, Loader):
         warnings.warn(
             f"{name} is now {today}; the former name works until the next version", DeprecationWarning, stacklevel=2
         )
-        current = importlib.import_module(today)
+        current = pkgutil.resolve_name(today)
         if hasattr(current, "__path__"):  # importing a module of the former package sets an attribute of that package
             module.__dict__["__getattr__"] = lambda attribute: getattr(current, attribute)
         else:

@@ -5,12 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from torch.utils.data import default_collate
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from calotype.errors import CollateError
 from calotype.types import Batch
 
-__all__ = ["check_same", "collate", "collate_values"]
+__all__ = ["FetchedSample", "check_same", "collate", "collate_values"]
+
+_TORCH_STACKS = (torch.Tensor, np.ndarray, np.generic, int, float, str, bytes, Mapping, tuple)
+"""Types of values that torch's default collate handles."""
+
+
+class FetchedSample(dict[str, Any]):
+    """A sample that a DataLoader fetched. torch's default collate checks and stacks these as `collate` does.
+
+    Args:
+        values: The sample.
+        id: Its id, for messages.
+    """
+
+    def __init__(self, values: Mapping[str, Any], *, id: str) -> None:
+        super().__init__(values)
+        self.id = id
 
 
 def collate(batch: Sequence[Mapping[str, Any]], padding_idx: int = 0, ignore_idx: int = -100) -> Batch:
@@ -57,7 +76,7 @@ def collate_values(key: str, values: list[Any], *, padding_idx: int = 0) -> Batc
     """
     first = values[0]
     if isinstance(first, torch.Tensor):
-        return {key: torch.stack(values)}  # (B, …)
+        return {key: default_collate(values)}  # (B, …); in a worker of a DataLoader, in shared memory
     if isinstance(first, bool | int | float):
         return {key: torch.tensor(values)}  # (B,)
     if isinstance(first, list) and all(isinstance(token, int) for value in values for token in value):
@@ -94,17 +113,37 @@ def check_same(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
             hint = ""
             if value.dim() == 3 and value.shape[1:] != second.shape[1:]:
                 hint = (
-                    "; images of different sizes need `resolution` with `buckets` (under calotype.Loader), "
-                    "or `resize` with `center_crop`"
+                    "; a batch holds images of one size: use DataLoader(dataset, batch_sampler="
+                    "calotype.BatchSampler(dataset, batch_size)) or calotype.Loader, or make all images one size "
+                    "with buckets=False"
                 )
             raise CollateError(
                 f"collate: {key!r} is {_shape(value)} in {_name(first)} but {_shape(second)} in {_name(other)}{hint}"
             )
 
 
+def _default_collate(batch: list[FetchedSample], *, collate_fn_map: Mapping[Any, Any]) -> Batch:
+    """Collate for `default_collate`: as torch does, where it can; lists and other objects as `collate` does."""
+    for sample in batch[1:]:
+        check_same(batch[0], sample)
+    out: Batch = {}
+    for key, first in batch[0].items():
+        values = [sample[key] for sample in batch]
+        out |= {key: default_collate(values)} if isinstance(first, _TORCH_STACKS) else collate_values(key, values)
+    return out
+
+
+default_collate_fn_map[FetchedSample] = _default_collate  # torch's documented way to extend its default collate
+
+
 def _name(sample: Mapping[str, Any]) -> str:
-    return f"sample {sample['id']!r}" if "id" in sample else "a sample"
+    id = sample["id"] if "id" in sample else getattr(sample, "id", None)
+    return f"sample {id!r}" if id is not None else "a sample"
 
 
 def _shape(tensor: torch.Tensor) -> str:
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+# `calotype.collate` was this module: its members are found by their former paths, too.
+vars(collate).update(collate=collate, check_same=check_same, collate_values=collate_values)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from calotype.data.pixel_cache import PixelCache
+from calotype.data.repeated_epochs import RepeatedEpochs
 from calotype.data.sample_source import PreparedSample, SampleSource
 from calotype.errors import ConfigError
 from calotype.images import ImageReader, scan_sizes
@@ -275,6 +276,7 @@ class TextToImageDataset(SampleSource):
         """Return a copy of the dataset with only these rows, in this order."""
         copied = copy.copy(self)
         copied.manifest = self.manifest.select(indices)
+        copied._repeated_epochs = RepeatedEpochs()
         return copied
 
     def with_cache(self, cache: PixelCache | None) -> Self:

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from calotype.data.collate import FetchedSample
+from calotype.data.repeated_epochs import RepeatedEpochs
 from calotype.errors import ConfigError
 from calotype.ledger import LedgerEntry
 from calotype.manifest import Manifest
@@ -62,11 +64,15 @@ class SampleSource(torch.utils.data.Dataset[dict[str, Any]], abc.ABC):
     """Whether `finish` must run in the trainer's process. If False, it runs there only for a device other than the CPU,
     on whole batches; for the CPU it runs in the loader's threads, on single samples."""
 
+    _repeated_epochs: RepeatedEpochs
+
     def __new__(cls, *args: Any, **options: Any) -> Self:
         _check_class(cls)
         if (args or options) and cls.__init__ is object.__init__:  # Python skips this check if there is a `__new__`
             raise TypeError(f"{cls.__name__}() takes no arguments")
-        return super().__new__(cls)
+        source = super().__new__(cls)
+        source._repeated_epochs = RepeatedEpochs()
+        return source
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -96,6 +102,12 @@ class SampleSource(torch.utils.data.Dataset[dict[str, Any]], abc.ABC):
             IndexError: There is no such sample.
         """
         return self.finish(self.prepare(self.checked(key)))
+
+    def __getitems__(self, keys: Sequence[int | SampleKey]) -> list[FetchedSample]:
+        """Return several samples. torch's DataLoader requests the samples of a batch so."""
+        if numbers := [int(key) for key in keys if not isinstance(key, SampleKey)]:
+            self._repeated_epochs.note(numbers, len(self), self.__getitem__)
+        return [FetchedSample(self[key], id=_id(self, self.checked(key).index)) for key in keys]
 
     def checked(self, key: int | SampleKey) -> SampleKey:
         """Return the key of a sample, with an index from 0; for an integer, that of epoch 0.
@@ -180,6 +192,10 @@ class SampleSource(torch.utils.data.Dataset[dict[str, Any]], abc.ABC):
 
     def close(self) -> None:
         """Release resources. Called in the trainer's process when the loader closes; the source stays usable."""
+
+
+def _id(source: SampleSource, index: int) -> str:
+    return source.ids(index, index + 1)[0]
 
 
 _CONTRACT = {

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from calotype.previews.badges import Badge
 from calotype.previews.crop import crop_overlay
 from calotype.previews.image_tag import image_tag
 from calotype.previews.markup import Html, tag
+from calotype.previews.overview import badge_list
 from calotype.previews.views import Draw, SampleView
 from calotype.previews.wording import NO_CAPTION, caption_section, token_section
 from calotype.types import Geometry
 
 __all__ = ["article"]
 
-_TRAINED, _ORIGINAL, _DRAW = 640, 512, 224
+_ORIGINAL, _DRAW = 512, 224
 """Maximum longer sides on the page, in pixels."""
 _FINE, _PLAIN = 86, 78
 """WebP qualities: of the image as trained, and of all others."""
@@ -19,7 +23,7 @@ _SHORT = 90
 """Maximum characters of a further draw's caption that are shown without expanding it."""
 
 
-def article(sample: SampleView, *, anchor: str, number: int, of: int) -> Html:
+def article(sample: SampleView, *, anchor: str, number: int, of: int, side: int, badges: Sequence[Badge] = ()) -> Html:
     """Return the `article` element of one sample.
 
     Args:
@@ -27,6 +31,8 @@ def article(sample: SampleView, *, anchor: str, number: int, of: int) -> Html:
         anchor: The `id` of the element, unique in the page.
         number: Position in the batch, counted from 1.
         of: Number of samples in the batch.
+        side: Maximum longer side of the image as trained, in pixels.
+        badges: What was found in it.
     """
     heading = f"{anchor}-id"
     return tag(
@@ -36,10 +42,11 @@ def article(sample: SampleView, *, anchor: str, number: int, of: int) -> Html:
             tag("p", f"{number} of {of}", class_="place"),
             tag("h3", tag("a", tag("bdi", sample.id), href=f"#{anchor}"), id=heading),
             tag("p", _row(sample), class_="place"),
+            badge_list(badges),
             *_notices(sample),
         ),
+        tag("div", _trained(sample, side), _round_trip(sample, side), class_="results"),
         _original(sample),
-        tag("div", _trained(sample), _round_trip(sample), class_="results"),
         _draws(sample),
         tag(
             "div",
@@ -51,6 +58,7 @@ def article(sample: SampleView, *, anchor: str, number: int, of: int) -> Html:
         class_="sample",
         id=anchor,
         data_id=sample.id,
+        data_badges=" ".join(badge.key for badge in badges),
         aria_labelledby=heading,
         tabindex=-1,
     )
@@ -85,20 +93,36 @@ def _original(sample: SampleView) -> Html:
     return tag("figure", plate, label, class_="original")
 
 
-def _trained(sample: SampleView) -> Html:
+def _trained(sample: SampleView, side: int) -> Html:
     height, width = sample.image.shape[:2]
-    shown = image_tag(sample.image, alt=f"{sample.id} as trained", side=_TRAINED, quality=_FINE)
-    label = tag("figcaption", tag("b", "As trained"), tag("span", f"{width} × {height} px"), *_turns(sample.geometry))
+    shown = image_tag(sample.image, alt=f"{sample.id} as trained", side=side, quality=_FINE)
+    size = tag("span", f"{width} × {height} px", class_="size")
+    zoom = tag("button", "Zoom", type="button", class_="zoom", aria_label=f"Zoom {sample.id}", hidden=True)
+    label = tag("figcaption", tag("b", "As trained"), size, *_turns(sample.geometry), zoom)
     return tag("figure", shown, label, class_="trained")
 
 
-def _round_trip(sample: SampleView) -> Html | None:
+def _round_trip(sample: SampleView, side: int) -> Html | None:
     trip = sample.round_trip
     if trip is None:
         return None
-    shown = image_tag(trip.image, alt=f"{sample.id} after the autoencoder", side=_TRAINED, quality=_FINE)
-    label = tag("figcaption", tag("b", "After the autoencoder"), tag("span", f"PSNR {trip.psnr:.1f} dB"))
-    return tag("figure", shown, label, class_="round-trip")
+    shown = image_tag(trip.image, alt=f"{sample.id} after the autoencoder", side=side, quality=_FINE)
+    slider = tag(
+        "input",
+        type="range",
+        min=0,
+        max=100,
+        value=50,
+        aria_label=f"{sample.id}: as trained on the left, after the autoencoder on the right",
+        hidden=True,
+    )
+    label = tag(
+        "figcaption",
+        tag("b", "After the autoencoder"),
+        tag("span", f"PSNR {trip.psnr:.1f} dB"),
+        tag("span", "left of the line: as trained", class_="side", hidden=True),
+    )
+    return tag("figure", tag("div", shown, class_="compare"), slider, label, class_="round-trip")
 
 
 def _draws(sample: SampleView) -> Html | None:

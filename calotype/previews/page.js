@@ -1,10 +1,5 @@
-// The comforts of the preview page: keys, switches, a filter. All of the page is there without them.
+// Keys and switches. All of the page is there without scripts.
 
-"use strict";
-
-const samples = [...document.querySelectorAll(".sample")];
-const tools = document.querySelector(".tools");
-const tool = (name) => tools.querySelector(`[data-tool="${name}"]`);
 tools.hidden = false;
 
 function toggle(button) {
@@ -22,13 +17,6 @@ function tokens() {
   for (const list of document.querySelectorAll(".tokens details")) list.open = open;
 }
 
-function filter() {
-  const part = tool("filter").value.trim().toLowerCase();
-  for (const sample of samples) sample.hidden = !sample.dataset.id.toLowerCase().includes(part);
-  const found = samples.filter((sample) => !sample.hidden).length;
-  tool("found").textContent = part ? `${found} of ${samples.length}` : "";
-}
-
 // The sample that has the focus, while it is on the screen; else the first that is.
 function current(shown) {
   const onScreen = (sample) => {
@@ -39,14 +27,23 @@ function current(shown) {
   return focused && onScreen(focused) ? shown.indexOf(focused) : shown.findIndex(onScreen) - 0.5;
 }
 
+const visibleSamples = () => samples.filter((sample) => !sample.hidden);
+
 function go(step) {
-  const shown = samples.filter((sample) => !sample.hidden);
+  const shown = visibleSamples();
   if (!shown.length) return;
   const place = current(shown) + step;
   const next = shown[Math.max(0, Math.min(shown.length - 1, step > 0 ? Math.floor(place) : Math.ceil(place)))];
   next.focus({ preventScroll: true });
   next.scrollIntoView({ block: "start" });
 }
+
+function zoomHere() {
+  const shown = visibleSamples();
+  if (shown.length) zoom(shown[Math.max(0, Math.min(shown.length - 1, Math.ceil(current(shown))))]);
+}
+
+const help = document.querySelector("#keys");
 
 const keys = {
   j: () => go(1),
@@ -55,14 +52,21 @@ const keys = {
   ArrowLeft: () => go(-1),
   c: crops,
   t: tokens,
+  z: zoomHere,
+  a: showAll,
+  "?": () => help.showModal(),
   "/": () => tool("filter").focus(),
 };
 
 tool("crops").addEventListener("click", crops);
 tool("tokens").addEventListener("click", tokens);
-tool("filter").addEventListener("input", filter);
+tool("keys").addEventListener("click", () => help.showModal());
+for (const dialog of document.querySelectorAll("dialog")) {
+  dialog.querySelector(".close").addEventListener("click", () => dialog.close());
+}
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches('input[type="search"]')) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input")) return;
+  if (document.querySelector("dialog[open]")) return;
   const action = keys[event.key];
   if (!action) return;
   event.preventDefault();

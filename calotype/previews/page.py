@@ -10,14 +10,22 @@ from importlib.resources import files
 
 from calotype.loader.summary import Entry
 from calotype.previews.article import article
+from calotype.previews.badges import Badge, find_badges
 from calotype.previews.crop import draw_rules
+from calotype.previews.dialogs import keys_dialog, zoom_dialog
 from calotype.previews.markup import Html, tag, visible
+from calotype.previews.overview import anchor_of, strip, verdict_line
 from calotype.previews.views import BatchView, SampleView
 from calotype.previews.wording import count
 
 __all__ = ["render_page"]
 
-_STYLES = ("palette.css", "page.css", "sample.css", "screens.css")
+_STYLES = ("palette.css", "page.css", "overview.css", "sample.css", "dialogs.css", "screens.css")
+_SCRIPTS = ("filter.js", "compare.js", "page.js")
+_TRUE_PIXELS = 24_000_000
+"""Total pixels up to which the images as trained are embedded at full size: a page of about 8 MB."""
+_WHOLE, _REDUCED = 4096, 640
+"""Maximum longer sides of the images as trained: at full size, and of many images."""
 
 
 def render_page(batches: Sequence[BatchView], *, title: str) -> str:
@@ -30,11 +38,19 @@ def render_page(batches: Sequence[BatchView], *, title: str) -> str:
     Returns:
         The text of the file; write it as UTF-8.
     """
+    found = find_badges(batches)
+    pixels = sum(sample.image.shape[0] * sample.image.shape[1] for batch in batches for sample in batch.samples)
+    side = _WHOLE if pixels <= _TRUE_PIXELS else _REDUCED
     # Encoding the images takes nearly all of the time, and releases the GIL.
     with ThreadPoolExecutor() as pool:
-        sections = [_batch(batch, number, pool) for number, batch in enumerate(batches, start=1)]
+        sections = [
+            _batch(batch, number, badges, side, pool)
+            for number, (batch, badges) in enumerate(zip(batches, found, strict=True), start=1)
+        ]
+        numbered = enumerate(zip(batches, found, strict=True), start=1)
+        strips = list(pool.map(lambda one: strip(one[1][0], one[0], one[1][1]), numbered))
     most = max((len(sample.draws) for batch in batches for sample in batch.samples), default=0)
-    style, script = Html("".join(map(_own, _STYLES)) + draw_rules(most)), _own("page.js")
+    style, script = Html("".join(map(_own, _STYLES)) + draw_rules(most)), Html("".join(map(_own, _SCRIPTS)))
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -48,9 +64,12 @@ def render_page(batches: Sequence[BatchView], *, title: str) -> str:
     body = tag(
         "body",
         tag("a", "Skip to the samples", href="#samples", class_="skip"),
-        _header(batches, title),
+        _header(batches, title, found),
+        _overview(strips),
         _bar(batches),
-        tag("main", *sections, id="samples", tabindex=-1),
+        tag("main", *sections, _nothing(), id="samples", tabindex=-1),
+        keys_dialog(),
+        zoom_dialog(),
         tag("script", script),
     )
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
@@ -71,15 +90,23 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _header(batches: Sequence[BatchView], title: str) -> Html:
+def _header(batches: Sequence[BatchView], title: str, found: Sequence[Sequence[tuple[Badge, ...]]]) -> Html:
     samples = sum(len(batch.samples) for batch in batches)
     return tag(
         "header",
         tag("h1", tag("bdi", title)),
         tag("p", f"{count(samples, 'sample')} in {count(len(batches), 'batch')}, as training gets them"),
-        _legend(),
+        verdict_line(found),
         class_="page",
     )
+
+
+def _overview(strips: Sequence[Html]) -> Html:
+    return tag("section", tag("ol", *strips), _legend(), class_="overview", aria_label="Overview")
+
+
+def _nothing() -> Html:
+    return tag("p", "No sample matches.", class_="nothing", hidden=True)
 
 
 def _legend() -> Html:
@@ -109,11 +136,18 @@ def _tools() -> Html:
     """Return the controls that need the script; they are hidden until it runs."""
     return tag(
         "div",
-        tag("span", tag("kbd", "j"), " ", tag("kbd", "k"), " next, previous", class_="keys"),
         _switch("Crops", tool="crops", key="c", pressed=True),
         _switch("All tokens", tool="tokens", key="t", pressed=False),
-        tag("input", type="search", placeholder="Filter by id", aria_label="Filter by id", data_tool="filter"),
+        _button("Keys", tool="keys", key="?"),
+        tag(
+            "input",
+            type="search",
+            placeholder="Search captions, ids",
+            aria_label="Search in captions and ids",
+            data_tool="filter",
+        ),
         tag("output", data_tool="found"),
+        tag("button", "Show all", type="button", data_tool="all", hidden=True),
         class_="tools",
         role="group",
         aria_label="View",
@@ -122,6 +156,10 @@ def _tools() -> Html:
 
 
 def _switch(label: str, *, tool: str, key: str, pressed: bool) -> Html:
+    return _button(label, tool=tool, key=key, aria_pressed=str(pressed).lower())
+
+
+def _button(label: str, *, tool: str, key: str, aria_pressed: str | None = None) -> Html:
     return tag(
         "button",
         label,
@@ -129,17 +167,18 @@ def _switch(label: str, *, tool: str, key: str, pressed: bool) -> Html:
         tag("kbd", key, aria_hidden="true"),
         type="button",
         data_tool=tool,
-        aria_pressed=str(pressed).lower(),
+        aria_pressed=aria_pressed,
         aria_keyshortcuts=key,
     )
 
 
-def _batch(batch: BatchView, number: int, pool: ThreadPoolExecutor) -> Html:
+def _batch(
+    batch: BatchView, number: int, found: Sequence[tuple[Badge, ...]], side: int, pool: ThreadPoolExecutor
+) -> Html:
     anchor, of = f"batch-{number}", len(batch.samples)
 
-    def one(numbered: tuple[int, SampleView]) -> Html:
-        place, sample = numbered
-        return article(sample, anchor=f"{anchor}-sample-{place}", number=place, of=of)
+    def one(place: int, sample: SampleView, badges: tuple[Badge, ...]) -> Html:
+        return article(sample, anchor=anchor_of(number, place), number=place, of=of, side=side, badges=badges)
 
     sizes = dict.fromkeys(f"{sample.image.shape[1]} × {sample.image.shape[0]} px" for sample in batch.samples)
     facts = (", ".join(sizes), count(of, "sample"), f"{batch.steps} steps an epoch", f"seed {batch.seed}")
@@ -152,7 +191,7 @@ def _batch(batch: BatchView, number: int, pool: ThreadPoolExecutor) -> Html:
             _tensors(batch.entries, "What the batch holds"),
             _tensors(batch.encoded, "What the same batch holds as encodings"),
         ),
-        *pool.map(one, enumerate(batch.samples, start=1)),
+        *pool.map(one, range(1, of + 1), batch.samples, found),
         class_="batch",
         id=anchor,
         aria_labelledby=f"{anchor}-name",

@@ -1,9 +1,12 @@
 """collate stacks, pads with masks, and names what does not fit."""
 
+import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, Subset, default_collate
 
-from calotype.data.collate import collate
+import calotype
+from calotype.data.collate import FetchedSample, collate
 from calotype.errors import CollateError
 from calotype.loader.batch_builder import BatchBuilder, HeapMemory
 
@@ -77,3 +80,44 @@ def test_names_what_differs(changes, message):
 def test_no_samples():
     with pytest.raises(CollateError, match="no samples"):
         collate([])
+
+
+class Samples(calotype.SampleSource):
+    """What a DataLoader fetches by the hundred: tensors of two sizes, texts, lists, missing values."""
+
+    def __init__(self, sizes):
+        self.sizes = sizes
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def prepare(self, key):
+        size = self.sizes[key.index]
+        return sample(key.index, img=torch.zeros(3, *size), captions=["a"] * (1 + key.index), note=None)
+
+    def ids(self, start, stop):
+        return [f"{index}.png" for index in range(start, stop)]
+
+
+def test_torchs_default_collate_takes_what_collate_takes():
+    samples = Samples([(4, 4)] * 3)
+    batch, expected = next(iter(DataLoader(samples, 3))), collate([samples[i] for i in range(3)])
+    assert type(batch) is dict and batch.keys() == expected.keys()
+    assert batch["captions"] == [["a"], ["a", "a"], ["a", "a", "a"]] and batch["note"] == [None] * 3
+    assert torch.equal(batch["ids"], expected["ids"]) and torch.equal(batch["img"], expected["img"])
+
+
+def test_torchs_default_collate_still_stacks_arrays_and_nested_samples():
+    batch = default_collate([FetchedSample({"a": np.ones(2), "b": {"c": 1.5}}, id=id) for id in "xy"])
+    assert batch["a"].tolist() == [[1, 1], [1, 1]] and batch["b"]["c"].tolist() == [1.5, 1.5]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_of_different_sizes_in_a_plain_dataloader_name_the_way_out(workers):
+    class WithoutId(Samples):
+        def prepare(self, key):
+            return {"img": super().prepare(key)["img"]}
+
+    with pytest.raises(CollateError, match=r"sample '0.png' but \(3, 4, 6\) .* in sample '1.png'") as error:
+        next(iter(DataLoader(Subset(WithoutId([(4, 4), (4, 6)]), [0, 1]), 2, num_workers=workers)))
+    assert "calotype.BatchSampler(dataset, batch_size)" in str(error.value)

@@ -28,6 +28,7 @@ def load(photos, *args, **options):
 
 def test_public_names_are_sorted_and_there():
     assert calotype.__all__ == [
+        "BatchSampler",
         "Buckets",
         "CalotypeError",
         "CaptionTransform",
@@ -49,6 +50,7 @@ def test_public_names_are_sorted_and_there():
         "build_dataset",
         "build_loader",
         "build_model_transform",
+        "collate",
         "encode_dataset",
         "encoded_dataset",
         "get_spec",

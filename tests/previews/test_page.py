@@ -204,6 +204,12 @@ def test_the_round_trip_is_shown_with_its_psnr():
     assert not show(view).all("figure", class_="round-trip")
 
 
+def test_a_few_large_images_have_their_true_pixels():
+    view = sample("coffee.png", size=(1024, 1536), pixels=enlarged(photo("coffee.png"), 1100), draws=0)
+    img = show(view).one(class_="trained").one("img")
+    assert (img["width"], img["height"]) == ("1536", "1024")
+
+
 def test_sixty_four_large_photos_stay_below_twenty_megabytes():
     views = [
         sample(name, index=n, size=(1024, 1024), pixels=enlarged(photo(name), 1200), id=f"{n}.jpg")

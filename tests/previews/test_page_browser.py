@@ -364,6 +364,97 @@ def test_switches_and_filter(visit):
     assert page.locator(".sample:visible").count() == 6
 
 
+def test_search_in_captions_and_badges_that_filter(visit):
+    page = visit()
+    shown, thumbs = page.locator(".sample:visible"), page.locator(".thumb:visible")
+    box_of = page.get_by_role("searchbox")
+    box_of.fill("spiral galaxies")  # of its caption, in any order
+    assert shown.count() == thumbs.count() == 1
+    assert shown.first.get_attribute("data-id") == "hubble_deep_field.jpg"
+    # The batch without a sample left is gone from everywhere.
+    for part in (".batch:visible", ".strip:visible", ".bar li:visible"):
+        assert page.locator(part).count() == 1, part
+    page.get_by_role("button", name="Show all").click()
+    assert shown.count() == thumbs.count() == 6
+    assert page.locator(".batch:visible").count() == 2
+    cut, stand_in = page.get_by_role("button", name="1 caption cut"), page.get_by_role("button", name="1 in place of")
+    cut.click()
+    assert shown.count() == 1 and page.locator("[data-tool=found]").inner_text() == "1 of 6"
+    stand_in.click()  # either of the two
+    assert shown.count() == 2
+    box_of.fill("nowhere at all")
+    assert shown.count() == 0 and page.get_by_text("No sample matches.").is_visible()
+    page.locator("h1").click()
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("a")
+    assert shown.count() == 6 and not page.get_by_text("No sample matches.").is_visible()
+    page.locator(".thumb").nth(4).click()
+    assert page.evaluate("location.hash") == "#batch-2-sample-1"
+
+
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_zoom_shows_true_pixels(visit, batches, ratio):
+    page = visit(device_scale_factor=ratio)
+    page.keyboard.press("j")
+    page.keyboard.press("z")
+    image = page.locator("#zoom .compare img")
+    height, width = all_samples(batches)[0].image.shape[:2]
+    size = lambda: image.evaluate("e => [e.getBoundingClientRect().width, e.getBoundingClientRect().height]")  # noqa: E731
+    np.testing.assert_allclose(np.array(size()) * ratio, [width, height], atol=0.6)
+    assert f"{width} × {height} px" in page.locator("#zoom .facts").inner_text()
+    page.get_by_role("button", name="4:1").click()
+    np.testing.assert_allclose(np.array(size()) * ratio, [4 * width, 4 * height], atol=0.6)
+    page.keyboard.press("Escape")
+    assert not page.locator("#zoom").is_visible()
+    page.locator(".trained img").nth(1).click()
+    assert page.locator("#zoom h2").inner_text() == "motorcycle_left.png"
+    assert not page.locator("#zoom input").is_visible()  # no round trip
+
+
+def test_the_slider_goes_from_the_trained_image_to_the_round_trip(visit):
+    page = visit()
+    load_pictures(page)
+    figure = page.locator(".round-trip")
+    plate, slider = figure.locator(".compare"), figure.locator("input")
+    figure.scroll_into_view_if_needed()
+    page.mouse.move(0, 0)
+
+    def shot(value):
+        slider.fill(str(value))
+        return np.asarray(Image.open(io.BytesIO(plate.screenshot())).convert("RGB")).astype(int)
+
+    after, half, before = shot(0), shot(50), shot(100)
+    width = half.shape[1]
+    assert np.abs(after[:, 9:-9] - before[:, 9:-9]).mean() > 1
+    np.testing.assert_array_equal(half[:, 9 : width // 2 - 9], before[:, 9 : width // 2 - 9])
+    np.testing.assert_array_equal(half[:, width // 2 + 9 : -9], after[:, width // 2 + 9 : -9])
+    page.keyboard.press("Escape")
+    page.locator(".sample", has=page.locator(".round-trip")).get_by_role("button", name="Zoom").click()
+    assert page.locator("#zoom input").is_visible() and page.locator("#zoom .compare img").count() == 2
+
+
+def test_a_question_mark_shows_the_keys_there_are(visit):
+    page = visit()
+    page.keyboard.press("?")
+    dialog = page.get_by_role("dialog", name="Keys")
+    assert dialog.is_visible()
+    listed = set(page.locator("#keys kbd").all_inner_texts())
+    known = set(page.evaluate("Object.keys(keys)"))
+    assert listed == known - {"ArrowRight", "ArrowLeft"} | {"→", "←", "Esc"}
+    page.keyboard.press("c")  # nothing happens behind it
+    assert page.locator("[data-tool=crops]").get_attribute("aria-pressed") == "true"
+    dialog.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Keys").click()
+    assert dialog.is_visible()
+
+
+def test_on_a_phone_the_image_as_trained_comes_first(visit):
+    for size, first in ((PHONE, True), (DESK, False)):
+        article = visit(size).locator(".sample").first
+        trained, original = box(article.locator(".trained")), box(article.locator(".original"))
+        assert (trained[3] <= original[1]) == first
+
+
 def test_a_draw_pointed_at_or_ticked_shows_its_frame(visit):
     page = visit(reduced_motion="reduce")
     article = page.locator(".sample").first
@@ -417,7 +508,7 @@ def test_a_screen_reader_finds_landmarks_headings_and_named_pictures(visit, batc
         "- deletion: a spoon",
         "- insertion: cpelletier,",
         "- button \"Crops\" [pressed]",
-        "- searchbox \"Filter by id\"",
+        "- searchbox \"Search in captions and ids\"",
     ):  # fmt: skip
         assert line in tree, line
     assert "- img\n" not in tree + "\n"
@@ -431,12 +522,20 @@ def test_axe_finds_no_serious_fault(visit, size, scheme):
     page = visit(size, scheme)
     page.evaluate("for (const list of document.querySelectorAll('details')) list.open = true")
     assert serious_faults(page) == []
+    for key in ("?", "z"):
+        page.keyboard.press(key)
+        assert page.get_by_role("dialog").is_visible()
+        assert serious_faults(page) == []
+        page.keyboard.press("Escape")
 
 
 def test_without_scripts_everything_is_there(visit):
     page = visit(PHONE, java_script_enabled=False)
     assert page.locator(".sample:visible").count() == 6
     assert not page.locator(".tools").is_visible()
+    assert page.get_by_text("5 enlarged").is_visible() and page.locator(".thumb:visible").count() == 6
+    assert page.locator(":is(.zoom, dialog, [type=range]):visible").count() == 0
+    assert page.get_by_role("img", name="chelsea.png after the autoencoder").is_visible()
     details = page.locator(".tokens details").first
     assert not details.locator("li").first.is_visible()
     details.locator("summary").click()

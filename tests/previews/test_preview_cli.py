@@ -75,12 +75,12 @@ def test_a_page_of_what_training_gets(config, tmp_path):
 def test_a_section_that_is_null_is_none(photos, tmp_path):
     path, page = tmp_path / "photos.yaml", tmp_path / "page.html"
     path.write_text(f"dataset: {{path: {photos}, resolution: 256}}\nloader:\n")
-    assert run("preview", path, "-o", page, "--batches", 1, "--draws", 0) == [f"Open {page}"]
+    assert run("preview", path, "-o", page, "--batches", 1, "--draws", 0)[-1] == f"Open {page}"
 
 
 def test_a_sheet_with_the_trained_pixels_in_it(config, tmp_path):
     sheet = tmp_path / "sheet.PNG"
-    assert run("preview", config, "-o", sheet, "--batches", 1) == [f"Open {sheet}"]
+    assert run("preview", config, "-o", sheet, "--batches", 1)[-1] == f"Open {sheet}"
     pixels = np.asarray(Image.open(sheet))
     (batch, *_) = trained(config, epoch=0)
     for place, tile in enumerate(tiles(batch)):  # 288 px is the size of a tile: drawn as it is
@@ -147,6 +147,21 @@ def test_the_round_trip_of_the_command(photos, tmp_path):
     figure = read_page(page.read_text("utf-8")).one("figure", class_="round-trip")
     assert f"PSNR {told['psnr']:.1f} dB" in figure.text()
     assert 0 < told["psnr"] < 40
+
+
+def test_a_line_says_what_to_look_at_first(tmp_path, skimage_data):
+    for name in ("coffee.png", "chelsea.png"):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        shutil.copy(skimage_data / name, tmp_path / "photos")
+    shutil.copy(skimage_data / "coffee.png", tmp_path / "photos" / "copy.png")
+    (tmp_path / "photos" / "chelsea.txt").write_text("a cat")
+    arguments = ["preview", tmp_path / "photos", "missing_captions=empty", "--draws", 0, "-o", tmp_path / "p.html"]
+    line, last = run(*arguments, "resolution=512")
+    assert line == "3 samples: 3 enlarged, 2 without a caption, 2 duplicates"
+    assert last == f"Open {tmp_path / 'p.html'}"
+    document = json.loads(run(*arguments, "resolution=128", "--json")[0])
+    found = {one["id"]: one["badges"] for batch in document["batches"] for one in batch["samples"]}
+    assert found["coffee.png"] == found["copy.png"] == ["no-caption", "duplicate"] and found["chelsea.png"] == []
 
 
 # --- In a notebook

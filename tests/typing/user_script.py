@@ -120,6 +120,24 @@ def step(loss_of: torch.nn.Module, batch: Batch) -> torch.Tensor:
     return loss
 
 
+# -- torch's DataLoader ---------------------------------------------------------------------------------------------
+
+
+def data_loader(dataset: calotype.TextToImageDataset) -> dict[str, Any]:
+    sampler = calotype.BatchSampler(dataset, batch_size=2, seed=0, num_replicas=1, rank=0)
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_sampler=sampler, collate_fn=calotype.collate, num_workers=2, persistent_workers=True
+    )
+    for keys in sampler:
+        assert_type(keys, list[calotype.SampleKey])
+    for batch in loader:
+        print(batch["img"].shape)
+    assert_type(calotype.collate([dataset[0], dataset[1]]), Batch)
+    state = sampler.state_dict(loader)
+    sampler.load_state_dict(state)
+    return state
+
+
 # -- Encodings ------------------------------------------------------------------------------------------------------
 
 
