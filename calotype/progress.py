@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -11,9 +12,19 @@ from typing import TYPE_CHECKING, Final, Protocol
 from calotype.terminal import console, say, size_text, styled, time_text, visible
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType  # noqa: TID251 - the type alone
 
-__all__ = ["Pace", "Show", "Track", "count_failure", "counter", "silent", "track"]
+__all__ = [
+    "Pace",
+    "Show",
+    "Track",
+    "bar_console",
+    "count_failure",
+    "counter",
+    "is_first_rank",
+    "silent",
+    "track",
+]
 
 Show = Callable[[int, int], None]
 """Callback with (done, total): the type of every `progress` argument."""
@@ -100,16 +111,40 @@ def count_failure(why: str) -> None:
         failures.counts[why] += 1
 
 
+_consoles: Final[list[Console]] = []
+"""The console of the bars that are shown."""
+
+
+def is_first_rank() -> bool:
+    """Return whether this process prints: of several ranks that torchrun has started, only the first does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def bar_console() -> Iterator[Console]:
+    """Return the console for a bar on standard error: that of the bar around it, below which it is then drawn."""
+    screen = _consoles[-1] if _consoles else console(error=True)
+    _consoles.append(screen)
+    try:
+        yield screen
+    finally:
+        _consoles.remove(screen)
+
+
 @contextmanager
 def track(what: str, *, unit: str = "images") -> Iterator[Show]:
     """Show progress on standard error; the context's value is a function to call with (done, total).
+
+    Of several ranks, the first one shows its own.
 
     Args:
         what: The activity, at the start of the line: "reading headers".
         unit: Name of the counted items; `bytes` are shown as kB, MB, ….
     """
-    screen = console(error=True)
-    with _bar(what, unit) if screen.is_terminal else _lines(what, unit) as show:
+    if not is_first_rank():
+        yield lambda done, total: None
+        return
+    with _bar(what, unit) if console(error=True).is_terminal else _lines(what, unit) as show:
         yield show
 
 
@@ -131,7 +166,8 @@ def _bar(what: str, unit: str) -> Iterator[Show]:
     texts += [TextColumn("{task.fields[state]}", markup=False)]
     with (
         _counting_failures() as failures,
-        Bar(*texts, console=console(error=True), transient=True, expand=True) as bar,
+        bar_console() as screen,
+        Bar(*texts, console=screen, transient=True, expand=True) as bar,
     ):
         task = bar.add_task(visible(what), total=None, visible=False, state="")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
 
 from calotype.cli.common import Json, Overrides, Source, read_config
 from calotype.cli.train import interrupted
+from calotype.progress import is_first_rank, track
 from calotype.terminal import emit, say
 from calotype.train.interrupt import StopRequest
 
@@ -28,7 +28,6 @@ def distill(
     try:
         with StopRequest.from_signals() as stop:
             from calotype import distill
-            from calotype.progress import track
 
             config = read_config(source, overrides, model=None, tokenizers=None)
             report = distill.run(
@@ -36,7 +35,7 @@ def distill(
             )
     except KeyboardInterrupt as error:
         raise interrupted(error) from None
-    if os.environ.get("RANK", "0") != "0":  # of torchrun's: one of them speaks
+    if not is_first_rank():
         return
     if json:
         emit(report.to_json())

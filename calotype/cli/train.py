@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +9,7 @@ from typing import Annotated
 import typer
 
 from calotype.cli.common import AnyModel, Json, Overrides, Source, read_config
+from calotype.progress import is_first_rank
 from calotype.terminal import emit, say
 from calotype.train.interrupt import StopRequest, exit_status, note_interrupted
 
@@ -33,15 +32,24 @@ def train(
         with StopRequest.from_signals() as stop:
             from calotype import train
             from calotype.config.load import is_config_file
+            from calotype.train.view import TrainView
 
             config = read_config(source, overrides, model=model, tokenizers=None)
             name = Path(source).stem if is_config_file(source) else None
-            report = train.run(
-                config, name=name, resume=resume, changed_dataset=changed_dataset, stop=stop, show=say, tell=say
-            )
+            with TrainView(live=not json) as view:
+                report = train.run(
+                    config,
+                    name=name,
+                    resume=resume,
+                    changed_dataset=changed_dataset,
+                    stop=stop,
+                    show=view.show,
+                    step_done=view.step_done,
+                    tell=view.tell,
+                )
     except KeyboardInterrupt as error:
         raise interrupted(error) from None
-    if os.environ.get("RANK", "0") != "0":  # of torchrun's: one of them speaks
+    if not is_first_rank():
         return
     if json:
         emit(report.to_json())
@@ -54,7 +62,6 @@ def train(
 
 def interrupted(error: KeyboardInterrupt) -> typer.Exit:
     """The end of a command that a signal has ended, which says how to continue."""
-    if os.environ.get("RANK", "0") == "0":
-        arguments = [one for one in sys.argv[1:] if one != "--resume"]
-        say(note_interrupted(error, shlex.join(["calotype", *arguments, "--resume"])), error=True)
+    if is_first_rank():
+        say(note_interrupted(error, sys.argv[1:]), error=True)
     return typer.Exit(exit_status(error))

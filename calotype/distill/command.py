@@ -105,6 +105,7 @@ def run(
         track = silent
     with ExitStack() as cleanup:
         stop = stop or cleanup.enter_context(StopRequest.from_signals())
+        stop.checkpoints = output / "checkpoints"
         cleanup.enter_context(end_together(accelerator))
 
         # Lock the folder, find the checkpoint to resume from, check the free disk space.

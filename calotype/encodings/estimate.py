@@ -15,6 +15,7 @@ import torch
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.missing_records import MissingRecords, TextRecord
 from calotype.errors import CalotypeError, StoreError
+from calotype.terminal import size_text
 
 __all__ = ["Estimate", "Kept", "check_room", "estimate", "free_bytes", "kept_bytes", "operations_per_second"]
 
@@ -71,7 +72,7 @@ def estimate(work: MissingRecords, models: FrozenModels) -> Estimate:
         work: Result of `find_missing`.
         models: The frozen models. Their device is benchmarked for about 0.1 s.
     """
-    facts = models.spec.encodings
+    facts = models.encoding_spec
     kept = kept_bytes(work, models)
     operations = sum(facts.picture_flops(*one.geometry.target_size) for one in work.images)
     operations += len(work.texts) * facts.text_flops
@@ -91,7 +92,7 @@ def estimate(work: MissingRecords, models: FrozenModels) -> Estimate:
 
 def kept_bytes(work: MissingRecords, models: FrozenModels) -> Kept:
     """Return the bytes of the missing records, without the headers of their shards."""
-    facts, itemsize = models.spec.encodings, models.dtype.itemsize
+    facts, itemsize = models.encoding_spec, models.dtype.itemsize
     images = sum(facts.picture_bytes(*one.geometry.target_size) for one in work.images)
     images = images * itemsize // 2  # the facts are in bfloat16
     if models.latents == "mean" and facts.posterior:
@@ -136,15 +137,11 @@ def check_room(work: MissingRecords, models: FrozenModels, store: Path) -> None:
     kept, free = kept_bytes(work, models), free_bytes(store)
     if kept.total and kept.total + _SPARE > free:
         raise StoreError(
-            f"{store}: encoding {len(work.images):,} images takes {_bytes(kept.images)} and {len(work.texts):,} "
-            f"texts {_bytes(kept.texts)}; with {_bytes(_SPARE)} left alone, that is more than the {_bytes(free)} that "
-            "are free; choose a --store on another disk, a lower resolution, a smaller max_sequence_length, fewer "
-            "variants, or latents: mean, which halves the images"
+            f"{store}: encoding {len(work.images):,} images takes {size_text(kept.images)} and {len(work.texts):,} "
+            f"texts {size_text(kept.texts)}; with {size_text(_SPARE)} left alone, that is more than the "
+            f"{size_text(free)} that are free; choose a --store on another disk, a lower resolution, a smaller "
+            "max_sequence_length, fewer variants, or latents: mean, which halves the images"
         )
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def operations_per_second(device: torch.device, dtype: torch.dtype) -> float:

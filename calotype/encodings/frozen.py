@@ -19,14 +19,15 @@ from calotype.encodings.fingerprint import combine, component_fingerprint
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.models.component_check import check_component
 from calotype.models.family import TokenCount
+from calotype.models.own_sizes import count_parameters, own_encodings
 from calotype.models.pipeline_folder import find_pipeline, frozen_components, import_diffusers, ways_to_get, which_model
-from calotype.models.spec import ModelSpec, check_image_size
+from calotype.models.spec import EncodingSpec, ModelSpec, check_image_size
 from calotype.models.transform import PixelsTransform, TokenField, TokenTransform, Truncation
 
 __all__ = ["FrozenModels"]
 
 
-_OF_THE_FILES: Final = {"text_fingerprint", "picture_fingerprint", "scaling", "_token_fields"}
+_OF_THE_FILES: Final = {"text_fingerprint", "picture_fingerprint", "scaling", "encoding_spec", "_token_fields"}
 """Cached properties that are computed from the model's files."""
 
 
@@ -188,6 +189,18 @@ class FrozenModels:
             latents=self.latents,
             variant=self.variant,
         )
+
+    @cached_property
+    def encoding_spec(self) -> EncodingSpec:
+        """Sizes and costs of these models' outputs: those of the pipeline's own files, where it has other ones."""
+        encoders = [name for name in self.text_components if name.startswith("text_encoder")]
+        return own_encodings(self.spec, self.folder, encoders, variant=self.variant)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters of all text encoders and the autoencoder, by their files."""
+        names = [name for name in self.text_components if name.startswith("text_encoder")]
+        return sum(count_parameters(self.folder / name, variant=self.variant) for name in (*names, "vae"))
 
     def check_files(self) -> None:
         """Check that all files exist and are complete, without reading the weights.

@@ -11,7 +11,8 @@ from calotype.data.collate import collate
 from calotype.data.sample_source import BatchSource
 from calotype.encodings.dataset import EncodedDataset
 from calotype.encodings.dataset_records import Fingerprints, ImageRecord, SampleRecords
-from calotype.encodings.estimate import check_room
+from calotype.encodings.encoding_time import EncodingTime
+from calotype.encodings.estimate import check_room, kept_bytes
 from calotype.encodings.finite import MARK, encode_images_again, encode_texts_again, finite_records, mark
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import not_finite_key, scaling_key
@@ -60,6 +61,9 @@ class OnTheFlyDataset(EncodedDataset):
         missing = find_missing(self.records, self.store)
         self._leave_out_marked(missing)
         check_room(missing, models, self.store.path)
+        self.encoding_time = EncodingTime(len(missing.images) + len(missing.texts))
+        self.missing_bytes = kept_bytes(missing, models).total if self.encoding_time.missing else 0
+        """Bytes that the missing records will take in the store."""
         self.begin_epoch()
 
     def begin_epoch(
@@ -94,10 +98,11 @@ class OnTheFlyDataset(EncodedDataset):
             # Divide by key: the lists of the ranks may differ, as other ranks write at the same time. From the second
             # round on each rank encodes everything still missing: ranks do not wait for each other, and one may fail.
             mine = {key for key in work.needed if int.from_bytes(key[:8]) % world_size == rank or self._rounds > 0}
-            self._encode_rest(
-                [text for text in work.texts if text.key in mine],
-                [image for image in work.images if image.key in mine],
-            )
+            texts = [text for text in work.texts if text.key in mine]
+            images = [image for image in work.images if image.key in mine]
+            self.encoding_time.close()
+            with self.encoding_time.measured(len(texts) + len(images)):
+                self._encode_rest(texts, images)
             work = find_missing(self.records, self.store)
         self._complete = not work.images and not work.texts
         if self._complete:
@@ -120,6 +125,7 @@ class OnTheFlyDataset(EncodedDataset):
 
     def close(self) -> None:
         """Complete the shard that is being written."""
+        self.encoding_time.close()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -185,15 +191,17 @@ class OnTheFlyDataset(EncodedDataset):
             self._writer.put([scaling], [self._models.scaling], kind="scaling")
         index_of = {one.image.key: index for index, one in enumerate(samples)}
         texts = {one.text_key: one.text for one in samples}
-        if todo := self._to_make(index_of):
-            # (B, …) tensors of the batch → one record for each image
-            encoded = self._models.encode_pictures(images[[index_of[key] for key in todo]])
-            records = [{name: value[row] for name, value in encoded.items()} for row in range(len(todo))]
-            again = self._put(todo, records, kind="picture")
-            self._put_again(again, encode_images_again, [images[index_of[key]] for key in again], kind="picture")
-        if todo := self._to_make(texts):
-            again = self._put(todo, self._models.encode_texts([texts[key] for key in todo]), kind="text")
-            self._put_again(again, encode_texts_again, [texts[key] for key in again], kind="text")
+        new_images, new_texts = self._to_make(index_of), self._to_make(texts)
+        with self.encoding_time.batch(len(new_images) + len(new_texts)):
+            if new_images:
+                # (B, …) tensors of the batch → one record for each image
+                encoded = self._models.encode_pictures(images[[index_of[key] for key in new_images]])
+                records = [{name: value[row] for name, value in encoded.items()} for row in range(len(new_images))]
+                again = self._put(new_images, records, kind="picture")
+                self._put_again(again, encode_images_again, [images[index_of[key]] for key in again], kind="picture")
+            if new_texts:
+                again = self._put(new_texts, self._models.encode_texts([texts[key] for key in new_texts]), kind="text")
+                self._put_again(again, encode_texts_again, [texts[key] for key in again], kind="text")
 
     def _to_make(self, keys: Iterable[bytes]) -> list[bytes]:
         """Return the keys of missing records, except those marked as not finite."""

@@ -13,7 +13,9 @@ from calotype.config.inputs import check_outside
 from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.ledger import LedgerEntry
+from calotype.progress import is_first_rank
 from calotype.train.interrupt import StopRequest
+from calotype.train.outline import outline
 from calotype.train.run_folder import RUN_FOLDERS, check_old_default, default_output, sole_run
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def run(
     changed_dataset: bool = False,
     stop: StopRequest | None = None,
     show: Callable[[Progress], None] = lambda progress: None,
+    step_done: Callable[[int, int], None] = lambda step, max_steps: None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> TrainReport:
     """Train by a config's `train` section, on its dataset through its `encodings`.
@@ -46,6 +49,7 @@ def run(
         stop: A stop request, for a caller that handles signals itself. By default Ctrl-C, SIGTERM and SIGHUP end the
             run after the current step with a checkpoint, in Python's main thread.
         show: Called every `log_every` steps, on the main process.
+        step_done: Called after each step with (finished steps, `max_steps`), on the main process.
         tell: Called with each further message, on the main process.
 
     Raises:
@@ -68,13 +72,21 @@ def run(
     check_outside(config, output, option="train.output_dir", writes="samples and checkpoints", own=RUN_FOLDERS)
     if resume and not chosen:
         check_old_default(output)
+    if stop is not None:
+        stop.checkpoints = output / "checkpoints"
+    for line in outline(config, options) if is_first_rank() else ():
+        tell(line)
+    if is_first_rank():
+        tell("Loading PyTorch, the data and the model's configuration …")
 
     try:
+        from calotype.train.accelerator import compute_dtype
         from calotype.train.checkpoint import Checkpoint, to_resume
         from calotype.train.data import build_loaders, open_training
         from calotype.train.identity import Identity, resume_as
         from calotype.train.loop import make_accelerator, train
         from calotype.train.networks import embeds_guidance
+        from calotype.train.plan import expected_memory, plan_lines
         from calotype.train.preflight import check_data, check_model
         from calotype.train.ranks import check_seen_by_all, decided_once, end_together
         from calotype.train.run_ledger import LEDGER_FILE, RunLedger
@@ -101,9 +113,11 @@ def run(
     models = data.models
     network = check_model(models, options)
     check_data(data.training, network, options, models.spec)
+    memory = expected_memory(network, models, options, compute_dtype(accelerator))
 
     with ExitStack() as cleanup:
         stop = stop or cleanup.enter_context(StopRequest.from_signals())
+        stop.checkpoints = output / "checkpoints"
         cleanup.enter_context(end_together(accelerator))
         cleanup.enter_context(quiet_writers())
 
@@ -128,6 +142,9 @@ def run(
         if validation is not None:
             cleanup.callback(validation.close)
 
+        for line in plan_lines(loader, memory, accelerator.device) if accelerator.is_main_process else ():
+            tell(line)
+
         # Compare weights and samples with the checkpoint's.
         identity = Identity.of(loader, loaders.encoded, models) if accelerator.is_main_process else None
         if found is not None:
@@ -148,6 +165,8 @@ def run(
 
         sampler = None
         if accelerator.is_main_process:
+            if options.sample_prompts:
+                tell("Encoding the sample prompts …")
             sampler = make_sampler(models, loaders.encoded, options, note=note_failure)
 
         report = train(
@@ -162,6 +181,7 @@ def run(
             ledger=ledger,
             stop=stop,
             show=show,
+            step_done=step_done,
             tell=tell,
         )
         if accelerator.is_main_process:  # all ranks have counted their entries, and append no more

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from calotype.config.train import TrainConfig
 from calotype.encodings.frozen import FrozenModels
+from calotype.encodings.on_the_fly import OnTheFlyDataset
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.ledger import Ledger, LedgerEntry
 from calotype.loader import Loader
@@ -61,6 +62,7 @@ def train(
     ledger: Ledger | None = None,
     stop: StopRequest | None = None,
     show: Callable[[Progress], None] = lambda progress: None,
+    step_done: Callable[[int, int], None] = lambda step, max_steps: None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> TrainReport:
     """Train until `options.max_steps`; write the LoRA or the whole network into `options.output_dir`.
@@ -78,6 +80,7 @@ def train(
         ledger: The loaders' ledger, whose entries are counted in the report.
         stop: Checked between steps; when it is set on any rank, all ranks save a checkpoint and end.
         show: Called every `log_every` steps, on the main process.
+        step_done: Called after each step with (finished steps, `max_steps`), on the main process.
         tell: Called with each further message, on the main process.
 
     Raises:
@@ -94,6 +97,7 @@ def train(
 
     # Load the network; add adapters, or make all of it trainable.
     dtype = compute_dtype(accelerator)
+    say(f"Loading the {network.component.replace('unet', 'U-Net')} …")
     weights = load_network(models, dtype)
     start = read_start(options, weights, models.spec)
     make_trainable(weights, models.spec, options, seed=seed, start=start)
@@ -213,9 +217,13 @@ def train(
     if note := _short_batches(loader, options):
         say(note)
 
+    if step < options.max_steps:
+        say(f"Training from step {step + 1} of {options.max_steps} …")
+
     # The loop. From here on a signal is recorded, and the run ends between two steps.
     batches, batch_size = _endless(loader), loader.plan.batch_size
-    clock = Clock()
+    source = loader.dataset
+    clock = Clock(source.encoding_time if isinstance(source, OnTheFlyDataset) else None)
     since_log = torch.zeros(2, device=accelerator.device)  # loss * weight, weight: of the steps that were not skipped
     model.train()
     with stop.deferred():
@@ -266,6 +274,8 @@ def train(
             if logs or saves or guard.unsettled >= MOST_UNSETTLED:
                 report_skipped(accelerator, guard, loader, checkpoints=output / "checkpoints", say=say)
             clock.end()
+            if accelerator.is_main_process:
+                step_done(step, options.max_steps)
 
             # Log, save, validate, sample; end after any of them if a signal was received.
             if logs:

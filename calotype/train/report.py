@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calotype.terminal import time_text
+
+if TYPE_CHECKING:
+    from calotype.encodings.encoding_time import EncodingTime
 
 __all__ = ["Clock", "Progress", "TrainReport"]
 
@@ -22,7 +25,7 @@ class Progress:
     """Mean of the steps since the last report."""
     lr: float
     images_per_second: float
-    """Of all ranks, since this run or its resume began, without the time of saving and reporting."""
+    """Of all ranks, since this run or its resume began, without the time of encoding, saving and reporting."""
     data_wait: float
     """Share of that time in which the loop waited for its next batch, 0 to 1."""
     seconds_left: float
@@ -33,11 +36,17 @@ class Progress:
         names = ("loss", "lr", "images_per_second", "data_wait")
         return {name: getattr(self, name) for name in names}
 
-    def __str__(self) -> str:
+    def figures(self) -> str:
+        """Return loss, rate, wait and time left as text."""
+        rate = self.images_per_second
         return (
-            f"step {self.step}/{self.max_steps}  loss {self.loss:.4f}  {self.images_per_second:.2f} images/s  "
-            f"waiting for data {100 * self.data_wait:.1f} %  {time_text(self.seconds_left)} left"
+            f"loss {self.loss:.4f}  {rate:.{2 if rate < 10 else 1 if rate < 100 else 0}f} images/s  "
+            f"data wait {100 * self.data_wait:.1f} %"
+            + (f"  {time_text(self.seconds_left)} left" if self.seconds_left else "")
         )
+
+    def __str__(self) -> str:
+        return f"step {self.step}/{self.max_steps}  {self.figures()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +82,17 @@ class TrainReport:
 
 
 class Clock:
-    """Measures the time of training steps; saving, samples and validation are not counted."""
+    """Measures the time of training steps; encoding, saving, samples, validation and the
+    start of the loader are not counted.
 
-    def __init__(self) -> None:
+    Args:
+        encoding: The encoding that is done while training, in the time that the loop waits for batches; None if there
+            is none.
+    """
+
+    def __init__(self, encoding: EncodingTime | None = None) -> None:
+        self._encoding = encoding
+        self._encoded = 0.0
         self.stepping = self.waiting = 0.0
         self.images = self.steps = 0
         self._began = self._at = time.perf_counter()
@@ -88,6 +105,7 @@ class Clock:
     def start(self) -> None:
         """Begin a step."""
         self._at = time.perf_counter()
+        self._encoded = self._encoding_seconds
 
     def got_batch(self, since: float, images: int) -> None:
         """Count a batch that was requested at `since` (`time.perf_counter`), and the time waited for it.
@@ -96,7 +114,11 @@ class Clock:
             since: When it was requested, in seconds.
             images: Its number of images, on all ranks.
         """
-        self.waiting += time.perf_counter() - since
+        waited = time.perf_counter() - since
+        encoded, self._encoded = self._encoding_seconds - self._encoded, self._encoding_seconds
+        apart = encoded if self.images else waited  # the first batch waits for the start of the loader
+        self.waiting += waited - apart
+        self.stepping -= apart
         self.images += images
 
     def end(self) -> None:
@@ -128,5 +150,13 @@ class Clock:
             lr=lr,
             images_per_second=self.images_per_second,
             data_wait=self.data_wait,
-            seconds_left=(max_steps - step) * self.stepping / self.steps if self.steps else 0.0,
+            seconds_left=self._encoding_left + (max_steps - step) * self.stepping / max(1, self.steps),
         )
+
+    @property
+    def _encoding_seconds(self) -> float:
+        return 0.0 if self._encoding is None else self._encoding.seconds
+
+    @property
+    def _encoding_left(self) -> float:
+        return 0.0 if self._encoding is None else self._encoding.seconds_left

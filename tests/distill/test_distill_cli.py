@@ -80,7 +80,7 @@ def test_ctrl_c_says_how_to_go_on(written, monkeypatch, capsys):
         main()
     assert end.value.code == 130
     said = capsys.readouterr().err
-    assert f"To continue from the last one, if there is one: calotype distill {written} --resume" in said
+    assert f"Interrupted before a checkpoint was saved. To begin anew: calotype distill {written}\n" in said
 
 
 def test_a_bare_option_is_one_of_distilling_where_the_config_does_that_alone(written):

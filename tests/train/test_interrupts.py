@@ -177,7 +177,7 @@ def test_a_signal_ends_a_run_within_a_step_whatever_it_does(folder, tmp_path, mo
     said = capsys.readouterr().err
     if step is None:
         assert ended.value.checkpoint is None and not checkpoints(tmp_path / "out")
-        assert "no checkpoint was saved for it. To continue from the last one, if there is one: calotype" in said
+        assert "Interrupted before a checkpoint was saved. To begin anew: calotype" in said and "--resume" not in said
     else:
         assert checkpoints(tmp_path / "out") == [f"step-{step:08d}"] and f"Interrupted after step {step}, saved" in said
     assert not list((tmp_path / "out").glob("samples/*"))

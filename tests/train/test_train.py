@@ -183,7 +183,7 @@ def test_accumulated_batches_are_one_step_and_each_has_noise_of_its_own(folder, 
     assert [progress.step for progress in seen] == [1, 2] and report.steps == 2
     assert len(keys) == len(set(keys)) == 6
     assert len(trained_weights(tmp_path, 2)) > 0
-    assert "loss" in str(seen[0]) and "waiting for data" in str(seen[0]) and "left" in str(seen[0])
+    assert "loss" in str(seen[0]) and "data wait" in str(seen[0]) and "left" in str(seen[0])
 
 
 def test_accumulated_batches_have_the_gradient_of_one_that_is_as_large_short_ones_too(tmp_path, monkeypatch):
@@ -320,7 +320,7 @@ def test_an_output_folder_is_not_trained_over(folder, tmp_path):
     state.write_text("{")
     said = []
     again = run(folder, tmp_path, max_steps=2, resume=True, tell=said.append)
-    damaged, resumed = (line for line in said if not line.startswith("note: "))
+    damaged, resumed = (line for line in said if "step-0" in line)
     assert "step-00000002: is damaged" in damaged and resumed.startswith("Resuming from step 1") and again.steps == 2
 
 

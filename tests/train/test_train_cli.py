@@ -48,7 +48,7 @@ def test_two_commands_from_photos_to_a_lora(tmp_path, monkeypatch, capsys):
     done = command(*train, *small, "--json", cwd=tmp_path)
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["steps"] == 4 and [step for step, _ in report["losses"]] == [2, 4]
-    assert "step 2/4  loss" in done.stdout and "waiting for data" in done.stdout
+    assert "step 2/4  loss" in done.stdout and "data wait" in done.stdout
     (lora,) = (tmp_path / "out").glob("*lora*.safetensors")
     assert report["result"] == str(lora.relative_to(tmp_path))
     pipe = diffusers.FluxPipeline.from_pretrained(model)
