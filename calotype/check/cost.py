@@ -32,8 +32,8 @@ from calotype.types import SampleKey
 __all__ = ["cost_facts", "target_sizes"]
 
 _SAMPLES: Final = 16
-_SECONDS: Final = 1.0
-"""Approximate duration of each measurement."""
+_SECONDS: Final = 0.3
+"""Approximate duration of each measurement, once all samples were prepared."""
 _READ: Final = 64 << 20
 """Bytes written and read to time the disk."""
 
@@ -66,7 +66,7 @@ def cost_facts(
     """Measure the levels `none`, `downloads`, `pixel_cache`, `device_cache` and `encodings`, in this order.
 
     Args:
-        dataset: Up to 16 of its samples are prepared, for about a second per measurement.
+        dataset: Up to 16 of its samples are prepared, for a fraction of a second per measurement.
         facts: Facts of each row.
         sizes: int32 (N, 2), (height, width) of the images in pixels; 0 if unreadable.
         batch_size: Batch size of the Loader.
@@ -91,7 +91,7 @@ def cost_facts(
         bytes=None,
         fill_seconds=None,
         epoch_seconds=measured.prepared * shown,
-        note=f"{measured.samples} samples prepared here with {threads} thread(s)",
+        note=f"{measured.samples} samples prepared here with {_threads(threads)}",
     )
     return (
         base,
@@ -191,6 +191,10 @@ def _finish_pace(dataset: TextToImageDataset, sample: dict[str, Any]) -> float:
     return _median_seconds(finish)
 
 
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
 def _median_seconds(work: Callable[[], Any], *, at_most: float = math.inf) -> float:
     """Return the median duration of five calls; of fewer if they take more than `at_most` seconds in all."""
     times: list[float] = []
@@ -216,7 +220,7 @@ def _downloads(
         bytes=length,
         fill_seconds=measured.fetched * len(remote),
         epoch_seconds=max(0.0, measured.prepared - measured.fetched) * shown,
-        note=f"{measured.samples} images fetched here with {threads} thread(s); the server may be slower for all",
+        note=f"{measured.samples} images fetched here with {_threads(threads)}; the server may be slower for all",
     )
 
 
@@ -297,8 +301,8 @@ def _encodings(dataset: TextToImageDataset, targets: Sizes, shown: float) -> Cac
         bytes=sum(length for length, _ in image_costs) + texts * spec.text_bytes,
         fill_seconds=work / rate,
         epoch_seconds=each * shown / _read_rate(),
-        note=f"images: {len(image_costs):,}, texts: {texts:,}, one variant each, bfloat16; to fill: {work:.1e} "
-        f"operations at the {rate:.1e}/s of a matrix product on this {device}, right within a factor of 3",
+        note=f"{len(image_costs):,} images, {texts:,} texts, one variant each, bfloat16; the time to fill is an "
+        f"estimate for this {device}, right within a factor of 3",
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +19,8 @@ __all__ = ["lines", "print_report"]
 
 _FEW: Final = 5
 """Maximum findings of one kind in a terminal; pipes, JSON and the fix list get all of them."""
+_MANY: Final = 20
+"""Maximum names, and maximum buckets, in one line; JSON has all of them."""
 _COLOURS: Final[dict[Level, str]] = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 _BAR: Final = 30
 """Length of a histogram's longest bar, in characters."""
@@ -28,9 +32,8 @@ def lines(report: Report) -> Iterator[str]:
     """Yield plain lines, one fact each, for pipes and logs."""
     yield visible(f"checked: {_subject(report)}")
     for found in report.findings:
-        others = f" [{', '.join(found.others)}]" if found.others else ""
         where = found.where or report.source
-        yield visible(f"{found.level}: {found.kind}: {where}: {found.detail}{others} ({found.advice})")
+        yield visible(f"{found.level}: {found.kind}: {where}: {_detail(found, _MANY)} ({found.advice})")
     if report.captions is not None:
         yield f"captions: {_captions(report.captions)}"
     for tokens in report.tokens:
@@ -39,8 +42,9 @@ def lines(report: Report) -> Iterator[str]:
             yield f"tokens: {tokens.key}: {low}-{high}: {count}"
     if report.plan is not None:
         yield from (f"plan: {line}" for line in _plan(report.plan))
-    for cost in report.cost:
-        yield f"cost: {cost.level}: {', '.join(filter(None, _cost(cost)))}: {cost.note}"
+    for cost in _applicable(report.cost):
+        figures = f"{', '.join(_cost(cost))}: " if _measured(cost) else ""
+        yield f"cost: {cost.level}: {figures}{cost.note}"
     yield from (f"not checked: {sentence}" for sentence in report.not_checked)
     yield f"result: {_verdict(report)}"
 
@@ -69,20 +73,25 @@ def print_report(report: Report, console: Console) -> None:
     for tokens in report.tokens:
         console.print()
         heading(tokens.key, _tokens(tokens))
-        console.print(indented(_histogram(tokens)))
+        if tokens.cut:  # else the figures say enough
+            console.print(indented(_histogram(tokens)))
     if report.plan is not None:
         console.print()
         heading("Plan", _epoch(report.plan))
         if report.plan.buckets:
             console.print(indented(styled(_buckets(report.plan))))
-        console.print(indented(_policies(report.plan)))
+        if _policies_differ(report.plan):
+            console.print(indented(_policies(report.plan)))
     if report.cost:
         console.print()
         heading("Cost", "of each cache, on this machine")
-        table = Table("cache", "takes", "to fill", "an epoch", "", box=None, header_style="dim", padding=(0, 2, 0, 0))
-        for cost in report.cost:
-            table.add_row(cost.level, *_cost_cells(cost), styled((cost.note, "dim")))
+        costs = _applicable(report.cost)
+        table = Table("cache", "takes", "to fill", "an epoch", box=None, header_style="dim", padding=(0, 2, 0, 0))
+        for cost in filter(_measured, costs):
+            table.add_row(cost.level, *_cost_cells(cost))
         console.print(indented(table))
+        for cost in costs:
+            console.print(indented(styled((f"{cost.level}: {cost.note}", "dim"))))
     console.print()
     for sentence in report.not_checked:
         console.print(styled(("Not checked", "bold"), "  ", sentence))
@@ -97,7 +106,8 @@ def _subject(report: Report) -> str:
     model = f" for {report.model}" if report.model else ""
     look = "every image decoded" if report.deep else "headers only"
     aside = f" and {report.held_out:,} held out" if report.held_out else ""
-    return f"{report.source}{model}: {_number(report.images, 'image')}{aside}, {look} ({report.made})"
+    made = datetime.fromisoformat(report.made).astimezone(UTC)
+    return f"{report.source}{model}: {_number(report.images, 'image')}{aside}, {look} ({made:%Y-%m-%d %H:%M} UTC)"
 
 
 def _verdict(report: Report) -> str:
@@ -111,13 +121,16 @@ def _findings(group: list[Finding]) -> RenderableType:
     from rich.table import Table
 
     advices = dict.fromkeys(found.advice for found in group)
+    if len(group) > 1 and len({(found.detail, found.others) for found in group}) == 1 and group[0].where:
+        # The same of several files: said once.
+        said = styled(f"{group[0].detail}: {_some([found.where for found in group], _MANY)}")
+        return Group(said, *(styled((f"→ {advice}", "italic")) for advice in advices))
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(overflow="fold", max_width=_NAME)
     table.add_column(overflow="fold")
     parts: list[RenderableType] = []
     for found in group[:_FEW]:
-        others = f"; with {_some(found.others)}" if found.others else ""
-        detail = styled(f"{found.detail}{others}" + (f" → {found.advice}" if len(advices) > 1 else ""))
+        detail = styled(_detail(found, _FEW) + (f" → {found.advice}" if len(advices) > 1 else ""))
         if found.where:
             table.add_row(styled(found.where), detail)
         else:  # about the dataset as a whole
@@ -131,9 +144,12 @@ def _findings(group: list[Finding]) -> RenderableType:
     return Group(*parts)
 
 
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW:,} more" if len(names) > _FEW else "")
+def _detail(found: Finding, most: int) -> str:
+    return f"{found.detail}; with {_some(found.others, most)}" if found.others else found.detail
+
+
+def _some(names: Sequence[str], most: int) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def _captions(facts: CaptionFacts) -> str:
@@ -176,7 +192,13 @@ def _epoch(plan: PlanFacts) -> str:
 
 
 def _buckets(plan: PlanFacts) -> str:
-    return "buckets (width×height: images)  " + "  ".join(f"{w}×{h}: {n:,}" for h, w, n in plan.buckets)
+    more = f"  and {len(plan.buckets) - _MANY:,} more" if len(plan.buckets) > _MANY else ""
+    fullest = "  ".join(f"{w}×{h}: {n:,}" for h, w, n in plan.buckets[:_MANY])
+    return f"buckets (width×height: images)  {fullest}{more}"
+
+
+def _policies_differ(plan: PlanFacts) -> bool:
+    return len({replace(policy, policy="") for policy in plan.policies}) > 1
 
 
 def _policies(plan: PlanFacts) -> RenderableType:
@@ -197,11 +219,20 @@ def _plan(plan: PlanFacts) -> Iterator[str]:
     yield _epoch(plan)
     if plan.buckets:
         yield _buckets(plan)
-    for policy in plan.policies:
+    for policy in plan.policies if _policies_differ(plan) else ():
         yield (
             f"remainder={policy.policy}: {policy.batches:,} batches, {policy.samples:,} samples shown, "
             f"{policy.left_out:,} left out, {policy.repeated:,} repeated, {policy.short_batches:,} short batches"
         )
+
+
+def _applicable(costs: Sequence[CacheCost]) -> list[CacheCost]:
+    """Return the levels that have something to cache."""
+    return [cost for cost in costs if cost.level != "downloads" or cost.bytes]
+
+
+def _measured(cost: CacheCost) -> bool:
+    return cost.epoch_seconds is not None
 
 
 def _cost_cells(cost: CacheCost) -> tuple[str, str, str]:
@@ -209,6 +240,6 @@ def _cost_cells(cost: CacheCost) -> tuple[str, str, str]:
     return takes, "" if cost.level == "none" else time_text(cost.fill_seconds), time_text(cost.epoch_seconds)
 
 
-def _cost(cost: CacheCost) -> tuple[str, str, str]:
+def _cost(cost: CacheCost) -> list[str]:
     takes, fill, epoch = _cost_cells(cost)
-    return takes, fill and f"{fill} to fill", f"{epoch} an epoch"
+    return [*filter(None, (takes, fill and f"{fill} to fill")), f"{epoch} an epoch"]

@@ -17,7 +17,7 @@ from calotype.errors import ConfigError, LoaderError
 from calotype.ledger import Ledger, LedgerEntry
 from calotype.loader.plan import Cursor, EpochPlan, Plan, Remainder, Segment, check_options
 from calotype.progress import track
-from calotype.terminal import about, get_logger
+from calotype.terminal import about, get_logger, visible
 
 __all__ = ["OnUpscale", "Order", "at", "ranks"]
 
@@ -27,6 +27,8 @@ logger = get_logger("calotype")
 _STATE_VERSION = 1
 _TELL = 5
 """Maximum number of entries of one kind that are logged; the ledger has all of them."""
+_LINE = 200
+"""Maximum characters of a logged entry; the ledger has it whole."""
 
 
 class Order:
@@ -199,7 +201,7 @@ class Order:
             self._noted.add((note.kind, note.id))
             self._noted_of_kind[note.kind] += 1
             if self._noted_of_kind[note.kind] <= _TELL:
-                logger.warning("%s: %s", note.kind, about(note.id, note.reason))
+                logger.warning("%s", visible(f"{note.kind}: {about(note.id, note.reason)}", _LINE))
             elif self._noted_of_kind[note.kind] == _TELL + 1:
                 logger.warning("%s: further ones are noted in the loader's ledger only", note.kind)
 

@@ -12,9 +12,10 @@ from calotype.check.report import (
 
 
 def example(**changes):
-    policies = tuple(
-        RemainderFacts(policy=policy, batches=3, samples=10, left_out=0, repeated=0, short_batches=1)
-        for policy in ("short", "repeat", "drop")
+    policies = (
+        RemainderFacts(policy="short", batches=3, samples=10, left_out=0, repeated=0, short_batches=1),
+        RemainderFacts(policy="repeat", batches=3, samples=12, left_out=0, repeated=2, short_batches=0),
+        RemainderFacts(policy="drop", batches=2, samples=8, left_out=2, repeated=0, short_batches=0),
     )
     values = {
         "source": "photos",

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from report_examples import example
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from calotype.check.fix_list import write_fix_list
 from calotype.check.kinds import KINDS
-from calotype.check.report import Report, finding
+from calotype.check.report import CacheCost, Report, finding
 from calotype.check.show import lines, print_report
 
 
@@ -26,12 +27,12 @@ def test_a_line_for_every_finding_with_all_that_is_known():
     assert got[1] == (
         "error: truncated: a.jpg: the JPEG ends without its end marker (copy or download the image again, or remove it)"
     )
-    assert got[2] == "warning: same_file: b.jpg: the same 1,234 bytes [c.jpg, d.jpg] (remove all but one)"
+    assert got[2] == "warning: same_file: b.jpg: the same 1,234 bytes; with c.jpg, d.jpg (remove all but one)"
     assert got[-1] == "result: 1 error, 1 warning, 1 note"
     text = "\n".join(got)
     assert "tokens: t5_text_tokens: 513-600: 1" in text
     assert "buckets (width×height: images)  512×512: 6  576×448: 4" in text
-    assert "remainder=drop: 3 batches" in text
+    assert "remainder=drop: 2 batches" in text
     assert "cost: pixel_cache: 7.9 MB memory, 1.5 s to fill, 0.2 s an epoch: m" in text
     assert "not checked: images shared with a validation set" in text
 
@@ -51,6 +52,43 @@ def test_a_terminal_gets_a_few_of_each_kind_and_the_number():
     assert text.count(KINDS["cropped"].advice) == 1
 
 
+def test_what_is_the_same_of_several_files_is_said_once():
+    found = tuple(finding("no_caption", f"{n:03d}.jpg", "it has no caption") for n in range(30))
+    text = printed(example(findings=found), width=80)
+    assert text.count("it has no caption") == 1 and text.count(KINDS["no_caption"].advice) == 1
+    assert "000.jpg, 001.jpg" in text and "019.jpg and 10 more" in text.replace("\n  ", " ")
+
+
+def test_at_most_a_screen_of_any_list():
+    others = tuple(f"{n}.jpg" for n in range(500))
+    buckets = tuple((64, 64 * n, 1000 - n) for n in range(1, 60))
+    plan = replace(example().plan, buckets=buckets)
+    report = example(findings=(finding("same_file", "b.jpg", "the same", others=others),), plan=plan)
+    for text in ("\n".join(lines(report)), printed(report, width=10_000)):
+        assert "and 39 more" in text and "500.jpg" not in text
+        assert "and 480 more" in text or "and 495 more" in text
+
+
+def test_no_figures_where_there_is_nothing_to_measure():
+    nothing = {"place": "disk", "bytes": None, "fill_seconds": None, "epoch_seconds": None}
+    levels = (
+        CacheCost(level="downloads", note="no image is remote", **nothing | {"bytes": 0, "fill_seconds": 0.0}),
+        CacheCost(level="encodings", note="depends on the model: --model says which", **nothing),
+    )
+    same = tuple(replace(policy, policy=name) for name in ("short", "drop") for policy in example().plan.policies[:1])
+    report = example(cost=levels, plan=replace(example().plan, policies=same))
+    for text in ("\n".join(lines(report)), printed(report, width=80)):
+        assert "encodings: depends on the model" in text
+        assert "–" not in text.partition("ost")[2] and "downloads" not in text
+        assert "left out" not in text  # the policies do not differ
+
+
+def test_a_histogram_only_where_something_is_cut():
+    (tokens,) = example().tokens
+    assert "65–512" in printed(example())
+    assert "65–512" not in printed(example(tokens=(replace(tokens, cut=0),)))
+
+
 def test_markup_in_names_is_text():
     text = printed(example(findings=(finding("bad_row", "[bold]x[/bold].jpg", "[red]not[/] a colour"),)))
     assert "[bold]x[/bold].jpg" in text and "[red]not[/] a colour" in text
@@ -66,7 +104,7 @@ def test_any_width_of_terminal(width):
 def test_a_terminal_sees_what_is_cut_and_which_policy_is_chosen():
     rows = [line.split() for line in printed(example()).splitlines()]
     assert ["513–600", "1", "████", "cut"] in rows
-    assert ["short", "(chosen)", "3", "10", "0", "0", "1"] in rows and ["drop", "3", "10", "0", "0", "1"] in rows
+    assert ["short", "(chosen)", "3", "10", "0", "0", "1"] in rows and ["drop", "2", "8", "2", "0", "0"] in rows
 
 
 def test_what_concerns_the_whole_dataset_has_no_name_before_it():

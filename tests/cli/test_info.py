@@ -1,9 +1,11 @@
 """`calotype info`: what it prints for people, and that it looks at images also where a config has encodings."""
 
 import json
+import shutil
 
 import pytest
 from command import calotype
+from real_tokenizers import flux_pipeline
 from tiny_pipelines import tiny_pipeline
 
 from calotype.cli.info import show
@@ -66,6 +68,18 @@ def test_figures_in_units_people_use(capsys):
     out = capsys.readouterr().out
     assert "-0.988 … 0.123" in out and "0 … 1249407" in out and "0.41 images/s" in out
     assert "shown per epoch" not in out  # it equals the rows
+
+
+def test_a_cut_caption_is_a_line_not_a_screen(tmp_path, photos, caplog):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    shutil.copy(photos / "00.jpg", folder)
+    (folder / "00.txt").write_text("many words " * 400)
+    model = ("--model", "flux.1-dev", "--tokenizers", flux_pipeline())
+    out, _ = calotype("info", folder, "resolution=64", *model)
+    assert "caption cut: 1" in out or "caption cut: 2" in out
+    (line,) = caplog.messages
+    assert line.startswith("caption_cut: 00.jpg") and len(line) <= 200
 
 
 def test_a_rate_of_two_images_is_not_printed(capsys):
