@@ -31,12 +31,12 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 __all__ = [
+    "MOST",
     "CalotypeError",
     "CaptionError",
     "CollateError",
@@ -58,6 +58,8 @@ __all__ = [
     "RankError",
     "StoreError",
     "install_command",
+    "nearest",
+    "or_list",
     "unknown_key",
 ]
 
@@ -228,6 +230,8 @@ def install_command(extra: str) -> str:
     An installed calotype satisfies the requirement `calotype[extra]`, so the command adds the extra's packages, and
     calotype itself is on no index. A clone that is not installed, or was before it had the extra, is installed again.
     """
+    from importlib import metadata  # slow to import, and few processes advise
+
     python = sys.executable
     if shutil.which("python") == python:  # the environment is activated
         python = "python"
@@ -248,9 +252,55 @@ def install_command(extra: str) -> str:
     return f"{shlex.join(command)} 'calotype[{extra}]'"
 
 
-def unknown_key(where: str, key: str, known: Iterable[str]) -> ConfigError:
-    """Return the error for an unknown option, with the nearest known one and all others."""
+_ALL: Final = 12
+"""Most names that an error lists as the known ones."""
+_NEAR: Final = 0.65
+_AS_NEAR: Final = 0.04
+"""How near a name must be to be suggested, and how much further than the nearest one."""
+MOST: Final = 3
+"""Most names that an error suggests."""
+
+
+def nearest(given: str, known: Iterable[str]) -> list[str]:
+    """Return the known names that a misspelt one may mean: the nearest first, at most three, often none.
+
+    Args:
+        given: The name: `lr`, `batchsize`.
+        known: The names there are.
+    """
+    scores = {name: _closeness(given, name) for name in known}
+    best = max(scores.values(), default=0.0)
+    near = [name for name, score in scores.items() if score >= max(_NEAR, best - _AS_NEAR)]
+    return sorted(near, key=lambda name: (-scores[name], len(name)))[:MOST]
+
+
+def _closeness(given: str, name: str) -> float:
+    """How near two names are, up to 1: spelt alike, or one has some of the other's words (`steps`, `max_steps`)."""
+    given, name = given.lower().replace("-", "_"), name.lower()
+    alike = difflib.SequenceMatcher(None, given, name).ratio()
+    words, others = ({word.removesuffix("s") for word in one.split("_")} for one in (given, name))
+    return max(alike, 0.75) if words < others or words > others else alike
+
+
+def or_list(names: Iterable[str]) -> str:
+    """Return names as `'a', 'b' or 'c'`."""
+    *others, last = [repr(name) for name in names]
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def unknown_key(where: str, key: str, known: Iterable[str], *, listed_by: str | None = None) -> ConfigError:
+    """Return the error for an unknown option, with the nearest known ones and, unless there are many, all others.
+
+    Args:
+        where: The section, as the error calls it.
+        key: The unknown option.
+        known: The options there are.
+        listed_by: The command that lists them.
+    """
     known = sorted(known)
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ConfigError(f"{where}: unknown option {key!r}{hint} (known: {', '.join(known)})")
+    near = nearest(key, known)
+    hint = f"; did you mean {or_list(near)}?" if near else ""
+    if len(known) <= _ALL:
+        return ConfigError(f"{where}: unknown option {key!r}{hint} (known: {', '.join(known)})")
+    others = f" (`{listed_by}` lists all)" if listed_by else "" if near else f" (known: {', '.join(known)})"
+    return ConfigError(f"{where}: unknown option {key!r}{hint}{others}")

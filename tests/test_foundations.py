@@ -162,7 +162,7 @@ ROOT = Path(errors.__file__).parent
 
 
 def test_at_most_six_files_lie_at_the_top():
-    assert len(list(ROOT.glob("*.py"))) <= 6
+    assert len([file for file in ROOT.glob("*.py") if file.name != "__main__.py"]) <= 6
 
 
 @pytest.mark.parametrize(("former", "today"), FORMER.items())

@@ -23,11 +23,12 @@ def bench(
     json: Json = False,
 ) -> None:
     """Time real training steps with each cache, and report which is worth it."""
+    config = read_config(source, overrides, model=model, tokenizers=None)
+
     from calotype.bench.run import bench_config
     from calotype.bench.show import lines
     from calotype.progress import track
 
-    config = read_config(source, overrides, model=model, tokenizers=None)
     names = None if strategies is None else [name.strip() for name in strategies.split(",")]
     report = bench_config(config, strategies=names, steps=steps, track=track)
     if json:

@@ -33,10 +33,11 @@ StoreOption = Annotated[Path | None, typer.Option("--store", help="The same, as 
 @app.command("ls", cls=Command)
 def ls(store: Store = None, store_option: StoreOption = None, json: Json = False) -> None:
     """List what is in a store: records, bytes, shards."""
+    store = _place(store, store_option)
+
     from calotype.encodings.store import EncodingStore
     from calotype.encodings.store.summary import summarise_store
 
-    store = _place(store, store_option)
     summary = summarise_store(EncodingStore(store))
     if json:
         emit(summary.to_json())
@@ -64,11 +65,13 @@ def verify(
     json: Json = False,
 ) -> None:
     """Compare every byte with its checksum, and look for NaN and inf. Exit status 0: whole, 1: damaged."""
+    store = _place(store, store_option)
+
     from calotype.encodings.store import EncodingStore
     from calotype.encodings.store.verification import verify_store
     from calotype.progress import track
 
-    opened = EncodingStore(_place(store, store_option))
+    opened = EncodingStore(store)
     with track("verifying", unit="bytes") as show:
         found = verify_store(opened, progress=show)
     marked = found.by_shard() if drop else {}
@@ -108,13 +111,14 @@ def prune(
     json: Json = False,
 ) -> None:
     """Remove what no dataset needs: all but what --for and --keep name; else dropped records and duplicates."""
+    store = _place(store, store_option)
+
     import numpy as np
 
     from calotype.encodings.store import EncodingStore
     from calotype.encodings.store.pruning import prune_store
     from calotype.progress import track
 
-    store = _place(store, store_option)
     keys = None if keep is None else _read_keys(keep)
     if needed_by:
         needed = _needed(needed_by, model, store)
@@ -147,6 +151,8 @@ def export(
     json: Json = False,
 ) -> None:
     """Copy records, all or some, each verified. Exit status 1: some are damaged or missing, and were left out."""
+    store = _place(store, None)
+
     from calotype.encodings.store import EncodingStore
     from calotype.encodings.store.export import export_store, unpack_store
     from calotype.progress import track
@@ -168,11 +174,24 @@ def export(
 
 
 def _place(argument: Path | None, option: Path | None) -> Path:
-    from calotype.errors import ConfigError
+    """The store's folder.
+
+    Raises:
+        ConfigError: Two stores are named.
+        MissingPathError: There is none at the place that is named.
+        StoreError: There is none at the default place.
+    """
+    from calotype.errors import ConfigError, MissingPathError, StoreError
 
     if argument is not None and option is not None:
         raise ConfigError(f"--store: found {option}, and {argument} as well; name one store")
-    return argument or option or cache_folder("encodings")
+    given = argument or option
+    place = given or cache_folder("encodings")
+    if not (place / "format.json").exists():
+        if given is not None:
+            raise MissingPathError(f"{given}: there is no store of encodings here (no format.json)")
+        raise StoreError(f"{place}: there is no store of encodings yet; `calotype encode` makes it")
+    return place
 
 
 def _needed(sources: list[str], model: str | None, store: Path) -> NDArray[np.uint8]:

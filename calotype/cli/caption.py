@@ -92,11 +92,12 @@ def caption(
     json: Json = False,
 ) -> None:
     """Have a model describe images that have no caption. Exit status 0: all done, 1: some failed, 2: wrong use."""
+    config = read_config(source, overrides, model=None, tokenizers=None)
+
     from calotype import captioning
     from calotype.captioning.command import caption_lints
     from calotype.progress import track
 
-    config = read_config(source, overrides, model=None, tokenizers=None)
     flags = {"model": model, "url": url, "temperature": temperature, "max_tokens": max_tokens}
     flags = {name: value for name, value in flags.items() if value is not None}
     options = _pairs(option, flags) | flags

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -60,13 +61,59 @@ def say_first(title: str, lines: Sequence[str]) -> None:
 
 
 def read_config(source: str, overrides: list[str] | None, *, model: str | None, tokenizers: str | None) -> Config:
-    """The config that the first arguments describe. From here on, warnings go to standard error."""
+    """The config that the first arguments describe. From here on, warnings go to standard error.
+
+    A command calls this before it imports anything heavy: a slip is answered at once.
+
+    Raises:
+        ConfigError: An option is wrong, or no model has this name.
+        MissingPathError: The dataset's path does not exist.
+    """
     from calotype import config
 
     log_to_stderr()
     given = [f"model={model}"] if model else []
     given += [f"tokenizers={tokenizers}"] if tokenizers else []
-    return config.read_config(source, [*given, *(overrides or [])])
+    found = config.read_config(source, [*given, *(overrides or [])])
+    _check_models(found)
+    _check_paths(found)
+    return found
+
+
+def _check_models(config: Config) -> None:
+    """Refuse a model that is neither a known one, nor a folder, nor the name of a repository on the hub."""
+    from calotype.models.registry import get_spec
+    from calotype.models.tokenizer_files import is_hub_name
+
+    inside = config.encodings.model if config.encodings is not None else None
+    for model in (config.any_model, inside):
+        if model and not Path(model).expanduser().is_dir() and not is_hub_name(model):
+            get_spec(str(model))
+
+
+def _check_paths(config: Config) -> None:
+    """Refuse a path that does not exist, unless it may be the name of a dataset on the hub, which is looked up."""
+    from glob import has_magic
+
+    from calotype.config.dataset import DatasetConfig
+    from calotype.errors import MissingPathError
+    from calotype.manifest.paths import absolute, exists, similar_folder, suggestion
+    from calotype.models.tokenizer_files import is_hub_name
+
+    if not isinstance(config.dataset, DatasetConfig) or config.dataset.data_files is not None:
+        return
+    for path in config.dataset.paths or ():
+        place = absolute(path)
+        try:
+            if has_magic(path) or "{" in path or "://" in path or exists(place):
+                continue
+        except OSError:  # the manifest's error says what is wrong with it
+            continue
+        if not is_hub_name(path) and ("/" in path or place.suffix):
+            raise MissingPathError(f"{path}: there is no such file or folder{suggestion(place)}")
+        if (meant := similar_folder(path)) is not None:
+            raise MissingPathError(f"{path}: there is no such file or folder; did you mean {meant!r}?")
+        say(f"{path}: there is no such file or folder here; looking it up on the Hugging Face hub", error=True)
 
 
 def make_loader(config: Config, *, loader: Mapping[str, Any] | None = None, encodings: bool = True) -> Loader:

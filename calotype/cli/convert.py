@@ -77,10 +77,12 @@ def convert(
     json: Json = False,
 ) -> None:
     """Write a dataset in another form. Exit status 0: all there, 1: something is missing or differs, 2: wrong use."""
+    config, size = _config(source, overrides), _size(shard_size)
+
     from calotype.convert import open_source, plan_conversion, run_conversion, verify_conversion
     from calotype.progress import track
 
-    manifest, reader = open_source(_config(source, overrides), destination, to=to.value)
+    manifest, reader = open_source(config, destination, to=to.value)
     with track("looking through the rows", unit="rows") as show:
         plan = plan_conversion(
             manifest,
@@ -89,7 +91,7 @@ def convert(
             images=images.value if images else None,
             trigger=bake_trigger,
             template=template,
-            shard_size=_size(shard_size),
+            shard_size=size,
             progress=show,
         )
     if dry_run:
@@ -125,7 +127,8 @@ def _config(source: str, overrides: list[str] | None) -> Config:
         name = override.partition("=")[0].removeprefix("dataset.").partition(".")[0]
         if name not in known:
             raise unknown_key("convert", name, known)
-    return read_config(source, overrides, model=None, tokenizers=None)
+    options = [f"dataset.{one.removeprefix('dataset.')}" for one in overrides or ()]
+    return read_config(source, options, model=None, tokenizers=None)
 
 
 def _size(text: str) -> int:

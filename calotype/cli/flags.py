@@ -1,4 +1,4 @@
-"""Flags that can't have an effect beside others: one table, checked before a command runs."""
+"""What all commands share as commands: flags without an effect are refused, and `--help` ends with examples."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from enum import Enum
 from typing import Any, Final
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["FLAGS", "Command", "Flags", "check_flags"]
+from calotype.cli.examples import EXAMPLES
+
+__all__ = ["FLAGS", "Command", "Commands", "Flags", "check_flags"]
 
 Values = Mapping[str, Any]
 
@@ -92,8 +94,16 @@ def check_flags(context: typer.Context) -> None:
                 raise ConfigError(f"{flags[name]}: has no effect {rule.why}; leave it out")
 
 
+def _write_examples(context: Any, formatter: Any) -> None:
+    """Write the examples of a command behind the rest of its help, unwrapped."""
+    path = context.command_path.partition(" ")[2]
+    with formatter.section("Examples"):
+        for example in EXAMPLES.get(path, ()):
+            formatter.write(f"  {example}\n")
+
+
 class Command(TyperCommand):
-    """A command that checks its flags before it runs."""
+    """A command that checks its flags before it runs, and has examples."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command.
@@ -103,3 +113,30 @@ class Command(TyperCommand):
         """
         check_flags(ctx)
         return super().invoke(ctx)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples."""
+        _write_examples(ctx, formatter)
+
+
+class Commands(TyperGroup):
+    """A group of commands that are listed by their panels, in the order in which they were added."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Without a command, show the help."""
+        return list(super().parse_args(ctx, args or ["--help"]))
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write each panel's commands as a section."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name, command in self.commands.items():
+            limit = formatter.width - 6 - max(map(len, self.commands))
+            panel = getattr(command, "rich_help_panel", None) or "Commands"
+            panels.setdefault(panel, []).append((name, command.get_short_help_str(limit)))
+        for panel, rows in panels.items():
+            with formatter.section(panel):
+                formatter.write_dl(rows, col_max=max(map(len, self.commands)) + 2)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples."""
+        _write_examples(ctx, formatter)

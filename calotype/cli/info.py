@@ -40,9 +40,10 @@ def info(
     json: Json = False,
 ) -> None:
     """Show what a dataset holds and what its training batches are."""
+    config = read_config(source, overrides, model=model, tokenizers=tokenizers)
+
     from calotype.loader.summary import summarise
 
-    config = read_config(source, overrides, model=model, tokenizers=tokenizers)
     if encoded:
         check_encoded(config)
         with make_loader(config) as loader:

@@ -39,13 +39,14 @@ def preview(
     json: Json = False,
 ) -> None:
     """Show the batches that training will get, and how each sample came about."""
+    config = read_config(source, overrides, model=model, tokenizers=tokenizers)
+
     from calotype.config.inputs import check_outside
     from calotype.previews import preview as look
     from calotype.previews.document import check_ending
     from calotype.progress import track
 
     check_ending(output)
-    config = read_config(source, overrides, model=model, tokenizers=tokenizers)
     if encoded:
         check_encoded(config)
         autoencoder = autoencoder or _pipeline(config)

@@ -30,6 +30,7 @@ def studio(
     from calotype.config.load import is_config_file
     from calotype.errors import MissingDependencyError
 
+    config = read_config(source, overrides, model=model, tokenizers=tokenizers)
     try:
         from calotype.studio.server import serve
     except ModuleNotFoundError as error:
@@ -38,7 +39,6 @@ def studio(
         raise MissingDependencyError(error.name, extra="studio", purpose="for the review page") from error
     from calotype.studio.studio import Studio
 
-    config = read_config(source, overrides, model=model, tokenizers=tokenizers)
     file = Path(source) if is_config_file(source) else None
     made = Studio(config, file=file)
 

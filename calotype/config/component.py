@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -14,7 +14,10 @@ from pydantic_core import CoreSchema, core_schema
 from calotype.config.instantiate import COMPONENT, build
 from calotype.errors import ConfigError
 
-__all__ = ["Component", "instantiate"]
+__all__ = ["OUR_DATASET", "Component", "instantiate"]
+
+OUR_DATASET: Final = "calotype.text_to_image_dataset"
+"""The path of calotype's own dataset, whose options are those of the section `dataset`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Final, Self
 from pydantic import BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
 
 from calotype.config.combinations import check_config
-from calotype.config.component import Component
+from calotype.config.component import OUR_DATASET, Component
 from calotype.config.dataset import DatasetConfig
 from calotype.config.distill import DistillConfig
 from calotype.config.encodings import EncodingConfig
@@ -58,7 +58,7 @@ class Config(Section):
     sections: ClassVar[tuple[str, ...]] = ("dataset", "loader", "encodings", "train", "distill")
     """The keys that hold options."""
 
-    dataset: Annotated[DatasetConfig | Component | None, _ours("calotype.text_to_image_dataset")] = None
+    dataset: Annotated[DatasetConfig | Component | None, _ours(OUR_DATASET)] = None
     """Which images and captions there are: options of `calotype.text_to_image_dataset`, or a dataset of your own."""
     model: Model | None = None
     """A model's name (`flux.1-dev`, `sdxl`, …), its name on the hub, or a local pipeline's folder; fills in what the
@@ -136,9 +136,7 @@ class Config(Section):
             ConfigError: There are none, or the dataset is a component.
         """
         if isinstance(self.dataset, Component):
-            raise ConfigError(
-                f"dataset: {self.dataset.path} can't be {use}; expected a dataset of calotype.text_to_image_dataset"
-            )
+            raise ConfigError(f"dataset: {self.dataset.path} can't be {use}; expected a dataset of {OUR_DATASET}")
         if self.dataset is None or not self.dataset.given():
             raise ConfigError("config: there is no 'dataset'; it needs at least dataset.path=…")
         return self.dataset

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 from pydantic import BaseModel, ValidationError
 
 from calotype.config.expected import expected
-from calotype.errors import ConfigError, unknown_key
+from calotype.errors import ConfigError, nearest, or_list, unknown_key
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -67,8 +67,7 @@ def config_error(error: ValidationError, section: type[Section], options: Mappin
         return ConfigError(f"{_joined(place.path, cause.option)}: {cause}")
     if place.field is None:
         holder, _, option = place.path.rpartition(".")
-        component = place.section.component
-        return unknown_key(f"{holder} ({component})" if component else holder, option, place.section.names())
+        return _unknown(holder, option, place.section)
     field = place.section.model_fields[place.field]
     words, inner = expected(field.annotation, field.metadata), section_of(field.annotation)
     value = _value(options, place.keys, one["input"])
@@ -77,6 +76,20 @@ def config_error(error: ValidationError, section: type[Section], options: Mappin
     if inner is not None and inner.name and not isinstance(value, Mapping):
         return ConfigError(f"config: {inner.name!r} must be a mapping such as {{{inner.example}}}, and is {value!r}")
     return ConfigError(f"{place.path}: found {value!r}, expected {words or one['msg']}")
+
+
+def _unknown(where: str, option: str, section: type[Section]) -> ConfigError:
+    """The error for an option that a section does not have: perhaps one that another section has."""
+    from calotype.config.options import find_options, renamed_option, suggest_options  # they know all sections
+
+    called = f"{where} ({section.component})" if section.component else where
+    elsewhere = find_options(option) or renamed_option(option)
+    if not elsewhere and not nearest(option, section.names()):
+        elsewhere = suggest_options(option)
+    if elsewhere:
+        return ConfigError(f"{called}: unknown option {option!r}; did you mean {or_list(elsewhere)}?")
+    top = where.partition(".")[0]
+    return unknown_key(called, option, section.names(), listed_by=f"calotype config keys {top}".rstrip())
 
 
 def _cause(error: ErrorDetails) -> Exception | None:

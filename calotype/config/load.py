@@ -44,10 +44,10 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> dict[str, 
     Args:
         source: A `.yaml` or `.yml` file. Anything else (a folder of images, a data file, a glob, a hub name) becomes
             the `path` of a dataset with default options.
-        overrides: `key=value`, the key dotted (`loader.batch_size=4`), the value read as YAML. A key that is not at
-            the config's top is an option of training where that has one of this name (`max_steps=10` is short for
-            `train.max_steps=10`; for `distill.max_steps=10` where the config has a `distill` section and no `train`),
-            else of the dataset: `resolution=512` is short for `dataset.resolution=512`. As in
+        overrides: `key=value`, the key dotted (`loader.batch_size=4`), the value read as YAML. A key that only one
+            section has needs no name of it: `max_steps=10` is short for `train.max_steps=10` (for
+            `distill.max_steps=10` where the config has a `distill` section and no `train`), `batch_size=4` for
+            `loader.batch_size=4`, `allow_private=true` for `dataset.fetch.allow_private=true`. As in
             torchtune, a name given to a section that has a `_component_` replaces the `_component_`.
 
     Returns:

@@ -6,14 +6,13 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from calotype.config.dataset import DatasetConfig
+from calotype.config.component import OUR_DATASET
 from calotype.config.distill import DistillConfig
-from calotype.config.encodings import EncodingConfig
 from calotype.config.instantiate import COMPONENT
 from calotype.config.keys import KEYS, LOOKS_LIKE, THEIRS
-from calotype.config.loader import LoaderConfig
+from calotype.config.options import SECTIONS, find_options, suggest_options
 from calotype.config.train import TrainConfig
-from calotype.errors import ConfigError, unknown_key
+from calotype.errors import ConfigError, or_list, unknown_key
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -32,7 +31,7 @@ def override(config: DictConfig, given: str) -> list[str]:
         The dotted keys that were set.
 
     Raises:
-        ConfigError: It is no `key=value`, its value is not YAML, or its key is misspelt.
+        ConfigError: It is no `key=value`, its value is not YAML, or its key is misspelt or that of several options.
     """
     import yaml
     from omegaconf import OmegaConf
@@ -43,9 +42,7 @@ def override(config: DictConfig, given: str) -> list[str]:
     if not equals or not all(parts):
         raise ConfigError(f"override {given!r}: expected key=value, such as loader.batch_size=4")
     if parts[0] not in config and parts[0] not in (*KEYS, *THEIRS):
-        if difflib.get_close_matches(parts[0], KEYS, n=1, cutoff=LOOKS_LIKE):
-            raise unknown_key(f"override {given!r}", parts[0], KEYS)
-        parts.insert(0, _home_of(config, parts[0], given))
+        parts[:0] = _home_of(config, parts[0], given)
     try:
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
@@ -83,26 +80,31 @@ def read_pairs(pairs: Sequence[str]) -> dict[str, Any]:
     return {str(key): value for key, value in found.items()}
 
 
-def _home_of(config: DictConfig, option: str, given: str) -> str:
-    """The section of an option that is given without one."""
+def _home_of(config: DictConfig, option: str, given: str) -> list[str]:
+    """The sections that hold an option which is given without them, from the outermost.
+
+    Raises:
+        ConfigError: No section has it (names the nearest options), or several have.
+    """
     distills = "distill" in config and "train" not in config
-    home, names = ("distill", DistillConfig.names()) if distills else ("train", TrainConfig.names())
-    if option in names:
-        return home
-    ours = option in DatasetConfig.names()
-    if not ours and difflib.get_close_matches(option, names, n=1, cutoff=LOOKS_LIKE):
-        raise unknown_key(f"override {given!r}", option, names)
-    if not ours and not _is_component(config.get("dataset")):
-        _refuse_without_section(option, given)
-    return "dataset"
+    own, options = ("distill", DistillConfig.names()) if distills else ("train", TrainConfig.names())
+    if option in options:
+        return [own]
+    found = find_options(option)
+    if not found and difflib.get_close_matches(option, KEYS, n=1, cutoff=LOOKS_LIKE):
+        raise unknown_key(f"override {given!r}", option, KEYS)
+    if _is_foreign(config.get("dataset")) or option == "seed":
+        return ["dataset"]
+    if len(found) == 1:
+        return found[0].split(".")[:-1]
+    if found:
+        written = [f"{key}={given.partition('=')[2]}" for key in found]
+        raise ConfigError(f"override {given!r}: {len(found)} options may be meant; write {or_list(written)}")
+    near = suggest_options(option, (*SECTIONS, own))
+    hint = f"did you mean {or_list(near)}?" if near else "`calotype config keys` lists those there are"
+    raise ConfigError(f"override {given!r}: unknown option {option!r}; {hint}")
 
 
-def _is_component(section: Any) -> bool:
-    return isinstance(section, Mapping) and COMPONENT in section
-
-
-def _refuse_without_section(option: str, given: str) -> None:
-    """Refuse an option of a section that must be named: `batch_size` is `loader.batch_size`."""
-    for section in (LoaderConfig, EncodingConfig):
-        if option in section.names():
-            raise ConfigError(f"override {given!r}: unknown option {option!r}; did you mean '{section.name}.{option}'?")
+def _is_foreign(section: Any) -> bool:
+    """Whether the dataset is code of the user's own, which decides which options there are."""
+    return isinstance(section, Mapping) and section.get(COMPONENT, OUR_DATASET) != OUR_DATASET

@@ -4,17 +4,60 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any, Final
-
-from pydantic.fields import FieldInfo
 
 from calotype.config.config import Config
 from calotype.config.errors import section_of
+from calotype.config.expected import expected
 from calotype.config.section import Section
+from calotype.errors import ConfigError, nearest, or_list
 
-__all__ = ["json_schema", "key_tables"]
+__all__ = ["Key", "json_schema", "key_tables", "list_keys"]
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One key of a config."""
+
+    key: str
+    """Dotted."""
+    default: Any
+    """None where it has none of its own."""
+    expected: str
+    """What its value may be, in words; empty where that is a mapping of further keys."""
+    meaning: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The key as plain values."""
+        return asdict(self)
+
+
+def list_keys(section: str | None = None) -> list[Key]:
+    """List the keys of a section with those inside it, or those at the top of a config.
+
+    Args:
+        section: Its name, dotted for a part of one: `train`, `dataset.fetch`. None is the top.
+
+    Raises:
+        ConfigError: There is no such section.
+    """
+    current: type[Section] = Config
+    above = ""
+    for name in section.split(".") if section else ():
+        sections = {key: section_of(field.annotation) for key, field in current.model_fields.items()}
+        known = [key for key, inner in sections.items() if inner is not None]
+        if name not in known:
+            near = nearest(name, known)
+            hint = f"; did you mean {or_list(near)}?" if near else ""
+            holder = above or "a config"
+            raise ConfigError(f"{holder} has no section {name!r}{hint} (known: {', '.join(known)})")
+        inner = sections[name]
+        assert inner is not None
+        current, above = inner, f"{above}.{name}" if above else name
+    return list(_keys(current, f"{above}." if above else ""))
 
 
 def json_schema() -> dict[str, Any]:
@@ -29,33 +72,32 @@ def key_tables() -> str:
 
 
 def _tables() -> Iterator[str]:
-    yield from _table(Config, "")
+    yield from _table(list_keys())
     for name in Config.sections:
-        section = section_of(Config.model_fields[name].annotation)
-        assert section is not None
         yield ""
         yield f"### `{name}`"
         yield ""
-        yield from _table(section, "")
+        yield from _table(list_keys(name), f"{name}.")
 
 
-def _table(section: type[Section], above: str) -> Iterator[str]:
-    if not above:
-        yield "| key | default | meaning |"
-        yield "|---|---|---|"
+def _table(keys: list[Key], above: str = "") -> Iterator[str]:
+    yield "| key | default | meaning |"
+    yield "|---|---|---|"
+    for key in keys:
+        default = "" if key.default is None else f"`{json.dumps(key.default, ensure_ascii=False)}`"
+        meaning = key.meaning.replace("|", "\\|")
+        yield f"| `{key.key.removeprefix(above)}` | {default} | {meaning} |"
+
+
+def _keys(section: type[Section], above: str) -> Iterator[Key]:
     for name, field in section.model_fields.items():
-        yield f"| `{above}{name}` | {_default(field)} | {_cell(field.description or '')} |"
+        default = None if field.is_required() else field.default
+        yield Key(
+            key=f"{above}{name}",
+            default=list(default) if isinstance(default, tuple) else default,
+            expected=expected(field.annotation, field.metadata),
+            meaning=" ".join((field.description or "").split()),
+        )
         inner = section_of(field.annotation)
         if inner is not None and section is not Config:
-            yield from _table(inner, f"{above}{name}.")
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required() or field.default is None:
-        return ""
-    default = list(field.default) if isinstance(field.default, tuple) else field.default
-    return f"`{json.dumps(default, ensure_ascii=False)}`"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+            yield from _keys(inner, f"{above}{name}.")

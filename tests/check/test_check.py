@@ -388,7 +388,7 @@ def test_after_ctrl_c_what_was_seen_is_known(good, tmp_path):
     ("arguments", "message"),
     [
         (["no/such/folder"], "there is no such file or folder"),
-        (["GOOD", "reslution=3"], "did you mean 'resolution'"),
+        (["GOOD", "reslution=3"], "did you mean 'dataset.resolution'"),
         (["GOOD", "--model", "flux.1-dve"], "did you mean 'flux.1-dev'"),
         (["GOOD", "--ranks", "0"], "--ranks"),
         (["GOOD", "loader.batch_size=0"], "batch_size"),

@@ -26,14 +26,14 @@ def answer(done):
 
 
 def test_help_answers_at_once_and_loads_nothing_heavy():
-    code = "import sys, calotype.cli; print([m for m in ('torch', 'pyarrow', 'numpy', 'PIL') if m in sys.modules])"
+    code = "import sys, calotype.cli.app; print([m for m in ('torch', 'pyarrow', 'numpy', 'PIL') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
     times = []
     for _ in range(3):
         start = time.perf_counter()
         out = subprocess.run([COMMAND, "--help"], capture_output=True, text=True, check=True).stdout
         times.append(time.perf_counter() - start)
-    assert all(verb in out for verb in ("info", "check", "preview", "init", "train", "demo"))
+    assert all(verb in out for verb in ("info", "check", "preview", "init", "train", "demo", "models"))
     print(f"--help: {statistics.median(times):.2f} s")
 
 
@@ -75,7 +75,7 @@ def test_demo_ends_by_naming_what_to_open(tmp_path):
     ("arguments", "code", "message"),
     [
         (["info", "no/such/folder"], 2, "no/such/folder"),
-        (["info", "PHOTOS", "reslution=3"], 2, "did you mean 'resolution'"),
+        (["info", "PHOTOS", "reslution=3"], 2, "did you mean 'dataset.resolution'"),
         (["info", "PHOTOS", "--model", "flux.1-dve"], 2, "did you mean 'flux.1-dev'"),
         (
             ["preview", "PHOTOS", "-o", "page.pdf"],

@@ -29,10 +29,10 @@ IDLE = [
 ]
 
 ALWAYS = {  # beside the arguments, --json and the model's, which all commands use that have them
-    "info": "seconds",
+    "info": "seconds encoded",
     "caption": "backend url preset n mode class_word retry_failed seed temperature max_tokens option dry_run",
     "check": "deep ranks fix_list fresh",
-    "preview": "output batches seed epoch draws autoencoder",
+    "preview": "output batches seed epoch draws autoencoder encoded",
     "ls": "store_option",
     "verify": "store_option drop",
     "prune": "store_option keep needed_by dry_run",

@@ -46,6 +46,8 @@ LINES = {  # those that train, encode, caption or measure run in the tests of th
     "info": "info {photos} resolution=64 loader.in_process=true --seconds 0",
     "check": "check {photos} resolution=64 --fresh",
     "preview": "preview {photos} resolution=64 -o {tmp}/p.html --batches 1 --draws 0",
+    "models": "models",
+    "keys": "config keys train",
     "show": "config show {photos} resolution=64 train.learning_rate=0.5",
     "convert": "convert {photos} {tmp}/out --to imagefolder",
     "init": "init {photos} --model flux.1-dev --trigger sks -o {tmp}/run.yaml",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import skimage
+import yaml
 from omegaconf import OmegaConf
 
-from calotype.config import build_dataset, build_loader, instantiate, load_config
+from calotype.config import Config, build_dataset, build_loader, instantiate, load_config
 from calotype.config.dataset import DatasetConfig
 from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError
@@ -143,7 +145,7 @@ def test_overrides_carry_yaml_values():
         "resolution": 0.001,
         "split": None,
         "buckets": False,
-        "trigger": "12",
+        "caption_transform": {"trigger": "12"},
         "data_files": ["a", "b"],
     }
 
@@ -173,8 +175,15 @@ def test_a_name_for_a_component_keeps_its_options_as_in_torchtune(write):
         ("datset.path=x", "override 'datset.path=x': unknown option 'datset'; did you mean 'dataset'?"),
         ("loadr.seed=1", "did you mean 'loader'?"),
         ("tokeniser=x", "did you mean 'tokenizer'?"),
-        ("batch_size=4", "override 'batch_size=4': unknown option 'batch_size'; did you mean 'loader.batch_size'?"),
-        ("store=x", "did you mean 'encodings.store'?"),
+        ("lr=1e-4", "override 'lr=1e-4': unknown option 'lr'; did you mean 'train.learning_rate'?"),
+        ("rank=8", "override 'rank=8': 2 options may be meant; write 'loader.rank=8' or 'train.lora_rank=8'"),
+        ("weights=w", "2 options may be meant; write 'encodings.weights=w' or 'train.lora_weights=w'"),
+        ("on_error=skip", "2 options may be meant; write 'dataset.on_error=skip' or 'loader.on_error=skip'"),
+        ("max_images=9", "write 'dataset.pixel_cache.max_images=9' or 'dataset.downloads.max_images=9'"),
+        ("steps=9", "did you mean 'train.max_steps', 'train.sample_steps' or 'train.lr_warmup_steps'?"),
+        ("num_workers=2", "did you mean 'loader.threads'?"),
+        ("batch-size=2", "did you mean 'loader.batch_size'?"),
+        ("qqq=1", "unknown option 'qqq'; `calotype config keys` lists those there are"),
         ("dataset.path.root=x", "override 'dataset.path.root=x': dataset.path is 'photos', which has no 'root' in it"),
         ("dataset.path=${root", "override 'dataset.path=${root': '${root' is not a YAML value"),
         ("include=[id,", "override 'include=[id,': '[id,' is not a YAML value"),
@@ -361,8 +370,43 @@ def test_they_reach_their_section_without_its_name(write):
     assert not [name for name in TrainConfig.names() if name in DatasetConfig.names()]  # none has two homes
 
 
+@pytest.mark.parametrize(
+    ("option", "key"),
+    [
+        ("batch_size=4", "loader.batch_size"),
+        ("store=x", "encodings.store"),
+        ("allow_private=true", "dataset.fetch.allow_private"),
+        ("fetch.retries=0", "dataset.fetch.retries"),
+        ("random_crop.scale=[0.5,1]", "dataset.img_transform.random_crop.scale"),
+        ("resolution=512", "dataset.resolution"),  # not that of the buckets, which are further in
+        ("guidance=2", "train.guidance"),
+    ],
+)
+def test_an_option_of_one_section_needs_no_name_of_it(option, key):
+    found = load_config("photos", [option])
+    for part in key.split("."):
+        found = found[part]
+    assert found == yaml.safe_load(option.partition("=")[2])
+
+
+def test_where_a_config_distills_its_options_come_first(write):
+    config = load_config(write("{dataset: {path: a}, distill: {student: x}}"), ["batch_size=2", "max_steps=3"])
+    assert config["distill"] == {"student": "x", "batch_size": 2, "max_steps": 3}
+
+
+def test_an_option_of_another_section_is_suggested_with_it():
+    for options, meant in [
+        ({"train": {"batch_size": 4}}, "train: unknown option 'batch_size'; did you mean 'loader.batch_size'?"),
+        ({"train": {"lr": 1}}, "train: unknown option 'lr'; did you mean 'train.learning_rate'?"),
+        ({"dataset": {"drop": 0.1}}, "unknown option 'drop'; did you mean 'dataset.caption_transform.drop'?"),
+        ({"dataset": {"qqq": 1}}, "dataset: unknown option 'qqq' (`calotype config keys dataset` lists all)"),
+    ]:
+        with pytest.raises(ConfigError, match=re.escape(meant)):
+            Config.parse(options)
+
+
 def test_a_slip_in_one_names_the_right_one(write):
-    with pytest.raises(ConfigError, match="unknown option 'max_step'; did you mean 'max_steps'"):
+    with pytest.raises(ConfigError, match=r"unknown option 'max_step'; did you mean 'train\.max_steps'"):
         load_config(write("dataset: {path: a}"), ["max_step=10"])
     with pytest.raises(ConfigError, match="unknown option 'trian'; did you mean 'train'"):
         load_config(write("{dataset: {path: a}, trian: {}}"))

@@ -90,7 +90,7 @@ def test_init_writes_over_nothing_unasked(tmp_path, monkeypatch, capsys):
         (["init", ".", "--model", "flux.1-dve", "--trigger", "x"], "did you mean 'flux.1-dev'"),
         (["init", ".", "--model", "chroma", "--trigger", "x"], "it trains the families flux.1, sd3, sdxl, sd-1"),
         (["init", ".", "--model", "flux.1-dev", "--trigger", "x", "-o", "a.txt"], "expected a name that ends in .yaml"),
-        (["train", ".", "learning_rat=1"], "did you mean 'learning_rate'"),
+        (["train", ".", "learning_rat=1"], "did you mean 'train.learning_rate'"),
         (["train", ".", "max_steps=none"], "train.max_steps: found 'none', expected a whole number"),
         (["train", "photos"], "nothing says for which model"),
         (["train", "."], "-lora is in the data folder ., where samples and checkpoints would be"),

@@ -1,0 +1,5 @@
+"""`python -m calotype`: the command of the same name."""
+
+from calotype.cli import main
+
+main()
