@@ -276,7 +276,7 @@ def nearest(given: str, known: Iterable[str]) -> list[str]:
 
 def _closeness(given: str, name: str) -> float:
     """How near two names are, up to 1: spelt alike, or one has some of the other's words (`steps`, `max_steps`)."""
-    given, name = given.lower().replace("-", "_"), name.lower()
+    given, name = (one.lower().replace("-", "_").strip("_") for one in (given, name))
     alike = difflib.SequenceMatcher(None, given, name).ratio()
     words, others = ({word.removesuffix("s") for word in one.split("_")} for one in (given, name))
     return max(alike, 0.75) if words < others or words > others else alike

@@ -395,7 +395,7 @@ def test_after_ctrl_c_what_was_seen_is_known(good, tmp_path):
         (["GOOD", "loader.batchsize=4"], "did you mean 'batch_size'"),
         (["GOOD", "loader.on_upscale=wran"], "on_upscale: found 'wran'"),
         (["GOOD", "--model", "flux.1-dev", "--tokenizers", "no/such/folder"], "no such folder: no/such/folder"),
-        (["GOOD", "--depe"], "No such option"),
+        (["GOOD", "--depe"], "there is no flag --depe; did you mean '--deep'?"),
         (["GOOD", "--fix-list", "/dev/null/fix.tsv"], "--fix-list: /dev/null/fix.tsv: can't be written: "),
     ],
 )

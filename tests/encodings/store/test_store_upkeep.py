@@ -281,7 +281,7 @@ def test_the_command_ls(folder):
     assert found["shards"] == 4 and found["open_shards"] == found["dropped"] == 0 and found["damaged"] == {}
     assert found["disk_bytes"] == sum(path.stat().st_size for path in shards(folder))
     assert "31 records" in quick("ls", folder).stdout
-    done = command("ls", folder / "nothing", code=1)
+    done = command("ls", folder / "nothing", code=2)
     assert "there is no store of encodings here" in done.stderr and "Traceback" not in done.stderr
 
 
