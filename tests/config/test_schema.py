@@ -248,6 +248,7 @@ _BOUNDARIES = {
     "bench/strategies.py::section",  # makes a config
     "cli/common.py::make_loader",  # options that replace those of the section
     "data/build.py::_from_folder",
+    "data/collate.py::__init__",  # a sample's tensors
 }
 
 

@@ -39,5 +39,5 @@ def test_a_clone_that_is_not_installed_is_installed_with_the_extra(monkeypatch):
         raise metadata.PackageNotFoundError(name)
 
     assert install_command("newer").endswith(f" -m pip install --editable '{ROOT}[newer]'")
-    monkeypatch.setattr(errors.metadata, "metadata", missing)
+    monkeypatch.setattr(metadata, "metadata", missing)
     assert install_command("lmdb").endswith(f" -m pip install --editable '{ROOT}[lmdb]'")
