@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from calotype.core.output_files import write_output
 from calotype.terminal import emit, json_line, say, visible
 
 if TYPE_CHECKING:
+    from calotype.manifest import Manifest
     from calotype.models.spec import ModelSpec
 
 __all__ = ["init"]
@@ -64,8 +66,10 @@ def init(
 ) -> None:
     """Write a short config for these images, which `calotype train` takes as it stands."""
     from calotype.config.load import is_config_file
-    from calotype.encodings.frozen import FrozenModels
     from calotype.errors import ConfigError, MissingPathError
+    from calotype.manifest import load_manifest
+    from calotype.manifest.unused_captions import require_captions
+    from calotype.models.pipeline_folder import find_pipeline, which_model
     from calotype.models.registry import get_spec
     from calotype.train.networks import network_of
 
@@ -75,47 +79,65 @@ def init(
     if not trigger.strip():
         raise ConfigError("--trigger: found nothing, expected a word that the model does not know yet")
     local = Path(model).expanduser().is_dir()
-    spec = FrozenModels(model).spec if local else get_spec(model)
+    if local:
+        pipeline, index = find_pipeline(model, spec=None, variant=None)
+        spec, _ = which_model(index, pipeline, asked_for=model, spec=None)
+    else:
+        spec = get_spec(model)
     network_of(spec)  # refuses what is not trained here
     file = output or Path(f"{source.resolve().stem}.yaml")
     if not is_config_file(file):
         raise ConfigError(f"-o: found {str(file)!r}, expected a name that ends in .yaml")
     if file.exists() and not force:
         raise ConfigError(f"{file}: is there already; --force writes over it, -o names another")
+    manifest = load_manifest(str(source), missing_captions="empty")
+    require_captions(manifest)
+    resolution = _resolution(manifest, spec)
     text = _CONFIG.format(
         model=spec.name,
         name=visible(source.resolve().name),
-        file=visible(file),
+        file=shlex.quote(visible(file)),
         model_value=_quoted(Path(model).expanduser().absolute()) if local else model,
         path=_quoted(source.absolute()),
-        resolution=f"{_resolution(source, spec, trigger):<8}",
+        resolution=f"{resolution:<8}",
         trigger=_quoted(trigger),
         output=_quoted(f"{file.stem}-lora"),
         prompt=_quoted(f"a photo of {trigger}"),
     )
     write_output(file, text)
+    found = manifest.describe()
     if json:
-        emit({"output": str(file), "model": spec.name})
-    else:
-        say(f"Wrote {file}. Train it: calotype train {file}")
+        counts = {"images": found["rows"], "without_caption": found["without_caption"], "resolution": resolution}
+        emit({"output": str(file), "model": spec.name, **counts})
+        return
+    say(f"Wrote {file}: a LoRA of {spec.name} on {found['rows']:,} images of {source}, at {resolution} pixels")
+    if missing := found["without_caption"]:
+        count = f"{missing:,} have" if missing > 1 else "1 has"
+        more = shlex.join(["calotype", "caption", folder, "--preset", "short", "--trigger", trigger])
+        say(f"{count} no caption; the trigger alone is trained with them. To write captions:", f"  {more}")
+    command = shlex.quote(str(file))
+    say("Look at it, then train:", *(f"  calotype {verb} {command}" for verb in ("check", "preview", "train")))
 
 
-def _resolution(source: Path, spec: ModelSpec, trigger: str) -> int:
+def _resolution(manifest: Manifest, spec: ModelSpec) -> int:
     """Return the model's own, or the next smaller common one that half of the images fill without being enlarged."""
-    from calotype.data.builder import text_to_image_dataset
-    from calotype.models import PixelsTransform
+    import numpy as np
 
+    from calotype.data.sizing import usual_buckets
+    from calotype.images import ImageReader, scan_sizes
+    from calotype.progress import track
+    from calotype.transforms.buckets import Buckets
+
+    sizes = manifest.sizes()  # (N, 2), 0 where the data file has none
+    unknown = np.flatnonzero((sizes <= 0).any(axis=1))
+    if len(unknown):
+        with track("reading image sizes") as progress:
+            sizes[unknown], _ = scan_sizes(manifest.refs(unknown), ImageReader(), progress=progress)
+    sizes = sizes[(sizes > 0).all(axis=1)]
     candidates = [spec.resolution, *(side for side in _COMMON if side < spec.resolution)]
     for resolution in candidates:
-        dataset = text_to_image_dataset(
-            PixelsTransform(),
-            path=str(source),
-            model=spec.name,
-            resolution=resolution,
-            caption_transform={"trigger": trigger},
-        )
-        _, notes = dataset.scan()
-        if 2 * sum(note.kind == "upscaled" for note in notes) <= len(dataset):
+        buckets = Buckets(**usual_buckets(resolution, spec))
+        if 2 * int((buckets.upscale(sizes, buckets.assign(sizes)) > 1).sum()) <= len(sizes):
             break
     return resolution
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calotype.config.buckets import BucketsConfig
 from calotype.config.img_transform import ImageTransformConfig
 from calotype.errors import ConfigError
-from calotype.models import ModelSpec, check_image_size
-from calotype.transforms import Buckets, ImageTransform
+from calotype.models.spec import ModelSpec, check_image_size
+from calotype.transforms.buckets import Buckets
 
-__all__ = ["choose_buckets", "fixed_size"]
+if TYPE_CHECKING:
+    from calotype.transforms.image import ImageTransform
+
+__all__ = ["choose_buckets", "fixed_size", "usual_buckets"]
 
 
 def choose_buckets(
@@ -49,16 +52,29 @@ def choose_buckets(
             check_image_size(spec, transform.output_size)
         return None
     # Else: buckets with the area of the resolution, whose sides the model can divide.
-    size = _size(resolution, spec)
     needed = spec.multiple if spec is not None else 1
-    usual: dict[str, Any] = {"resolution": size, "multiple": math.lcm(64 if max(size) >= 512 else 16, needed)}
-    options = usual | {name: value for name, value in options.items() if value is not None}
+    options = usual_buckets(resolution, spec) | {name: value for name, value in options.items() if value is not None}
     if options["multiple"] % needed:
         raise ConfigError(
             f"buckets: found multiple={options['multiple']}, expected a multiple of {needed}, "
             f"since that is what {spec.name if spec is not None else 'the model'} divides sides by"
         )
     return Buckets(**options)
+
+
+def usual_buckets(resolution: int | Sequence[int] | None, spec: ModelSpec | None) -> dict[str, Any]:
+    """Return the default options of `Buckets`: the area of a resolution, and sides that the model can divide.
+
+    Args:
+        resolution: Side of a square in pixels, or [height, width]; None for the model's.
+        spec: Facts of the model, if known.
+
+    Raises:
+        ConfigError: The model does not support the size.
+    """
+    size = _size(resolution, spec)
+    needed = spec.multiple if spec is not None else 1
+    return {"resolution": size, "multiple": math.lcm(64 if max(size) >= 512 else 16, needed)}
 
 
 def _size(resolution: int | Sequence[int] | None, spec: ModelSpec | None) -> tuple[int, int]:

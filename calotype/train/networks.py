@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from calotype.encodings.frozen import FrozenModels
 from calotype.errors import ConfigError
 from calotype.models.network import Network
 from calotype.models.objectives import Objective
 from calotype.models.pipeline_folder import import_diffusers
 from calotype.models.registry import get_family, list_families
 from calotype.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from calotype.encodings.frozen import FrozenModels
 
 __all__ = [
     "embeds_guidance",

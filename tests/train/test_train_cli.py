@@ -61,6 +61,29 @@ def test_two_commands_from_photos_to_a_lora(tmp_path, monkeypatch, capsys):
     assert "Resuming from step 4" in out and out.splitlines()[-1].startswith("Done: out")
 
 
+def test_init_looks_at_images_and_captions_and_needs_no_torch(tmp_path, monkeypatch, capsys):
+    folder = make_folder(tmp_path / "my photos", size=(600, 700))
+    names = sorted(folder.glob("*.txt"))
+    names[0].unlink()
+    count = len(names)
+    code = "import sys; from calotype.cli import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    init = ("init", "my photos", "--model", "flux.1-dev", "--trigger", "a word")
+    done = subprocess.run([sys.executable, "-c", code, *init], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert done.stdout.splitlines() == [
+        f"Wrote my photos.yaml: a LoRA of flux.1-dev on {count} images of my photos, at 512 pixels",
+        "1 has no caption; the trigger alone is trained with them. To write captions:",
+        "  calotype caption 'my photos' --preset short --trigger 'a word'",
+        "Look at it, then train:",
+        *(f"  calotype {verb} 'my photos.yaml'" for verb in ("check", "preview", "train")),
+    ]
+    assert "#   calotype train 'my photos.yaml'  " in (tmp_path / "my photos.yaml").read_text()
+    monkeypatch.chdir(tmp_path)
+    assert here(monkeypatch, *init, "--force", "--json") == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["images"], made["without_caption"], made["resolution"]) == (count, 1, 512)
+
+
 def here(monkeypatch, *arguments):
     """The command in this process: its exit status."""
     monkeypatch.setattr(sys, "argv", ["calotype", *map(str, arguments)])
