@@ -19,7 +19,7 @@ def distributions(tmp_path_factory):
 def installed(distributions, tmp_path_factory):
     environment = Installed.make(distributions[1], tmp_path_factory.mktemp("environment"))
     yield environment
-    environment.close()
+    environment.server.close()
 
 
 @pytest.fixture(scope="session")

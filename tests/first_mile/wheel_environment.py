@@ -6,7 +6,6 @@ distribution in the closure of the wheel's own requirements.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -17,11 +16,14 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from command_server import Server
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-SERVER = Path(__file__).with_name("forked_commands.py")
+BASE = [f"calotype.{name}" for name in ("cli", "check", "convert", "previews", "loader.build", "data.builder")]
+"""Modules that need no extra, and that most commands import."""
+
 BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
 
 
@@ -71,7 +73,7 @@ class Installed:
     base: Path
     """The links to the packages of the wheel's requirements."""
     folder: Path
-    server: subprocess.Popen[str]
+    server: Server
 
     @classmethod
     def make(cls, wheel: Path, folder: Path) -> Installed:
@@ -87,10 +89,7 @@ class Installed:
         base = folder / "packages"
         _link(base, closure(_requirements(python)) | {"pip"})
         environment = _environment(base)
-        server = subprocess.Popen(
-            [python, SERVER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        return cls(python=python, base=base, folder=folder, server=server)
+        return cls(python=python, base=base, folder=folder, server=Server(python, *BASE, environment=environment))
 
     def packages(self, *extras: str) -> list[str]:
         """The folders that these extras add to sys.path."""
@@ -105,17 +104,10 @@ class Installed:
 
     def calotype(self, *arguments: object, extras: tuple[str, ...] = (), folder: Path, status: int = 0) -> str:
         """What `calotype ARGUMENTS` prints with these extras installed, on both streams."""
-        job = {
-            "arguments": [str(one) for one in arguments],
-            "folder": str(folder),
-            "packages": self.packages(*extras),
-        }
-        assert self.server.stdin is not None and self.server.stdout is not None
-        print(json.dumps(job), file=self.server.stdin, flush=True)
-        reply = json.loads(self.server.stdout.readline())
-        printed: str = reply["stdout"] + reply["stderr"]
-        assert reply["status"] == status and "Traceback" not in printed, f"{arguments}: {reply['status']}\n{printed}"
-        return printed
+        packages = self.packages(*extras)
+        reply = self.server.calotype(*arguments, folder=folder, packages=packages)
+        assert reply.status == status and "Traceback" not in reply.text, f"{arguments}: {reply.status}\n{reply.text}"
+        return reply.text
 
     def start(self, *command: object, extras: tuple[str, ...] = (), folder: Path) -> subprocess.Popen[str]:
         """A command of this environment in a process of its own."""
@@ -127,11 +119,6 @@ class Installed:
             stderr=subprocess.PIPE,
             text=True,
         )
-
-    def close(self) -> None:
-        self.server.stdin.close()
-        self.server.wait(timeout=60)
-        self.server.stdout.close()
 
 
 def _environment(*packages: str | Path) -> dict[str, str]:
