@@ -149,18 +149,16 @@ def _measure(dataset: TextToImageDataset, rows: list[int], remote: Sequence[int]
             max_pixels=dataset.reader.max_pixels,
             fetcher=fetcher,
         )
+    cached = plain.with_cache(PixelCache())
     good = []
     for row in rows[:: max(1, len(rows) // 4)] if remote else rows:
         try:
-            plain.prepare(row)  # warm-up
+            cached.prepare(row)  # fills the cache, and is the warm-up
         except CalotypeError:
             continue
         good.append(row)
     if not good:
         return None
-    cached = plain.with_cache(PixelCache())
-    for row in good:
-        cached.prepare(row)
     with ThreadPoolExecutor(threads) as pool:
         prepared = _pace(pool, plain.prepare, good)
         from_cache = _pace(pool, cached.prepare, good)
