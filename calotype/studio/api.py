@@ -23,11 +23,14 @@ from calotype.studio.bodies import (
     DrawBody,
     EditBody,
     PlanBody,
+    RejectBody,
     ReplaceBody,
     RowEdit,
     RowsQuery,
     SaveBody,
     Selection,
+    StatisticsQuery,
+    TagBody,
     TextsBody,
 )
 from calotype.studio.edits import Edit, Outcome
@@ -65,6 +68,7 @@ def api_routes(studio: Studio) -> list[Route]:
         _get("dataset", Body, api.dataset),
         _get("rows", RowsQuery, api.rows),
         _get("rows/details", DetailsQuery, api.details),
+        _get("statistics", StatisticsQuery, api.statistics),
         _get("history", Body, api.history),
         _get("augment", Body, api.augment),
         _get("captioning", Body, api.captioning),
@@ -74,6 +78,8 @@ def api_routes(studio: Studio) -> list[Route]:
         _post("redo", Body, api.redo),
         _post("bulk/preview", ReplaceBody, api.bulk_preview),
         _post("bulk/apply", PlanBody, api.bulk_apply),
+        _post("bulk/tags", TagBody, api.bulk_tags),
+        _post("bulk/reject", RejectBody, api.bulk_reject),
         _post("tokens", TextsBody, api.tokens),
         _post("duplicates", Body, api.duplicates),
         _post("captioning/start", CaptioningBody, api.captioning_start),
@@ -178,6 +184,15 @@ class _Api:
         except KeyError:
             raise _NotFoundError("this preview has expired: preview again before you apply it") from None
         return self._step(outcome)
+
+    def bulk_tags(self, body: TagBody) -> Json:
+        return self._step(self._studio.editor.change_tags(self._selected(body), body.change))
+
+    def bulk_reject(self, body: RejectBody) -> Json:
+        return self._step(self._studio.editor.reject(self._selected(body), body.rejected))
+
+    def statistics(self, query: StatisticsQuery) -> Json:
+        return self._studio.statistics(query.filter)
 
     # Tokens and duplicates
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
@@ -10,6 +10,7 @@ from calotype.captioning.modes import Mode
 from calotype.config.section import Section
 from calotype.errors import ConfigError
 from calotype.manifest.strict_json import loads
+from calotype.studio.tagging import SEPARATOR, TagChange
 
 __all__ = [
     "BadRequestError",
@@ -20,12 +21,15 @@ __all__ = [
     "DrawBody",
     "EditBody",
     "PlanBody",
+    "RejectBody",
     "ReplaceBody",
     "RowEdit",
     "RowsQuery",
     "RunOptions",
     "SaveBody",
     "Selection",
+    "StatisticsQuery",
+    "TagBody",
     "TextsBody",
 ]
 
@@ -177,6 +181,53 @@ class PlanBody(Body):
     """`POST bulk/apply`: the plan of an earlier preview."""
 
     plan: str
+
+
+class StatisticsQuery(Body):
+    """`GET statistics`: of the rows that match a filter."""
+
+    filter: str = ""
+
+
+class RejectBody(Selection):
+    """`POST bulk/reject`: reject images, or restore them."""
+
+    rejected: bool
+
+
+class TagBody(Selection):
+    """`POST bulk/tags`: add, remove or replace a tag or a word."""
+
+    action: Literal["add", "remove", "replace"]
+    unit: Literal["tag", "word"] = "tag"
+    text: Annotated[Text, Field(min_length=1)]
+    to: Text | None = None
+    at: Literal["start", "end"] | None = None
+
+    @model_validator(mode="after")
+    def _fits_the_action(self) -> Self:
+        if not self.text.strip() or (self.to is not None and not self.to.strip()):
+            raise ConfigError(f"request.text: expected a {self.unit}; to remove one, set action to remove")
+        if (self.to is None) is (self.action == "replace"):
+            raise ConfigError(
+                f"request.to: expected with action replace, and with it only; the action is {self.action}"
+            )
+        if self.at is not None and self.action != "add":
+            raise ConfigError(f"request.at: has no effect with action {self.action}; it is for add")
+        if self.unit == "tag" and SEPARATOR in self.text + (self.to or ""):
+            raise ConfigError("request.text: a tag has no comma; change tags one at a time")
+        return self
+
+    @property
+    def change(self) -> TagChange:
+        """The change of each image's captions."""
+        return TagChange(
+            action=self.action,
+            unit=self.unit,
+            text=self.text.strip(),
+            to=(self.to or "").strip(),
+            at=self.at or "end",
+        )
 
 
 class TextsBody(Body):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -22,17 +23,18 @@ __all__ = [
     "Contains",
     "Everything",
     "Is",
+    "Matches",
     "Not",
     "Query",
 ]
 
 Mask = npt.NDArray[np.bool_]
 
-TEXTS: Final = ("caption", "id")
+TEXTS: Final = ("bucket", "caption", "folder", "id", "tag", "word")
 """Fields that are searched by `:`."""
 NUMBERS: Final = ("aspect", "captions", "height", "pixels", "tokens", "width", "words")
 """Fields that are compared; `tokens.KEY` is one tokenizer's count."""
-FLAGS: Final = ("duplicate", "missing", "rejected", "unreadable")
+FLAGS: Final = ("duplicate", "long", "missing", "rejected", "unreadable")
 """Values of `is:`."""
 
 _COMPARE: Final[dict[str, Callable[[Any, Any], Any]]] = {
@@ -51,7 +53,7 @@ class Columns(Protocol):
     def __len__(self) -> int: ...
 
     def text(self, name: str) -> Sequence[str]:
-        """Return casefolded texts, those of one row joined by NUL. `name` is one of `TEXTS`."""
+        """Return casefolded texts, those of one row joined by NUL. `name` is `bucket`, `caption` or `id`."""
         ...
 
     def number(self, name: str) -> npt.NDArray[np.float64]:
@@ -97,6 +99,29 @@ class Contains:
         wanted = self.value.casefold()
         texts = columns.text(self.name)
         return np.fromiter((wanted in text for text in texts), bool, count=len(texts))
+
+    def fields(self) -> frozenset[str]:
+        return frozenset((self.name,))
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """A field has exactly this text as a tag, a word, its bucket or its folder, without regard to case."""
+
+    name: str
+    """`tag`, `word`, `bucket` or `folder`."""
+    value: str
+
+    def mask(self, columns: Columns, /) -> Mask:
+        wanted = re.escape(self.value.strip().casefold())
+        column, pattern = {
+            "tag": ("caption", rf"(?:\A|[,\0])\s*{wanted}\s*(?:[,\0]|\Z)"),
+            "word": ("caption", rf"(?<!\w){wanted}(?!\w)"),
+            "bucket": ("bucket", rf"\A{wanted}\Z"),
+            "folder": ("id", r"\A[^/]*\Z" if self.value == "." else rf"\A{wanted.rstrip('/')}/"),
+        }[self.name]
+        texts, found = columns.text(column), re.compile(pattern)
+        return np.fromiter((found.search(text) is not None for text in texts), bool, count=len(texts))
 
     def fields(self) -> frozenset[str]:
         return frozenset((self.name,))

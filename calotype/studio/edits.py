@@ -17,6 +17,7 @@ from calotype.studio.history import History, Step
 from calotype.studio.replace import Change as Replacement
 from calotype.studio.replace import find_and_replace
 from calotype.studio.rows import Rows, RowState
+from calotype.studio.tagging import TagChange
 
 __all__ = ["Edit", "Editor", "Outcome", "Plan"]
 
@@ -125,6 +126,30 @@ class Editor:
             self.history.record(label, before, after, group=group)
             outcome.label = label
             return outcome
+
+    def reject(self, numbers: Sequence[int], rejected: bool) -> Outcome:
+        """Reject images, or restore them, as one step. Raises as `edit` does."""
+        states = ((number, self._rows.state(number)) for number in numbers)
+        edits = [
+            Edit(number=number, version=state.version, rejected=rejected)
+            for number, state in states
+            if state.rejected is not rejected
+        ]
+        verb = "reject" if rejected else "restore"
+        return self._all(edits, f"{verb} {len(edits):,} {'image' if len(edits) == 1 else 'images'}")
+
+    def change_tags(self, numbers: Sequence[int], change: TagChange) -> Outcome:
+        """Change a tag or word in the captions of many images, as one step. Raises as `edit` does."""
+        edits = []
+        for number in numbers:
+            state = self._rows.state(number)
+            captions = change.captions(state.captions)
+            if state.problem is None and captions != (state.captions or ("",)):
+                edits.append(Edit(number=number, version=state.version, captions=captions))
+        return self._all(edits, change.label)
+
+    def _all(self, edits: Sequence[Edit], label: str) -> Outcome:
+        return self.edit(edits, label=label) if edits else Outcome()
 
     def undo(self) -> Outcome:
         """Undo the last step, except for rows that another program has changed since. Raises as `edit` does."""

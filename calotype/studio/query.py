@@ -33,6 +33,7 @@ from calotype.studio.conditions import (
     Contains,
     Everything,
     Is,
+    Matches,
     Not,
     Query,
 )
@@ -226,7 +227,7 @@ class _Parser:
             raise _at_value(token, f"{name} can't be compared with {token.op}", f"{name}:text", at_op=True)
         if not token.value:
             raise _at_value(token, f"{token.field}: has no text", "a text to search for")
-        return Contains(name, token.value)
+        return Contains(name, token.value) if name in ("caption", "id") else Matches(name, token.value)
 
     def _compares(self, token: _Token, name: str) -> Query:
         if token.op == ":":

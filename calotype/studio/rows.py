@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -44,15 +44,17 @@ class Rows:
 
     Args:
         tokenizers: Keys of the token counts, in order.
+        limits: Maximum length of each.
     """
 
-    def __init__(self, *, tokenizers: Sequence[str]) -> None:
+    def __init__(self, *, tokenizers: Sequence[str], limits: Sequence[int] = ()) -> None:
         self.lock = threading.RLock()
         self.seq = 0
         """Sequence number of the last change."""
         self.images_seq = 0
         """Sequence number of the last change of an image."""
-        self._tokenizers = tuple(tokenizers)
+        self._tokenizers, self._limits = tuple(tokenizers), tuple(limits)
+        self._bucket_of: Callable[[npt.NDArray[np.float64]], list[str]] | None = None
         self._numbers: dict[str, int] = {}
         self.ids: list[str] = []
         self.refs: list[ImageRef] = []
@@ -161,6 +163,11 @@ class Rows:
             self._duplicates = dict(duplicates)
             self._touch(range(len(self)))
 
+    def set_buckets(self, bucket_of: Callable[[npt.NDArray[np.float64]], list[str]] | None) -> None:
+        """Set how (height, width) of images become names of buckets such as `768x512`; None: there are none."""
+        with self.lock:
+            self._bucket_of = bucket_of
+
     def report(self, number: int, what: DiskEvent) -> None:
         """Record that another program has changed a row on disk."""
         with self.lock:
@@ -215,6 +222,17 @@ class Rows:
         """Whether duplicates are known for the current images."""
         return self._duplicates is not None
 
+    def buckets_of(self, numbers: Sequence[int]) -> list[str]:
+        """Return the bucket of each row; empty where it or the size is unknown."""
+        with self.lock:
+            known = [(at, size) for at, n in enumerate(numbers) if (size := self._sizes[n]) is not None and size[0]]
+            found = [""] * len(numbers)
+            if self._bucket_of is not None and known:
+                names = self._bucket_of(np.array([size for _, size in known], np.float64))
+                for (at, _), name in zip(known, names, strict=True):
+                    found[at] = name
+            return found
+
     def details(self, number: int) -> dict[str, Any]:
         """Return one row for the page."""
         with self.lock:
@@ -256,6 +274,8 @@ class Rows:
         with self.lock:
             if name == "id":
                 return [id.casefold() for id in self.ids]
+            if name == "bucket":
+                return self.buckets_of(range(len(self)))
             for number, folded in enumerate(self._folded):
                 if folded is None:
                     self._folded[number] = "\0".join(self._states[number].captions).casefold()
@@ -288,6 +308,11 @@ class Rows:
                 return np.array(self._missing, bool)
             if name == "rejected":
                 return np.fromiter((state.rejected for state in self._states), bool, count=len(self))
+            if name == "long":
+                mask = np.zeros(len(self), bool)
+                for key, limit in zip(self._tokenizers, self._limits, strict=True):
+                    mask |= self.number(f"tokens.{key}") > limit
+                return mask
             unreadable = zip(self._problems, (state.problem for state in self._states), strict=True)
             return np.fromiter((any(problems) for problems in unreadable), bool, count=len(self))
 

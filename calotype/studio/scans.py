@@ -76,9 +76,9 @@ class Scans:
     def pending(self, fields: frozenset[str]) -> list[str]:
         """Return the incomplete scans that a filter on these fields needs."""
         found = []
-        if any(field.startswith("tokens") for field in fields) and not self._is_done("tokens"):
+        if any(field == "long" or field.startswith("tokens") for field in fields) and not self._is_done("tokens"):
             found.append("tokens")
-        if fields & {"aspect", "height", "pixels", "width", "unreadable"} and not self._is_done("sizes"):
+        if fields & {"aspect", "bucket", "height", "pixels", "width", "unreadable"} and not self._is_done("sizes"):
             found.append("sizes")
         if "duplicate" in fields and not self._rows.duplicates_known:
             found.append("duplicates")

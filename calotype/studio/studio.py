@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,12 +12,14 @@ import numpy as np
 
 from calotype.config import Config
 from calotype.studio.augment import Augmentations
+from calotype.studio.buckets import bucket_namer
 from calotype.studio.edits import Editor
 from calotype.studio.query import parse_query
 from calotype.studio.rows import Rows
 from calotype.studio.runs import CaptionRuns
 from calotype.studio.scans import Scans
 from calotype.studio.source import open_source
+from calotype.studio.statistics import statistics
 from calotype.studio.thumbnails import Thumbnails
 from calotype.studio.tokens import TokenCounter, token_counter
 from calotype.studio.watch import Watcher
@@ -44,7 +47,7 @@ class Studio:
         config = Config.parse(config)
         self.source = open_source(config, file=file)
         self.counter: TokenCounter = token_counter(config)
-        self.rows = Rows(tokenizers=self.counter.keys)
+        self.rows = Rows(tokenizers=self.counter.keys, limits=self.counter.limits)
         self.editor = Editor(self.rows, self.source.captions, why_not=self.source.why_not)
         self.watcher = Watcher(self.source, self.rows, self.editor)
         reader = self.source.reader()
@@ -53,6 +56,7 @@ class Studio:
         self.scans = Scans(self.rows, reader, self.counter)
         self.runs = CaptionRuns(self.source, self.rows, self.editor, self.watcher)
         self.augmentations = Augmentations(self.source, self.counter)
+        self._config, self._lock, self._buckets_known = config, threading.Lock(), False
         self._started = secrets.token_hex(8)  # row and sequence numbers are valid until a restart
         self._kind, self._root = loaded.kind, loaded.root
 
@@ -112,6 +116,8 @@ class Studio:
         fields = query.fields() | {_SORTED_BY.get(sort.removeprefix("-"), "")}
         if "duplicate" in fields:
             self.scans.want_duplicates()
+        if "bucket" in fields:
+            self._know_buckets()
         pending = self.scans.pending(fields)
         with self.rows.lock:
             kept = np.flatnonzero(query.mask(self.rows))
@@ -135,6 +141,25 @@ class Studio:
         if lacking := self.rows.without_tokens(numbers):
             self.scans.count_tokens(lacking)
         return [self.rows.details(number) for number in numbers]
+
+    def statistics(self, text: str) -> dict[str, Any]:
+        """Return statistics of the rows that match a filter.
+
+        Raises:
+            QueryError: The filter is not valid.
+        """
+        self._know_buckets()
+        numbers = [number for number in self.find(text)[0] if not self.rows.missing(number)]
+        lists = statistics(self.rows, numbers, tokenizers=self.counter.keys, limits=self.counter.limits)
+        pending = self.scans.pending(frozenset({"pixels", *(["tokens"] if self.counter.keys else [])}))
+        return {"filter": text, "count": len(numbers), "lists": lists, "pending": pending}
+
+    def _know_buckets(self) -> None:
+        """Compute the buckets when they are needed first: that imports torch."""
+        with self._lock:
+            if not self._buckets_known:
+                self.rows.set_buckets(bucket_namer(self._config))
+                self._buckets_known = True
 
     def changes(self, since: int) -> dict[str, Any]:
         """Poll the disk, and return the changes since a sequence number."""

@@ -6,17 +6,16 @@ import os
 import re
 import shutil
 import threading
-from contextlib import ExitStack
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from axe import serious_faults
 from caption_server import completion, serving
-from chromium import DESK, PHONE, chromium, contrast
+from chromium import DESK, PHONE, contrast
 from PIL import Image
 from real_tokenizers import flux_pipeline
-from studio_server import served
 
 from calotype.config import load_config
 from calotype.manifest import load_manifest
@@ -35,57 +34,6 @@ HOSTILE_NAMES = [
     "line\nbreak.jpg",
     "%2e%2e?#&.jpg",
 ]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def studio():
-    """Starts servers; they are there until no page asks any more."""
-    with ExitStack() as servers:
-        yield lambda *source: servers.enter_context(served(*source))
-
-
-@pytest.fixture
-def visit(browser, studio):
-    """Opens pages; at the end nothing was asked of anybody but the server, and nothing was complained of."""
-    contexts, asked, complaints, origins = [], [], [], []
-
-    def opened(server, size=DESK, scheme="light", refusals=()):
-        origins.append(server.origin)
-        width, height = size
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-        contexts.append(context)
-        context.on("request", lambda request: asked.append(request.url))
-        page = context.new_page()
-        page.set_default_timeout(30_000)
-
-        def complain(text):
-            # The browser itself logs answers that are refusals; a test names those that it asks for.
-            if not any(one in text for one in refusals):
-                complaints.append(text)
-
-        page.on("console", lambda message: complain(message.text))
-        page.on("pageerror", lambda error: complain(str(error)))
-        page.on("dialog", lambda dialog: complain(dialog.message) or dialog.accept())
-        page.goto(server.address)
-        page.wait_for_selector("#pane h2:not(:empty)", state="attached")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert [url for url in asked if not url.startswith((*origins, "data:", "blob:"))] == []
-    assert complaints == []
-
-
-@pytest.fixture
-def server(studio, folder):
-    return studio(folder)
 
 
 def cell(page, name):
@@ -589,14 +537,19 @@ def test_it_fits_stands_out_and_is_named(visit, server, size, scheme):
     cell(page, "chelsea.png").click()
     loaded(page.locator(".pane .large"))
     check_view(page, size, scheme)
+    assert serious_faults(page) == []
     shot = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
     assert len(np.unique((shot // 16).astype(int) @ [256, 16, 1])) > 150  # photos, not flat fields
     page.get_by_role("button", name="Back").click() if size == PHONE else page.keyboard.press("Escape")
-    for button, name in [("open-bulk", "Find and replace"), ("open-augment", "Augmentations"), ("open-help", "Help"),
-                         ("open-captioning", "Caption"), ("open-history", "History")]:  # fmt: skip
+    if size == PHONE:
+        page.click("#menu")
+    dialogs = {"open-tagging": "Tags and words", "open-bulk": "Find and replace", "open-augment": "Augmentations",
+               "open-help": "Help", "open-captioning": "Caption", "open-history": "History"}  # fmt: skip
+    for button, name in dialogs.items():
         page.click(f"#{button}")
         expect(page.get_by_role("dialog", name=name)).to_be_visible()
         check_view(page, size, scheme)
+        assert serious_faults(page) == []
         page.keyboard.press("Escape")
         expect(page.locator(f"#{button}")).to_be_focused()
 

@@ -31,7 +31,7 @@ export class AugmentPanel {
     this.sections = ["img_transform", "caption_transform"].map(
       (name) => new Section(name, this.known[name], { locked: locked.includes(name), changed }),
     );
-    this.draws = el("div", { class: "live", "aria-busy": "false" });
+    this.draws = el("div", { class: "live", "aria-busy": "false", tabindex: "0", role: "group", "aria-label": "Samples" });
     this.wrong = el("p", { class: "notice", role: "alert", hidden: true });
     this.offer = el("div", { class: "offer", "aria-live": "polite" });
     const button = (text, action, more = {}) => el("button", { type: "button", onclick: action, ...more }, text);

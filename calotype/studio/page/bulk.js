@@ -3,6 +3,7 @@
 import { post } from "./api.js";
 import { field, openDialog, tick } from "./dialog.js";
 import { byId, count, el, spelt } from "./dom.js";
+import { scopeOf, scopes } from "./selection.js";
 
 /** Returns a text with marked parts; `spans`: [from, to] in code points. */
 function marked(text, spans, tag) {
@@ -48,12 +49,7 @@ export function openBulk({ rows, filter, saver, done }) {
   const replace = el("input", { type: "text", autocomplete: "off", spellcheck: "false", dir: "auto" });
   const regex = el("input", { type: "checkbox" });
   const ignoreCase = el("input", { type: "checkbox" });
-  const where = el(
-    "select",
-    {},
-    el("option", { value: "shown" }, `those shown (${rows.list.length.toLocaleString("en")})`),
-    el("option", { value: "all" }, `all (${rows.total.toLocaleString("en")})`),
-  );
+  const where = scopes(rows, rows.selected.size > 1 ? "selected" : "shown");
   const found = el("div", { class: "bulk-found", "aria-live": "polite" });
   const apply = el("button", { type: "button", class: "main", disabled: true, onclick: () => submit() }, "Replace");
   let plan = null;
@@ -73,7 +69,7 @@ export function openBulk({ rows, filter, saver, done }) {
         replace: replace.value,
         regex: regex.checked,
         ignore_case: ignoreCase.checked,
-        ...(where.value === "shown" ? { filter: filter.shown } : {}),
+        ...scopeOf(where.value, rows, filter),
       });
     } catch (error) {
       found.replaceChildren(el("p", { class: "notice", role: "alert" }, error.message));

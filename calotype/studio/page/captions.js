@@ -1,6 +1,7 @@
 // The caption fields of one image, with token counts and invisible characters.
 
 import { count, el, oddSigns } from "./dom.js";
+import { TagCompletion } from "./tags.js";
 
 let groups = 0;
 
@@ -49,13 +50,13 @@ export class CaptionFields {
       spellcheck: "true",
       oninput: () => this.#edited(),
       onkeydown: (event) => {
-        if (event.key !== "Escape") return;
+        if (event.key !== "Escape" || !field.completion.list.hidden) return;
         event.preventDefault();
         event.stopPropagation();
         this.leave();
       },
     });
-    const field = { box };
+    const field = { box, completion: new TagCompletion(box, `tags-${groups++}`) };
     field.line = el("p", { class: "tokens" });
     field.hidden = el("p", { class: "hidden-signs", hidden: true });
     field.label = el("label", {});
@@ -65,7 +66,7 @@ export class CaptionFields {
       "li",
       {},
       el("div", { class: "caption-head" }, field.label, field.words, this.writable ? field.remove : null),
-      box,
+      el("div", { class: "box" }, box, field.completion.list),
       field.line,
       field.hidden,
     );

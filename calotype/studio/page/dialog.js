@@ -9,10 +9,9 @@ export function openDialog(dialog, title, ...children) {
     { type: "button", class: "close", "aria-label": "Close", onclick: () => dialog.close() },
     "✕",
   );
-  dialog.replaceChildren(
-    el("header", {}, el("h2", { id: `${dialog.id}-title` }, title), close),
-    el("div", { class: "dialog-body" }, ...children),
-  );
+  const body = el("div", { class: "dialog-body" }, ...children);
+  if (!body.querySelector("button, input, select")) body.tabIndex = 0; // text that keys can scroll
+  dialog.replaceChildren(el("header", {}, el("h2", { id: `${dialog.id}-title` }, title), close), body);
   dialog.showModal();
 }
 

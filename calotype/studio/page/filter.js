@@ -3,8 +3,16 @@
 import { Unreachable, get } from "./api.js";
 import { byId, debounce, count, el } from "./dom.js";
 
+/** Index of a term in a filter, not as a part of another one; -1: it is not there. */
+function indexOf(text, term) {
+  for (let at = text.indexOf(term); at >= 0; at = text.indexOf(term, at + 1)) {
+    if (!/[^\s(]/.test(text[at - 1] ?? " ") && !/[^\s)]/.test(text[at + term.length] ?? " ")) return at;
+  }
+  return -1;
+}
+
 /** Whether a filter contains a term, and the filter with or without it. */
-export const hasTerm = (text, term) => text.split(/\s+/).includes(term);
+export const hasTerm = (text, term) => indexOf(text, term) >= 0;
 
 export function withTerm(text, term) {
   if (!text.trim()) return term;
@@ -12,10 +20,9 @@ export function withTerm(text, term) {
 }
 
 export function withoutTerm(text, term) {
-  const rest = text
-    .split(/\s+/)
-    .filter((word) => word && word !== term)
-    .join(" ");
+  const at = indexOf(text, term);
+  if (at < 0) return text;
+  const rest = `${text.slice(0, at).trimEnd()} ${text.slice(at + term.length).trimStart()}`.trim();
   const inside = /^\(([^()]*)\)$/.exec(rest); // parentheses added by `withTerm`
   return inside ? inside[1] : rest;
 }
@@ -121,8 +128,12 @@ export class Filter {
     for (const chip of this.chips) {
       const { term } = chip.dataset;
       if (term === "is:duplicate" && scans.duplicates.state !== "done") continue;
+      if (term === "is:long" && scans.tokens.state !== "done") continue;
       const answer = await get("/api/rows", { filter: term }).catch(() => null);
-      if (answer) chip.querySelector("b").textContent = answer.count.toLocaleString("en");
+      if (!answer) continue;
+      chip.querySelector("b").textContent = answer.count.toLocaleString("en");
+      chip.toggleAttribute("data-empty", !answer.count && !hasTerm(this.text, term));
+      if ("seldom" in chip.dataset) chip.hidden = !answer.count && !hasTerm(this.text, term);
     }
   }
 

@@ -1,8 +1,8 @@
 // The grid: only as many cells as fit on the screen; they are reused while scrolling.
 
 import { count, el, spelt } from "./dom.js";
+import { listenToDrags } from "./drag.js";
 
-const LEAST = 150; // minimum width of a cell in pixels
 const GAP = 10;
 const WORDS = 64; // pixels below an image
 const SPARE = 2; // extra rows of cells above and below the viewport
@@ -20,7 +20,12 @@ class Cell {
       this.element.classList.remove("loading");
       this.element.classList.add("no-image");
     });
-    this.element.addEventListener("click", () => grid.choose(this.number));
+    this.element.addEventListener("click", (event) => grid.choose(this.number, event));
+    this.element.addEventListener("contextmenu", (event) => {
+      if (event.pointerType !== "touch") return; // a long press
+      event.preventDefault();
+      grid.rows.toggle(this.number);
+    });
     this.element.addEventListener("dblclick", () => grid.open(this.number));
   }
 
@@ -69,6 +74,7 @@ export class Grid {
   #spare = [];
   #columns = 1;
   #height = 1;
+  #least = 150;
   #scrolled = { top: 0, at: 0 };
   #later = null;
 
@@ -88,17 +94,50 @@ export class Grid {
     new ResizeObserver(() => this.measure()).observe(element);
     rows.addEventListener("list", () => this.measure());
     rows.addEventListener("stale", soon);
+    rows.addEventListener("selection", soon);
     rows.addEventListener("rows", ({ detail }) => {
       for (const number of detail) this.#cells.get(number)?.show(number, rows.get(number));
     });
     rows.addEventListener("current", () => this.follow());
     element.addEventListener("keydown", (event) => this.#key(event));
+    listenToDrags(element, this.sheet, {
+      touched: (...corners) => this.#touched(...corners),
+      select: (numbers, options) => rows.setSelection(numbers, options),
+    });
   }
 
-  choose(number) {
-    this.rows.select(number);
+  /** A click: chooses one image; with Ctrl, or by a tap while others are selected, adds or removes it; with Shift
+   * selects up to it. */
+  choose(number, { ctrlKey, metaKey, shiftKey, pointerType }) {
     this.element.focus({ preventScroll: true });
-    this.look();
+    const tap = pointerType === "touch" && this.rows.selected.size > 0;
+    if (ctrlKey || metaKey || tap) this.rows.toggle(number);
+    else if (shiftKey) this.rows.selectTo(number);
+    else {
+      this.rows.choose(number);
+      this.look();
+    }
+  }
+
+  /** Sets the minimum width of a cell in pixels. */
+  resize(least) {
+    this.#least = least;
+    this.measure();
+    this.follow();
+  }
+
+  /** The rows whose cells a rectangle of the sheet touches. */
+  #touched(x0, y0, x1, y1) {
+    const column = (x) => Math.floor(x / (this.width + GAP));
+    const found = [];
+    for (let line = Math.max(0, Math.floor(y0 / this.#height)); line * this.#height <= y1; line++) {
+      const first = Math.max(0, column(x0));
+      for (let i = first; i <= Math.min(this.#columns - 1, column(x1)); i++) {
+        const number = this.rows.list[line * this.#columns + i];
+        if (number !== undefined) found.push(number);
+      }
+    }
+    return found;
   }
 
   /** Lays out all rows; the one at the top keeps its position. */
@@ -106,7 +145,7 @@ export class Grid {
     const width = this.sheet.clientWidth;
     if (!width) return;
     const top = this.#firstShown();
-    this.#columns = Math.max(2, Math.floor((width + GAP) / (LEAST + GAP)));
+    this.#columns = Math.max(2, Math.floor((width + GAP) / (this.#least + GAP)));
     this.width = Math.floor((width - GAP * (this.#columns - 1)) / this.#columns);
     this.#height = this.width + WORDS + GAP;
     const lines = Math.ceil(this.rows.list.length / this.#columns);
@@ -144,7 +183,10 @@ export class Grid {
         }
         this.#put(cell, first + i, all);
       }
-      cell.element.setAttribute("aria-selected", String(number === this.rows.current));
+      const { current, selected } = this.rows;
+      cell.element.setAttribute("aria-selected", String(selected.size ? selected.has(number) : number === current));
+      cell.element.classList.toggle("current", number === current);
+      cell.element.classList.toggle("chosen", selected.has(number));
     });
     for (const cell of this.#spare.splice(0)) cell.element.remove();
     this.#order(shown);
@@ -199,6 +241,12 @@ export class Grid {
   }
 
   #key(event) {
+    const { rows } = this;
+    if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "a") {
+      event.preventDefault();
+      rows.selectAll();
+      return;
+    }
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const page = Math.max(1, Math.floor(this.element.clientHeight / this.#height)) * this.#columns;
     const all = this.rows.list.length;
@@ -212,8 +260,12 @@ export class Grid {
       Home: -all,
       End: all,
     };
-    if (event.key === "Enter") this.open(this.rows.current);
-    else if (event.key in steps) this.rows.step(steps[event.key]);
+    if (event.key === "Enter") this.open(rows.current);
+    else if (event.key === " " && rows.current !== null) rows.toggle(rows.current);
+    else if (event.key === "Escape" && rows.selected.size) rows.clearSelection();
+    else if (event.key in steps && event.shiftKey && rows.list.length) {
+      rows.selectTo(rows.list[Math.max(0, Math.min(all - 1, rows.place + steps[event.key]))]);
+    } else if (event.key in steps) rows.step(steps[event.key]);
     else return;
     event.preventDefault();
   }

@@ -8,10 +8,13 @@ import { follow } from "./changes.js";
 import { byId, debounce, count, el } from "./dom.js";
 import { Filter } from "./filter.js";
 import { Grid } from "./grid.js";
-import { listenToKeys, openHelp } from "./keys.js";
+import { listenToKeys, openHelp, openSyntax } from "./keys.js";
 import { Pane } from "./pane.js";
 import { Rows } from "./rows.js";
 import { Saver } from "./saver.js";
+import { Selection } from "./selection.js";
+import { Statistics } from "./statistics.js";
+import { forgetTags } from "./tags.js";
 import { Undo } from "./undo.js";
 
 /** Shows a message for a few seconds; screen readers read it. */
@@ -35,7 +38,7 @@ function showDataset(dataset) {
   byId("title").title = `${dataset.path}, ${dataset.kind}`;
   byId("read-only").hidden = dataset.writable;
   byId("read-only").textContent = dataset.writable ? "" : `Read-only: ${dataset.why_not}`;
-  if (!dataset.writable) byId("open-bulk").disabled = true;
+  if (!dataset.writable) byId("open-bulk").disabled = byId("open-tagging").disabled = true;
 }
 
 async function start() {
@@ -47,12 +50,19 @@ async function start() {
   const undo = new Undo({ rows, saver, say });
   const captioning = new Captioning({ rows, filter, saver, say });
   let scans = dataset.scans;
-  const recount = debounce(800, () => filter.counts(scans));
+  const recount = debounce(800, () => {
+    forgetTags();
+    filter.counts(scans);
+  });
 
   const actions = {
     step: (by) => rows.step(by),
     reject: () => {
       const { current } = rows;
+      if (rows.selected.size > 1 && dataset.writable) {
+        selection.rejectOrRestore();
+        return;
+      }
       const row = rows.get(current);
       if (!row) return;
       if (!dataset.writable) {
@@ -66,15 +76,16 @@ async function start() {
     again: () => rows.current !== null && captioning.again(rows.current),
   };
   const pane = new Pane(rows, saver, dataset, actions);
-  new Grid(byId("grid"), rows, { open: () => pane.edit(), look: () => pane.open() });
+  const grid = new Grid(byId("grid"), rows, { open: () => pane.edit(), look: () => pane.open() });
+  byId("size").addEventListener("input", ({ target }) => grid.resize(Number(target.value)));
   const augment = new AugmentPanel({ rows, saver, say, step: actions.step });
   const bulk = () => dataset.writable && openBulk({ rows, filter, saver, done: bulkDone });
   const bulkDone = (answer) => {
     undo.show(answer.undo);
     rows.invalidate(null);
-    say(
-      `Replaced in ${count(answer.changed, "image")}.${answer.backup ? ` Backup: ${answer.backup}` : ""}`,
-    );
+    const backup = answer.backup ? ` Backup: ${answer.backup}` : "";
+    const { label } = answer;
+    say(label ? `${label[0].toUpperCase()}${label.slice(1)}: ${count(answer.changed, "image")}.${backup}` : "Nothing to change.");
     if (answer.conflicts.length) {
       say(`${count(answer.conflicts.length, "image")} changed on disk meanwhile and were not overwritten.`, {
         bad: true,
@@ -82,6 +93,10 @@ async function start() {
     }
     recount();
   };
+
+  const { writable } = dataset;
+  const selection = new Selection({ rows, filter, saver, say, writable, done: bulkDone });
+  const statistics = new Statistics({ rows, filter, say });
 
   listenToKeys({
     j: () => actions.step(1),
@@ -94,9 +109,18 @@ async function start() {
     "Ctrl+Shift+z": () => undo.go("redo"),
     "/": () => byId("filter").select(),
     "?": openHelp,
+    t: () => selection.open(),
+    s: () => statistics.toggle(),
+    z: () => pane.zoom(),
     Escape: () => pane.leave(),
   });
   byId("open-help").addEventListener("click", openHelp);
+  byId("open-syntax").addEventListener("click", openSyntax);
+  byId("open-tagging").addEventListener("click", () => selection.open());
+  byId("menu").addEventListener("click", ({ currentTarget }) => {
+    const open = document.body.classList.toggle("menu-open");
+    currentTarget.setAttribute("aria-expanded", String(open));
+  });
   byId("open-bulk").addEventListener("click", bulk);
   byId("open-captioning").addEventListener("click", () => captioning.open());
   byId("open-augment").addEventListener("click", () => augment.open());
@@ -127,6 +151,7 @@ async function start() {
         if (!saver.unsaved) location.reload();
         return;
       }
+      if (["sizes", "tokens", "duplicates"].some((name) => scans[name].state !== answer.scans[name].state)) recount();
       ({ scans } = answer);
       undo.show(answer.undo);
       captioning.show(answer.run);

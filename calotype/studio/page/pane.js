@@ -4,6 +4,7 @@ import { CaptionFields } from "./captions.js";
 import { conflictView } from "./conflict.js";
 import { byId, count, el, spelt, speltText } from "./dom.js";
 import { Tokens } from "./tokens.js";
+import { Trained } from "./trained.js";
 
 export class Pane {
   /** The row and version that the fields show. */
@@ -34,6 +35,10 @@ export class Pane {
     this.name = el("h2", { id: "pane-name", dir: "auto" });
     this.facts = el("p", { class: "facts" });
     this.img = el("img", { class: "large", alt: "" });
+    this.trained = new Trained(this.img);
+    this.frame = el("div", { class: "frame" }, this.img, this.trained.overlay);
+    this.zoomed = button("True pixels", () => this.zoom(), { "aria-pressed": "false", "aria-keyshortcuts": "z" });
+    this.img.addEventListener("click", (event) => this.zoom(event));
     this.img.addEventListener("error", () => this.#unreadable());
     this.img.addEventListener("load", () => (this.problem.hidden = true));
     this.problem = el("p", { class: "notice", hidden: true });
@@ -64,8 +69,9 @@ export class Pane {
         this.reject,
         this.again,
       ),
-      el("figure", {}, this.img, this.problem),
-      el("div", { class: "naming" }, this.name, this.facts),
+      el("figure", {}, this.frame, this.problem),
+      el("div", { class: "views" }, this.zoomed, this.trained.button),
+      el("div", { class: "naming" }, this.name, this.facts, this.trained.facts),
       this.conflict,
       this.fields.element,
       this.note,
@@ -86,6 +92,20 @@ export class Pane {
   open() {
     document.body.classList.add("pane-open");
     if (this.back.offsetParent) this.back.focus();
+  }
+
+  /** Shows the image at its true pixels, around the point of a click, or as a whole again. */
+  zoom(event) {
+    const on = !this.frame.classList.contains("zoomed");
+    const { left, top, width, height } = this.img.getBoundingClientRect();
+    const [x, y] = event ? [(event.clientX - left) / width, (event.clientY - top) / height] : [0.5, 0.5];
+    this.frame.classList.toggle("zoomed", on);
+    this.zoomed.setAttribute("aria-pressed", String(on));
+    if (on) {
+      this.frame.tabIndex = 0; // scrolled by keys
+      this.frame.scrollLeft = x * this.frame.scrollWidth - this.frame.clientWidth / 2;
+      this.frame.scrollTop = y * this.frame.scrollHeight - this.frame.clientHeight / 2;
+    } else this.frame.removeAttribute("tabindex");
   }
 
   leave() {
@@ -114,6 +134,7 @@ export class Pane {
     const draft = this.saver.draft(current);
     const other = this.#shown.number !== current;
     this.#image(row);
+    this.trained.show(row);
     this.name.replaceChildren(...spelt(row.id));
     this.#facts(row);
     const rejected = draft?.rejected ?? row.rejected;

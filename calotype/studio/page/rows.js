@@ -15,7 +15,7 @@ export function asRanges(numbers) {
   return ranges.map(([first, last]) => (first === last ? `${first}` : `${first}-${last}`)).join(",");
 }
 
-/** Events: `list` (other rows are shown), `rows` (`detail`: numbers of rows that have changed), `current`. */
+/** Events: `list` (other rows are shown), `rows` (`detail`: numbers of rows that have changed), `current`, `selection`. */
 export class Rows extends EventTarget {
   #known = new Map();
   #seqs = new Map();
@@ -27,6 +27,9 @@ export class Rows extends EventTarget {
   list = [];
   total = 0;
   current = null;
+  /** Numbers of the selected rows, all of them in the list; empty: only the current one is. */
+  selected = new Set();
+  #anchor = null;
   #place = 0;
 
   get(number) {
@@ -48,6 +51,7 @@ export class Rows extends EventTarget {
     this.list = numbers;
     this.total = total;
     this.#places = new Map(numbers.map((number, place) => [number, place]));
+    if (this.selected.size) this.setSelection(numbers.filter((number) => this.selected.has(number)));
     this.#tell("list");
     if (this.current === null && numbers.length) this.select(numbers[0]);
   }
@@ -58,6 +62,45 @@ export class Rows extends EventTarget {
     this.#place = Math.max(0, this.placeOf(number));
     this.#tell("current");
     this.want([number]);
+  }
+
+  /** Selects these rows; `add`: besides those that are. */
+  setSelection(numbers, { add = false } = {}) {
+    this.selected = new Set([...(add ? this.selected : []), ...numbers]);
+    this.#tell("selection");
+  }
+
+  selectAll() {
+    this.setSelection(this.list);
+  }
+
+  clearSelection() {
+    if (this.selected.size) this.setSelection([]);
+  }
+
+  /** Adds a row to the selection, or removes it; the current row is the first of a new one. */
+  toggle(number) {
+    const selected = new Set(this.selected.size || this.current === null ? this.selected : [this.current]);
+    if (!selected.delete(number) || (number === this.current && !this.selected.size)) selected.add(number);
+    this.#anchor = number;
+    this.setSelection(selected);
+    this.select(number);
+  }
+
+  /** Selects all rows from the one that was chosen last. */
+  selectTo(number) {
+    const anchor = this.placeOf(this.#anchor ?? this.current);
+    const [from, to] = [Math.max(0, anchor), this.placeOf(number)].sort((a, b) => a - b);
+    this.#anchor = this.list[Math.max(0, anchor)];
+    this.setSelection(this.list.slice(from, to + 1));
+    this.select(number);
+  }
+
+  /** Chooses one row, and clears the selection. */
+  choose(number) {
+    this.#anchor = number;
+    this.clearSelection();
+    this.select(number);
   }
 
   /** Moves by one; returns whether the current row changed. */

@@ -1,0 +1,97 @@
+"""Changes of tags and words in captions of many images, and rejection of many, each one step of the history."""
+
+import pytest
+
+from calotype.manifest import load_manifest
+from calotype.studio.tagging import TagChange, tags_of
+
+CAPTION = "1girl, red hair,  smile , Red dress"
+
+
+@pytest.mark.parametrize(
+    ("change", "before", "after"),
+    [
+        ({"action": "add", "text": "best"}, CAPTION, f"{CAPTION}, best"),
+        ({"action": "add", "text": "best", "at": "start"}, CAPTION, f"best, {CAPTION}"),
+        ({"action": "add", "text": "SMILE"}, CAPTION, CAPTION),  # it has the tag
+        ({"action": "add", "text": "best"}, "", "best"),
+        ({"action": "add", "unit": "word", "text": "red"}, "red hair", "red hair"),
+        ({"action": "add", "unit": "word", "text": "dark"}, "red hair", "red hair dark"),
+        ({"action": "remove", "text": "red hair"}, CAPTION, "1girl,  smile , Red dress"),
+        ({"action": "remove", "text": "1girl"}, CAPTION, "red hair,  smile , Red dress"),
+        ({"action": "remove", "text": "red"}, CAPTION, CAPTION),  # part of a tag is none
+        ({"action": "remove", "text": "smile"}, "smile", ""),
+        ({"action": "remove", "unit": "word", "text": "red"}, CAPTION, "1girl, hair,  smile , dress"),
+        ({"action": "remove", "unit": "word", "text": "red"}, "a hundred reds, Red", "a hundred reds,"),
+        ({"action": "replace", "text": "smile", "to": "grin"}, CAPTION, "1girl, red hair,  grin , Red dress"),
+        ({"action": "replace", "text": "smile", "to": "Red Hair"}, CAPTION, "1girl, red hair, Red dress"),
+        ({"action": "replace", "text": "a", "to": "b"}, "a, c, A", "b, c"),
+        ({"action": "replace", "unit": "word", "text": "red", "to": r"\1"}, "red, dark red", r"\1, dark \1"),
+    ],
+)
+def test_changes_of_one_caption(change, before, after):
+    assert TagChange(**{"unit": "tag"} | change).captions([before]) == (after,)
+
+
+def test_tags_are_the_parts_between_commas():
+    assert tags_of(CAPTION) == ["1girl", "red hair", "smile", "Red dress"]
+
+
+def test_a_tag_for_many_is_one_step(client, folder):
+    answer = client.do("bulk/tags", action="add", text="photo", filter="")
+    assert (answer["changed"], answer["label"]) == (5, "add the tag “photo”")
+    assert (folder / "chelsea.txt").read_text() == "a ginger cat, photo\n"
+    assert (folder / "motorcycle_left.txt").read_text() == "photo\n"
+    numbers = [client.row(name)["n"] for name in ("chelsea.png", "coffee.png")]
+    assert client.do("bulk/tags", action="remove", text="photo", numbers=numbers)["changed"] == 2
+    assert client.do("bulk/tags", action="remove", text="photo", numbers=numbers)["label"] is None
+    assert client.found("tag:photo") == ["astronaut.png", "motorcycle_left.png", "rocket.jpg"]
+    client.do("undo")
+    client.do("undo")
+    assert (folder / "chelsea.txt").read_text() == "a ginger cat\n"
+    assert client.found("tag:photo") == []
+
+
+def test_rejecting_and_restoring_many(client, folder):
+    (folder / "a.png").write_bytes((folder / "coffee.png").read_bytes())
+    client.look(0)
+    assert client.do("bulk/reject", rejected=True, filter="red")["changed"] == 2
+    left = load_manifest(folder, missing_captions="empty").ids.to_pylist()
+    assert left == ["a.png", "chelsea.png", "motorcycle_left.png", "rocket.jpg"]
+    numbers = [client.row(name)["n"] for name in ("astronaut.png", "chelsea.png")]
+    answer = client.do("bulk/reject", rejected=False, numbers=numbers)
+    assert (answer["changed"], answer["undo"]["undo"]) == (1, "restore 1 image")  # the other is not rejected
+    client.do("undo")
+    assert client.found("is:rejected") == ["astronaut.png", "coffee.png"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"action": "add", "text": " "}, "expected a tag"),
+        ({"action": "add", "text": "a,b"}, "no comma"),
+        ({"action": "add", "text": "a", "to": "b"}, "request.to"),
+        ({"action": "replace", "text": "a"}, "request.to"),
+        ({"action": "remove", "text": "a", "at": "start"}, "request.at"),
+        ({"action": "drop", "text": "a"}, "action"),
+    ],
+)
+def test_changes_that_make_no_sense(client, body, said):
+    assert said in client.do("bulk/tags", status=422, **body)["error"]["message"]
+
+
+def test_statistics_and_their_filters(client, folder):
+    (folder / "cats").mkdir()
+    (folder / "chelsea.png").rename(folder / "cats" / "chelsea.png")
+    (folder / "cats" / "chelsea.txt").write_text('a ginger cat, a "quoted" tag\n')
+    client.look(0)
+    client.found("pixels>0")  # sizes are read
+    lists = {one["key"]: one for one in client.read("statistics")["lists"]}
+    assert {"tags", "words", "buckets", "pixels", "folders"} == lists.keys()
+    for one in lists.values():
+        for entry in one["entries"]:
+            assert len(client.found(f"({entry['filter']}) -is:missing")) == entry["count"], entry
+    assert ("red", 2) in [(entry["text"], entry["count"]) for entry in lists["words"]["entries"]]
+    assert [entry["text"] for entry in lists["folders"]["entries"]] == [".", "cats"]
+    some = client.get("/api/statistics", params={"filter": "id:cats/"}).json()
+    assert some["count"] == 1
