@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, make_loader, read_config
-from calotype.cli.info import Encoded, check_encoded
+from calotype.cli.info import Encoded, check_encoded, image_loader
 from calotype.terminal import emit, say
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from calotype.previews import Preview
 
 __all__ = ["describe", "preview"]
+
+_BATCHES, _SAMPLES = 4, 16
+"""Minimum numbers of batches and samples that are shown by default."""
 
 
 def preview(
@@ -27,7 +30,14 @@ def preview(
     ] = Path("preview.html"),
     model: Model = None,
     tokenizers: Tokenizers = None,
-    batches: Annotated[int, typer.Option(min=1, help="How many, from the beginning of the epoch.")] = 4,
+    batches: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many, from the beginning of the epoch; by default 4, or as many as hold 16 samples.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The loader's; defaults to the config's.")] = None,
     epoch: Annotated[int, typer.Option(min=0, help="The epoch to look at.")] = 0,
     draws: Annotated[int, typer.Option(min=0, help="Later epochs to show of each image.")] = 3,
@@ -39,16 +49,18 @@ def preview(
     json: Json = False,
 ) -> None:
     """Show the batches that training will get, and how each sample came about."""
+    from calotype.previews.suffix import check_suffix
+
+    check_suffix(output)
     config = read_config(source, overrides, model=model, tokenizers=tokenizers)
+    if encoded:
+        check_encoded(config)
 
     from calotype.config.inputs import check_outside
     from calotype.previews import preview as look
-    from calotype.previews.document import check_ending
     from calotype.progress import track
 
-    check_ending(output)
     if encoded:
-        check_encoded(config)
         autoencoder = autoencoder or _pipeline(config)
     if output.suffix.lower() != ".html":
         check_outside(config, output.parent, option="-o", writes="the contact sheet")
@@ -62,13 +74,13 @@ def preview(
     if seed is not None:
         options["seed"] = seed
     with ExitStack() as stack:
-        loader = stack.enter_context(make_loader(config, loader=options, encodings=False))
+        loader = stack.enter_context(image_loader(config, loader=options))
         encodings = stack.enter_context(make_loader(config, loader=options)) if encoded else None
         progress = stack.enter_context(track("drawing samples"))
         made = look(
             loader,
             epoch=epoch,
-            batches=batches,
+            batches=batches or max(_BATCHES, -(-_SAMPLES // loader.plan.batch_size)),
             draws=draws,
             autoencoder=autoencoder,
             encoded=encodings,

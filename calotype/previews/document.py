@@ -16,10 +16,11 @@ from calotype.previews.markup import Html, tag
 from calotype.previews.page import render_page
 from calotype.previews.round_trip import Autoencoder
 from calotype.previews.sheet import contact_sheet
+from calotype.previews.suffix import check_suffix
 from calotype.previews.views import BatchView
 from calotype.progress import Show
 
-__all__ = ["Preview", "check_ending", "preview"]
+__all__ = ["Preview", "preview"]
 
 
 class Preview:
@@ -47,7 +48,7 @@ class Preview:
             ConfigError: The suffix is another one, or the file can't be written; an existing file is unchanged.
         """
         path = Path(path).expanduser()
-        check_ending(path)
+        check_suffix(path)
         if path.suffix.lower() == ".png":
             buffer = io.BytesIO()
             contact_sheet(self.batches, title=self.title).save(buffer, "PNG")
@@ -122,15 +123,3 @@ def preview(
     dataset = previewed(source)
     names = (dataset.manifest.root.name, dataset.spec.name if dataset.spec is not None else "")
     return Preview(views, title=" · ".join(filter(None, names)) or "calotype")
-
-
-def check_ending(path: Path) -> None:
-    """Check that a file name ends in `.html` or `.png`.
-
-    Raises:
-        ConfigError: It does not.
-    """
-    if path.suffix.lower() not in (".html", ".png"):
-        raise ConfigError(
-            f"output: found {str(path)!r}; expected a name that ends in .html (the page) or .png (the contact sheet)"
-        )

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 from command import calotype
@@ -97,3 +99,26 @@ def test_no_python_lists_and_at_most_a_screen(capsys):
     assert "Note  a note\nNote  another\n" in out
     assert "Left out  bad row: 2" in out and "caption cut: 1,200" in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", ["info", "preview"])
+def test_images_without_a_caption_are_looked_at_with_a_note(command, tmp_path, photos):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("00.jpg", "01.jpg"):
+        shutil.copy(photos / name, folder)
+    (folder / "00.txt").write_text("a caption")
+    output = ("-o", tmp_path / "page.html") if command == "preview" else ()
+    out, err = calotype(command, folder, "resolution=64", *output)
+    assert err.count("training stops at images without a caption") == 1 and err.count("\n") == 1
+    assert ("without caption: 1" if command == "info" else "1 without a caption") in out
+
+
+def test_a_wrong_suffix_is_answered_before_torch_is_imported(tmp_path, photos):
+    code = (
+        "import sys; from calotype.cli import main\n"
+        f"sys.argv = ['calotype', 'preview', {str(photos)!r}, '-o', {str(tmp_path / 'page.pdf')!r}]\n"
+        "try: main()\nfinally: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "False\n") and ".html" in done.stderr
