@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -88,6 +89,11 @@ class _Failures:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, why: str) -> None:
+        with self._lock:
+            self.counts[why] += 1
 
     def __str__(self) -> str:
         """Return `41 failed: 30 × 404, 11 × timeout`; empty without any."""
@@ -108,7 +114,7 @@ def count_failure(why: str) -> None:
         why: Its kind in a word or two: `404`, `timeout`, `truncated`.
     """
     for failures in _shown[-1:]:
-        failures.counts[why] += 1
+        failures.add(why)
 
 
 _consoles: Final[list[Console]] = []

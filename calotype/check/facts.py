@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,18 +18,18 @@ from calotype.check.facts_memory import (
     to_pixel_row,
 )
 from calotype.check.pixel_facts import PixelFacts, pixel_facts
+from calotype.core.daemon_pool import DaemonPool
 from calotype.errors import ImageError
 from calotype.images import Header, ImageReader
 from calotype.images.cache_table import CacheTable, Key, file_keys
-from calotype.progress import Show
+from calotype.images.scan import threads_for
+from calotype.progress import Show, count_failure
 from calotype.types import ImageRef
 
 __all__ = ["Facts", "scan_facts"]
 
 _CHUNK: Final = 512
 """Number of images between two writes to the cache."""
-_REPORT_EVERY: Final = 16
-"""Number of images between two calls of `progress`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +70,8 @@ def scan_facts(
             call may be equal.
         reader: Reads the images.
         deep: Decode every image, and hash every file.
-        threads: Number of images to read or decode at once, each of them in memory.
+        threads: Number of images to read or decode at once, each of them in memory. With URLs, as many as the reader's
+            fetcher has connections.
         progress: Called in the caller's thread with (images done, total). The total grows by the number of files to
             hash.
 
@@ -81,7 +81,7 @@ def scan_facts(
     with (
         file_table() as files,
         pixel_table() as pixels,
-        ThreadPoolExecutor(threads, thread_name_prefix="calotype-facts") as pool,
+        DaemonPool(threads_for(refs, reader, threads), "calotype-facts") as pool,
     ):
         return _Scan(refs, reader, deep, files, pixels, pool, progress).run()
 
@@ -96,12 +96,13 @@ class _Scan:
         deep: bool,
         file_cache: CacheTable,
         pixel_cache: CacheTable,
-        pool: ThreadPoolExecutor,
+        pool: DaemonPool,
         progress: Show | None,
     ) -> None:
         self._refs, self._reader, self._deep = refs, reader, deep
         self._file_cache, self._pixel_cache, self._pool = file_cache, pixel_cache, pool
         self._progress = progress or (lambda done, total: None)
+        self._done = 0
         self._made_by = made_by(reader)
         self._keys: list[Key | None] = []
         self._files: list[FileFacts | None] = []
@@ -110,17 +111,24 @@ class _Scan:
     def run(self) -> list[Facts]:
         # Headers, and with `deep` pixels: from the cache, else from the files.
         total = len(self._refs)
-        for start in range(0, total, _CHUNK):
-            self._recall(self._refs[start : start + _CHUNK])
-            end = len(self._files)
-            todo = [place for place in range(start, end) if self._lacks(place)]
-            self._work(todo, self._look, done=end - len(todo), total=total)
+        self._work(self._missing(), self._look, total=total)
         # Hashes of files that may be equal.
+        self._done = total
         twins = self._twins()
-        for start in range(0, len(twins), _CHUNK):
-            some = twins[start : start + _CHUNK]
-            self._work(some, self._compare, done=total + start, total=total + len(twins))
+        self._work(twins, self._compare, total=total + len(twins))
         return [_facts(file, seen) for file, seen in zip(self._files, self._pixels, strict=True) if file is not None]
+
+    def _missing(self) -> Iterator[int]:
+        """Yield the indices of images whose facts are not cached."""
+        for start in range(0, len(self._refs), _CHUNK):
+            self._recall(self._refs[start : start + _CHUNK])
+            todo = [place for place in range(start, len(self._files)) if self._lacks(place)]
+            self._report(len(self._files) - start - len(todo), total=len(self._refs))
+            yield from todo
+
+    def _report(self, count: int, *, total: int) -> None:
+        self._done += count
+        self._progress(self._done, total)
 
     def _recall(self, refs: Sequence[ImageRef]) -> None:
         """Append the cached facts of the next images; None for those that are not cached."""
@@ -144,30 +152,27 @@ class _Scan:
         file = self._files[place]
         return file is None or (self._deep and file.format is not None and self._pixels[place] is None)
 
-    def _work(self, places: Sequence[int], job: Callable[[int], _Found], *, done: int, total: int) -> None:
+    def _work(self, places: Iterable[int], job: Callable[[int], _Found], *, total: int) -> None:
         """Run a job for each index on all threads, and cache the results, also when interrupted."""
-        futures = [self._pool.submit(job, place) for place in places]
+        found: list[int] = []
         try:
-            for count, future in enumerate(futures):
-                if count % _REPORT_EVERY == 0:
-                    self._progress(done + count, total)
-                future.result()
-            self._progress(done + len(futures), total)
+            for place, result in self._pool.unordered(job, places):
+                self._files[place], self._pixels[place] = result
+                found.append(place)
+                if len(found) == _CHUNK:
+                    self._keep(found)
+                    found = []
+                self._report(1, total=total)
         finally:
-            for future in futures:
-                future.cancel()
-            self._keep(places, futures)
+            self._keep(found)
 
-    def _keep(self, places: Sequence[int], futures: Sequence[Future[_Found]]) -> None:
+    def _keep(self, places: Sequence[int]) -> None:
         files, seen = [], []
-        for place, future in zip(places, futures, strict=True):
-            if not future.done() or future.cancelled() or future.exception() is not None:
-                continue
-            file, pixels = self._files[place], self._pixels[place] = future.result()
-            key = self._keys[place]
-            if key is not None and file.lasting:
+        for place in places:
+            file, pixels, key = self._files[place], self._pixels[place], self._keys[place]
+            if file is not None and key is not None and file.lasting:
                 files.append((*key, *file))
-            if pixels is not None and pixels.lasting:
+            if file is not None and pixels is not None and pixels.lasting:
                 seen.append(to_pixel_row(self._content_key(file), pixels))
         self._file_cache.put(files)
         self._pixel_cache.put(seen)
@@ -179,6 +184,7 @@ class _Scan:
         try:
             data = self._reader.read_bytes(ref)
         except ImageError as error:
+            count_failure(error.why)
             return FileFacts.of(error), None
         if file is None:
             file = FileFacts.of(self._reader.examine(ref, data=data))
@@ -206,6 +212,7 @@ class _Scan:
         try:
             data = self._reader.read_bytes(self._refs[place])
         except ImageError as error:
+            count_failure(error.why)
             return FileFacts.of(error), None
         return file._replace(content=xxhash.xxh3_128_digest(data)), None
 

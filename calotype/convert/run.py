@@ -6,7 +6,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,10 +18,11 @@ from calotype.convert.form import Finding, Record
 from calotype.convert.names import split_suffix, suffix_of
 from calotype.convert.plan import ConvertPlan
 from calotype.convert.staging import Part, Staging
+from calotype.core.daemon_pool import DaemonPool
 from calotype.errors import ConfigError, ConvertError, DecodeError, ImageError
 from calotype.images import ImageReader
 from calotype.images.formats import NotAnImageError
-from calotype.progress import Show
+from calotype.progress import Show, count_failure
 
 __all__ = ["ConvertReport", "run_conversion"]
 
@@ -29,7 +30,8 @@ _PART_ROWS = 4096
 _PART_BYTES = 64_000_000
 """Limits of a part, for forms without shards: the most work that a kill loses."""
 _THREADS = 4
-_AHEAD = 16
+_AHEAD = 12
+"""Images read before they are written, besides those that are being read."""
 """Most images in memory that are read and not written."""
 
 
@@ -243,17 +245,18 @@ def _read(
     if plan.target.images == "refer":
         yield from map(plan.record, range(first, len(plan)))
         return
-    pool = ThreadPoolExecutor(_THREADS)
+    threads = reader.fetcher.connections if plan.manifest.has_urls else _THREADS
+    pool = DaemonPool(threads, "calotype-convert")
     ahead: deque[tuple[int, Future[Record]]] = deque()
     try:
         for index in range(first, len(plan)):
             ahead.append((index, pool.submit(_load, plan, reader, index)))
-            if len(ahead) > _AHEAD:
+            if len(ahead) > threads + _AHEAD:
                 yield from _result(*ahead.popleft(), failed, on_error)
         while ahead:
             yield from _result(*ahead.popleft(), failed, on_error)
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _result(index: int, future: Future[Record], failed: dict[int, str], on_error: str) -> Iterator[Record]:
@@ -265,6 +268,7 @@ def _result(index: int, future: Future[Record], failed: dict[int, str], on_error
                 f"{error}. Finished parts remain: fix it and run the same conversion again, or leave such images out "
                 "with on_error='skip' (--skip)"
             ) from error
+        count_failure(error.why)
         failed[index] = str(error)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from calotype.data.pixel_cache import PixelCache
 from calotype.data.repeated_epochs import RepeatedEpochs
-from calotype.data.sample_source import PreparedSample, SampleSource
+from calotype.data.sample_source import BatchSource, PreparedSample, SampleSource
 from calotype.errors import ConfigError
 from calotype.images import ImageReader, scan_sizes
 from calotype.images.locks import DECODING
@@ -110,6 +110,18 @@ class TextToImageDataset(SampleSource):
             out.caption = caption
         return out
 
+    def for_batch(self, keys: Sequence[SampleKey]) -> BatchSource:
+        if not self.manifest.has_urls:
+            return super().for_batch(keys)
+        # Begin to fetch the images that are not in the pixel cache.
+        rows = [(self.manifest[key.index], key) for key in keys]
+        refs = [row.image for row, key in rows if not self._is_cached(row, key)]
+        return BatchSource(self.with_reader(self.reader.ahead(refs)).prepare, self.only_reads)
+
+    @property
+    def lookahead(self) -> int:
+        return 2 * self.reader.fetcher.connections if self.manifest.has_urls else 0
+
     def included(self, row: Row, index: int, text: str) -> dict[str, Any]:
         """Return the opt-in keys of one sample.
 
@@ -195,6 +207,9 @@ class TextToImageDataset(SampleSource):
             cache.put(cache_key, torch.from_numpy(decoded.pixels), decoded.original_size)
             return transform.resample(decoded.pixels, geometry), geometry
         return cache.put(cache_key, transform.resample(decoded.pixels, geometry), decoded.original_size), geometry
+
+    def _is_cached(self, row: Row, key: SampleKey) -> bool:
+        return self.pixel_cache is not None and self._cache_key(row, key) in self.pixel_cache
 
     def _cache_key(self, row: Row, key: SampleKey) -> Hashable:
         """Return the cache key of an image. Has no row index: datasets of other rows may share the cache."""

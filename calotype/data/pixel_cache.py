@@ -44,6 +44,9 @@ class PixelCache:
         self._bytes = 0
         self._lock = threading.Lock()
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._images
+
     def __len__(self) -> int:
         return len(self._images)
 

@@ -128,6 +128,11 @@ class SampleSource(torch.utils.data.Dataset[dict[str, Any]], abc.ABC):
         """Return what prepares the samples of one batch. Called some batches ahead, in the order of the batches."""
         return BatchSource(self.prepare, self.only_reads)
 
+    @property
+    def lookahead(self) -> int:
+        """How many samples `for_batch` is called ahead for, at least: some sources begin to fetch there."""
+        return 0
+
     def ids(self, start: int, stop: int) -> list[str]:
         """Return the ids of samples `start` to `stop - 1`: those of the manifest, else their indices.
 

@@ -24,6 +24,7 @@ from urllib3.util import Timeout, make_headers, parse_url
 
 from calotype.core.retry import backoff, retry_after
 from calotype.errors import ConfigError, FetchError
+from calotype.images.ahead import FetchAhead
 from calotype.images.connect import PrivateAddressError, new_pool, redact, within
 from calotype.images.formats import HEAD, sniff
 from calotype.images.hosts import Hosts
@@ -131,6 +132,11 @@ class Fetcher:
         if self.downloads is not None:
             return self.downloads.get(url, self.fetch)
         return self.fetch(url)
+
+    @property
+    def ahead(self) -> FetchAhead:
+        """Fetches ahead for all readers of this process with this fetcher."""
+        return self._network.ahead()
 
     def has(self, url: str) -> bool:
         """Whether the image is in the cache of downloads."""
@@ -327,6 +333,7 @@ class _Network:
         self._lock = threading.Lock()
         self._pool: urllib3.PoolManager | None = None
         self._hosts = Hosts(self._per_host)
+        self._ahead: FetchAhead | None = None
 
     def pool(self) -> urllib3.PoolManager:
         self._check_owner()
@@ -334,6 +341,13 @@ class _Network:
             if self._pool is None:
                 self._pool = new_pool(connections=min(self._connections, self._per_host))
             return self._pool
+
+    def ahead(self) -> FetchAhead:
+        self._check_owner()
+        with self._lock:
+            if self._ahead is None:
+                self._ahead = FetchAhead(self._connections)
+            return self._ahead
 
     def hosts(self) -> Hosts:
         self._check_owner()

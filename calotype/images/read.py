@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import io
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image
 
 from calotype.errors import CalotypeError, ConfigError, DecodeError, DecompressionBombError, ImageError
+from calotype.images.ahead import Begun
 from calotype.images.decode import Decoded, Need, decode
 from calotype.images.fetch import Fetcher
 from calotype.images.formats import NotAnImageError
 from calotype.images.header import Header, Look, look, read_header
 from calotype.images.limits import MAX_PIXELS, TooCostlyError, TooManyPixelsError, check_bytes
-from calotype.images.sources import open_source, read_source
+from calotype.images.sources import local_path, open_source, read_source
 from calotype.types import ImageRef
 
 __all__ = ["ImageReader"]
@@ -57,6 +59,7 @@ class ImageReader:
         self.background: tuple[int, int, int] = colour
         self.max_pixels = max_pixels
         self.fetcher = fetcher if fetcher is not None else Fetcher()
+        self._begun: Begun | None = None
 
     def read(self, ref: ImageRef, *, need: Need | None = None, data: bytes | None = None) -> Decoded:
         """Decode an image.
@@ -115,7 +118,22 @@ class ImageReader:
         """Return the upright (H, W) from the header. Raises as `read` does."""
         return self.header(ref).size
 
+    def ahead(self, refs: Iterable[ImageRef]) -> ImageReader:
+        """Begin to fetch images by URL; return a reader like this one that takes them from there.
+
+        Up to 32 are fetched at a time (the fetcher's `connections`), in this order, and 256 MiB of them wait for their
+        reader. What the returned reader has not read when it is deleted is given up.
+        """
+        remote = [ref for ref in refs if local_path(ref) is None]
+        if not remote:
+            return self
+        reader = copy.copy(self)
+        reader._begun = self.fetcher.ahead.begin(remote, self._source)
+        return reader
+
     def _source(self, ref: ImageRef) -> bytes:
+        if self._begun is not None and ref.url is not None and (data := self._begun.take(ref.url)) is not None:
+            return data
         return read_source(ref, self.fetcher, self._check_bytes)
 
     def _check_bytes(self, length: int) -> None:
@@ -125,6 +143,9 @@ class ImageReader:
     def options(self) -> tuple[Hashable, ...]:
         """The options that affect results: with equal ones, pixels and errors are equal."""
         return self.decode, self.background, self.max_pixels
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_begun": None}
 
     def __repr__(self) -> str:
         return f"ImageReader(decode={self.decode!r}, background={self.background}, max_pixels={self.max_pixels})"

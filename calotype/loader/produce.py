@@ -120,6 +120,7 @@ class Producer:
         """Guards the counters of all jobs; notified when one changes."""
         self._jobs: deque[_Job] = deque()
         self._described: deque[_Step] = deque()
+        self._samples_described = 0
         self._cursor = Cursor()
         self._epoch: tuple[Cursor, EpochPlan] | None = None
         self._cut: set[tuple[int, int]] = set()
@@ -141,6 +142,7 @@ class Producer:
             self._changed.wait_for(lambda: not any(job.running for job in jobs))
         self._jobs.clear()
         self._described.clear()
+        self._samples_described = 0
         self._cursor = cursor
         return [job.memory for job in jobs]
 
@@ -156,9 +158,9 @@ class Producer:
         """
         # Take the next planned step; plan more if there is none.
         try:
-            if not self._described:
-                self._describe()
+            self._look_ahead()
             step = self._described.popleft()
+            self._samples_described -= len(step.keys)
             if step.read is not None:
                 step.read[0].attach(memory)
         except Exception as error:
@@ -198,10 +200,25 @@ class Producer:
         if not job.left and self._on_ready is not None:
             self._on_ready()
 
+    def _look_ahead(self) -> None:
+        """Plan the next step at least; and as many steps of its epoch as the dataset looks ahead."""
+        if not self._described:
+            self._describe()
+        before = 0
+        while (
+            before < self._samples_described < self._dataset.lookahead
+            and self._described[-1].epoch == self._cursor.epoch
+        ):
+            before = self._samples_described
+            self._describe()
+
     def _describe(self) -> None:
-        """Plan the next few steps together: the processor's caches then hold the code after the first step."""
+        """Plan the next few steps together: the processor's caches then hold the code after the first step.
+
+        A dataset that begins to fetch ahead gets one step at a time: not those of later epochs.
+        """
         samples = 0
-        while samples < _AT_ONCE:
+        while samples < (1 if self._dataset.lookahead else _AT_ONCE):
             cursor = self._cursor
             while not len(plan := self._plan_of(cursor)):  # weights below 1 can leave an epoch empty
                 cursor = Cursor(epoch=cursor.epoch + 1)
@@ -215,6 +232,7 @@ class Producer:
             read = None if self._finish else _only_read(source, keys)
             self._described.append(_Step(plan, cursor.epoch, cursor.step, keys, source, read))
             samples += len(keys)
+            self._samples_described += len(keys)
             if cursor.step + 1 < len(plan):
                 self._cursor = Cursor(epoch=cursor.epoch, step=cursor.step + 1, history=cursor.history)
             else:

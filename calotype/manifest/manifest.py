@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Final, overload
@@ -171,7 +172,7 @@ class Manifest(Sequence[Row]):
         """The captions of all rows, one list of texts per row, without constructing rows."""
         return self._table["captions"]
 
-    @property
+    @cached_property
     def has_urls(self) -> bool:
         """Whether any image is fetched by URL."""
         return bool(pc.any(pc.match_substring_regex(image_paths(self._table), REMOTE.pattern)).as_py())
