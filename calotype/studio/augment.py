@@ -18,12 +18,16 @@ import yaml
 from PIL import Image
 
 from calotype.config import Config, load_config, read_config
+from calotype.config.caption_transform import CaptionTransformConfig
+from calotype.config.img_transform import ImageTransformConfig
 from calotype.config.instantiate import COMPONENT
+from calotype.config.section import Section
 from calotype.core.file_state import FileState
 from calotype.editing.hidden_folder import copy_beside
 from calotype.editing.replacement import digest_of, replacing
 from calotype.errors import CalotypeError, ConfigError
 from calotype.manifest import Manifest
+from calotype.studio.controls import controls_of
 from calotype.studio.source import Source, pixels_dataset
 from calotype.studio.thumbnails import stamp
 from calotype.studio.tokens import TokenCounter
@@ -36,8 +40,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SECTIONS", "Augmentations", "ConfigChangedError"]
 
-SECTIONS: Final = ("img_transform", "caption_transform")
-"""The options of a dataset that the page can change."""
+SECTIONS: Final[Mapping[str, type[Section]]] = {
+    "img_transform": ImageTransformConfig,
+    "caption_transform": CaptionTransformConfig,
+}
+"""The options of a dataset that the page can change, and their schema."""
 _CODE: Final = (COMPONENT, "custom")
 """Options that name code. The page can't set them; the config's values are preserved."""
 
@@ -85,6 +92,7 @@ class Augmentations:
             "resolution": section.resolution,
             "model": config.any_model,
             "locked": locked,
+            "controls": {name: controls_of(section) for name, section in SECTIONS.items()},
             **{name: {key: one[key] for key in one if key not in _CODE} for name, one in plain.items()},
         }
 

@@ -507,7 +507,12 @@ def test_augmentations_are_drawn_and_written(studio, visit, folder, tmp_path):
     before = [image.get_attribute("src") for image in draws.locator("img").all()]
     dialog.get_by_label("Horizontal flip", exact=True).fill("1")
     expect(dialog.get_by_text("flipped")).to_have_count(6)
-    dialog.get_by_label("Trigger").fill("ohwx")
+    dialog.get_by_label("Trigger", exact=True).fill("ohwx")
+    scale = dialog.get_by_label("Scale, at least", exact=True)
+    expect(scale).to_have_value("1")
+    scale.fill("0.5")
+    scale.fill("1")  # as before: written as true
+    expect(dialog.get_by_label("Rotate")).to_have_value("[-3,9]")  # what no slider can show
     expect(draws.locator("ins")).to_have_count(6)
     after = [image.get_attribute("src") for image in draws.locator("img").all()]
     for old, new in zip(before, after, strict=True):

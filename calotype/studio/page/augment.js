@@ -23,13 +23,13 @@ export class AugmentPanel {
       return;
     }
     this.first = 0;
-    const { locked, target } = this.known;
+    const { locked, target, controls } = this.known;
     const changed = () => {
       this.offer.replaceChildren();
       this.#draw();
     };
-    this.sections = ["img_transform", "caption_transform"].map(
-      (name) => new Section(name, this.known[name], { locked: locked.includes(name), changed }),
+    this.sections = Object.entries(controls).map(
+      ([name, some]) => new Section(name, this.known[name], some, { locked: locked.includes(name), changed }),
     );
     this.draws = el("div", { class: "live", "aria-busy": "false", tabindex: "0", role: "group", "aria-label": "Samples" });
     this.wrong = el("p", { class: "notice", role: "alert", hidden: true });

@@ -1,39 +1,13 @@
-// The options of the augmentations and their controls.
+// The controls of the augmentations, as the server describes them from the config's schema.
 
-import { field } from "./dialog.js";
+import { field, tick } from "./dialog.js";
 import { el } from "./dom.js";
 
-const slider = (key, label, max, step = 0.01) => ({ key, label, kind: "slider", max, step });
-
-/** The options of both transforms; `in`: nested in another option. */
-export const SECTIONS = {
-  img_transform: [
-    { key: "resize", label: "Resize (one number, or height, width)", kind: "size" },
-    { key: "crop", label: "Crop", kind: "crop" },
-    slider("horizontal_flip", "Horizontal flip", 1),
-    slider("vertical_flip", "Vertical flip", 1),
-    slider("rotate", "Rotate, degrees", 45, 0.5),
-    { ...slider("brightness", "Brightness", 1), in: "color_jitter" },
-    { ...slider("contrast", "Contrast", 1), in: "color_jitter" },
-    { ...slider("saturation", "Saturation", 1), in: "color_jitter" },
-    { ...slider("hue", "Hue", 0.5), in: "color_jitter" },
-    { key: "interpolation", label: "Interpolation", kind: "choice", choices: ["lanczos", "bicubic", "bilinear"] },
-  ],
-  caption_transform: [
-    { key: "trigger", label: "Trigger", kind: "text" },
-    { key: "template", label: "Template", kind: "text" },
-    slider("drop", "Drop the caption", 1),
-    slider("shuffle_parts", "Shuffle its parts", 1),
-    slider("drop_parts", "Drop parts", 0.99),
-    { key: "keep_parts", label: "Parts that stay", kind: "count" },
-    { key: "separator", label: "Separator", kind: "text", usual: "," },
-    { key: "choose", label: "Of several captions", kind: "choice", choices: ["random", "first", "longest"] },
-  ],
-};
+const isNumber = (value) => typeof value === "number" || typeof value === "boolean";
 
 /** Controls of one transform. `options` are their values; values that no control can represent are not changed. */
 export class Section {
-  constructor(name, options, { locked, changed }) {
+  constructor(name, options, controls, { locked, changed }) {
     this.name = name;
     this.options = structuredClone(options);
     this.changed = changed;
@@ -41,43 +15,64 @@ export class Section {
       "fieldset",
       { disabled: locked },
       el("legend", {}, name),
-      SECTIONS[name].map((one) => this.#control(one)),
+      controls.map((one) => this.#control(one)),
     );
   }
 
-  #get(one) {
-    return one.in ? this.options[one.in]?.[one.key] : this.options[one.key];
+  /** The value of an option; undefined where it, or the option that it is in, is not set. */
+  #get({ path }) {
+    return path.reduce((holder, key) => (typeof holder === "object" ? holder?.[key] : undefined), this.options);
   }
 
-  #set(one, value) {
-    const holder = one.in ? (this.options[one.in] ??= {}) : this.options;
-    if (value === undefined) delete holder[one.key];
-    else holder[one.key] = value;
-    if (one.in && !Object.keys(holder).length) delete this.options[one.in];
+  /** Sets an option, or removes it (undefined), with the sections that become empty. */
+  #set({ path }, value) {
+    const holders = [this.options];
+    for (const key of path.slice(0, -1)) {
+      const holder = holders.at(-1);
+      if (typeof holder[key] !== "object" || holder[key] === null) {
+        if (value === undefined) return;
+        holder[key] = {};
+      }
+      holders.push(holder[key]);
+    }
+    if (value === undefined) delete holders.at(-1)[path.at(-1)];
+    else holders.at(-1)[path.at(-1)] = value;
+    for (let i = path.length - 2; i >= 0 && !Object.keys(holders[i + 1]).length; i--) {
+      // A section that is a tick stays on without its options.
+      if (this.ticked?.has(path[i])) holders[i][path[i]] = true;
+      else delete holders[i][path[i]];
+    }
     this.changed();
   }
 
   #control(one) {
-    const value = one.kind === "crop" ? null : this.#get(one);
-    if (one.kind === "crop") return this.#crop();
-    if (one.kind === "slider" && typeof value === "object" && value !== null) return this.#asWritten(one);
-    if (one.kind === "choice" && value !== undefined && !one.choices.includes(value)) return this.#asWritten(one);
-    return this[`_${one.kind}`](one, value);
+    const value = this.#get(one);
+    const fits = {
+      slider: isNumber,
+      choice: (some) => one.choices.includes(some),
+      text: (some) => typeof some === "string",
+      count: isNumber,
+      tick: (some) => typeof some === "boolean" || one.section,
+    }[one.kind];
+    const asWritten = value !== undefined && value !== null && fits && !fits(value);
+    const element = asWritten ? this.#asWritten(one, value) : this[`_${one.kind}`](one, value ?? one.default);
+    element.title = one.help;
+    return element;
   }
 
-  /** A value that no slider can represent: shown and not changed. */
-  #asWritten(one) {
-    return field(one.label, el("input", { type: "text", readonly: true, value: JSON.stringify(this.#get(one)) }));
+  /** A value that no control can represent: shown and not changed. */
+  #asWritten(one, value) {
+    return field(one.label, el("input", { type: "text", readonly: true, value: JSON.stringify(value) }));
   }
 
   _slider(one, value) {
-    const before = value === true ? (one.key === "shuffle_parts" ? 1 : 0.5) : Number(value ?? 0);
-    return this.#range(one.label, { max: Math.max(one.max, before), step: one.step, value: before }, (number) =>
-      this.#set(one, number === 0 ? undefined : number),
+    const before = value === true ? (one.true ?? one.max) : Number(value ?? 0);
+    return this.#slide(one.label, { max: Math.max(one.max, before), step: one.step, value: before }, (number) =>
+      this.#set(one, number === (one.default ?? 0) ? undefined : number),
     );
   }
 
-  #range(label, { min = 0, max, step, value }, change) {
+  #slide(label, { min = 0, max, step, value }, change) {
     const number = el("input", { type: "number", min, max, step: "any", value, "aria-label": `${label}, as a number` });
     const range = el("input", { type: "range", min, max, step, value });
     range.addEventListener("input", () => {
@@ -92,12 +87,32 @@ export class Section {
     return el("div", { class: "slider" }, field(label, range), number);
   }
 
+  _range(one, value) {
+    let [least, most] = value ?? [1, 1];
+    const side = (label, start, keep) =>
+      this.#slide(`${one.label}, ${label}`, { min: 0.05, max: 1, step: 0.01, value: start }, (number) => {
+        keep(number);
+        const pair = [Math.min(least, most), Math.max(least, most)];
+        this.#set(one, JSON.stringify(pair) === JSON.stringify(one.default) ? undefined : pair);
+      });
+    const sides = [
+      side("at least", least, (number) => (least = number)),
+      side("at most", most, (number) => (most = number)),
+    ];
+    const element = el("div", {}, sides);
+    const above = this.ticked?.get(one.path.at(-2));
+    if (above) {
+      element.hidden = !above.checked;
+      above.addEventListener("change", () => (element.hidden = !above.checked));
+    }
+    return element;
+  }
+
   _text(one, value) {
+    const placeholder = one.default ?? "";
     const oninput = ({ target }) => this.#set(one, target.value || undefined);
-    return field(
-      one.label,
-      el("input", { type: "text", value: value ?? "", placeholder: one.usual, dir: "auto", oninput }),
-    );
+    const shown = value === one.default ? "" : (value ?? "");
+    return field(one.label, el("input", { type: "text", value: shown, placeholder, dir: "auto", oninput }));
   }
 
   _count(one, value) {
@@ -105,8 +120,15 @@ export class Section {
     return field(one.label, el("input", { type: "number", min: 0, step: 1, value: value ?? 0, oninput }));
   }
 
+  _tick(one, value) {
+    const input = el("input", { type: "checkbox", checked: Boolean(value) });
+    if (one.section) (this.ticked ??= new Map()).set(one.path.at(-1), input);
+    input.addEventListener("change", () => this.#set(one, input.checked || undefined));
+    return tick(one.label, input);
+  }
+
   _choice(one, value) {
-    const onchange = ({ target }) => this.#set(one, target.value === one.choices[0] ? undefined : target.value);
+    const onchange = ({ target }) => this.#set(one, target.value === one.default ? undefined : target.value);
     return field(
       one.label,
       el(
@@ -121,6 +143,7 @@ export class Section {
     const input = el("input", {
       type: "text",
       inputmode: "numeric",
+      placeholder: "one number, or height, width",
       value: [value ?? []].flat().join(", "),
       pattern: "\\s*\\d+\\s*([,x× ]\\s*\\d+\\s*)?",
     });
@@ -130,34 +153,5 @@ export class Section {
       this.#set(one, numbers.length > 1 ? numbers.slice(0, 2) : numbers[0]);
     });
     return field(one.label, input);
-  }
-
-  #crop() {
-    const { center_crop: center, random_crop: random } = this.options;
-    const now = random ? "random" : center ? "center" : "none";
-    const [least, most] = random?.scale ?? [1, 1];
-    let scale = [least, most];
-    const write = () => {
-      delete this.options.center_crop;
-      delete this.options.random_crop;
-      if (choice.value === "center") this.options.center_crop = true;
-      if (choice.value === "random")
-        this.options.random_crop = scale[0] === 1 && scale[1] === 1 ? true : { scale: [...scale] };
-      sliders.hidden = choice.value !== "random";
-      this.changed();
-    };
-    const side = (i, label) =>
-      this.#range(label, { min: 0.05, max: 1, step: 0.01, value: scale[i] }, (number) => {
-        scale[i] = number;
-        scale = scale[0] > scale[1] ? [number, number] : scale;
-        write();
-      });
-    const choice = el(
-      "select",
-      { onchange: write },
-      ["none", "center", "random"].map((name) => el("option", { selected: name === now }, name)),
-    );
-    const sliders = el("div", { hidden: now !== "random" }, side(0, "Least area kept"), side(1, "Most area kept"));
-    return el("div", {}, field("Crop", choice), sliders);
   }
 }
