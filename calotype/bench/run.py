@@ -142,7 +142,7 @@ def _plan(config: Config, options: TrainConfig, steps: int) -> _Plan:
     """Check the config, and choose the rows to measure."""
     from calotype.train.preflight import check_data, check_model  # needs accelerate
 
-    job = build_encode_job(config)
+    job = build_encode_job(config, network=True)
     network = check_model(job.models, options)
     check_data(job.dataset, network, options, job.models.spec)
     loader = make_loader(config.loader or LoaderConfig(), job.dataset, device="cpu")

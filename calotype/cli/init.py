@@ -10,7 +10,7 @@ import typer
 
 from calotype.cli.common import Json
 from calotype.core.output_files import write_output
-from calotype.terminal import emit, json_line, say, visible
+from calotype.terminal import emit, json_line, say, size_text, visible
 
 if TYPE_CHECKING:
     from calotype.manifest import Manifest
@@ -69,6 +69,7 @@ def init(
     from calotype.errors import ConfigError, MissingPathError
     from calotype.manifest import load_manifest
     from calotype.manifest.unused_captions import require_captions
+    from calotype.models.downloads import download_bytes
     from calotype.models.pipeline_folder import find_pipeline, which_model
     from calotype.models.registry import get_spec
     from calotype.train.networks import network_of
@@ -115,6 +116,11 @@ def init(
         count = f"{missing:,} have" if missing > 1 else "1 has"
         more = shlex.join(["calotype", "caption", folder, "--preset", "short", "--trigger", trigger])
         say(f"{count} no caption; the trigger alone is trained with them. To write captions:", f"  {more}")
+    if not local:
+        size = download_bytes(spec, network=True)
+        name = spec.hub[0] if model.lower() == spec.name else model
+        say(f"Training downloads the model once ({size_text(size)}), unless it is here already; where it is gated,")
+        say(f"  accept its terms on https://huggingface.co/{name} and run `hf auth login`")
     command = shlex.quote(str(file))
     say("Look at it, then train:", *(f"  calotype {verb} {command}" for verb in ("check", "preview", "train")))
 

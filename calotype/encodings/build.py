@@ -73,20 +73,23 @@ def open_encoded(
     return encoded.with_cache(RecordCache()) if options.in_memory else encoded
 
 
-def build_encode_job(config: Config | Mapping[str, Any], *, device: str = "cpu", create: bool = True) -> EncodeJob:
+def build_encode_job(
+    config: Config | Mapping[str, Any], *, device: str = "cpu", create: bool = True, network: bool = False
+) -> EncodeJob:
     """Build the encode job of a config.
 
     Args:
         config: A config, as `load_config` returns it.
         device: Device of the frozen models.
         create: Whether to create the store if it does not exist.
+        network: Whether the transformer or U-Net will be loaded, too: errors then advise how to get it.
 
     Raises:
         ConfigError: As for `build_dataset`; or no model is set, or it can't be found or downloaded.
     """
     config = Config.parse(config, only=_USED)
     options = config.encoding_section()
-    models = frozen_models(options, device)
+    models = frozen_models(options, device, network=network)
     dataset = build_dataset(config.without_model(model=models.spec.name))
     return EncodeJob(
         dataset=dataset, models=models, store=open_store(options, create=create), variants=variants(options)

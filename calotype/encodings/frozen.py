@@ -18,9 +18,10 @@ from torch import Tensor
 from calotype.encodings.fingerprint import combine, component_fingerprint
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.models.component_check import check_component
+from calotype.models.downloads import ways_to_get
 from calotype.models.family import TokenCount
 from calotype.models.own_sizes import count_parameters, own_encodings
-from calotype.models.pipeline_folder import find_pipeline, frozen_components, import_diffusers, ways_to_get, which_model
+from calotype.models.pipeline_folder import find_pipeline, frozen_components, import_diffusers, which_model
 from calotype.models.spec import EncodingSpec, ModelSpec, check_image_size
 from calotype.models.transform import PixelsTransform, TokenField, TokenTransform, Truncation
 
@@ -49,6 +50,7 @@ class FrozenModels:
         latents: `moments` stores mean and log variance of the posterior, so that training can sample anew each epoch;
             `mean` stores the mean only. An autoencoder without a posterior has `latents` in both cases.
         variant: Variant of the weights (`fp16`), if the repository has it.
+        network: Whether the transformer or U-Net will be loaded, too: errors then advise how to get it.
 
     Raises:
         ConfigError: The model is unknown, its folder is not a pipeline, it can't be downloaded, or it does not support
@@ -66,12 +68,13 @@ class FrozenModels:
         max_sequence_length: int | None = None,
         latents: Literal["moments", "mean"] = "moments",
         variant: str | None = None,
+        network: bool = False,
     ) -> None:
         if latents not in ("moments", "mean"):
             raise ConfigError(f"latents: 'moments' or 'mean' was expected, found {latents!r}")
         self.device, self.dtype, self.latents = torch.device(device), dtype, latents
         self.model, self.variant = model, variant
-        self.folder, index = find_pipeline(model, spec=spec, variant=variant)
+        self.folder, index = find_pipeline(model, spec=spec, variant=variant, network=network)
         self.spec, self.family = which_model(index, self.folder, asked_for=model, spec=spec)
         self._asked_length = max_sequence_length
         self.max_sequence_length = _sequence_length(self.spec, max_sequence_length)

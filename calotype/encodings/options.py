@@ -20,7 +20,9 @@ __all__ = ["check_store", "frozen_models", "open_store", "variants"]
 _DTYPES: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
-def frozen_models(options: EncodingConfig, device: str | torch.device = "cpu") -> FrozenModels:
+def frozen_models(
+    options: EncodingConfig, device: str | torch.device = "cpu", *, network: bool = False
+) -> FrozenModels:
     """Return the frozen models; none is loaded yet.
 
     Raises:
@@ -34,6 +36,7 @@ def frozen_models(options: EncodingConfig, device: str | torch.device = "cpu") -
         max_sequence_length=options.max_sequence_length,
         latents=options.latents,
         variant=options.weights,
+        network=network,
     )
 
 

@@ -53,6 +53,8 @@ def _flux(name: str, hub: str, *, t5_tokens: int, guidance_embeds: bool, archite
             ),
             text_flops=2.0 * (T5_XXL_PARAMETERS * t5_tokens + CLIP_L_PARAMETERS * CLIP_TOKENS),
         ),
+        frozen_bytes=9_940_000_000,
+        network_bytes=23_800_000_000,
         guidance_embeds=guidance_embeds,
         architecture=architecture,
     )

@@ -10,22 +10,26 @@ from typing import Any
 from calotype.core.quiet import is_quiet
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.models.component_files import files_that_count
+from calotype.models.downloads import download_bytes, downloading, ways_to_get
 from calotype.models.family import ModelFamily
 from calotype.models.model_path import refuse_folder, refuse_weights_file
 from calotype.models.registry import get_family, get_spec, list_families, list_specs, not_loaded
 from calotype.models.spec import ModelSpec
 from calotype.models.tokenizer_files import is_hub_name
 
-__all__ = ["find_pipeline", "frozen_components", "import_diffusers", "ways_to_get", "which_model"]
+__all__ = ["find_pipeline", "frozen_components", "import_diffusers", "which_model"]
 
 
-def find_pipeline(model: str | Path, *, spec: str | None, variant: str | None) -> tuple[Path, dict[str, Any]]:
+def find_pipeline(
+    model: str | Path, *, spec: str | None, variant: str | None, network: bool = False
+) -> tuple[Path, dict[str, Any]]:
     """Return the local folder of a pipeline, downloaded where necessary, and its `model_index.json`.
 
     Args:
         model: A folder, or the name of a model or hub repository.
         spec: Name of the model, for a hub repository that is not among `ModelSpec.hub`.
         variant: Variant of the weights: `fp16`.
+        network: Whether the transformer or U-Net will be needed, too: errors then advise how to get it.
 
     Raises:
         ConfigError: There is no such pipeline, or its `model_index.json` is damaged.
@@ -34,7 +38,7 @@ def find_pipeline(model: str | Path, *, spec: str | None, variant: str | None) -
     folder = Path(model).expanduser()
     if not folder.is_dir():
         refuse_weights_file(model)
-        folder = _fetched(model, spec, variant)
+        folder = _fetched(model, spec, variant, network=network)
     file = folder / "model_index.json"
     try:
         index = json.loads(file.read_bytes())
@@ -47,7 +51,7 @@ def find_pipeline(model: str | Path, *, spec: str | None, variant: str | None) -
     return folder, index
 
 
-def _fetched(model: str | Path, spec: str | None, variant: str | None) -> Path:
+def _fetched(model: str | Path, spec: str | None, variant: str | None, *, network: bool) -> Path:
     """Return the hub's local copy of a pipeline, downloaded where necessary, without its transformer."""
     known = {name.lower() for row in list_specs() for name in (row.name, *row.hub)}
     if str(model).lower() in known or not is_hub_name(model):
@@ -61,15 +65,31 @@ def _fetched(model: str | Path, spec: str | None, variant: str | None) -> Path:
         return cached
     # diffusers does not download components that are passed as None.
     absent: dict[str, Any] = dict.fromkeys(("transformer", "unet", "scheduler", "safety_checker", "image_encoder"))
-    diffusers = import_diffusers()
     try:
-        return Path(diffusers.DiffusionPipeline.download(name, variant=variant, **absent))
+        _ask_hub(name)  # before diffusers is imported, which takes seconds
+        diffusers = import_diffusers()
+        with downloading(name, download_bytes(row, network=False)):
+            return Path(diffusers.DiffusionPipeline.download(name, variant=variant, **absent))
+    except MissingDependencyError:
+        raise
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        cause: BaseException = error
+        while (before := cause.__cause__ or cause.__context__) is not None:
+            cause = before
+        reason = str(cause).strip().splitlines()[0] if str(cause).strip() else ""
         raise ConfigError(
-            f"model: {name!r} could not be had from the Hugging Face hub ({type(error).__name__}: {reason}), and there "
-            f"is no local folder {str(model)!r}. {ways_to_get(row, name)}"
+            f"model: {name!r} could not be had from the Hugging Face hub ({type(cause).__name__}: {reason}), and there "
+            f"is no local folder {str(model)!r}. {ways_to_get(row, name, network=network)}"
         ) from error
+
+
+def _ask_hub(name: str) -> None:
+    """Request a repository's description; any error of the hub or the connection is raised."""
+    try:
+        from huggingface_hub import HfApi
+    except ImportError:
+        return  # diffusers needs it, and reports it
+    HfApi().model_info(name)
 
 
 def _cached(name: str, variant: str | None) -> Path | None:
@@ -143,16 +163,6 @@ def _names(row: ModelSpec) -> set[str]:
         *(name.split("/")[1] for name in hub),
         *("models--" + name.replace("/", "--") for name in hub),
     }
-
-
-def ways_to_get(spec: ModelSpec | None, name: str | None = None) -> str:
-    """Return how to get a pipeline's files, as the end of an error message."""
-    name = name or (spec.hub[0] if spec else "NAME")
-    return (
-        f'`hf download {name} --exclude "transformer/*" --exclude "unet/*" --local-dir FOLDER` gets what is needed '
-        "(where the repository is gated, accept its terms on its page and run `hf auth login` first): then "
-        "model: FOLDER"
-    )
 
 
 def import_diffusers() -> Any:

@@ -31,11 +31,13 @@ _T5_TOKENS: Final = 256
 _MOST_T5_TOKENS: Final = 512
 
 
-def _sd3(name: str, hub: str) -> ModelSpec:
+def _sd3(name: str, hub: str, *, network_bytes: int) -> ModelSpec:
     return ModelSpec(
         name=name,
         hub=(hub,),
         family="sd3",
+        frozen_bytes=11_300_000_000,
+        network_bytes=network_bytes,
         resolution=1024,
         multiple=16,
         tokenizers=(
@@ -70,9 +72,9 @@ def _sd3(name: str, hub: str) -> ModelSpec:
     )
 
 
-_MEDIUM: Final = _sd3("sd3-medium", "stabilityai/stable-diffusion-3-medium-diffusers")
-_MEDIUM_3_5: Final = _sd3("sd3.5-medium", "stabilityai/stable-diffusion-3.5-medium")
-_LARGE: Final = _sd3("sd3.5-large", "stabilityai/stable-diffusion-3.5-large")
+_MEDIUM: Final = _sd3("sd3-medium", "stabilityai/stable-diffusion-3-medium-diffusers", network_bytes=4_170_000_000)
+_MEDIUM_3_5: Final = _sd3("sd3.5-medium", "stabilityai/stable-diffusion-3.5-medium", network_bytes=4_940_000_000)
+_LARGE: Final = _sd3("sd3.5-large", "stabilityai/stable-diffusion-3.5-large", network_bytes=16_300_000_000)
 
 
 class SD3Transform(TokenTransform):

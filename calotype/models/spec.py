@@ -9,7 +9,8 @@ and `__call__` of `pipeline_z_image.py`, 0.42; PixArt-Σ's is its VAE's 8 times 
 FLUX.1-schnell's 256 tokens are those of the model cards. The configs in the models' own repositories
 (`vae/config.json`, `text_encoder*/config.json`) have channels and widths. Parameters were counted on transformers'
 classes built from those configs, without embeddings; the autoencoders' FLOPs were measured by
-`torch.utils.flop_counter` on diffusers' classes.
+`torch.utils.flop_counter` on diffusers' classes. Bytes of files are the parameters of those classes, embeddings
+included, at the precision of the repository's files.
 """
 
 from __future__ import annotations
@@ -191,6 +192,12 @@ class ModelSpec:
 
     encodings: EncodingSpec
     """The output of its frozen encoders."""
+
+    frozen_bytes: int | None = None
+    """Bytes of its text encoders and its autoencoder in its repository; None if they were not counted."""
+
+    network_bytes: int | None = None
+    """Bytes of its transformer or U-Net there."""
 
     guidance_embeds: bool = False
     """Whether its network takes a guidance scale as input."""

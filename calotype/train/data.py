@@ -67,7 +67,7 @@ def open_training(config: Config | Mapping[str, Any], *, device: str) -> Trainin
             "config: 'seed' at the top is another trainer's; write dataset.seed: every draw follows from it"
         )
     options = config.encoding_section(on_the_fly=True)
-    models = frozen_models(options, device)
+    models = frozen_models(options, device, network=True)
     check_store(options)
     training, held_out = config.without_model(model=models.spec.name).sides()
     return TrainingData(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calotype.errors import ConfigError
+from calotype.models.downloads import downloading, ways_to_get
 from calotype.models.network import Network
 from calotype.models.objectives import Objective
 from calotype.models.pipeline_folder import import_diffusers
@@ -108,10 +110,12 @@ def pipeline_source(models: FrozenModels, component: str) -> str:
 
 def _loaded(models: FrozenModels, component: str, load: Callable[[str], Any]) -> Any:
     source = pipeline_source(models, component)
+    local = Path(source).is_dir()
     try:
-        return load(source)
+        with nullcontext() if local else downloading(source, models.spec.network_bytes):
+            return load(source)
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"{source}: diffusers could not load its {component} ({type(error).__name__}: {error}); a whole pipeline "
-            f"was expected: `hf download {models.spec.hub[0]} --local-dir FOLDER`, then model: FOLDER"
+            f"was expected: {ways_to_get(models.spec, network=True)}"
         ) from error

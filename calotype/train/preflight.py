@@ -14,6 +14,7 @@ from calotype.data.dataset import TextToImageDataset
 from calotype.encodings.frozen import FrozenModels
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.models.component_check import check_component
+from calotype.models.downloads import ways_to_get
 from calotype.models.spec import ModelSpec, check_image_size
 from calotype.train.lora import make_trainable
 from calotype.train.networks import embeds_guidance, empty_network, load_objective, network_of, pipeline_index
@@ -86,7 +87,7 @@ def _check_listed(models: FrozenModels, component: str) -> None:
     if pipeline_index(models).get(component, [None, None])[1] is None or not (models.folder / component).is_dir():
         raise ConfigError(
             f"{models.folder}: has no {component}, which training needs; a whole pipeline was expected: "
-            f"`hf download {models.spec.hub[0]} --local-dir FOLDER`, then model: FOLDER"
+            f"{ways_to_get(models.spec, network=True)}"
         )
 
 

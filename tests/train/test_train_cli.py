@@ -74,6 +74,8 @@ def test_init_looks_at_images_and_captions_and_needs_no_torch(tmp_path, monkeypa
         f"Wrote my photos.yaml: a LoRA of flux.1-dev on {count} images of my photos, at 512 pixels",
         "1 has no caption; the trigger alone is trained with them. To write captions:",
         "  calotype caption 'my photos' --preset short --trigger 'a word'",
+        "Training downloads the model once (33.7 GB), unless it is here already; where it is gated,",
+        "  accept its terms on https://huggingface.co/black-forest-labs/FLUX.1-dev and run `hf auth login`",
         "Look at it, then train:",
         *(f"  calotype {verb} 'my photos.yaml'" for verb in ("check", "preview", "train")),
     ]
