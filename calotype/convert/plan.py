@@ -105,6 +105,7 @@ def plan_conversion(
         raise ConfigError(f"to: found {to!r}; expected one of {', '.join(FORMS)}")
     form = FORMS[to]
     path = absolute(destination)
+    _check_name(path)
     images = images or _default(form, manifest, path)
     if images not in form.images:
         raise ConfigError(f"images: {to} can't {images} images; expected {' or '.join(form.images)}")
@@ -145,6 +146,21 @@ def _default(form: Form, manifest: Manifest, folder: Path) -> Images:
     first = form.images[0]
     possible = first != "refer" or all(reference(ref, folder) is not None for ref in manifest.refs())
     return first if possible else "copy"
+
+
+def _check_name(path: Path) -> None:
+    """Check that a file system can have this path.
+
+    Raises:
+        ConfigError: It can't, such as for a name of more than 255 bytes.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it has a null byte"
+        raise ConfigError(f"destination: {path} can't be written: {reason}") from error
 
 
 def _is_single(form: Form, images: Images, path: Path) -> bool:

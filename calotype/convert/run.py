@@ -23,6 +23,7 @@ from calotype.errors import ConfigError, ConvertError, DecodeError, ImageError
 from calotype.images import ImageReader
 from calotype.images.formats import NotAnImageError
 from calotype.progress import Show, count_failure
+from calotype.terminal import size_text
 
 __all__ = ["ConvertReport", "run_conversion"]
 
@@ -161,7 +162,7 @@ def _check_space(plan: ConvertPlan, staging: Staging) -> None:
     free = shutil.disk_usage(staging.folder).free
     needed = plan.nbytes - sum(part.bytes for part in staging.parts)
     if needed > free:
-        raise ConvertError(f"{plan.destination}: {needed:,} bytes to write, {free:,} free on that disk")
+        raise ConvertError(f"{plan.destination}: {size_text(needed)} to write, {size_text(free)} free on that disk")
 
 
 def _write_parts(plan: ConvertPlan, staging: Staging, reader: ImageReader, on_error: str, progress: Show) -> None:

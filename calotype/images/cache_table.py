@@ -14,7 +14,7 @@ from calotype.core.file_state import FileState, file_holding, file_state
 from calotype.terminal import get_logger
 from calotype.types import ImageRef
 
-__all__ = ["CacheTable", "Key", "file_keys"]
+__all__ = ["CacheTable", "Key", "file_keys", "reason_of"]
 
 _log = get_logger(__name__)
 
@@ -48,6 +48,11 @@ def _file_key(ref: ImageRef, states: dict[str, FileState | None]) -> Key | None:
         return None
     part = ref.key.hex() if ref.key is not None else f"{ref.offset}+{ref.size}"
     return path, part, *state
+
+
+def reason_of(error: Exception) -> str:
+    """Return the reason of an error of a disk, without the path: the message has it already."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 _reported: set[tuple[str, str]] = set()
@@ -167,7 +172,12 @@ class CacheTable:
             directory = str(cache_folder(self._folder))
             if (self._what, directory) not in _reported:  # once per process
                 _reported.add((self._what, directory))
-                _log.warning("%s are not cached in %s: %s", self._what, directory, error)
+                _log.warning(
+                    "%s are not cached in %s: %s; CALOTYPE_CACHE can name another folder",
+                    self._what,
+                    directory,
+                    reason_of(error),
+                )
             if self._database is not None:
                 self._database.close()
                 self._database = None

@@ -17,6 +17,7 @@ from typing import Any
 import xxhash
 
 from calotype.errors import ConfigError
+from calotype.images.cache_table import reason_of
 from calotype.terminal import get_logger
 
 __all__ = ["Downloads"]
@@ -74,10 +75,8 @@ class Downloads:
             with self._index():
                 pass
         except (OSError, sqlite3.Error) as error:
-            raise ConfigError(
-                f"downloads: {self.directory} can't be used for downloads: {error}; if its index is "
-                "damaged, delete the folder"
-            ) from error
+            hint = "" if isinstance(error, OSError) else "; if its index is damaged, delete the folder"
+            raise ConfigError(f"downloads: {self.directory} can't be used: {reason_of(error)}{hint}") from error
 
     def get(self, url: str, fetch: Callable[[str], bytes]) -> bytes:
         """Return the bytes of a URL from the cache, or of `fetch(url)`, which are then cached.
@@ -133,7 +132,7 @@ class Downloads:
                     "UPDATE entries SET used = ? WHERE name = ? RETURNING bytes, xxh3", (time.time_ns(), name)
                 ).fetchone()
         except sqlite3.Error as error:
-            _log.warning("the index of downloads in %s can't be used: %s", self.directory, error)
+            self._warn("the index of downloads in %s can't be used: %s", error)
             return None
         if row is None or row != (len(data), _checksum(data)):
             return None  # evicted by another process, or damaged on disk
@@ -159,7 +158,7 @@ class Downloads:
                     final.parent.mkdir(exist_ok=True)
                     temporary.replace(final)
         except (OSError, sqlite3.Error) as error:
-            _log.warning("a download could not be cached in %s: %s", self.directory, error)
+            self._warn("downloads are not cached in %s: %s", error)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -174,6 +173,12 @@ class Downloads:
             (oldest,) = index.execute("SELECT name FROM entries ORDER BY used, name LIMIT 1").fetchone()
             self._path(oldest).unlink(missing_ok=True)  # the file before its record: every file stays counted
             index.execute("DELETE FROM entries WHERE name = ?", (oldest,))
+
+    def _warn(self, message: str, error: Exception) -> None:
+        """Log a failure of the disk, once per process: the next image is likely to meet the same."""
+        if not self._here().warned:
+            self._here().warned = True
+            _log.warning(message, self.directory, reason_of(error))
 
     def _sweep(self) -> None:
         """Remove temporary files of killed writers."""
@@ -229,6 +234,7 @@ class _Process:
         self.fetching: dict[str, Future[bytes]] = {}
         self.index_lock = threading.Lock()
         self.index: sqlite3.Connection | None = None
+        self.warned = False
 
     def __del__(self) -> None:
         if self.index is not None and self.owner == os.getpid():

@@ -271,8 +271,9 @@ class Order:
     def _no_batches(self, notes: list[LedgerEntry]) -> str:
         usable = int((np.asarray(self.plan.buckets) >= 0).sum())
         if not usable:
-            counts = dict(Counter(note.kind for note in notes))
-            return f"none of the {len(self.dataset)} images can be used: {counts}"
+            kinds = Counter(note.kind for note in notes)
+            counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
+            return f"none of the {len(self.dataset):,} images can be used: {counts}"
         return (
             f"remainder='drop' leaves no batch: no bucket holds batch_size × world_size = "
             f"{self.plan.batch_size * self.plan.world_size} of the {usable} samples; "

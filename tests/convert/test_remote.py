@@ -84,3 +84,16 @@ def test_gone(rows, reader, tmp_path):
     report = run_conversion(plan, reader=reader, on_error="skip")
     assert report.rows == 2 and [name.rpartition("/")[2] for name in report.failed] == ["gone.jpg"]
     assert [row.captions[0] for row in load(tmp_path / "out")] == ["a.jpg", "b.jpg"]
+
+
+def test_as_many_are_fetched_at_a_time_as_there_are_connections(rows, server, tmp_path):
+    gathered = threading.Barrier(9, timeout=20)
+
+    class Together(ImageReader):
+        def read_bytes(self, ref):
+            gathered.wait()
+            return super().read_bytes(ref)
+
+    reader = Together(fetcher=Fetcher(allow_private=True, connections=9))
+    plan = plan_conversion(rows(*(f"{number}.jpg" for number in range(18))), tmp_path / "out", to="parquet")
+    assert run_conversion(plan, reader=reader).rows == 18

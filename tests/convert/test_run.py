@@ -213,5 +213,12 @@ def test_no_image_at_all(source, tmp_path):
 def test_a_full_disk_is_noticed_before(source, tmp_path, monkeypatch):
     usage = run.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(run.shutil, "disk_usage", lambda place: usage._replace(free=10))
-    with pytest.raises(ConvertError, match="10 free"):
+    with pytest.raises(ConvertError, match="10 B free"):
         run_conversion(plan_conversion(load(source), tmp_path / "out", to="imagefolder"))
+
+
+@pytest.mark.parametrize(("name", "reason"), [("x" * 300, "File name too long"), ("a\0b", "it has a null byte")])
+def test_a_destination_that_no_disk_can_hold(source, tmp_path, name, reason):
+    with pytest.raises(ConfigError) as raised:
+        plan_conversion(load(source), tmp_path / name, to="jsonl")
+    assert str(raised.value) == f"destination: {tmp_path / name} can't be written: {reason}"

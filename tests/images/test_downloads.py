@@ -202,15 +202,19 @@ def test_a_disk_that_can_not_be_written_costs_the_copy_and_not_the_image(tmp_pat
     downloads = Downloads(tmp_path / "kept")
     shutil.rmtree(tmp_path / "kept" / "tmp")
     assert downloads.get("a", body) == body("a")
-    assert "could not be cached" in caplog.text
+    assert downloads.get("c", body) == body("c")
     shutil.rmtree(tmp_path / "kept")
     assert downloads.get("b", body) == body("b")
+    (record,) = caplog.records  # once, however many images there are
+    assert record.getMessage() == f"downloads are not cached in {tmp_path / 'kept'}: No such file or directory"
 
 
 def test_what_can_not_be_a_folder_of_downloads(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ConfigError, match="can't be used for downloads"):
-        Downloads(tmp_path / "file")
+    for name, reason in (("file", "Not a directory"), ("x" * 300, "File name too long")):
+        with pytest.raises(ConfigError) as raised:
+            Downloads(tmp_path / name)
+        assert str(raised.value) == f"downloads: {tmp_path / name} can't be used: {reason}"
     Downloads(tmp_path / "kept")
     for path in (tmp_path / "kept").glob("index*"):
         path.write_bytes(b"not a database" * 100)

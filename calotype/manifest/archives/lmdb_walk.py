@@ -42,7 +42,7 @@ def _walk(path: str, out: BinaryIO) -> str | None:
     try:
         environment = lmdb.open(path, subdir=is_folder, readonly=True, lock=False, create=False, readahead=False)
     except lmdb.Error as error:
-        return f"not an LMDB environment: {error}"
+        return f"not an LMDB environment: {str(error).removeprefix(f'{path}: ')}"
     try:
         entries = environment.stat()["entries"]
         most = os.stat(f"{path}/data.mdb" if is_folder else path).st_size // _SMALLEST  # noqa: PTH116

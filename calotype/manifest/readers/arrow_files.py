@@ -94,5 +94,5 @@ def parse_errors(path: Path, what: str) -> Iterator[None]:
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise ManifestError(f"{path}: can't be read: {error.strerror}") from None
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200].rstrip(".")
         raise ManifestError(f"{path}: damaged, or not {what}: {reason}; copy or write it again") from None
