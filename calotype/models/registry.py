@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Final
 
-from calotype.errors import ConfigError
+from calotype.errors import MOST, ConfigError, nearest, or_list
 from calotype.models.family import ModelFamily
 from calotype.models.model_path import refuse_weights_file
 from calotype.models.spec import ModelSpec
@@ -91,10 +91,12 @@ def get_spec(name: str) -> ModelSpec:
         spec = known.get(wanted)
     if spec is None:
         refuse_weights_file(name)
-        near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.0)
+        near = _nearest(wanted, known)
+        hint = f"; did you mean {or_list(near)}?" if near else "."
+        folder = f" and no folder {str(name)!r}" if _is_path(str(name)) else ""
         raise ConfigError(
-            f"model: no model {name!r}; did you mean {known[near[0]].name!r}? "
-            f"Known: {', '.join(spec.name for spec in list_specs())}, or their names on the hub" + not_loaded()
+            f"model: no model {name!r}{folder}{hint} Known: {', '.join(spec.name for spec in list_specs())}, or their "
+            f"names on the hub{not_loaded()}"
         )
     return spec
 
@@ -108,6 +110,33 @@ def broken_packages() -> tuple[str, ...]:
 def not_loaded() -> str:
     """Return `broken_packages` as the end of an error message: `; …`, or an empty string."""
     return "".join(f"; {reason}" for reason in broken_packages())
+
+
+def _is_path(name: str) -> bool:
+    """Whether somebody who writes this means a folder."""
+    return name.startswith((".", "~", "/")) or name.count("/") > 1
+
+
+def _nearest(wanted: str, known: Mapping[str, ModelSpec]) -> list[str]:
+    """Return the models that a misspelt name may mean, at most three: also an unfinished one, or one with a version."""
+    if _is_path(wanted):
+        return []
+    names = {(name if "/" in wanted else name.rpartition("/")[2]): spec.name for name, spec in known.items()}
+    plain = _letters(wanted)
+    found = [one for name, one in names.items() if _letters(name) == plain]
+    found = found or [one for name, one in names.items() if plain and _begins(plain, _letters(name))]
+    found = found or [names[name] for name in nearest(wanted, names)]
+    return list(dict.fromkeys(found))[:MOST]
+
+
+def _letters(name: str) -> str:
+    """A name without what people write in different ways: `sd-1.5`, `sd15`."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _begins(one: str, other: str) -> bool:
+    """Whether one of two names is the beginning of the other: `flux`, `sdxl10`."""
+    return one.startswith(other) or other.startswith(one)
 
 
 def _by_name(families: Iterable[ModelFamily]) -> dict[str, ModelSpec]:

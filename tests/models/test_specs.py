@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,22 @@ class TestTable:
         with pytest.raises(
             ConfigError, match=rf"no model '{name}'; did you mean '{nearest}'\? Known: chroma, flux\.1-dev, "
         ):
+            get_spec(name)
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("flux", "did you mean 'flux.1-dev', 'flux.1-schnell' or 'flux.2-dev'?"),  # three at most
+            ("sdxl1.0", "did you mean 'sdxl'?"),
+            ("SD15", "did you mean 'sd-1.5'?"),
+            ("stable-diffusion-xl", "did you mean 'sdxl'?"),
+            ("FLUX.1 dev", "did you mean 'flux.1-dev'?"),
+            ("./tiny", "no model './tiny' and no folder './tiny'. Known: "),
+            ("midjourney", "no model 'midjourney'. Known: "),
+        ],
+    )
+    def test_what_a_name_may_mean(self, name, said):
+        with pytest.raises(ConfigError, match=re.escape(said)):
             get_spec(name)
 
     def test_needs_no_torch(self):
