@@ -255,7 +255,7 @@ def install_command(extra: str) -> str:
 _ALL: Final = 12
 """Most names that an error lists as the known ones."""
 _NEAR: Final = 0.65
-_AS_NEAR: Final = 0.04
+_AS_NEAR: Final = 0.03
 """How near a name must be to be suggested, and how much further than the nearest one."""
 MOST: Final = 3
 """Most names that an error suggests."""

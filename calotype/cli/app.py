@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Annotated
+from functools import lru_cache
+from typing import Annotated, Any
 
 import typer
 
@@ -79,9 +80,14 @@ def _root(
         quiet_libraries()
 
 
+@lru_cache
+def _command() -> Any:
+    return typer.main.get_command(app)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run the command that the arguments name, or complete them for a shell; return the exit status."""
-    command = typer.main.get_command(app)
+    command = _command()
     if "_CALOTYPE_COMPLETE" in os.environ:
         command.main(prog_name="calotype")  # prints what the shell offers, and exits
     try:

@@ -23,13 +23,16 @@ def bench(
     json: Json = False,
 ) -> None:
     """Time real training steps with each cache, and report which is worth it."""
-    config = read_config(source, overrides, model=model, tokenizers=None)
+    from calotype.bench.strategies import choose
+
+    config = read_config(source, overrides, model=model, tokenizers=None, encodes=True)
+    names = None if strategies is None else [name.strip() for name in strategies.split(",")]
+    choose(names)  # a misspelt one is an error before anything heavy is imported
 
     from calotype.bench.run import bench_config
     from calotype.bench.show import lines
     from calotype.progress import track
 
-    names = None if strategies is None else [name.strip() for name in strategies.split(",")]
     report = bench_config(config, strategies=names, steps=steps, track=track)
     if json:
         emit(report.to_json())

@@ -60,13 +60,20 @@ def say_first(title: str, lines: Sequence[str]) -> None:
         say(f"{before}{len(lines) - _SHOWN:,} more; --json names them all")
 
 
-def read_config(source: str, overrides: list[str] | None, *, model: str | None, tokenizers: str | None) -> Config:
+def read_config(
+    source: str,
+    overrides: list[str] | None,
+    *,
+    model: str | None,
+    tokenizers: str | None,
+    encodes: bool = False,
+) -> Config:
     """The config that the first arguments describe. From here on, warnings go to standard error.
 
     A command calls this before it imports anything heavy: a slip is answered at once.
 
     Raises:
-        ConfigError: An option is wrong, or no model has this name.
+        ConfigError: An option is wrong, no model has this name, or none is named for a command that encodes.
         MissingPathError: The dataset's path does not exist.
     """
     from calotype import config
@@ -75,6 +82,8 @@ def read_config(source: str, overrides: list[str] | None, *, model: str | None, 
     given = [f"model={model}"] if model else []
     given += [f"tokenizers={tokenizers}"] if tokenizers else []
     found = config.read_config(source, [*given, *(overrides or [])])
+    if encodes:
+        _ = found.encoding_section().known_model  # raises if there is none
     _check_models(found)
     _check_paths(found)
     return found

@@ -30,6 +30,8 @@ def distill(
             from calotype import distill
 
             config = read_config(source, overrides, model=None, tokenizers=None)
+            if config.distill is None:
+                config = config.updated(distill={})  # raises: a student must be named
             report = distill.run(
                 config, resume=resume, retry_failed=retry_failed, stop=stop, show=say, tell=say, track=track
             )

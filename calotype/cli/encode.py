@@ -77,7 +77,7 @@ def fill_in(source: str, overrides: list[str] | None, *, model: str | None, stor
     """The config that the first arguments describe, with its `encodings` filled in."""
     from calotype.core.cache_folder import cache_folder
 
-    config = read_config(source, overrides, model=model, tokenizers=None)
+    config = read_config(source, overrides, model=model, tokenizers=None, encodes=True)
     given = config.encodings.given() if config.encodings is not None else {}
     chosen = {"store": str(store)} if store else {}
     return config.updated(encodings={"store": str(cache_folder("encodings"))} | given | chosen)

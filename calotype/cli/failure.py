@@ -58,7 +58,10 @@ def _usage(error: Any, arguments: Sequence[str]) -> tuple[str, str]:
     help = f"calotype{command} --help"
     if (flag := getattr(error, "option_name", None)) is not None:
         return command, f"there is no flag {flag}{_instead(error, flag, arguments)} (`{help}` lists the flags)"
-    words = " ".join(error.format_message().split()).rstrip(".")
+    words = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
+    given = next((one for one in arguments if not one.startswith("-")), "")
+    if not command and os.path.exists(given):  # noqa: PTH110 - the argument may be no path at all
+        words += f". Did you mean 'calotype info {given}'?"
     return command, f"{words} (`{help}` shows the usage)"
 
 

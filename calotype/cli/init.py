@@ -67,8 +67,6 @@ def init(
     """Write a short config for these images, which `calotype train` takes as it stands."""
     from calotype.config.load import is_config_file
     from calotype.errors import ConfigError, MissingPathError
-    from calotype.manifest import load_manifest
-    from calotype.manifest.unused_captions import require_captions
     from calotype.models.downloads import download_bytes
     from calotype.models.pipeline_folder import find_pipeline, which_model
     from calotype.models.registry import get_spec
@@ -91,6 +89,10 @@ def init(
         raise ConfigError(f"-o: found {str(file)!r}, expected a name that ends in .yaml")
     if file.exists() and not force:
         raise ConfigError(f"{file}: is there already; --force writes over it, -o names another")
+
+    from calotype.manifest import load_manifest
+    from calotype.manifest.unused_captions import require_captions
+
     manifest = load_manifest(str(source), missing_captions="empty")
     require_captions(manifest)
     resolution = _resolution(manifest, spec)

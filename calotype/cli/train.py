@@ -34,7 +34,7 @@ def train(
             from calotype.config.load import is_config_file
             from calotype.train.view import TrainView
 
-            config = read_config(source, overrides, model=model, tokenizers=None)
+            config = read_config(source, overrides, model=model, tokenizers=None, encodes=True)
             name = Path(source).stem if is_config_file(source) else None
             with TrainView(live=not json) as view:
                 report = train.run(

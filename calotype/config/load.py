@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from calotype.config.config import Config
 from calotype.config.keys import KEYS, check_keys, check_seeds
-from calotype.config.overrides import override
+from calotype.config.overrides import distilling_first, override
 from calotype.core.small_files import read_small_file
 from calotype.errors import ConfigError
 
@@ -70,7 +70,7 @@ def read_traced(source: str | Path, overrides: Sequence[str] = ()) -> tuple[dict
     where = str(source) if is_yaml else "config"
     try:
         config = _read(Path(source)) if is_yaml else OmegaConf.create({"dataset": {"path": str(source)}})
-        for given in overrides:
+        for given in distilling_first(overrides):
             was_set += override(config, given)
         missing = sorted(key for key in OmegaConf.missing_keys(config) if _section(key) in KEYS)
         if missing:
@@ -116,7 +116,7 @@ def _read(path: Path) -> DictConfig:
     try:
         config = OmegaConf.load(io.StringIO(text))
     except yaml.MarkedYAMLError as error:
-        raise ConfigError(f"{path}{_position(error.problem_mark)}: {_problem(error)}") from error
+        raise ConfigError(f"{path}{_position(error.problem_mark)}: {_problem(error, text)}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: can't be read as YAML: {error}") from error
     except RecursionError:
@@ -132,8 +132,11 @@ def _position(mark: Any) -> str:
     return "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
 
 
-def _problem(error: Any) -> str:
+def _problem(error: Any, text: str) -> str:
     """Return PyYAML's description of the problem, with the position where the unfinished construct begins."""
+    mark = error.problem_mark
+    if mark is not None and "\t" in "".join(text.splitlines()[mark.line : mark.line + 1])[: mark.column + 1]:
+        return "not valid YAML: found a tab; expected spaces in front of a key"
     problem = f"not valid YAML: {error.problem}"
     return (
         f"{problem} ({error.context} that begins at{_position(error.context_mark)[1:]})" if error.context else problem

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from calotype.config.component import OUR_DATASET
 from calotype.config.distill import DistillConfig
@@ -17,7 +17,19 @@ from calotype.errors import ConfigError, or_list, unknown_key
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["override", "read_pairs"]
+__all__ = ["distilling_first", "override", "read_pairs"]
+
+_DISTILL: Final = ("distill",)
+
+
+def distilling_first(overrides: Sequence[str]) -> list[str]:
+    """Return overrides with those first that make the config one that distills, which decides what others mean."""
+
+    def is_other(given: str) -> bool:
+        name = given.partition("=")[0].partition(".")[0]
+        return name != "distill" and (bool(find_options(name)) or not find_options(name, _DISTILL))
+
+    return sorted(overrides, key=is_other)
 
 
 def override(config: DictConfig, given: str) -> list[str]:
@@ -46,7 +58,8 @@ def override(config: DictConfig, given: str) -> list[str]:
     try:
         parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"override {given!r}: {text!r} is not a YAML value: {error}") from error
+        problem = getattr(error, "problem", None) or next(iter(str(error).splitlines()), "")
+        raise ConfigError(f"override {given!r}: {text!r} is not a YAML value: {problem}") from error
     assert isinstance(parsed, dict)
     value = parsed["value"]
     for length in range(1, len(parts)):
@@ -90,7 +103,7 @@ def _home_of(config: DictConfig, option: str, given: str) -> list[str]:
     own, options = ("distill", DistillConfig.names()) if distills else ("train", TrainConfig.names())
     if option in options:
         return [own]
-    found = find_options(option)
+    found = find_options(option) or find_options(option, _DISTILL)
     if not found and difflib.get_close_matches(option, KEYS, n=1, cutoff=LOOKS_LIKE):
         raise unknown_key(f"override {given!r}", option, KEYS)
     if _is_foreign(config.get("dataset")) or option == "seed":

@@ -9,7 +9,7 @@ from calotype.editing.captions import Captions
 from calotype.editing.data_file_captions import DataFileCaptions
 from calotype.editing.folder_captions import FolderCaptions
 from calotype.editing.known_folder import KnownFolder
-from calotype.errors import EditError, MissingPathError
+from calotype.errors import EditError, ManifestError
 from calotype.ledger import Ledger
 from calotype.manifest.options import parse_options
 from calotype.manifest.paths import PathLike
@@ -78,7 +78,7 @@ def open_captions(
         return FolderCaptions(known, reading)
     files = data_files_of(folder, known.listing)
     if not files:
-        raise MissingPathError(f"{folder}: no images found; expected images, or a data file that lists them")
+        raise ManifestError(f"{folder}: no images found; expected images, or a data file that lists them")
     return DataFileCaptions(files, reading)
 
 
