@@ -75,7 +75,7 @@ def test_a_name_with_a_brace_or_a_scheme_stays_as_it_is():
     ("text", "messages"),
     [
         ("dataset:\n  path: [a, b\nloader: 1\n", ["config.yaml, line 3, column 7", "begins at line 2, column 9"]),
-        ("dataset:\n\tpath: x\n", ["config.yaml, line 2, column 1", "cannot start any token"]),
+        ("dataset:\n\tpath: x\n", ["config.yaml, line 2, column 1", "found a tab; expected spaces"]),
         ("model: a\nmodel: b\n", ["config.yaml, line 2, column 1", "found duplicate key model"]),
         ("- a\n", ["expected a mapping (key: value) at the top, found a list"]),
         ("dataset:\n  path: ${rot}/d.tsv\n", ["config.yaml: dataset.path: ", "'rot' not found", "${section.key}"]),
