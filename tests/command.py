@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -17,6 +19,7 @@ def calotype(*arguments: Any, code: int = 0, **env: str) -> tuple[str, str]:
     out, err = io.StringIO(), io.StringIO()
     with (
         pytest.MonkeyPatch.context() as patch,
+        mock.patch.dict(os.environ),  # the command sets what other libraries read
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         pytest.raises(SystemExit) as ended,
