@@ -87,6 +87,17 @@ class _Plan:
         return files
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A data file in memory."""
+
+    state: FileState
+    document: Document
+    digest: bytes | None = None
+    """`digest_of` its contents, if it was written here: no other program's change is written over even if the state of
+    the file does not show it."""
+
+
 class Captions(ABC):
     """The captions of a dataset in place. `open_captions` returns it.
 
@@ -106,7 +117,7 @@ class Captions(ABC):
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
-        self._documents: dict[Path, tuple[FileState, Document]] = {}
+        self._documents: dict[Path, _Known] = {}
 
     def read(
         self, ids: Iterable[str] | None = None, *, loaded: Mapping[str, Sequence[str]] | None = None
@@ -169,15 +180,16 @@ class Captions(ABC):
             files = plan.files()
             if backup and any(file.exists() for file in files):
                 folder = back_up(files, self.root, folder)
-            failed = self._replace(plan, files, written_files) if files else set()
+            failed, states = self._replace(plan, files) if files else (set[str](), {})
+            written_files |= states
             pending = {id: changes[id] for id in pending if id in failed | plan.moved}
             if not pending:
                 break
         after = self._locations_after(written_files) if written or pending else {}
-        states = {id: self._state(after[id]) for id in {*written, *pending} if id in after}
-        conflicts |= {id: states.get(id) for id in pending}
+        found = {id: self._state(after[id]) for id in {*written, *pending} if id in after}
+        conflicts |= {id: found.get(id) for id in pending}
         return Written(
-            states={id: states[id] for id in changes if id in states and id not in conflicts},
+            states={id: found[id] for id in changes if id in found and id not in conflicts},
             conflicts=conflicts,
             backup=folder,
             files=written_files,
@@ -220,18 +232,19 @@ class Captions(ABC):
                 plan.found |= found
             for file, (_, ids) in plan.documents.items():
                 known = self._documents.get(file)
-                plan.found[file] = digest_of(file) if known is not None else None
-                if ids & plan.moved or (known is not None and known[0] != state_of(file.stat())):
+                plan.found[file] = None if known is None else known.digest or digest_of(file)
+                if ids & plan.moved or (known is not None and known.state != state_of(file.stat())):
                     plan.moved |= ids  # the document in memory lacks the other program's change
         finally:
             self._documents.clear()  # they are changed in memory
         return plan
 
-    def _replace(self, plan: _Plan, files: Mapping[Path, bytes], written: dict[Path, FileState]) -> set[str]:
-        """Replace files, and add those that were to `written`.
+    def _replace(self, plan: _Plan, files: Mapping[Path, bytes]) -> tuple[set[str], dict[Path, FileState]]:
+        """Replace files.
 
         Returns:
-            The rows of the files that other programs have changed since they were read.
+            The rows of the files that other programs have changed since they were read; and the files that were
+            replaced, with their states.
         """
         failed: set[str] = set()
         in_documents = set[str]().union(*(ids for _, ids in plan.documents.values()))
@@ -249,8 +262,12 @@ class Captions(ABC):
             for file, (_, ids) in plan.documents.items():
                 failed |= ids if file in late else set()
             failed |= {id for id, own in plan.own.items() if late & own.keys() and id not in in_documents}
-            written |= new.states()
-        return failed
+            states = new.states()
+        # Documents in memory that are what is on disk now are not read again.
+        for file, (document, _) in plan.documents.items():
+            if file in states and document.settle():
+                self._documents[file] = _Known(states[file], document, digest_of(files[file]))
+        return failed, states
 
     @abstractmethod
     def _locations(self) -> Mapping[str, Location]:
@@ -293,10 +310,9 @@ class Captions(ABC):
         except OSError as error:
             raise ManifestError(f"{file}: can't be read: {error.strerror}") from None
         known = self._documents.get(file)
-        if known is None or known[0] != state:
-            known = (state, _open(file, self._reading))
-            self._documents[file] = known
-        return known[1]
+        if known is None or known.state != state:
+            known = self._documents[file] = _Known(state, _open(file, self._reading))
+        return known.document
 
 
 _EDITABLE: Final = {".jsonl", ".ndjson", ".json", ".csv", ".tsv"}

@@ -18,7 +18,7 @@ from calotype.manifest.tables.rows import table_part
 __all__ = ["Document", "Entry", "find_entries"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Entry:
     """One record of a data file, as the manifest reads it."""
 
@@ -36,11 +36,13 @@ class Entry:
 class Document(ABC):
     """A data file in memory. The caller writes what `render` returns.
 
-    `entries` are those of the file as it was read; after a change, open it again.
+    `entries` are those of the file as it was read; after a change, call `settle`, or open it again.
     """
 
     file: Path
     entries: list[Entry]
+    settled: int = 0
+    """How often an entry has got its first captions, or lost its last ones, since the file was read."""
 
     @abstractmethod
     def set_captions(self, records: Sequence[Any], captions: Sequence[str]) -> None:
@@ -65,6 +67,10 @@ class Document(ABC):
     @abstractmethod
     def render(self) -> bytes:
         """Return the new contents of the file."""
+
+    def settle(self) -> bool:
+        """Bring `entries` up to date, after what was rendered has been written. False: the file must be read again."""
+        return False
 
 
 def find_entries(

@@ -38,6 +38,7 @@ class FolderCaptions(Captions):
         super().__init__(reading)
         self.root, self._known = folder.path, folder
         self._metadata: dict[PurePosixPath, Document] = {}
+        self._last: tuple[object, _Locations] | None = None
         for name in folder.listing.metadata:
             self._document(self.root / name)  # raises if the file can't be read or changed
 
@@ -57,6 +58,9 @@ class FolderCaptions(Captions):
         known, reading = self._known, self._reading
         metadata = known.listing.metadata
         self._metadata = {PurePosixPath(name).parent: self._document(self.root / name) for name in metadata}
+        state = known.changes, [(document, document.settled) for document in self._metadata.values()]
+        if self._last is not None and self._last[0] == state:
+            return self._last[1]
 
         # Images that metadata files list.
         listed: dict[str, Location] = {}
@@ -83,7 +87,9 @@ class FolderCaptions(Captions):
         for name in ((ids.keys() | listed.keys()) & known.images) - captioned:
             self._beside(listed[ids.get(name, name)], name)
         self._in_files = known.in_files and not captioned
-        return _Locations(known.listing.images, known.images, listed, ids.keys(), self._beside)
+        locations = _Locations(known.listing.images, known.images, listed, ids.keys(), self._beside)
+        self._last = state, locations
+        return locations
 
     def _beside(self, location: Location, image: str) -> Location:
         """Make the files beside an image those that its captions are in."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from calotype.editing.document import Document, find_entries
+from calotype.editing.document import Document, Entry, find_entries
 from calotype.errors import EditError, ManifestError
 from calotype.manifest.captions import BOM, may_be_utf8
 from calotype.manifest.readers.json_files import decoded_lines, open_form, row_problem, with_text
@@ -126,8 +126,8 @@ class JsonLines(_JsonDocument):
     """One object a line. Unchanged lines stay byte for byte, bad ones too."""
 
     def __init__(self, file: Path, data: bytes, reading: Reading) -> None:
-        self._bom = data.startswith(BOM)
-        self._lines = io.BytesIO(data.removeprefix(BOM)).readlines()
+        self._bom, self._reading = data.startswith(BOM), reading
+        self._lines = self._rendered = io.BytesIO(data.removeprefix(BOM)).readlines()
         self._at: dict[int, _Row] = {}
         rows = []
         numbers = []
@@ -136,6 +136,7 @@ class JsonLines(_JsonDocument):
             self._at[number - 1] = row
             rows.append(row)
             numbers.append(number)
+        self._read_rows = len(rows)
         self._read(file, rows, reading, lambda row: f"{file}:{numbers[row]}", dict(reading.columns))
 
     def add(self, image: str) -> Any:
@@ -147,14 +148,40 @@ class JsonLines(_JsonDocument):
         self._rows.append(row)
         return row
 
+    def settle(self) -> bool:
+        if len(self._at) > self._read_rows:
+            return False  # rows were added
+        # Read the changed lines as a file of their own, and compare the rest with what was read before.
+        changed = {index: row for index, row in self._at.items() if row.changed}
+        part = JsonLines(self.file, b"".join(self._rendered[index] for index in changed), self._reading)
+        if changed and part._columns != self._columns:
+            return False
+        new = {id(row): entry for row, entry in zip(changed.values(), part.entries, strict=False)}
+        old = [entry for entry in self.entries if entry.record.changed]
+        same = len(old) == len(new) == len(changed)
+        if not same or any(_identity(new[id(entry.record)]) != _identity(entry) for entry in old):
+            return False
+        for entry in old:
+            found = new[id(entry.record)]
+            self.settled += bool(entry.captions) is not bool(found.captions)
+            entry.captions, entry.rejected = found.captions, found.rejected
+        for index, row in changed.items():
+            self._lines[index] = self._rendered[index]
+            row.changed = False
+        return True
+
     def render(self) -> bytes:
         self._unify_types()
-        lines = list(self._lines)
+        self._rendered = lines = list(self._lines)
         for index, row in self._at.items():
             if row.changed:
                 end = lines[index][len(lines[index].rstrip(b"\r\n")) :]
                 lines[index] = json.dumps(row.value, ensure_ascii=False).encode("utf-8") + end
         return (BOM if self._bom else b"") + b"".join(lines)
+
+
+def _identity(entry: Entry) -> tuple[str, str, bool]:
+    return entry.id, entry.image, entry.explicit_id
 
 
 class JsonTree(_JsonDocument):

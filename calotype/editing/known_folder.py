@@ -36,6 +36,8 @@ class KnownFolder:
     """See `kohya_folders`."""
     in_files: bool
     """Whether any image has a caption file."""
+    changes: int = 0
+    """How often the above has changed."""
 
     def __init__(self, folder: Path, reading: Reading) -> None:
         self.path, self._reading = folder, reading
@@ -47,6 +49,7 @@ class KnownFolder:
         Raises:
             ManifestError: It can't be read.
         """
+        self.changes += 1
         reading = self._reading
         self._names: dict[str, set[str]] = {}
         self.listing = list_folder(
@@ -98,4 +101,5 @@ class KnownFolder:
             else:
                 return False
             known.add(name)
+            self.changes += 1
         return True
