@@ -19,6 +19,10 @@ _IDLE = 2.0
 """Seconds after which a thread without work ends."""
 
 
+_QUEUED = 64
+"""Calls of `unordered` that wait for a thread: then threads need not wait for the one that takes the results."""
+
+
 class DaemonPool(Executor):
     """Calls functions in up to `most` daemon threads, started as needed.
 
@@ -54,7 +58,7 @@ class DaemonPool(Executor):
     def unordered(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
         """Yield (item, result) as they come, so that a slow one delays no other; an error ends it.
 
-        Items are taken as threads become free.
+        Items are taken as threads become free, a few dozen ahead.
         """
         done: SimpleQueue[tuple[T, Future[R]]] = SimpleQueue()
         running = 0
@@ -67,7 +71,7 @@ class DaemonPool(Executor):
                     futures.add(future)
                     future.add_done_callback(lambda future, item=item: done.put((item, future)))  # type: ignore[misc]
                     running += 1
-                    if running >= 2 * self._most:
+                    if running >= self._most + _QUEUED:
                         break
                 if not running:
                     return

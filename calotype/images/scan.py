@@ -170,6 +170,7 @@ class _Scan(Generic[T]):
         """
         rows: list[tuple[Any, ...]] = []
         threads = threads_for(self._refs, self._reader, self._threads)
+        remote = any(ref.url is not None for ref in self._refs)
 
         def job(index: int) -> T | ImageError:
             try:
@@ -181,7 +182,7 @@ class _Scan(Generic[T]):
             try:
                 for index, result in pool.unordered(job, self._missing()):
                     key = self._keys.pop(index)
-                    self.fetched += local_path(self._refs[index]) is None
+                    self.fetched += remote and local_path(self._refs[index]) is None
                     if isinstance(result, ImageError):
                         count_failure(result.why)
                     elif key is not None:
@@ -191,7 +192,8 @@ class _Scan(Generic[T]):
                         rows = []
                     self._report(1)
                     yield index, result
-                    yield from self._take_cached()
+                    if self._cached:
+                        yield from self._take_cached()
             finally:
                 self._table.put(rows)
             yield from self._take_cached()
@@ -224,13 +226,18 @@ class _Scan(Generic[T]):
 
 def threads_for(refs: Iterable[ImageRef], reader: ImageReader, threads: int) -> int:
     """Return how many threads read images: `threads`, but with URLs, which wait, as many as there are connections."""
-    return max(threads, reader.fetcher.connections) if any(local_path(ref) is None for ref in refs) else threads
+    return max(threads, reader.fetcher.connections) if any(ref.url is not None for ref in refs) else threads
 
 
 def _keys(refs: Sequence[ImageRef]) -> list[Key | None]:
     """Return the keys of images: of files by `file_keys`, of URLs by the URL alone."""
+    if all(ref.url is None for ref in refs):
+        return file_keys(refs)
     paths = [local_path(ref) for ref in refs]
-    files = file_keys(ref if path is None else replace(ref, path=path) for ref, path in zip(refs, paths, strict=True))
+    files = file_keys(
+        replace(ref, path=path) if ref.path is None and path is not None else ref
+        for ref, path in zip(refs, paths, strict=True)
+    )
     return [
         (ref.url, "", *_LASTING) if path is None else key for ref, path, key in zip(refs, paths, files, strict=True)
     ]

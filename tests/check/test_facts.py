@@ -21,7 +21,7 @@ from PIL import Image
 
 from calotype.check.facts import Facts, scan_facts
 from calotype.check.pixel_facts import is_grey, perceptual_hash
-from calotype.errors import ImageError
+from calotype.errors import FetchError, ImageError
 from calotype.images import Fetcher, ImageReader
 from calotype.types import ImageRef
 
@@ -440,3 +440,24 @@ def test_several_processes_share_the_memory(folder):
     reader = Counting()
     assert said == [[one.phash for one in scan(refs, reader, deep=True)]] * 2
     assert reader.asked == (0, 0, 0)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_urls_are_read_as_many_at_a_time_as_there_are_connections(photos, deep):
+    gathered = threading.Barrier(9, timeout=20)
+    photo = (photos / "00.jpg").read_bytes()
+
+    class Together(ImageReader):
+        def read_bytes(self, ref):
+            gathered.wait()
+            if "gone" in ref.name:
+                raise FetchError(ref.name, "gone", why="404")
+            return photo
+
+    refs = [ImageRef(name=url, url=url) for url in (f"http://a/{n}{'gone' * (n == 3)}" for n in range(18))]
+    seen = []
+    reader = Together(fetcher=Fetcher(connections=9))
+    facts = scan_facts(refs, reader, deep=deep, threads=1, progress=lambda done, total: seen.append((done, total)))
+    assert [fact.problem is not None for fact in facts] == [n == 3 for n in range(18)]
+    assert facts[3].problem == ("fetch_failed", "gone")
+    assert seen[-1] == (18, 18) and seen == sorted(seen)
