@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 from calotype.cli.common import Json, Tokenizers, make_loader, read_config
 from calotype.cli.info import show
 from calotype.cli.preview import describe
-from calotype.terminal import emit, say, time_text
+from calotype.terminal import emit, say
 
 if TYPE_CHECKING:
     from calotype.train.report import TrainReport
@@ -45,29 +46,37 @@ def demo(
         loader.load_state_dict({"epoch": 1})
         summary = summarise(loader, seconds=5.0)
     if not json:
-        show(summary)
+        show(replace(summary, images_per_second=None))  # of a dozen images, it means nothing
     report = _train(folder, pipeline, json=json) if pipeline is not None else None
     if json:
         document: dict[str, Any] = {"config": str(file), "preview": describe(made, page)} | summary.to_json()
         emit(document | ({"train": report.to_json()} if report is not None else {}))
         return
-    say("", f"The config: {file}", f"Every sample of an epoch, and how it came about: open {page}")
     if report is not None:
-        say(f"What the tiny, untrained model makes of a prompt after {report.steps} steps: open {report.samples[0]}")
+        say("", f"The loss fell from {report.first_loss:.3f} to {report.last_loss:.3f}:", *_curve(report.losses))
+        say(f"The LoRA: {report.result}")
+    say("", f"The config, to change: {file}", f"Every sample of an epoch, and how it came about: open {page}")
 
 
 def _train(folder: Path, pipeline: Path, *, json: bool) -> TrainReport:
     """Encodes the photos with the pipeline's frozen models, and trains a LoRA through the encodings."""
     from calotype import encodings, train
     from calotype.demo import write_lora
+    from calotype.progress import track
 
     tell: Callable[..., None] = (lambda *lines: None) if json else say
     lora = write_lora(folder, pipeline)
     shutil.rmtree(folder / "lora", ignore_errors=True)  # a demonstration always begins anew
     tell("", f"A LoRA on them, of a tiny pipeline with random weights: {lora}")
     config = read_config(str(lora), None, model=None, tokenizers=None)
-    encoded = encodings.run(config)
-    tell(f"encoded {encoded.encoded} records in {time_text(encoded.seconds)}, {encoded.reused} were there")
-    report = train.run(config, show=tell, tell=tell)
-    tell(f"loss {report.first_loss:.3f} at first, {report.last_loss:.3f} at the end; the LoRA: {report.result}")
-    return report
+    encoded = encodings.run(config, track=track)
+    tell(f"Encoded {encoded.encoded} images and captions, {encoded.reused} were there. Training …")
+    with track("training", unit="steps") as show_steps:
+        return train.run(config, step_done=show_steps)
+
+
+def _curve(losses: Sequence[tuple[int, float]]) -> Iterator[str]:
+    """Yield a line with a bar for each loss."""
+    most = max(loss for _, loss in losses)
+    for step, loss in losses:
+        yield f"step {step:>3}  loss {loss:.4f}  {'█' * round(40 * loss / most)}"
