@@ -81,9 +81,11 @@ def public_addresses(host: str, port: int, *, allow_private: bool) -> list[Addre
         (family, where) for family, _, _, _, where in found if allow_private or is_public(str(where[0]))
     ]
     if not allowed:
+        address = str(found[0][4][0])
+        at = "" if host.strip("[]") == address else f"at {address}, "
         raise PrivateAddressError(
-            f"{host} is at {found[0][4][0]}, a private, loopback or reserved address; if you trust the data file, "
-            "set allow_private=True"
+            f"{host} is {at}a private, loopback or reserved address; if you trust the data file, set "
+            "fetch.allow_private=true"
         )
     return allowed
 
