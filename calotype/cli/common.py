@@ -47,6 +47,7 @@ Address = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="End standard output with one line of JSON.")]
 
 
+_NO_CAPTION = "training stops at images without a caption (calotype check names them); here they have an empty one"
 _SHOWN = 10
 """Lines of a list that a person is shown; `--json` has all."""
 
@@ -125,23 +126,30 @@ def _check_paths(config: Config) -> None:
         say(f"{path}: there is no such file or folder here; looking it up on the Hugging Face hub", error=True)
 
 
-def make_loader(config: Config, *, loader: Mapping[str, Any] | None = None, encodings: bool = True) -> Loader:
+def make_loader(config: Config, *, loader: Mapping[str, Any] | None = None, images: bool = False) -> Loader:
     """The loader that a config describes; `loader` goes before the config's options.
 
-    Without `encodings` it is the loader of the images that the config's encodings are made of.
+    With `images` it is for looking at them: the loader of the images that the config's encodings are made of, and of
+    those without a caption, too.
 
     A model whose tokenizers can't be had still gives its sizes: then the batches hold pixels only, and standard error
     says what is missing and how to get it.
     """
-    from calotype.errors import MissingTokenizerError
+    from calotype.errors import MissingCaptionError, MissingTokenizerError
     from calotype.loader.build import build_loader
 
-    if not encodings:
+    if images:
         config = config.without_encodings()
     if loader:
         config = config.updated(loader={**config.loader_options(), **loader})
-    try:
-        return build_loader(config)
-    except MissingTokenizerError as error:
-        say(error, "Continuing without them: batches hold pixels and no tokens.", error=True)
-        return build_loader(config.without_tokens())
+    while True:
+        try:
+            return build_loader(config)
+        except MissingTokenizerError as error:
+            say(error, "Continuing without them: batches hold pixels and no tokens.", error=True)
+            config = config.without_tokens()
+        except MissingCaptionError:
+            if not images:
+                raise
+            say(f"note: {_NO_CAPTION}", error=True)
+            config = config.with_dataset(missing_captions="empty")

@@ -10,14 +10,13 @@ import typer
 
 from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, make_loader, read_config
 from calotype.errors import ConfigError
-from calotype.terminal import console, emit, say, styled
+from calotype.terminal import console, emit, styled
 
 if TYPE_CHECKING:
     from calotype.config import Config
-    from calotype.loader import Loader
     from calotype.loader.summary import Entry, Summary
 
-__all__ = ["Encoded", "check_encoded", "image_loader", "info", "show"]
+__all__ = ["Encoded", "check_encoded", "info", "show"]
 
 Encoded = Annotated[
     bool, typer.Option("--encoded", help="Show the encoded batches of a config with `encodings`.", show_default=False)
@@ -51,7 +50,7 @@ def info(
         with make_loader(config) as loader:
             summary = summarise(loader, seconds=seconds)
     else:
-        with _like_a_loader_process(), image_loader(config, loader=_here(config)) as loader:
+        with _like_a_loader_process(), make_loader(config, loader=_here(config), images=True) as loader:
             summary = summarise(loader, seconds=seconds)
     if json:
         emit(summary.to_json())
@@ -72,25 +71,6 @@ def check_encoded(config: Config) -> None:
             "--encoded: the config has no `encodings`, so training reads the images themselves; leave it out, or set "
             "encodings.on_the_fly=true"
         )
-
-
-def image_loader(config: Config, *, loader: Mapping[str, Any]) -> Loader:
-    """Return the loader of a config's images, also where its training would stop at images without a caption.
-
-    Args:
-        config: The config.
-        loader: Options that go before the config's.
-    """
-    from calotype.errors import MissingCaptionError
-
-    try:
-        return make_loader(config, loader=loader, encodings=False)
-    except MissingCaptionError:
-        say(
-            "note: training stops at images without a caption (calotype check names them); here they have an empty one",
-            error=True,
-        )
-        return make_loader(config.with_dataset(missing_captions="empty"), loader=loader, encodings=False)
 
 
 def _here(config: Config) -> dict[str, Any]:

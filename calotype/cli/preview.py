@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from calotype.cli.common import Json, Model, Overrides, Source, Tokenizers, make_loader, read_config
-from calotype.cli.info import Encoded, check_encoded, image_loader
+from calotype.cli.info import Encoded, check_encoded
 from calotype.terminal import emit, say
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def preview(
     if seed is not None:
         options["seed"] = seed
     with ExitStack() as stack:
-        loader = stack.enter_context(image_loader(config, loader=options))
+        loader = stack.enter_context(make_loader(config, loader=options, images=True))
         encodings = stack.enter_context(make_loader(config, loader=options)) if encoded else None
         progress = stack.enter_context(track("drawing samples"))
         made = look(

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import chain, islice, repeat
+from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from calotype.encodings.dataset import EncodedDataset
 from calotype.errors import ConfigError, ImageError
 from calotype.loader import Loader
 from calotype.loader.plan import EpochPlan
-from calotype.loader.summary import describe_batch
+from calotype.loader.summary import Entry, describe_batch
 from calotype.models import TokenTransform
 from calotype.previews.kept_reader import KeptReader
 from calotype.previews.round_trip import Autoencoder, to_uint8
@@ -72,12 +72,13 @@ def gather(
     count = _Count(total if autoencoder is None else 2 * total, progress)
     views: list[BatchView] = []
     # Load the batches, and make each sample again to explain it.
-    loader.load_state_dict({"epoch": epoch})
+    others: list[tuple[Entry, ...]] = [()] * steps
     if encoded is not None:
         encoded.load_state_dict({"epoch": epoch})
-    others = repeat(None) if encoded is None else map(describe_batch, encoded)
+        others = [describe_batch(batch) for batch in islice(encoded, steps)]
+    loader.load_state_dict({"epoch": epoch})
     try:
-        for step, (given, other) in enumerate(zip(islice(loader, steps), others, strict=False)):
+        for step, given in enumerate(islice(loader, steps)):
             batch = {key: value.cpu() if isinstance(value, torch.Tensor) else value for key, value in given.items()}
             explain = partial(_explain, dataset, plan, step, batch, draws)
             with _one_thread_per_core() as pool:
@@ -93,7 +94,7 @@ def gather(
                     batch=batch,
                     entries=describe_batch(batch),
                     samples=tuple(samples),
-                    encoded=other or (),
+                    encoded=others[step],
                 )
             )
     finally:

@@ -111,6 +111,9 @@ def test_images_without_a_caption_are_looked_at_with_a_note(command, tmp_path, p
     output = ("-o", tmp_path / "page.html") if command == "preview" else ()
     out, err = calotype(command, folder, "resolution=64", *output)
     assert err.count("training stops at images without a caption") == 1 and err.count("\n") == 1
+    model = ("--model", "flux.1-dev", "--tokenizers", tmp_path)  # where no tokenizers are
+    _, err = calotype(command, folder, "resolution=64", *model, *output)
+    assert err.count("training stops at images without a caption") == err.count("Continuing without them") == 1
     assert ("without caption: 1" if command == "info" else "1 without a caption") in out
 
 
