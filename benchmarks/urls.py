@@ -24,7 +24,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve()
 SERVER = HERE.with_name("_slow_server.py")
 WORK = ("headers", "contents", "check", "loader", "convert")
-ROUNDS = 1
+ROUNDS = 3
 
 PEER = """
 import asyncio, json, sys, time, aiohttp

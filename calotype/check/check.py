@@ -21,7 +21,7 @@ from calotype.check.plan import plan_facts
 from calotype.check.report import Finding, Report, finding
 from calotype.check.tokens import token_facts
 from calotype.data.dataset import TextToImageDataset
-from calotype.images import ImageReader
+from calotype.images import ImageReader, scan_sizes
 from calotype.loader.plan import Remainder
 from calotype.manifest import Manifest
 from calotype.manifest.exclude import EXCLUDE_NOTHING, Exclude
@@ -156,6 +156,10 @@ def _facts(
 ) -> tuple[list[Facts], bool]:
     """Return the facts of all images, scanned in one call to compare the two sets; and whether the scan was deep."""
     facts: list[Facts] = []
+    if deep is None and any(ref.url is not None for ref in refs):  # sizes decide, so that a URL is fetched whole once
+        with track("reading image sizes") as show:
+            sizes, _ = scan_sizes(refs, reader, threads=threads, progress=show)
+        deep = int(sizes.astype(np.int64).prod(axis=1).sum()) <= _SHALLOW
     if not deep:
         with track("reading headers") as show:
             facts = scan_facts(refs, reader, deep=False, threads=threads, progress=show)

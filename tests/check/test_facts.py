@@ -19,10 +19,12 @@ import pytest
 import xxhash
 from PIL import Image
 
+from calotype.check.check import _facts
 from calotype.check.facts import Facts, scan_facts
 from calotype.check.pixel_facts import is_grey, perceptual_hash
 from calotype.errors import FetchError, ImageError
 from calotype.images import Fetcher, ImageReader
+from calotype.progress import silent
 from calotype.types import ImageRef
 
 READER = ImageReader()
@@ -461,3 +463,23 @@ def test_urls_are_read_as_many_at_a_time_as_there_are_connections(photos, deep):
     assert [fact.problem is not None for fact in facts] == [n == 3 for n in range(18)]
     assert facts[3].problem == ("fetch_failed", "gone")
     assert seen[-1] == (18, 18) and seen == sorted(seen)
+
+
+@pytest.mark.parametrize(("shallow", "deep"), [(10**9, True), (1, False)])
+def test_a_url_is_fetched_whole_once_whatever_is_looked_at(photos, monkeypatch, shallow, deep):
+    monkeypatch.setattr("calotype.check.check._SHALLOW", shallow)
+    photo, read, sized = (photos / "00.jpg").read_bytes(), [], []
+
+    class Counting(ImageReader):
+        def read_bytes(self, ref):
+            read.append(ref.name)
+            return photo
+
+        def size(self, ref):
+            sized.append(ref.name)
+            return Image.open(io.BytesIO(photo)).size[::-1]
+
+    refs = [ImageRef(name=url, url=url) for url in ("http://a/1", "http://a/2", "http://a/3")]
+    facts, decoded = _facts(refs, Counting(), None, 2, silent)
+    assert decoded is deep and all(fact.header is not None for fact in facts)
+    assert sorted(read) == sorted(sized) == [ref.name for ref in refs]
