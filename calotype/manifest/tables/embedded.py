@@ -50,9 +50,6 @@ def open_mapped(mapped: pa.MemoryMappedFile) -> pa.Table:
     return (pa.ipc.open_file if magic == b"ARROW1" else pa.ipc.open_stream)(mapped).read_all()
 
 
-_HASH = pa.scalar("#", pa.large_string())
-
-
 class NotMappedError(Exception):
     """The values of a compressed file are not byte ranges of it."""
 
@@ -78,7 +75,7 @@ def embedded_in(file: Path, column: str, label: str, first: int = 0) -> tuple[Em
     offsets = np.concatenate([np.zeros(0, dtype=np.int64), *(offset for offset, _ in ranges)])
     sizes = np.concatenate([np.zeros(0, dtype=np.int64), *(size for _, size in ranges)])
     numbers = pc.cast(pa.array(np.arange(first, first + len(sizes))), pa.large_string())
-    ids = pc.binary_join_element_wise(pa.scalar(label, pa.large_string()), numbers, _HASH)
+    ids = pc.binary_join_element_wise(pa.scalar(label, pa.large_string()), numbers, pa.scalar("#", pa.large_string()))
     embedded = Embedded(file=file, inside=sizes >= 0, ids=ids, offsets=offsets, sizes=sizes)
     return embedded, pa.chunked_array(paths, pa.large_string())
 
