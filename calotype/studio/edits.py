@@ -223,8 +223,15 @@ class Editor:
             if RowState.of(state) != states[found]:
                 others.append(self._conflict(number, state))
                 continue
-            target: RowState = states[wanted]
-            edits.append(Edit(number=number, version=state.version, captions=target.captions, rejected=target.rejected))
+            target, present = states[wanted], states[found]
+            edits.append(
+                Edit(
+                    number=number,
+                    version=state.version,
+                    captions=target.captions if target.captions != present.captions else None,
+                    rejected=target.rejected if target.rejected is not present.rejected else None,
+                )
+            )
         outcome = self._write(edits)
         self.history.move(by)
         outcome.label = step.label

@@ -61,8 +61,10 @@ def test_rejecting_and_restoring_many(client, folder):
     numbers = [client.row(name)["n"] for name in ("astronaut.png", "chelsea.png")]
     answer = client.do("bulk/reject", rejected=False, numbers=numbers)
     assert (answer["changed"], answer["undo"]["undo"]) == (1, "restore 1 image")  # the other is not rejected
+    inodes = {path.name: path.stat().st_ino for path in folder.glob("*.txt")}
     client.do("undo")
     assert client.found("is:rejected") == ["astronaut.png", "coffee.png"]
+    assert {path.name: path.stat().st_ino for path in folder.glob("*.txt")} == inodes  # captions are not written anew
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ const ACTIONS = [
   ["replace", "Replace"],
 ];
 
+const MANY = 500; // images whose change takes more than a moment
+
 export class Selection {
   /** `done(answer)` is called after a change. */
   constructor({ rows, filter, saver, say, done, writable }) {
@@ -126,6 +128,8 @@ export class Selection {
   /** Returns the error message, or null. */
   async #change(path, body) {
     await this.saver.flush();
+    const many = body.numbers?.length ?? ("filter" in body ? this.rows.list.length : this.rows.total);
+    if (many > MANY) this.say(`Writing the changes of ${count(many, "image")}; this takes a while…`);
     try {
       this.done(await post(path, body));
     } catch (error) {
