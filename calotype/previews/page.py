@@ -127,9 +127,11 @@ def _swatch(name: str) -> Html:
 
 def _bar(batches: Sequence[BatchView]) -> Html:
     links = [
-        tag("li", tag("a", _name(batch), href=f"#batch-{number}")) for number, batch in enumerate(batches, start=1)
+        tag("li", tag("a", str(batch.step), href=f"#batch-{number}", aria_label=_name(batch)))
+        for number, batch in enumerate(batches, start=1)
     ]
-    return tag("nav", tag("ul", *links), _tools(), class_="bar", aria_label="Batches")
+    steps = tag("ul", *links)
+    return tag("nav", tag("span", "Steps", class_="place"), steps, _tools(), class_="bar", aria_label="Batches")
 
 
 def _tools() -> Html:
@@ -188,8 +190,8 @@ def _batch(
             "header",
             tag("h2", _name(batch), id=f"{anchor}-name"),
             tag("p", " · ".join(fact for fact in facts if fact), class_="facts"),
-            _tensors(batch.entries, "What the batch holds"),
-            _tensors(batch.encoded, "What the same batch holds as encodings"),
+            _tensors(batch.entries, "What the batch holds", folded=number > 1),
+            _tensors(batch.encoded, "What the same batch holds as encodings", folded=number > 1),
         ),
         *pool.map(one, range(1, of + 1), batch.samples, found),
         class_="batch",
@@ -202,7 +204,7 @@ def _name(batch: BatchView) -> str:
     return f"Epoch {batch.epoch}, step {batch.step}"
 
 
-def _tensors(entries: Sequence[Entry], title: str) -> Html | None:
+def _tensors(entries: Sequence[Entry], title: str, *, folded: bool) -> Html | None:
     if not entries:
         return None
     head = tag("tr", *(tag("th", name, scope="col") for name in ("Key", "Type", "Shape", "Range")))
@@ -216,4 +218,8 @@ def _tensors(entries: Sequence[Entry], title: str) -> Html | None:
         )
         for entry in entries
     ]
-    return tag("table", tag("caption", title), tag("thead", head), tag("tbody", *rows), class_="tensors")
+    content = (tag("thead", head), tag("tbody", *rows))
+    if folded:
+        table = tag("table", *content, class_="tensors", aria_label=title)
+        return tag("details", tag("summary", title), table)
+    return tag("table", tag("caption", title), *content, class_="tensors")
