@@ -324,7 +324,7 @@ def test_a_batch_says_what_it_is(page, batches):
 def test_what_every_batch_has_is_said_once_and_folded_afterwards(page):
     first, second = page.one("section", id="batch-1"), page.one("section", id="batch-2")
     assert first.one("table", class_="tensors").one("caption").text() == "What the batch holds"
-    folded = second.one("header").one("details")
+    folded = second.all("header")[0].one("details")
     assert folded.one("summary").text() == folded.one("table", class_="tensors")["aria-label"] == "What the batch holds"
     links = page.one("nav").all("a")
     assert [(a.text(), a["aria-label"]) for a in links] == [("0", "Epoch 0, step 0"), ("1", "Epoch 0, step 1")]
