@@ -22,7 +22,8 @@ help:
 	@echo "make check      lint, format, types, layers, and the code in the docs"
 	@echo "make bench      benchmarks against other loaders, as ratios"
 	@echo "make dist       dist/: a wheel, to install calotype without this clone"
-	@echo "make test-install  the wheel with pip, into fresh environments: downloads some GB"
+	@echo "make test-install"
+	@echo "                installs that wheel with pip into fresh environments: downloads some GB"
 	@echo "make torchtune  our configs under torchtune 0.6.1, in a separate environment"
 
 setup: $(READY)
@@ -40,8 +41,9 @@ check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file benchmarks/mypy.ini benchmarks
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest tests/docs_blocks.py tests/first_mile/each_extra.py
+	$(BIN)/python -m pytest tests/docs_blocks.py tests/first_mile/each_extra.py tests/first_mile/newcomer.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/raw.py

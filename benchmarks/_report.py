@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,7 +122,7 @@ def print_text(text: str, *, markdown: bool) -> None:
         _console().print(text, highlight=False)
 
 
-def print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]], *, markdown: bool) -> None:
+def print_table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, markdown: bool) -> None:
     """The first column is text, the others figures."""
     if markdown:
         print(f"\n**{title}**\n")

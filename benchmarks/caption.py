@@ -23,7 +23,6 @@ import json
 import multiprocessing
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from multiprocessing.connection import Connection
@@ -171,4 +170,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import skimage.data
@@ -61,7 +62,7 @@ def copy_safely(source: Path, out: Path) -> None:
         os.close(descriptor)
 
 
-def converter(to: str, images: str | None = None) -> Callable[[Path, Path], None]:
+def converter(to: str, images: Literal["link", "refer"] | None = None) -> Callable[[Path, Path], None]:
     def convert(source: Path, out: Path) -> None:
         run_conversion(plan_conversion(load_manifest(source), out, to=to, images=images))
 

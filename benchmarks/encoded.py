@@ -279,8 +279,8 @@ def main() -> None:
     options = parser.parse_args()
     chosen = [one for one in CONTESTANTS if one.name in options.only]
     chosen.sort(key=lambda one: one.reads is not None)  # whoever reads another's files comes after it
-    names = ("rounds", "cold_rounds", "write_rounds", "samples", "write_samples", "workers", "batch_size")
-    facts = {"machine": machine()} | {name: getattr(options, name) for name in names}
+    settings = ("rounds", "cold_rounds", "write_rounds", "samples", "write_samples", "workers", "batch_size")
+    facts = {"machine": machine()} | {name: getattr(options, name) for name in settings}
     results: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as stack:
         root = options.dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="calotype-encoded-")))

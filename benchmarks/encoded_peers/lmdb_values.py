@@ -39,6 +39,7 @@ class Values(torch.utils.data.Dataset[Batch]):
             parts = []
             for number in numbers:
                 value, at, part = transaction.get(b"%08d" % number), 0, {}
+                assert value is not None
                 for name, size in BYTES.items():
                     part[name] = value[at : at + size]
                     at += size

@@ -14,7 +14,7 @@ def epochs(
     dataset: torch.utils.data.Dataset[Any],
     job: Job,
     *,
-    collate: Callable[[list[Any]], Batch] | None = None,
+    collate: Callable[[Any], Batch] | None = None,
     shuffle: bool = True,
 ) -> torch.utils.data.DataLoader[Any]:
     """Workers that stay, two batches ahead for each. `pin_memory` is off: there is no device here."""

@@ -138,7 +138,7 @@ def _from_hub(repo: str, subfolder: str | None) -> Path:
     try:
         folder = Path(snapshot_download(repo, allow_patterns=patterns)) / (subfolder or "")
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
         raise MissingTokenizerError(
             f"the tokenizer {where!r} could not be had from the Hugging Face hub ({type(error).__name__}: {reason}), "
             f"and there is no local folder {repo!r}. "

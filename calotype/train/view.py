@@ -47,7 +47,7 @@ class TrainView:
         if not self._live:
             return
         if self._bar is None:
-            self._bar = self._begin()
+            self._bar = self._begin(max_steps)
         self._bar.update(0, completed=step, total=max_steps)
 
     def show(self, progress: Progress) -> None:
@@ -60,7 +60,7 @@ class TrainView:
             self._printed = now
             say(progress)
 
-    def _begin(self) -> Any:
+    def _begin(self, max_steps: int) -> Any:
         """Draw the bar, on standard error; what is printed meanwhile goes above it."""
         from rich.progress import BarColumn, Progress, TextColumn
 
@@ -73,5 +73,5 @@ class TrainView:
             transient=True,
         )
         self._cleanup.enter_context(bar)
-        bar.add_task("", total=None, figures="")
+        bar.add_task("", total=max_steps, figures="")
         return bar

@@ -35,9 +35,8 @@ class Advised:
             Exception: There is no such command or option, or an argument is missing or wrong.
         """
         name, command, arguments = _resolve(self.text)
-        if not self.whole and not arguments:
-            return {"command": name}
-        if "--help" in arguments:
+        is_group = hasattr(command, "commands")
+        if is_group or "--help" in arguments or not (self.whole or arguments):
             return {"command": name}
         context = command.make_context(name, arguments)
         return {"command": name, **context.params}
@@ -64,12 +63,9 @@ def in_output(text: str, where: str) -> Iterator[Advised]:
         yield Advised(" ".join(command.split()), where, whole=False)
     for line in re.sub(r"`[^`]*`", "", plain).splitlines():
         for command in re.findall(r"(?<![\w/.-])calotype ([a-z]+(?: .*)?)", line):
-            words = [word.rstrip(".,;:)'\"") for word in command.split()]
-            if words[0] not in _COMMANDS.commands:
-                continue  # prose: "calotype needs …"
-            first = 1 + (words[1:2] != [] and words[1] in getattr(_COMMANDS.commands[words[0]], "commands", ()))
-            end = next((at for at, word in enumerate(words) if at >= first and not _is_argument(word)), len(words))
-            yield Advised(" ".join(["calotype", *words[:end]]), where, whole=False)
+            words = [word.rstrip(".,;:)?'\"") for word in command.partition(" #")[0].split()]
+            if words[0] in _COMMANDS.commands:  # else prose: "calotype needs …"
+                yield Advised(" ".join(["calotype", *_leading_arguments(words)]), where, whole=False)
 
 
 def in_code(file: Path) -> Iterator[Advised]:
@@ -87,11 +83,28 @@ def in_code(file: Path) -> Iterator[Advised]:
             text = re.sub(r"\{\w+\}", _VALUE, node.value)  # of a template
         else:
             continue
-        yield from in_output(text, f"{file.relative_to(file.parents[1])}:{node.lineno}")
+        where = f"{file.relative_to(file.parents[1])}:{node.lineno}"
+        if file.name == "examples.py" and text.startswith("calotype "):  # nothing but a command, for --help
+            yield Advised(text.partition(" #")[0], where)
+        else:
+            yield from in_output(text, where)
 
 
-def _is_argument(word: str) -> bool:
-    return word.startswith("-") or "=" in word or _VALUE in word or re.search(r"\w[./]\w", word) is not None
+def _leading_arguments(words: list[str]) -> list[str]:
+    """The words of a command, as far as they look like its arguments: after it, a sentence may go on."""
+    command, end = _COMMANDS, 0
+    while end < len(words) and words[end] in getattr(command, "commands", ()):
+        command, end = command.commands[words[end]], end + 1
+    takes_value = {name for option in command.params if not getattr(option, "is_flag", True) for name in option.opts}
+    while end < len(words):
+        word = words[end]
+        if word.startswith("-"):
+            end += 1 + (word in takes_value)
+        elif "=" in word or _VALUE in word or re.search(r"\w[./]\w", word):
+            end += 1
+        else:
+            break
+    return words[:end]
 
 
 def _resolve(text: str) -> tuple[str, Any, list[str]]:

@@ -20,6 +20,9 @@ import termios
 
 def run(job):
     """In the child: does not return."""
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     os.chdir(job["folder"])
     sys.path[:0] = job["packages"]
     sys.argv = ["calotype", *job["arguments"]]
