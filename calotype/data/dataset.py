@@ -90,6 +90,14 @@ class TextToImageDataset(SampleSource):
                         f"or an extra column ({', '.join(extras) or 'this data has none'})"
                     )
 
+    def __repr__(self) -> str:
+        about = [f"{self.manifest}", self.spec.name if self.spec is not None else type(self.model_transform).__name__]
+        if self.buckets is not None:
+            height, width = self.buckets.resolution
+            about.append(f"{len(self.buckets.sizes)} buckets of {width}×{height} pixels or less")
+        about.append(f"seed {self.seed}")
+        return f"{type(self).__name__}({', '.join(about)},\n    {self.img_transform},\n    {self.caption_transform})"
+
     def __len__(self) -> int:
         return len(self.manifest)
 

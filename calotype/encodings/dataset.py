@@ -111,6 +111,10 @@ class EncodedDataset(SampleSource):
         self._leave_out()
         self._begin(models)
 
+    def __repr__(self) -> str:
+        name = self.spec.name if self.spec is not None else self.family.name
+        return f"{type(self).__name__}(encodings of {name} in {self.store.path} of\n    {self.dataset!r})"
+
     def _check_store(self, models: FrozenModels, fingerprints: Fingerprints) -> None:
         """Refuse a store that was never filled for these models and options, before images are hashed for it.
 

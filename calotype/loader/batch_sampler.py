@@ -74,6 +74,9 @@ class BatchSampler(Sampler[list[SampleKey]]):
         self._loop: _Loop | None = None
         """The loop that the cursor follows; None if there was none since the last `load_state_dict`."""
 
+    def __repr__(self) -> str:
+        return f"BatchSampler({self._order.describe()})"
+
     def __len__(self) -> int:
         """Return the number of batches of the current epoch, or between epochs of the next; the same on every rank."""
         return len(self._order)

@@ -123,6 +123,19 @@ class CaptionTransform:
         self._bare_template = self.template if self.template is None else _without_trigger(self.template, separator)
         self.custom = _callables(custom)
 
+    def __repr__(self) -> str:
+        options = {
+            "drop": self.drop,
+            "shuffle_parts": self.shuffle_parts,
+            "drop_parts": self.drop_parts,
+            "keep_parts": self.keep_parts,
+            "choose": self.choose if self.choose != "random" else None,
+            "trigger": self.trigger,
+            "template": self.template,
+            "custom": list(self.custom),
+        }
+        return f"CaptionTransform({', '.join(f'{name}={value!r}' for name, value in options.items() if value)})"
+
     @classmethod
     def from_config(cls, config: Any, *, where: str = "caption_transform") -> CaptionTransform:
         """Make the transform that an option describes.

@@ -104,6 +104,19 @@ class ImageTransform:
         self.whole = False
         """Whether the transform is callables only: they receive the upright original and decide the size."""
 
+    def __repr__(self) -> str:
+        options = {
+            "resize": self.resize,
+            "center_crop": self.center_crop,
+            "random_crop": self.crop_scale,
+            "horizontal_flip": self.horizontal_flip,
+            "vertical_flip": self.vertical_flip,
+            "color_jitter": self.color_jitter.ranges,
+            "rotate": self.rotate if any(self.rotate) else None,
+            "custom": list(self.custom),
+        }
+        return f"ImageTransform({', '.join(f'{name}={value}' for name, value in options.items() if value)})"
+
     @classmethod
     def from_config(cls, config: Any, *, where: str = "img_transform") -> Self:
         """Make the transform that an option describes.

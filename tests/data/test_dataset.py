@@ -320,3 +320,32 @@ def test_recursive_is_for_folders(tmp_path):
     (tmp_path / "data.jsonl").write_text('{"image": "a.jpg", "caption": "a"}\n')
     with pytest.raises(ConfigError, match=r"recursive: has no effect on .*data\.jsonl, which is no folder"):
         load(tmp_path / "data.jsonl", recursive=False)
+
+
+def test_its_repr_says_what_it_is(photos):
+    dataset = load(
+        photos,
+        model="sdxl",
+        model_transform=calotype.PixelsTransform(),
+        resolution=512,
+        seed=3,
+        img_transform={"random_crop": {"scale": [0.8, 1.0]}, "horizontal_flip": 0.5},
+        caption_transform={"drop": 0.1},
+    )
+    assert repr(dataset).splitlines() == [
+        f"TextToImageDataset({dataset.manifest!r}, sdxl, "
+        f"{len(dataset.buckets.sizes)} buckets of 512×512 pixels or less, seed 3,",
+        "    ImageTransform(random_crop=(0.8, 1.0), horizontal_flip=0.5),",
+        "    CaptionTransform(drop=0.1))",
+    ]
+    assert str(photos) in repr(dataset.manifest) and f"{len(dataset)} " in repr(dataset.manifest)
+    loader = calotype.Loader(dataset, 5, rank=1, world_size=2)
+    assert repr(loader) == (
+        f"Loader({len(loader)} batches of 5 per epoch, shuffled, seed 3, rank 1 of 2; next: epoch 0, batch 0; on cpu,\n"
+        f"    {dataset!r})"
+    )
+    sampler = calotype.BatchSampler(dataset, 5, shuffle=False)
+    sampler.load_state_dict({"epoch": 2})
+    assert repr(sampler) == (
+        f"BatchSampler({len(sampler)} batches of 5 per epoch, in the order of the rows, seed 3; next: epoch 2, batch 0)"
+    )
