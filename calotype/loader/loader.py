@@ -18,6 +18,7 @@ from calotype.loader.plan import Cursor, Remainder
 from calotype.loader.process import Setup
 from calotype.loader.produce import OnError
 from calotype.loader.source import ProcessSource, Source, ThreadSource
+from calotype.loader.starting import StartingSource
 from calotype.types import Batch, SampleKey
 
 __all__ = ["Loader"]
@@ -43,7 +44,8 @@ class Loader:
             divided by the ranks on this node, at most 16.
         prefetch: Number of batches prepared ahead, 1 or more.
         in_process: Prepare samples in threads of this process instead of a loader process. For small datasets that are
-            already in memory, and for platforms without Unix sockets.
+            already in memory, and for platforms without Unix sockets. Without it, the first batches come from such
+            threads, too, until the loader process has started.
         shuffle: False yields the rows in their order, bucket by bucket.
         remainder: What to do with samples of a bucket that don't fill a step: `short` (a smaller batch), `repeat`
             (repeat other samples to fill it) or `drop` (leave them out, with a ledger entry each). See `Plan`.
@@ -121,6 +123,9 @@ class Loader:
         self._source: Source | None = None
         self._at: Cursor | None = None
         """Position of the source's next batch; None if it is unknown."""
+
+    def __repr__(self) -> str:
+        return f"Loader({self._order.describe()}; on {self.device},\n    {self.dataset!r})"
 
     def __len__(self) -> int:
         """Return the number of batches of the current epoch, or between epochs of the next; the same on every rank."""
@@ -215,7 +220,9 @@ class Loader:
             if self._in_process:
                 self._source = ThreadSource(self._setup)
             else:
-                self._source = ProcessSource(self._setup, on_map=self._copier.pin)
+                # Threads that hand over to the process would leave what they have fetched ahead.
+                kind = ProcessSource if self.dataset.lookahead else StartingSource
+                self._source = kind(self._setup, on_map=self._copier.pin)
             self._at = None
         return self._source
 

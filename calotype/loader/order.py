@@ -108,6 +108,16 @@ class Order:
         done = sum(past.steps for past in cursor.history)
         return done + len(self.plan.epoch(cursor.epoch, cursor.history))
 
+    def describe(self) -> str:
+        """Return a line on the batches and the position."""
+        plan, cursor = self.plan, self.cursor
+        ranks = f", rank {plan.rank} of {plan.world_size}" if plan.world_size > 1 else ""
+        order = "shuffled" if plan.shuffle else "in the order of the rows"
+        return (
+            f"{len(self)} batches of {plan.batch_size} per epoch, {order}, seed {plan.seed}{ranks}; "
+            f"next: epoch {cursor.epoch}, batch {cursor.step}"
+        )
+
     def begin(self) -> None:
         """Begin an epoch: that of the cursor, or the next one if the previous one was left before its end."""
         notes = self.dataset.begin_epoch(

@@ -14,6 +14,7 @@ direction  message           meaning
 ========== ================= ==========================================================================
 to loader  `int`             the slot of this number is free again
 to loader  `Seek`            continue from another position
+to trainer `Opened`          the process has started, and waits for a `Seek`
 to trainer `Ready`           a batch is in a slot; a file descriptor follows if the slot's memory is new
 to trainer `Failed`          the dataset raised an error
 ========== ================= ==========================================================================
@@ -49,15 +50,20 @@ from calotype.errors import LoaderError
 from calotype.ledger import LedgerEntry
 from calotype.loader.plan import Cursor, Plan
 from calotype.loader.produce import Made, OnError, Producer, Share
-from calotype.loader.slots import LEASES, Place, Slot
+from calotype.loader.slots import LEASES, Place, Slot, unnamed_file
 from calotype.types import Batch
 
-__all__ = ["WAY_OUT", "Failed", "Ready", "Seek", "Setup", "launch", "packed"]
+__all__ = ["WAY_OUT", "Failed", "Opened", "Ready", "Seek", "Setup", "launch", "packed"]
+
+
+_OF_THE_TRAINER = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)}
+"""The trainer handles these, sent to the whole process group (Ctrl-C, Slurm, a closed terminal); it then closes the
+socket."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """Everything the loader process needs to start: the first message to it. Fields as for `Loader` and `Producer`."""
+    """Everything the loader process needs to start. Fields as for `Loader` and `Producer`."""
 
     dataset: SampleSource
     plan: Plan
@@ -72,6 +78,10 @@ class Seek(NamedTuple):
 
     generation: int
     cursor: Cursor
+
+
+class Opened(NamedTuple):
+    """The loader process has started: it takes about a second, most of it to import torch."""
 
 
 class Ready(NamedTuple):
@@ -108,41 +118,56 @@ def packed(message: object) -> bytes:
     return pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
 
 
-def launch(far_end: int) -> subprocess.Popen[bytes]:
-    """Start the loader process. The caller then sends it the pickled `Setup`.
+def launch(far_end: int, setup: bytes) -> subprocess.Popen[bytes]:
+    """Start the loader process.
 
     Args:
         far_end: File descriptor of its end of a socket pair.
+        setup: The pickled `Setup`. In a file, not sent: the process reads it only once it has started.
     """
     # By default, glibc returns freed blocks of megabytes to the system at once: every image would cause page faults.
     keep = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
-    code = f"import sys; sys.path[:] = {sys.path!r}; from calotype.loader.process import main; main({far_end})"
-    return subprocess.Popen(
-        [sys.executable, "-c", code], pass_fds=[far_end], stdin=subprocess.DEVNULL, env=keep | os.environ
-    )
+    with os.fdopen(unnamed_file("calotype-setup"), "r+b") as file:
+        file.write(setup)
+        file.seek(0)
+        fds = [far_end, file.fileno()]
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; "
+            f"from calotype.loader.process import main; main({fds[0]}, {fds[1]})"
+        )
+        # Blocked, and inherited by the process, until `main` ignores them: none interrupts its imports.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_TRAINER)
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-c", code], pass_fds=fds, stdin=subprocess.DEVNULL, env=keep | os.environ
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def main(fd: int) -> None:
+def main(fd: int, setup_fd: int) -> None:
     """Run the loader process until the trainer closes the socket or exits.
 
     Args:
         fd: File descriptor of this end of the socket pair.
+        setup_fd: File descriptor of the file with the pickled `Setup`.
     """
-    # The trainer handles signals sent to the whole process group (Ctrl-C, Slurm, a closed terminal), and then closes
-    # the socket.
-    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for one in _OF_THE_TRAINER:
         signal.signal(one, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_TRAINER)
     torch.set_num_threads(1)  # each of our threads works on an image of its own
     connection = Connection(fd)
     try:
-        setup: Setup = cloudpickle.loads(connection.recv_bytes())
-    except EOFError:
-        return
+        with os.fdopen(setup_fd, "rb") as file:
+            setup: Setup = cloudpickle.load(file)
     except Exception as error:
-        connection.send_bytes(packed(_failed(-1, error)))
+        with suppress(ConnectionError):
+            connection.send_bytes(packed(_failed(-1, error)))
         return
     gc.freeze()  # the dataset lives as long as the process: exclude it from garbage collection
     server = _Server(setup, connection)
+    with suppress(ConnectionError):  # the trainer has exited: see `_watch`
+        connection.send_bytes(packed(Opened()))
     for number in range(setup.threads):
         threading.Thread(target=server.work, name=f"calotype_{number}", daemon=True).start()
     _watch(connection)

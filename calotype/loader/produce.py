@@ -27,8 +27,6 @@ _AT_ONCE = 64
 """Minimum number of samples that `_describe` plans in one call."""
 _MOST_FIT = 1 << 20
 """Maximum number of texts cached as not truncated, about 60 MB. Others are tokenised each time."""
-_NOWHERE = (-1, -1)
-"""`at` of a step that could not be started."""
 
 
 class Made(NamedTuple):
@@ -46,8 +44,7 @@ class _Step(NamedTuple):
     """A step that is planned, but not yet submitted."""
 
     plan: EpochPlan
-    epoch: int
-    number: int
+    cursor: Cursor
     keys: list[SampleKey]
     source: BatchSource
     """Prepares its samples."""
@@ -63,7 +60,7 @@ class _Job:
     """A submitted step.
 
     Args:
-        at: (epoch, step)
+        cursor: Its position.
         memory: Memory of its tensors.
         builder: Collects its samples.
         shares: Number of shares it consists of.
@@ -72,13 +69,13 @@ class _Job:
 
     def __init__(
         self,
-        at: tuple[int, int],
+        cursor: Cursor,
         memory: Memory,
         builder: BatchBuilder,
         shares: int,
         error: BaseException | None = None,
     ) -> None:
-        self.at, self.memory, self.builder = at, memory, builder
+        self.cursor, self.memory, self.builder = cursor, memory, builder
         self.notes: list[list[LedgerEntry]] = [[] for _ in range(shares)]
         self.error = error
         self.left = shares
@@ -132,6 +129,16 @@ class Producer:
         """Return the number of batches submitted and not yet taken."""
         return len(self._jobs)
 
+    @property
+    def upcoming(self) -> Cursor:
+        """Position of the next step to submit."""
+        return self._described[0].cursor if self._described else self._cursor
+
+    @property
+    def oldest(self) -> Cursor:
+        """Position of the next step to take."""
+        return self._jobs[0].cursor if self._jobs else self.upcoming
+
     def seek(self, cursor: Cursor) -> list[Memory]:
         """Move to `cursor`: discard the steps already submitted, and return their memory."""
         with self._changed:
@@ -164,7 +171,7 @@ class Producer:
             if step.read is not None:
                 step.read[0].attach(memory)
         except Exception as error:
-            self._jobs.append(_Job(_NOWHERE, memory, BatchBuilder(0), 0, error))
+            self._jobs.append(_Job(self.upcoming, memory, BatchBuilder(0), 0, error))
             if self._on_ready is not None:
                 self._on_ready()
             return []
@@ -179,7 +186,7 @@ class Producer:
             builder = BatchBuilder(len(step.keys), memory)
             samples = list(enumerate(step.keys))
             works = [partial(self._make, builder, step, samples[start : start + size]) for start in starts]
-        job = _Job((step.epoch, step.number), memory, builder, len(works))
+        job = _Job(step.cursor, memory, builder, len(works))
         self._jobs.append(job)
         return [partial(self._do, job, number, work) for number, work in enumerate(works)]
 
@@ -207,7 +214,7 @@ class Producer:
         before = 0
         while (
             before < self._samples_described < self._dataset.lookahead
-            and self._described[-1].epoch == self._cursor.epoch
+            and self._described[-1].cursor.epoch == self._cursor.epoch
         ):
             before = self._samples_described
             self._describe()
@@ -230,7 +237,7 @@ class Producer:
                     return  # steps before it are still to be submitted; this one fails again in its turn
                 raise
             read = None if self._finish else _only_read(source, keys)
-            self._described.append(_Step(plan, cursor.epoch, cursor.step, keys, source, read))
+            self._described.append(_Step(plan, cursor, keys, source, read))
             samples += len(keys)
             self._samples_described += len(keys)
             if cursor.step + 1 < len(plan):
@@ -255,7 +262,13 @@ class Producer:
             raise job.error  # the job stays in the queue: `seek` returns its memory
         tensors, rest = job.builder.finish()
         self._jobs.popleft()
-        return Made(job.at, job.memory, tensors, rest, [note for notes in job.notes for note in notes])
+        return Made(
+            (job.cursor.epoch, job.cursor.step),
+            job.memory,
+            tensors,
+            rest,
+            [note for notes in job.notes for note in notes],
+        )
 
     def _plan_of(self, cursor: Cursor) -> EpochPlan:
         """Return the plan of the cursor's epoch; the last one is cached."""
@@ -282,7 +295,7 @@ class Producer:
         """
         notes: list[LedgerEntry] = []
         # Prepare the sample, or the first of its replacements that can be read.
-        for key in chain([wanted], step.plan.stand_ins(step.number, index)):
+        for key in chain([wanted], step.plan.stand_ins(step.cursor.step, index)):
             try:
                 sample = step.source.prepare(key)
                 break
@@ -303,7 +316,8 @@ class Producer:
                 LedgerEntry(
                     kind="replaced",
                     id=self._name(wanted.index),
-                    reason=f"{self._name(key.index)} was shown in its place in epoch {key.epoch}, step {step.number}",
+                    reason=f"{self._name(key.index)} was shown in its place in epoch {key.epoch}, "
+                    f"step {step.cursor.step}",
                 )
             )
         if isinstance(sample, PreparedSample) and sample.caption is not None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from calotype.loader.batch_builder import Space, Spec
 from calotype.loader.huge_pages import HUGE, in_huge_pages
 
-__all__ = ["LEASES", "Place", "Slot"]
+__all__ = ["LEASES", "Place", "Slot", "unnamed_file"]
 
 LEASES = 2
 """Maximum number of batches in the trainer that are views of slots: the one in use and the next."""
@@ -50,6 +50,18 @@ class Place(NamedTuple):
         """
         copy = bytearray(memory[self.offset : self.offset + self.nbytes])
         return self._replace(offset=0).over(copy)
+
+
+def unnamed_file(label: str) -> int:
+    """Return the descriptor of a new file without a name: a memfd where the system has them, else a temporary file.
+
+    Args:
+        label: Shown by the system's tools, such as `lsof`.
+    """
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(label)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 class Slot:
@@ -98,11 +110,7 @@ class Slot:
             os.close(self.fd)
         page = HUGE if size >= HUGE else mmap.PAGESIZE
         self.size = max(1, -(-size // page)) * page
-        if hasattr(os, "memfd_create"):
-            self.fd = os.memfd_create("calotype-slot")
-        else:
-            with tempfile.TemporaryFile() as file:
-                self.fd = os.dup(file.fileno())
+        self.fd = unnamed_file("calotype-slot")
         os.ftruncate(self.fd, self.size)
         self._memory = in_huge_pages(self.fd, self.size) or memoryview(mmap.mmap(self.fd, self.size))
         self.fresh = True

@@ -23,7 +23,7 @@ from calotype.errors import LoaderError
 from calotype.ledger import LedgerEntry
 from calotype.loader.batch_builder import HeapMemory
 from calotype.loader.plan import Cursor
-from calotype.loader.process import WAY_OUT, Failed, Ready, Seek, Setup, launch, packed
+from calotype.loader.process import WAY_OUT, Failed, Opened, Ready, Seek, Setup, launch, packed
 from calotype.loader.produce import Producer
 from calotype.loader.slots import LEASES, Place
 from calotype.types import Batch
@@ -82,6 +82,21 @@ class ThreadSource:
         self._ahead = setup.prefetch
         self._owner = os.getpid()
 
+    @property
+    def begun(self) -> int:
+        """Number of batches begun and not yet returned."""
+        return len(self._producer)
+
+    @property
+    def cursor(self) -> Cursor:
+        """Position of the batch that `next` returns."""
+        return self._producer.oldest
+
+    def stop(self) -> Cursor:
+        """Begin no further batches; return the position of the first one that was not begun."""
+        self._ahead = 0
+        return self._producer.upcoming
+
     def seek(self, cursor: Cursor) -> None:
         _check_owner(self._owner)
         self._producer.seek(cursor)
@@ -122,9 +137,13 @@ class ProcessSource:
     """
 
     def __init__(self, setup: Setup, *, on_map: Callable[[torch.Tensor], None] | None = None) -> None:
+        try:
+            pickled = cloudpickle.dumps(setup)
+        except Exception as error:
+            raise LoaderError(f"the dataset can't be sent to the loader process: {error}; {WAY_OUT}") from error
         near, far = socket.socketpair()
         with far:
-            self._process = launch(far.fileno())
+            self._process = launch(far.fileno(), pickled)
         self._connection = Connection(near.detach())
         self._close = weakref.finalize(self, _shut, self._connection, self._process)
         self._on_map = on_map
@@ -138,14 +157,9 @@ class ProcessSource:
         """Slots in use by views of a batch: number → reference to the memory that the views share."""
         self._generation = 0
         """Number of seeks: batches from before the last one are dropped."""
+        self._opened = False
         self._owner = os.getpid()
         _sources.add(self)
-        try:
-            payload = cloudpickle.dumps(setup)
-        except Exception as error:
-            self.close()
-            raise LoaderError(f"the dataset can't be sent to the loader process: {error}; {WAY_OUT}") from error
-        self._guard(lambda: self._connection.send_bytes(payload))
 
     @property
     def pid(self) -> int:
@@ -155,16 +169,21 @@ class ProcessSource:
         self._generation += 1
         self._guard(partial(self._connection.send_bytes, packed(Seek(self._generation, cursor))))
 
+    def opened(self) -> bool:
+        """Return whether the process has started; never wait for it.
+
+        Raises:
+            Exception: It could not start.
+        """
+        while not self._opened and self.ready():
+            self._receive()
+        return self._opened
+
     def next(self) -> Delivered:
         while True:
             self.release()
-            message = self._guard(self._connection.recv)
-            if isinstance(message, Failed):
-                if message.generation not in (self._generation, -1):
-                    continue
-                message.error.add_note(f"\nIn the loader process:\n{message.traceback}")
-                raise message.error
-            assert isinstance(message, Ready)
+            if (message := self._receive()) is None:
+                continue
             if message.fresh:
                 self._map(message)
             if message.places is not None:
@@ -173,6 +192,20 @@ class ProcessSource:
             if message.generation == self._generation:
                 return Delivered(message.at, self._lease(message), message.notes)
             self._released.append(message.slot)
+
+    def _receive(self) -> Ready | None:
+        """Wait for the next message; return a batch, None for any other message, and raise the process's error."""
+        message = self._guard(self._connection.recv)
+        if isinstance(message, Opened):
+            self._opened = True
+            return None
+        if isinstance(message, Failed):
+            if message.generation not in (self._generation, -1):
+                return None
+            message.error.add_note(f"\nIn the loader process:\n{message.traceback}")
+            raise message.error
+        assert isinstance(message, Ready)
+        return message
 
     def ready(self) -> bool:
         return bool(self._guard(self._connection.poll))

@@ -44,7 +44,10 @@ def test_a_killed_run_resumes_with_the_same_bits(photos):
 
 
 def test_ctrl_c_ends_both_processes_at_once(photos):
-    trainer = start_trainer(photos, WALK.format(pause=0.2), start_new_session=True)
+    # No jitter: torchvision's imports torch._dynamo, whose handler at exit makes Python exit with 1 after any Ctrl-C.
+    plain = f"dataset = calotype.text_to_image_dataset(path={str(photos)!r}, resolution=256)\n"
+    body = plain + "loader = calotype.Loader(dataset, 3, threads=2)\n" + WALK.format(pause=0.2)
+    trainer = start_trainer(photos, body, start_new_session=True)
     ((_, _, loader_process),) = read_lines(trainer, 1)
     os.killpg(trainer.pid, signal.SIGINT)  # as a terminal does: to the whole group, the loader process included
     _, err = trainer.communicate(timeout=100)
