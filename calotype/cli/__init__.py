@@ -1,7 +1,7 @@
 """The command `calotype`: one file for each verb, thin: parse, call, print.
 
-`entry.py` is the process's beginning and end, `app.py` the list of commands. Nothing heavy is imported before a verb
-runs, so that `calotype --help` answers at once.
+`entry.py` is the process's beginning and end, `commands.py` the list of commands. Nothing heavy is imported before a
+verb runs, so that `calotype --help` answers at once.
 """
 
 from __future__ import annotations
@@ -11,4 +11,4 @@ from calotype.core.lazy import exports
 
 __all__ = ["app", "main"]
 
-__getattr__ = exports(__name__, {"app": ".app"})
+__getattr__ = exports(__name__, {"app": ".commands"})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from calotype.cli.common import Json
-from calotype.cli.flags import Command
+from calotype.cli.flags import Command, Commands
 from calotype.core.cache_folder import cache_folder
 from calotype.terminal import emit, say, size_text
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Look after a store of encodings.", no_args_is_help=True)
+app = typer.Typer(cls=Commands, rich_markup_mode=None, help="Look after a store of encodings.")
 
 Store = Annotated[
     Path | None,

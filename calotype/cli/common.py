@@ -27,9 +27,16 @@ __all__ = [
     "say_first",
 ]
 
-Source = Annotated[str, typer.Argument(help="A folder of images, a data file, or a YAML config.")]
+Source = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="A folder of images, a data file, or a YAML config.", show_default=False)
+]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="key=value pairs, such as resolution=512 loader.batch_size=4.")
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Options of the config, such as resolution=512 batch_size=4; `calotype config keys` lists them.",
+        show_default=False,
+    ),
 ]
 Model = Annotated[str | None, typer.Option("--model", help="The model it is for: flux.1-dev, sdxl, sd3.5-large, …")]
 AnyModel = Annotated[

@@ -45,11 +45,13 @@ class Images(StrEnum):
 
 def convert(
     source: Source,
-    destination: Annotated[Path, typer.Argument(help="A new folder; or one data file (.jsonl, .csv, .parquet).")],
+    destination: Annotated[
+        Path, typer.Argument(metavar="DESTINATION", help="A new folder; or one data file (.jsonl, .csv, .parquet).")
+    ],
     to: Annotated[To, typer.Option("--to", help="The form of the result.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="key=value pairs of how the source is read: columns.caption=long caption_lines=many …"),
+        typer.Argument(metavar="KEY=VALUE", help="How the source is read: columns.caption=long caption_lines=many …"),
     ] = None,
     images: Annotated[
         Images | None,

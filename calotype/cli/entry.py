@@ -25,7 +25,7 @@ def main() -> None:
 
         encode_all()
         arguments = _everywhere_first(sys.argv[1:])
-        from calotype.cli.app import run
+        from calotype.cli.commands import run
     try:
         status = run(arguments)
         sys.stdout.flush()

@@ -9,8 +9,8 @@ __all__ = ["EXAMPLES"]
 
 EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     "": (
-        "calotype init photos --model flux.1-dev --trigger cpelletier    # writes photos.yaml",
-        "calotype check photos.yaml      # every problem that can be found before training",
+        "calotype init photos --model flux.1-dev --trigger cpelletier",
+        "calotype check photos.yaml    # problems that can be found before training",
         "calotype train photos.yaml max_steps=2000 learning_rate=5e-5",
     ),
     "init": (
@@ -33,20 +33,20 @@ EXAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "studio": ("calotype studio photos", "calotype studio photos.yaml --port 8123 --no-open"),
     "caption": (
-        "calotype caption photos --dry-run 3                         # look at three captions first",
-        "calotype caption photos --url http://localhost:8000/v1 --model auto --preset short",
+        "calotype caption photos --dry-run 3    # look at three captions first",
+        "calotype caption photos --url http://localhost:8000/v1 --preset short",
     ),
     "convert": (
         "calotype convert photos shards --to webdataset",
-        "calotype convert photos shards --to webdataset --verify     # compare the result with its source",
+        "calotype convert photos shards --to webdataset --verify",
     ),
     "encode": (
-        "calotype encode photos.yaml --dry-run                       # how much, how long",
-        "calotype encode photos resolution=512 --model flux.1-dev --store encodings",
+        "calotype encode photos.yaml --dry-run    # how much, how long",
+        "calotype encode photos resolution=512 --model flux.1-dev",
     ),
     "train": (
         "calotype train photos.yaml max_steps=2000 lora_rank=32",
-        "calotype train photos.yaml --resume                         # after an interruption",
+        "calotype train photos.yaml --resume    # after an interruption",
     ),
     "bench": (
         "calotype bench photos.yaml",

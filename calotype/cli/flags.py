@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -94,6 +95,12 @@ def check_flags(context: typer.Context) -> None:
                 raise ConfigError(f"{flags[name]}: has no effect {rule.why}; leave it out")
 
 
+_WHOLE: Final = 200
+"""Characters of a command's description in a list, which end with its first sentence anyway."""
+_TYPE: Final = re.compile(r" *<[^<>]*>$")
+_LIST: Final = re.compile(r"<list\[(.*)\]>")
+
+
 def _write_examples(context: Any, formatter: Any) -> None:
     """Write the examples of a command behind the rest of its help, unwrapped."""
     path = context.command_path.partition(" ")[2]
@@ -114,6 +121,25 @@ class Command(TyperCommand):
         check_flags(ctx)
         return super().invoke(ctx)
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The usage line without braces around what is required, which only some versions of typer write."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments and the flags; a type stands where it says something."""
+        rows: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for param in self.get_params(ctx):
+            if (record := param.get_help_record(ctx)) is None:
+                continue
+            names, text = record
+            is_argument = param.param_type_name == "argument"
+            names = _TYPE.sub("", names) if is_argument else _LIST.sub(r"<\1>", names)
+            rows["Arguments" if is_argument else "Options"].append((names, text))
+        for title, found in rows.items():
+            if found:
+                with formatter.section(title):
+                    formatter.write_dl(found)
+
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the examples."""
         _write_examples(ctx, formatter)
@@ -129,13 +155,13 @@ class Commands(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write each panel's commands as a section."""
         panels: dict[str, list[tuple[str, str]]] = {}
+        width = max(map(len, self.commands))
         for name, command in self.commands.items():
-            limit = formatter.width - 6 - max(map(len, self.commands))
             panel = getattr(command, "rich_help_panel", None) or "Commands"
-            panels.setdefault(panel, []).append((name, command.get_short_help_str(limit)))
+            panels.setdefault(panel, []).append((f"{name:<{width}}", command.get_short_help_str(_WHOLE)))
         for panel, rows in panels.items():
             with formatter.section(panel):
-                formatter.write_dl(rows, col_max=max(map(len, self.commands)) + 2)
+                formatter.write_dl(rows)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the examples."""

@@ -43,9 +43,9 @@ def models(json: Json = False) -> None:
         emit([asdict(row) for row in rows])
         return
     width = max(len(row.name) for row in rows)
-    say(f"{'name':<{width}}  size  commands       on the hub")
+    say(f"{'name':<{width}}  size  train  on the hub")
     for row in rows:
-        say(f"{row.name:<{width}}  {row.resolution:>4}  {'encode, train' if row.trained else 'encode':<13}  {row.hub}")
+        say(f"{row.name:<{width}}  {row.resolution:>4}  {'yes' if row.trained else 'no':<5}  {row.hub}")
 
 
 def _row(spec: ModelSpec) -> _Model:

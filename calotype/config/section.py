@@ -41,6 +41,7 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         arbitrary_types_allowed=True,
         allow_inf_nan=True,
+        defer_build=True,
     )
     name: ClassVar[str] = ""
     """The section's key in a config; empty for the whole config and for options within a section."""

@@ -99,7 +99,7 @@ def test_the_traceback_comes_only_when_it_is_asked_for():
     assert done.stderr.splitlines()[-1] == "calotype: no/such/folder: there is no such file or folder"
 
 
-@pytest.mark.parametrize("imported", ["calotype.errors", "typer", "calotype.cli.app", "pydantic", "yaml"])
+@pytest.mark.parametrize("imported", ["calotype.errors", "typer", "calotype.cli.commands", "pydantic", "yaml"])
 def test_an_early_interrupt_has_no_traceback(imported, folder):
     """The signal comes while the commands are imported, and while one imports what it needs."""
     line = [sys.executable, "-X", "importtime", "-m", "calotype", "config", "show", "photos"]
