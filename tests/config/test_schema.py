@@ -246,7 +246,6 @@ _BOUNDARIES = {
     "studio/runs.py::_opened",
     "train/samples.py::watch",  # a pipeline's tensors
     "bench/strategies.py::section",  # makes a config
-    "cli/info.py::image_loader",
     "cli/common.py::make_loader",  # options that replace those of the section
     "data/build.py::_from_folder",
     "data/collate.py::__init__",  # a sample's tensors
