@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from calotype.data.collate import FetchedSample
 from calotype.data.pixel_cache import PixelCache
 from calotype.data.repeated_epochs import RepeatedEpochs
 from calotype.data.sample_source import BatchSource, PreparedSample, SampleSource
@@ -119,12 +120,18 @@ class TextToImageDataset(SampleSource):
         return out
 
     def for_batch(self, keys: Sequence[SampleKey]) -> BatchSource:
+        return BatchSource(self._fetching(keys).prepare, self.only_reads)
+
+    def __getitems__(self, keys: Sequence[int | SampleKey]) -> list[FetchedSample]:
+        return SampleSource.__getitems__(self._fetching([self.checked(key) for key in keys]), keys)
+
+    def _fetching(self, keys: Sequence[SampleKey]) -> TextToImageDataset:
+        """Begin to fetch what these samples need by URL and the pixel cache lacks; return a dataset that reads that."""
         if not self.manifest.has_urls:
-            return super().for_batch(keys)
-        # Begin to fetch the images that are not in the pixel cache.
+            return self
         rows = [(self.manifest[key.index], key) for key in keys]
         refs = [row.image for row, key in rows if not self._is_cached(row, key)]
-        return BatchSource(self.with_reader(self.reader.ahead(refs)).prepare, self.only_reads)
+        return self.with_reader(self.reader.ahead(refs))
 
     @property
     def lookahead(self) -> int:

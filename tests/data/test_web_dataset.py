@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 
 import pytest
+import torch
 
 import calotype
 from calotype.errors import FetchError
@@ -137,3 +138,10 @@ def test_an_image_in_the_pixel_cache_is_not_fetched(gathering, tmp_path):
         before = asked.total()
         list(loader), list(loader)
     assert asked.total() - before <= 12  # the second epoch was begun before the first had come
+
+
+def test_torchs_dataloader_fetches_a_batch_at_once(gathering, tmp_path):
+    base, asked, waiting = gathering
+    loader = torch.utils.data.DataLoader(load(base, tmp_path), batch_size=12, collate_fn=calotype.collate)
+    assert [len(batch["id"]) for batch in loader] == [12]
+    assert waiting["most"] >= 10 and asked.total() == 12
