@@ -25,7 +25,7 @@ from chromium import chromium  # noqa: E402
 
 from calotype.demo import write_demo  # noqa: E402
 
-SIZE = {"width": 1280, "height": 800}
+WIDTH = 1280
 CALOTYPE = [sys.executable, "-c", "from calotype.cli import main; main()"]
 
 
@@ -48,7 +48,7 @@ def main() -> None:
         subprocess.run(
             [*CALOTYPE, "preview", *arguments, "-o", str(folder / "preview.html")], env=environment, check=True
         )
-        page = browser.new_page(viewport=SIZE)
+        page = browser.new_page(viewport={"width": WIDTH, "height": 1200})
         page.goto((folder / "preview.html").as_uri())
         page.wait_for_load_state("networkidle")
         save(page, "preview")
@@ -60,7 +60,7 @@ def main() -> None:
         try:
             assert studio.stdout is not None
             address = next(found[0] for line in studio.stdout if (found := re.search(r"http://\S+", line)))
-            page = browser.new_page(viewport=SIZE)
+            page = browser.new_page(viewport={"width": WIDTH, "height": 800})
             page.goto(address)
             page.wait_for_load_state("networkidle")
             page.wait_for_function("[...document.images].every(image => image.complete)")

@@ -1,5 +1,8 @@
 """Every command that README, docs or a message advises is one that the command line takes, keys and values included."""
 
+import re
+import subprocess
+
 import pytest
 from advice import Advised, in_code, in_output, in_page
 from wheel_environment import ROOT
@@ -76,3 +79,11 @@ def test_a_slip_is_found(home, monkeypatch, text, message):
     monkeypatch.chdir(home)
     (found,) = failures(in_output(text, "here"))
     assert message in found
+
+
+def test_every_target_of_make_exists_and_setup_says_how_to_run_calotype():
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    named = {name for page in PAGES for name in re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE)}
+    assert {"setup", "dist", "demo"} <= named <= set(targets)
+    done = subprocess.run(["make", "--dry-run", "setup"], cwd=ROOT, capture_output=True, text=True)
+    assert "source .venv/bin/activate" in done.stdout.splitlines()[-1]
