@@ -19,6 +19,10 @@ WARM_UP = 3
 """Number of batches that are not timed: more than the loader prefetches."""
 
 
+_LONGEST = 5.0
+"""Seconds after which no further batch is timed, once there are as many as for the warm-up."""
+
+
 class Enough(Exception):  # noqa: N818 - no error: it ends the loop
     """Enough steps were timed."""
 
@@ -45,7 +49,7 @@ class Laps:
 
 
 class LapLoader(Loader):
-    """A `Loader` that times its batches: one epoch that fills the caches, then `steps` timed batches.
+    """A `Loader` that times its batches: an epoch that fills the caches, then `steps` timed batches, or 5 s of them.
 
     The device is synchronized before each request, so it is idle during a wait.
 
@@ -71,8 +75,9 @@ class LapLoader(Loader):
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             asked = time.perf_counter()
-            if len(self.laps.came) == self.batches:
+            if len(self.laps.came) == self.batches or self._is_long(asked):
                 self.laps.asked.append(asked)
+                self.batches = len(self.laps.came)
                 raise Enough
             if batches is None:
                 batches = super().__iter__()
@@ -83,6 +88,11 @@ class LapLoader(Loader):
             batch = batch if self._encode is None else self._encode(batch)
             self.laps.images.append(len(batch["latents"]))
             yield batch
+
+    def _is_long(self, now: float) -> bool:
+        """Return whether batches were timed for long enough."""
+        start = self.first + WARM_UP
+        return len(self.laps.came) >= start + WARM_UP and now - self.laps.asked[start] > _LONGEST
 
     @property
     def process(self) -> int | None:

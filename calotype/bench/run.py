@@ -8,8 +8,8 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ import torch
 from calotype.bench.laps import WARM_UP
 from calotype.bench.report import BenchReport, BenchRow, break_even, recommend
 from calotype.bench.strategies import Strategy, choose, settings
-from calotype.bench.task import Encoded, Measured, Refused, Task, perform
+from calotype.bench.task import SERVER, Encoded, Measured, Refused, Task, perform
 from calotype.config import Config
 from calotype.config.inputs import data_folder_around
 from calotype.config.loader import LoaderConfig
@@ -62,6 +62,7 @@ def bench_config(
     strategies: Sequence[str] | None = None,
     steps: int = 20,
     track: Track = silent,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> BenchReport:
     """Run short trainings with each strategy, and recommend one.
 
@@ -70,6 +71,7 @@ def bench_config(
         strategies: Names of the strategies to measure; None is all.
         steps: Number of timed batches of each strategy, after an epoch over as many images.
         track: Shows the progress.
+        tell: Called with what is measured next.
 
     Raises:
         ConfigError: The config is wrong, the model's family is not supported, or a named strategy does not exist or has
@@ -86,7 +88,7 @@ def bench_config(
     config = Config.parse(config)
     options = config.train or TrainConfig()
     device = config.loader_device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with _scratch(config) as scratch:
+    with _scratch(config) as scratch, closing(SERVER):
         # Choose the rows to measure.
         plan = _plan(settings(config, choose(["none"])[0], str(scratch)), options, steps)
         for one in chosen:
@@ -100,6 +102,7 @@ def bench_config(
         took: Encoded | None = None
         with track("measuring", unit="strategies") as show:
             if encoded:
+                tell(f"1 of {total}: encoding the images")
                 first = next(one for one in chosen if one.encoded_before)
                 try:
                     took = Encoded(**perform(_task(config, first, plan, scratch, device, steps, encode=True), scratch))
@@ -110,6 +113,7 @@ def bench_config(
                 if (reason := _why_no_effect(one, plan)) is not None:
                     outcomes[one.name] = reason
                 elif one.name not in outcomes:
+                    tell(f"{done + 1} of {total}: training with {one.title}")
                     try:
                         task = _task(config, one, plan, scratch, device, steps, encode=False)
                         outcomes[one.name] = Measured(**perform(task, scratch))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from calotype.bench.server import Server
 from calotype.errors import CalotypeError
 
-__all__ = ["Encoded", "Measured", "Refused", "Task", "perform"]
+__all__ = ["SERVER", "Encoded", "Measured", "Refused", "Task", "perform"]
+
+SERVER: Final = Server()
+"""Of this process: whoever performs tasks closes it afterwards."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,23 +81,14 @@ def perform(task: Task, folder: Path) -> dict[str, Any]:
         Refused: The task does not run with this config on this machine.
         CalotypeError: The process exited without a result.
     """
-    answer, asked = folder / "answer.json", folder / "task.json"
+    answer, asked, errors = folder / "answer.json", folder / "task.json", folder / "errors.txt"
     answer.unlink(missing_ok=True)
     asked.write_text(json.dumps(asdict(task), default=str), encoding="utf-8")
-    code = f"import sys; sys.path[:] = {sys.path!r}; from calotype.bench.worker import main; main(sys.argv[1:])"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(asked), str(answer)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        env=os.environ,
-        check=False,
-    )
+    code = SERVER.run(asked, answer, errors)
     if not answer.is_file():
-        last = " / ".join(done.stderr.strip().splitlines()[-8:])
-        raise CalotypeError(f"bench: the process of a strategy exited with code {done.returncode}: {last}")
+        said = errors.read_text("utf-8", "replace") if errors.is_file() else ""
+        last = " / ".join(said.strip().splitlines()[-8:])
+        raise CalotypeError(f"bench: the process of a strategy exited with code {code}: {last}")
     found: dict[str, Any] = json.loads(answer.read_bytes())
     if "refused" in found:
         raise Refused(found["refused"])

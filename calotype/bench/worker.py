@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
-from collections.abc import Callable, Sequence
+import sys
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,19 +28,46 @@ from calotype.encodings.job import EncodeJob
 from calotype.errors import CalotypeError
 from calotype.models.family import sample_moments
 from calotype.progress import silent
+from calotype.terminal import say
 from calotype.types import Batch, Geometry
 
-__all__ = ["main", "measure"]
+__all__ = ["measure", "run_task", "serve"]
 
 _PROBED = 8
 """Number of images from which the size of the pixel cache is estimated."""
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Read the task file, run the task, write the result file."""
-    asked, answer = map(Path, arguments)
-    task = Task(**json.loads(asked.read_bytes()))
-    answer.write_text(json.dumps(measure(task)), encoding="utf-8")
+def serve() -> None:
+    """Run the tasks that standard input names, each in a fork of this process; print their exit codes."""
+    from calotype.models.pipeline_folder import import_diffusers
+    from calotype.train import loop  # noqa: F401 - imported once for all
+
+    with suppress(CalotypeError):
+        import_diffusers()
+    for line in sys.stdin:
+        if (child := os.fork()) == 0:
+            code = 1
+            try:
+                run_task(*json.loads(line))
+                code = 0
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        say(os.waitstatus_to_exitcode(status))
+
+
+def run_task(asked: str, answer: str, errors: str) -> None:
+    """Read the task file, run the task, write the result file; all that is printed goes to the third file."""
+    with Path(errors).open("w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        task = Task(**json.loads(Path(asked).read_bytes()))
+        Path(answer).write_text(json.dumps(measure(task)), encoding="utf-8")
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        raise
 
 
 def measure(task: Task) -> dict[str, Any]:

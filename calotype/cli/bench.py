@@ -33,7 +33,7 @@ def bench(
     from calotype.bench.show import lines
     from calotype.progress import track
 
-    report = bench_config(config, strategies=names, steps=steps, track=track)
+    report = bench_config(config, strategies=names, steps=steps, track=track, tell=lambda text: say(text, error=True))
     if json:
         emit(report.to_json())
         return

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,14 +11,21 @@ import yaml
 from command import calotype
 from train_helpers import config, make_folder
 
+from calotype.bench.laps import LapLoader, Laps
 from calotype.bench.report import BenchReport, BenchRow, Recommendation
 from calotype.bench.run import _scratch, bench_config
 from calotype.bench.strategies import STRATEGIES
-from calotype.bench.task import Refused, Task, perform
+from calotype.bench.task import SERVER, Refused, Task, perform
 from calotype.bench.worker import measure
 from calotype.config import Config
 from calotype.errors import ConfigError
 from calotype.train.run_folder import sole_run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def closed_server():
+    yield
+    SERVER.close()
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +50,7 @@ def test_what_a_killed_bench_left_is_swept_and_a_living_one_s_is_not(tmp_path):
 
 
 def test_all_rows_that_apply_are_filled(photos, monkeypatch):
-    asked, answers = [], []
+    asked, answers, said = [], [], []
 
     def perform(task, folder):
         """In this process: starting one takes seconds."""
@@ -53,7 +61,8 @@ def test_all_rows_that_apply_are_filled(photos, monkeypatch):
 
     monkeypatch.setattr("calotype.bench.run.perform", perform)
     made = config(photos, dataset={"img_transform": {"horizontal_flip": 0.5}}, max_steps=8)
-    report = bench_config(made, steps=2)
+    report = bench_config(made, steps=2, tell=said.append)
+    assert said[0] == "1 of 9: encoding the images" and "4 of 9: training with pixels in memory" in said, said
     assert [row.strategy for row in report.rows] == [one.name for one in STRATEGIES]
     assert sum(task.encode for task in asked) == 1 and len({tuple(task.rows) for task in asked}) == 1
     encoded, *measured = answers
@@ -73,6 +82,15 @@ def test_all_rows_that_apply_are_filled(photos, monkeypatch):
     assert rows["none"].break_even_epochs is None and report.epochs == 3
     best = report.recommendation.strategy
     assert rows[best].seconds(3) <= 1.1 * min(row.seconds(3) for row in rows.values())
+
+
+def test_batches_are_timed_for_five_seconds_at_most():
+    laps = Laps(asked=[float(number) for number in range(20)], came=[0.0] * 8)
+    loader = SimpleNamespace(laps=laps, first=2)
+    assert not LapLoader._is_long(loader, 9.9)  # 3 of the warm-up follow the first epoch of 2 batches
+    assert LapLoader._is_long(loader, 10.1)
+    laps.came.pop()
+    assert not LapLoader._is_long(loader, 10.1)  # fewer than 3 were timed
 
 
 def test_what_does_not_run_says_why(photos, tmp_path):
