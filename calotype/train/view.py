@@ -50,15 +50,15 @@ class TrainView:
             self._bar = self._begin(max_steps)
         self._bar.update(0, completed=step, total=max_steps)
 
-    def show(self, progress: Progress) -> None:
+    def show(self, report: Progress) -> None:
         """Show the figures of a step."""
-        last = progress.step == progress.max_steps
+        last = report.step == report.max_steps
         if self._bar is not None:
-            self._bar.update(0, figures=progress.figures())
+            self._bar.update(0, figures=report.figures())
         now = time.monotonic()
         if last or (not self._live and now - self._printed >= _EVERY):
             self._printed = now
-            say(progress)
+            say(report)
 
     def _begin(self, max_steps: int) -> Any:
         """Draw the bar, on standard error; what is printed meanwhile goes above it."""
