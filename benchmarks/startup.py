@@ -33,12 +33,12 @@ import json, sys, time
 import torch
 import calotype
 kind, photos, resolution = sys.argv[1], sys.argv[2], int(sys.argv[3])
+start, cpu = time.perf_counter(), time.process_time()
+dataset = calotype.text_to_image_dataset(path=photos, resolution=resolution)
 if kind == "process":
     import calotype.loader.loader
     from calotype.loader.source import ProcessSource
     calotype.loader.loader.StartingSource = ProcessSource
-start, cpu = time.perf_counter(), time.process_time()
-dataset = calotype.text_to_image_dataset(path=photos, resolution=resolution)
 if kind == "dataloader":
     sampler = calotype.BatchSampler(dataset, 4)
     loader = torch.utils.data.DataLoader(
@@ -63,6 +63,7 @@ def measure(kind: str, checkout: Path, folder: Path, resolution: int) -> dict[st
     with tempfile.TemporaryDirectory() as cache:
         done = subprocess.run(
             [sys.executable, "-c", CHILD, kind, str(folder), str(resolution)],
+            cwd=folder,
             env={**os.environ, "PYTHONPATH": str(checkout), "CALOTYPE_CACHE": cache},
             capture_output=True,
             text=True,
