@@ -60,7 +60,7 @@ def bench_config(
     config: Config | Mapping[str, Any],
     *,
     strategies: Sequence[str] | None = None,
-    steps: int = 20,
+    steps: int = 10,
     track: Track = silent,
     tell: Callable[[str], None] = lambda text: None,
 ) -> BenchReport:

@@ -19,7 +19,7 @@ def bench(
     strategies: Annotated[
         str | None, typer.Option(help="Names of those to measure: none,encodings,…; all by default.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Batches to time with each.")] = 20,
+    steps: Annotated[int, typer.Option(min=1, help="Batches to time with each.")] = 10,
     json: Json = False,
 ) -> None:
     """Time real training steps with each cache, and report which is worth it."""
