@@ -1,8 +1,11 @@
 """Shared by all tests: real photos with captions, and a cache folder that leaves the user's alone."""
 
+import http.server
 import json
 import os
 import signal
+import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -48,3 +51,38 @@ def captioner(tmp_path_factory):
     import tiny_captioners  # loads transformers
 
     return tiny_captioners.qwen2_vl(tmp_path_factory.mktemp("models") / "tiny-qwen2-vl")
+
+
+@pytest.fixture
+def gathering(photos):
+    """A server of the photos that sends none before ten requests wait: its address, requests by path, waiting ones."""
+    asked, changed, waiting = Counter(), threading.Condition(), Counter()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            with changed:
+                asked[self.path] += 1
+                waiting["now"] += 1
+                waiting["most"] = max(waiting["most"], waiting["now"])
+                changed.notify_all()
+                changed.wait_for(lambda: waiting["most"] >= 10, timeout=20)
+                waiting["now"] -= 1
+            photo = (photos / self.path[1:]).read_bytes()
+            self.send_response(200)
+            self.send_header("content-length", str(len(photo)))
+            self.end_headers()
+            self.wfile.write(photo)
+
+        def log_message(self, *_):
+            pass
+
+    class Server(http.server.ThreadingHTTPServer):
+        request_queue_size = 64
+
+    server = Server(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", asked, waiting
+    server.shutdown()
+    server.server_close()

@@ -303,15 +303,16 @@ class EncodeWorker:
         # Outcomes of one file and size share a decode.
         groups = [list(group) for _, group in groupby(image_records, lambda one: (one.index, one.geometry.target_size))]
         pending: deque[tuple[list[ImageRecord], Future[list[torch.Tensor] | ImageError]]] = deque()
-        todo = iter(groups)
+        todo = self._fetching(groups)
         batch: list[tuple[ImageRecord, torch.Tensor]] = []
         waiting = 0
         while True:
             # Submit decodes for this batch and `_ahead` further ones.
             while waiting < max(1, self._room(image_records[0])) * (1 + self._ahead):
-                if (group := next(todo, None)) is None:
+                if (next_one := next(todo, None)) is None:
                     break
-                pending.append((group, self._decoders.submit(picture_pixels, self._dataset, group)))
+                dataset, group = next_one
+                pending.append((group, self._decoders.submit(picture_pixels, dataset, group)))
                 waiting += len(group)
             if not pending:
                 break
@@ -330,6 +331,24 @@ class EncodeWorker:
                 batch.append((image_record, image))
         if batch:
             yield batch
+
+    def _fetching(self, groups: Sequence[list[ImageRecord]]) -> Iterator[tuple[TextToImageDataset, list[ImageRecord]]]:
+        """Yield each group with a dataset to read it from. Images by URL are fetched some groups ahead."""
+        dataset, reader = self._dataset, self._dataset.reader
+        if not dataset.manifest.has_urls:
+            yield from ((dataset, group) for group in groups)
+            return
+        size = reader.fetcher.connections
+        begun: deque[tuple[TextToImageDataset, Sequence[list[ImageRecord]]]] = deque()
+        for start in range(0, len(groups), size):
+            some = groups[start : start + size]
+            refs = [dataset.manifest[group[0].index].image for group in some]
+            begun.append((dataset.with_reader(reader.ahead(refs)), some))
+            if len(begun) == 2:
+                fetched, some = begun.popleft()
+                yield from ((fetched, group) for group in some)
+        for fetched, some in begun:
+            yield from ((fetched, group) for group in some)
 
     def _give_up(self, image_record: ImageRecord, error: ImageError, done: Done) -> None:
         """Report an unreadable image. If the cause is its bytes, mark it in the store: training then leaves it out."""

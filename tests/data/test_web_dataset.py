@@ -85,41 +85,6 @@ def test_private_addresses_are_refused_unless_allowed(web, tmp_path):
     assert not asked
 
 
-@pytest.fixture
-def gathering(photos):
-    """A server that answers no image before ten requests wait for one; `asked` counts them by path."""
-    photo = (photos / "00.jpg").read_bytes()
-    asked, changed, waiting = Counter(), threading.Condition(), Counter()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self):
-            with changed:
-                asked[self.path] += 1
-                waiting["now"] += 1
-                waiting["most"] = max(waiting["most"], waiting["now"])
-                changed.notify_all()
-                changed.wait_for(lambda: waiting["most"] >= 10, timeout=20)
-                waiting["now"] -= 1
-            self.send_response(200)
-            self.send_header("content-length", str(len(photo)))
-            self.end_headers()
-            self.wfile.write(photo)
-
-        def log_message(self, *_):
-            pass
-
-    class Server(http.server.ThreadingHTTPServer):
-        request_queue_size = 64
-
-    server = Server(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", asked, waiting
-    server.shutdown()
-    server.server_close()
-
-
 @pytest.mark.parametrize("in_process", [True, False])
 def test_a_loader_of_one_thread_fetches_many_images_ahead(gathering, tmp_path, in_process):
     base, asked, waiting = gathering

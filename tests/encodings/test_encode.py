@@ -1,5 +1,6 @@
 """The encode job: what is kept is what the models give, each thing once, and only what changed is made again."""
 
+import json
 import os
 import shutil
 
@@ -92,6 +93,21 @@ def test_records_are_what_the_models_give_for_the_pixels_and_texts_of_training(f
             # The encoders saw another number of texts at once: a matrix product may add up in another order.
             for name in kept:
                 torch.testing.assert_close(kept[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_images_by_url_are_fetched_ahead_of_the_decoders(gathering, photos, tmp_path):
+    base, _, waiting = gathering
+    lines = (json.dumps({"url": f"{base}/{n:02d}.jpg", "caption": f"number {n}"}) for n in range(12))
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    options = {"buckets": False, "resolution": None, "img_transform": {"resize": [64, 64], "center_crop": True}}
+    job = make_job(tmp_path / "rows.jsonl", tmp_path / "web", fetch={"allow_private": True}, **options)
+    job.plan()  # hashes the files, over as many connections
+    waiting.clear()
+    report = encode_job(job)
+    assert waiting["most"] >= 10 and report.failed == 0
+    local, _ = run(photos, tmp_path / "local", **options)
+    stored = [one.store.keys(one.store.rows("picture")).tolist() for one in (job, local)]
+    assert sorted(stored[0]) == sorted(stored[1])
 
 
 def test_drop_recomputes_nothing(folder, tmp_path):
