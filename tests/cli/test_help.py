@@ -1,5 +1,6 @@
 """The help of every command: grouped, with examples that parse, within 80 columns; the version and completion."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -61,7 +62,8 @@ def test_the_version_wherever_the_flag_stands():
 
 
 def test_python_m_and_completion():
-    done = subprocess.run([*PROGRAM, "--show-completion", "bash"], capture_output=True, text=True)
+    env = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # the shell is named, not detected
+    done = subprocess.run([*PROGRAM, "--show-completion", "bash"], capture_output=True, text=True, env=env)
     assert done.returncode == 0 and "_CALOTYPE_COMPLETE=complete_bash" in done.stdout
     words = {"_CALOTYPE_COMPLETE": "complete_bash", "COMP_WORDS": "calotype pre", "COMP_CWORD": "1"}
     done = subprocess.run(PROGRAM, capture_output=True, text=True, env=words)

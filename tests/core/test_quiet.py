@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+
+from calotype.core import quiet
 
 _NOISE = """
 import logging, sys, warnings
@@ -25,7 +28,9 @@ get_logger("calotype.loader").warning("ours: is short")
 
 
 def _said(how: str) -> str:
-    done = subprocess.run([sys.executable, "-c", _NOISE, how], capture_output=True, text=True, check=True)
+    # Without the variables that a command has set in the tests' own process.
+    env = {name: value for name, value in os.environ.items() if name not in quiet._SETTINGS}
+    done = subprocess.run([sys.executable, "-c", _NOISE, how], capture_output=True, text=True, check=True, env=env)
     return done.stdout + done.stderr
 
 

@@ -85,5 +85,7 @@ def test_every_target_of_make_exists_and_setup_says_how_to_run_calotype():
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
     named = {name for page in PAGES for name in re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE)}
     assert {"setup", "dist", "demo"} <= named <= set(targets)
-    done = subprocess.run(["make", "--dry-run", "setup"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "--dry-run", "setup"], cwd=ROOT, capture_output=True, text=True
+    )
     assert "source .venv/bin/activate" in done.stdout.splitlines()[-1]

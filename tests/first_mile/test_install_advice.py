@@ -17,6 +17,10 @@ def test_one_function_makes_the_advice():
 
 
 def test_the_interpreter_is_named_as_short_as_it_works(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setenv("PATH", str(elsewhere))
+    monkeypatch.chdir(elsewhere)
     assert install_command("lmdb") == f"{sys.executable} -m pip install 'calotype[lmdb]'"
     python = tmp_path / "my env" / "bin" / "python"
     python.parent.mkdir(parents=True)
@@ -29,7 +33,9 @@ def test_the_interpreter_is_named_as_short_as_it_works(tmp_path, monkeypatch):
     assert install_command("lmdb") == "python -m pip install 'calotype[lmdb]'"
 
 
-def test_an_environment_without_pip_is_one_of_uv(monkeypatch):
+def test_an_environment_without_pip_is_one_of_uv(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(errors, "find_spec", lambda name: None)
     assert install_command("lmdb") == f"uv pip install --python {sys.executable} 'calotype[lmdb]'"
 

@@ -36,7 +36,7 @@ def test_captions_that_wait_for_a_trigger_are_reviewed_and_become_a_config(folde
             text = drawn["draws"][0]["caption"]["text"]
             assert ("ohwx" if "trigger" in transform else "{trigger}") in text
         client.edit("chelsea.png", "{trigger} at a table")
-        assert len(client.studio.watcher.start().ledger) == 0
+        assert len(client.studio.source.manifest().ledger) == 0
 
     config = tmp_path / "photos.yaml"
     run("init", folder, "--model", "sdxl", "--trigger", "cpelletier", "-o", config)
