@@ -2,8 +2,8 @@
 
 python benchmarks/mistakes.py [--rounds N]
 
-Each slip of `tests/first_mile/mistakes.py` that is found before anything heavy is imported, in a process of its own as
-a shell starts it: the median of wall-clock and CPU seconds. Beside them: a process that does nothing, `calotype
+Each slip of `tests/first_mile/mistake_table.py` that is found before anything heavy is imported, in a process of its
+own as a shell starts it: the median of wall-clock and CPU seconds. Beside them: a process that does nothing, `calotype
 --help`, and a process that imports torch, which is what a slip took at least while it was found after that import.
 """
 
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "first_mile"))
-import mistakes
+import mistake_table
 
 PYTHON = [sys.executable]
 BESIDE = {
@@ -42,11 +42,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
-    lines = BESIDE | {line: [*PYTHON, "-m", "calotype", *shlex.split(line)] for line in mistakes.AT_ONCE}
+    lines = BESIDE | {line: [*PYTHON, "-m", "calotype", *shlex.split(line)] for line in mistake_table.AT_ONCE}
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in lines}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        mistakes.write_mistakes(folder)
+        mistake_table.write_mistakes(folder)
         for _ in range(rounds):
             for name, line in lines.items():
                 found[name].append(seconds(line, folder))
@@ -54,7 +54,7 @@ def main() -> None:
     for name, times in found.items():
         wall, cpu = (statistics.median(one) for one in zip(*times, strict=True))
         print(f"{wall:8.2f} {cpu:7.2f}  {name if name in BESIDE else f'calotype {name}'}")
-    slips = [statistics.median(wall for wall, _ in found[name]) for name in mistakes.AT_ONCE]
+    slips = [statistics.median(wall for wall, _ in found[name]) for name in mistake_table.AT_ONCE]
     print(f"{len(slips)} slips: median {statistics.median(slips):.2f} s, slowest {max(slips):.2f} s")
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import mistakes
+import mistake_table
 import pytest
 import typer
 
@@ -24,22 +24,22 @@ def with_json(line):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("mistakes")
-    mistakes.write_mistakes(made)
+    mistake_table.write_mistakes(made)
     return made
 
 
 @pytest.fixture(scope="module")
 def answers(folder):
     """What each line gives, and gives with --json: all of them in one process, which imports nothing heavy."""
-    lines = [*mistakes.AT_ONCE, *filter(None, map(with_json, mistakes.AT_ONCE))]
+    lines = [*mistake_table.AT_ONCE, *filter(None, map(with_json, mistake_table.AT_ONCE))]
     done = subprocess.run(
-        [sys.executable, mistakes.__file__], input=json.dumps(lines), capture_output=True, text=True, cwd=folder
+        [sys.executable, mistake_table.__file__], input=json.dumps(lines), capture_output=True, text=True, cwd=folder
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(("line", "said"), mistakes.AT_ONCE.items(), ids=list(mistakes.AT_ONCE))
+@pytest.mark.parametrize(("line", "said"), mistake_table.AT_ONCE.items(), ids=list(mistake_table.AT_ONCE))
 def test_a_slip_is_answered_in_one_line_before_torch_is_imported(answers, line, said):
     answer = answers[line]
     assert said in answer["err"]
@@ -47,7 +47,7 @@ def test_a_slip_is_answered_in_one_line_before_torch_is_imported(answers, line, 
     assert answer["err"].startswith("calotype") and answer["heavy"] == []
 
 
-@pytest.mark.parametrize("line", [line for line in mistakes.AT_ONCE if with_json(line)])
+@pytest.mark.parametrize("line", [line for line in mistake_table.AT_ONCE if with_json(line)])
 def test_with_json_a_failure_is_json(answers, line):
     answer = answers[with_json(line)]
     *_, last = answer["out"].splitlines()
@@ -57,7 +57,7 @@ def test_with_json_a_failure_is_json(answers, line):
     assert document["error"] in answer["err"]
 
 
-@pytest.mark.parametrize(("line", "said"), mistakes.DATA.items(), ids=list(mistakes.DATA))
+@pytest.mark.parametrize(("line", "said"), mistake_table.DATA.items(), ids=list(mistake_table.DATA))
 def test_a_problem_with_the_data_has_status_1_for_every_command(folder, monkeypatch, line, said):
     monkeypatch.chdir(folder)
     _, err = calotype(*line.split(), code=1)
@@ -65,7 +65,9 @@ def test_a_problem_with_the_data_has_status_1_for_every_command(folder, monkeypa
 
 
 def test_each_command_has_a_slip():
-    named = {" ".join(line.split()[:2]) for line in mistakes.AT_ONCE} | {line.split()[0] for line in mistakes.AT_ONCE}
+    named = {" ".join(line.split()[:2]) for line in mistake_table.AT_ONCE} | {
+        line.split()[0] for line in mistake_table.AT_ONCE
+    }
     paths = {f"{group} {name}".strip() for group, name in _paths(typer.main.get_command(app))}
     assert paths - named == {"demo", "models", "config schema"}  # which take nothing that may be misspelt
 
