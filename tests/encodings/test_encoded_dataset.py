@@ -67,6 +67,11 @@ def test_samples_are_those_of_the_same_seed_and_epoch_online(job, dataset):
         torch.testing.assert_close(sample["pooled_prompt_embeds"], text["pooled_prompt_embeds"], rtol=1e-4, atol=1e-5)
 
 
+def test_its_repr_says_what_it_is(dataset):
+    expected = f"EncodedDataset(encodings of flux.1-dev in {dataset.store.path} of\n    TextToImageDataset("
+    assert repr(dataset).startswith(expected)
+
+
 def test_latents_are_drawn_anew_each_epoch_and_repeat_for_a_key(dataset):
     flips = {}
     for epoch in range(12):
