@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import chain
 from typing import Literal, NamedTuple
@@ -38,6 +38,17 @@ class Made(NamedTuple):
     tensors: dict[str, torch.Tensor]
     rest: Batch
     notes: list[LedgerEntry]
+
+
+class _Cut(NamedTuple):
+    """A caption that tokenizers truncate."""
+
+    caption: tuple[int, int]
+    """(row, index of the caption)"""
+    entries: list[LedgerEntry]
+
+
+_Note = LedgerEntry | _Cut
 
 
 class _Step(NamedTuple):
@@ -76,7 +87,7 @@ class _Job:
         error: BaseException | None = None,
     ) -> None:
         self.cursor, self.memory, self.builder = cursor, memory, builder
-        self.notes: list[list[LedgerEntry]] = [[] for _ in range(shares)]
+        self.notes: list[list[_Note]] = [[] for _ in range(shares)]
         self.error = error
         self.left = shares
         """Number of shares not completed."""
@@ -121,7 +132,7 @@ class Producer:
         self._cursor = Cursor()
         self._epoch: tuple[Cursor, EpochPlan] | None = None
         self._cut: set[tuple[int, int]] = set()
-        """(row, index of the caption) of the truncated captions that have a ledger entry."""
+        """The truncated captions (see `_Cut`) that have a ledger entry in a batch taken."""
         self._fit: set[int] = set()
         """Hashes of texts that no tokenizer truncates."""
 
@@ -178,7 +189,7 @@ class Producer:
         # Split it: into a share per thread if it only reads (short calls), else into a share per sample.
         size = -(-len(step.keys) // self._threads) if step.source.only_reads else 1
         starts = range(0, len(step.keys), size)
-        works: list[Callable[[], list[LedgerEntry]]]
+        works: list[Callable[[], list[_Note]]]
         if step.read is not None:
             builder, tensors = step.read
             works = [partial(_write, builder, tensors[start : start + size]) for start in starts]
@@ -190,7 +201,7 @@ class Producer:
         self._jobs.append(job)
         return [partial(self._do, job, number, work) for number, work in enumerate(works)]
 
-    def _do(self, job: _Job, number: int, work: Callable[[], list[LedgerEntry]]) -> None:
+    def _do(self, job: _Job, number: int, work: Callable[[], list[_Note]]) -> None:
         """Run one share of a job: its call by a thread."""
         with self._changed:
             if job.given_up:
@@ -267,8 +278,22 @@ class Producer:
             job.memory,
             tensors,
             rest,
-            [note for notes in job.notes for note in notes],
+            self._entries(note for notes in job.notes for note in notes),
         )
+
+    def _entries(self, notes: Iterable[LedgerEntry | _Cut]) -> list[LedgerEntry]:
+        """Return the ledger entries of a batch; of a truncated caption, only with the first batch that has it.
+
+        Batches are taken in their order, but prepared in any: a thread can't know which one is first.
+        """
+        entries: list[LedgerEntry] = []
+        for note in notes:
+            if isinstance(note, LedgerEntry):
+                entries.append(note)
+            elif note.caption not in self._cut:
+                self._cut.add(note.caption)
+                entries += note.entries
+        return entries
 
     def _plan_of(self, cursor: Cursor) -> EpochPlan:
         """Return the plan of the cursor's epoch; the last one is cached."""
@@ -277,11 +302,11 @@ class Producer:
             self._epoch = (start, self._plan.epoch(start.epoch, start.history))
         return self._epoch[1]
 
-    def _make(self, builder: BatchBuilder, step: _Step, samples: list[tuple[int, SampleKey]]) -> list[LedgerEntry]:
+    def _make(self, builder: BatchBuilder, step: _Step, samples: list[tuple[int, SampleKey]]) -> list[_Note]:
         return [note for index, key in samples for note in self._make_one(builder, step, index, key)]
 
-    def _make_one(self, builder: BatchBuilder, step: _Step, index: int, wanted: SampleKey) -> list[LedgerEntry]:
-        """Prepare one sample, or a replacement, and write it into the batch; return ledger entries.
+    def _make_one(self, builder: BatchBuilder, step: _Step, index: int, wanted: SampleKey) -> list[_Note]:
+        """Prepare one sample, or a replacement, and write it into the batch; return notes for the ledger.
 
         Args:
             builder: Builder of the batch.
@@ -293,7 +318,7 @@ class Producer:
             ImageError: The image can't be read, under `on_error="raise"`.
             LoaderError: None of the replacements can be read, or `prepare` returned no mapping.
         """
-        notes: list[LedgerEntry] = []
+        unread: list[LedgerEntry] = []
         # Prepare the sample, or the first of its replacements that can be read.
         for key in chain([wanted], step.plan.stand_ins(step.cursor.step, index)):
             try:
@@ -302,15 +327,16 @@ class Producer:
             except ImageError as error:
                 if self._on_error == "raise":
                     raise
-                notes.append(LedgerEntry(kind="unreadable", id=self._name(key.index), reason=str(error)))
+                unread.append(LedgerEntry(kind="unreadable", id=self._name(key.index), reason=str(error)))
         else:
-            tried = "; ".join(note.reason for note in notes)
-            raise LoaderError(f"{len(notes)} images in a row can't be read: {tried}")
+            tried = "; ".join(entry.reason for entry in unread)
+            raise LoaderError(f"{len(unread)} images in a row can't be read: {tried}")
         if not isinstance(sample, Mapping):
             raise LoaderError(
                 f"{type(self._dataset).__name__}.prepare: found a {type(sample).__name__}, expected a mapping of names "
                 "to tensors and other values"
             )
+        notes: list[_Note] = [*unread]
         if key is not wanted:
             notes.append(
                 LedgerEntry(
@@ -321,21 +347,21 @@ class Producer:
                 )
             )
         if isinstance(sample, PreparedSample) and sample.caption is not None:
-            notes += self._cut_captions(key, sample.caption)
+            notes += self._cut_caption(key, sample.caption)
         builder.put(index, self._dataset.finish(sample) if self._finish else sample)
         return notes
 
-    def _cut_captions(self, key: SampleKey, draw: CaptionDraw) -> list[LedgerEntry]:
-        """Return ledger entries for a caption that tokenizers truncate; only the first time for each caption."""
+    def _cut_caption(self, key: SampleKey, draw: CaptionDraw) -> list[_Cut]:
+        """Return a note on a caption that tokenizers truncate, unless it has its entries already."""
         caption, text = (key.index, draw.choice), hash(draw.text)
         if caption in self._cut or text in self._fit:
             return []
         cuts = self._dataset.truncated(draw.text)
-        if not cuts and len(self._fit) < _MOST_FIT:  # cache the text, not the caption: dropout may have shortened it
-            self._fit.add(text)
-        if cuts:
-            self._cut.add(caption)
-        return [
+        if not cuts:
+            if len(self._fit) < _MOST_FIT:  # cache the text, not the caption: dropout may have shortened it
+                self._fit.add(text)
+            return []
+        entries = [
             LedgerEntry(
                 kind="caption_cut",
                 id=self._name(key.index),
@@ -343,6 +369,7 @@ class Producer:
             )
             for name, cut in cuts.items()
         ]
+        return [_Cut(caption, entries)]
 
     def _name(self, index: int) -> str:
         return self._dataset.ids(index, index + 1)[0]
@@ -359,7 +386,7 @@ def _only_read(source: BatchSource, keys: list[SampleKey]) -> tuple[BatchBuilder
         return None
 
 
-def _write(builder: BatchBuilder, samples: list[list[Pending]]) -> list[LedgerEntry]:
+def _write(builder: BatchBuilder, samples: list[list[Pending]]) -> list[_Note]:
     for tensors in samples:
         builder.write(tensors)
     return []

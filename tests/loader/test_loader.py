@@ -653,3 +653,28 @@ def test_finishing_batches_later_gives_the_same_bits(dataset):
         assert made.tensors["img"].dtype == torch.uint8
         batch = dataset.finish(made.tensors | made.rest)
         assert digest(batch) == digest(collate([dataset[key] for key in plan.epoch(0)[step]]))
+
+
+def test_a_cut_caption_is_in_the_first_batch_that_has_it(photos, tmp_path):
+    """Threads prepare the batches of later epochs at the same time, and may measure a caption there first."""
+    clip, t5 = flux_tokenizers()
+    shutil.copy(photos / "00.jpg", tmp_path)
+    (tmp_path / "00.txt").write_text("a photo with more than seven tokens")
+    dataset = calotype.text_to_image_dataset(
+        calotype.FluxTransform(clip, t5, t5_max_seq_len=7),
+        path=tmp_path,
+        img_transform={"resize": 16, "center_crop": True},
+    )
+
+    class SlowFirst(type(dataset)):
+        def prepare(self, key):
+            if key.epoch == 0:
+                time.sleep(0.3)
+            return super().prepare(key)
+
+    dataset.__class__ = SlowFirst
+    with calotype.Loader(dataset, 1, threads=2, in_process=True) as loader:
+        next(iter(loader))
+        assert [entry.id for entry in loader.ledger] == ["00.jpg"]
+        list(loader), list(loader)
+        assert len(loader.ledger) == 1
