@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import os
 import re
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import urllib3
+
+from calotype.images.positioned_file import PositionedFile
 
 __all__ = ["Part", "RemoteFile", "content_range", "is_encoded", "is_usable"]
 
@@ -46,7 +46,7 @@ def is_encoded(response: urllib3.BaseHTTPResponse) -> bool:
     return response.headers.get("content-encoding", "identity").lower() != "identity"
 
 
-class RemoteFile(io.RawIOBase):
+class RemoteFile(PositionedFile):
     """An image on a server as a file: its beginning, and more of it only when that is read.
 
     Args:
@@ -57,35 +57,14 @@ class RemoteFile(io.RawIOBase):
     """
 
     def __init__(self, fetch: Callable[[int, int], Part]) -> None:
-        super().__init__()
         self._fetch = fetch
-        self._data, _, self.length = fetch(0, _FIRST)
-        self._position = 0
+        self._data, _, length = fetch(0, _FIRST)
+        super().__init__(length)
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.length}[whence]
-        if base + offset < 0:
-            raise ValueError(f"negative seek position {base + offset}")
-        self._position = base + offset
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        # As many bytes as are there, which may be fewer than wanted, but none only at the end.
-        while self._position >= len(self._data) and self._position < self.length:
-            self._grow(self._position + 1)
-        data = self._data[self._position : self._position + len(buffer)]
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
+    def read_at(self, position: int, length: int) -> bytes:
+        while position >= len(self._data) and position < self.length:
+            self._grow(position + 1)
+        return self._data[position : position + length]
 
     def _grow(self, least: int) -> None:
         """Fetch more, up to offset `least` or further."""

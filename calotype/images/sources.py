@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from calotype.errors import FetchError, ImageError, MissingDependencyError
 from calotype.images.connect import PrivateAddressError, public_addresses, redact
 from calotype.images.locks import ForkSafeLock
+from calotype.images.positioned_file import PositionedFile
 from calotype.images.ranges import RemoteFile
 from calotype.types import ImageRef
 
@@ -129,35 +130,15 @@ def _pread(descriptor: int, length: int, position: int) -> bytes:
     return data
 
 
-class _Range(io.RawIOBase):
+class _Range(PositionedFile):
     """Bytes [start, start + length) of an open file, as a file."""
 
     def __init__(self, descriptor: int, start: int, length: int) -> None:
-        super().__init__()
-        self._descriptor, self._start, self._length, self._position = descriptor, start, length, 0
+        super().__init__(length)
+        self._descriptor, self._start = descriptor, start
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
-        if base + offset < 0:
-            raise ValueError(f"negative seek position {base + offset}")
-        self._position = base + offset
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        length = max(min(len(buffer), self._length - self._position), 0)
-        data = os.pread(self._descriptor, length, self._start + self._position)
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
+    def read_at(self, position: int, length: int) -> bytes:
+        return os.pread(self._descriptor, max(min(length, self.length - position), 0), self._start + position)
 
 
 _environments: dict[str, tuple[int, Any]] = {}
