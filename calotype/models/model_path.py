@@ -10,7 +10,7 @@ from typing import Any, Final
 from calotype.errors import ConfigError
 from calotype.models.safetensors_header import header_of
 
-__all__ = ["refuse_folder", "refuse_weights_file"]
+__all__ = ["component_config", "refuse_folder", "refuse_weights_file"]
 
 _WEIGHTS: Final = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 _EXPECTED: Final = "a diffusers pipeline's folder or a hub name was expected"
@@ -100,7 +100,7 @@ def _folder(folder: Path) -> str:
         return f": it holds a LoRA, not a model; name the base model that it was trained on ({_EXPECTED})"
     if (folder.parent / "model_index.json").is_file():
         return f": it is one part of the pipeline in {folder.parent}; then model: {folder.parent}"
-    config = _config(folder)
+    config = component_config(folder)
     if (kind := config.get("_class_name")) is not None:
         return (
             f": it holds one network alone ({kind}); a whole pipeline was expected. In Python: "
@@ -110,7 +110,7 @@ def _folder(folder: Path) -> str:
     if config.get("architectures") or config.get("model_type"):
         return f": it holds a model of transformers ({config.get('model_type')}); {_EXPECTED}"
     for part in ("transformer", "unet"):
-        if (kind := _config(folder / part).get("_class_name")) is not None:
+        if (kind := component_config(folder / part).get("_class_name")) is not None:
             return f": its {part} folder{_folder(folder / part)}"
     files = [name for name in there if name.lower().endswith(_WEIGHTS) and (folder / name).is_file()]
     if len(files) == 1:
@@ -128,7 +128,8 @@ def _part(kind: str) -> str:
     return "unet" if kind.startswith("UNet") else "transformer"
 
 
-def _config(folder: Path) -> Mapping[str, Any]:
+def component_config(folder: Path) -> Mapping[str, Any]:
+    """Return the `config.json` of a pipeline's component; empty if there is none that can be read."""
     try:
         found = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError):

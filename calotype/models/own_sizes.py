@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from calotype.models.component_files import WEIGHTS, files_that_count
+from calotype.models.model_path import component_config
 from calotype.models.safetensors_header import header_of
 from calotype.models.spec import EncodingSpec, ModelSpec
 
@@ -62,7 +62,7 @@ def own_encodings(spec: ModelSpec, folder: Path, text_encoders: Sequence[str], *
         variant: Variant of the weights.
     """
     facts = spec.encodings
-    network = {**_config(folder / "unet"), **_config(folder / "transformer")}
+    network = {**component_config(folder / "unet"), **component_config(folder / "transformer")}
     widths = {key: next((network[name] for name in names if name in network), None) for key, names in _WIDTHS.items()}
     texts = tuple(
         replace(output, width=width) if isinstance(width := widths.get(output.key), int) else output
@@ -72,7 +72,7 @@ def own_encodings(spec: ModelSpec, folder: Path, text_encoders: Sequence[str], *
     for name in text_encoders:
         parameters = count_parameters(folder / name, variant=variant, tables=False)
         operations += 2.0 * parameters * _tokens(spec, name)
-    vae = _config(folder / "vae")
+    vae = component_config(folder / "vae")
     channels, latents = vae.get("block_out_channels"), vae.get("latent_channels")
     flops, factor = facts.autoencoder_flops, facts.latent_factor
     standard = EncodingSpec.__dataclass_fields__["autoencoder_flops"].default
@@ -103,11 +103,3 @@ def _convolutions(channels: Sequence[int], layers: int) -> float:
         total += 18.0 * (before * width + (2 * layers - 1) * width * width) / 4**level
         before = width
     return total
-
-
-def _config(folder: Path) -> Mapping[str, Any]:
-    try:
-        found = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, Mapping) else {}
