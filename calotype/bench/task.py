@@ -14,7 +14,7 @@ from calotype.errors import CalotypeError
 __all__ = ["SERVER", "Encoded", "Measured", "Refused", "Task", "perform"]
 
 SERVER: Final = Server()
-"""Of this process: whoever performs tasks closes it afterwards."""
+"""Of this process; closed after its tasks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ def main() -> None:
     try:
         status = run(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output, such as `head`, has enough of it
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         _discard_output()
         status = _BROKEN_PIPE
     except KeyboardInterrupt:
