@@ -30,7 +30,7 @@ from _report import Cell, show
 from peers import CONTESTANTS, Contestant, Job
 
 HERE = Path(__file__).parent
-MEMORY_SECONDS = 1.5
+MEMORY_SECONDS = 5.0
 """For how long memory is watched, in whole epochs."""
 
 

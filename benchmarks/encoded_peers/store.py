@@ -5,6 +5,9 @@ benchmark. The images have one color each, so that hashing them is cheap.
 
 The latents are not sampled from their posterior: like the peers, this row returns the stored tensors. (On a GPU, the
 device samples them, a batch at a time.)
+
+All batches come from the loader process: while it starts, threads of the trainer would make the first ones, which
+`startup.py` measures.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+import calotype.loader.loader
 from calotype import Loader, PixelsTransform, text_to_image_dataset
 from calotype.data.dataset import TextToImageDataset
 from calotype.encodings.dataset import EncodedDataset
@@ -24,6 +28,7 @@ from calotype.encodings.dataset_records import DatasetRecords, Fingerprints, Var
 from calotype.encodings.frozen import FrozenModels
 from calotype.encodings.keys import scaling_key
 from calotype.encodings.store import EncodingStore
+from calotype.loader.source import ProcessSource
 from encoded_peers import Batch, Epoch, Job, Samples
 
 _BATCH = 8
@@ -80,6 +85,7 @@ def open_dataset(job: Job) -> AsKept:
 
 
 def open_loader(job: Job) -> Epoch:
+    calotype.loader.loader.StartingSource = ProcessSource  # type: ignore[assignment, misc]
     loader = Loader(open_dataset(job), job.batch_size, threads=job.workers)
 
     def epoch() -> Iterator[Batch]:

@@ -6,6 +6,8 @@ import mmap
 import os
 import socket
 import subprocess
+import sys
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -32,6 +34,8 @@ _T = TypeVar("_T")
 
 __all__ = ["Delivered", "ProcessSource", "Source", "ThreadSource"]
 
+_LOWEST = 19
+"""The niceness of threads in the background."""
 _SMALL = 1 << 16
 """Maximum bytes of a tensor that is copied out of its slot: it does not keep the slot in use."""
 
@@ -72,13 +76,16 @@ class ThreadSource:
 
     Args:
         setup: Dataset, plan and options.
+        background: Whether the threads leave the cores to whatever else runs. On Linux only, where priorities are a
+            thread's.
     """
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, *, background: bool = False) -> None:
         self._producer = Producer(
             setup.dataset, setup.plan, threads=setup.threads, on_error=setup.on_error, finish=setup.finish
         )
-        self._threads = ThreadPoolExecutor(setup.threads, thread_name_prefix="calotype")
+        lower = _lower_priority if background and sys.platform == "linux" else None
+        self._threads = ThreadPoolExecutor(setup.threads, thread_name_prefix="calotype", initializer=lower)
         self._ahead = setup.prefetch
         self._owner = os.getpid()
 
@@ -122,6 +129,11 @@ class ThreadSource:
         while len(self._producer) < self._ahead:
             for share in self._producer.submit(HeapMemory()):
                 self._threads.submit(share)
+
+
+def _lower_priority() -> None:
+    """Give this thread the lowest priority of ordinary ones."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST)
 
 
 class ProcessSource:

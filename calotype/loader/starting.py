@@ -20,6 +20,9 @@ class StartingSource:
     All sources return the same batches, bit for bit, so it does not matter when one takes over from the other: the
     process continues after the batches that the threads have begun.
 
+    A loop that takes batches as fast as they come would keep all cores busy with the threads, and the process would
+    start in twice the time: the threads run in the background.
+
     The threads report no error: the process prepares the batch again, and reports its own.
 
     Args:
@@ -29,7 +32,7 @@ class StartingSource:
 
     def __init__(self, setup: Setup, *, on_map: Callable[[torch.Tensor], None] | None = None) -> None:
         self._process = ProcessSource(setup, on_map=on_map)
-        self._threads: ThreadSource | None = ThreadSource(setup)
+        self._threads: ThreadSource | None = ThreadSource(setup, background=True)
         self._handing_over = False
         """Whether the process has started, and the threads only complete the batches that they have begun."""
 

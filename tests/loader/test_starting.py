@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 
 import pytest
@@ -48,6 +49,28 @@ def test_the_first_batch_does_not_wait_for_the_process(square):
         assert [digest(batch) for batch in loader] == wanted
         loader.load_state_dict({"epoch": 0})  # moving needs no process either
         assert digest(next(iter(loader))) == wanted[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has no priority of its own")
+def test_the_threads_leave_the_cores_to_the_process():
+    """Else a loop as fast as its batches keeps the process from starting for seconds."""
+    with calotype.Loader(Niceness(), 2, threads=2) as loader:
+        while_it_starts = {value for batch in loader for value in batch["niceness"].tolist()}
+        StartingSource.started = True
+        list(loader)
+        from_the_process = {value for batch in loader for value in batch["niceness"].tolist()}
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert (while_it_starts, from_the_process) == ({19}, {own})
+
+
+class Niceness(calotype.SampleSource):
+    """The niceness of the thread that prepares each sample."""
+
+    def __len__(self):
+        return 8
+
+    def prepare(self, key):
+        return {"niceness": os.getpriority(os.PRIO_PROCESS, threading.get_native_id())}
 
 
 def test_a_loader_that_moves_while_the_process_takes_over(square):
