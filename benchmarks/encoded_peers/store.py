@@ -46,7 +46,7 @@ class AsKept(EncodedDataset):
 
 
 def prepare(job: Job, numbers: Sequence[int]) -> None:
-    """The folder of images and the pipeline's: no part of what is kept."""
+    """The folder of images and the pipeline's, and the libraries that read the folder: no part of what is stored."""
     folder = job.folder / "pictures"
     folder.mkdir()
     for number in numbers:
@@ -60,6 +60,7 @@ def prepare(job: Job, numbers: Sequence[int]) -> None:
         (pipeline / name / "config.json").write_text("{}")
     index = {"_class_name": "FluxPipeline", "_name_or_path": "black-forest-labs/FLUX.1-dev"}
     (pipeline / "model_index.json").write_text(json.dumps(index | {name: ["of", "no account"] for name in _COMPONENTS}))
+    _dataset(job)
 
 
 def write(job: Job, samples: Samples, numbers: Sequence[int]) -> None:
