@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 from calotype.config import Config
 from calotype.config.component import Component
-from calotype.config.dataset import DatasetConfig
+from calotype.config.dataset import MANIFEST_OPTIONS, DatasetConfig
 from calotype.data.builder import make_dataset
 from calotype.data.dataset import TextToImageDataset
 from calotype.errors import ConfigError
@@ -28,7 +28,8 @@ def build_dataset(
 
     Args:
         config: A config, as `load_config` returns it.
-        manifest: Rows that are already loaded; replaces the config's `path`.
+        manifest: Rows that are already loaded; replaces the config's `path`, and the options that say which rows
+            there are.
         ledger: Collects an entry for each bad row.
 
     Returns:
@@ -55,7 +56,8 @@ def build_dataset(
         arguments = () if config.tokenizer is None else (transform,)
         return cast("TextToImageDataset", Component(options).build(*arguments, where="dataset"))
     if manifest is not None:
-        options = options | {"path": manifest, "source": None}
+        options = {name: value for name, value in options.items() if name not in MANIFEST_OPTIONS}
+        options |= {"path": manifest, "source": None}
     return make_dataset(DatasetConfig.of(options), transform, ledger=ledger)
 
 

@@ -6,21 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from calotype.config.dataset import DatasetConfig
 from calotype.config.image_files import PixelCacheConfig
-from calotype.core.placeholders import PLACEHOLDER, TRIGGER_PLACEHOLDERS
 from calotype.data.dataset import TextToImageDataset
 from calotype.data.pixel_cache import PixelCache
+from calotype.data.rows import load_rows
 from calotype.data.sizing import choose_buckets, fixed_size
 from calotype.errors import ConfigError
 from calotype.images import ImageReader
 from calotype.images.fetch import Fetcher
 from calotype.ledger import Ledger
-from calotype.manifest import Manifest, load_manifest
-from calotype.manifest.unused_captions import require_captions
+from calotype.manifest import Manifest
 from calotype.models import build_model_transform, check_model_transform, get_spec
 from calotype.terminal import get_logger
 from calotype.transforms import CaptionTransform, ImageTransform
@@ -128,7 +126,7 @@ def make_dataset(
         ManifestError: As for `text_to_image_dataset`.
     """
     # The model: its facts, and its transform.
-    model, path = options.model, options.path
+    model = options.model
     options.check_origin()
     spec = get_spec(str(model)) if model is not None else getattr(model_transform, "spec", None)
     if model_transform is None and model is not None:
@@ -142,23 +140,7 @@ def make_dataset(
         image_options, resolution = fixed_size(image_options, resolution, spec)
     img_transform = ImageTransform.from_config(image_options, where="img_transform")
     caption_transform = CaptionTransform.from_config(options.caption_transform, where="caption_transform")
-    # With a trigger or template every image has a text, so captions may be missing; but the user did not say so.
-    implied = options.missing_captions is None and bool(caption_transform.trigger or caption_transform.template)
-
-    # The rows.
-    rows = options.manifest_options
-    if isinstance(path, Manifest) and rows:
-        raise ConfigError(f"{', '.join(rows)}: come too late for a path that is a manifest, loaded already")
-    manifest = _manifest(
-        options.origin,
-        missing_captions="empty" if implied else options.missing_captions or "error",
-        on_error=options.on_error,
-        ledger=ledger,
-        **rows,
-    )
-    if implied and not isinstance(path, Manifest):
-        require_captions(manifest)
-    _check_placeholders(manifest, caption_transform, options.on_error)
+    manifest = load_rows(options, caption_transform, ledger=ledger)
     for sentence in _unused(options, manifest, caption_transform):
         logger.warning("%s", sentence)
     return TextToImageDataset(
@@ -177,10 +159,6 @@ def make_dataset(
     )
 
 
-def _manifest(path: Any, **options: Any) -> Manifest:
-    return path if isinstance(path, Manifest) else load_manifest(path, **options)
-
-
 def _unused(options: DatasetConfig, manifest: Manifest, captions: CaptionTransform) -> Iterator[str]:
     """Yield a note for each option that has no effect with this data. With other data it may have one."""
     fetching = [name for name in ("fetch", "downloads") if getattr(options, name) is not None]
@@ -188,37 +166,6 @@ def _unused(options: DatasetConfig, manifest: Manifest, captions: CaptionTransfo
         yield f"note: dataset.{' and '.join(fetching)}: no effect here, as no image of {manifest.root} has a URL"
     if captions.choose != "random" and (pc.max(pc.list_value_length(manifest.captions)).as_py() or 0) < 2:
         yield "note: dataset.caption_transform.choose: no effect here, as no image has more than one caption"
-
-
-def _check_placeholders(manifest: Manifest, transform: CaptionTransform, on_error: str) -> None:
-    """Refuse captions with a placeholder if no trigger is set: the model would learn the placeholder.
-
-    Args:
-        manifest: The rows.
-        transform: The caption transform.
-        on_error: `raise`, or anything else to add a ledger entry for each such image.
-
-    Raises:
-        ConfigError: There are some, under `on_error="raise"`.
-    """
-    if transform.trigger is not None or transform.custom:
-        return
-    waiting = pc.unique(pc.list_parent_indices(manifest.captions).filter(_has_placeholder(manifest.captions)))
-    if not len(waiting):
-        return
-    ids = manifest.ids.take(waiting).to_pylist()
-    if on_error == "raise":
-        raise ConfigError(
-            f"caption_transform: the captions of {len(ids):,} of {len(manifest):,} images have {PLACEHOLDER} in them "
-            f"({ids[0]!r} is the first), and there is no trigger to put there; set caption_transform.trigger"
-        )
-    noted = {entry.id for entry in manifest.ledger if entry.kind == "placeholder"}
-    for id in (id for id in ids if id not in noted):  # several datasets may share one manifest
-        manifest.ledger.add("placeholder", id, f"a caption has {PLACEHOLDER} in it, and there is no trigger")
-
-
-def _has_placeholder(captions: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.match_substring_regex(pc.list_flatten(captions), TRIGGER_PLACEHOLDERS)
 
 
 def _pixel_cache(option: int | PixelCacheConfig | None) -> PixelCache | None:

@@ -15,7 +15,7 @@ from calotype.errors import ConfigError, MissingDependencyError
 from calotype.ledger import LedgerEntry
 from calotype.progress import is_first_rank
 from calotype.train.interrupt import StopRequest
-from calotype.train.outline import outline
+from calotype.train.outline import outline, outline_of_rows, training_rows
 from calotype.train.run_folder import RUN_FOLDERS, check_old_default, default_output, sole_run
 
 if TYPE_CHECKING:
@@ -74,10 +74,13 @@ def run(
         check_old_default(output)
     if stop is not None:
         stop.checkpoints = output / "checkpoints"
-    for line in outline(config, options) if is_first_rank() else ():
-        tell(line)
-    if is_first_rank():
-        tell("Loading PyTorch, the data and the model's configuration …")
+    shown = tell if is_first_rank() else lambda text: None
+    for line in outline(config, options):
+        shown(line)
+    rows = training_rows(config)
+    for line in outline_of_rows(rows, config, options) if rows is not None else ():
+        shown(line)
+    shown("Loading PyTorch and the model's configuration …")
 
     try:
         from calotype.train.accelerator import compute_dtype
@@ -109,7 +112,7 @@ def run(
         )
 
     # Check model and data before anything is hashed, loaded or written.
-    data = open_training(config, device=str(accelerator.device))
+    data = open_training(config, device=str(accelerator.device), rows=rows)
     models = data.models
     network = check_model(models, options)
     check_data(data.training, network, options, models.spec)

@@ -19,6 +19,7 @@ from calotype.errors import ConfigError
 from calotype.ledger import Ledger
 from calotype.loader import Loader
 from calotype.loader.build import make_loader
+from calotype.manifest import Manifest
 from calotype.progress import track
 
 __all__ = ["TrainingData", "TrainingLoaders", "build_loaders", "build_training", "open_training"]
@@ -48,7 +49,9 @@ class TrainingLoaders:
     """Of the held-out side; None without one."""
 
 
-def open_training(config: Config | Mapping[str, Any], *, device: str) -> TrainingData:
+def open_training(
+    config: Config | Mapping[str, Any], *, device: str, rows: Manifest | None = None
+) -> TrainingData:
     """Open the frozen models and the datasets of a training run.
 
     What is not encoded yet is encoded on the fly, unless the config has `on_the_fly: false`.
@@ -56,6 +59,7 @@ def open_training(config: Config | Mapping[str, Any], *, device: str) -> Trainin
     Args:
         config: What `load_config` returned.
         device: Device of the frozen models.
+        rows: What `training_rows` returned; None loads them.
 
     Raises:
         ConfigError: As for `build_dataset`; or the model can't be found.
@@ -73,7 +77,7 @@ def open_training(config: Config | Mapping[str, Any], *, device: str) -> Trainin
     return TrainingData(
         options=options,
         models=models,
-        training=build_dataset(training),
+        training=build_dataset(training, manifest=rows),
         validation=None if held_out is None else build_dataset(held_out),
     )
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calotype.config import Config
 from calotype.config.component import Component
 from calotype.config.dataset import DatasetConfig
 from calotype.config.inputs import source_name
 from calotype.config.train import TrainConfig
-from calotype.errors import CalotypeError
 from calotype.terminal import visible
 
-__all__ = ["outline"]
+if TYPE_CHECKING:
+    from calotype.manifest import Manifest
+
+__all__ = ["outline", "outline_of_rows", "training_rows"]
 
 
 def outline(config: Config, options: TrainConfig) -> Iterator[str]:
-    """Yield lines about a run.
+    """Yield lines about a run, by its config alone.
 
     Args:
         config: The config.
@@ -29,9 +31,33 @@ def outline(config: Config, options: TrainConfig) -> Iterator[str]:
     model = config.any_model or (config.encodings.model if config.encodings is not None else None)
     yield f"Training {what} of {_short(model)}"
     yield f"  result    {_short(options.output_dir)}"
-    found = _described(config)
-    if found is None:
-        return
+
+
+def training_rows(config: Config) -> Manifest | None:
+    """Load the rows to train on; None if the dataset is a component.
+
+    Raises:
+        ConfigError: As for `load_rows`.
+        ManifestError: As for `load_rows`.
+    """
+    from calotype.data.rows import load_rows
+    from calotype.transforms import CaptionTransform
+
+    section = config.sides()[0].dataset
+    if not isinstance(section, DatasetConfig):
+        return None
+    return load_rows(section, CaptionTransform.from_config(section.caption_transform, where="caption_transform"))
+
+
+def outline_of_rows(rows: Manifest, config: Config, options: TrainConfig) -> Iterator[str]:
+    """Yield lines about the images of a run, and how often each is seen.
+
+    Args:
+        rows: What `training_rows` returned.
+        config: The config.
+        options: Its `train` section.
+    """
+    found = rows.describe()
     images = round(found["shown_per_epoch"])
     yield f"  images    {found['rows']:,} in {_short(source_name(config))}; {_captions(found)}"
     batch = config.loader.batch_size if config.loader is not None and not isinstance(config.loader, Component) else 1
@@ -42,31 +68,6 @@ def outline(config: Config, options: TrainConfig) -> Iterator[str]:
     parts += [f"{ranks} GPUs"] if ranks > 1 else []
     times = shown / images if images else 0.0
     yield f"  steps     {options.max_steps:,} of {' × '.join(parts)}: each image is seen {_times(times)}"
-
-
-def _described(config: Config) -> dict[str, Any] | None:
-    """Return the facts about the rows to train on; None if they aren't on this machine, or can't be read.
-
-    What can't be read is reported when the run opens it.
-    """
-    from calotype.manifest import load_manifest
-
-    try:
-        section = config.sides()[0].dataset
-        if not isinstance(section, DatasetConfig) or section.paths is None:
-            return None
-        if not all(Path(path).expanduser().exists() for path in section.paths):
-            return None
-        missing = section.missing_captions
-        manifest = load_manifest(
-            section.origin,
-            missing_captions="empty" if missing in (None, "error") else missing,
-            on_error="skip",
-            **section.manifest_options,
-        )
-    except CalotypeError:
-        return None
-    return manifest.describe()
 
 
 def _short(name: str | Path | None) -> str:

@@ -9,6 +9,7 @@ import sys
 import pytest
 from train_helpers import make_folder, run
 
+from calotype.data import rows
 from calotype.encodings.encoding_time import EncodingTime
 from calotype.progress import track
 from calotype.train import view
@@ -69,27 +70,29 @@ OUTLINE = """
 import sys
 from calotype.config import read_config
 from calotype.config.train import TrainConfig
-from calotype.train.outline import outline
+from calotype.train.outline import outline, outline_of_rows, training_rows
 config = read_config(sys.argv[1], ["model=flux.1-dev", "max_steps=30", "loader.batch_size=2"])
 print(*outline(config, config.train), sep="\\n")
+print(*outline_of_rows(training_rows(config), config, config.train), sep="\\n")
 assert "torch" not in sys.modules
 """
 
 
 def test_the_outline_needs_no_torch(tmp_path):
     folder = make_folder(tmp_path / "photos")
-    (folder / "0.txt").unlink(missing_ok=True)
     done = subprocess.run([sys.executable, "-c", OUTLINE, "photos"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, result, images, steps = done.stdout.splitlines()
     assert (first, result) == ("Training a LoRA (rank 16) of flux.1-dev", "  result    output")
-    assert re.fullmatch(r"  images    \d+ in photos; (all have captions|\d+ have no caption)", images)
+    assert re.fullmatch(r"  images    \d+ in photos; all have captions", images)
     assert re.fullmatch(r"  steps     30 of 2 images: each image is seen \d+(\.\d)? times", steps)
 
 
 def test_what_a_run_says_before_its_first_step(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder, said = make_folder(tmp_path / "photos"), []
+    folder, said, loaded = make_folder(tmp_path / "photos"), [], []
+    load = rows.load_manifest
+    monkeypatch.setattr(rows, "load_manifest", lambda path, **options: (loaded.append(path), load(path, **options))[1])
     store = {"store": str(tmp_path / "store")}
     run(folder, tmp_path / "out", max_steps=3, encodings=store, tell=said.append)
     found = {line[2:10].strip(): line[12:] for line in said if line.startswith("  ")}
@@ -99,6 +102,7 @@ def test_what_a_run_says_before_its_first_step(tmp_path, monkeypatch):
     assert not [line for line in said if len(line) > 80 and "note:" not in line and str(tmp_path) not in line]
     assert said.index("Loading the transformer …") < said.index("Training from step 1 of 3 …")
 
+    assert len(loaded) == 1  # for the outline and for the training
     said.clear()
     run(folder, tmp_path / "again", max_steps=1, encodings=store, tell=said.append)
     assert "  encoding  nothing: all images and texts are encoded" in said
