@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from calotype.errors import ConfigError, MissingDependencyError
 from calotype.models.component_check import check_component
 from calotype.models.downloads import ways_to_get
 from calotype.models.family import TokenCount
+from calotype.models.json_file import read_json_object
 from calotype.models.own_sizes import count_parameters, own_encodings
 from calotype.models.pipeline_folder import find_pipeline, frozen_components, import_diffusers, which_model
 from calotype.models.spec import EncodingSpec, ModelSpec, check_image_size
@@ -280,7 +280,7 @@ class FrozenModels:
 
     def _pictures(self) -> Any:
         if self._vae is None:
-            config = json.loads((self._component("vae") / "config.json").read_bytes())
+            config = read_json_object(self._component("vae") / "config.json")
             upcast = self.family.upcast and config.get("force_upcast", True)  # the default of AutoencoderKL
             pipe = self._load(["vae"], dtype=torch.float32 if upcast else self.dtype)
             self._vae = pipe.vae.to(self.device)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Final
 
 from calotype.errors import ConfigError
 from calotype.models.component_files import WEIGHTS, files_that_count
+from calotype.models.json_file import read_json_object
 from calotype.models.safetensors_header import HEADER_START, header_of
 
 __all__ = ["check_component"]
@@ -38,7 +38,7 @@ def check_component(folder: Path, *, variant: str | None = None, weights: bool =
     # Compare the shards with the index: the one without a variant has three dots in its name.
     indices = [name for name in names if name.endswith(".safetensors.index.json")] if len(loads) > 1 else []
     if (usual := [name for name in indices if name.count(".") == 3]) and not variant:
-        listed = json.loads((folder / usual[0]).read_bytes()).get("weight_map", {}).values()
+        listed = read_json_object(folder / usual[0]).get("weight_map", {}).values()
         if absent := sorted(set(listed) - set(names)):
             raise ConfigError(f"{folder}: {', '.join(absent)} of {usual[0]} is missing; copy or download it again")
     for name in loads:

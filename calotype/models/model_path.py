@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from calotype.errors import ConfigError
+from calotype.models.json_file import component_config
 from calotype.models.safetensors_header import header_of
 
-__all__ = ["component_config", "refuse_folder", "refuse_weights_file"]
+__all__ = ["refuse_folder", "refuse_weights_file"]
 
 _WEIGHTS: Final = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 _EXPECTED: Final = "a diffusers pipeline's folder or a hub name was expected"
@@ -126,15 +126,6 @@ def _part(kind: str) -> str:
     if kind.startswith("Autoencoder"):
         return "vae"
     return "unet" if kind.startswith("UNet") else "transformer"
-
-
-def component_config(folder: Path) -> Mapping[str, Any]:
-    """Return the `config.json` of a pipeline's component; empty if there is none that can be read."""
-    try:
-        found = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, Mapping) else {}
 
 
 def _tensor_names(path: Path) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from calotype.models.component_files import WEIGHTS, files_that_count
-from calotype.models.model_path import component_config
+from calotype.models.json_file import component_config
 from calotype.models.safetensors_header import header_of
 from calotype.models.spec import EncodingSpec, ModelSpec
 

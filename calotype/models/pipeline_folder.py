@@ -12,6 +12,7 @@ from calotype.errors import ConfigError, MissingDependencyError
 from calotype.models.component_files import files_that_count
 from calotype.models.downloads import download_bytes, downloading, ways_to_get
 from calotype.models.family import ModelFamily
+from calotype.models.json_file import read_json_object
 from calotype.models.model_path import refuse_folder, refuse_weights_file
 from calotype.models.registry import get_family, get_spec, list_families, list_specs, not_loaded
 from calotype.models.spec import ModelSpec
@@ -40,13 +41,10 @@ def find_pipeline(
         refuse_weights_file(model)
         folder = _fetched(model, spec, variant, network=network)
     file = folder / "model_index.json"
-    try:
-        index = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise refuse_folder(folder) from None
-    except ValueError as error:
-        raise ConfigError(f"{file}: not JSON ({error}); copy or download it again") from error
-    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
+    if not file.exists():
+        raise refuse_folder(folder)
+    index = dict(read_json_object(file))
+    if not isinstance(index.get("_class_name"), str):
         raise ConfigError(f"{file}: a JSON object with a _class_name was expected; copy or download it again")
     return folder, index
 

@@ -49,9 +49,7 @@ class TrainingLoaders:
     """Of the held-out side; None without one."""
 
 
-def open_training(
-    config: Config | Mapping[str, Any], *, device: str, rows: Manifest | None = None
-) -> TrainingData:
+def open_training(config: Config | Mapping[str, Any], *, device: str, rows: Manifest | None = None) -> TrainingData:
     """Open the frozen models and the datasets of a training run.
 
     What is not encoded yet is encoded on the fly, unless the config has `on_the_fly: false`.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calotype.errors import ConfigError
 from calotype.models.downloads import downloading, ways_to_get
+from calotype.models.json_file import read_json_object
 from calotype.models.network import Network
 from calotype.models.objectives import Objective
 from calotype.models.pipeline_folder import import_diffusers
@@ -54,7 +54,7 @@ def embeds_guidance(models: FrozenModels) -> bool:
     file = models.folder / network_of(models.spec).component / "config.json"
     if not file.is_file():
         return models.spec.guidance_embeds
-    return bool(json.loads(file.read_bytes()).get("guidance_embeds", False))
+    return bool(read_json_object(file).get("guidance_embeds", False))
 
 
 def load_network(models: FrozenModels, dtype: torch.dtype) -> Any:
@@ -90,10 +90,9 @@ def load_objective(models: FrozenModels) -> Objective:
     return objective(_loaded(models, "scheduler", lambda source: kind.from_pretrained(source, subfolder="scheduler")))
 
 
-def pipeline_index(models: FrozenModels) -> dict[str, Any]:
+def pipeline_index(models: FrozenModels) -> Mapping[str, Any]:
     """Read the pipeline's `model_index.json`."""
-    index: dict[str, Any] = json.loads((models.folder / "model_index.json").read_bytes())
-    return index
+    return read_json_object(models.folder / "model_index.json")
 
 
 def pipeline_class(models: FrozenModels) -> Any:

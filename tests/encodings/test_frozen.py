@@ -108,6 +108,9 @@ class TestWhatIsLoaded:
         file.write_text(json.dumps(json.loads(file.read_text()) | {"force_upcast": False}))
         models = FrozenModels(folder, dtype=torch.bfloat16)
         assert models.encode_pictures(IMAGES)["moments"].dtype == models._vae.dtype == torch.bfloat16
+        file.write_text("[]")
+        with pytest.raises(ConfigError, match=r"vae/config.json: a JSON object was expected; copy or download it"):
+            FrozenModels(folder).encode_pictures(IMAGES)
 
     def test_a_text_that_is_cut_is_not_logged_again_and_again(self, folder, caplog):
         models = FrozenModels(folder)

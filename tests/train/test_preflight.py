@@ -116,6 +116,7 @@ DAMAGE = {
     "no header": (lambda m: (m / WEIGHTS).write_bytes(b"\xff" * 99), "is not a whole safetensors file"),
     "pointer": (lambda m: (m / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
     "config": (lambda m: (m / "transformer" / "config.json").unlink(), "could not load its transformer"),
+    "damaged": (lambda m: (m / "transformer" / "config.json").write_text("{"), r"config.json: not JSON .*again"),
 }
 
 

@@ -79,7 +79,7 @@ assert "torch" not in sys.modules
 
 
 def test_the_outline_needs_no_torch(tmp_path):
-    folder = make_folder(tmp_path / "photos")
+    make_folder(tmp_path / "photos")
     done = subprocess.run([sys.executable, "-c", OUTLINE, "photos"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, result, images, steps = done.stdout.splitlines()
