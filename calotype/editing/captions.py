@@ -137,6 +137,22 @@ class Captions(ABC):
         known = loaded or {}
         return {id: self._state(locations[id], known.get(id, ())) for id in wanted}
 
+    def ids(self) -> list[str]:
+        """Return the ids of all images, in the manifest's order, without reading captions.
+
+        Raises:
+            ManifestError: A data file can't be read.
+        """
+        return list(self._locations())
+
+    def files_beside(self, id: str) -> list[str]:
+        """Return the caption files beside an image, as they were listed last."""
+        return []
+
+    def read_beside(self, ids: Iterable[str]) -> dict[str, CaptionState]:
+        """Read images whose captions are in these files only, without looking for new files. Thread-safe."""
+        return self.read(ids)
+
     def write(
         self,
         changes: Mapping[str, Sequence[str] | Change],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from calotype.editing.captions import Captions, Change
+from calotype.editing.captions import Captions, CaptionState, Change
 from calotype.editing.document import Document, Entry
 from calotype.editing.json_document import JsonLines
 from calotype.editing.known_folder import KnownFolder
@@ -45,6 +45,12 @@ class FolderCaptions(Captions):
     @property
     def one_row_per_image(self) -> bool:
         return not self._known.listing.metadata
+
+    def files_beside(self, id: str) -> list[str]:
+        return [f"{self.root}/{name}" for name in self._known.sidecars.of(id)]
+
+    def read_beside(self, ids: Iterable[str]) -> dict[str, CaptionState]:
+        return {id: self._state(self._beside(Location(), id)) for id in ids}
 
     def _locations(self) -> Mapping[str, Location]:
         self._known.refresh()

@@ -219,6 +219,7 @@ class _Api:
         if not selected:
             matched = f" match the filter {body.filter!r}" if body.filter else ""
             raise BadRequestError(f"there are no images to caption: 0 of {len(self._studio.rows):,}{matched}")
+        self._studio.rows.ensure(selected)
         numbers = [number for number in selected if not self._studio.rows.state(number).rejected]
         if not numbers:
             raise BadRequestError(f"there are no images to caption: all {len(selected):,} selected ones are rejected")

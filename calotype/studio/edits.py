@@ -129,6 +129,7 @@ class Editor:
 
     def reject(self, numbers: Sequence[int], rejected: bool) -> Outcome:
         """Reject images, or restore them, as one step. Raises as `edit` does."""
+        self._rows.ensure(numbers)
         states = ((number, self._rows.state(number)) for number in numbers)
         edits = [
             Edit(number=number, version=state.version, rejected=rejected)
@@ -140,6 +141,7 @@ class Editor:
 
     def change_tags(self, numbers: Sequence[int], change: TagChange) -> Outcome:
         """Change a tag or word in the captions of many images, as one step. Raises as `edit` does."""
+        self._rows.ensure(numbers)
         edits = []
         for number in numbers:
             state = self._rows.state(number)
@@ -178,6 +180,7 @@ class Editor:
         Raises:
             ReplaceError: The pattern or the replacement is not valid.
         """
+        self._rows.ensure(numbers)
         numbers = [number for number in numbers if self._rows.state(number).problem is None]
         states = {number: self._rows.state(number) for number in numbers}
         found = find_and_replace(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -20,6 +21,10 @@ __all__ = ["DiskEvent", "RowState", "Rows"]
 _MAX_LISTED: Final = 2000
 """More changed rows than this are reported as `all`."""
 _MAX_EVENTS: Final = 200
+_UNREAD: Final = CaptionState(captions=(), rejected=False, version="")
+"""The state of a row whose captions have not been read."""
+_READ_AT_ONCE: Final = 256
+"""Rows whose files are read at a time, while everything is read."""
 
 DiskEvent = Literal["captions", "image", "gone", "new"]
 
@@ -39,6 +44,9 @@ class RowState(NamedTuple):
 class Rows:
     """The rows. A row keeps its number while the server runs; new rows are appended.
 
+    The files of a row, its image and the captions beside it, are read when they are needed first, so that a large
+    folder is shown at once: `details` and `state` read those of one row, `ensure` those of several.
+
     Implements `Columns` for filters. Every change increments a sequence number, so that a page can poll for
     changes since its last request. Thread-safe.
 
@@ -53,6 +61,10 @@ class Rows:
         """Sequence number of the last change."""
         self.images_seq = 0
         """Sequence number of the last change of an image."""
+        self.reader: Callable[[Sequence[int]], None] = lambda numbers: None
+        """Reads the files of rows, and calls `set_read`."""
+        self._reading = threading.Lock()
+        self._unread: dict[int, None] = {}
         self._tokenizers, self._limits = tuple(tokenizers), tuple(limits)
         self._bucket_of: Callable[[npt.NDArray[np.float64]], list[str]] | None = None
         self._numbers: dict[str, int] = {}
@@ -79,29 +91,66 @@ class Rows:
         self,
         ids: Sequence[str],
         refs: Sequence[ImageRef],
-        states: Sequence[CaptionState],
-        files: Mapping[str, FileState],
+        states: Sequence[CaptionState] | None,
     ) -> list[int]:
-        """Append rows, and return their numbers. `files`: known states of files; the others are looked up."""
-        stamps = [files.get(ref.path or "") or stamp(ref) for ref in refs]
+        """Append rows, and return their numbers. `states`: their captions; None: not read yet."""
         with self.lock:
-            first = len(self)
-            for id, ref, state, one in zip(ids, refs, states, stamps, strict=True):
-                self._numbers[id] = len(self.ids)
-                self.ids.append(id)
-                self.refs.append(ref)
-                self._states.append(state)
-                self._folded.append(None)
-                self._missing.append(ref.path is not None and one is None)
-                self._stamps.append(one)
-                self._sizes.append(None)
-                self._problems.append(None)
-                self._tokens.append(None)
-                self._changed.append(0)
-            added = list(range(first, len(self)))
+            first, count = len(self), len(ids)
+            added = list(range(first, first + count))
+            self._numbers.update(zip(ids, added, strict=True))
+            self.ids += ids
+            self.refs += refs
+            self._states += [_UNREAD] * count if states is None else states
+            self._folded += [None] * count
+            self._missing += [False] * count
+            self._stamps += [None] * count
+            self._sizes += [None] * count
+            self._problems += [None] * count
+            self._tokens += [None] * count
+            self._changed += [0] * count
+            self._unread.update(dict.fromkeys(added))
             self._touch(added)
             self._duplicates, self.images_seq = None, self.seq
             return added
+
+    def ensure(self, numbers: Iterable[int]) -> None:
+        """Read the files of those of these rows that have not been read."""
+        if unread := [number for number in numbers if number in self._unread]:
+            self.reader(unread)
+
+    def read_some(self) -> int:
+        """Read the files of some rows that have not been read; return how many rows are left."""
+        with self._reading:
+            with self.lock:
+                numbers = list(islice(self._unread, _READ_AT_ONCE))
+            self.ensure(numbers)
+            return len(self._unread)
+
+    def read_all(self) -> None:
+        """Read the files of all rows that have not been read."""
+        while self.read_some():
+            pass
+
+    @property
+    def unread(self) -> int:
+        """Number of rows whose files have not been read."""
+        return len(self._unread)
+
+    def captions_unread(self, number: int) -> bool:
+        """Whether the captions of a row have not been read."""
+        return self._states[number] is _UNREAD
+
+    def set_read(self, stamps: Mapping[int, FileState | None], states: Mapping[int, CaptionState]) -> None:
+        """Set what was read first: number → the state of its image's file, and its captions where they were unread."""
+        with self.lock:
+            for number, found in stamps.items():
+                if self._unread.pop(number, 0) is None:
+                    self._stamps[number] = found
+                    self._missing[number] = self.refs[number].path is not None and found is None
+            for number, state in states.items():
+                if self._states[number] is _UNREAD:
+                    self._states[number] = state
+                    self._folded[number] = None
 
     def set_state(self, number: int, state: CaptionState) -> None:
         """Set the state of a row as read from disk."""
@@ -193,14 +242,16 @@ class Rows:
 
     def state(self, number: int) -> CaptionState:
         """Return the captions of a row as last read from disk."""
+        if self._states[number] is _UNREAD:
+            self.ensure([number])
         return self._states[number]
 
     def stamp(self, number: int) -> FileState | None:
-        """Return the file state of its image as last read."""
+        """Return the file state of its image as last read; None if it has not been read."""
         return self._stamps[number]
 
     def missing(self, number: int) -> bool:
-        """Return whether it was removed from disk."""
+        """Return whether it was removed from disk, as far as that was noticed."""
         return self._missing[number]
 
     def problem(self, number: int) -> str | None:
@@ -235,6 +286,7 @@ class Rows:
 
     def details(self, number: int) -> dict[str, Any]:
         """Return one row for the page."""
+        self.ensure([number])
         with self.lock:
             state, size, tokens = self._states[number], self._sizes[number], self._tokens[number]
             version = image_version(self.refs[number], self._stamps[number])

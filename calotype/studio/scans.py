@@ -1,4 +1,4 @@
-"""`Scans`: background scans of all rows for token counts, image sizes and, on request, duplicates."""
+"""`Scans`: background scans of all rows: captions, token counts, image sizes and, on request, duplicates."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Scans:
 
     def __init__(self, rows: Rows, reader: ImageReader, counter: TokenCounter) -> None:
         self._rows, self._reader, self._counter = rows, reader, counter
-        self._scans = {name: _Scan() for name in ("sizes", "tokens", "duplicates")}
+        self._scans = {name: _Scan() for name in ("captions", "sizes", "tokens", "duplicates")}
         self._duplicates_wanted = False
         self._wake, self._ending = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="calotype-studio-scans", daemon=True)
@@ -92,7 +92,12 @@ class Scans:
         while True:
             self._wake.wait()
             self._wake.clear()
-            for name, steps in (("tokens", self._tokens), ("sizes", self._sizes), ("duplicates", self._duplicates)):
+            for name, steps in (
+                ("captions", self._captions),
+                ("tokens", self._tokens),
+                ("sizes", self._sizes),
+                ("duplicates", self._duplicates),
+            ):
                 if self._ending:
                     return
                 self._one(name, steps)
@@ -113,6 +118,11 @@ class Scans:
         if name != "duplicates" or self._rows.duplicates_known:
             self._scans[name] = _Scan(state="done", done=len(self._rows), total=len(self._rows))
 
+    def _captions(self) -> Iterator[tuple[int, int]]:
+        yield len(self._rows) - self._rows.unread, len(self._rows)
+        while left := self._rows.read_some():
+            yield len(self._rows) - left, len(self._rows)
+
     def _tokens(self) -> Iterator[tuple[int, int]]:
         while left := self._rows.without_tokens():
             yield len(self._rows) - len(left), len(self._rows)
@@ -120,6 +130,7 @@ class Scans:
 
     def count_tokens(self, numbers: list[int]) -> None:
         """Count the tokens of these rows now."""
+        self._rows.ensure(numbers)
         captions = {number: self._rows.state(number).captions for number in numbers}
         counts = iter(self._counter.counts([text for some in captions.values() for text in some]))
         self._rows.set_tokens({n: (some, tuple(next(counts) for _ in some)) for n, some in captions.items()})

@@ -33,7 +33,8 @@ class LoadedRows:
 
     ids: list[str]
     refs: list[ImageRef]
-    states: list[CaptionState]
+    states: list[CaptionState] | None
+    """None: the captions are in files beside the images, and have not been read."""
     root: Path
     """The folder that ids are relative to."""
     kind: str
@@ -70,19 +71,16 @@ class Source:
         return load_manifest(section.origin, **options | lenient)
 
     def load(self) -> LoadedRows:
-        """Load all rows with their captions.
+        """Load all rows, with their captions unless these are in files beside the images.
 
         Raises:
             ManifestError: They can't be read.
         """
         captions = self.captions
         if captions is not None and captions.one_row_per_image and not self._given() & _OPTIONS_OF_ROWS:
-            found = captions.read()  # what the manifest would read, without reading it twice
-            root = str(captions.root)
-            refs = [ImageRef(name=id, path=f"{root}/{id}") for id in found]
-            return LoadedRows(
-                ids=list(found), refs=refs, states=list(found.values()), root=captions.root, kind="folder"
-            )
+            ids, root = captions.ids(), str(captions.root)  # those of the manifest
+            refs = [ImageRef(name=id, path=f"{root}/{id}") for id in ids]
+            return LoadedRows(ids=ids, refs=refs, states=None, root=captions.root, kind="folder")
         manifest = self.manifest()
         return LoadedRows(
             ids=manifest.ids.to_pylist(),

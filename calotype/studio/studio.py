@@ -30,6 +30,9 @@ _SORTED_BY: Final = {"tokens": "tokens", "pixels": "pixels"}
 SORTS: Final = ("order", "id", *_SORTED_BY, "-id", *(f"-{name}" for name in _SORTED_BY))
 """Sort orders; `order` is that of the dataset."""
 
+_NO_FILES: Final = frozenset({"", "id", "folder", "bucket", "aspect", "height", "pixels", "width", "duplicate"})
+"""What can be searched and sorted by before the files of all rows have been read."""
+
 
 class Studio:
     """A dataset under review.
@@ -118,6 +121,8 @@ class Studio:
             self.scans.want_duplicates()
         if "bucket" in fields:
             self._know_buckets()
+        if not fields <= _NO_FILES:
+            self.rows.read_all()
         pending = self.scans.pending(fields)
         with self.rows.lock:
             kept = np.flatnonzero(query.mask(self.rows))
@@ -138,6 +143,7 @@ class Studio:
 
     def details(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Return rows for the page, with token counts."""
+        self.rows.ensure(numbers)
         if lacking := self.rows.without_tokens(numbers):
             self.scans.count_tokens(lacking)
         return [self.rows.details(number) for number in numbers]
@@ -149,7 +155,9 @@ class Studio:
             QueryError: The filter is not valid.
         """
         self._know_buckets()
-        numbers = [number for number in self.find(text)[0] if not self.rows.missing(number)]
+        numbers = self.find(text)[0]
+        self.rows.ensure(numbers)
+        numbers = [number for number in numbers if not self.rows.missing(number)]
         lists = statistics(self.rows, numbers, tokenizers=self.counter.keys, limits=self.counter.limits)
         pending = self.scans.pending(frozenset({"pixels", *(["tokens"] if self.counter.keys else [])}))
         return {"filter": text, "count": len(numbers), "lists": lists, "pending": pending}

@@ -82,6 +82,8 @@ def test_rows_without_a_manifest_are_those_of_the_manifest(folder):
     assert rows.ids == manifest.ids.to_pylist()
     assert rows.refs == manifest.refs() == [manifest[index].image for index in range(len(manifest))]
     loaded = dict(zip(rows.ids, manifest.captions.to_pylist(), strict=True))
-    assert rows.states == list(source.captions.read(loaded=loaded).values())
-    assert [list(state.captions) or [""] for state in rows.states] == manifest.captions.to_pylist()
+    assert rows.states is None  # not read yet
+    states = source.captions.read_beside(rows.ids)
+    assert states == source.captions.read(loaded=loaded) == source.captions.read()
+    assert [list(state.captions) or [""] for state in states.values()] == manifest.captions.to_pylist()
     assert (rows.root, rows.kind) == (manifest.root, manifest.describe()["format"])
