@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice, takewhile
 from pathlib import Path
 
 from calotype.core.small_files import read_small_file
@@ -43,10 +44,13 @@ class Sidecars:
     def _files(self) -> CaptionFiles:
         return caption_files_of(self.listing, self.reading.caption_suffixes)
 
-    @cached_property
-    def _sharing(self) -> Counter[str]:
-        """Stem → number of images."""
-        return Counter(map(stem_of, self.listing.images))
+    def _is_shared(self, stem: str) -> bool:
+        """Whether several images have this name without its suffix."""
+        images = self.listing.images  # sorted
+        alike = takewhile(
+            lambda name: name.startswith(f"{stem}."), islice(images, bisect_left(images, f"{stem}."), None)
+        )
+        return len(list(islice((name for name in alike if stem_of(name) == stem), 2))) > 1
 
     def add(self, name: str) -> bool:
         """Add a file that was created. False: the folder must be listed again."""
@@ -134,10 +138,10 @@ class Sidecars:
         """Return the file itself; if other images share it, the name of one with priority for this image."""
         base, full = folded(stem_of(name)), folded(image)
         shared = base == folded(stem_of(image)) and base != full
-        return image + name[len(stem_of(name)) :] if shared and self._sharing[stem_of(image)] > 1 else name
+        return image + name[len(stem_of(name)) :] if shared and self._is_shared(stem_of(image)) else name
 
     def _new(self, image: str) -> str:
-        return (image if self._sharing[stem_of(image)] > 1 else stem_of(image)) + (self._suffix or ".txt")
+        return (image if self._is_shared(stem_of(image)) else stem_of(image)) + (self._suffix or ".txt")
 
     @property
     def _suffix(self) -> str | None:

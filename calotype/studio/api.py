@@ -142,10 +142,10 @@ class _Api:
 
     def details(self, query: DetailsQuery) -> Json:
         seq = self._studio.rows.seq
-        return {"rows": self._studio.details(self._numbers_of(query.numbers)), "seq": seq}
+        return {"rows": self._studio.details([self._number(one) for one in _ranges(query.numbers)]), "seq": seq}
 
     def changes(self, query: ChangesQuery) -> Json:
-        return self._studio.changes(int(query.since))
+        return self._studio.changes(int(query.since), shown=_ranges(query.shown) if query.shown else ())
 
     # Edits
 
@@ -287,20 +287,19 @@ class _Api:
             raise _NotFoundError(f"there is no row {number}; the dataset has {len(self._studio.rows):,}")
         return number
 
-    def _numbers_of(self, text: str) -> list[int]:
-        """Parse `0-59,120`."""
-        found: list[int] = []
-        for part in text.split(","):
-            first, dash, last = part.partition("-")
-            last = last if dash else first
-            if not (first.isdecimal() and last.isdecimal() and len(first) < 12 and len(last) < 12):
-                raise BadRequestError(
-                    f"request.numbers: found {part[:40]!r}, expected numbers and ranges such as 0-59,120"
-                )
-            if len(found) + int(last) - int(first) + 1 > _MAX_DETAILS:
-                raise BadRequestError(f"request.numbers: expected at most {_MAX_DETAILS} rows at a time")
-            found += [self._number(number) for number in range(int(first), int(last) + 1)]
-        return found
+
+def _ranges(text: str) -> list[int]:
+    """Parse `0-59,120`."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal() and len(first) < 12 and len(last) < 12):
+            raise BadRequestError(f"request.numbers: found {part[:40]!r}, expected numbers and ranges such as 0-59,120")
+        if len(found) + int(last) - int(first) + 1 > _MAX_DETAILS:
+            raise BadRequestError(f"request.numbers: expected at most {_MAX_DETAILS} rows at a time")
+        found += range(int(first), int(last) + 1)
+    return found
 
 
 def _label(edits: Sequence[Edit], ids: Sequence[str]) -> str:

@@ -121,6 +121,8 @@ class ChangesQuery(Body):
     """`GET changes`: what has changed since a sequence number."""
 
     since: Annotated[str, Field(pattern=r"^[0-9]{1,15}$")] = "0"
+    shown: str = ""
+    """The rows that the page shows, as `0-59,120`: they are compared with the disk first."""
 
 
 class RowEdit(Body):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
@@ -19,8 +20,8 @@ __all__ = ["Scans"]
 
 _log = get_logger(__name__)
 
-_CHUNK: Final = 512
-"""Rows per step; a scan can be stopped between steps."""
+_CHUNK: Final = 256
+"""Rows per step; a scan can be stopped between steps, and waits there while captions are written."""
 
 
 @dataclass(slots=True)
@@ -38,10 +39,13 @@ class Scans:
         rows: The rows to scan; updated with the results.
         reader: Reads their images.
         counter: Counts their tokens.
+        writing: The lock that is held while captions are written.
     """
 
-    def __init__(self, rows: Rows, reader: ImageReader, counter: TokenCounter) -> None:
-        self._rows, self._reader, self._counter = rows, reader, counter
+    def __init__(
+        self, rows: Rows, reader: ImageReader, counter: TokenCounter, *, writing: AbstractContextManager[Any]
+    ) -> None:
+        self._rows, self._reader, self._counter, self._writing = rows, reader, counter, writing
         self._scans = {name: _Scan() for name in ("captions", "sizes", "tokens", "duplicates")}
         self._duplicates_wanted = False
         self._wake, self._ending = threading.Event(), False
@@ -109,6 +113,8 @@ class Scans:
                 self._scans[name] = _Scan(state="running", done=done, total=total)
                 if self._ending:
                     return
+                with self._writing:  # an edit has the interpreter to itself
+                    pass
         except _EndingError:
             return
         except Exception as error:  # report it, and keep the thread alive
@@ -125,8 +131,9 @@ class Scans:
 
     def _tokens(self) -> Iterator[tuple[int, int]]:
         while left := self._rows.without_tokens():
-            yield len(self._rows) - len(left), len(self._rows)
-            self.count_tokens(left[:_CHUNK])
+            for start in range(0, len(left), _CHUNK):
+                yield len(self._rows) - len(left) + start, len(self._rows)
+                self.count_tokens(left[start : start + _CHUNK])
 
     def count_tokens(self, numbers: list[int]) -> None:
         """Count the tokens of these rows now."""
@@ -137,14 +144,17 @@ class Scans:
 
     def _sizes(self) -> Iterator[tuple[int, int]]:
         while left := self._rows.without_size():
-            yield len(self._rows) - len(left), len(self._rows)
-            chunk = left[:_CHUNK]
-            sizes, errors = scan_sizes([self._rows.refs[n] for n in chunk], self._reader)
-            found: dict[int, tuple[int, int] | str] = {
-                n: (int(height), int(width)) for n, (height, width) in zip(chunk, sizes.tolist(), strict=True)
-            }
-            found |= {chunk[index]: error.reason for index, error in errors}
-            self._rows.set_sizes(found)
+            for start in range(0, len(left), _CHUNK):
+                yield len(self._rows) - len(left) + start, len(self._rows)
+                self._read_sizes(left[start : start + _CHUNK])
+
+    def _read_sizes(self, numbers: list[int]) -> None:
+        sizes, errors = scan_sizes([self._rows.refs[n] for n in numbers], self._reader)
+        found: dict[int, tuple[int, int] | str] = {
+            n: (int(height), int(width)) for n, (height, width) in zip(numbers, sizes.tolist(), strict=True)
+        }
+        found |= {numbers[index]: error.reason for index, error in errors}
+        self._rows.set_sizes(found)
 
     def _duplicates(self) -> Iterator[tuple[int, int]]:
         while self._duplicates_wanted and not self._rows.duplicates_known:

@@ -56,7 +56,7 @@ class Studio:
         reader = self.source.reader()
         loaded = self.watcher.start()
         self.thumbnails = Thumbnails(reader)
-        self.scans = Scans(self.rows, reader, self.counter)
+        self.scans = Scans(self.rows, reader, self.counter, writing=self.editor.lock)
         self.runs = CaptionRuns(self.source, self.rows, self.editor, self.watcher)
         self.augmentations = Augmentations(self.source, self.counter)
         self._config, self._lock, self._buckets_known = config, threading.Lock(), False
@@ -169,9 +169,9 @@ class Studio:
                 self.rows.set_buckets(bucket_namer(self._config))
                 self._buckets_known = True
 
-    def changes(self, since: int) -> dict[str, Any]:
-        """Poll the disk, and return the changes since a sequence number."""
-        self.watcher.look()
+    def changes(self, since: int, *, shown: Sequence[int] = ()) -> dict[str, Any]:
+        """Poll the disk, first for the rows that the page shows, and return the changes since a sequence number."""
+        self.watcher.look(shown)
         self.scans.wake()
         return self.rows.changes(since) | self.progress()
 

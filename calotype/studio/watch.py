@@ -14,7 +14,7 @@ from typing import Final
 from calotype.config.inputs import image_folders, input_files
 from calotype.core.file_state import FileState, file_holding
 from calotype.errors import EditError, ManifestError
-from calotype.manifest.file_kinds import CAPTION_SUFFIXES, DATA_SUFFIXES, IMAGE_SUFFIXES, METADATA, suffix_of
+from calotype.manifest.file_kinds import CAPTION_SUFFIXES, DATA_SUFFIXES, IMAGE_SUFFIXES, METADATA
 from calotype.studio.disk import Disk, Seen
 from calotype.studio.edits import Editor
 from calotype.studio.rows import Rows
@@ -28,6 +28,7 @@ _MAX_POLL_SHARE: Final = 0.05
 
 _MAX_DOCUMENTS: Final = 1000
 """Data files in the folders that are compared in every look; of more, only metadata files."""
+_DATA: Final = tuple(DATA_SUFFIXES)
 _BY_ROW: Final = (*IMAGE_SUFFIXES, *CAPTION_SUFFIXES)
 """Suffixes of files that are compared once their row has been read."""
 
@@ -196,7 +197,7 @@ class Watcher:
         local = [ref for ref in found.refs if ref.path is not None]
         images = {ref.path for ref in local}
         others = input_files(self._source.config, local, self._folders) or ()
-        data = {path for path in self._disk.files() if suffix_of(path) in DATA_SUFFIXES}
+        data = {path for path in self._disk.files() if path.lower().endswith(_DATA)}
         data -= _caption_files(data, images)
         if len(data) > _MAX_DOCUMENTS:
             data = {path for path in data if Path(path).name.lower() in METADATA}

@@ -39,6 +39,7 @@ export class Filter {
     this.sort = byId("sort");
     this.wrong = byId("filter-error");
     this.found = byId("count");
+    this.reading = byId("reading");
     this.chips = [...document.querySelectorAll(".chip")];
     const later = debounce(250, () => this.run({ keep: false }));
     this.box.addEventListener("input", () => {
@@ -127,6 +128,7 @@ export class Filter {
   async counts(scans) {
     for (const chip of this.chips) {
       const { term } = chip.dataset;
+      if (scans.captions.state !== "done") return; // a search in the captions waits until all are read
       if (term === "is:duplicate" && scans.duplicates.state !== "done") continue;
       if (term === "is:long" && scans.tokens.state !== "done") continue;
       const answer = await get("/api/rows", { filter: term }).catch(() => null);
@@ -140,9 +142,14 @@ export class Filter {
   /** Scans have progressed: repeat a search that was incomplete. */
   scanned(scans) {
     if (this.#pending.some((name) => ["done", "failed"].includes(scans[name]?.state))) this.run({ keep: false });
-    const { state, done, total } = scans.duplicates;
-    if (state === "running" && this.#pending.includes("duplicates")) {
-      this.found.value = `looking for duplicates: ${done.toLocaleString("en")} of ${total.toLocaleString("en")}`;
+    const share = ({ done, total }) => `${done.toLocaleString("en")} of ${total.toLocaleString("en")}`;
+    if (scans.duplicates.state === "running" && this.#pending.includes("duplicates")) {
+      this.found.value = `looking for duplicates: ${share(scans.duplicates)}`;
+    }
+    const { captions } = scans;
+    this.reading.hidden = captions.state !== "running" || !captions.total;
+    if (!this.reading.hidden) {
+      this.reading.textContent = `reading captions: ${share(captions)}`;
     }
   }
 

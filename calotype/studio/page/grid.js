@@ -156,6 +156,12 @@ export class Grid {
     this.draw({ moved: true });
   }
 
+  /** Numbers of the rows that have a cell, and of the current one. */
+  get shown() {
+    const { current } = this.rows;
+    return [...new Set([...(current === null ? [] : [current]), ...this.#cells.keys()])];
+  }
+
   #firstShown() {
     return Math.floor(this.element.scrollTop / this.#height) * this.#columns;
   }

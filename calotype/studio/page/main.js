@@ -139,6 +139,7 @@ async function start() {
   undo.show(dataset.undo);
   captioning.show(dataset.run);
   follow(dataset.seq, {
+    shown: () => grid.shown,
     changed: (answer) => {
       if (serverError) {
         serverError = null;
@@ -151,7 +152,7 @@ async function start() {
         if (!saver.unsaved) location.reload();
         return;
       }
-      if (["sizes", "tokens", "duplicates"].some((name) => scans[name].state !== answer.scans[name].state)) recount();
+      if (Object.keys(scans).some((name) => scans[name].state !== answer.scans[name].state)) recount();
       ({ scans } = answer);
       undo.show(answer.undo);
       captioning.show(answer.run);
@@ -167,6 +168,7 @@ async function start() {
       showAll();
     },
   });
+  filter.scanned(scans);
   await filter.run();
   filter.counts(scans);
   byId("grid").focus({ preventScroll: true });
