@@ -9,7 +9,7 @@ from typing import Any
 from calotype.errors import ConfigError, MissingTokenizerError, unknown_key
 from calotype.models.registry import get_family, get_spec
 from calotype.models.spec import ModelSpec, check_max_seq_len
-from calotype.models.tokenizer_files import is_hub_name
+from calotype.models.tokenizer_files import is_hub_name, tokenizers_download
 from calotype.models.transform import TokenTransform, paths_by_option
 from calotype.types import ModelTransform
 
@@ -107,8 +107,4 @@ def _repository(spec: ModelSpec, asked_for: str) -> str:
 
 def _ways(spec: ModelSpec) -> str:
     """Return how to get a model's tokenizers, as the end of an error message."""
-    includes = " ".join(f'--include "{one.subfolder}/*"' for one in spec.tokenizers)
-    return (
-        f"`hf download {spec.hub[0]} {includes} --local-dir FOLDER` gets them (where the repository is gated, accept "
-        "its terms on its page and run `hf auth login` first): then tokenizers: FOLDER"
-    )
+    return tokenizers_download(spec.hub[0], [one.subfolder for one in spec.tokenizers])

@@ -17,6 +17,7 @@ __all__ = ["FAMILY", "Chroma"]
 _CHROMA: Final = ModelSpec(
     name="chroma",
     hub=("lodestones/Chroma1-HD",),
+    frozen_bytes=9_690_000_000,
     family="chroma",
     resolution=1024,
     multiple=16,

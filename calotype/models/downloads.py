@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +11,23 @@ from typing import Final
 
 from calotype.models.spec import ModelSpec
 from calotype.progress import track
-from calotype.terminal import size_text
+from calotype.terminal import size_text, visible
 
-__all__ = ["download_bytes", "downloading", "ways_to_get"]
+__all__ = ["LOGIN", "download_bytes", "downloading", "ways_to_get", "why_not"]
 
 _FILES: Final = (
     '--exclude "*fp16*" --include "*.json" --include "*.txt" --include "*.model" --include "*/*.safetensors"'
 )
 """What diffusers loads of a repository: not the same weights again, in one file at its top or for other libraries."""
 _NETWORK: Final = '--exclude "transformer/*" --exclude "unet/*"'
+LOGIN: Final = "if gated, `hf auth login` first"
+"""What a download needs beside its command."""
+_ANSWERS: Final = ("RepositoryNotFoundError", "RevisionNotFoundError")
+"""Errors of huggingface_hub for what the hub answers."""
+_UNREACHED: Final = ("ConnectError", "ConnectTimeout", "OfflineModeIsEnabled", "LocalEntryNotFoundError")
+"""Errors of huggingface_hub and httpx without an answer."""
+_REASON: Final = 80
+"""Characters of another error's reason."""
 _INTERVAL: Final = 0.5
 """Seconds between two looks at how much is there."""
 
@@ -46,12 +55,31 @@ def ways_to_get(spec: ModelSpec | None, name: str | None = None, *, network: boo
     name = name or (spec.hub[0] if spec else "NAME")
     size = download_bytes(spec, network=network)
     files = _FILES if network else f"{_NETWORK} {_FILES}"
-    what = ["with the network" if network else "without its network"]
-    what += [size_text(size)] if size is not None else []
-    return (
-        f"`hf download {name} {files} --local-dir FOLDER` gets what is needed ({', '.join(what)}): then model: FOLDER. "
-        f"Where it is gated, accept its terms on https://huggingface.co/{name} and run `hf auth login` first"
+    what = (
+        f"{size_text(size)}, {'with' if network else 'without'} its network" if size is not None else "what is needed"
     )
+    return f"`hf download {name} {files} --local-dir FOLDER` gets {what} ({LOGIN}): then model: FOLDER"
+
+
+def why_not(error: BaseException, name: str) -> str:
+    """Return why the hub has not answered with a repository's files: `no connection`, or the error's name and reason.
+
+    Args:
+        error: What huggingface_hub or diffusers raised.
+        name: The repository.
+    """
+    chain = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(before)
+    names = [type(one).__name__ for one in chain]
+    if "GatedRepoError" in names:
+        return f"GatedRepoError: accept its terms on https://huggingface.co/{name}"
+    if (answer := next((one for one in names if one in _ANSWERS), None)) is not None:
+        return answer
+    if any(isinstance(one, ConnectionError | socket.gaierror) or type(one).__name__ in _UNREACHED for one in chain):
+        return "no connection"
+    reason = str(chain[-1]).strip().partition("\n")[0]
+    return f"{names[-1]}: {visible(reason, _REASON)}" if reason else names[-1]
 
 
 @contextmanager

@@ -20,6 +20,7 @@ _MISTRAL_SMALL: Final = 22_230_225_920
 _DEV: Final = ModelSpec(
     name="flux.2-dev",
     hub=("black-forest-labs/FLUX.2-dev",),
+    frozen_bytes=48_200_000_000,
     family="flux.2",
     resolution=1024,
     multiple=16,

@@ -10,7 +10,7 @@ from typing import Any
 from calotype.core.quiet import is_quiet
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.models.component_files import files_that_count
-from calotype.models.downloads import download_bytes, downloading, ways_to_get
+from calotype.models.downloads import download_bytes, downloading, ways_to_get, why_not
 from calotype.models.family import ModelFamily
 from calotype.models.json_file import read_json_object
 from calotype.models.model_path import refuse_folder, refuse_weights_file
@@ -71,13 +71,9 @@ def _fetched(model: str | Path, spec: str | None, variant: str | None, *, networ
     except MissingDependencyError:
         raise
     except Exception as error:
-        cause: BaseException = error
-        while (before := cause.__cause__ or cause.__context__) is not None:
-            cause = before
-        reason = str(cause).strip().splitlines()[0] if str(cause).strip() else ""
         raise ConfigError(
-            f"model: {name!r} could not be had from the Hugging Face hub ({type(cause).__name__}: {reason}), and there "
-            f"is no local folder {str(model)!r}. {ways_to_get(row, name, network=network)}"
+            f"model: {name!r} could not be had from the Hugging Face hub ({why_not(error, name)}), and there is no "
+            f"local folder {str(model)!r}. {ways_to_get(row, name, network=network)}"
         ) from error
 
 

@@ -17,6 +17,7 @@ __all__ = ["FAMILY", "PixArtSigma"]
 _SIGMA: Final = ModelSpec(
     name="pixart-sigma",
     hub=("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",),
+    frozen_bytes=19_400_000_000,
     family="pixart-sigma",
     resolution=1024,
     multiple=16,

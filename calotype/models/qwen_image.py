@@ -20,6 +20,7 @@ _QWEN_2_5_VL_7B: Final = 6_525_621_760
 _QWEN_IMAGE: Final = ModelSpec(
     name="qwen-image",
     hub=("Qwen/Qwen-Image",),
+    frozen_bytes=16_800_000_000,
     family="qwen-image",
     resolution=1328,
     multiple=16,

@@ -21,6 +21,7 @@ _GEMMA_2_2B: Final = 2_024_517_888
 _SANA: Final = ModelSpec(
     name="sana",
     hub=("Efficient-Large-Model/Sana_1600M_1024px_diffusers",),
+    frozen_bytes=6_480_000_000,
     family="sana",
     resolution=1024,
     multiple=32,

@@ -10,7 +10,8 @@ FLUX.1-schnell's 256 tokens are those of the model cards. The configs in the mod
 (`vae/config.json`, `text_encoder*/config.json`) have channels and widths. Parameters were counted on transformers'
 classes built from those configs, without embeddings; the autoencoders' FLOPs were measured by
 `torch.utils.flop_counter` on diffusers' classes. Bytes of files are the parameters of those classes, embeddings
-included, at the precision of the repository's files.
+included, counted on the meta device, at the precision in which the models are published: bfloat16 but for SDXL's, SD
+1.5's and PixArt-Σ's weights and Sana's autoencoder.
 """
 
 from __future__ import annotations

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from calotype.errors import ConfigError, MissingTokenizerError, install_command
+from calotype.models.downloads import LOGIN, why_not
 
-__all__ = ["TokenizerFiles", "find_tokenizer_files", "is_hub_name", "split_hub_name"]
+__all__ = ["TokenizerFiles", "find_tokenizer_files", "is_hub_name", "split_hub_name", "tokenizers_download"]
 
 _NAMES = ("tokenizer.json", "vocab.json", "merges.txt", "spiece.model")
 _CONFIGS = ("tokenizer_config.json", "special_tokens_map.json")
@@ -138,10 +139,11 @@ def _from_hub(repo: str, subfolder: str | None) -> Path:
     try:
         folder = Path(snapshot_download(repo, allow_patterns=patterns)) / (subfolder or "")
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+        reason = why_not(error, repo)
+        if reason == "RepositoryNotFoundError":  # a path without such a folder may look like a name
+            reason += f", and there is no local folder {repo!r}"
         raise MissingTokenizerError(
-            f"the tokenizer {where!r} could not be had from the Hugging Face hub ({type(error).__name__}: {reason}), "
-            f"and there is no local folder {repo!r}. "
+            f"the tokenizer {where!r} could not be had from the Hugging Face hub ({reason}). "
             f"{_other_ways(repo, subfolder)}"
         ) from error
     if not TokenizerFiles(folder).names:
@@ -154,12 +156,21 @@ def _from_hub(repo: str, subfolder: str | None) -> Path:
 
 
 def _other_ways(repo: str, subfolder: str | None) -> str:
-    include = f' --include "{subfolder}/*"' if subfolder else ""
-    return (
-        f"Ways to get it: on a machine with a connection, `hf download {repo}{include} --local-dir FOLDER`, then give "
-        f"FOLDER{f'/{subfolder}' if subfolder else ''}; where the repository is gated, accept its terms on its page "
-        f"and run `hf auth login` first; or give any local folder with this tokenizer's files."
-    )
+    if subfolder is None:
+        return f"`hf download {repo} --local-dir FOLDER` gets it ({LOGIN}): then give FOLDER"
+    all_of_a_pipeline = subfolder.startswith("tokenizer")
+    return tokenizers_download(repo, ["tokenizer*" if all_of_a_pipeline else subfolder])
+
+
+def tokenizers_download(repo: str, subfolders: Iterable[str]) -> str:
+    """Return how to get tokenizers of a repository, as the end of an error message.
+
+    Args:
+        repo: The repository.
+        subfolders: The tokenizers' folders in it.
+    """
+    includes = " ".join(f'--include "{one}/*"' for one in subfolders)
+    return f"`hf download {repo} {includes} --local-dir FOLDER` gets them ({LOGIN}): then tokenizers: FOLDER"
 
 
 def _usual_name(file: Path) -> str:

@@ -22,6 +22,7 @@ def _z_image(name: str, hub: str) -> ModelSpec:
     return ModelSpec(
         name=name,
         hub=(hub,),
+        frozen_bytes=8_210_000_000,
         family="z-image",
         resolution=1024,
         multiple=16,

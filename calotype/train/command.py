@@ -13,8 +13,10 @@ from calotype.config.inputs import check_outside
 from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.ledger import LedgerEntry
+from calotype.models.registry import get_spec
 from calotype.progress import is_first_rank
 from calotype.train.interrupt import StopRequest
+from calotype.train.networks import network_of
 from calotype.train.outline import outline, outline_of_rows, training_rows
 from calotype.train.run_folder import RUN_FOLDERS, check_old_default, default_output, sole_run
 
@@ -66,6 +68,7 @@ def run(
     chosen = "output_dir" in options.model_fields_set
     if not chosen:
         options = options.updated(output_dir=default_output(config, name, method=options.method))
+    _check_family(config)
     if changed_dataset and not resume:
         raise ConfigError("changed_dataset: has no effect without resume; leave it out, or resume")
     output = Path(options.output_dir).expanduser()
@@ -190,3 +193,19 @@ def run(
         if accelerator.is_main_process:  # all ranks have counted their entries, and append no more
             ledger.settle()
         return report
+
+
+def _check_family(config: Config) -> None:
+    """Refuse a model that is not trained, by its name: before its files are looked for.
+
+    Raises:
+        ConfigError: `calotype train` does not train its family.
+    """
+    model = config.any_model or (config.encodings.model if config.encodings is not None else None)
+    if model is None or Path(model).expanduser().is_dir():
+        return
+    try:
+        spec = get_spec(str(model))
+    except ConfigError:
+        return  # the name of another repository, whose index says what it is
+    network_of(spec)

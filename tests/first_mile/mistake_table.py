@@ -28,6 +28,7 @@ AT_ONCE = {  # found before anything heavy is imported; all are wrong use, statu
     "convert no/such/folder out --to csv": NO_PATH,
     "encode no/such/folder --model sdxl": NO_PATH,
     "train no/such/folder --model sdxl": NO_PATH,
+    "train photos --model qwen-image": "calotype train does not train qwen-image (family qwen-image)",
     "bench no/such/folder --model sdxl": NO_PATH,
     "distill no/such/folder student=x": NO_PATH,
     "init no/such/folder --model sdxl --trigger x": "no/such/folder: there is no such folder or data file",

@@ -45,6 +45,7 @@ def test_a_slip_is_answered_in_one_line_before_torch_is_imported(answers, line, 
     assert said in answer["err"]
     assert (answer["status"], answer["out"], answer["err"].count("\n")) == (2, "", 1), answer
     assert answer["err"].startswith("calotype") and answer["heavy"] == []
+    assert len(answer["err"]) <= 300
 
 
 @pytest.mark.parametrize("line", [line for line in mistake_table.AT_ONCE if with_json(line)])
