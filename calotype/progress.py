@@ -160,9 +160,11 @@ def _bar(what: str, unit: str) -> Iterator[Show]:
     from rich.progress import BarColumn, Progress, TextColumn
 
     class Bar(Progress):
-        """A bar, and below it a line with the failures."""
+        """A bar, once somebody has waited for it, and below it a line with the failures."""
 
         def get_renderable(self) -> RenderableType:
+            if time.monotonic() - start < _PATIENCE:
+                return Group()
             table = super().get_renderable()
             return Group(table, styled(f"  {failures}")) if failures.counts and not self.finished else table
 
@@ -175,7 +177,7 @@ def _bar(what: str, unit: str) -> Iterator[Show]:
         bar_console() as screen,
         Bar(*texts, console=screen, transient=True, expand=True) as bar,
     ):
-        task = bar.add_task(visible(what), total=None, visible=False, state="")
+        task = bar.add_task(visible(what), total=None, state="")
 
         def show(done: int, total: int) -> None:
             nonlocal drawn
@@ -185,7 +187,7 @@ def _bar(what: str, unit: str) -> Iterator[Show]:
                 return
             drawn = now
             state = _state(done, total, unit, pace)
-            bar.update(task, completed=done, total=total, state=state, visible=now - start > _PATIENCE)
+            bar.update(task, completed=done, total=total, state=state)
 
         yield show
 

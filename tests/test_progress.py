@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
@@ -101,6 +102,17 @@ def test_many_kinds_of_failure_fit_a_line(clock, capsys):
     count_failure("of nothing that is shown")
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("; 55 failed: 10 × 400, 9 × 401, 8 × 402, 7 × 403, 21 others")
+
+
+def test_a_wait_for_the_first_item_is_shown(clock, capsys, monkeypatch):
+    for name, value in {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "COLUMNS": "80", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    for seconds in (0.5, 1.5):
+        with track("loading the encoders") as show:
+            show(0, 10)
+            clock.now += seconds
+            time.sleep(0.2)  # the screen is drawn ten times a second
+        assert ("loading the encoders" in capsys.readouterr().err) == (seconds > 1)
 
 
 def test_a_terminal_has_a_bar_that_fits(clock, capsys, monkeypatch):

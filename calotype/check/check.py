@@ -26,6 +26,7 @@ from calotype.loader.plan import Remainder
 from calotype.manifest import Manifest
 from calotype.manifest.exclude import EXCLUDE_NOTHING, Exclude
 from calotype.models.registry import broken_packages
+from calotype.models.spec import EncodingSpec
 from calotype.progress import Track, silent
 from calotype.types import ImageRef
 
@@ -56,6 +57,7 @@ def check(
     shuffle: bool = True,
     deep: bool | None = None,
     threads: int | None = None,
+    encodings: EncodingSpec | None = None,
     track: Track | None = None,
 ) -> Report:
     """Check everything that can be known before training.
@@ -81,6 +83,7 @@ def check(
         deep: Whether to decode every image, which finds damage inside files, equal pixels in different files, and near
             duplicates. None: if the images have at most 10⁹ pixels in all.
         threads: Number of images to read at once; the number of cores by default.
+        encodings: Sizes and costs of a local pipeline's own encoders; None for those of the dataset's model.
         track: Shows the progress of a named step.
 
     Raises:
@@ -133,7 +136,7 @@ def check(
         )
     findings += [*in_plan, *(finding("broken_package", "", reason) for reason in broken_packages())]
     with track("measuring what caches cost"):
-        cost = cost_facts(dataset, facts, sizes, batch_size=batch_size, threads=threads)
+        cost = cost_facts(dataset, facts, sizes, batch_size=batch_size, threads=threads, encodings=encodings)
     return Report(
         source=source or str(manifest.root),
         root=str(manifest.root),

@@ -23,6 +23,7 @@ from calotype.terminal import get_logger
 if TYPE_CHECKING:
     from calotype.data.dataset import TextToImageDataset
     from calotype.manifest import Manifest
+    from calotype.models.spec import EncodingSpec
 
 __all__ = ["run"]
 
@@ -94,6 +95,7 @@ def run(
         caption_suffix=section.caption_suffix,
         exclude=parse_exclude(section.exclude),
         deep=deep,
+        encodings=_own_encodings(config),
         track=track,
         **options,
     )
@@ -141,14 +143,32 @@ def _nothing(source: str, error: ManifestError, ledger: Ledger) -> Report:
 def _files(
     config: Config, dataset: TextToImageDataset, held_out: Manifest | None, folders: Sequence[str]
 ) -> tuple[str, ...] | None:
-    """Return the other files that the report depends on, including the tokenizers'; None if any is remote."""
+    """Return the other files that the report depends on, including the model's; None if any is remote."""
     refs = [*dataset.manifest.refs(), *(held_out.refs() if held_out is not None else ())]
-    tokenizers: list[Path] = []
+    used: list[Path] = []
     transform = dataset.model_transform
     for field in transform.fields if isinstance(transform, TokenTransform) else ():
         home = Path(field.tokenizer.name)
-        tokenizers += home.iterdir() if home.is_dir() else [home]
-    return input_files(config, refs, folders, more=tokenizers)
+        used += home.iterdir() if home.is_dir() else [home]
+    used += [] if (pipeline := _pipeline(config)) is None else pipeline.glob("*/config.json")
+    return input_files(config, refs, folders, more=used)
+
+
+def _pipeline(config: Config) -> Path | None:
+    """Return the folder of a local pipeline that the config names as its model."""
+    folder = Path(config.any_model or "").expanduser()
+    return folder if config.any_model and folder.is_dir() else None
+
+
+def _own_encodings(config: Config) -> EncodingSpec | None:
+    """Return the sizes and costs of a local pipeline's own encoders, which may be smaller than its model's."""
+    from calotype.encodings.frozen import FrozenModels
+
+    folder = _pipeline(config)
+    try:
+        return None if folder is None else FrozenModels(folder).encoding_spec
+    except ConfigError:  # a component is left out there; `calotype encode` says so
+        return None
 
 
 def _recalled(key: str) -> Report | None:

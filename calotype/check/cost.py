@@ -26,6 +26,7 @@ from calotype.data.pixel_cache import PixelCache
 from calotype.encodings.estimate import operations_per_second
 from calotype.errors import CalotypeError
 from calotype.images import ImageReader
+from calotype.models.spec import EncodingSpec
 from calotype.terminal import size_text
 from calotype.types import SampleKey
 
@@ -62,6 +63,7 @@ def cost_facts(
     *,
     batch_size: int = 1,
     threads: int = 1,
+    encodings: EncodingSpec | None = None,
 ) -> tuple[CacheCost, ...]:
     """Measure the levels `none`, `downloads`, `pixel_cache`, `device_cache` and `encodings`, in this order.
 
@@ -71,6 +73,7 @@ def cost_facts(
         sizes: int32 (N, 2), (height, width) of the images in pixels; 0 if unreadable.
         batch_size: Batch size of the Loader.
         threads: Number of threads that prepare samples.
+        encodings: Sizes and costs of the pipeline's own encoders; None for those of the dataset's model.
 
     Returns:
         The levels; empty if no image is usable.
@@ -98,7 +101,7 @@ def cost_facts(
         _downloads(facts, remote, measured, shown, dataset.reader.fetcher.connections),
         _pixels(dataset, sizes, rows, targets, measured, shown),
         _device(dataset, targets, measured, shown),
-        _encodings(dataset, targets, shown),
+        _encodings(dataset, targets, shown, encodings),
     )
 
 
@@ -282,8 +285,9 @@ def _pixel_bytes(sizes: Sizes) -> int:
     return 3 * int(sizes.astype(np.int64).prod(axis=1).sum())
 
 
-def _encodings(dataset: TextToImageDataset, targets: Sizes, shown: float) -> CacheCost:
-    if dataset.spec is None:
+def _encodings(dataset: TextToImageDataset, targets: Sizes, shown: float, own: EncodingSpec | None) -> CacheCost:
+    spec = own if own is not None else dataset.spec.encodings if dataset.spec is not None else None
+    if spec is None:
         return CacheCost(
             level="encodings",
             place="disk",
@@ -292,7 +296,6 @@ def _encodings(dataset: TextToImageDataset, targets: Sizes, shown: float) -> Cac
             epoch_seconds=None,
             note="depends on the model: --model says which",
         )
-    spec = dataset.spec.encodings
     texts = len(longest_texts(dataset) | {"": []})
     image_costs = [(spec.picture_bytes(h, w), spec.picture_flops(h, w)) for h, w in targets.tolist()]
     work = sum(flops for _, flops in image_costs) + texts * spec.text_flops

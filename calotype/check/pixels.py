@@ -62,7 +62,7 @@ def _colours(id: str, one: Facts, header: Header) -> Iterator[Finding]:
     if decoded:
         for note in one.notes:
             if note.startswith("alpha on "):
-                yield finding("alpha", id, f"laid on {note.removeprefix('alpha on ')}")
+                yield finding("alpha", id, f"laid on rgb{note.removeprefix('alpha on ')}")
             elif note.startswith("icc: profile ignored, "):
                 detail = f"its profile ({header.icc}) is not used: {note.removeprefix('icc: profile ignored, ')}"
                 yield finding("colour_profile", id, detail, advice="nothing: its colours are read as sRGB")

@@ -21,6 +21,7 @@ _FEW: Final = 5
 """Maximum findings of one kind in a terminal; pipes, JSON and the fix list get all of them."""
 _MANY: Final = 20
 """Maximum names, and maximum buckets, in one line; JSON has all of them."""
+_BUCKETS: Final = "buckets (width×height: images)"
 _COLOURS: Final[dict[Level, str]] = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 _BAR: Final = 30
 """Length of a histogram's longest bar, in characters."""
@@ -51,11 +52,17 @@ def lines(report: Report) -> Iterator[str]:
 
 def print_report(report: Report, console: Console) -> None:
     """Print headings and tables to a terminal."""
+    from rich.columns import Columns
     from rich.padding import Padding
     from rich.table import Table
 
     def heading(name: str, text: str) -> None:
-        console.print(styled((name, "bold"), "  ", text))
+        """Print a name, and beside it a text, which is wrapped there."""
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column(overflow="fold")
+        table.add_row(styled(name), styled(text))
+        console.print(table)
 
     def indented(what: RenderableType) -> RenderableType:
         return Padding(what, (0, 0, 0, 2), expand=False)
@@ -79,7 +86,8 @@ def print_report(report: Report, console: Console) -> None:
         console.print()
         heading("Plan", _epoch(report.plan))
         if report.plan.buckets:
-            console.print(indented(styled(_buckets(report.plan))))
+            console.print(indented(styled(_BUCKETS)))
+            console.print(indented(Columns(map(styled, _fullest(report.plan)), padding=(0, 2))))
         if _policies_differ(report.plan):
             console.print(indented(_policies(report.plan)))
     if report.cost:
@@ -94,7 +102,7 @@ def print_report(report: Report, console: Console) -> None:
             console.print(indented(styled((f"{cost.level}: {cost.note}", "dim"))))
     console.print()
     for sentence in report.not_checked:
-        console.print(styled(("Not checked", "bold"), "  ", sentence))
+        heading("Not checked", sentence)
     console.print(styled((_verdict(report), "bold green" if report.clean else "bold red")))
 
 
@@ -191,10 +199,10 @@ def _epoch(plan: PlanFacts) -> str:
     )
 
 
-def _buckets(plan: PlanFacts) -> str:
-    more = f"  and {len(plan.buckets) - _MANY:,} more" if len(plan.buckets) > _MANY else ""
-    fullest = "  ".join(f"{w}×{h}: {n:,}" for h, w, n in plan.buckets[:_MANY])
-    return f"buckets (width×height: images)  {fullest}{more}"
+def _fullest(plan: PlanFacts) -> list[str]:
+    """Return the buckets with the most images, and how many more there are."""
+    more = [f"and {len(plan.buckets) - _MANY:,} more"] if len(plan.buckets) > _MANY else []
+    return [*(f"{w}×{h}: {n:,}" for h, w, n in plan.buckets[:_MANY]), *more]
 
 
 def _policies_differ(plan: PlanFacts) -> bool:
@@ -218,7 +226,7 @@ def _policies(plan: PlanFacts) -> RenderableType:
 def _plan(plan: PlanFacts) -> Iterator[str]:
     yield _epoch(plan)
     if plan.buckets:
-        yield _buckets(plan)
+        yield f"{_BUCKETS}  {'  '.join(_fullest(plan))}"
     for policy in plan.policies if _policies_differ(plan) else ():
         yield (
             f"remainder={policy.policy}: {policy.batches:,} batches, {policy.samples:,} samples shown, "

@@ -51,7 +51,7 @@ def run(
         stop: A stop request, for a caller that handles signals itself. By default Ctrl-C, SIGTERM and SIGHUP end the
             run after the current step with a checkpoint, in Python's main thread.
         show: Called every `log_every` steps, on the main process.
-        step_done: Called after each step with (finished steps, `max_steps`), on the main process.
+        step_done: Called before the first step and after each, with (finished steps, `max_steps`), on the main process.
         tell: Called with each further message, on the main process.
 
     Raises:

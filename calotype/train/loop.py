@@ -80,7 +80,7 @@ def train(
         ledger: The loaders' ledger, whose entries are counted in the report.
         stop: Checked between steps; when it is set on any rank, all ranks save a checkpoint and end.
         show: Called every `log_every` steps, on the main process.
-        step_done: Called after each step with (finished steps, `max_steps`), on the main process.
+        step_done: Called before the first step and after each, with (finished steps, `max_steps`), on the main process.
         tell: Called with each further message, on the main process.
 
     Raises:
@@ -219,6 +219,8 @@ def train(
 
     if step < options.max_steps:
         say(f"Training from step {step + 1} of {options.max_steps} …")
+        if accelerator.is_main_process:
+            step_done(step, options.max_steps)
 
     # The loop. From here on a signal is recorded, and the run ends between two steps.
     batches, batch_size = _endless(loader), loader.plan.batch_size

@@ -7,8 +7,10 @@ import pytest
 import torch
 from real_tokenizers import flux_pipeline
 from safetensors.torch import save
+from tiny_pipelines import tiny_pipeline
 
 import calotype
+from calotype.check import command as check_command
 from calotype.check.cost import cost_facts, target_sizes
 from calotype.check.facts import Facts, scan_facts
 from calotype.data.pixel_cache import PixelCache
@@ -93,6 +95,16 @@ def test_encodings_are_those_of_tensors_of_such_shapes(photos):
     found = costs(data)["encodings"]
     assert found.bytes == pictures + (24 + 1) * text  # two captions each, and the empty one
     assert found.fill_seconds > 0 and found.epoch_seconds > 0
+
+
+def test_a_local_pipeline_s_own_encoders_count(photos):
+    """A tiny pipeline is encoded in seconds, whatever its model takes."""
+    config = {"model": str(tiny_pipeline("flux.1-dev")), "dataset": {"path": str(photos), "resolution": 256}}
+    tiny, full = (
+        next(cost for cost in check_command.run(made, fresh=True).cost if cost.level == "encodings")
+        for made in (config, config | {"model": "flux.1-dev", "tokenizers": flux_pipeline()})
+    )
+    assert 1000 * tiny.fill_seconds < full.fill_seconds and 10 * tiny.bytes < full.bytes
 
 
 def test_flux_at_1024_takes_what_the_design_says():

@@ -122,14 +122,14 @@ def test_colours_told_by_pixels(colours):
     assert "unreadable profile" in profiles["bad profile.jpg"].detail
     assert "read as sRGB" in profiles["bad profile.jpg"].advice
     assert said([one for one in found if one.kind != "colour_profile"]) == HEADERS | {
-        ("alpha", "clear.png", "laid on (255, 255, 255)"),
+        ("alpha", "clear.png", "laid on rgb(255, 255, 255)"),
         ("greyscale", "greyish.jpg", "stored with colours, and all of them are grey"),
     }
 
 
 def test_the_background_that_training_uses_is_named(colours):
     found = findings(colours, deep=True, background=[0, 10, 20])
-    assert ("alpha", "clear.png", "laid on (0, 10, 20)") in said(found)
+    assert ("alpha", "clear.png", "laid on rgb(0, 10, 20)") in said(found)
 
 
 def test_pictures_that_can_not_be_used_have_no_findings_here(colours):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -57,6 +58,19 @@ def test_what_is_the_same_of_several_files_is_said_once():
     text = printed(example(findings=found), width=80)
     assert text.count("it has no caption") == 1 and text.count(KINDS["no_caption"].advice) == 1
     assert "000.jpg, 001.jpg" in text and "019.jpg and 10 more" in text.replace("\n  ", " ")
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_narrow_terminal_wraps_between_things(width):
+    buckets = tuple((512 + 64 * n, 1024 - 64 * n, 1000 - n) for n in range(9))
+    report = example(plan=replace(example().plan, buckets=buckets))
+    text = printed(report, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert all(f"{w}×{h}: {count:,}" in text for h, w, count in buckets)
+    checked = [line for line in text.splitlines() if line.startswith("Checked")]
+    assert checked[0].startswith("Checked  photos for flux.1-dev: 10 images")
+    (after,) = re.findall(r"^Checked .*\n(.*)", text, re.MULTILINE)
+    assert after.startswith(" " * 9)
 
 
 def test_at_most_a_screen_of_any_list():

@@ -50,6 +50,8 @@ def test_a_terminal_gets_one_bar_of_its_width_below_what_is_printed(capsys, monk
     for name, value in {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "COLUMNS": "80"}.items():
         monkeypatch.setenv(name, value)
     with TrainView() as shown:
+        shown.step_done(0, 100)
+        shown._bar.refresh()
         shown.step_done(7, 100)
         shown.show(progress(7))
         shown.tell("step 7  validation loss 0.5")
@@ -61,9 +63,28 @@ def test_a_terminal_gets_one_bar_of_its_width_below_what_is_printed(capsys, monk
     assert not out  # what is printed goes through the bar's console, above the bar
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", err)
     assert "step 7  validation loss 0.5" in plain
+    assert re.search(r"step 0/100 .* waiting for the first batch …", plain)
+    assert not re.search(r"step [1-9].* waiting", plain)
     bars = [line for line in re.split(r"[\r\n]", plain) if line.startswith("step 7/100")]
     assert bars and "loss 0.4127  1.30 images/s  data wait 0.1 %  1 min 33 s left" in bars[-1]
     assert max(map(len, bars)) <= 80
+
+
+def test_a_terminal_of_60_columns_wraps_what_is_printed(capsys, monkeypatch):
+    for name, value in {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "COLUMNS": "60"}.items():
+        monkeypatch.setenv(name, value)
+    path = "/a/folder/with-a-long/name-that-nobody/would/shorten/but-it-is-what/people-have/store"
+    with TrainView() as shown:
+        shown.tell("  buckets   1024×1024: 16  1152×896: 4  896×1152: 1,004  and 12 more (width×height: images)")
+        shown.tell(f"            are stored in {path}")
+        shown.tell("note: the LoRA is on 15 layers, as in diffusers' script; 2 more linear layers are left out\x1b[2J")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "  buckets   1024×1024: 16  1152×896: 4  896×1152: 1,004  and",
+        "            12 more (width×height: images)",
+    ]
+    assert path in "".join(lines).replace(" " * 12, "") and "\x1b" not in "".join(lines)
+    assert all(len(line) <= 60 for line in lines if path not in line)
 
 
 OUTLINE = """
