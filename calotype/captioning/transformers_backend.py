@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -19,9 +18,10 @@ from calotype.captioning.captioners import default_device, pick_captioner
 from calotype.captioning.chat_templates import accept_content_parts
 from calotype.captioning.failure_limit import FailureLimit
 from calotype.captioning.logits_processor import GumbelMaxSampler
+from calotype.captioning.pretrained_source import PretrainedSource
 from calotype.captioning.sampling import Sampling
 from calotype.encodings.fingerprint import files_fingerprint
-from calotype.errors import CaptionError, ConfigError, MissingDependencyError
+from calotype.errors import CaptionError, ConfigError
 from calotype.models.component_files import files_that_count
 
 __all__ = ["TransformersBackend", "captioner_identity", "chat_inputs", "load_captioner", "load_processor"]
@@ -269,11 +269,10 @@ def load_captioner(
         CaptionError: The model can't be loaded, or has no chat template.
         MissingDependencyError: transformers is not installed.
     """
-    processor, _ = load_processor(name, revision=revision)
+    source = PretrainedSource.find(name, revision)
+    processor, _ = _load_processor(source)
     try:
-        model = _transformers().AutoModelForImageTextToText.from_pretrained(
-            _source(name), revision=revision, dtype=dtype, trust_remote_code=False
-        )
+        model = source.load("AutoModelForImageTextToText", dtype=dtype)
         model = model.to(device).eval()
     except Exception as error:
         if _out_of_memory(error):
@@ -281,7 +280,7 @@ def load_captioner(
                 f"model: {name} does not fit into the memory of {device}; `--model auto` picks one that does, and "
                 "`--backend http` uses a server"
             ) from error
-        raise _not_loaded(name, error) from error
+        raise source.not_loaded(error) from error
     return processor, model
 
 
@@ -296,47 +295,26 @@ def load_processor(name: str | Path, *, revision: str | None = None) -> tuple[An
         CaptionError: The model can't be loaded, or has no chat template.
         MissingDependencyError: transformers is not installed.
     """
-    transformers = _transformers()
+    return _load_processor(PretrainedSource.find(name, revision))
+
+
+def _load_processor(source: PretrainedSource) -> tuple[Any, Any]:
     try:
-        processor = transformers.AutoProcessor.from_pretrained(
-            _source(name), revision=revision, trust_remote_code=False
-        )
-        config = transformers.AutoConfig.from_pretrained(_source(name), revision=revision, trust_remote_code=False)
+        processor, config = source.load("AutoProcessor"), source.load("AutoConfig")
     except Exception as error:
-        raise _not_loaded(name, error) from error
+        raise source.not_loaded(error) from error
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None:
-        raise _not_loaded(name, ValueError(f"{config.model_type} takes no images"))
+        raise source.not_loaded(ValueError(f"{config.model_type} takes no images"))
     if not (accept_content_parts(processor) or config.model_type == "florence2"):
         raise CaptionError(
-            f"model: {name} has no chat template, so its prompt format is unknown; use an instruction-tuned model "
-            "(its name often ends in -it or -Instruct), or Florence-2"
+            f"model: {source.name} has no chat template, so its prompt format is unknown; use an instruction-tuned "
+            "model (its name often ends in -it or -Instruct), or Florence-2"
         )
     tokenizer.padding_side = "left"  # generation continues from the last token of the prompt
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return processor, config
-
-
-def _transformers() -> Any:
-    try:
-        return importlib.import_module("transformers")
-    except ImportError as error:
-        raise MissingDependencyError("transformers", extra="caption", purpose="to caption on this machine") from error
-
-
-def _source(name: str | Path) -> str:
-    where = Path(name).expanduser()
-    return str(where) if where.is_dir() else str(name)
-
-
-def _not_loaded(name: str | Path, error: Exception) -> CaptionError:
-    return CaptionError(
-        f"model: {name!r} could not be loaded ({type(error).__name__}: {_first_line(error)}). Expected a "
-        "vision-language model that transformers supports without code from the hub: a folder, or a hub name "
-        f"(`hf download {name} --local-dir FOLDER` downloads it; for a gated one accept the terms on its page and "
-        "run `hf auth login`)"
-    )
 
 
 def _decode_greedily(processor: Any, model: Any) -> None:

@@ -114,6 +114,7 @@ def _check_paths(config: Config) -> None:
 
     from calotype.config.dataset import DatasetConfig
     from calotype.errors import MissingPathError
+    from calotype.manifest.hub_lookup import look_up_dataset
     from calotype.manifest.paths import absolute, exists, similar_folder, suggestion
     from calotype.models.tokenizer_files import is_hub_name
 
@@ -131,6 +132,7 @@ def _check_paths(config: Config) -> None:
         if (meant := similar_folder(path)) is not None:
             raise MissingPathError(f"{path}: there is no such file or folder; did you mean {meant!r}?")
         say(f"{path}: there is no such file or folder here; looking it up on the Hugging Face hub", error=True)
+        look_up_dataset(path)
 
 
 def make_loader(config: Config, *, loader: Mapping[str, Any] | None = None, images: bool = False) -> Loader:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from calotype.core.hub import ask_hub
 from calotype.core.quiet import is_quiet
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.models.component_files import files_that_count
@@ -64,7 +65,7 @@ def _fetched(model: str | Path, spec: str | None, variant: str | None, *, networ
     # diffusers does not download components that are passed as None.
     absent: dict[str, Any] = dict.fromkeys(("transformer", "unet", "scheduler", "safety_checker", "image_encoder"))
     try:
-        _ask_hub(name)  # before diffusers is imported, which takes seconds
+        ask_hub(name, "model")  # before diffusers is imported, which takes seconds
         diffusers = import_diffusers()
         with downloading(name, download_bytes(row, network=False)):
             return Path(diffusers.DiffusionPipeline.download(name, variant=variant, **absent))
@@ -75,15 +76,6 @@ def _fetched(model: str | Path, spec: str | None, variant: str | None, *, networ
             f"model: {name!r} could not be had from the Hugging Face hub ({why_not(error, name)}), and there is no "
             f"local folder {str(model)!r}. {ways_to_get(row, name, network=network)}"
         ) from error
-
-
-def _ask_hub(name: str) -> None:
-    """Request a repository's description; any error of the hub or the connection is raised."""
-    try:
-        from huggingface_hub import HfApi
-    except ImportError:
-        return  # diffusers needs it, and reports it
-    HfApi().model_info(name)
 
 
 def _cached(name: str, variant: str | None) -> Path | None:

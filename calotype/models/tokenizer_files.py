@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from calotype.core.hub import ask_hub
 from calotype.errors import ConfigError, MissingTokenizerError, install_command
 from calotype.models.downloads import LOGIN, why_not
 
@@ -137,6 +138,7 @@ def _from_hub(repo: str, subfolder: str | None) -> Path:
     except (OSError, ValueError):
         pass  # not in the cache
     try:
+        ask_hub(repo, "model")
         folder = Path(snapshot_download(repo, allow_patterns=patterns)) / (subfolder or "")
     except Exception as error:
         reason = why_not(error, repo)

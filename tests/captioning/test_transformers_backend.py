@@ -194,6 +194,13 @@ def test_a_system_prompt_is_part_of_the_conversation(backend, requests):
     assert said.startswith("<|im_start|>system\nYou caption.<|im_end|>\n<|im_start|>user\n<|vision_start|>")
 
 
+def test_a_hub_that_refuses_is_asked_once(monkeypatch):
+    """transformers retries each file for a minute."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(CaptionError, match=r"no such folder; the Hugging Face hub can't be reached, .*lacks it"):
+        open_backend("transformers", model="owner/no-such", device="cpu")
+
+
 def test_models_that_can_not_be_had(captioner, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CaptionError, match=r"'owner/no-such' could not be loaded .*hf download owner/no-such"):

@@ -1,6 +1,7 @@
 """Hugging Face datasets: saved to disk, and by name (a local folder stands for the hub, which no test reaches)."""
 
 import http.server
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import threading
 
 import datasets
 import pytest
+from command import calotype
 
 from calotype.errors import ManifestError, MissingDependencyError
 from calotype.manifest import load_manifest
@@ -62,7 +64,7 @@ def test_a_selection_saved_to_disk_keeps_its_order(put, saved, read, jpeg):
 
 
 def local_hub(monkeypatch, name, put_instead):
-    """Makes `load_dataset(name, …)` load a local folder: the one thing that a test replaces."""
+    """Makes `load_dataset(name, …)` load a local folder, which the hub has: what a test replaces."""
     real = datasets.load_dataset
 
     def load(asked, *args, **options):
@@ -70,6 +72,7 @@ def local_hub(monkeypatch, name, put_instead):
         return real(str(put_instead), *args, **options)
 
     monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr("calotype.manifest.readers.hub.look_up_dataset", lambda name: True)
 
 
 def test_by_name(put, saved, read, jpeg, monkeypatch):
@@ -125,6 +128,40 @@ def test_a_hub_that_cannot_be_reached_names_what_to_do(tmp_path):
     server.server_close()
     assert "'owner/photos' is no file or folder here" in done.stdout, done.stderr
     assert all(word in done.stdout for word in ("network", "save_to_disk", "hf auth login"))
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """A hub that refuses connections, and an empty cache."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_name_that_is_nothing_is_answered_at_once_without_a_connection(offline, monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", None)  # its retries take 25 s
+    for name in ("photos/typo", "typo"):
+        out, err = calotype("check", name, "--json", code=2)
+        assert err.count("\n") == 2 and f"{name}: there is no such file or folder; and the" in err
+        assert json.loads(out)["kind"] == "MissingPathError"
+
+
+def test_a_dataset_in_the_cache_needs_no_connection(put, saved, offline, jpeg, read):
+    """As a first load left it: the builder of a local folder, under the dataset's name."""
+    saved["train"].to_parquet(str(put.root / "data" / "train.parquet"))
+    made = datasets.load_dataset(str(put.root / "data"), cache_dir=str(offline / "datasets" / "made"))
+    (built,) = {file.parent for file in (offline / "datasets" / "made").rglob("*.arrow")}
+    place = offline / "datasets" / "owner___my_photos" / "default" / "0.0.0"
+    place.mkdir(parents=True)
+    (place / built.name).symlink_to(built)
+    for file in built.iterdir():
+        if file.suffix == ".arrow":
+            file.rename(file.with_name("my_photos-train.arrow"))
+    manifest = load_manifest("owner/MyPhotos")
+    assert [row.captions for row in manifest] == [(caption,) for caption in made["train"]["text"]]
+    assert not datasets.config.HF_HUB_OFFLINE
 
 
 def test_without_the_package_the_extra_is_named(put, monkeypatch):

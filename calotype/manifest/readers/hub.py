@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow as pa
 from calotype.errors import ManifestError, MissingDependencyError
 from calotype.manifest.cache import cached
 from calotype.manifest.folders.named_splits import ALL, DEFAULT_SPLIT_NOTE
+from calotype.manifest.hub_lookup import look_up_dataset
 from calotype.manifest.readers.arrow_files import parse_errors
 from calotype.manifest.reading import Part, Reading
 from calotype.manifest.tables.columns import find_columns
@@ -52,19 +54,30 @@ def read_saved(folder: Path, reading: Reading) -> list[Part]:
 def read_hub(name: str, data_files: Any, reading: Reading) -> list[Part]:
     """Load a dataset by name: `datasets.load_dataset(name, data_files=…, split=…)`.
 
+    Without a connection to the hub, it is loaded from the cache of `datasets`.
+
     Raises:
+        MissingPathError: There is neither a file nor a dataset of this name, or the hub can't be reached.
         ManifestError: It can't be loaded; the message lists what to check.
     """
-    datasets = _datasets(f"to load the dataset {name!r} (no file or folder has this name)")
+    purpose = f"to load the dataset {name!r} (no file or folder has this name)"
+    if importlib.util.find_spec("datasets") is None:
+        _datasets(purpose)
+    unreachable = not look_up_dataset(name)  # before datasets is imported, which takes seconds
+    datasets = _datasets(purpose)
+    offline = datasets.config.HF_HUB_OFFLINE
     try:
+        datasets.config.HF_HUB_OFFLINE = offline or unreachable  # its retries take 25 s
         loaded = datasets.load_dataset(name, data_files=data_files, split=reading.split)
     except Exception as error:  # datasets, huggingface_hub, httpx and fsspec each have their own errors
+        reason = " ".join(str(error).split())[:400]
         raise ManifestError(
             f"{name!r} is no file or folder here, and loading it as a Hugging Face dataset failed: "
-            f"{type(error).__name__}: {str(error).strip()[:400]}\nIf you meant a local path, check its spelling. "
-            "If you meant a dataset, check its name, its split, your network and (for gated ones) `hf auth login`; "
-            "on a machine without network, save it elsewhere with save_to_disk and pass that folder"
+            f"{type(error).__name__}: {reason}. Check its name, its split, your network and (for gated ones) "
+            "`hf auth login`; without network, save it elsewhere with save_to_disk and pass that folder"
         ) from error
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline
     return _parts(loaded, name, None, reading)
 
 
