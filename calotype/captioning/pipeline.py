@@ -6,7 +6,8 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -106,10 +107,25 @@ class CaptionPipeline:
         finally:
             threads.close()
 
-    def prepare(self, task: ImagePrompts) -> tuple[list[tuple[int, LedgerEntry]], list[_PreparedPrompt]]:
+    def fetched_ahead(self, tasks: Sequence[ImagePrompts]) -> Iterator[tuple[ImagePrompts, ImageReader]]:
+        """Yield each task with the reader of its image; those by URL are fetched ahead, over all connections."""
+        most = self._reader.fetcher.connections
+        begun: deque[tuple[Sequence[ImagePrompts], ImageReader]] = deque()
+        for start in range(0, len(tasks), most):
+            some = tasks[start : start + most]
+            begun.append((some, self._reader.ahead(task.ref for task in some)))
+            if len(begun) > 1:
+                first, reader = begun.popleft()
+                yield from ((task, reader) for task in first)
+        for first, reader in begun:
+            yield from ((task, reader) for task in first)
+
+    def prepare(
+        self, task: ImagePrompts, reader: ImageReader
+    ) -> tuple[list[tuple[int, LedgerEntry]], list[_PreparedPrompt]]:
         """Read one image, and return the results from the ledger and the prompts that are left to run."""
         try:
-            data = self._reader.read_bytes(task.ref)
+            data = reader.read_bytes(task.ref)
         except ImageError as error:
             return self._unreadable(task, error), []
         image_hash = xxhash.xxh3_128_hexdigest(data)
@@ -195,7 +211,7 @@ class _Threads:
     def __init__(self, pipeline: CaptionPipeline, tasks: Sequence[ImagePrompts], on_result: OnResult) -> None:
         self._pipeline, self._on_result = pipeline, on_result
         preparers, callers, self._batch_size = pipeline.sizes
-        self._tasks = iter(tasks)
+        self._tasks = pipeline.fetched_ahead(tasks)
         self._ready: queue.Queue[_PreparedPrompt | None] = queue.Queue()
         """None marks the end; each reader puts it back for the next one."""
         self._slots = threading.Semaphore(max(preparers, _AHEAD * callers * self._batch_size))
@@ -246,8 +262,9 @@ class _Threads:
 
     def _prepare(self) -> None:
         try:
-            while (task := self._next_task()) is not None:
-                known, prepared = self._pipeline.prepare(task)
+            while (found := self._next_task()) is not None:
+                task, reader = found
+                known, prepared = self._pipeline.prepare(task, reader)
                 for index, entry in known:
                     self._report(task, index, entry, new=False)
                 for one in prepared:
@@ -260,7 +277,7 @@ class _Threads:
                 if not self._preparing:
                     self._ready.put(None)
 
-    def _next_task(self) -> ImagePrompts | None:
+    def _next_task(self) -> tuple[ImagePrompts, ImageReader] | None:
         self._slots.acquire()
         with self._task_lock:
             return None if self._stopped.is_set() else next(self._tasks, None)

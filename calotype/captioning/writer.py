@@ -14,6 +14,7 @@ from calotype.captioning.modes import merge_captions
 from calotype.captioning.prompts import BackendIdentity, ImagePrompts
 from calotype.captioning.report import CaptionFailure, CaptionReport, Example
 from calotype.errors import EditError
+from calotype.progress import count_failure
 
 if TYPE_CHECKING:
     from calotype.captioning.job import CaptionJob
@@ -82,6 +83,8 @@ class CaptionWriter:
                 self.reused += not new
             else:
                 earlier = not new and entry.at > 0
+                if not earlier:
+                    count_failure((entry.kind or "failed").replace("_", " "))
                 self.fail(task.id, entry.kind or "failed", entry.error or "", entry.preset, again=earlier)
             entries = self._entries.setdefault(task.id, {})
             entries[index] = entry

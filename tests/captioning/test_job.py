@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -492,3 +493,36 @@ def test_a_run_can_be_stopped_and_gone_on_with(folder, run):
         assert report.asked <= 1
         run(server)
     assert captions(folder) == named()
+
+
+def test_images_by_url_are_fetched_ahead_over_all_connections(small, tmp_path):
+    """More at a time than threads prepare images; one that fails costs the others nothing."""
+    gathered = threading.Barrier(12, timeout=20)
+
+    class Images(BaseHTTPRequestHandler):
+        def do_GET(self):
+            number = int(self.path.rpartition("/")[2])
+            data = (small / PHOTOS[number % len(PHOTOS)]).read_bytes() + bytes([number])
+            if number < 12:
+                gathered.wait()
+            self.send_response(404 if number == 13 else 200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Images)
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"url": f"http://127.0.0.1:{http.server_port}/{n}"}) + "\n" for n in range(20)))
+    dataset = {"path": str(rows), "fetch": {"allow_private": True, "connections": 12, "retries": 0}}
+    report = captioning.run({"dataset": dataset}, backend=Batches(), presets=[preset(rows, "see")])
+    http.shutdown()
+    http.server_close()
+    thread.join()
+    assert not gathered.broken
+    kinds = [failure.kind for failure in report.failures]
+    assert report.written + len(kinds) == 20 and kinds.count("fetch_failed") == 1
