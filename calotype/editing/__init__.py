@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from calotype.editing.captions import Captions, CaptionState, Change, Written
 from calotype.editing.open import open_captions
+from calotype.editing.work import Work
 
-__all__ = ["CaptionState", "Captions", "Change", "Written", "open_captions"]
+__all__ = ["CaptionState", "Captions", "Change", "Work", "Written", "open_captions"]

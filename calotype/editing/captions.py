@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -12,12 +13,12 @@ import xxhash
 
 from calotype.core.file_state import FileState, state_of
 from calotype.core.small_files import require_regular
-from calotype.editing.delimited_document import DelimitedDocument
 from calotype.editing.document import Document
 from calotype.editing.hidden_folder import back_up, locked
-from calotype.editing.json_document import open_json
 from calotype.editing.locations import Location
+from calotype.editing.open_document import open_document
 from calotype.editing.replacement import digest_of, replacing
+from calotype.editing.work import StoppedError, Work
 from calotype.errors import EditError, ManifestError
 from calotype.manifest.reading import Reading
 
@@ -62,6 +63,8 @@ class Written:
     """Folder with copies of the files before the write."""
     files: dict[Path, FileState]
     """Written file → its state then, unless another program has written to it since."""
+    stopped: bool = False
+    """Whether it was cancelled: rows that are in neither `states` nor `conflicts` are as before."""
 
 
 @dataclass(slots=True)
@@ -85,6 +88,18 @@ class _Plan:
             if id not in self.moved:
                 files |= own
         return files
+
+
+@dataclass(frozen=True, slots=True)
+class _Replaced:
+    """The result of replacing files."""
+
+    failed: set[str] = field(default_factory=set)
+    """Rows of files that other programs have changed since they were read."""
+    states: dict[Path, FileState] = field(default_factory=dict)
+    """The files that were replaced, with their states."""
+    left: set[str] = field(default_factory=set)
+    """Rows that were not written, because it was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +175,7 @@ class Captions(ABC):
         expect: Mapping[str, str] | None = None,
         backup: bool = False,
         sidecars: bool = False,
+        work: Work | None = None,
     ) -> Written:
         """Change rows. Those that are not as expected are not written, and are returned as conflicts.
 
@@ -169,6 +185,7 @@ class Captions(ABC):
                 in any case.
             backup: Copy the files that will change to `root/.calotype/backups` first.
             sidecars: Also write a `.txt` file beside each image whose captions are in a metadata file.
+            work: Shows progress, and can cancel it: a row is written as a whole or not at all.
 
         Raises:
             EditError: The form of the data can't hold a caption, or nothing can be written here. Nothing was changed,
@@ -176,30 +193,41 @@ class Captions(ABC):
             ManifestError: A data file can't be read.
         """
         with locked(self.root):
-            return self._write(changes, expect or {}, backup=backup, sidecars=sidecars)
+            return self._write(changes, expect or {}, backup=backup, sidecars=sidecars, work=work or Work())
 
     def reject(self, ids: Sequence[str], rejected: bool = True, *, expect: Mapping[str, str] | None = None) -> Written:
         """Mark rows as rejected, or remove the mark. The manifest leaves them out; nothing is deleted."""
         return self.write({id: Change(rejected=rejected) for id in ids}, expect=expect)
 
     def _write(
-        self, changes: Mapping[str, Sequence[str] | Change], expect: Mapping[str, str], *, backup: bool, sidecars: bool
+        self,
+        changes: Mapping[str, Sequence[str] | Change],
+        expect: Mapping[str, str],
+        *,
+        backup: bool,
+        sidecars: bool,
+        work: Work,
     ) -> Written:
         """Plan and replace, and repeat for the rows whose files another program saved in between."""
         conflicts: dict[str, CaptionState | None] = {}
-        pending, written, folder = dict(changes), set[str](), None
+        pending, written, folder, stopped = dict(changes), set[str](), None, False
         written_files: dict[Path, FileState] = {}
         for _ in range(_TRIES):
-            plan = self._plan(pending, expect, self._locations(), sidecars=sidecars)
+            try:
+                plan = self._plan(pending, expect, self._locations(), sidecars=sidecars, work=work)
+                files = plan.files()
+                if backup and any(file.exists() for file in files):
+                    folder = back_up(files, self.root, folder, work=work)
+                replaced = self._replace(plan, files, work) if files else _Replaced()
+            except StoppedError:  # before a file was replaced
+                pending, stopped = {}, True
+                break
             conflicts |= plan.conflicts
-            written |= plan.own.keys()
-            files = plan.files()
-            if backup and any(file.exists() for file in files):
-                folder = back_up(files, self.root, folder)
-            failed, states = self._replace(plan, files) if files else (set[str](), {})
-            written_files |= states
-            pending = {id: changes[id] for id in pending if id in failed | plan.moved}
-            if not pending:
+            written |= plan.own.keys() - replaced.left
+            written_files |= replaced.states
+            stopped = bool(replaced.left)
+            pending = {id: changes[id] for id in pending if id in (replaced.failed | plan.moved) - replaced.left}
+            if not pending or stopped:
                 break
         after = self._locations_after(written_files) if written or pending else {}
         found = {id: self._state(after[id]) for id in {*written, *pending} if id in after}
@@ -209,6 +237,7 @@ class Captions(ABC):
             conflicts=conflicts,
             backup=folder,
             files=written_files,
+            stopped=stopped,
         )
 
     def _plan(
@@ -218,34 +247,39 @@ class Captions(ABC):
         locations: Mapping[str, Location],
         *,
         sidecars: bool,
+        work: Work,
     ) -> _Plan:
         """Compute the new contents of files, and hash the present ones."""
         plan = _Plan()
 
         # The rows that are as expected.
         wanted: dict[str, tuple[Change, str]] = {}
-        for id, change_or_captions in changes.items():
-            state = self._state(locations[id]) if id in locations else None
-            if state is None or expect.get(id, state.version) != state.version:
-                plan.conflicts[id] = state
-                continue
-            if state.problem is not None:
-                raise EditError(state.problem)
-            wanted[id] = _cleaned(change_or_captions), state.version
+        listed = list(changes.items())
+        for part in work.parts("reading captions", len(listed)):
+            for id, change_or_captions in listed[part]:
+                state = self._state(locations[id]) if id in locations else None
+                if state is None or expect.get(id, state.version) != state.version:
+                    plan.conflicts[id] = state
+                    continue
+                if state.problem is not None:
+                    raise EditError(state.problem)
+                wanted[id] = _cleaned(change_or_captions), state.version
 
         # Their changes: of documents in memory, and of files beside images.
         try:
-            for id, (change, version) in wanted.items():
-                own: dict[Path, bytes] = {}
-                documents = self._change(locations[id], change, own, sidecars=sidecars)
-                found = {file: digest_of(file) for file in own}
-                for document in documents:
-                    plan.documents.setdefault(document.file, (document, set()))[1].add(id)
-                if locations[id].beside and self._state(locations[id]).version != version:
-                    plan.moved.add(id)  # changed since it was compared
-                    continue
-                plan.own[id] = own
-                plan.found |= found
+            rows = list(wanted.items())
+            for part in work.parts("changing captions", len(rows)):
+                for id, (change, version) in rows[part]:
+                    own: dict[Path, bytes] = {}
+                    documents = self._change(locations[id], change, own, sidecars=sidecars)
+                    found = {file: digest_of(file) for file in own}
+                    for document in documents:
+                        plan.documents.setdefault(document.file, (document, set()))[1].add(id)
+                    if locations[id].beside and self._state(locations[id]).version != version:
+                        plan.moved.add(id)  # changed since it was compared
+                        continue
+                    plan.own[id] = own
+                    plan.found |= found
             for file, (_, ids) in plan.documents.items():
                 known = self._documents.get(file)
                 plan.found[file] = None if known is None else known.digest or digest_of(file)
@@ -255,25 +289,29 @@ class Captions(ABC):
             self._documents.clear()  # they are changed in memory
         return plan
 
-    def _replace(self, plan: _Plan, files: Mapping[Path, bytes]) -> tuple[set[str], dict[Path, FileState]]:
+    def _replace(self, plan: _Plan, files: Mapping[Path, bytes], work: Work) -> _Replaced:
         """Replace files.
 
-        Returns:
-            The rows of the files that other programs have changed since they were read; and the files that were
-            replaced, with their states.
+        Raises:
+            StoppedError: It was cancelled before a file was replaced.
         """
         failed: set[str] = set()
         in_documents = set[str]().union(*(ids for _, ids in plan.documents.values()))
-        with replacing(files, plan.found, self.root) as new:
+        rows, done = list(plan.own.items()), 0
+        with replacing(files, plan.found, self.root, work=work) as new:
             for file, (_, ids) in plan.documents.items():
                 if file in files and not new.put([file]):
                     failed |= ids
-            for id, own in plan.own.items():
-                paths = [file for file in own if file in files]
-                # The text beside an image whose captions are in a document is a copy: another program's change of it
-                # is kept, and does not fail the row.
-                if id not in failed and not new.put(paths) and id not in in_documents:
-                    failed.add(id)
+            with suppress(StoppedError):
+                for part in work.parts("replacing files", len(rows)):
+                    for id, own in rows[part]:
+                        paths = [file for file in own if file in files]
+                        # The text beside an image whose captions are in a document is a copy: another program's change
+                        # of it is kept, and does not fail the row.
+                        if id not in failed and not new.put(paths) and id not in in_documents:
+                            failed.add(id)
+                    done = part.stop
+            left = {id for id, _ in rows[done:]} - in_documents
             late = set(new.put_back_late())
             for file, (_, ids) in plan.documents.items():
                 failed |= ids if file in late else set()
@@ -283,7 +321,7 @@ class Captions(ABC):
         for file, (document, _) in plan.documents.items():
             if file in states and document.settle():
                 self._documents[file] = _Known(states[file], document, digest_of(files[file]))
-        return failed, states
+        return _Replaced(failed, states, left)
 
     @abstractmethod
     def _locations(self) -> Mapping[str, Location]:
@@ -327,29 +365,8 @@ class Captions(ABC):
             raise ManifestError(f"{file}: can't be read: {error.strerror}") from None
         known = self._documents.get(file)
         if known is None or known.state != state:
-            known = self._documents[file] = _Known(state, _open(file, self._reading))
+            known = self._documents[file] = _Known(state, open_document(file, self._reading))
         return known.document
-
-
-_EDITABLE: Final = {".jsonl", ".ndjson", ".json", ".csv", ".tsv"}
-
-
-def _open(file: Path, reading: Reading) -> Document:
-    """Open the document of a data file.
-
-    Raises:
-        EditError: Its form can't be changed in place.
-        ManifestError: It can't be read.
-    """
-    suffix = file.suffix.lower()
-    if suffix not in _EDITABLE or not file.is_file():
-        raise EditError(
-            f"{file}: captions in {suffix[1:] or 'this form'} can't be changed in place; `calotype convert {file} "
-            "NEW_FOLDER --to jsonl` makes a data file of it, whose captions can"
-        )
-    if file.stat().st_size == 0:
-        raise ManifestError(f"{file}: the file is empty")
-    return DelimitedDocument(file, reading) if suffix in (".csv", ".tsv") else open_json(file, reading)
 
 
 def _cleaned(change: Sequence[str] | Change) -> Change:

@@ -11,12 +11,14 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+from calotype.editing.work import StoppedError, Work
 from calotype.errors import EditError
 
 try:
@@ -39,6 +41,8 @@ HIDDEN_FOLDER: Final = ".calotype"
 """Its name. It holds files about the data: backups, the ledger of captions, the lock."""
 _WRITING: Final = "writing"
 """Folder in it with a journal for each write in progress; its process holds a lock on it."""
+_AT_ONCE: Final = 32
+"""Threads that remove files."""
 _TOKEN: Final = re.compile(r"[0-9a-f]{16}")
 
 
@@ -93,7 +97,7 @@ def locked(root: Path) -> Iterator[None]:
         os.close(file)
 
 
-def back_up(files: Iterable[Path], root: Path, folder: Path | None = None) -> Path:
+def back_up(files: Iterable[Path], root: Path, folder: Path | None = None, *, work: Work | None = None) -> Path:
     """Copy files to `root/.calotype/backups/<time>`, under their paths relative to `root`.
 
     Files that do not exist are ignored; those outside `root` are copied to the folder `outside` in it.
@@ -102,18 +106,26 @@ def back_up(files: Iterable[Path], root: Path, folder: Path | None = None) -> Pa
         files: The files.
         root: The dataset's folder.
         folder: The folder that an earlier call returned; by default a new one.
+        work: Shows progress, and can cancel it.
 
     Returns:
         The folder.
 
     Raises:
+        StoppedError: It was cancelled; a new folder is removed.
         EditError: They can't be copied; the files must not be changed then.
     """
+    new, listed = folder is None, list(files)
     try:
         folder = folder or _new_backup(root, "")
-        for file in files:
-            if file.is_file():
-                shutil.copy2(file, _backup_path(folder, file, root))
+        for part in (work or Work()).parts("backing up", len(listed), unit="files"):
+            for file in listed[part]:
+                if file.is_file():
+                    shutil.copy2(file, _backup_path(folder, file, root))
+    except StoppedError:
+        if new and folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     except OSError as error:
         raise EditError(
             f"{root / HIDDEN_FOLDER}: no backup can be made: {error.strerror}; nothing was changed"
@@ -167,12 +179,17 @@ def written_files(root: Path | None, targets: Sequence[Path]) -> Iterator[list[P
                 opened.write(json.dumps([str(target) for target in targets]).encode())
         yield names
     finally:
-        for name in names:
-            with suppress(OSError):
-                name.unlink(missing_ok=True)
+        # In threads: a file system may wait for the disk in each of these calls, but in all of them at once.
+        with ThreadPoolExecutor(min(_AT_ONCE, len(names) or 1)) as pool:
+            list(pool.map(_remove, names))
         if journal is not None and file is not None:
             journal.unlink(missing_ok=True)
             os.close(file)
+
+
+def _remove(file: Path) -> None:
+    with suppress(OSError):
+        file.unlink(missing_ok=True)
 
 
 def umask() -> int:

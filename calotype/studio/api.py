@@ -80,6 +80,7 @@ def api_routes(studio: Studio) -> list[Route]:
         _post("bulk/apply", PlanBody, api.bulk_apply),
         _post("bulk/tags", TagBody, api.bulk_tags),
         _post("bulk/reject", RejectBody, api.bulk_reject),
+        _post("bulk/cancel", Body, api.bulk_cancel),
         _post("tokens", TextsBody, api.tokens),
         _post("duplicates", Body, api.duplicates),
         _post("captioning/start", CaptioningBody, api.captioning_start),
@@ -191,6 +192,11 @@ class _Api:
     def bulk_reject(self, body: RejectBody) -> Json:
         return self._step(self._studio.editor.reject(self._selected(body), body.rejected))
 
+    def bulk_cancel(self, body: Body) -> Json:
+        if (writing := self._studio.editor.writing) is not None:
+            writing.cancel()
+        return {"writing": None if writing is None else writing.summary()}
+
     def statistics(self, query: StatisticsQuery) -> Json:
         return self._studio.statistics(query.filter)
 
@@ -272,6 +278,7 @@ class _Api:
         body |= {
             "label": outcome.label,
             "changed": len(outcome.changed),
+            "stopped": outcome.stopped,
             "backup": str(outcome.backup) if outcome.backup is not None else None,
         }
         return body

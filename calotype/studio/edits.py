@@ -18,6 +18,7 @@ from calotype.studio.replace import Change as Replacement
 from calotype.studio.replace import find_and_replace
 from calotype.studio.rows import Rows, RowState
 from calotype.studio.tagging import TagChange
+from calotype.studio.writing import Writing
 
 __all__ = ["Edit", "Editor", "Outcome", "Plan"]
 
@@ -50,6 +51,8 @@ class Outcome:
     conflicts: list[dict[str, Any]] = field(default_factory=list)
     """Rows that another program has changed, in their current state."""
     backup: Path | None = None
+    stopped: bool = False
+    """Whether it was cancelled: the other rows are as before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +107,8 @@ class Editor:
         """Rows of the current captioning run: their new captions are not reported as external changes."""
         self.written: dict[str, FileState] = {}
         """File → its state as the editor wrote it; the watcher takes these, so that it does not read them again."""
+        self.writing: Writing | None = None
+        """The change in progress."""
 
     def edit(
         self, edits: Sequence[Edit], *, label: str, group: str | None = None, backup: bool | None = None
@@ -121,7 +126,7 @@ class Editor:
         """
         with self.lock:
             before = {edit.number: RowState.of(self._rows.state(edit.number)) for edit in edits}
-            outcome = self._write(edits, backup=backup)
+            outcome = self._write(edits, Writing(label, can_stop=True), backup=backup)
             after = {number: RowState.of(self._rows.state(number)) for number in outcome.changed}
             self.history.record(label, before, after, group=group)
             outcome.label = label
@@ -235,30 +240,36 @@ class Editor:
                     rejected=target.rejected if target.rejected is not present.rejected else None,
                 )
             )
-        outcome = self._write(edits)
+        # Not to be cancelled: the history has no half steps.
+        outcome = self._write(edits, Writing(f"{'undo' if by < 0 else 'redo'}: {step.label}", can_stop=False))
         self.history.move(by)
         outcome.label = step.label
         outcome.conflicts += others
         return outcome
 
-    def _write(self, edits: Sequence[Edit], *, backup: bool | None = None) -> Outcome:
+    def _write(self, edits: Sequence[Edit], writing: Writing, *, backup: bool | None = None) -> Outcome:
         if self._captions is None:
             raise EditError(self._why_not or "captions are read-only")
         ids = self._rows.ids
         changes = {ids[edit.number]: Change(captions=edit.captions, rejected=edit.rejected) for edit in edits}
-        written = self._captions.write(
-            changes,
-            expect={ids[edit.number]: edit.version for edit in edits},
-            backup=len(edits) >= _BACKUP_ROWS if backup is None else backup,
-        )
+        self.writing = writing
+        try:
+            written = self._captions.write(
+                changes,
+                expect={ids[edit.number]: edit.version for edit in edits},
+                backup=len(edits) >= _BACKUP_ROWS if backup is None else backup,
+                work=writing.work,
+            )
+        finally:
+            self.writing = None
         self.written |= {os.path.abspath(file): state for file, state in written.files.items()}  # noqa: PTH100
-        outcome = Outcome(backup=written.backup)
+        outcome = Outcome(backup=written.backup, stopped=written.stopped)
         for edit in edits:
             id = ids[edit.number]
             if id in written.states:
                 self._rows.set_state(edit.number, written.states[id])
                 outcome.changed.append(edit.number)
-            else:
+            elif id in written.conflicts or not written.stopped:
                 state = written.conflicts.get(id)
                 self.found(edit.number, state)
                 outcome.conflicts.append(self._conflict(edit.number, state))

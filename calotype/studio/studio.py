@@ -95,8 +95,10 @@ class Studio:
 
     def progress(self) -> dict[str, Any]:
         """Return the state that the page polls, besides changed rows."""
+        writing = self.editor.writing
         return {
             "started": self._started,
+            "writing": None if writing is None else writing.summary(),
             "undo": self.editor.history.summary(),
             "scans": self.scans.summary(),
             "run": self.runs.summary(),

@@ -24,8 +24,8 @@ def path(request, tmp_path):
 
 @pytest.fixture
 def reads(monkeypatch):
-    found, real = [], module._open
-    monkeypatch.setattr(module, "_open", lambda file, reading: found.append(file) or real(file, reading))
+    found, real = [], module.open_document
+    monkeypatch.setattr(module, "open_document", lambda file, reading: found.append(file) or real(file, reading))
     return found
 
 

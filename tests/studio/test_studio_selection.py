@@ -1,11 +1,14 @@
 """Several images at once, statistics, tags that complete, and how an image is trained: in a real browser."""
 
 import re
+import threading
 
 import pytest
 from axe import serious_faults
+from caption_server import completion, serving
 from chromium import DESK, PHONE
 
+from calotype.editing import captions
 from calotype.manifest import load_manifest
 
 expect = pytest.importorskip("playwright.sync_api", reason="needs playwright").expect
@@ -159,3 +162,49 @@ def test_on_a_phone_no_control_is_cut(visit, server):
     assert serious_faults(page) == []
     page.get_by_role("button", name="Close the statistics").click()
     expect(page.locator("#statistics")).to_be_hidden()
+
+
+def test_captioning_those_selected(visit, server, folder):
+    with serving(lambda asked: completion(f"image {asked.image.width} wide")) as captioner:
+        page = visit(server)
+        page.click("#open-captioning")
+        dialog = page.get_by_role("dialog", name="Caption")
+        where, mode = dialog.locator("select").nth(0), dialog.locator("select").nth(1)
+        expect(where.locator("option")).to_have_text(["those shown (5)", "this one", "all (5)"])
+        page.keyboard.press("Escape")
+        cell(page, "chelsea.png").click()
+        cell(page, "coffee.png").click(modifiers=["Control"])
+        page.click("#open-captioning")
+        expect(where).to_have_value("selected")
+        expect(where.locator("option").first).to_have_text("those selected (2)")
+        mode.select_option("replace")
+        dialog.get_by_label("Also replace").check()
+        dialog.get_by_label("Backend").select_option("http")
+        dialog.get_by_label("URL of the server").fill(captioner.url)
+        dialog.get_by_label("Model").fill("tiny-vl")
+        before = texts(folder)
+        dialog.get_by_role("button", name="Start").click()
+        expect(page.get_by_role("region", name="Captioning")).to_contain_text("Captioned2 of 2 images")
+    assert texts(folder) == before | {"chelsea": "image 176 wide\n", "coffee": "image 192 wide\n"}
+
+
+def test_a_long_change_shows_its_progress_and_is_cancelled(visit, server, folder, monkeypatch):
+    go, back_up = threading.Event(), captions.back_up
+    monkeypatch.setattr(captions, "back_up", lambda *some, **more: (go.wait(20), back_up(*some, **more))[1])
+    page = visit(server)
+    before = texts(folder)
+    page.click("#open-bulk")
+    dialog = page.get_by_role("dialog", name="Find and replace")
+    dialog.get_by_label("Find").fill("a ")
+    dialog.get_by_label("Replace with").fill("the ")
+    dialog.get_by_role("button", name="Preview").click()
+    dialog.get_by_role("button", name="Replace in").click()
+    writing = page.get_by_role("region", name="Writing")
+    expect(writing).to_contain_text("Replace “a ” with “the ”changing captions: 4 of 4 images")
+    assert serious_faults(page) == []
+    writing.get_by_role("button", name="Cancel").click()
+    expect(writing).to_contain_text("Stopping…")
+    go.set()
+    expect(page.locator("#toasts")).to_contain_text("0 images. It was cancelled")
+    expect(writing).to_be_hidden()
+    assert texts(folder) == before

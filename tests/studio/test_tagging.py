@@ -2,6 +2,7 @@
 
 import pytest
 
+from calotype.editing import Captions, captions
 from calotype.manifest import load_manifest
 from calotype.studio.tagging import TagChange, tags_of
 
@@ -97,3 +98,39 @@ def test_statistics_and_their_filters(client, folder):
     assert [entry["text"] for entry in lists["folders"]["entries"]] == [".", "cats"]
     some = client.get("/api/statistics", params={"filter": "id:cats/"}).json()
     assert some["count"] == 1
+
+
+def test_a_change_in_progress_is_shown_and_can_be_cancelled(client, folder, monkeypatch):
+    asked, back_up = [], captions.back_up
+
+    def while_it_backs_up(*arguments, **options):
+        asked.append(client.read("changes?since=0")["writing"])  # the poll does not wait for the change
+        asked.append(client.do("bulk/cancel")["writing"])
+        return back_up(*arguments, **options)
+
+    monkeypatch.setattr(captions, "back_up", while_it_backs_up)
+    before = {path.name: path.read_text() for path in folder.glob("*.txt")}
+    plan = client.do("bulk/preview", find="a ", replace="the ", filter="")
+    answer = client.do("bulk/apply", plan=plan["plan"])
+    assert (answer["stopped"], answer["changed"], answer["conflicts"]) == (True, 0, [])
+    assert {path.name: path.read_text() for path in folder.glob("*.txt")} == before
+    (poll, cancel) = asked
+    assert poll["label"] == "replace “a ” with “the ”"
+    assert poll["can_stop"] and not poll["stopping"]
+    assert (poll["what"], poll["done"], poll["total"]) == ("changing captions", 4, 4)
+    assert cancel["stopping"]
+    assert client.do("undo")["label"] is None
+    assert client.do("bulk/cancel")["writing"] is client.read("changes?since=0")["writing"] is None
+
+
+def test_undo_can_not_be_cancelled(client, folder, monkeypatch):
+    client.do("bulk/tags", action="add", text="photo", filter="")
+    summary = []
+    plan = Captions._plan
+    monkeypatch.setattr(
+        Captions, "_plan", lambda *some, **more: (summary.append(client.do("bulk/cancel")), plan(*some, **more))[1]
+    )
+    answer = client.do("undo")
+    assert (answer["changed"], answer["stopped"]) == (5, False)
+    assert summary[0]["writing"]["label"] == "undo: add the tag “photo”"
+    assert not summary[0]["writing"]["can_stop"]

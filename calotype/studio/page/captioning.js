@@ -2,7 +2,8 @@
 
 import { get, post } from "./api.js";
 import { field, openDialog, tick } from "./dialog.js";
-import { byId, count, el, spelt } from "./dom.js";
+import { byId, count, duration, el, spelt } from "./dom.js";
+import { scopeOf, scopes } from "./selection.js";
 
 const RUNNING = ["starting", "running", "cancelling"];
 const MODES = [
@@ -50,14 +51,7 @@ export class Captioning {
       defaults.preset,
     );
     const mode = chosen(MODES, "fill");
-    const where = chosen(
-      [
-        ["shown", `those shown (${this.rows.list.length.toLocaleString("en")})`],
-        ["one", "this one"],
-        ["all", `all (${this.rows.total.toLocaleString("en")})`],
-      ],
-      "shown",
-    );
+    const where = scopes(this.rows, this.rows.selected.size > 1 ? "selected" : "shown", { one: true });
     const url = text(defaults.url, { placeholder: "http://127.0.0.1:8000/v1" });
     const model = text(defaults.model, { placeholder: "auto" });
     const classWord = text(defaults.class_word, { placeholder: "dog" });
@@ -80,11 +74,8 @@ export class Captioning {
         onchange: arrange,
         onsubmit: async (event) => {
           event.preventDefault();
-          const scope = { shown: { filter: this.filter.shown }, one: { numbers: [this.rows.current] }, all: {} }[
-            where.value
-          ];
           const problem = await this.start({
-            ...scope,
+            ...scopeOf(where.value, this.rows, this.filter),
             backend: backend.value,
             model: model.value || null,
             url: (!urlField.hidden && url.value) || null,
@@ -204,8 +195,3 @@ const TITLES = {
 };
 
 const running = (run) => Boolean(run && RUNNING.includes(run.state));
-
-function duration(seconds) {
-  if (seconds < 90) return `${Math.round(seconds)} s`;
-  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
-}

@@ -50,3 +50,9 @@ export function debounce(ms, action) {
     timer = setTimeout(() => action(...args), ms);
   };
 }
+
+/** Seconds in words: "40 s", "3 min". */
+export function duration(seconds) {
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}

@@ -16,6 +16,7 @@ import { Selection } from "./selection.js";
 import { Statistics } from "./statistics.js";
 import { forgetTags } from "./tags.js";
 import { Undo } from "./undo.js";
+import { showWriting } from "./writing.js";
 
 /** Shows a message for a few seconds; screen readers read it. */
 function say(text, { bad = false } = {}) {
@@ -85,7 +86,10 @@ async function start() {
     rows.invalidate(null);
     const backup = answer.backup ? ` Backup: ${answer.backup}` : "";
     const { label } = answer;
-    say(label ? `${label[0].toUpperCase()}${label.slice(1)}: ${count(answer.changed, "image")}.${backup}` : "Nothing to change.");
+    const stopped = answer.stopped ? " It was cancelled; undo restores what was changed." : "";
+    const facts = () => `${label[0].toUpperCase()}${label.slice(1)}: ${count(answer.changed, "image")}.${stopped}${backup}`;
+    say(label ? facts() : "Nothing to change.");
+    showWriting(null, { say });
     if (answer.conflicts.length) {
       say(`${count(answer.conflicts.length, "image")} changed on disk meanwhile and were not overwritten.`, {
         bad: true,
@@ -156,6 +160,7 @@ async function start() {
       ({ scans } = answer);
       undo.show(answer.undo);
       captioning.show(answer.run);
+      showWriting(answer.writing, { say });
       filter.scanned(scans);
       if (answer.rows === "all") rows.invalidate(null);
       else if (answer.rows.length) rows.invalidate(answer.rows);

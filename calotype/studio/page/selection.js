@@ -11,8 +11,6 @@ const ACTIONS = [
   ["replace", "Replace"],
 ];
 
-const MANY = 500; // images whose change takes more than a moment
-
 export class Selection {
   /** `done(answer)` is called after a change. */
   constructor({ rows, filter, saver, say, done, writable }) {
@@ -128,8 +126,6 @@ export class Selection {
   /** Returns the error message, or null. */
   async #change(path, body) {
     await this.saver.flush();
-    const many = body.numbers?.length ?? ("filter" in body ? this.rows.list.length : this.rows.total);
-    if (many > MANY) this.say(`Writing the changes of ${count(many, "image")}; this takes a while…`);
     try {
       this.done(await post(path, body));
     } catch (error) {
@@ -143,14 +139,15 @@ export class Selection {
   }
 }
 
-/** A select of the images that a change is made to. */
-export function scopes(rows, chosen) {
+/** A select of the images that something is done to; `one`: also the current one. */
+export function scopes(rows, chosen, { one = false } = {}) {
   const number = (some) => some.toLocaleString("en");
   const options = [
     ["selected", `those selected (${number(rows.selected.size)})`],
     ["shown", `those shown (${number(rows.list.length)})`],
+    ["one", "this one"],
     ["all", `all (${number(rows.total)})`],
-  ].filter(([value]) => value !== "selected" || rows.selected.size > 1);
+  ].filter(([value]) => (value === "selected" ? rows.selected.size > 1 : value !== "one" || (one && rows.current !== null)));
   return el(
     "select",
     {},
@@ -160,5 +157,10 @@ export function scopes(rows, chosen) {
 
 /** The same as a request. */
 export function scopeOf(value, rows, filter) {
-  return { selected: { numbers: [...rows.selected] }, shown: { filter: filter.shown }, all: {} }[value];
+  return {
+    selected: { numbers: [...rows.selected] },
+    shown: { filter: filter.shown },
+    one: { numbers: [rows.current] },
+    all: {},
+  }[value];
 }
