@@ -25,8 +25,6 @@ OnUpscale = Literal["warn", "skip", "error"]
 
 logger = get_logger("calotype")
 _STATE_VERSION = 1
-_TELL = 5
-"""Maximum number of entries of one kind that are logged; the ledger has all of them."""
 _LINE = 200
 """Maximum characters of a logged entry; the ledger has it whole."""
 
@@ -199,7 +197,8 @@ class Order:
         self._midway = False
 
     def note(self, notes: list[LedgerEntry]) -> None:
-        """Append to the ledger; log each entry once, and at most a few of each kind."""
+        """Append to the ledger; log the first entries of each kind, in one line with their number."""
+        new: dict[str, list[LedgerEntry]] = {}
         for note in notes:
             if note in self._cut:  # already added, from an earlier loader process
                 continue
@@ -209,11 +208,14 @@ class Order:
             if note.kind in ("repeated", "remainder") or (note.kind, note.id) in self._noted:
                 continue
             self._noted.add((note.kind, note.id))
-            self._noted_of_kind[note.kind] += 1
-            if self._noted_of_kind[note.kind] <= _TELL:
-                logger.warning("%s", visible(f"{note.kind}: {about(note.id, note.reason)}", _LINE))
-            elif self._noted_of_kind[note.kind] == _TELL + 1:
-                logger.warning("%s: further ones are noted in the loader's ledger only", note.kind)
+            new.setdefault(note.kind, []).append(note)
+        for kind, (first, *others) in new.items():
+            self._noted_of_kind[kind] += 1
+            if self._noted_of_kind[kind] == 1:
+                count = f"{len(others) + 1:,}, the first " if others else ""
+                logger.warning("%s", visible(f"{kind}: {count}{about(first.id, first.reason)}", _LINE))
+            elif self._noted_of_kind[kind] == 2:
+                logger.warning("%s: further ones are in the ledger only", kind)
 
     def _scan(self, on_upscale: OnUpscale) -> tuple[npt.NDArray[np.int32], list[LedgerEntry]]:
         with track("reading image sizes") as progress:

@@ -1,6 +1,7 @@
 """`calotype info`: what it prints for people, and that it looks at images also where a config has encodings."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -82,6 +83,12 @@ def test_a_cut_caption_is_a_line_not_a_screen(tmp_path, photos, caplog):
     assert "caption cut: 2" in out  # by both tokenizers
     (line,) = caplog.messages
     assert line.startswith("caption_cut: 00.jpg") and len(line) <= 200
+
+
+def test_one_line_for_all_images_that_are_too_small(photos, caplog):
+    calotype("info", photos, "resolution=1024")
+    (line,) = [line for line in caplog.messages if line.startswith("upscaled")]
+    assert re.match(r"upscaled: 12, the first 00.jpg: \d+×\d+ px is enlarged \d\.\d\d× to fill the bucket", line)
 
 
 def test_a_rate_of_two_images_is_not_printed(capsys):
