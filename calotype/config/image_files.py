@@ -23,7 +23,7 @@ class FetchConfig(Section):
     timeout: Seconds = 60.0
     """Seconds that one URL may take in all, with its redirects and retries."""
     read_timeout: Seconds = 15.0
-    """Seconds to wait for a connection, or for the next bytes."""
+    """Seconds to wait for the next bytes; and for a connection, at most 5."""
     max_bytes: Count = 64 * 1024 * 1024
     """Longer bodies are refused."""
     max_redirects: CountOrZero = 5

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import threading
 import time
 from functools import cache
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urljoin
 
 import urllib3
@@ -25,9 +24,10 @@ from urllib3.util import Timeout, make_headers, parse_url
 from calotype.core.retry import backoff, retry_after
 from calotype.errors import ConfigError, FetchError
 from calotype.images.ahead import FetchAhead
-from calotype.images.connect import PrivateAddressError, new_pool, redact, within
+from calotype.images.connect import PrivateAddressError, redact, within
 from calotype.images.formats import HEAD, sniff
-from calotype.images.hosts import Hosts
+from calotype.images.hosts import HostDownError
+from calotype.images.network import Network
 from calotype.images.ranges import Part, content_range, is_encoded, is_usable
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _CHUNK = 256 * 1024
 _DRAIN = 64 * 1024  # bytes of an error page that are read to reuse its connection
 _LONGEST_WAIT = 30.0  # seconds between two attempts, whatever Retry-After asks for
+_CONNECT = 5.0  # seconds for a connection: a lost packet is sent again after 1 and 3
 _WORTH_CLOSING = 16  # a body so many times as long as the wanted part is not read to its end
 
 
@@ -54,7 +55,7 @@ class Fetcher:
         downloads: Cache of fetched images; None fetches each time.
         timeout: Seconds for one URL in all, with redirects, retries and waits. Name resolution counts, but can't be
             interrupted.
-        read_timeout: Seconds to wait for a connection, or for the next bytes.
+        read_timeout: Seconds to wait for the next bytes; and for a connection, at most 5.
         max_bytes: Largest body, by its Content-Length and by the bytes received, decompressed.
         max_redirects: Most redirects followed.
         retries: Retries after status 408, 425, 429, 500, 502, 503 or 504, a timeout, a refused or broken connection, or
@@ -63,7 +64,8 @@ class Fetcher:
             errors: an untrusted data file must not read what only this machine can reach.
         user_agent: The User-Agent header; None is `calotype/<version>`.
         connections: Images fetched at a time by those that fetch many: scans, loaders, conversions.
-        connections_per_host: Requests to one host at a time. If it asks for a pause with Retry-After, all wait.
+        connections_per_host: Requests to one host at a time. If it asks for a pause with Retry-After, all wait; if it
+            does not answer (`Hosts` says for how long), its images fail at once.
 
     Raises:
         ConfigError: An option is out of range.
@@ -97,6 +99,7 @@ class Fetcher:
         self.downloads = downloads
         self.timeout = timeout
         self.read_timeout = read_timeout
+        self._connect_timeout = min(read_timeout, _CONNECT)
         self.max_bytes = max_bytes
         self.max_redirects = max_redirects
         self.retries = retries
@@ -104,7 +107,7 @@ class Fetcher:
         self.user_agent = user_agent if user_agent is not None else f"calotype/{_version()}"
         self.connections = connections
         self.connections_per_host = connections_per_host
-        self._network = _Network(connections, connections_per_host)
+        self._network = Network(connections, connections_per_host)
 
     @classmethod
     def from_config(cls, options: DatasetConfig) -> Fetcher:
@@ -159,21 +162,33 @@ class Fetcher:
 
     def _fetch(self, url: str, wanted: tuple[int, int] | None) -> Part:
         """Fetch an image, or its bytes (start, stop), with retries."""
-        host = _host(url)
-        deadline, tries = 0.0, 0
+        host, hosts = _host(url), self._network.hosts()
+        deadline, tries, begun = 0.0, 0, 0.0
+        reason = ""
         while True:
             try:
-                with self._network.hosts().turn(host, retry=tries > 0):
-                    deadline = deadline or time.monotonic() + self.timeout  # the wait for the first turn does not count
+                with hosts.turn(host, retry=tries > 0):
+                    begun = time.monotonic()
+                    deadline = deadline or begun + self.timeout  # the wait for the first turn does not count
                     with within(deadline, allow_private=self.allow_private):
-                        return self._attempt(url, deadline, wanted)
+                        part = self._attempt(url, deadline, wanted)
+                hosts.answered(host)
+                return part
+            except HostDownError as down:
+                raise FetchError(redact(url), f"{reason}; {down}" if reason else str(down), why="host down") from None
             except _TryAgainError as problem:
                 reason, why, server_wait = str(problem), problem.why, problem.wait
+                if not why.isdecimal():  # the status of an answer
+                    hosts.failed(host, begun, reason)
+            except FetchError as final:
+                if final.why == "timeout":
+                    hosts.failed(host, begun, final.reason)
+                raise
             tries += 1
             wait = backoff(tries, longest=_LONGEST_WAIT, server_wait=server_wait)
             after = f" (tried {tries} time{'s' if tries > 1 else ''})"
             if server_wait is not None:
-                self._network.hosts().pause(host, wait)
+                hosts.pause(host, wait)
             if tries > self.retries:
                 raise FetchError(redact(url), reason + after, why=why)
             if time.monotonic() + wait >= deadline:
@@ -191,6 +206,8 @@ class Fetcher:
                     _drain(response)
                     wanted = None  # the next request is for the whole image
                     continue
+                if response.status not in (200, 206):
+                    self._network.hosts().answered(_host(url))
                 if response.status in _REDIRECTS and "location" in response.headers:
                     _drain(response)
                     where = _joined(where, response.headers["location"])
@@ -237,7 +254,7 @@ class Fetcher:
                 redirect=False,
                 retries=False,
                 preload_content=False,
-                timeout=Timeout(connect=self.read_timeout, read=self.read_timeout),
+                timeout=Timeout(connect=self._connect_timeout, read=self.read_timeout),
             )
         except PrivateAddressError as error:
             raise FetchError(redact(url), f"{via}{error}", why="private address") from None
@@ -302,7 +319,7 @@ class Fetcher:
         if isinstance(error, NewConnectionError):
             return _TryAgainError(f"{via}can't connect: {cause}{_proxy_hint()}", "no connection")
         if isinstance(error, ConnectTimeoutError):
-            reason = f"{via}no connection within read_timeout = {self.read_timeout:g} s{_proxy_hint()}"
+            reason = f"{via}no connection within {self._connect_timeout:g} s{_proxy_hint()}"
             return _TryAgainError(reason, "timeout")
         return _TryAgainError(f"{via}{redact(str(cause or error))}", "broken connection")
 
@@ -319,46 +336,6 @@ class _TryAgainError(Exception):
         """As `ImageError.why`."""
         self.wait = wait
         """Seconds of the server's Retry-After, or None."""
-
-
-class _Network:
-    """The connections of this process. Copies and forked children make new ones: sockets and locks can't be shared."""
-
-    def __init__(self, connections: int, per_host: int) -> None:
-        self._connections, self._per_host = connections, per_host
-        self._renew()
-
-    def _renew(self) -> None:
-        self._owner = os.getpid()
-        self._lock = threading.Lock()
-        self._pool: urllib3.PoolManager | None = None
-        self._hosts = Hosts(self._per_host)
-        self._ahead: FetchAhead | None = None
-
-    def pool(self) -> urllib3.PoolManager:
-        self._check_owner()
-        with self._lock:
-            if self._pool is None:
-                self._pool = new_pool(connections=min(self._connections, self._per_host))
-            return self._pool
-
-    def ahead(self) -> FetchAhead:
-        self._check_owner()
-        with self._lock:
-            if self._ahead is None:
-                self._ahead = FetchAhead(self._connections)
-            return self._ahead
-
-    def hosts(self) -> Hosts:
-        self._check_owner()
-        return self._hosts
-
-    def _check_owner(self) -> None:
-        if self._owner != os.getpid():
-            self._renew()  # the parent's locks may have been held when it forked
-
-    def __reduce__(self) -> Any:
-        return _Network, (self._connections, self._per_host)
 
 
 def _host(url: str) -> str:
