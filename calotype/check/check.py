@@ -59,6 +59,7 @@ def check(
     threads: int | None = None,
     encodings: EncodingSpec | None = None,
     track: Track | None = None,
+    refetch: bool = False,
 ) -> Report:
     """Check everything that can be known before training.
 
@@ -85,6 +86,7 @@ def check(
         threads: Number of images to read at once; the number of cores by default.
         encodings: Sizes and costs of a local pipeline's own encoders; None for those of the dataset's model.
         track: Shows the progress of a named step.
+        refetch: Fetch images by URL also if an earlier check has fetched them.
 
     Raises:
         MissingDependencyError: An image needs an extra that is not installed.
@@ -95,7 +97,7 @@ def check(
     manifest = dataset.manifest
     ids = manifest.ids.to_pylist()
     refs = [*manifest.refs(), *(held_out.refs() if held_out is not None else ())]
-    every, decoded = _facts(refs, dataset.reader, deep, threads, track)
+    every, decoded = _facts(refs, dataset.reader, deep, threads, track, refetch)
     facts, other = every[: len(manifest)], every[len(manifest) :]
     sizes = np.array([one.header.size if one.header else (0, 0) for one in facts], np.int32).reshape(-1, 2)
     usable = np.array([one.problem is None for one in facts])
@@ -150,12 +152,12 @@ def check(
         tokens=tokens,
         plan=plan,
         cost=cost,
-        not_checked=tuple(_not_checked(dataset, held_out, decoded)),
+        not_checked=tuple(_not_checked(dataset, held_out, decoded, refetch)),
     )
 
 
 def _facts(
-    refs: Sequence[ImageRef], reader: ImageReader, deep: bool | None, threads: int, track: Track
+    refs: Sequence[ImageRef], reader: ImageReader, deep: bool | None, threads: int, track: Track, refetch: bool = False
 ) -> tuple[list[Facts], bool]:
     """Return the facts of all images, scanned in one call to compare the two sets; and whether the scan was deep."""
     facts: list[Facts] = []
@@ -165,12 +167,12 @@ def _facts(
         deep = int(sizes.astype(np.int64).prod(axis=1).sum()) <= _SHALLOW
     if not deep:
         with track("reading headers") as show:
-            facts = scan_facts(refs, reader, deep=False, threads=threads, progress=show)
+            facts = scan_facts(refs, reader, deep=False, threads=threads, progress=show, refetch=refetch)
     if deep is None:
         deep = sum(one.header.size[0] * one.header.size[1] for one in facts if one.header) <= _SHALLOW
     if deep:
         with track("decoding") as show:
-            facts = scan_facts(refs, reader, deep=True, threads=threads, progress=show)
+            facts = scan_facts(refs, reader, deep=True, threads=threads, progress=show, refetch=refetch)
     return facts, deep
 
 
@@ -179,9 +181,11 @@ def _sort_key(found: Finding) -> tuple[int, int, int]:
     return LEVELS.index(found.level), _SECTIONS.index(KINDS[found.kind].section), _KIND_ORDER[found.kind]
 
 
-def _not_checked(dataset: TextToImageDataset, held_out: Manifest | None, decoded: bool) -> Iterator[str]:
+def _not_checked(dataset: TextToImageDataset, held_out: Manifest | None, decoded: bool, refetch: bool) -> Iterator[str]:
     if not decoded:
         yield "damage inside files, equal pixels and near duplicates: --deep decodes every image"
+    if dataset.manifest.has_urls and not refetch:
+        yield "images by URL that an earlier check fetched: --fresh fetches them again"
     if dataset.spec is None and not dataset.tokenises:
         yield "caption lengths in tokens, and the cost of encodings: --model says for which model"
     elif dataset.spec is not None and not dataset.spec.tokenizers:

@@ -97,6 +97,7 @@ def run(
         deep=deep,
         encodings=_own_encodings(config),
         track=track,
+        refetch=fresh,
         **options,
     )
     # Not cached with a broken package: no file of the key changes when it is fixed.

@@ -21,8 +21,9 @@ from calotype.check.pixel_facts import PixelFacts, pixel_facts
 from calotype.core.daemon_pool import DaemonPool
 from calotype.errors import ImageError
 from calotype.images import Header, ImageReader
-from calotype.images.cache_table import CacheTable, Key, file_keys
-from calotype.images.scan import threads_for
+from calotype.images.cache_table import CacheTable, Key
+from calotype.images.scan import image_keys, threads_for
+from calotype.images.sources import local_path
 from calotype.progress import Show, count_failure
 from calotype.types import ImageRef
 
@@ -58,12 +59,13 @@ def scan_facts(
     deep: bool,
     threads: int,
     progress: Show | None = None,
+    refetch: bool = False,
 ) -> list[Facts]:
     """Read the facts of every image; a second run only checks that the files are unchanged.
 
     Facts are cached in `$CALOTYPE_CACHE/facts` (default `~/.cache/calotype/facts`): facts from headers by path, length
-    and modification time, facts from pixels by the hash of the file. An interrupted scan saves its results so far. Of a
-    remote image only the facts from pixels are cached: it is fetched again, unless the reader's fetcher has downloads.
+    and modification time, or by URL; facts from pixels by the hash of the file. An interrupted scan saves its results
+    so far. A URL is fetched once: its content is assumed not to change. A failed fetch is not cached.
 
     Args:
         refs: The images. To compare two datasets, scan both in one call: a file is hashed only if another one of the
@@ -74,6 +76,7 @@ def scan_facts(
             fetcher has connections.
         progress: Called in the caller's thread with (images done, total). The total grows by the number of files to
             hash.
+        refetch: Fetch images by URL also if their facts are cached.
 
     Raises:
         MissingDependencyError: An image needs an extra that is not installed.
@@ -83,7 +86,7 @@ def scan_facts(
         pixel_table() as pixels,
         DaemonPool(threads_for(refs, reader, threads), "calotype-facts") as pool,
     ):
-        return _Scan(refs, reader, deep, files, pixels, pool, progress).run()
+        return _Scan(refs, reader, deep, files, pixels, pool, progress, refetch).run()
 
 
 class _Scan:
@@ -98,9 +101,11 @@ class _Scan:
         pixel_cache: CacheTable,
         pool: DaemonPool,
         progress: Show | None,
+        refetch: bool,
     ) -> None:
         self._refs, self._reader, self._deep = refs, reader, deep
         self._file_cache, self._pixel_cache, self._pool = file_cache, pixel_cache, pool
+        self._refetch = refetch
         self._progress = progress or (lambda done, total: None)
         self._done = 0
         self._made_by = made_by(reader)
@@ -132,9 +137,12 @@ class _Scan:
 
     def _recall(self, refs: Sequence[ImageRef]) -> None:
         """Append the cached facts of the next images; None for those that are not cached."""
-        keys = file_keys(refs)
+        keys = image_keys(refs)
+        known = keys
+        if self._refetch:
+            known = [None if local_path(ref) is None else key for ref, key in zip(refs, keys, strict=True)]
         most = self._reader.max_pixels  # may have been higher when the row was cached
-        files = [None if row is None else FileFacts._make(row) for row in self._file_cache.get(keys)]
+        files = [None if row is None else FileFacts._make(row) for row in self._file_cache.get(known)]
         files = [None if file is None or file.height * file.width > most else file for file in files]
         seen: list[PixelFacts | None] = [None] * len(files)
         if self._deep:

@@ -22,7 +22,7 @@ from calotype.types import ImageRef
 
 _log = get_logger("calotype")
 
-__all__ = ["Content", "scan_contents", "scan_sizes", "threads_for"]
+__all__ = ["Content", "image_keys", "scan_contents", "scan_sizes", "threads_for"]
 
 _CHUNK: Final = 1024
 """Images whose cached values are looked up at once."""
@@ -203,7 +203,7 @@ class _Scan(Generic[T]):
         most = self._reader.max_pixels  # may have been higher when the row was cached
         for start in range(0, len(self._refs), _CHUNK):
             chunk = self._refs[start : start + _CHUNK]
-            keys = _keys(chunk)
+            keys = image_keys(chunk)
             missing = []
             for index, (key, row) in enumerate(zip(keys, self._table.get(keys), strict=True), start):
                 if row is not None and row[-2] * row[-1] <= most:
@@ -229,7 +229,7 @@ def threads_for(refs: Iterable[ImageRef], reader: ImageReader, threads: int) -> 
     return max(threads, reader.fetcher.connections) if any(ref.url is not None for ref in refs) else threads
 
 
-def _keys(refs: Sequence[ImageRef]) -> list[Key | None]:
+def image_keys(refs: Sequence[ImageRef]) -> list[Key | None]:
     """Return the keys of images: of files by `file_keys`, of URLs by the URL alone."""
     if all(ref.url is None for ref in refs):
         return file_keys(refs)

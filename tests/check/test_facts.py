@@ -409,12 +409,15 @@ def test_urls_are_fetched_by_the_readers_own_fetcher(folder):
             base = f"http://127.0.0.1:{server.server_address[1]}"
             urls = [ImageRef(name=name, url=f"{base}/{name}") for name in ("00.jpg", "03.jpg", "gone.jpg")]
             reader = ImageReader(fetcher=Fetcher(allow_private=True, retries=0))
+            refused = scan(urls[:1])
             found = scan(urls, reader)
             deep = scan(urls, reader, deep=True)
-            refused = scan(urls[:1])
         finally:
             server.shutdown()
             thread.join()
+    # A second run fetches nothing again but what failed; `refetch` does.
+    assert scan(urls, reader, deep=True)[:2] == deep[:2] and scan(urls, reader)[:2] == found[:2]
+    assert [one.problem and one.problem[0] for one in scan(urls, reader, refetch=True)] == ["fetch_failed"] * 3
     assert [one.problem and one.problem[0] for one in found] == [None, None, "fetch_failed"]
     assert [one.problem and one.problem[0] for one in refused] == ["fetch_failed"]
     local = scan(refs_of(folder), deep=True)
