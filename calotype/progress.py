@@ -53,8 +53,8 @@ _POINTS: Final = 8
 class Pace:
     """The current rate of work, from its last few seconds.
 
-    What came from a cache at once, or a server that became slow, is forgotten after `_WINDOW` seconds; work that takes
-    long for each item is averaged over several.
+    The time before the first items does not count, nor do they: a model was loaded, or they came from a cache. What
+    came at another rate expires after `_WINDOW` seconds; work that takes long for each item is averaged over several.
     """
 
     def __init__(self, now: float) -> None:
@@ -68,6 +68,8 @@ class Pace:
             points[-1] = (now, done)  # one point for several items
         else:
             points.append((now, done))
+            if len(points) == 3 and not points[0][1]:
+                points.popleft()
         while len(points) > _POINTS + 1 and now - points[1][0] >= _WINDOW:
             points.popleft()
 
@@ -77,11 +79,11 @@ class Pace:
         (start, before), (end, done) = self._points[0], self._points[-1]
         return (done - before) / (end - start) if end > start and done > before else None
 
-    def left(self, total: int) -> float | None:
-        """Seconds until `total` items are done; None if that can't be said yet."""
+    def left(self, total: int, now: float) -> float | None:
+        """Seconds until `total` items are done, at least as many as none was done; None if that can't be said yet."""
         (start, _), (end, done) = self._points[0], self._points[-1]
         rate = self.rate
-        return None if rate is None or end - start < _WINDOW / 2 else (total - done) / rate
+        return None if rate is None or end - start < _WINDOW / 2 else max((total - done) / rate, now - end)
 
 
 class _Failures:
@@ -165,6 +167,10 @@ def _bar(what: str, unit: str) -> Iterator[Show]:
         def get_renderable(self) -> RenderableType:
             if time.monotonic() - start < _PATIENCE:
                 return Group()
+            for each in self.tasks:  # also while nothing comes: the time left grows then
+                if each.total is not None:
+                    state = _state(int(each.completed), int(each.total), unit, pace, time.monotonic())
+                    self.update(each.id, state=state)
             table = super().get_renderable()
             return Group(table, styled(f"  {failures}")) if failures.counts and not self.finished else table
 
@@ -186,8 +192,7 @@ def _bar(what: str, unit: str) -> Iterator[Show]:
             if now - drawn < _REDRAW and done < total:
                 return
             drawn = now
-            state = _state(done, total, unit, pace)
-            bar.update(task, completed=done, total=total, state=state)
+            bar.update(task, completed=done, total=total)
 
         yield show
 
@@ -205,7 +210,7 @@ def _lines(what: str, unit: str) -> Iterator[Show]:
             return
         reported = now
         failed = f"; {failures}" if failures.counts else ""
-        say(f"{what}: {_state(done, total, unit, pace)}{failed}", error=True)
+        say(f"{what}: {_state(done, total, unit, pace, now)}{failed}", error=True)
 
     with _counting_failures() as failures:
         yield show
@@ -221,11 +226,11 @@ def _counting_failures() -> Iterator[_Failures]:
         _shown.remove(failures)
 
 
-def _state(done: int, total: int, unit: str, pace: Pace) -> str:
+def _state(done: int, total: int, unit: str, pace: Pace, now: float) -> str:
     """Return the count, the rate and the time left: `3,200/10,000 images, 512/s, 13 s left`."""
     sized = unit == "bytes"
     count = f"{size_text(done)} of {size_text(total)}" if sized else f"{done:,}/{total:,} {unit}"
-    rate, left = pace.rate, pace.left(total)
+    rate, left = pace.rate, pace.left(total, now)
     speed = "" if rate is None else f", {size_text(rate) if sized else _digits(rate)}/s"
     return f"{count}{speed}" + (f", {time_text(left)} left" if left is not None and done < total else "")
 

@@ -36,7 +36,7 @@ def paced(*phases, step=0.1):
             now += max(step, 1 / rate)
             done += max(step, 1 / rate) * rate
             pace.add(now, round(done))
-    return pace, round(done)
+    return pace, round(done), now
 
 
 @pytest.mark.parametrize(
@@ -48,28 +48,44 @@ def paced(*phases, step=0.1):
         [(60, 5), (8, 500)],
         [(300, 0.025)],  # one in 40 seconds
         [(0.2, 100_000), (6, 300)],
+        [(0.3, 1_000_000), (4, 10)],
     ],
 )
 def test_the_time_left_follows_the_current_rate(phases):
-    pace, done = paced(*phases)
+    pace, done, now = paced(*phases)
     rate = phases[-1][1]
-    left = pace.left(done + 1000)
+    left = pace.left(done + 1000, now)
     assert left is not None and 0.7 < left / (1000 / rate) < 1.5
     assert pace.rate == pytest.approx(rate, rel=0.4)
 
 
 def test_nothing_is_said_before_it_is_known():
     pace = Pace(0.0)
-    assert (pace.rate, pace.left(10)) == (None, None)
+    assert (pace.rate, pace.left(10, 0.0)) == (None, None)
     pace.add(1.0, 5)
-    assert pace.rate == 5 and pace.left(10) is None
+    assert pace.rate == 5 and pace.left(10, 1.0) is None
+
+
+def test_a_long_wait_for_the_first_item_does_not_count():
+    """A model is loaded for a minute, then two captions come a second."""
+    pace = Pace(0.0)
+    for item in range(8):
+        pace.add(60 + item / 2, item + 1)
+    assert pace.left(1008, 63.5) == pytest.approx(500)
+
+
+def test_while_nothing_comes_the_time_left_grows():
+    """The last images wait for a host that does not answer."""
+    pace, done, now = paced((30, 500))
+    assert pace.left(done + 2, now) < 0.1
+    assert pace.left(done + 2, now + 30) == pytest.approx(30, abs=0.2)
 
 
 def test_work_in_chunks_is_averaged():
     pace = Pace(0.0)
     for chunk in range(1, 20):
         pace.add(4.0 * chunk, 1000 * chunk)
-    assert pace.rate == pytest.approx(250) and pace.left(20_000) == pytest.approx(4)
+    assert pace.rate == pytest.approx(250) and pace.left(20_000, 76.0) == pytest.approx(4)
 
 
 def test_a_pipe_gets_a_line_now_and_then(clock, capsys):
