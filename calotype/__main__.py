@@ -1,5 +1,5 @@
 """`python -m calotype`: the command of the same name."""
 
-from calotype.cli import main
+from calotype.cli import run_process
 
-main()
+run_process()

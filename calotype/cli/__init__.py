@@ -6,9 +6,9 @@ verb runs, so that `calotype --help` answers at once.
 
 from __future__ import annotations
 
-from calotype.cli.entry import main
+from calotype.cli.entry import main, run_process
 from calotype.core.lazy import exports
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run_process"]
 
 __getattr__ = exports(__name__, {"app": ".commands"})

@@ -10,6 +10,7 @@ from typing import Any, Final
 from calotype.config.config import Config
 from calotype.config.errors import section_of
 from calotype.config.expected import expected
+from calotype.config.meanings import meanings
 from calotype.config.section import Section
 from calotype.errors import ConfigError, nearest, or_list
 
@@ -63,6 +64,11 @@ def list_keys(section: str | None = None) -> list[Key]:
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a config file."""
     schema = Config.model_json_schema()
+    sections: list[type[Section]] = [Config, *_sections(Config)]
+    for section in sections:
+        properties = (schema if section is Config else schema["$defs"][section.__name__])["properties"]
+        for name, text in meanings(section).items():
+            properties[name] = dict(sorted({**properties[name], "description": text}.items()))
     return {"$schema": _DIALECT, "title": "calotype config"} | {k: v for k, v in schema.items() if k != "title"}
 
 
@@ -96,8 +102,16 @@ def _keys(section: type[Section], above: str) -> Iterator[Key]:
             key=f"{above}{name}",
             default=list(default) if isinstance(default, tuple) else default,
             expected=expected(field.annotation, field.metadata),
-            meaning=" ".join((field.description or "").split()),
+            meaning=" ".join(meanings(section).get(name, "").split()),
         )
         inner = section_of(field.annotation)
         if inner is not None and section is not Config:
             yield from _keys(inner, f"{above}{name}.")
+
+
+def _sections(section: type[Section]) -> Iterator[type[Section]]:
+    """Yield the sections within a section, at any depth."""
+    for field in section.model_fields.values():
+        if (inner := section_of(field.annotation)) is not None:
+            yield inner
+            yield from _sections(inner)

@@ -38,7 +38,6 @@ class Section(BaseModel):
         frozen=True,
         extra="forbid",
         strict=True,
-        use_attribute_docstrings=True,
         arbitrary_types_allowed=True,
         allow_inf_nan=True,
         defer_build=True,

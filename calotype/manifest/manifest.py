@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
@@ -90,6 +92,9 @@ class Manifest(Sequence[Row]):
             for field in table.schema
             if field.name.startswith(EXTRA)
         ]
+        if any("[ns" in str(column.type) for _, column, _ in self._extra):  # times, also within lists and structs
+            with suppress(ImportError):
+                importlib.import_module("pandas")  # pyarrow makes Python values of nanoseconds with it alone
 
     def __len__(self) -> int:
         return int(self._table.num_rows)

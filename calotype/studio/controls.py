@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from calotype.config.errors import section_of
 from calotype.config.expected import expected
+from calotype.config.meanings import meanings
 from calotype.config.section import Section
 
 __all__ = ["controls_of"]
@@ -45,7 +46,7 @@ def _controls(section: type[Section], above: tuple[str, ...]) -> Iterator[dict[s
         common = {
             "path": [*above, name],
             "label": name.replace("_", " ").capitalize(),
-            "help": " ".join((field.description or "").split()),
+            "help": " ".join(meanings(section).get(name, "").split()),
             "default": schema.get("default"),
         }
         if inner is not None:
