@@ -27,6 +27,25 @@ __all__ = [
     "say_first",
 ]
 
+
+def _complete_key(incomplete: str) -> list[str]:
+    """Return the keys of a config that begin so: without their section, where that names one of them."""
+    from calotype.config.options import find_options, list_options
+
+    keys = list_options()
+    names = keys if "." in incomplete else dict.fromkeys(key.rpartition(".")[2] for key in keys)
+    return [
+        f"{name}=" for name in names if name.startswith(incomplete) and (name in keys or len(find_options(name)) == 1)
+    ]
+
+
+def _complete_model(incomplete: str) -> list[str]:
+    """Return the names of the models that begin so."""
+    from calotype.models.registry import list_specs
+
+    return [spec.name for spec in list_specs() if spec.name.startswith(incomplete)]
+
+
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help="A folder of images, a data file, or a YAML config.", show_default=False)
 ]
@@ -36,11 +55,22 @@ Overrides = Annotated[
         metavar="KEY=VALUE",
         help="Options of the config, such as resolution=512 batch_size=4; `calotype config keys` lists them.",
         show_default=False,
+        autocompletion=_complete_key,
     ),
 ]
-Model = Annotated[str | None, typer.Option("--model", help="The model it is for: flux.1-dev, sdxl, sd3.5-large, …")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="The model it is for: flux.1-dev, sdxl, sd3.5-large, …", autocompletion=_complete_model
+    ),
+]
 AnyModel = Annotated[
-    str | None, typer.Option("--model", help="A model's name, its name on the hub, or a local pipeline folder.")
+    str | None,
+    typer.Option(
+        "--model",
+        help="A model's name, its name on the hub, or a local pipeline folder.",
+        autocompletion=_complete_model,
+    ),
 ]
 Tokenizers = Annotated[
     str | None, typer.Option("--tokenizers", help="Folder with that model's tokenizers, if not from the hub.")

@@ -65,9 +65,33 @@ def test_python_m_and_completion():
     env = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # the shell is named, not detected
     done = subprocess.run([*PROGRAM, "--show-completion", "bash"], capture_output=True, text=True, env=env)
     assert done.returncode == 0 and "_CALOTYPE_COMPLETE=complete_bash" in done.stdout
-    words = {"_CALOTYPE_COMPLETE": "complete_bash", "COMP_WORDS": "calotype pre", "COMP_CWORD": "1"}
-    done = subprocess.run(PROGRAM, capture_output=True, text=True, env=words)
-    assert done.stdout.split() == ["preview"], done.stderr
+    assert completed("pre") == ["preview"]
+
+
+def completed(line):
+    """What the shell offers for the last word of a line."""
+    words = {
+        "COMP_WORDS": f"calotype {line}",
+        "COMP_CWORD": str(len(line.split())),
+        "_CALOTYPE_COMPLETE": "complete_bash",
+    }
+    done = subprocess.run(PROGRAM, capture_output=True, text=True, env=os.environ | words)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("train c.yaml ba", ["background=", "batch_size="]),
+        ("info photos dataset.img_transform.ho", ["dataset.img_transform.horizontal_flip="]),
+        ("check photos resolution=512 model", ["model="]),
+        ("train c.yaml seed", []),  # of the dataset or of the loader: not without its section
+        ("preview photos --model flux.1", ["flux.1-dev", "flux.1-schnell"]),
+    ],
+)
+def test_the_shell_completes_keys_and_models(line, offered):
+    assert completed(line) == offered
 
 
 def test_models_are_listed(monkeypatch):
