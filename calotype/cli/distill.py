@@ -28,13 +28,22 @@ def distill(
     try:
         with StopRequest.from_signals() as stop:
             from calotype import distill
+            from calotype.train.view import TrainView
 
             config = read_config(source, overrides, model=None, tokenizers=None)
             if config.distill is None:
                 config = config.updated(distill={})  # raises: a student must be named
-            report = distill.run(
-                config, resume=resume, retry_failed=retry_failed, stop=stop, show=say, tell=say, track=track
-            )
+            with TrainView(live=not json) as view:
+                report = distill.run(
+                    config,
+                    resume=resume,
+                    retry_failed=retry_failed,
+                    stop=stop,
+                    show=view.show,
+                    step_done=view.step_done,
+                    tell=view.tell,
+                    track=track,
+                )
     except KeyboardInterrupt as error:
         raise interrupted(error) from None
     if not is_first_rank():

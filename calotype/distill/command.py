@@ -13,7 +13,8 @@ from calotype.config.effects import DISTILL, unused_options
 from calotype.config.inputs import check_outside
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.ledger import Ledger
-from calotype.progress import Track, silent
+from calotype.progress import Track, is_first_rank, silent
+from calotype.terminal import visible
 from calotype.train.interrupt import StopRequest
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def run(
     retry_failed: bool = False,
     stop: StopRequest | None = None,
     show: Callable[[Progress], None] = lambda progress: None,
+    step_done: Callable[[int, int], None] = lambda step, max_steps: None,
     tell: Callable[[str], None] = lambda text: None,
     track: Track = silent,
 ) -> DistillReport:
@@ -52,6 +54,7 @@ def run(
         stop: A stop request, for a caller that handles signals itself. By default Ctrl-C, SIGTERM and SIGHUP end the
             training after the current step with a checkpoint, in Python's main thread.
         show: Called every `log_every` steps, on the main process.
+        step_done: Called before the first step and after each, with (finished steps, `max_steps`), on the main process.
         tell: Called with each further message, on the main process.
         track: Shows the progress of the teacher, and of scoring.
 
@@ -72,6 +75,11 @@ def run(
     if retry_failed and options.teacher == "dataset":
         raise ConfigError("retry_failed: has no effect with teacher: dataset, which makes no captions; leave it out")
     check_outside(config, output, option="distill.output_dir", writes="the student", own=("checkpoints", "scores"))
+    say = tell if is_first_rank() else lambda text: None
+    made = "the dataset's captions" if options.teacher == "dataset" else f"captions by {_name(options.teacher)}"
+    say(f"Training {visible(options.student, 64)} on {made}")
+    say(f"  result    {visible(options.output_dir, 64)}")
+    say("Loading PyTorch and the student's configuration …")
     try:
         from calotype.captioning.presets import load_preset
         from calotype.captioning.prompts import check_class_word
@@ -132,6 +140,7 @@ def run(
 
         # Collect the captions, and train.
         lessons = _lessons(accelerator, sides, presets, options, retry_failed=retry_failed, track=track, ledger=ledger)
+        say(f"  prompts   {len(lessons.training):,} to learn from, {len(lessons.held_out):,} held out for scores")
         return distill(
             accelerator,
             lessons,
@@ -140,10 +149,15 @@ def run(
             facts=facts,
             stop=stop,
             show=show,
+            step_done=step_done,
             tell=tell,
             track=track,
             ledger=ledger,
         )
+
+
+def _name(teacher: Mapping[str, Any]) -> str:
+    return visible(teacher.get("model") or teacher["backend"], 64)
 
 
 def _lessons(

@@ -42,6 +42,7 @@ def distill(
     facts: StudentFacts,
     stop: StopRequest,
     show: Callable[[Progress], None] = lambda progress: None,
+    step_done: Callable[[int, int], None] = lambda step, max_steps: None,
     tell: Callable[[str], None] = lambda text: None,
     track: Track = silent,
     ledger: Ledger,
@@ -56,6 +57,7 @@ def distill(
         facts: The student's facts, from `check_student`.
         stop: Checked between steps.
         show: Called every `log_every` steps, on the main process.
+        step_done: Called before the first step and after each, with (finished steps, `max_steps`), on the main process.
         tell: Called with each further message, on the main process.
         track: Shows the progress of scoring.
         ledger: Records the images that are left out.
@@ -92,6 +94,7 @@ def distill(
         result=result,
         stop=stop,
         show=show,
+        step_done=step_done,
         tell=say,
         ledger=ledger,
     )

@@ -64,6 +64,7 @@ def train(
     result: Path,
     stop: StopRequest,
     show: Callable[[Progress], None],
+    step_done: Callable[[int, int], None],
     tell: Callable[[str], None],
     ledger: Ledger,
 ) -> Trained:
@@ -78,6 +79,7 @@ def train(
         result: The folder that the student is saved to.
         stop: Checked between steps; when it is set on any rank, all ranks save a checkpoint and end.
         show: Called every `log_every` steps, on the main process.
+        step_done: Called before the first step and after each, with (finished steps, `max_steps`), on the main process.
         tell: Called with each further message, on the main process.
         ledger: Records the images that are left out.
 
@@ -89,6 +91,7 @@ def train(
     dtype = compute_dtype(accelerator)
 
     # Load the student, and tokenize the captions.
+    tell("Loading the student …")
     processor, student = load_student(options, dtype=dtype, device=device)
     batches, validation = (
         Batches(
@@ -152,6 +155,11 @@ def train(
     since_log = torch.zeros(2, device=device)  # loss, count: of the steps that were not skipped
     together = options.gradient_accumulation_steps
 
+    if step < options.max_steps:
+        tell(f"Training from step {step + 1} of {options.max_steps} …")
+        if accelerator.is_main_process:
+            step_done(step, options.max_steps)
+
     # The loop. From here on a signal is recorded, and the run ends between two steps.
     model.train()
     with (
@@ -199,6 +207,8 @@ def train(
                     tell(f"note: step {one.step} was skipped, no weight changed: loss or gradient is NaN or inf")
                 end_after_several(guard, checkpoints=checkpoints, samples=[])
             clock.end()
+            if accelerator.is_main_process:
+                step_done(step, options.max_steps)
 
             # Log, save and validate; end after any of them if a signal was received.
             if logs and accelerator.is_main_process:

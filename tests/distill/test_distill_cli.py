@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from distill_helpers import config, make_crops
 from calotype import distill
 from calotype.cli import main
 from calotype.config import load_config
+from calotype.train import view
 
 BIN = Path(sys.executable).parent
 
@@ -45,9 +47,24 @@ def one(written):
 def test_a_yaml_becomes_a_student_and_a_line_of_json(written, one):
     report, lines = one
     assert report == json.loads((written.parent / "one" / "report.json").read_text())
-    assert lines[0].startswith("before: BLEU ") and lines[-1].startswith("after:  BLEU ")
-    assert [line.split("  ")[0] for line in lines[1:-1]] == ["step 1/3", "step 2/3", "step 3/3"]
+    first = lines.index("Loading PyTorch and the student's configuration …")
+    student = report["options"]["student"]
+    assert lines[0] == f"Training {student} on the dataset's captions" and lines[first - 1].startswith("  result    ")
+    assert re.fullmatch(r"  prompts   \d+ to learn from, \d+ held out for scores", lines[first + 1])
+    assert lines[first + 2].startswith("before: BLEU ") and lines[-1].startswith("after:  BLEU ")
+    steps = [line.split("  ")[0] for line in lines[first + 3 : -1]]  # plain lines come every ten seconds
+    assert steps[:3] == ["Loading the student …", "Training from step 1 of 3 …", "step 1/3"] and steps[-1] == "step 3/3"
     assert (Path(report["result"]) / "model.safetensors").is_file()
+
+
+def test_a_run_on_a_terminal_has_the_bar_of_a_training(written, monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(view.TrainView, "step_done", lambda self, step, most: shown.append((step, most)))
+    options = ["max_steps=2", "validation=0", f"output_dir={written.parent / 'bar'}"]
+    monkeypatch.setattr(sys, "argv", ["calotype", "distill", str(written), *options])
+    with pytest.raises(SystemExit):
+        main()
+    assert shown == [(0, 2), (1, 2), (2, 2)]
 
 
 def test_two_ranks_compute_what_one_does_with_a_batch_twice_as_large(written, one):
