@@ -150,13 +150,15 @@ class Clock:
             lr=lr,
             images_per_second=self.images_per_second,
             data_wait=self.data_wait,
-            seconds_left=self._encoding_left + (max_steps - step) * self.stepping / max(1, self.steps),
+            seconds_left=self._seconds_left(max_steps - step),
         )
 
     @property
     def _encoding_seconds(self) -> float:
         return 0.0 if self._encoding is None else self._encoding.seconds
 
-    @property
-    def _encoding_left(self) -> float:
-        return 0.0 if self._encoding is None else self._encoding.seconds_left
+    def _seconds_left(self, steps: int) -> float:
+        """Estimate the seconds of further steps, which encode what they reach: maybe not all that is missing."""
+        done = max(1, self.steps)
+        encoding = 0.0 if self._encoding is None else self._encoding.seconds_left
+        return min(encoding, steps * self._encoding_seconds / done) + steps * self.stepping / done

@@ -142,8 +142,13 @@ def test_encoding_and_the_start_of_the_loader_are_no_wait_for_data(monkeypatch):
         now += 2.0
         clock.end()
     assert clock.stepping == pytest.approx(2.0 + 2.0 + 2.0) and clock.data_wait == pytest.approx(2.0 / 6.0)
-    left = clock.progress(2, 4, loss=1.0, lr=1.0).seconds_left
-    assert left == pytest.approx(encoding.seconds_left + 2 * 3.0) and encoding.seconds_left == pytest.approx(16.5)
+
+    def left(max_steps):
+        return clock.progress(2, max_steps, loss=1.0, lr=1.0).seconds_left
+
+    assert left(10) == pytest.approx(encoding.seconds_left + 8 * 3.0) and encoding.seconds_left == pytest.approx(16.5)
+    assert left(3) == pytest.approx(11.0 / 2 + 3.0)  # records that the run never reaches take no time
+    assert not left(2)  # nor does anything after the last step
 
 
 def test_of_several_ranks_the_first_shows_progress(monkeypatch, capsys):
