@@ -36,6 +36,7 @@ def run_process() -> None:
         os._exit(status)
 
     atexit.register(end)  # the first to be registered is the last to be called
+    sys.unraisablehook = _report_unraisable
     import_faster()
     try:
         main()
@@ -48,6 +49,12 @@ def run_process() -> None:
     finally:
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _report_unraisable(raised: sys.UnraisableHookArgs) -> None:
+    """Report an exception in a finalizer as Python does, but not another Ctrl-C while the command ends."""
+    if not issubclass(raised.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(raised)
 
 
 def main() -> None:

@@ -102,9 +102,14 @@ class NeverFreed:
     def __del__(self):
         print("freed")
 
+class Interrupted:
+    def __del__(self):
+        raise KeyboardInterrupt
+
 def run(arguments):
     global kept
     kept = NeverFreed()
+    Interrupted()
     atexit.register(print, "exit handlers run")
     print("x" * 100_000)
     if arguments == ["wait"]:
