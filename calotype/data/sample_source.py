@@ -7,7 +7,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -212,6 +212,13 @@ _NEAR = 0.76
 """Minimum similarity (`difflib`, 0 to 1) of a name that counts as a typo."""
 
 
+_INSTEAD: Final = {
+    "Subset": "dataset.select(indices) makes one of some rows",
+    "ConcatDataset": "text_to_image_dataset(path=[a, b]) makes one of several",
+}
+"""What serves in place of torch's wrappers, whose samples have no key of an epoch."""
+
+
 def check_source(found: Any) -> None:
     """Check that an object is a `SampleSource`, and that no attribute hides one of its methods.
 
@@ -219,9 +226,10 @@ def check_source(found: Any) -> None:
         ConfigError: It is not, or one does.
     """
     if not isinstance(found, SampleSource):
+        instead = _INSTEAD.get(type(found).__name__, "docs/trainers.md shows how to write one of your own")
         raise ConfigError(
             f"dataset: found a {type(found).__name__}, expected a calotype.SampleSource, such as TextToImageDataset; "
-            "docs/trainers.md shows how to write one of your own"
+            f"{instead}"
         )
     for name, value in vars(found).items():
         if inspect.isfunction(_CONTRACT.get(name)) and not callable(value):

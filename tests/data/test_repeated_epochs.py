@@ -3,9 +3,10 @@
 import logging
 
 import pytest
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Subset, random_split
 
 import calotype
+from calotype.errors import ConfigError
 
 SAID = "DataLoader requests samples by number"
 
@@ -64,3 +65,14 @@ def test_not_where_nothing_changes_or_keys_have_the_epoch(photos, said):
     assert said() == 0
     run(DataLoader(Subset(flips, range(6)), 3), 2)
     assert said() == 1
+
+
+def test_torch_s_parts_are_noticed_and_the_sampler_names_what_serves(photos, said):
+    flips = load(photos, img_transform={"horizontal_flip": 0.5})
+    part, _ = random_split(flips, [0.5, 0.5])
+    run(DataLoader(part, 3), 5)
+    assert said() == 1
+    with pytest.raises(ConfigError, match=r"found a Subset, .*; dataset.select\(indices\) makes one of some rows"):
+        calotype.BatchSampler(part, 2)
+    with pytest.raises(ConfigError, match=r"found a ConcatDataset, .*\(path=\[a, b\]\) makes one of several"):
+        calotype.BatchSampler(ConcatDataset([flips, flips]), 2)
