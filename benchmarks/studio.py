@@ -58,7 +58,7 @@ class Server:
         self.get("/")
         self.rows = json.loads(self.get("/api/rows"))["numbers"]
         self.details(range(60))
-        self.seconds = time.perf_counter() - start
+        self.seconds, self.cpu = time.perf_counter() - start, self._cpu()
 
     def get(self, path: str) -> bytes:
         answer = self._pool.request("GET", self._root + path)
@@ -75,6 +75,23 @@ class Server:
             self.get(f"/api/rows/details?numbers={numbers.start}-{numbers.stop - 1}")
         )["rows"]
         return found
+
+    def _cpu(self) -> float:
+        """CPU seconds of the server until now, which other programs on the machine hardly change; NaN elsewhere."""
+        try:
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return float("nan")
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def wait(self) -> None:
+        """Wait until the background scans are done."""
+        scans: dict[str, Any] = {}
+        while not scans or any(
+            scan["state"] in ("idle", "running") for name, scan in scans.items() if name != "duplicates"
+        ):
+            time.sleep(0.2)
+            scans = json.loads(self.get("/api/changes?since=0"))["scans"]
 
     def close(self) -> None:
         self._process.terminate()
@@ -149,12 +166,15 @@ def measure(folder: Path, cache: Path, images: int) -> dict[str, list[float]]:
     try:
         return {
             "from the command to the first 60 rows": [server.seconds],
+            "CPU seconds of the server until then": [server.cpu],
             "an edit, until it is on the disk": [clock(lambda n=n: edit(server, n)) for n in range(7, 12)],
             "a rejection": [clock(lambda: reject(server, 99)) for _ in range(3)],
             "a search in all captions": [clock(lambda: server.get("/api/rows?filter=house+AND+-123"))],
             "120 rows": [clock(lambda: server.details(range(5000, 5120)))],
             "a page of 60 thumbnails": [60 / thumbnails(server, 60)],
             "looking at the disk": [clock(lambda: server.get("/api/changes?since=0"))],
+            "until captions and sizes are read": [clock(server.wait)],
+            "an edit after that": [clock(lambda n=n: edit(server, n)) for n in range(207, 212)],
         }
     finally:
         server.close()

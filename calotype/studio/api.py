@@ -19,6 +19,7 @@ from calotype.studio.bodies import (
     Body,
     CaptioningBody,
     ChangesQuery,
+    CountQuery,
     DetailsQuery,
     DrawBody,
     EditBody,
@@ -67,6 +68,7 @@ def api_routes(studio: Studio) -> list[Route]:
     return [
         _get("dataset", Body, api.dataset),
         _get("rows", RowsQuery, api.rows),
+        _get("rows/count", CountQuery, api.count),
         _get("rows/details", DetailsQuery, api.details),
         _get("statistics", StatisticsQuery, api.statistics),
         _get("history", Body, api.history),
@@ -140,6 +142,11 @@ class _Api:
             "seq": seq,
             "pending": pending,
         }
+
+    def count(self, query: CountQuery) -> Json:
+        """Return how many rows match, without their numbers."""
+        numbers, pending = self._studio.find(query.filter)
+        return {"filter": query.filter, "count": len(numbers), "pending": pending}
 
     def details(self, query: DetailsQuery) -> Json:
         seq = self._studio.rows.seq

@@ -17,6 +17,7 @@ __all__ = [
     "Body",
     "CaptioningBody",
     "ChangesQuery",
+    "CountQuery",
     "DetailsQuery",
     "DrawBody",
     "EditBody",
@@ -109,6 +110,12 @@ class RowsQuery(Body):
 
     filter: str = ""
     sort: str = "order"
+
+
+class CountQuery(Body):
+    """`GET rows/count`: how many rows match the filter."""
+
+    filter: str = ""
 
 
 class DetailsQuery(Body):

@@ -126,3 +126,9 @@ def test_tokens_can_only_be_asked_where_they_are_counted():
 
 def test_fields():
     assert parse_query("a OR -width<3 is:duplicate").fields() == {"caption", "width", "duplicate"}
+
+
+def test_a_count_sends_no_numbers(client):
+    answer = client.read("rows/count?filter=has:caption")
+    assert answer == {"filter": "has:caption", "count": 4, "pending": []}
+    assert client.read("rows/count?filter=(", status=422)["error"]["kind"] == "filter"

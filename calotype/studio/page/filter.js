@@ -131,7 +131,7 @@ export class Filter {
       if (scans.captions.state !== "done") return; // a search in the captions waits until all are read
       if (term === "is:duplicate" && scans.duplicates.state !== "done") continue;
       if (term === "is:long" && scans.tokens.state !== "done") continue;
-      const answer = await get("/api/rows", { filter: term }).catch(() => null);
+      const answer = await get("/api/rows/count", { filter: term }).catch(() => null);
       if (!answer) continue;
       chip.querySelector("b").textContent = answer.count.toLocaleString("en");
       chip.toggleAttribute("data-empty", !answer.count && !hasTerm(this.text, term));
