@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import traceback
 from collections.abc import Sequence
@@ -20,6 +21,11 @@ _LONGEST: Final = 300
 _UsageError: Final = typer.BadParameter.__mro__[1]
 """The parser's error: typer keeps it under different names in different versions."""
 
+_DISK: Final = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG)
+)
+"""Errors of a disk: a problem, also where it was met with an option's path."""
+
 
 def report_failure(error: Exception, arguments: Sequence[str]) -> int:
     """Report a failure, and return the exit status: 2 for wrong use, else 1.
@@ -30,7 +36,8 @@ def report_failure(error: Exception, arguments: Sequence[str]) -> int:
     """
     usage = isinstance(error, _UsageError)
     command, message = _usage(error, arguments) if usage else ("", _message(error))
-    wrong = usage or isinstance(error, ConfigError | MissingPathError)
+    disk = getattr(error.__cause__ or error.__context__, "errno", None) in _DISK
+    wrong = usage or (isinstance(error, ConfigError | MissingPathError) and not disk)
     status = _WRONG_USE if wrong else _PROBLEM
     if "--traceback" in arguments:
         say(*"".join(traceback.format_exception(error)).rstrip().split("\n"), error=True)

@@ -199,7 +199,7 @@ def _exists(path: Path) -> bool:
 
 
 def _is_lmdb(path: Path) -> bool:
-    return (path / "data.mdb").is_file()
+    return os.path.isfile(path / "data.mdb")  # noqa: PTH113 - False in a folder that can't be read
 
 
 def read_sources(sources: Sources, reading: Reading) -> tuple[list[Part], list[str]]:
@@ -243,13 +243,13 @@ def _format(file: Path) -> str:
 
 
 def _read_file(file: Path, reading: Reading) -> Part:
-    if _is_lmdb(file):
-        return read_lmdb(file, reading)
     try:
+        if _is_lmdb(file):
+            return read_lmdb(file, reading)
         require_regular(file)
         return _READERS[file.suffix.lower()](file, reading)
     except OSError as error:
-        if error.filename != str(file):
+        if error.filename not in (str(file), str(file / "data.mdb")):
             raise  # an error of the cache, or of a file that this one names
         raise ManifestError(f"{file}: can't be read: {error.strerror}") from None
 

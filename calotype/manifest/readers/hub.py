@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -26,9 +28,12 @@ __all__ = ["is_saved_dataset", "read_hub", "read_saved"]
 
 def is_saved_dataset(folder: Path) -> bool:
     """Whether `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote this folder."""
-    return (folder / "dataset_dict.json").is_file() or (
-        (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
+    # `os.path` and not `Path`: False, no error, in a folder that can't be read; its reader names it.
+    dictionary, state, info = (
+        os.path.isfile(folder / name)  # noqa: PTH113
+        for name in ("dataset_dict.json", "state.json", "dataset_info.json")
     )
+    return dictionary or (state and info)
 
 
 def _datasets(purpose: str) -> Any:
@@ -45,6 +50,8 @@ def read_saved(folder: Path, reading: Reading) -> list[Part]:
     try:
         loaded = datasets.load_from_disk(str(folder))
     except Exception as error:  # errors of its JSON and Arrow files, missing fields, …
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EIO):
+            raise ManifestError(f"{error.filename or folder}: can't be read: {error.strerror}") from None
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
         raise ManifestError(f"{folder}: the saved dataset is damaged: {reason}; copy or save it again") from None
     with parse_errors(folder, "a saved dataset"):
