@@ -12,10 +12,10 @@ from calotype.bench.run import _scratch
 from calotype.cli import main
 from calotype.config import Config, build_dataset
 from calotype.config.inputs import data_folder_around
+from calotype.config.output_dir import default_output
 from calotype.errors import ConfigError
 from calotype.images import Downloads
 from calotype.manifest import load_manifest
-from calotype.train.run_folder import default_output
 
 
 @pytest.fixture

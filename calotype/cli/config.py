@@ -63,6 +63,7 @@ def keys(
     for key in found:
         default = "" if key.default is None else f" = {dumps(key.default, ensure_ascii=False)}"
         about = f"{key.meaning} ({key.expected})" if key.expected else key.meaning
+        about += f" Default: {key.derived}." if key.derived else ""
         say(f"{key.key}{default}", *(f"    {line}" for line in wrap(about, _WIDTH - 4)))
     if section is None:
         say("", "`calotype config keys train` lists the keys of a section")

@@ -8,6 +8,7 @@
     distill.py    how to train a captioner
     section.py    what all sections share; expected.py and errors.py say what is wrong with one
     load.py       reads YAML; overrides.py applies `key=value`; origins.py says where each value came from
+    derived.py    marks a default that is no constant; output_dir.py finds that of a training
     reference.py  the schema as a table and as a JSON Schema
 
 pydantic checks the values: it brings the JSON Schema, and the studio's server and typed Python need nothing else.

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from calotype.config.derived import Derived
 from calotype.config.expected import Expected
 from calotype.config.section import Count, Section
 
@@ -21,10 +22,10 @@ Resolution = Annotated[
 class BucketsConfig(Section):
     """Options of `calotype.Buckets`."""
 
-    resolution: Resolution | None = None
-    """Side of the square whose area the buckets keep, or [height, width]; defaults to the dataset's."""
-    multiple: Count | None = None
-    """Every side is a multiple of this; defaults to what the model needs, at least 64 (16 below 512 pixels)."""
+    resolution: Annotated[Resolution | None, Derived("the dataset's")] = None
+    """Side of the square whose area the buckets keep, or [height, width]."""
+    multiple: Annotated[Count | None, Derived("what the model needs, at least 64 (16 below 512 pixels)")] = None
+    """Every side is a multiple of this."""
     max_aspect: Annotated[float, Field(ge=1, allow_inf_nan=False), Expected("a number of at least 1, such as 2.0")] = (
         2.0
     )

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, ValidationError, WithJsonSchem
 from calotype.config.combinations import check_config
 from calotype.config.component import OUR_DATASET, Component
 from calotype.config.dataset import DatasetConfig
+from calotype.config.derived import Derived
 from calotype.config.distill import DistillConfig
 from calotype.config.encodings import EncodingConfig
 from calotype.config.errors import config_error
@@ -63,8 +64,8 @@ class Config(Section):
     model: Model | None = None
     """A model's name (`flux.1-dev`, `sdxl`, …), its name on the hub, or a local pipeline's folder; fills in what the
     model decides. A mapping is the trainer's network and is left alone."""
-    tokenizers: PathText | Mapping[str, PathText] | None = None
-    """Where that model's tokenizers are: a folder laid out as a saved pipeline, or a mapping; defaults to the hub."""
+    tokenizers: Annotated[PathText | Mapping[str, PathText] | None, Derived("the model's, on the hub")] = None
+    """Where that model's tokenizers are: a folder laid out as a saved pipeline, or a mapping."""
     tokenizer: Annotated[Component | None, BeforeValidator(_tokenizer)] = None
     """In place of the two above: a model transform, as `_component_` and its options."""
     loader: Annotated[LoaderConfig | Component | None, _ours("calotype.Loader")] = None

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 
 from calotype.config.buckets import BucketsConfig, Resolution
 from calotype.config.caption_transform import CaptionTransformConfig
+from calotype.config.derived import Derived
 from calotype.config.expected import Expected
 from calotype.config.image_files import DownloadsConfig, FetchConfig, PixelCacheConfig
 from calotype.config.img_transform import ImageTransformConfig
@@ -88,11 +89,10 @@ class DatasetConfig(Section):
     """As `model` at the top of the config."""
     tokenizers: PathText | Mapping[str, PathText] | None = None
     """As `tokenizers` at the top of the config."""
-    resolution: Resolution | None = None
-    """Images get about this number squared of pixels; defaults to the model's, else 1024."""
-    buckets: bool | BucketsConfig | None = None
-    """Whether images keep their aspect ratio, as near as the buckets have one; or options of the buckets. Defaults to
-    true, unless `img_transform` has `resize`."""
+    resolution: Annotated[Resolution | None, Derived("the model's, else 1024")] = None
+    """Images get about this number squared of pixels."""
+    buckets: Annotated[bool | BucketsConfig | None, Derived("true; false where img_transform has resize")] = None
+    """Whether images keep their aspect ratio, as near as the buckets have one; or options of the buckets."""
     include: Texts = ()
     """Further keys of a sample: `id`, `text`, columns of the data."""
     seed: int = 0
@@ -107,9 +107,10 @@ class DatasetConfig(Section):
     """Keep downloaded files in this folder; or the folder and its limits."""
     fetch: FetchConfig | None = None
     """How images are fetched by URL."""
-    missing_captions: Text | None = None
-    """Images without a caption: `error`, `skip`, `empty`, or the caption they get. Defaults to `error`; to `empty`
-    where a trigger or template makes each text anyway."""
+    missing_captions: Annotated[
+        Text | None, Derived("error; empty where a trigger or template makes each text anyway")
+    ] = None
+    """Images without a caption: `error`, `skip`, `empty`, or the caption they get."""
     on_error: Literal["raise", "skip"] = "raise"
     """A bad row of the data: raise its error, or leave it out with a ledger entry."""
     packed: Annotated[Literal[False], Expected("false: images are not packed into sequences")] = False
@@ -120,10 +121,10 @@ class DatasetConfig(Section):
     none."""
     column_map: Columns = None
     """Another name for `columns`."""
-    split: Text | None = None
-    """The split to read, or `all`; defaults to `train`. With `validation`, the side: `train` or `validation`."""
-    root: PathText | None = None
-    """Folder that relative paths and ids are relative to; defaults to the data file's own."""
+    split: Annotated[Text | None, Derived("train")] = None
+    """The split to read, or `all`. With `validation`, the side: `train` or `validation`."""
+    root: Annotated[PathText | None, Derived("the data file's own folder")] = None
+    """Folder that relative paths and ids are relative to."""
     image_dir: PathText | None = None
     """Another name for `root`."""
     recursive: bool = True
@@ -132,10 +133,10 @@ class DatasetConfig(Section):
     """Files and folders to leave out, as patterns of a `.gitignore`."""
     caption_lines: Literal["one", "many"] | None = None
     """Whether a caption file is one caption, or has one on each line."""
-    caption_suffix: Patterns = None
-    """Suffixes of caption files beside images; defaults to `.txt`, `.caption` and `.json`."""
-    delimiter: Text | None = None
-    """What separates the fields of CSV and TSV files; found out by default."""
+    caption_suffix: Annotated[Patterns, Derived(".txt, .caption and .json")] = None
+    """Suffixes of caption files beside images."""
+    delimiter: Annotated[Text | None, Derived("what the file's first lines have")] = None
+    """What separates the fields of CSV and TSV files."""
     member_key: Literal["auto", "first_dot", "last_dot"] = "auto"
     """What the members of one sample share in tar and LMDB: their names up to this dot."""
     validation: HeldOut = 0.0

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from calotype.config.derived import Derived
 from calotype.config.effects import DISTILL, check_section, check_targets
 from calotype.config.expected import Expected
 from calotype.config.section import Count, CountOrZero, Rate, Section, Text, Texts
@@ -52,8 +53,8 @@ class DistillConfig(Section):
     preset: Presets = "descriptive"
     """The prompts for the teacher and the student: names of presets, or files. With the captions of
     a dataset, those that these captions would answer."""
-    n: Count | None = None
-    """Number of captions that the teacher makes of each image; by default one for each preset."""
+    n: Annotated[Count | None, Derived("one for each preset")] = None
+    """Number of captions that the teacher makes of each image."""
     class_word: Text | None = None
     """What presets call {class_word}: man, dog, teapot."""
     pixels: Count = 1 << 20
@@ -73,11 +74,12 @@ class DistillConfig(Section):
     """`lora` trains low-rank adapters and merges them into the student at the end, `full` trains all of it."""
     lora_rank: Count = 16
     """Rank of the adapters."""
-    lora_alpha: Alpha | None = None
-    """The adapters' output is scaled by alpha / rank; None is twice the rank, so by 2."""
-    lora_targets: Texts | None = None
-    """Endings of the layers' names that get adapters; None is all linear layers but the last, those of the vision
-    tower included."""
+    lora_alpha: Annotated[Alpha | None, Derived("twice lora_rank, so a factor of 2")] = None
+    """The adapters' output is scaled by alpha / rank."""
+    lora_targets: Annotated[
+        Texts | None, Derived("all linear layers but the last, those of the vision tower included")
+    ] = None
+    """Endings of the layers' names that get adapters."""
     learning_rate: Rate = 1e-4
     """AdamW's. Full fine-tuning usually takes a tenth of it."""
     weight_decay: Rate = 0.0
@@ -88,8 +90,8 @@ class DistillConfig(Section):
     """Steps in which the learning rate rises from zero, for a schedule that warms up."""
     max_grad_norm: Rate = 1.0
     """Longer gradients are cut to this norm; 0 cuts none."""
-    mixed_precision: Precision | None = None
-    """`bf16`, or `no` for float32; None is `bf16` on a GPU. What is trained is kept in float32 either way."""
+    mixed_precision: Annotated[Precision | None, Derived("bf16 on a GPU, else no")] = None
+    """`bf16`, or `no` for float32. What is trained is kept in float32 either way."""
     gradient_checkpointing: bool = True
     """Compute activations again in the backward pass: a third more time, far less memory."""
     device: Annotated[Literal["cpu"] | None, Expected("cpu, or nothing for the GPUs that are there")] = None

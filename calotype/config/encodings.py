@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
+from calotype.config.derived import Derived
 from calotype.config.section import Count, PathText, Section, Text
 from calotype.errors import ConfigError
 
@@ -16,20 +17,22 @@ class EncodingConfig(Section):
     name: ClassVar[str] = "encodings"
     example: ClassVar[str] = "store: encodings"
 
-    model: PathText | None = None
-    """A model's name, its name on the hub, or a local pipeline folder; defaults to the config's `model`."""
-    spec: Text | None = None
-    """The known model whose facts apply, where the name does not show it; defaults to the first of its family."""
-    store: PathText | None = None
-    """Folder of the store; defaults to one for all datasets, `$CALOTYPE_CACHE/encodings` (else
-    `~/.cache/calotype/encodings`)."""
+    model: Annotated[PathText | None, Derived("the config's model")] = None
+    """A model's name, its name on the hub, or a local pipeline folder."""
+    spec: Annotated[Text | None, Derived("the first of its family")] = None
+    """The known model whose facts apply, where its name does not show it: `sd-2.1` for a folder like SD 1.5's."""
+    store: Annotated[
+        PathText | None,
+        Derived("one for all datasets: $CALOTYPE_CACHE/encodings, else ~/.cache/calotype/encodings"),
+    ] = None
+    """Folder of the store."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Dtype of the frozen models and of the store."""
     latents: Literal["moments", "mean"] = "moments"
     """`moments` stores the posterior, so that latents are sampled anew each epoch; `mean` only its mean, half as
     large."""
-    max_sequence_length: Count | None = None
-    """Tokens of a caption, for models that have a choice; defaults to the model's own."""
+    max_sequence_length: Annotated[Count | None, Derived("the model's own")] = None
+    """Tokens of a caption, for models that have a choice."""
     image_variants: Count | None = None
     """Outcomes to store of each image whose crop, angle or colors are sampled anew each epoch."""
     caption_variants: Count | None = None

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from calotype.config.derived import Derived
 from calotype.config.effects import FETCH, check_section
 from calotype.config.expected import Expected
 from calotype.config.section import Count, CountOrZero, PathText, Section, Text
@@ -32,8 +33,8 @@ class FetchConfig(Section):
     """Retries after a timeout, a broken connection, or one of the statuses 408, 425, 429, 500, 502, 503 and 504."""
     allow_private: bool = False
     """Also fetch from loopback, private, link-local and reserved addresses."""
-    user_agent: Text | None = None
-    """The User-Agent header; defaults to `calotype/<version>`."""
+    user_agent: Annotated[Text | None, Derived("calotype and its version")] = None
+    """The User-Agent header."""
     connections: Count = 32
     """Images fetched at a time."""
     connections_per_host: Count = 32

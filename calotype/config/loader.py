@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator
 
+from calotype.config.derived import Derived
 from calotype.config.expected import Expected
 from calotype.config.section import Count, CountOrZero, Section
 
@@ -29,12 +30,12 @@ class LoaderConfig(Section):
 
     batch_size: Count = 1
     """Samples of a batch, on each rank."""
-    seed: int | None = None
-    """Seed of the order and of everything that is sampled at random; defaults to the dataset's."""
-    device: Device | None = None
-    """Device that batches are on; defaults to the CPU."""
-    threads: Count | None = None
-    """Threads that prepare samples; defaults to the number of cores this process may use, at most 16."""
+    seed: Annotated[int | None, Derived("the dataset's")] = None
+    """Seed of the order and of everything that is sampled at random."""
+    device: Annotated[Device | None, Derived("the CPU")] = None
+    """Device that batches are on."""
+    threads: Annotated[Count | None, Derived("the cores this process may use, at most 16")] = None
+    """Threads that prepare samples."""
     prefetch: Count = 2
     """Batches made ahead."""
     in_process: bool = False
@@ -51,7 +52,7 @@ class LoaderConfig(Section):
     """Images that have to be enlarged beyond `max_upscale` of the buckets."""
     device_cache: bool = False
     """Keep the whole dataset on the device from the first epoch on. For small sets; pixels need a fixed crop."""
-    rank: CountOrZero | None = None
-    """Rank of this process; defaults to that of torch.distributed."""
-    world_size: Count | None = None
-    """Number of ranks; defaults to that of torch.distributed."""
+    rank: Annotated[CountOrZero | None, Derived("that of torch.distributed, else 0")] = None
+    """Rank of this process."""
+    world_size: Annotated[Count | None, Derived("that of torch.distributed, else 1")] = None
+    """Number of ranks."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from calotype.config.component import Component
 from calotype.config.config import Config
+from calotype.config.derived import derivation
 from calotype.config.load import is_config_file, read_text, read_traced
+from calotype.config.output_dir import default_output
 from calotype.config.section import Section
 
 __all__ = ["Setting", "list_settings"]
@@ -29,11 +31,15 @@ class Setting:
     file: str | None = None
     line: int | None = None
     """Of the file, from 1."""
+    derived: str | None = None
+    """How a default that is no constant is found, in words."""
 
     @property
     def place(self) -> str:
         """The origin in words."""
-        return f"{self.file}:{self.line}" if self.origin == "file" else self.origin
+        if self.origin == "file":
+            return f"{self.file}:{self.line}"
+        return f"default: {self.derived}" if self.derived else self.origin
 
     def to_json(self) -> dict[str, Any]:
         """The setting as plain values."""
@@ -58,18 +64,33 @@ def list_settings(source: str | Path, overrides: Sequence[str] = ()) -> list[Set
         lines = _lines(read_text(Path(source).expanduser()))
     else:
         overridden = [*overridden, "dataset.path"]
-    return [_setting(key, value, given, lines, overridden, str(source)) for key, value, given in _leaves(config, "")]
+    settings = [_setting(*leaf, lines, overridden, str(source)) for leaf in _leaves(config, "")]
+    return [_with_folder(one, config, source) if one.key == "train.output_dir" else one for one in settings]
+
+
+def _with_folder(setting: Setting, config: Config, source: str | Path) -> Setting:
+    """The setting of a run's folder, with its default as `calotype train` finds it."""
+    if setting.derived is None or config.train is None:
+        return setting
+    name = Path(source).stem if is_config_file(source) else None
+    return replace(setting, value=default_output(config, name, method=config.train.method))
 
 
 def _setting(
-    key: str, value: Any, given: bool, lines: Mapping[str, int], overridden: Sequence[str], file: str
+    key: str,
+    value: Any,
+    given: bool,
+    derived: str | None,
+    lines: Mapping[str, int],
+    overridden: Sequence[str],
+    file: str,
 ) -> Setting:
     above = _and_above(key)
     if any(one in overridden for one in above):
         return Setting(key=key, value=value, origin="command line")
     line = next((lines[one] for one in above if one in lines), None)
     if not given or line is None:
-        return Setting(key=key, value=value, origin="default")
+        return Setting(key=key, value=value, origin="default", derived=derived)
     return Setting(key=key, value=value, origin="file", file=file, line=line)
 
 
@@ -79,8 +100,10 @@ def _and_above(key: str) -> list[str]:
     return [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
 
 
-def _leaves(value: Any, key: str, *, given: bool = True) -> Iterator[tuple[str, Any, bool]]:
-    """The values below a key: dotted key, value, whether it was given."""
+def _leaves(
+    value: Any, key: str, *, given: bool = True, derived: str | None = None
+) -> Iterator[tuple[str, Any, bool, str | None]]:
+    """The values below a key: dotted key, value, whether it was given, how its default is found."""
     if isinstance(value, Component):
         value = value.mapping
     if isinstance(value, Section):
@@ -89,12 +112,14 @@ def _leaves(value: Any, key: str, *, given: bool = True) -> Iterator[tuple[str, 
         for name, inner in fields.items():
             if not key and inner is None:
                 continue  # a section that the config does not have
-            yield from _leaves(inner, f"{key}.{name}" if key else name, given=name in known)
+            field = type(value).model_fields.get(name)
+            words = derivation(field) if field is not None else None
+            yield from _leaves(inner, f"{key}.{name}" if key else name, given=name in known, derived=words)
     elif isinstance(value, Mapping) and value:
         for name, inner in value.items():
             yield from _leaves(inner, f"{key}.{name}", given=given)
     else:
-        yield key, value, given
+        yield key, value, given, derived
 
 
 def _lines(text: str) -> dict[str, int]:

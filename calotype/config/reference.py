@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from calotype.config.config import Config
+from calotype.config.derived import derivation
 from calotype.config.errors import section_of
 from calotype.config.expected import expected
 from calotype.config.meanings import meanings
@@ -26,10 +27,12 @@ class Key:
     key: str
     """Dotted."""
     default: Any
-    """None where it has none of its own."""
+    """None where it has none of its own, or a derived one."""
     expected: str
     """What its value may be, in words; empty where that is a mapping of further keys."""
     meaning: str
+    derived: str | None = None
+    """How a default that is no constant is found, in words."""
 
     def to_json(self) -> dict[str, Any]:
         """The key as plain values."""
@@ -68,7 +71,11 @@ def json_schema() -> dict[str, Any]:
     for section in sections:
         properties = (schema if section is Config else schema["$defs"][section.__name__])["properties"]
         for name, text in meanings(section).items():
-            properties[name] = dict(sorted({**properties[name], "description": text}.items()))
+            shown = {**properties[name], "description": text}
+            if (derived := derivation(section.model_fields[name])) is not None:
+                shown.pop("default", None)
+                shown["description"] = f"{text} Default: {derived}."
+            properties[name] = dict(sorted(shown.items()))
     return {"$schema": _DIALECT, "title": "calotype config"} | {k: v for k, v in schema.items() if k != "title"}
 
 
@@ -90,19 +97,21 @@ def _table(keys: list[Key], above: str = "") -> Iterator[str]:
     yield "| key | default | meaning |"
     yield "|---|---|---|"
     for key in keys:
-        default = "" if key.default is None else f"`{json.dumps(key.default, ensure_ascii=False)}`"
+        default = key.derived or ("" if key.default is None else f"`{json.dumps(key.default, ensure_ascii=False)}`")
         meaning = key.meaning.replace("|", "\\|")
         yield f"| `{key.key.removeprefix(above)}` | {default} | {meaning} |"
 
 
 def _keys(section: type[Section], above: str) -> Iterator[Key]:
     for name, field in section.model_fields.items():
-        default = None if field.is_required() else field.default
+        derived = derivation(field)
+        default = None if field.is_required() or derived else field.default
         yield Key(
             key=f"{above}{name}",
             default=list(default) if isinstance(default, tuple) else default,
             expected=expected(field.annotation, field.metadata),
             meaning=" ".join(meanings(section).get(name, "").split()),
+            derived=derived,
         )
         inner = section_of(field.annotation)
         if inner is not None and section is not Config:

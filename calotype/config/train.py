@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from calotype.config.derived import Derived
 from calotype.config.effects import TRAIN, check_section, check_targets
 from calotype.config.expected import Expected
 from calotype.config.section import Count, CountOrZero, Rate, Section, Text, Texts
@@ -45,9 +46,8 @@ class TrainConfig(Section):
         *("loss_average", "sample_prompts", "validation_every"),
     )
 
-    output_dir: Text = "output"
-    """Where the LoRA or the whole network, `checkpoints/`, `samples/` and the trackers' `logs/` go; by default
-    `calotype.train.run` calls it after the config, as `photos-lora`."""
+    output_dir: Annotated[Text, Derived("the config's name with -lora, or -full for method: full")] = "output"
+    """Where the LoRA or the whole network, `checkpoints/`, `samples/` and the trackers' `logs/` go."""
     max_steps: Count = 1000
     """Steps of the whole run, those before a resume included."""
 
@@ -55,14 +55,19 @@ class TrainConfig(Section):
     """`lora` trains low-rank adapters beside the frozen transformer or U-Net, `full` the network itself."""
     lora_rank: Count = 16
     """Rank of the adapters."""
-    lora_alpha: Alpha | None = None
-    """The adapters' output is scaled by alpha / rank; None is the rank, so by 1."""
-    lora_targets: Annotated[Sequence[str] | Literal["all"] | None, Expected("a list of texts, or all")] = None
+    lora_alpha: Annotated[Alpha | None, Derived("lora_rank, so a factor of 1")] = None
+    """The adapters' output is scaled by alpha / rank."""
+    lora_targets: Annotated[
+        Sequence[str] | Literal["all"] | None,
+        Expected("a list of texts, or all"),
+        Derived("what diffusers' training scripts adapt"),
+    ] = None
     """Endings of the layers' names that get adapters; `all` is every linear layer of the blocks' attention and
-    feed-forward; None is what diffusers' training scripts adapt."""
-    lora_format: Format | None = None
-    """How the LoRA file names its layers: `kohya` as sd-scripts, `diffusers` as diffusers; None is what most programs
-    read, `kohya` for SD 1.5 and SDXL, `diffusers` for FLUX.1 and SD3."""
+    feed-forward."""
+    lora_format: Annotated[
+        Format | None, Derived("what most programs read: kohya for SD 1.5 and SDXL, diffusers for FLUX.1 and SD3")
+    ] = None
+    """How the LoRA file names its layers: `kohya` as sd-scripts, `diffusers` as diffusers."""
 
     lora_weights: Text | None = None
     """A LoRA file to start from, or its folder; then the rank and the layers are its own."""
@@ -85,8 +90,8 @@ class TrainConfig(Section):
     ema_decay: Decay | None = None
     """Keep an exponential moving average of the trained weights, and use it for samples, validation and the result."""
 
-    mixed_precision: Precision | None = None
-    """`bf16`, or `no` for float32; None is `bf16` on a GPU. What is trained is kept in float32 either way."""
+    mixed_precision: Annotated[Precision | None, Derived("bf16 on a GPU, else no")] = None
+    """`bf16`, or `no` for float32. What is trained is kept in float32 either way."""
     gradient_checkpointing: bool = True
     """Compute activations again in the backward pass: a third more time, far less memory."""
     guidance: Rate = 1.0
@@ -111,8 +116,8 @@ class TrainConfig(Section):
     """Denoising steps of an image."""
     sample_guidance: Rate = 3.5
     """The guidance scale of an image."""
-    sample_size: Size | None = None
-    """[height, width] in pixels; None is that of the bucket with the most images."""
+    sample_size: Annotated[Size | None, Derived("that of the bucket with the most images")] = None
+    """[height, width] in pixels."""
 
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
         {"output_dir", "max_steps", "log_every", "trackers", "checkpoint_every", "keep_checkpoints", "validation_every"}

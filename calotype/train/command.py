@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from calotype.config import Config
 from calotype.config.combinations import unused_in_training
 from calotype.config.inputs import check_outside
+from calotype.config.output_dir import default_output
 from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError, MissingDependencyError
 from calotype.ledger import LedgerEntry
@@ -18,7 +19,7 @@ from calotype.progress import is_first_rank
 from calotype.train.interrupt import StopRequest
 from calotype.train.networks import network_of
 from calotype.train.outline import outline, outline_of_rows, training_rows
-from calotype.train.run_folder import RUN_FOLDERS, check_old_default, default_output, sole_run
+from calotype.train.run_folder import RUN_FOLDERS, check_old_default, sole_run
 
 if TYPE_CHECKING:
     from calotype.train.report import Progress, TrainReport

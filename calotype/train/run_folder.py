@@ -1,4 +1,4 @@
-"""The folder of a run: its default name, and a lock that admits one run at a time. Needs no torch."""
+"""The folder of a run: those in it, and a lock that admits one run at a time. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from calotype.config import Config
-from calotype.config.dataset import DatasetConfig
-from calotype.config.inputs import source_name
 from calotype.errors import ConfigError
 from calotype.terminal import get_logger
 
@@ -22,7 +19,7 @@ try:
 except ImportError:  # Windows has none: two runs in one folder are not detected there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["RUN_FOLDERS", "check_old_default", "default_output", "sole_run"]
+__all__ = ["RUN_FOLDERS", "check_old_default", "sole_run"]
 
 _log = get_logger("calotype")
 _held: set[int] = set()  # descriptors of the locks that this process holds
@@ -32,19 +29,6 @@ RUN_FOLDERS: Final = ("checkpoints", "logs", "samples")
 
 _OLD_DEFAULT: Final = Path("output")
 """The default folder of every run in earlier versions."""
-
-
-def default_output(config: Config, name: str | None, *, method: str | None) -> str:
-    """Return the name of a run's folder, in the current one: `photos-lora`, or `photos-full` for a full fine-tune.
-
-    Args:
-        config: The config.
-        name: Name of the config's file without its extension; None uses the dataset's name.
-        method: `train.method`.
-    """
-    if name is None and isinstance(config.dataset, DatasetConfig):
-        name = Path(source_name(config).partition(",")[0]).expanduser().resolve().stem
-    return f"{name or 'output'}-{method if method == 'full' else 'lora'}"
 
 
 def check_old_default(output: Path) -> None:

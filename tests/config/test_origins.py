@@ -6,7 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from calotype.cli import app
+from calotype.config import Config
 from calotype.config.origins import list_settings
+from calotype.config.reference import json_schema, key_tables, list_keys
 from calotype.errors import ConfigError
 
 TEXT = """\
@@ -38,6 +40,29 @@ def settings(source, *overrides):
     return {one.key: (one.value, one.place) for one in list_settings(source, overrides)}
 
 
+def test_a_default_that_other_values_decide_says_how(file):
+    """A default is never shown as one that no run has: `output` where the run goes to c-lora."""
+    found = settings(file, "max_steps=10")
+    assert found["train.output_dir"] == ("c-lora", "default: the config's name with -lora, or -full for method: full")
+    assert settings(file, "method=full")["train.output_dir"][0] == "c-full"
+    assert settings("photos", "max_steps=1")["train.output_dir"][0] == "photos-lora"
+    assert settings(file, "output_dir=mine")["train.output_dir"] == ("mine", "command line")
+    assert found["dataset.missing_captions"][1].startswith("default: error; empty where a trigger")
+    without = settings("photos", "loader.batch_size=2")
+    assert without["dataset.buckets"] == (None, "default: true; false where img_transform has resize")
+    assert without["loader.seed"] == (None, "default: the dataset's")
+
+
+def test_keys_and_schema_say_how_a_default_is_found():
+    (key,) = (one for one in list_keys("train") if one.key == "train.output_dir")
+    assert key.default is None and key.derived.startswith("the config's name")
+    shown = json_schema()["$defs"]["TrainConfig"]["properties"]["output_dir"]
+    assert "default" not in shown and f"Default: {key.derived}." in shown["description"]
+    assert f"| `output_dir` | {key.derived} |" in key_tables()
+    assert "Default: the config's name" in " ".join(CliRunner().invoke(app, ["config", "keys", "train"]).stdout.split())
+    assert "None" not in "".join(one.meaning for name in Config.sections for one in list_keys(name))  # YAML says null
+
+
 def test_a_value_is_of_a_line_of_the_command_line_or_a_default(file):
     found = settings(file, "max_steps=10", "img_transform={vertical_flip: 0.5}", "loader.batch_size=4", "seed=3")
     assert found["dataset.path"] == ("photos", f"{file}:5")
@@ -49,7 +74,7 @@ def test_a_value_is_of_a_line_of_the_command_line_or_a_default(file):
     assert found["dataset.buckets.multiple"] == (64, f"{file}:12")
     assert found["dataset.buckets.max_aspect"] == (2.0, "default")
     assert found["dataset.seed"] == (3, "command line")
-    assert found["dataset.split"] == (None, "default")
+    assert found["dataset.split"] == (None, "default: train")
     assert found["loader.batch_size"] == (4, "command line")
     assert found["loader.prefetch"] == (2, "default")
     assert found["train.max_steps"] == (10, "command line")
@@ -70,7 +95,14 @@ def test_the_command_prints_them_for_people_and_programs(file):
     line = next(line for line in text.splitlines() if line.startswith("dataset.resolution"))
     assert line.split() == ["dataset.resolution:", "256", "#", "command", "line"]
     rows = json.loads(CliRunner().invoke(app, ["config", "show", str(file), "--json"]).stdout)
-    assert {"key": "dataset.path", "value": "photos", "origin": "file", "file": str(file), "line": 5} in rows
+    assert {
+        "key": "dataset.path",
+        "value": "photos",
+        "origin": "file",
+        "file": str(file),
+        "line": 5,
+        "derived": None,
+    } in rows
 
 
 def test_a_wrong_config_is_an_error_here_too(file):
