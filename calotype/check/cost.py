@@ -33,7 +33,7 @@ from calotype.types import SampleKey
 __all__ = ["cost_facts", "target_sizes"]
 
 _SAMPLES: Final = 16
-_SECONDS: Final = 0.3
+_SECONDS: Final = 0.15
 """Approximate duration of each measurement, once all samples were prepared."""
 _READ: Final = 64 << 20
 """Bytes written and read to time the disk."""
