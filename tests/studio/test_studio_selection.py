@@ -9,6 +9,7 @@ from caption_server import completion, serving
 from chromium import DESK, PHONE
 
 from calotype.editing import captions
+from calotype.editing.folder_captions import FolderCaptions
 from calotype.manifest import load_manifest
 
 expect = pytest.importorskip("playwright.sync_api", reason="needs playwright").expect
@@ -208,3 +209,22 @@ def test_a_long_change_shows_its_progress_and_is_cancelled(visit, server, folder
     expect(page.locator("#toasts")).to_contain_text("0 images. It was cancelled")
     expect(writing).to_be_hidden()
     assert texts(folder) == before
+
+
+def test_the_page_opens_before_all_captions_are_read(visit, studio, folder, monkeypatch):
+    go, read = threading.Event(), FolderCaptions.read_beside
+
+    def late(self, ids):
+        if threading.current_thread().name == "calotype-studio-scans":
+            go.wait(20)
+        return read(self, ids)
+
+    monkeypatch.setattr(FolderCaptions, "read_beside", late)
+    page = visit(studio(folder))
+    expect(cell(page, "chelsea.png")).to_contain_text("a ginger cat")
+    expect(page.locator("#reading")).to_have_text("reading captions: 0 of 5")
+    page.locator("#filter").fill("cat")
+    go.set()
+    expect(page.locator("#reading")).to_be_hidden()
+    expect(page.locator(".cell .name")).to_have_text(["chelsea.png"])
+    expect(page.locator('.chip[data-term="no:caption"] b')).to_have_text("1")
