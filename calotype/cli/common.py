@@ -123,7 +123,7 @@ def read_config(
     if encodes:
         _ = found.encoding_section().known_model  # raises if there is none
     _check_models(found)
-    _check_paths(found)
+    _check_paths(found, source)
     return found
 
 
@@ -138,11 +138,12 @@ def _check_models(config: Config) -> None:
             get_spec(str(model))
 
 
-def _check_paths(config: Config) -> None:
+def _check_paths(config: Config, source: str) -> None:
     """Refuse a path that does not exist, unless it may be the name of a dataset on the hub, which is looked up."""
     from glob import has_magic
 
     from calotype.config.dataset import DatasetConfig
+    from calotype.config.load import is_config_file
     from calotype.errors import MissingPathError
     from calotype.manifest.hub_lookup import look_up_dataset
     from calotype.manifest.paths import absolute, exists, similar_folder, suggestion
@@ -157,6 +158,12 @@ def _check_paths(config: Config) -> None:
                 continue
         except OSError:  # the manifest's error says what is wrong with it
             continue
+        beside = Path(source).expanduser().parent / path  # where somebody meant it who wrote it into the config
+        if is_config_file(source) and exists(beside):
+            raise MissingPathError(
+                f"{path}: there is no such file or folder in {Path.cwd()}, from which the paths of a config start; "
+                f"{beside} is there: run in {beside.parents[len(Path(path).parts) - 1]}, or write the whole path"
+            )
         if not is_hub_name(path) and ("/" in path or place.suffix):
             raise MissingPathError(f"{path}: there is no such file or folder{suggestion(place)}")
         if (meant := similar_folder(path)) is not None:

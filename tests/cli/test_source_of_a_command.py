@@ -1,0 +1,18 @@
+"""The first argument of a command: what it names, from where, and what is said of one that names nothing."""
+
+from command import calotype
+
+
+def test_a_path_beside_the_config_is_found_and_named(photos, tmp_path, monkeypatch):
+    """A config's paths start from the current folder: from another one, the error says so, and asks no hub."""
+    (tmp_path / "far").mkdir()
+    photos.rename(tmp_path / "far" / "pictures")
+    (tmp_path / "far" / "run.yaml").write_text("dataset: {path: pictures}\n")
+    (tmp_path / "far" / "deeper").mkdir()
+    (tmp_path / "far" / "deeper" / "run.yaml").write_text("dataset: {path: ../pictures}\n")
+    monkeypatch.chdir(tmp_path)
+    _, err = calotype("info", "far/run.yaml", code=2)
+    assert "pictures: there is no such file or folder in " in err and err.count("\n") == 1
+    assert err.endswith("far/pictures is there: run in far, or write the whole path\n")
+    _, err = calotype("info", "far/deeper/run.yaml", code=2)
+    assert err.endswith("far/deeper/../pictures is there: run in far/deeper, or write the whole path\n")
