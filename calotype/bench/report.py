@@ -71,7 +71,7 @@ class BenchReport:
     """Number of measured images; figures for the whole dataset are extrapolated from them."""
     batch_size: int
     steps: int
-    """Number of timed batches of each strategy."""
+    """Most timed batches of each strategy."""
     epochs: int
     """Number of epochs of the config's training."""
     device: str

@@ -69,7 +69,7 @@ def bench_config(
     Args:
         config: What `load_config` returned. Its own caches are not used; a bench deletes the files it writes.
         strategies: Names of the strategies to measure; None is all.
-        steps: Number of timed batches of each strategy, after an epoch over as many images.
+        steps: Most timed batches of each strategy, after an epoch over as many images; fewer where they take 5 s.
         track: Shows the progress.
         tell: Called with what is measured next.
 
@@ -90,7 +90,8 @@ def bench_config(
     device = config.loader_device or ("cuda" if torch.cuda.is_available() else "cpu")
     with _scratch(config) as scratch, closing(SERVER):
         # Choose the rows to measure.
-        plan = _plan(settings(config, choose(["none"])[0], str(scratch)), options, steps)
+        with track("reading the data and the model's configuration"):
+            plan = _plan(settings(config, choose(["none"])[0], str(scratch)), options, steps)
         for one in chosen:
             if strategies is not None and (reason := _why_no_effect(one, plan)) is not None:
                 raise ConfigError(f"strategies: {one.name} has no effect with this config: {reason}; leave it out")

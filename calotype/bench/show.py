@@ -15,8 +15,8 @@ HEADS = ("", "images/s", "wait", "memory", "device", "disk", "prepare", "pays fr
 def lines(report: BenchReport) -> Iterator[str]:
     """Yield the lines of a report: table, configs, reasons and the recommendation."""
     yield (
-        f"{report.model}, {report.pictures:,} images, batches of {report.batch_size}; {report.steps} batches timed "
-        f"each way on {report.measured_pictures:,} of the images"
+        f"{report.model}, {report.pictures:,} images, batches of {report.batch_size}; up to {report.steps} batches "
+        f"timed each way on {report.measured_pictures:,} of the images"
     )
     yield f"on {report.device}: {report.machine}"
     yield ""

@@ -19,7 +19,7 @@ def bench(
     strategies: Annotated[
         str | None, typer.Option(help="Names of those to measure: none,encodings,…; all by default.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Batches to time with each.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="Batches to time with each, for 5 s at most.")] = 10,
     json: Json = False,
 ) -> None:
     """Time real training steps with each cache, and report which is worth it."""
@@ -29,9 +29,11 @@ def bench(
     names = None if strategies is None else [name.strip() for name in strategies.split(",")]
     choose(names)  # a misspelt one is an error before anything heavy is imported
 
-    from calotype.bench.run import bench_config
     from calotype.bench.show import lines
     from calotype.progress import track
+
+    with track("loading PyTorch"):
+        from calotype.bench.run import bench_config
 
     report = bench_config(config, strategies=names, steps=steps, track=track, tell=lambda text: say(text, error=True))
     if json:

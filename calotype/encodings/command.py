@@ -56,13 +56,14 @@ def run(
     key = report_key(config.to_mapping(), code=code_state(), torch=metadata.version("torch"))
     if (known := _recalled(key)) is not None:
         return known.again(time.perf_counter() - start)
-    import torch  # slow to import, and not needed if nothing has changed
+    with track("loading PyTorch, the data and the model's configuration"):
+        import torch  # slow to import, and not needed if nothing has changed
 
-    from calotype.encodings.build import build_encode_job
-    from calotype.encodings.encode import encode_job
+        from calotype.encodings.build import build_encode_job
+        from calotype.encodings.encode import encode_job
 
-    job = build_encode_job(config, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    job.models.check_files()
+        job = build_encode_job(config, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        job.models.check_files()
     job.batch_size = batch_size
     job.threads = threads or job.threads
     watched = _Watched(config, job)

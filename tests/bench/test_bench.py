@@ -1,6 +1,7 @@
 """The command as people run it on a tiny pipeline, and each strategy's run in this process."""
 
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,7 +62,15 @@ def test_all_rows_that_apply_are_filled(photos, monkeypatch):
 
     monkeypatch.setattr("calotype.bench.run.perform", perform)
     made = config(photos, dataset={"img_transform": {"horizontal_flip": 0.5}}, max_steps=8)
-    report = bench_config(made, steps=2, tell=said.append)
+    shown = []
+
+    @contextmanager
+    def track(what, *, unit="images"):
+        shown.append(what)
+        yield lambda done, total: None
+
+    report = bench_config(made, steps=2, tell=said.append, track=track)
+    assert shown[0] == "reading the data and the model's configuration" and "measuring" in shown
     assert said[0] == "1 of 9: encoding the images" and "4 of 9: training with pixels in memory" in said, said
     assert [row.strategy for row in report.rows] == [one.name for one in STRATEGIES]
     assert sum(task.encode for task in asked) == 1 and len({tuple(task.rows) for task in asked}) == 1

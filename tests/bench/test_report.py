@@ -109,7 +109,7 @@ def test_the_table_shows_what_was_found():
         recommendation=Recommendation(strategy="encodings", reason="because"),
     )
     text = list(lines(report))
-    assert text[0].startswith("flux.1-dev, 1,000 images, batches of 4; 20 batches timed each way on 92")
+    assert text[0].startswith("flux.1-dev, 1,000 images, batches of 4; up to 20 batches timed each way on 92")
     (encodings,) = (line for line in text if line.startswith("encodings on disk  "))
     assert encodings.split()[3:] == ["2.50", "25.0", "%", "1.07", "GB", "-", "0", "10", "min", "epoch", "10"]
     assert "encodings on disk: encodings.store: encodings" in text and "encodings on disk: a note" in text

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from encoding_helpers import NAMES, make_folder
 from PIL import Image
 from tiny_pipelines import tiny_pipeline
 
+from calotype import encodings
 from calotype.encodings.store import EncodingStore
 from calotype.errors import StoreError
 
@@ -79,6 +81,20 @@ def test_the_report_and_a_second_run(store, folder, pipeline):
     out, _ = calotype("cache", "ls", "--store", path, "--json")
     listed = json.loads(out.splitlines()[-1])
     assert listed["records"] == records + 1 and listed["bytes"] >= report["bytes"]  # and the scaling
+
+
+def test_each_wait_is_named_the_first_one_too(folder, pipeline, tmp_path):
+    shown = []
+
+    @contextmanager
+    def track(what, *, unit="images"):
+        shown.append(what)
+        yield lambda done, total: None
+
+    made = {"model": str(pipeline), "dataset": {"path": str(folder), "resolution": 64}}
+    encodings.run(made | {"encodings": {"store": str(tmp_path / "store")}}, device="cpu", track=track)
+    assert shown[0] == "loading PyTorch, the data and the model's configuration"
+    assert shown[-2:] == ["encoding captions", "encoding images"]
 
 
 def test_what_is_complete_and_unchanged_is_known_without_torch(folder, pipeline, tmp_path):

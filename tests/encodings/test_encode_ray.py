@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -213,6 +214,7 @@ def test_the_command_goes_to_the_cluster_at_an_address(local, cluster):
     done = cli(*arguments, cluster)
     report = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == 1 and report["encoded"] == 0 and report["reused"] == 2 * MANY + 2, done.stderr
+    assert not re.search(r"(?i)\bray\b|pid=|\binfo\b|warning", done.stderr), done.stderr  # nothing of Ray's own
     done = cli(*arguments, "127.0.0.1:1")
     assert done.returncode == 2 and "no Ray cluster is reachable at 127.0.0.1:1" in done.stderr, done.stderr
 
