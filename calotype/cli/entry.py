@@ -25,8 +25,6 @@ def run_process() -> None:
     Its end is fast: the interpreter frees nothing, which takes half a second with torch. Ctrl-C ends it without a
     traceback of an exit handler.
     """
-    from calotype.cli.imports import import_faster
-
     status = 1
 
     def end() -> None:
@@ -37,7 +35,10 @@ def run_process() -> None:
 
     atexit.register(end)  # the first to be registered is the last to be called
     sys.unraisablehook = _report_unraisable
-    import_faster()
+    with _ending_at_once():
+        from calotype.cli.imports import import_faster
+
+        import_faster()
     try:
         main()
     except SystemExit as ended:
