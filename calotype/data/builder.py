@@ -87,6 +87,11 @@ def text_to_image_dataset(
         ConfigError: An option is unknown, has an invalid value, or contradicts another option or the model.
         ManifestError: The data can't be read.
     """
+    if isinstance(model_transform, str | Path):
+        raise ConfigError(
+            f"model_transform: found {str(model_transform)!r}, expected a transform of a model; path and "
+            f"model are given by name: path={str(model_transform)!r}"
+        )
     options = {
         "path": path,
         "source": source,

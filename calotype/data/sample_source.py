@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import difflib
 import inspect
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple, Self
@@ -105,7 +106,7 @@ class SampleSource(torch.utils.data.Dataset[dict[str, Any]], abc.ABC):
 
     def __getitems__(self, keys: Sequence[int | SampleKey]) -> list[FetchedSample]:
         """Return several samples. torch's DataLoader requests the samples of a batch so."""
-        if numbers := [int(key) for key in keys if not isinstance(key, SampleKey)]:
+        if numbers := [self.checked(key).index for key in keys if not isinstance(key, SampleKey)]:
             self._repeated_epochs.note(numbers, len(self), self.__getitem__)
         return [FetchedSample(self[key], id=_id(self, self.checked(key).index)) for key in keys]
 
@@ -114,8 +115,13 @@ class SampleSource(torch.utils.data.Dataset[dict[str, Any]], abc.ABC):
 
         Raises:
             IndexError: There is no such sample.
+            TypeError: The key is neither an integer nor a `SampleKey`.
         """
-        key = key if isinstance(key, SampleKey) else SampleKey(int(key))
+        if not isinstance(key, SampleKey):
+            try:
+                key = SampleKey(operator.index(key))
+            except TypeError:
+                raise TypeError(_no_index(self, key)) from None
         if not -len(self) <= key.index < len(self):
             raise IndexError(f"sample {key.index} of a dataset of {len(self)}")
         return key._replace(index=key.index % len(self))
@@ -237,6 +243,18 @@ def check_source(found: Any) -> None:
                 f"{type(found).__name__}: self.{name} is a {type(value).__name__} and hides the method "
                 f"{name}{_signature(name)}; give it another name"
             )
+
+
+def _no_index(source: SampleSource, key: object) -> str:
+    """Return what is wrong with a key that is no integer."""
+    expected = f"index: found a {type(key).__name__}, expected an integer from 0 to {len(source) - 1}, or a SampleKey"
+    match key:
+        case [SampleKey(), *_]:
+            return f"{expected}; pass a BatchSampler as DataLoader(…, batch_sampler=…)"
+        case slice() | list() | tuple() | np.ndarray() | torch.Tensor():
+            return f"{expected}: one sample each; TextToImageDataset.select(indices) returns a part of the dataset"
+        case _:
+            return expected
 
 
 @cache

@@ -98,7 +98,8 @@ class BatchSampler(Sampler[list[SampleKey]]):
                 is the same without workers, and is what torchdata's StatefulDataLoader needs.
 
         Raises:
-            ConfigError: The DataLoader has another batch sampler, or `in_order=False`: its batches have no position.
+            ConfigError: The DataLoader has another batch sampler, or `in_order=False`: its batches have no position. Or
+                accelerate prepared it: then it is one batch ahead of the loop, except at the end of an epoch.
         """
         if loader is None:
             return self._order.state_dict()
@@ -106,6 +107,11 @@ class BatchSampler(Sampler[list[SampleKey]]):
             raise ConfigError("state_dict: found a DataLoader with another batch sampler, expected one with this one")
         if not getattr(loader, "in_order", True):
             raise ConfigError("state_dict: found a DataLoader with in_order=False, expected in_order=True")
+        if any(kind.__module__.startswith("accelerate.") for kind in type(loader).__mro__):
+            raise ConfigError(
+                f"state_dict: found a {type(loader).__name__} of accelerate, which takes a batch ahead of the loop; "
+                "expected a DataLoader that was not given to accelerator.prepare: ranks share the batches already"
+            )
         # A DataLoader requests this many batches before it yields the first one, and one for each that it yields.
         ahead = loader.num_workers * (loader.prefetch_factor or 0)
         return self._order.state_dict(None if self._loop is None else self._loop.position(ahead))

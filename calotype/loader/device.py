@@ -4,10 +4,45 @@ from __future__ import annotations
 
 import torch
 
+from calotype.errors import ConfigError
 from calotype.loader.source import Delivered, Source
 from calotype.types import Batch
 
-__all__ = ["DeviceCopier"]
+__all__ = ["DeviceCopier", "usable_device"]
+
+
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """Return a device, the CPU for None.
+
+    Raises:
+        ConfigError: There is no such device, or torch can't use it here.
+    """
+    try:
+        found = torch.device(device if device is not None else "cpu")
+    except (RuntimeError, TypeError):
+        raise ConfigError(
+            f"device: found {device!r}, expected one that torch knows, such as cpu, cuda or cuda:1"
+        ) from None
+    try:
+        torch.empty(0, device=found)
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:  # what torch raises depends on how it was built
+        raise ConfigError(
+            f"device: found {found}, but torch {_sees(found)}{str(error).splitlines()[0].split('. ')[0]}"
+        ) from None
+    return found
+
+
+def _sees(device: torch.device) -> str:
+    if device.type != "cuda":
+        return "can't use it: "
+    count = torch.cuda.device_count()
+    if not count:
+        return "sees no GPU: "
+    return f"sees {count} GPU{'s' if count > 1 else ''}, cuda:0{f' to cuda:{count - 1}' if count > 1 else ''}: "
 
 
 class DeviceCopier:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import torch
 
 from calotype.data.sample_source import SampleSource, check_source
 from calotype.errors import ConfigError, LoaderError
 from calotype.ledger import Ledger
-from calotype.loader.device import DeviceCopier
+from calotype.loader.device import DeviceCopier, usable_device
 from calotype.loader.order import OnUpscale, Order, ranks
 from calotype.loader.plan import Cursor, Remainder
 from calotype.loader.process import Setup
 from calotype.loader.produce import OnError
 from calotype.loader.source import ProcessSource, Source, ThreadSource
 from calotype.loader.starting import StartingSource
+from calotype.loader.torch_options import points_from_torch
 from calotype.types import Batch, SampleKey
 
 __all__ = ["Loader"]
+
+_MAX_PREFETCH: Final = 1000
 
 
 class Loader:
@@ -42,7 +45,7 @@ class Loader:
         device: Device of the batches. Defaults to the CPU.
         threads: Number of threads that prepare samples. Defaults to the number of cores available to this process,
             divided by the ranks on this node, at most 16.
-        prefetch: Number of batches prepared ahead, 1 or more.
+        prefetch: Number of batches prepared ahead, 1 to 1000.
         in_process: Prepare samples in threads of this process instead of a loader process. For small datasets that are
             already in memory, and for platforms without Unix sockets. Without it, the first batches come from such
             threads, too, until the loader process has started.
@@ -65,6 +68,7 @@ class Loader:
         ConfigError: An option has an invalid value, or the dataset has no batch.
     """
 
+    @points_from_torch
     def __init__(
         self,
         dataset: SampleSource,
@@ -87,13 +91,15 @@ class Loader:
         # Check all options before images are read.
         if on_error not in ("replace", "raise"):
             raise ConfigError(f"on_error: found {on_error!r}, expected 'replace' or 'raise'")
-        if prefetch < 1:
-            raise ConfigError(f"prefetch: found {prefetch}, expected at least 1")
+        if not 1 <= prefetch <= _MAX_PREFETCH:
+            raise ConfigError(
+                f"prefetch: found {prefetch}, expected 1 to {_MAX_PREFETCH}: so many batches are in memory at once"
+            )
         if threads is not None and threads < 1:
             raise ConfigError(f"threads: found {threads}, expected at least 1")
         rank, world_size = ranks(rank, world_size)
         check_source(dataset)
-        self.device = torch.device(device) if device is not None else torch.device("cpu")
+        self.device = usable_device(device)
         self.dataset = dataset.with_device_cache(self.device) if device_cache else dataset
         self._order = Order(
             self.dataset,

@@ -131,7 +131,7 @@ class CaptionTransform:
             "keep_parts": self.keep_parts,
             "choose": self.choose if self.choose != "random" else None,
             "trigger": self.trigger,
-            "template": self.template,
+            "template": self.template if self.template != _template(None, self.trigger) else None,
             "custom": list(self.custom),
         }
         return f"CaptionTransform({', '.join(f'{name}={value!r}' for name, value in options.items() if value)})"

@@ -26,8 +26,10 @@ class Step:
     from the seed. The first 8 calls run twice, to detect other sources of randomness.
     """
 
-    def __init__(self, function: Callable[[Any], Any]) -> None:
+    def __init__(self, function: Callable[[Any], Any], number: int = 0) -> None:
         self.function = function
+        self.place = f"img_transform.custom[{number}] ({_name(function)})"
+        """Names the step in messages."""
         self._unchecked = _CHECKED_CALLS
 
     def __repr__(self) -> str:
@@ -41,7 +43,8 @@ class Step:
             seed: In [0, 2**63).
 
         Raises:
-            ConfigError: `function` returned something other than a uint8 image.
+            ConfigError: `function` takes float images only, or returned something other than a uint8 image.
+            Exception: That of `function`, with a note that names the step.
         """
         result = self._run(image, seed)
         if self._unchecked > 0:
@@ -67,12 +70,25 @@ class Step:
             except Exception:
                 result = None
             if result is None:
+                if self._takes_floats(image, seed):
+                    raise ConfigError(
+                        f"{self.place}: takes float images, and steps get uint8 (3, H, W) or Pillow images; leave it "
+                        f"out: calotype normalizes after the steps ({error})"
+                    ) from error
+                error.add_note(f"{self.place} raised this for a uint8 image {tuple(image.shape)}")
                 raise
         return self._checked(result, image)
 
     def _call(self, image: torch.Tensor | Image.Image, seed: int) -> Any:
         with torch.no_grad(), SeededDraws(seed):
             return self.function(image)
+
+    def _takes_floats(self, image: torch.Tensor, seed: int) -> bool:
+        try:
+            self._call(image.float().div(255), seed)
+        except Exception:
+            return False
+        return True
 
     def _checked(self, result: Any, image: torch.Tensor) -> torch.Tensor:
         if isinstance(result, Image.Image):
@@ -96,7 +112,13 @@ def as_steps(custom: Any) -> tuple[Step, ...]:
     for function in functions:
         if not callable(function):
             raise ConfigError(f"custom: found {function!r}, expected a callable on images or a _component_ mapping")
-    return tuple(function if isinstance(function, Step) else Step(function) for function in functions)
+    return tuple(
+        function if isinstance(function, Step) else Step(function, number) for number, function in enumerate(functions)
+    )
+
+
+def _name(function: Callable[[Any], Any]) -> str:
+    return getattr(function, "__name__", None) or type(function).__name__
 
 
 def _is_system_error(error: Exception) -> bool:

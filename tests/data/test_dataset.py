@@ -1,6 +1,7 @@
 """text_to_image_dataset: what its options come to, and what it says of those that can't be."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from calotype.errors import (
 )
 from calotype.images import ImageReader
 from calotype.images.locks import DECODING
-from calotype.transforms import ImageTransform
+from calotype.transforms import CaptionTransform, ImageTransform
 from calotype.types import SampleKey
 
 
@@ -332,6 +333,9 @@ def test_its_repr_says_what_it_is(photos):
         img_transform={"random_crop": {"scale": [0.8, 1.0]}, "horizontal_flip": 0.5},
         caption_transform={"drop": 0.1},
     )
+    assert "template" not in repr(CaptionTransform(trigger="sks")) and "template='of {caption}'" in repr(
+        CaptionTransform(template="of {caption}")
+    )
     assert repr(dataset).splitlines() == [
         f"TextToImageDataset({dataset.manifest!r}, sdxl, "
         f"{len(dataset.buckets.sizes)} buckets of 512×512 pixels or less, seed 3,",
@@ -349,3 +353,9 @@ def test_its_repr_says_what_it_is(photos):
     assert repr(sampler) == (
         f"BatchSampler({len(sampler)} batches of 5 per epoch, in the order of the rows, seed 3; next: epoch 2, batch 0)"
     )
+
+
+def test_a_path_without_its_name_is_named():
+    for found in ("photos", Path("photos")):
+        with pytest.raises(ConfigError, match=r"model_transform: found 'photos', .* by name: path='photos'"):
+            calotype.text_to_image_dataset(found)

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 import calotype
 from calotype.errors import ConfigError, LoaderError
+from calotype.ledger import LedgerEntry
 from calotype.types import SampleKey
 
 WORKERS = [{}, {"num_workers": 2}, {"num_workers": 2, "persistent_workers": True, "prefetch_factor": 3}]
@@ -135,6 +136,29 @@ def test_remainders_are_as_the_loaders_and_named(keys):
     assert {len(batch) for batch in padded} == {3} and padded.ledger.counts() == {"repeated": 4}
 
 
+def test_a_state_after_a_load_is_the_one_that_was_loaded(keys):
+    sampler, loader = loaded(keys, {})
+    start = sampler.state_dict(loader)
+    list(islice(loader, 2))
+    sampler.load_state_dict(start)
+    assert sampler.state_dict(loader) == start
+
+
+def test_notes_of_a_source_go_to_the_ledger():
+    class Noting(Keys):
+        def __init__(self):
+            self.notes = [LedgerEntry(kind="unreadable", id="3", reason="torn")]
+
+        def take_notes(self):
+            notes, self.notes = self.notes, []
+            return notes
+
+    sampler, loader = loaded(Noting(), {})
+    assert not sampler.ledger.counts()
+    list(loader)
+    assert sampler.ledger.counts() == {"unreadable": 1}
+
+
 def test_ids_come_as_a_list_and_shuffle_off_keeps_the_rows(square):
     loader = DataLoader(square, batch_sampler=calotype.BatchSampler(square, 5, shuffle=False))
     assert ids(loader) == square.ids(0, len(square))
@@ -143,8 +167,15 @@ def test_ids_come_as_a_list_and_shuffle_off_keeps_the_rows(square):
 def test_under_accelerate(keys):
     from accelerate import Accelerator
 
-    loader = Accelerator(cpu=True).prepare(loaded(keys, {})[1])
+    sampler, plain = loaded(keys, {})
+    loader = Accelerator(cpu=True).prepare(plain)
     assert [{int(epoch) for batch in loader for epoch in batch["epoch"]} for _ in range(2)] == [{0}, {1}]
+    # It takes a batch ahead of the loop: a resume would leave one out.
+    next(iter(loader))
+    with pytest.raises(
+        ConfigError, match=r"found a DataLoaderShard of accelerate, .* not given to accelerator\.prepare"
+    ):
+        sampler.state_dict(loader)
 
 
 def test_what_has_no_position_is_refused(keys):

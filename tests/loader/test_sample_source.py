@@ -292,6 +292,25 @@ def test_names_of_one_s_own_are_left_alone():
         type("Bare", (SampleSource,), {"__len__": Minimal.__len__, "prepare": Minimal.prepare})(4)
 
 
+@pytest.mark.parametrize("key", [[0, 1], slice(0, 2), (0, 1), np.arange(2), "0", 1.0, None], ids=repr)
+def test_only_integers_and_keys_are_indices(key):
+    source = Minimal()
+    with pytest.raises(
+        TypeError, match=rf"index: found an? {type(key).__name__}, expected an integer from 0 to 3, or a S"
+    ):
+        source[key]
+    with pytest.raises(TypeError, match=f"index: found a {type(key).__name__}"):
+        source.__getitems__([key])
+    assert {source.checked(index) for index in (3, -1, np.int64(3), torch.tensor(3))} == {SampleKey(3)}
+
+
+def test_a_batch_sampler_in_the_place_of_a_sampler_is_named():
+    source = Minimal()
+    loader = torch.utils.data.DataLoader(source, sampler=calotype.BatchSampler(source, 2))
+    with pytest.raises(TypeError, match=r"index: found a list, .* DataLoader\(…, batch_sampler=…\)"):
+        next(iter(loader))
+
+
 def test_what_a_loader_can_not_use_is_refused_when_it_is_made():
     for found, message in (
         ([1, 2], r"dataset: found a list, expected a calotype.SampleSource.*docs/trainers.md"),

@@ -216,8 +216,18 @@ def test_a_step_that_fails_says_why_itself():
     def broken(picture):
         raise KeyError("of mine")
 
-    with pytest.raises(KeyError, match="of mine"):
+    with pytest.raises(KeyError, match="of mine") as raised:
         results(broken)
+    assert raised.value.__notes__ == ["img_transform.custom[0] (broken) raised this for a uint8 image (3, 96, 128)"]
+
+
+def test_a_step_for_floats_is_named_with_what_steps_get():
+    steps = [v2.Grayscale(3), v2.Normalize([0.5] * 3, [0.5] * 3)]
+    with pytest.raises(
+        ConfigError,
+        match=r"^img_transform\.custom\[1\] \(Normalize\): takes float images, and steps get uint8.*normalizes",
+    ):
+        results(steps)
 
 
 def test_a_step_may_not_change_a_size_that_was_asked_for():
