@@ -113,18 +113,33 @@ def init(
         counts = {"images": found["rows"], "without_caption": found["without_caption"], "resolution": resolution}
         emit({"output": str(file), "model": spec.name, **counts})
         return
-    say(f"Wrote {file}: a LoRA of {spec.name} on {found['rows']:,} images of {source}, at {resolution} pixels")
+    images = "1 image" if found["rows"] == 1 else f"{found['rows']:,} images"
+    say(f"Wrote {file}: a LoRA of {spec.name} on {images} of {source}, at {resolution} pixels")
     if missing := found["without_caption"]:
         count = f"{missing:,} have" if missing > 1 else "1 has"
-        more = shlex.join(["calotype", "caption", folder, "--preset", "short", "--trigger", trigger])
-        say(f"{count} no caption; the trigger alone is trained with them. To write captions:", f"  {more}")
+        command = _caption_command(folder, source, trigger)
+        advice, lines = (" To write captions:", [f"  {command}"]) if command else ("", [])
+        say(f"{count} no caption; the trigger alone is trained with them.{advice}", *lines)
     if not local:
         size = download_bytes(spec, network=True)
         name = spec.hub[0] if model.lower() == spec.name else model
-        say(f"Training downloads the model once ({size_text(size)}), unless it is here already; where it is gated,")
+        much = "" if size is None else f" ({size_text(size)})"
+        say(f"Training downloads the model once{much}, unless it is here already; where it is gated,")
         say(f"  accept its terms on https://huggingface.co/{name} and run `hf auth login`")
     command = shlex.quote(str(file))
     say("Look at it, then train:", *(f"  calotype {verb} {command}" for verb in ("check", "preview", "train")))
+
+
+def _caption_command(folder: str, source: Path, trigger: str) -> str | None:
+    """The command that writes captions; None where those of this source can't be written in place."""
+    from calotype.editing.open import open_captions
+    from calotype.errors import EditError
+
+    try:
+        open_captions(str(source))
+    except EditError:
+        return None
+    return shlex.join(["calotype", "caption", folder, "--preset", "short", "--trigger", trigger])
 
 
 def _resolution(manifest: Manifest, spec: ModelSpec) -> int:

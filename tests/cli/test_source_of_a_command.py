@@ -6,7 +6,7 @@ from command import calotype
 def test_a_path_beside_the_config_is_found_and_named(photos, tmp_path, monkeypatch):
     """A config's paths start from the current folder: from another one, the error says so, and asks no hub."""
     (tmp_path / "far").mkdir()
-    photos.rename(tmp_path / "far" / "pictures")
+    (tmp_path / "far" / "pictures").symlink_to(photos)
     (tmp_path / "far" / "run.yaml").write_text("dataset: {path: pictures}\n")
     (tmp_path / "far" / "deeper").mkdir()
     (tmp_path / "far" / "deeper" / "run.yaml").write_text("dataset: {path: ../pictures}\n")

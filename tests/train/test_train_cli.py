@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -17,6 +18,7 @@ from train_helpers import config, make_folder
 from calotype.cli import main
 from calotype.config import load_config
 from calotype.config.train import TrainConfig
+from calotype.models.registry import get_spec
 
 BIN = Path(sys.executable).parent
 
@@ -92,6 +94,21 @@ def here(monkeypatch, *arguments):
     with pytest.raises(SystemExit) as ended:
         main()
     return ended.value.code
+
+
+def test_init_names_only_commands_that_work_and_sizes_that_are_known(tmp_path, monkeypatch, capsys):
+    """Captions of a single image are not written in place; a family of another package may not say its size."""
+    folder = make_folder(tmp_path / "photos")
+    for caption in folder.glob("*.txt"):
+        caption.unlink()
+    image = min(folder.iterdir())
+    spec = replace(get_spec("sd-1.5"), network_bytes=None)
+    monkeypatch.setattr("calotype.models.registry.get_spec", lambda name: spec)
+    assert here(monkeypatch, "init", image, "--model", "sd-1.5", "--trigger", "x", "-o", tmp_path / "a.yaml") == 0
+    first, second, third, *_ = capsys.readouterr().out.splitlines()
+    assert " on 1 image of " in first
+    assert second == "1 has no caption; the trigger alone is trained with them."
+    assert third == "Training downloads the model once, unless it is here already; where it is gated,"
 
 
 def test_init_writes_over_nothing_unasked(tmp_path, monkeypatch, capsys):
