@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from calotype.check.captions import caption_findings
 from calotype.check.cost import cost_facts
@@ -97,7 +98,8 @@ def check(
     manifest = dataset.manifest
     ids = manifest.ids.to_pylist()
     refs = [*manifest.refs(), *(held_out.refs() if held_out is not None else ())]
-    every, decoded = _facts(refs, dataset.reader, deep, threads, track, refetch)
+    listed = np.concatenate([each.sizes() for each in (manifest, held_out) if each is not None])
+    every, decoded = _facts(refs, dataset.reader, deep, threads, track, listed=listed, refetch=refetch)
     facts, other = every[: len(manifest)], every[len(manifest) :]
     sizes = np.array([one.header.size if one.header else (0, 0) for one in facts], np.int32).reshape(-1, 2)
     usable = np.array([one.problem is None for one in facts])
@@ -157,14 +159,28 @@ def check(
 
 
 def _facts(
-    refs: Sequence[ImageRef], reader: ImageReader, deep: bool | None, threads: int, track: Track, refetch: bool = False
+    refs: Sequence[ImageRef],
+    reader: ImageReader,
+    deep: bool | None,
+    threads: int,
+    track: Track,
+    *,
+    listed: npt.NDArray[np.int32] | None = None,
+    refetch: bool = False,
 ) -> tuple[list[Facts], bool]:
-    """Return the facts of all images, scanned in one call to compare the two sets; and whether the scan was deep."""
+    """Return the facts of all images, scanned in one call to compare the two sets; and whether the scan was deep.
+
+    `listed` are the (H, W) of the data file, 0 where it has none.
+    """
     facts: list[Facts] = []
     if deep is None and any(ref.url is not None for ref in refs):  # sizes decide, so that a URL is fetched whole once
+        sizes = np.zeros((len(refs), 2), np.int64) if listed is None else listed.astype(np.int64)
+        unknown = np.flatnonzero((sizes <= 0).any(axis=1))
         with track("reading image sizes") as show:
-            sizes, _ = scan_sizes(refs, reader, threads=threads, progress=show)
-        deep = int(sizes.astype(np.int64).prod(axis=1).sum()) <= _SHALLOW
+            sizes[unknown], _ = scan_sizes(
+                [refs[place] for place in unknown.tolist()], reader, threads=threads, progress=show
+            )
+        deep = int(sizes.prod(axis=1).sum()) <= _SHALLOW
     if not deep:
         with track("reading headers") as show:
             facts = scan_facts(refs, reader, deep=False, threads=threads, progress=show, refetch=refetch)

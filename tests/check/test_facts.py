@@ -486,3 +486,9 @@ def test_a_url_is_fetched_whole_once_whatever_is_looked_at(photos, monkeypatch, 
     facts, decoded = _facts(refs, Counting(), None, 2, silent)
     assert decoded is deep and all(fact.header is not None for fact in facts)
     assert sorted(read) == sorted(sized) == [ref.name for ref in refs]
+    # Sizes that the data file has are not fetched.
+    sized.clear()
+    others = [ImageRef(name=url, url=url) for url in ("http://b/1", "http://b/2", "http://b/3")]
+    listed = np.array([(10, 20), (0, 0), (30, 40)], np.int32)
+    assert _facts(others, Counting(), None, 2, silent, listed=listed)[1] is deep
+    assert sized == ["http://b/2"]
