@@ -10,6 +10,7 @@ from calotype.config.combinations import ACROSS
 from calotype.config.dataset import DatasetConfig
 from calotype.config.effects import DISTILL, FETCH, TRAIN
 from calotype.config.errors import section_of
+from calotype.config.train import TrainConfig
 from calotype.errors import ConfigError
 
 PATH = {"path": "p"}
@@ -199,6 +200,27 @@ def test_what_is_off_or_turned_off_is_left_in_peace():
     shuffled = {"shuffle_parts": 0, "keep_parts": 2, "separator": "|"}  # overridden on the command line, say
     config = Config.parse(complete({"dataset": {"caption_transform": shuffled}}))
     assert config.dataset.caption_transform.keep_parts == 2
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"dataset": {"fetch": {"timeout": 20, "read_timeout": 20}}},
+        {"dataset": {"fetch": {"connections": 8, "connections_per_host": 8}}},
+    ],
+    ids=["timeouts", "connections"],
+)
+def test_a_limit_that_is_just_reached_has_an_effect(config):
+    Config.parse(complete(config))
+
+
+def test_a_number_that_is_given_was_meant_even_if_it_is_the_default_and_an_empty_list_is_off():
+    with pytest.raises(ConfigError, match=r"^train\.lora_rank: has no effect with method: full"):
+        Config.parse(
+            complete({"train": {"method": "full", "lora_rank": TrainConfig.model_fields["lora_rank"].default}})
+        )
+    with pytest.raises(ConfigError, match=r"^train\.lora_targets: found none"):
+        Config.parse(complete({"train": {"method": "full", "lora_targets": []}}))
 
 
 def test_what_code_decides_is_not_guessed():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import signal
@@ -90,6 +91,14 @@ def test_of_a_long_body_without_ranges_no_more_is_read(server):
     assert (header.size, header.bytes) == ((149, 203), 10**12)
     with pytest.raises(FetchError, match=r"announces 1,000,000,000,000 bytes, more than max_bytes"):
         local().header(image_of(f"{server.url}/huge"))
+
+
+def test_of_a_compressed_body_the_announced_length_is_not_the_images(server):
+    data = encoded("JPEG") + np.random.default_rng(1).bytes(600_000) + bytes(400_000)
+    sent = gzip.compress(data)
+    server.state["odd"] = lambda send, headers: send(200, sent, content_encoding="gzip")
+    header = local().header(image_of(f"{server.url}/odd"))
+    assert 16 * 16 * 1024 < len(sent) < len(data) == header.bytes
 
 
 @pytest.mark.parametrize("odd", ["elsewhere", "no length", "compressed", "416"])
