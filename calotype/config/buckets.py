@@ -13,9 +13,10 @@ from calotype.config.section import Count, Section
 
 __all__ = ["BucketsConfig", "Resolution"]
 
+Side = Annotated[int, Field(ge=1, le=16_384)]
 Resolution = Annotated[
-    Count | Annotated[Sequence[Count], Field(min_length=2, max_length=2)],
-    Expected("one number or [height, width] in pixels"),
+    Side | Annotated[Sequence[Side], Field(min_length=2, max_length=2)],
+    Expected("one number or [height, width] in pixels, up to 16384"),
 ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 
 from calotype.config.buckets import BucketsConfig, Resolution
 from calotype.config.caption_transform import CaptionTransformConfig
@@ -26,12 +26,24 @@ _COLUMNS: Final[dict[str, Any]] = {
     "additionalProperties": {"anyOf": [*_TEXTS["anyOf"], {"type": "null"}]},
 }
 
+
+def _named(value: Any) -> Any:
+    """Refuse numbers, true and false, which YAML makes of bare words, in place of the names of files."""
+    for one in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(one, bool | int | float):
+            raise ValueError("names no file")
+    return value
+
+
 # What these may be is decided where they are read, which also takes objects of Python.
-Paths = Annotated[Any, Expected("a path, a hub name, or a list of paths"), WithJsonSchema(_TEXTS)]
+Paths = Annotated[
+    Any, AfterValidator(_named), Expected("a path, a hub name, or a list of paths"), WithJsonSchema(_TEXTS)
+]
 Patterns = Annotated[Any, Expected("a text or a list of texts"), WithJsonSchema(_TEXTS)]
 Columns = Annotated[Any, Expected("a mapping such as {image: photo, caption: text}"), WithJsonSchema(_COLUMNS)]
 DataFiles = Annotated[
     Any,
+    AfterValidator(_named),
     Expected("a file, a list of files, or a mapping of splits"),
     WithJsonSchema({"anyOf": [*_TEXTS["anyOf"], {"type": "object", "additionalProperties": _TEXTS}]}),
 ]

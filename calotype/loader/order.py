@@ -13,7 +13,7 @@ import torch
 import xxhash
 
 from calotype.data.sample_source import SampleSource, check_source
-from calotype.errors import ConfigError, LoaderError
+from calotype.errors import ConfigError, LoaderError, ManifestError
 from calotype.ledger import Ledger, LedgerEntry
 from calotype.loader.plan import Cursor, EpochPlan, Plan, Remainder, Segment, check_options
 from calotype.progress import track
@@ -92,7 +92,7 @@ class Order:
         )
         # Look at two epochs: weights below 1 can leave the first one empty.
         if not any(len(self.plan.epoch(epoch)) for epoch in range(2)):
-            raise ConfigError(self._no_batches(notes))
+            raise self._no_batches(notes)
         self.cursor = Cursor()
         """Position of the next batch."""
         self._midway = False
@@ -280,13 +280,13 @@ class Order:
             digest.update("\0".join(ids).encode() + b"\0")
         return digest.hexdigest()
 
-    def _no_batches(self, notes: list[LedgerEntry]) -> str:
+    def _no_batches(self, notes: list[LedgerEntry]) -> ConfigError | ManifestError:
         usable = int((np.asarray(self.plan.buckets) >= 0).sum())
         if not usable:
             kinds = Counter(note.kind for note in notes)
             counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
-            return f"none of the {len(self.dataset):,} images can be used: {counts}"
-        return (
+            return ManifestError(f"none of the {len(self.dataset):,} images can be used: {counts}")
+        return ConfigError(
             f"remainder='drop' leaves no batch: no bucket holds batch_size × world_size = "
             f"{self.plan.batch_size * self.plan.world_size} of the {usable} samples; "
             "lower the batch size, or choose remainder='short' or 'repeat'"

@@ -16,3 +16,9 @@ def test_a_path_beside_the_config_is_found_and_named(photos, tmp_path, monkeypat
     assert err.endswith("far/pictures is there: run in far, or write the whole path\n")
     _, err = calotype("info", "far/deeper/run.yaml", code=2)
     assert err.endswith("far/deeper/../pictures is there: run in far/deeper, or write the whole path\n")
+
+
+def test_images_that_are_all_unreadable_are_a_problem_and_no_wrong_use(tmp_path):
+    (tmp_path / "a.png").write_text("no image")
+    _, err = calotype("info", tmp_path, code=1)
+    assert "none of the 1 images can be used: 1 unreadable" in err
