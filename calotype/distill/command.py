@@ -16,6 +16,7 @@ from calotype.ledger import Ledger
 from calotype.progress import Track, is_first_rank, silent
 from calotype.terminal import visible
 from calotype.train.interrupt import StopRequest
+from calotype.train.run_folder import LOCK, check_start, sole_run
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -76,9 +77,12 @@ def run(
         raise ConfigError("retry_failed: has no effect with teacher: dataset, which makes no captions; leave it out")
     check_outside(config, output, option="distill.output_dir", writes="the student", own=("checkpoints", "scores"))
     say = tell if is_first_rank() else lambda text: None
+    start = check_start(output, resume=resume)
     made = "the dataset's captions" if options.teacher == "dataset" else f"captions by {_name(options.teacher)}"
     say(f"Training {visible(options.student, 64)} on {made}")
     say(f"  result    {visible(options.output_dir, 64)}")
+    if start:
+        say(start)
     say("Loading PyTorch and the student's configuration …")
     try:
         from calotype.captioning.presets import load_preset
@@ -91,7 +95,6 @@ def run(
         from calotype.train.identity import check_facts
         from calotype.train.ranks import check_seen_by_all, decided_once, end_together
         from calotype.train.room import check_run_room
-        from calotype.train.run_folder import sole_run
         from calotype.train.schedule import saves_left
     except ModuleNotFoundError as error:
         if error.name not in ("accelerate", "safetensors", "transformers"):
@@ -118,7 +121,7 @@ def run(
 
         # Lock the folder, find the checkpoint to resume from, check the free disk space.
         def begin() -> Checkpoint | None:
-            cleanup.enter_context(sole_run(output / ".run.lock", output))
+            cleanup.enter_context(sole_run(output / LOCK, output))
             unused = unused_options(options, DISTILL)
             found = to_resume(output / "checkpoints", options, resume=resume, unused=unused)
             if found is not None:

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from calotype.core.atomic import flush_folder, sync_folder
 from calotype.errors import ConfigError
 from calotype.train.room import room_for, tensor_bytes
-from calotype.train.run_folder import sole_run
+from calotype.train.run_folder import refuse_earlier, sole_run
 
 __all__ = ["Checkpoint", "Options", "latest", "save", "to_resume"]
 
@@ -233,8 +233,7 @@ def to_resume(folder: Path, options: Options, *, resume: bool, unused: Collectio
         ConfigError: There is a checkpoint and `resume` is not set; it is from another run; or none can be read.
     """
     if not resume:
-        if there := _all(folder):
-            raise ConfigError(f"{there[-1]}: is of an earlier run; --resume continues it, output_dir=… begins anew")
+        refuse_earlier(folder)
         return None
     found = latest(folder)
     if found is not None:

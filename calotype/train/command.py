@@ -19,7 +19,7 @@ from calotype.progress import is_first_rank
 from calotype.train.interrupt import StopRequest
 from calotype.train.networks import network_of
 from calotype.train.outline import outline, outline_of_rows, training_rows
-from calotype.train.run_folder import RUN_FOLDERS, check_old_default, sole_run
+from calotype.train.run_folder import LOCK, RUN_FOLDERS, check_old_default, check_start, sole_run
 
 if TYPE_CHECKING:
     from calotype.train.report import Progress, TrainReport
@@ -76,10 +76,11 @@ def run(
     check_outside(config, output, option="train.output_dir", writes="samples and checkpoints", own=RUN_FOLDERS)
     if resume and not chosen:
         check_old_default(output)
+    start = check_start(output, resume=resume)
     if stop is not None:
         stop.checkpoints = output / "checkpoints"
     shown = tell if is_first_rank() else lambda text: None
-    for line in outline(config, options):
+    for line in (*outline(config, options), *([start] if start else ())):
         shown(line)
     rows = training_rows(config)
     for line in outline_of_rows(rows, config, options) if rows is not None else ():
@@ -130,7 +131,7 @@ def run(
 
         # Lock the folder, and find the checkpoint to resume from.
         def begin() -> Checkpoint | None:
-            cleanup.enter_context(sole_run(output / ".run.lock", output))
+            cleanup.enter_context(sole_run(output / LOCK, output))
             unused = unused_in_training(config, options, guidance=embeds_guidance(models))
             found = to_resume(output / "checkpoints", options, resume=resume, unused=unused)
             if found is None:

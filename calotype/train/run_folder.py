@@ -19,13 +19,16 @@ try:
 except ImportError:  # Windows has none: two runs in one folder are not detected there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["RUN_FOLDERS", "check_old_default", "sole_run"]
+__all__ = ["LOCK", "RUN_FOLDERS", "check_old_default", "check_start", "refuse_earlier", "sole_run"]
 
 _log = get_logger("calotype")
 _held: set[int] = set()  # descriptors of the locks that this process holds
 
 RUN_FOLDERS: Final = ("checkpoints", "logs", "samples")
 """The folders that a run creates in its own."""
+
+LOCK: Final = ".run.lock"
+"""Name of the file that an active run has locked."""
 
 _OLD_DEFAULT: Final = Path("output")
 """The default folder of every run in earlier versions."""
@@ -43,6 +46,33 @@ def check_old_default(output: Path) -> None:
             f"--resume: {output} has no checkpoint, and {_OLD_DEFAULT} has {there[-1]}: runs without output_dir were "
             f"written there before. output_dir={_OLD_DEFAULT} resumes it, output_dir={output} begins anew"
         )
+
+
+def check_start(output: Path, *, resume: bool) -> str | None:
+    """Check before torch is imported how a run starts; `to_resume` decides it, once the folder is locked.
+
+    Returns:
+        A message, where there is nothing to resume from.
+
+    Raises:
+        ConfigError: As for `refuse_earlier`.
+    """
+    checkpoints = output / "checkpoints"
+    if resume and not any(checkpoints.glob("step-*")):
+        return f"note: --resume: {output.absolute()} has no checkpoint; begins anew"
+    if not resume and not (output / LOCK).exists():  # a run that is active there is another error
+        refuse_earlier(checkpoints)
+    return None
+
+
+def refuse_earlier(checkpoints: Path) -> None:
+    """Refuse to begin a run where an earlier one has checkpoints.
+
+    Raises:
+        ConfigError: The folder has one.
+    """
+    if there := sorted(checkpoints.glob("step-*")):
+        raise ConfigError(f"{there[-1]}: is of an earlier run; --resume continues it, output_dir=… begins anew")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from tiny_pipelines import tiny_pipeline
-from train_helpers import config, make_folder
+from train_helpers import config, make_folder, run
 
 from calotype.cli import main
 from calotype.config import load_config
@@ -143,6 +143,30 @@ def test_errors_are_sentences(tmp_path, monkeypatch, capsys, arguments, message)
     monkeypatch.chdir(tmp_path)
     assert here(monkeypatch, *arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_a_folder_holds_is_said_before_torch_is_imported(tmp_path, monkeypatch):
+    """A finished run is refused; where `--resume` finds none, a note names the folder, and the run begins."""
+    photos, output = make_folder(tmp_path / "photos"), tmp_path / "out"
+    (output / "checkpoints" / "step-00000009").mkdir(parents=True)
+    made = config(photos, output_dir=str(output), max_steps=1)
+    code = (
+        "import json, sys; from calotype import train\n"
+        "try: train.run(json.loads(sys.argv[1]))\n"
+        "except Exception as error: print(error, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(made)], capture_output=True, text=True)
+    refused = (
+        f"{output}/checkpoints/step-00000009: is of an earlier run; --resume continues it, output_dir=… begins anew"
+    )
+    assert done.stdout == f"{refused} False\n", done.stderr
+
+    monkeypatch.chdir(tmp_path)
+    said = []
+    run(photos, "new", max_steps=1, resume=True, tell=said.append)
+    assert said.index(f"note: --resume: {tmp_path / 'new'} has no checkpoint; begins anew") < said.index(
+        "Training from step 1 of 1 …"
+    )
 
 
 RANKS = """
