@@ -29,6 +29,20 @@ def test_every_path_in_the_page_exists():
     assert missing == []
 
 
+def test_the_stops_from_a_config_lead_to_the_loss_by_functions_of_the_named_files():
+    (text,) = (text for heading, text in sections() if heading == "How a config becomes a loss")
+    stops = [[cell.strip() for cell in line.split("|")[1:-1]] for line in re.findall(r"^\| \d+ .*$", text, re.M)]
+    assert [int(number) for number, _, _ in stops] == list(range(1, len(stops) + 1))
+    calls = []
+    for _, where, what in stops:
+        file = PATH.findall(where)[0]
+        calls += [(file, name) for name in re.findall(r"`(?:\w+\.)?(\w+)`", what.partition(":")[0])]
+    assert [
+        f"{file}: {name}" for file, name in calls if f"def {name}(" not in (PACKAGE / file).read_text("utf-8")
+    ] == []
+    assert calls[-1] == ("models/flow.py", "loss")
+
+
 def test_every_package_has_a_section():
     headings = {name for heading, _ in sections() for name in re.findall(r"`(\w+)/`", heading)}
     packages = {file.parent.name for file in PACKAGE.glob("*/__init__.py")}
