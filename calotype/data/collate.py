@@ -35,7 +35,8 @@ class FetchedSample(dict[str, Any]):
 def collate(batch: Sequence[Mapping[str, Any]], padding_idx: int = 0, ignore_idx: int = -100) -> Batch:
     """Stack samples key by key.
 
-    * Tensors and numbers are stacked; shapes and dtypes must be equal.
+    * Tensors and numbers are stacked; shapes and dtypes must be equal. Numbers become int64, float32 or bool, whatever
+      torch's default dtype is.
     * Lists of token ids are padded to the longest with `padding_idx`, and a bool mask (True for tokens of the sample)
       is added under `<key>_mask`.
     * Strings and everything else become a list.
@@ -78,12 +79,13 @@ def collate_values(key: str, values: list[Any], *, padding_idx: int = 0) -> Batc
     if isinstance(first, torch.Tensor):
         return {key: default_collate(values)}  # (B, …); in a worker of a DataLoader, in shared memory
     if isinstance(first, bool | int | float):
-        return {key: torch.tensor(values)}  # (B,)
+        dtype = torch.float32 if any(isinstance(value, float) for value in values) else None
+        return {key: torch.tensor(values, dtype=dtype, device="cpu")}  # (B,)
     if isinstance(first, list) and all(isinstance(token, int) for value in values for token in value):
-        tokens = torch.full((len(values), max(map(len, values))), padding_idx, dtype=torch.int64)  # (B, longest)
-        mask = torch.zeros_like(tokens, dtype=torch.bool)
+        tokens = torch.full((len(values), max(map(len, values))), padding_idx, dtype=torch.int64, device="cpu")
+        mask = torch.zeros_like(tokens, dtype=torch.bool)  # (B, longest), as the tokens
         for row, value in enumerate(values):
-            tokens[row, : len(value)] = torch.tensor(value, dtype=torch.int64)
+            tokens[row, : len(value)] = torch.tensor(value, dtype=torch.int64, device="cpu")
             mask[row, : len(value)] = True
         return {key: tokens, f"{key}_mask": mask}
     return {key: values}

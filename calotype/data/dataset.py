@@ -134,6 +134,12 @@ class TextToImageDataset(SampleSource):
         return self.with_reader(self.reader.ahead(refs))
 
     @property
+    def starts_in_trainer(self) -> bool:
+        """Whether all code that prepares samples is calotype's."""
+        ours = type(self.model_transform).__module__.startswith("calotype.")
+        return ours and not (self.img_transform.custom or self.caption_transform.custom)
+
+    @property
     def lookahead(self) -> int:
         return 2 * self.reader.fetcher.connections if self.manifest.has_urls else 0
 

@@ -135,6 +135,14 @@ class SampleSource(torch.utils.data.Dataset[dict[str, Any]], abc.ABC):
         return BatchSource(self.prepare, self.only_reads)
 
     @property
+    def starts_in_trainer(self) -> bool:
+        """Whether threads of the trainer prepare the first batches, while the loader process starts.
+
+        Only for samples that depend on nothing that is global to a process, such as torch's default dtype.
+        """
+        return False
+
+    @property
     def lookahead(self) -> int:
         """How many samples `for_batch` is called ahead for, at least: some sources begin to fetch there."""
         return 0

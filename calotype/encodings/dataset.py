@@ -182,6 +182,10 @@ class EncodedDataset(SampleSource):
     def __len__(self) -> int:
         return len(self.dataset)
 
+    @property
+    def starts_in_trainer(self) -> bool:
+        return not self.dataset.caption_transform.custom
+
     def prepare(self, key: int | SampleKey) -> dict[str, Any]:
         """Return one sample before its latents are sampled; tensors are `calotype.types.Readable`, or cached.
 
@@ -369,7 +373,8 @@ class _Known:
 
 def _noise(moments: torch.Tensor, seeds: list[int]) -> torch.Tensor:
     """Return standard normal noise (B, C, …) for moments (B, 2C, …), from each sample's seed, on their device."""
-    noise = torch.empty((len(moments), moments.shape[1] // 2, *moments.shape[2:]), device=moments.device)
+    shape = (len(moments), moments.shape[1] // 2, *moments.shape[2:])
+    noise = torch.empty(shape, dtype=torch.float32, device=moments.device)
     for row, seed in zip(noise, seeds, strict=True):
         row.normal_(generator=torch.Generator(moments.device).manual_seed(seed))
     return noise

@@ -123,13 +123,19 @@ class BatchBuilder:
                 size = value.nbytes
                 value.read_into(space.data[index * size : (index + 1) * size])
 
-    def finish(self) -> tuple[dict[str, torch.Tensor], Batch]:
-        """Return (tensors in the batch's memory, everything else), once all samples are written."""
+    def finish(self) -> tuple[dict[str, torch.Tensor], Batch, tuple[str, ...]]:
+        """Return (tensors in the batch's memory, everything else, all keys in order), once all samples are written."""
         assert self._first is not None
         rest: Batch = {}
-        for key, values in self._lists.items():
-            rest |= collate_values(key, values)
-        return {key: space.tensor for key, space in self._spaces.items()}, rest
+        keys: list[str] = []
+        for key in self._first:
+            if key in self._spaces:
+                keys.append(key)
+            else:
+                collated = collate_values(key, self._lists[key])
+                rest |= collated
+                keys += collated
+        return {key: space.tensor for key, space in self._spaces.items()}, rest, tuple(keys)
 
     def _lay_out(self, sample: Mapping[str, Any]) -> None:
         self._specs = {

@@ -227,7 +227,8 @@ class Loader:
                 self._source = ThreadSource(self._setup)
             else:
                 # Threads that hand over to the process would leave what they have fetched ahead.
-                kind = ProcessSource if self.dataset.lookahead else StartingSource
+                starting = self.dataset.starts_in_trainer and not self.dataset.lookahead
+                kind = StartingSource if starting else ProcessSource
                 self._source = kind(self._setup, on_map=self._copier.pin)
             self._at = None
         return self._source

@@ -99,6 +99,8 @@ class Ready(NamedTuple):
     """Tensors of one number per sample, pickled as arrays: torch would send a file descriptor for each."""
     rest: Batch
     """All other values."""
+    keys: tuple[str, ...]
+    """All keys of the batch, in their order."""
     notes: list[LedgerEntry]
 
 
@@ -255,7 +257,10 @@ class _Server:
             self._free.append(self._slots[message])
         else:
             with self._sending:
-                self._stop(message.cursor)
+                self._shares.clear()
+                for memory in self._producer.seek(message.cursor):
+                    assert isinstance(memory, Slot)
+                    self._free.append(memory)
                 self._generation = message.generation
 
     def _send_ready(self) -> None:
@@ -270,16 +275,10 @@ class _Server:
                     self._send(self._generation, made)
 
     def _fail(self, error: Exception) -> None:
+        """Send an error, and nothing after it. The next `Seek` discards what has begun: a step may begin right now."""
         if self._generation is not None:
             self._connection.send_bytes(packed(_failed(self._generation, error)))
-            self._stop(Cursor())
-
-    def _stop(self, cursor: Cursor) -> None:
-        self._generation = None
-        self._shares.clear()
-        for memory in self._producer.seek(cursor):
-            assert isinstance(memory, Slot)
-            self._free.append(memory)
+            self._generation = None
 
     def _send(self, generation: int, made: Made) -> None:
         slot = made.memory
@@ -293,6 +292,7 @@ class _Server:
             places=slot.places if slot.moved else None,
             small=small,
             rest={key: value for key, value in made.rest.items() if key not in small} if small else made.rest,
+            keys=made.keys,
             notes=made.notes,
         )
         try:

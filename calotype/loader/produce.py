@@ -37,6 +37,8 @@ class Made(NamedTuple):
     memory: Memory
     tensors: dict[str, torch.Tensor]
     rest: Batch
+    keys: tuple[str, ...]
+    """All keys, in the order that `collate` gives them."""
     notes: list[LedgerEntry]
 
 
@@ -152,17 +154,24 @@ class Producer:
 
     def seek(self, cursor: Cursor) -> list[Memory]:
         """Move to `cursor`: discard the steps already submitted, and return their memory."""
-        with self._changed:
-            jobs = list(self._jobs)
-            for job in jobs:
-                job.given_up = True
-            # Wait for shares in progress: no thread may write to the returned memory.
-            self._changed.wait_for(lambda: not any(job.running for job in jobs))
+        jobs = list(self._jobs)
+        self.give_up(timeout=None)  # no thread may write to the returned memory
         self._jobs.clear()
         self._described.clear()
         self._samples_described = 0
         self._cursor = cursor
         return [job.memory for job in jobs]
+
+    def give_up(self, *, timeout: float | None) -> None:
+        """Call no further shares of the steps submitted, and wait for those in progress.
+
+        Args:
+            timeout: Maximum seconds to wait.
+        """
+        with self._changed:
+            for job in self._jobs:
+                job.given_up = True
+            self._changed.wait_for(lambda: not any(job.running for job in self._jobs), timeout)
 
     def submit(self, memory: Memory) -> list[Share]:
         """Start the next step.
@@ -271,13 +280,14 @@ class Producer:
             self._changed.wait_for(lambda: not job.left)
         if job.error is not None:
             raise job.error  # the job stays in the queue: `seek` returns its memory
-        tensors, rest = job.builder.finish()
+        tensors, rest, keys = job.builder.finish()
         self._jobs.popleft()
         return Made(
             (job.cursor.epoch, job.cursor.step),
             job.memory,
             tensors,
             rest,
+            keys,
             self._entries(note for notes in job.notes for note in notes),
         )
 

@@ -6,12 +6,9 @@ import mmap
 import os
 import socket
 import subprocess
-import sys
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
@@ -21,6 +18,7 @@ import cloudpickle
 import numpy as np
 import torch
 
+from calotype.core.daemon_pool import DaemonPool
 from calotype.errors import LoaderError
 from calotype.ledger import LedgerEntry
 from calotype.loader.batch_builder import HeapMemory
@@ -34,8 +32,8 @@ _T = TypeVar("_T")
 
 __all__ = ["Delivered", "ProcessSource", "Source", "ThreadSource"]
 
-_LOWEST = 19
-"""The niceness of threads in the background."""
+_AT_EXIT = 5.0
+"""Maximum seconds to wait for samples in progress."""
 _SMALL = 1 << 16
 """Maximum bytes of a tensor that is copied out of its slot: it does not keep the slot in use."""
 
@@ -74,18 +72,19 @@ class Source(Protocol):
 class ThreadSource:
     """Prepares batches in threads of this process. For data already in memory: else it slows the training loop down.
 
+    The threads never delay the end of the program.
+
     Args:
         setup: Dataset, plan and options.
-        background: Whether the threads leave the cores to whatever else runs. On Linux only, where priorities are a
-            thread's.
     """
 
-    def __init__(self, setup: Setup, *, background: bool = False) -> None:
+    def __init__(self, setup: Setup) -> None:
         self._producer = Producer(
             setup.dataset, setup.plan, threads=setup.threads, on_error=setup.on_error, finish=setup.finish
         )
-        lower = _lower_priority if background and sys.platform == "linux" else None
-        self._threads = ThreadPoolExecutor(setup.threads, thread_name_prefix="calotype", initializer=lower)
+        self._pool = DaemonPool(setup.threads, "calotype")
+        self._left_one = setup.threads == 1
+        self._close = weakref.finalize(self, _give_up, self._producer, os.getpid())
         self._ahead = setup.prefetch
         self._owner = os.getpid()
 
@@ -104,6 +103,13 @@ class ThreadSource:
         self._ahead = 0
         return self._producer.upcoming
 
+    def leave_one(self) -> None:
+        """Continue with one thread; what the others have begun is completed."""
+        if not self._left_one:
+            self._left_one = True
+            self._pool.shutdown(wait=False)
+            self._pool = DaemonPool(1, "calotype")
+
     def seek(self, cursor: Cursor) -> None:
         _check_owner(self._owner)
         self._producer.seek(cursor)
@@ -113,7 +119,7 @@ class ThreadSource:
         self._fill()
         made = self._producer.take()
         self._fill()
-        return Delivered(made.at, made.tensors | made.rest, made.notes)
+        return Delivered(made.at, dict.fromkeys(made.keys) | made.tensors | made.rest, made.notes)
 
     def ready(self) -> bool:
         return self._producer.ready()
@@ -122,18 +128,23 @@ class ThreadSource:
         pass
 
     def close(self) -> None:
-        if os.getpid() == self._owner:  # a fork has none of the threads
-            self._threads.shutdown(wait=True, cancel_futures=True)
+        self._close()
+        if os.getpid() == self._owner:
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _fill(self) -> None:
         while len(self._producer) < self._ahead:
             for share in self._producer.submit(HeapMemory()):
-                self._threads.submit(share)
+                self._pool.submit(share)
 
 
-def _lower_priority() -> None:
-    """Give this thread the lowest priority of ordinary ones."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST)
+def _give_up(producer: Producer, owner: int) -> None:
+    """Wait for the samples that threads are preparing, and prepare no others.
+
+    At the end of the program, a thread in the middle of torch's code may crash it.
+    """
+    if os.getpid() == owner:  # a fork has none of the threads
+        producer.give_up(timeout=_AT_EXIT)
 
 
 class ProcessSource:
@@ -252,7 +263,7 @@ class ProcessSource:
         """Return the batch in a slot, as views or copies; the slot is in use until the last view is deleted."""
         slot = message.slot
         hoarding = len(self._leased) >= LEASES
-        batch: Batch = {}
+        batch: Batch = dict.fromkeys(message.keys)
         if places := self._places.get(slot):
             whole = np.frombuffer(self._maps[slot], dtype=np.uint8)
             for key, place in places.items():

@@ -21,7 +21,7 @@ class StartingSource:
     process continues after the batches that the threads have begun.
 
     A loop that takes batches as fast as they come would keep all cores busy with the threads, and the process would
-    start in twice the time: the threads run in the background.
+    start in twice the time: after the first batch, one thread is left.
 
     The threads report no error: the process prepares the batch again, and reports its own.
 
@@ -32,7 +32,7 @@ class StartingSource:
 
     def __init__(self, setup: Setup, *, on_map: Callable[[torch.Tensor], None] | None = None) -> None:
         self._process = ProcessSource(setup, on_map=on_map)
-        self._threads: ThreadSource | None = ThreadSource(setup, background=True)
+        self._threads: ThreadSource | None = ThreadSource(setup)
         self._handing_over = False
         """Whether the process has started, and the threads only complete the batches that they have begun."""
 
@@ -76,6 +76,7 @@ class StartingSource:
         try:
             delivered = threads.next()
             packed({key: value for key, value in delivered.batch.items() if not isinstance(value, torch.Tensor)})
+            threads.leave_one()
         except Exception:
             self._process.seek(cursor)
             return None

@@ -52,7 +52,7 @@ class PixelsTransform:
             raise ConfigError(f"img: uint8, as prepare() gives it, was expected, found {img.dtype}: finished already?")
         # Divide by a tensor: for a Python number CUDA multiplies by the rounded reciprocal, and the last bit of a value
         # would depend on the device.
-        half = torch.full((), 127.5, device=img.device)
+        half = torch.full((), 127.5, dtype=torch.float32, device=img.device)
         return {**batch, "img": img.to(torch.float32).div_(half).sub_(1)}
 
     def __repr__(self) -> str:

@@ -92,7 +92,9 @@ def _crop_rotated(
         [
             [cos * width * pitches[1], -sin * height * pitches[1], middles[1]],
             [sin * width * pitches[0], cos * height * pitches[0], middles[0]],
-        ]
+        ],
+        dtype=torch.float32,
+        device="cpu",
     )
     grid = F.affine_grid(theta[None], [1, 3, height, width], align_corners=False)  # (1, h, w, 2)
     mode = "bilinear" if interpolation == "bilinear" else "bicubic"

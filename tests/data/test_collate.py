@@ -49,9 +49,9 @@ def test_the_loaders_builder_gives_the_same(memory_comes):
         tensors = [tensor for place in (1, 2, 0) for tensor in builder.add(place, samples[place])]
         builder.attach(HeapMemory())
         builder.write(tensors)
-    stacked, rest = builder.finish()
+    stacked, rest, keys = builder.finish()
     expected = collate(samples)
-    assert (stacked | rest).keys() == expected.keys()
+    assert list(keys) == list(expected) and (stacked | rest).keys() == expected.keys()
     for key, value in (stacked | rest).items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(value, expected[key]) and value.dtype == expected[key].dtype, key

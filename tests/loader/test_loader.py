@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import io
 import logging
+import multiprocessing
 import os
 import random
 import shutil
@@ -23,6 +24,7 @@ from calotype.data.collate import collate
 from calotype.errors import ConfigError, DecodeError, LoaderError
 from calotype.loader.batch_builder import HeapMemory
 from calotype.loader.plan import Cursor
+from calotype.loader.process import Seek, _Server
 from calotype.loader.produce import Producer
 from calotype.loader.source import ProcessSource, ThreadSource
 from calotype.types import SampleKey
@@ -340,6 +342,49 @@ def test_a_batch_that_cannot_be_sent_says_so_and_costs_no_slot(photos):
             loader.load_state_dict({"epoch": 0})
             with pytest.raises(LoaderError, match=r"can't be sent from the loader process: .*lock.*in_process=True"):
                 next(iter(loader))
+
+
+class Waits(calotype.SampleSource):
+    """Each sample waits to be let go."""
+
+    def __init__(self):
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def __len__(self):
+        return 8
+
+    def prepare(self, key):
+        self.begun.set()
+        self.go_on.wait(30)
+        return {"index": key.index}
+
+
+def test_a_step_that_begins_while_another_fails_costs_no_slot():
+    """As threads of the process do it: one sends the error, one begins a step, one is in the middle of a sample."""
+    dataset = Waits()
+    ours, _ = multiprocessing.Pipe()
+    server = _Server(calotype.Loader(dataset, 1)._setup, ours)
+    slots, submit = len(server._free), server._producer.submit
+    server._handle(Seek(1, Cursor()))
+    (share,) = submit(server._free.pop())
+    in_a_sample = threading.Thread(target=share)
+    failing = threading.Thread(target=server._fail, args=[ZeroDivisionError()])
+
+    def submit_while_another_fails(memory):
+        server._producer.submit = submit
+        in_a_sample.start()
+        dataset.begun.wait(30)
+        failing.start()
+        failing.join(0.2)
+        return submit(memory)
+
+    server._producer.submit = submit_while_another_fails
+    server._begin()
+    dataset.go_on.set()
+    failing.join(30), in_a_sample.join(30)
+    server._handle(Seek(2, Cursor()))
+    assert len(server._free) == slots
+    assert server._begin() and len(server._producer) == slots
 
 
 def test_an_error_of_a_class_that_cannot_be_sent_comes_by_its_name(photos):

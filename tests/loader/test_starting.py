@@ -2,10 +2,13 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
+import time
 
 import pytest
+import torch
 from loader_helpers import digest, until
 
 import calotype
@@ -51,28 +54,6 @@ def test_the_first_batch_does_not_wait_for_the_process(square):
         assert digest(next(iter(loader))) == wanted[0]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a thread has no priority of its own")
-def test_the_threads_leave_the_cores_to_the_process():
-    """Else a loop as fast as its batches keeps the process from starting for seconds."""
-    with calotype.Loader(Niceness(), 2, threads=2) as loader:
-        while_it_starts = {value for batch in loader for value in batch["niceness"].tolist()}
-        StartingSource.started = True
-        list(loader)
-        from_the_process = {value for batch in loader for value in batch["niceness"].tolist()}
-    own = os.getpriority(os.PRIO_PROCESS, 0)
-    assert (while_it_starts, from_the_process) == ({19}, {own})
-
-
-class Niceness(calotype.SampleSource):
-    """The niceness of the thread that prepares each sample."""
-
-    def __len__(self):
-        return 8
-
-    def prepare(self, key):
-        return {"niceness": os.getpriority(os.PRIO_PROCESS, threading.get_native_id())}
-
-
 def test_a_loader_that_moves_while_the_process_takes_over(square):
     wanted = whole(square)[0]
     with calotype.Loader(square, 2, seed=3, prefetch=3) as loader:
@@ -85,14 +66,100 @@ def test_a_loader_that_moves_while_the_process_takes_over(square):
         assert [digest(batch) for batch in loader] == wanted
 
 
-class Raises(calotype.SampleSource):
-    """Its sixth sample can't be prepared."""
+class Starts(calotype.SampleSource):
+    """A source whose first batches come from threads, as those of calotype's own datasets do."""
+
+    starts_in_trainer = True
 
     def __len__(self):
         return 8
 
+
+class Raises(Starts):
+    """Its sixth sample can't be prepared."""
+
     def prepare(self, key):
         return {"index": key.index, "share": 1 / (5 - key.index)}
+
+
+class Mixed(Starts):
+    """Tensors, numbers and texts in an order of its own."""
+
+    def prepare(self, key):
+        return {"caption": f"c{key.index}", "share": key.index / 7, "x": torch.ones(2), "index": key.index}
+
+
+def test_the_threads_and_the_process_give_the_same_keys_dtypes_and_devices():
+    """In their order, and whatever the trainer has set for all of torch."""
+    torch.set_default_dtype(torch.bfloat16)
+    torch.set_default_device("meta")
+    try:
+        with calotype.Loader(Mixed(), 2) as loader:
+            (of_threads, *_) = list(loader)
+            StartingSource.started = True
+            list(loader)
+            (of_the_process, *_) = list(loader)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    for batch in (of_threads, of_the_process):
+        assert list(batch) == ["caption", "share", "x", "index"]
+        assert (batch["share"].dtype, batch["share"].device.type) == (torch.float32, "cpu")
+        assert (batch["index"].dtype, batch["index"].device.type) == (torch.int64, "cpu")
+
+
+class Threads(Starts):
+    """The thread that prepares each sample."""
+
+    def prepare(self, key):
+        time.sleep(0.01)
+        return {"thread": threading.get_ident()}
+
+
+def test_one_thread_is_left_after_the_first_batch():
+    """Else a loop as fast as its batches keeps the process from starting for seconds."""
+    with calotype.Loader(Threads(), 2, threads=2, prefetch=1) as loader:
+        list(loader)  # its first batches are begun by both
+        assert len({thread for batch in loader for thread in batch["thread"].tolist()}) == 1
+
+
+def test_code_of_the_user_runs_in_the_process_alone(square):
+    """It may depend on what is global to a process, and must not depend on how fast that starts."""
+
+    def own(image):
+        return image
+
+    def with_transforms(**options):
+        return calotype.TextToImageDataset(square.manifest, **transforms | options)
+
+    transforms = {"img_transform": square.img_transform, "caption_transform": square.caption_transform}
+    assert with_transforms().starts_in_trainer
+    assert not with_transforms(model_transform=dict).starts_in_trainer
+    assert not with_transforms(img_transform=calotype.ImageTransform(custom=[own])).starts_in_trainer
+    assert not with_transforms(caption_transform=calotype.CaptionTransform(custom=[str.lower])).starts_in_trainer
+    assert not Threads.__base__.__base__.starts_in_trainer.fget(object())
+    with calotype.Loader(with_transforms(model_transform=dict), 2) as loader:
+        assert isinstance(loader._open(), ProcessSource)
+
+
+AT_EXIT = """
+import time, calotype, torch
+class Slow(calotype.SampleSource):
+    starts_in_trainer = True
+    def __len__(self): return 4096
+    def prepare(self, key):
+        if key.index >= 2: print(end=".", flush=True)
+        time.sleep(0.2)
+        return {"x": torch.zeros(4)}
+batches = iter(calotype.Loader(Slow(), 2, threads=1, prefetch=64, shuffle=False))
+next(batches)
+"""
+
+
+def test_a_program_that_ends_prepares_no_further_samples():
+    out = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, check=True, timeout=60)
+    assert len(out.stdout) <= 3
+    assert not out.stderr
 
 
 def test_errors_are_those_of_the_process_and_come_in_their_turn():
