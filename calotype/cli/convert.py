@@ -122,14 +122,21 @@ def convert(
 def _config(source: str, overrides: list[str] | None) -> Config:
     """The dataset's config. A file may have any options; those of the command line must have a meaning here."""
     from calotype.config.dataset import MANIFEST_OPTIONS
+    from calotype.config.options import find_options
     from calotype.errors import unknown_key
 
     known = {*MANIFEST_OPTIONS, "path", "source", "missing_captions", "on_error", "downloads", "fetch"}
+    options = []
     for override in overrides or ():
-        name = override.partition("=")[0].removeprefix("dataset.").partition(".")[0]
+        option = override.removeprefix("dataset.")
+        name = option.partition("=")[0].partition(".")[0]
         if name not in known:
-            raise unknown_key("convert", name, known)
-    options = [f"dataset.{one.removeprefix('dataset.')}" for one in overrides or ()]
+            found = [key.removeprefix("dataset.") for key in find_options(name, ("dataset",))]
+            inner = [key for key in found if key.partition(".")[0] in known]
+            if len(inner) != 1:
+                raise unknown_key("convert", name, known)
+            option = inner[0] + option.removeprefix(name)
+        options.append(f"dataset.{option}")
     return read_config(source, options, model=None, tokenizers=None)
 
 

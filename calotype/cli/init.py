@@ -73,8 +73,10 @@ def init(
     from calotype.train.networks import network_of
 
     source = Path(folder).expanduser()
-    if not source.exists():
-        raise MissingPathError(f"{folder}: there is no such folder or data file (looked in {Path.cwd()})")
+    if not folder or not source.exists():
+        raise MissingPathError(
+            f"{folder or repr(folder)}: there is no such folder or data file (looked in {Path.cwd()})"
+        )
     if not trigger.strip():
         raise ConfigError("--trigger: found nothing, expected a word that the model does not know yet")
     local = Path(model).expanduser().is_dir()

@@ -65,6 +65,8 @@ def read_traced(source: str | Path, overrides: Sequence[str] = ()) -> tuple[dict
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    if not str(source):
+        raise ConfigError("source: found '', expected a folder, a data file or a config; is a variable unset?")
     was_set: list[str] = []
     is_yaml = is_config_file(source)
     where = str(source) if is_yaml else "config"

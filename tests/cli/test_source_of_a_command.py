@@ -1,5 +1,6 @@
 """The first argument of a command: what it names, from where, and what is said of one that names nothing."""
 
+import pytest
 from command import calotype
 
 
@@ -22,3 +23,22 @@ def test_images_that_are_all_unreadable_are_a_problem_and_no_wrong_use(tmp_path)
     (tmp_path / "a.png").write_text("no image")
     _, err = calotype("info", tmp_path, code=1)
     assert "none of the 1 images can be used: 1 unreadable" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("info", ""),
+        ("check", ""),
+        ("preview", ""),
+        ("config", "show", ""),
+        ("init", "", "--model", "sdxl", "--trigger", "x"),
+        ("convert", "", "out.csv", "--to", "csv"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_an_empty_source_is_not_the_current_folder(arguments, photos, monkeypatch):
+    """As in `calotype info "$DIR"` where the variable is unset."""
+    monkeypatch.chdir(photos)
+    _, err = calotype(*arguments, code=2)
+    assert "found ''" in err or "'': there is no such folder" in err

@@ -173,3 +173,14 @@ def test_splits_that_are_not_converted_are_named(run, skimage_data, tmp_path):
     run(tmp_path / "set", tmp_path / "all", "--to", "jsonl", "--images", "copy", "split=all")
     out, _ = run(tmp_path / "set", tmp_path / "all", "--to", "jsonl", "--images", "copy", "split=all", "--verify")
     assert out.startswith("2 ") and out.endswith("all as in the source\n")
+
+
+def test_an_option_goes_without_its_section_as_elsewhere(run, source, tmp_path):
+    """`allow_private=true` is short for `dataset.fetch.allow_private=true` in every command."""
+    for written in ("allow_private", "fetch.allow_private", "dataset.fetch.allow_private"):
+        run(source, tmp_path / "out", "--to", "webdataset", f"{written}=true", "--dry-run")
+    _, err = run(source, tmp_path / "out", "--to", "webdataset", "allow_private=often", "--dry-run", code=2)
+    assert "dataset.fetch.allow_private: found 'often'" in err
+    for other in ("batch_size=4", "max_bytes=5", "drop=0.5"):  # of another section, of two, of one without effect
+        _, err = run(source, tmp_path / "out", "--to", "webdataset", other, "--dry-run", code=2)
+        assert f"convert: unknown option '{other.partition('=')[0]}'" in err
