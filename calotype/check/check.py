@@ -110,7 +110,7 @@ def check(
         facts,
         folders=folders,
         missing_captions=missing_captions,
-        implied=bool(transform.trigger or transform.template),
+        implied="template" if transform.template else "trigger" if transform.trigger else None,
         caption_lines=caption_lines,
         caption_suffix=caption_suffix,
         exclude=exclude,

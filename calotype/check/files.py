@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -69,7 +69,7 @@ def file_findings(
     *,
     folders: Sequence[Path],
     missing_captions: str | None,
-    implied: bool = False,
+    implied: Literal["trigger", "template"] | None = None,
     caption_lines: str | None = None,
     caption_suffix: str | Sequence[str] | None = None,
     exclude: Exclude = EXCLUDE_NOTHING,
@@ -81,7 +81,7 @@ def file_findings(
         facts: Facts of each row.
         folders: The folders of the option `path`; they are searched for files that are not read.
         missing_captions: The config's option; None if not set.
-        implied: Whether a trigger or template makes each text, so that images without a caption are intended.
+        implied: What makes a text for every image, so that images without a caption are intended; None without any.
         caption_lines: The config's option; None if not set.
         caption_suffix: The config's option.
         exclude: The config's patterns of files to leave out.
@@ -123,10 +123,12 @@ def file_findings(
             )
     without = _without_caption(manifest)
     beside = _Beside(parse_caption_suffix(caption_suffix))
-    then = "empty" if implied and missing_captions is None else missing_captions
+    missing = "empty" if implied and missing_captions is None else missing_captions
+    then = _consequence(missing, implied)
     # If other images have captions, a missing one is likely a mistake, unless the config allows it.
     mixed = implied and missing_captions is None and has_captions(manifest.captions)
-    found += _missing_captions(manifest, ids, without, then, beside, "warning" if mixed else "note")
+    level = None if missing in (None, "error") else "warning" if mixed else "note"
+    found += _missing_captions(manifest, ids, without, then, beside, level)
     found += _shared_captions(manifest, ids, beside)
     if caption_lines is None:
         found += _several_lines(manifest, ids, beside)
@@ -230,22 +232,26 @@ class _Beside:
         return CaptionFiles(images, [name for name in names if _suffix(name) not in IMAGE_SUFFIXES], self._suffixes)
 
 
+def _consequence(missing_captions: str | None, implied: str | None) -> str:
+    """Return what becomes of an image without a caption."""
+    return {
+        None: "training stops there",
+        "error": "training stops there",
+        "skip": "it is left out",
+        "empty": f"the {implied} alone is its caption" if implied else "its caption is empty",
+    }.get(missing_captions, f"its caption becomes {missing_captions!r}")
+
+
 def _missing_captions(
     manifest: Manifest,
     ids: Sequence[str],
     rows: Sequence[int],
-    missing_captions: str | None,
+    then: str,
     beside: _Beside,
-    level: Level,
+    level: Level | None,
 ) -> Iterator[Finding]:
-    """Yield findings for rows without a caption; `level` applies if the config allows them."""
-    unsaid = missing_captions in (None, "error")
-    then = {
-        None: "training stops there",
-        "error": "training stops there",
-        "skip": "it is left out",
-        "empty": "its caption is empty",
-    }.get(missing_captions, f"its caption becomes {missing_captions!r}")
+    """Yield findings for rows without a caption; `level` is None if the config does not allow them."""
+    unsaid = level is None
     broken = {entry.id for entry in manifest.ledger if entry.kind == "bad_row"}
     for row, ref in zip(rows, manifest.refs(rows), strict=True):
         if any(file in broken for file in beside.of(ref)):

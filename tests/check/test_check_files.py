@@ -273,11 +273,13 @@ def test_missing_and_blank_captions_are_told_apart(folder, missing, levels, then
 
 def test_some_images_without_a_caption_are_a_warning_until_it_is_said_that_they_are_meant(folder):
     (folder / "01.txt").unlink()
-    found, _ = findings(folder, implied=True)
+    found, _ = findings(folder, implied="trigger")
     assert only(found, "no_caption").level == "warning"
     assert only(found, "no_caption").advice.startswith("missing_captions=empty")
-    found, _ = findings(folder, missing="empty", implied=True)
+    assert only(found, "no_caption").detail == "it has no caption; the trigger alone is its caption"
+    found, _ = findings(folder, missing="empty", implied="template")
     assert only(found, "no_caption").level == "note"
+    assert only(found, "no_caption").detail == "it has no caption; the template alone is its caption"
 
 
 def test_what_lies_beside_every_dataset_is_no_warning(folder):
@@ -376,7 +378,7 @@ def test_captions_that_are_not_used_stop_training_where_no_image_has_one(folder)
     without_captions(folder)
     (folder / "no image.txt").write_text("x")
     for missing, level in ((None, "error"), ("error", "error"), ("empty", "warning"), ("skip", "warning")):
-        found, _ = findings(folder, missing=missing, implied=True)
+        found, _ = findings(folder, missing=missing, implied="trigger")
         assert {one.level for one in found if one.kind in ("unused_captions", "caption_without_image")} == {level}
 
 
