@@ -72,11 +72,22 @@ def json_schema() -> dict[str, Any]:
         properties = (schema if section is Config else schema["$defs"][section.__name__])["properties"]
         for name, text in meanings(section).items():
             shown = {**properties[name], "description": text}
+            if name in section.defaults_if_null() or section.model_fields[name].default is None:
+                shown = _or_null(shown)
             if (derived := derivation(section.model_fields[name])) is not None:
                 shown.pop("default", None)
                 shown["description"] = f"{text} Default: {derived}."
             properties[name] = dict(sorted(shown.items()))
     return {"$schema": _DIALECT, "title": "calotype config"} | {k: v for k, v in schema.items() if k != "title"}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of an option that may be null, too, which is its default then."""
+    about = {key: value for key, value in schema.items() if key in ("default", "description", "title")}
+    values = {key: value for key, value in schema.items() if key not in about}
+    forms = values["anyOf"] if set(values) == {"anyOf"} else [values]
+    null = {"type": "null"}
+    return schema if null in forms or not values else {"anyOf": [*forms, null], **about}
 
 
 def key_tables() -> str:

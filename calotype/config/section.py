@@ -72,6 +72,13 @@ class Section(BaseModel):
         """Return the names of the options."""
         return tuple(cls.model_fields)
 
+    @classmethod
+    def defaults_if_null(cls) -> set[str]:
+        """Return the names of the options for which null, which is no value of theirs, means the default."""
+        names = cls.names() if cls.null_is_default is None else cls.null_is_default
+        fields = cls.model_fields
+        return {name for name in names if not fields[name].is_required() and fields[name].default is not None}
+
     def given(self) -> dict[str, Any]:
         """Return the options that were given, by name; the others have their defaults."""
         return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
@@ -90,8 +97,7 @@ class Section(BaseModel):
         """An option that is null where null is no value has its default, as far as `null_is_default` says so."""
         if not isinstance(options, Mapping):
             return options
-        names = cls.names() if cls.null_is_default is None else cls.null_is_default
-        values = {name for name in names if cls.model_fields[name].default is not None}
+        values = cls.defaults_if_null()
         return {name: value for name, value in options.items() if value is not None or name not in values}
 
 

@@ -222,11 +222,32 @@ def test_the_json_schema_knows_the_sections_and_refuses_other_options():
     schema = json_schema()
     assert schema["additionalProperties"] is True and set(schema["properties"]) == set(Config.names())
     assert schema["$defs"]["LoaderConfig"]["additionalProperties"] is False
-    assert schema["$defs"]["LoaderConfig"]["properties"]["remainder"]["enum"] == ["short", "repeat", "drop"]
+    assert schema["$defs"]["LoaderConfig"]["properties"]["remainder"]["anyOf"] == [
+        {"enum": ["short", "repeat", "drop"], "type": "string"},
+        {"type": "null"},
+    ]
     for transform in ("ImageTransformConfig", "CaptionTransformConfig"):  # editors complete within these too
         assert schema["$defs"][transform]["additionalProperties"] is False
     assert schema["$defs"]["ImageTransformConfig"]["properties"]["rotate"]["anyOf"][0]["maximum"] == 180
     assert schema["properties"]["tokenizer"]["anyOf"][0]["required"] == ["_component_"]
+
+
+def test_the_json_schema_takes_null_where_a_config_does():
+    """As in `lr_warmup_steps: null`, which errors advise: an editor must not underline it."""
+    schema = json_schema()
+    sections = {DatasetConfig, LoaderConfig, EncodingConfig, TrainConfig, FetchConfig, CaptionTransformConfig}
+    differ = []
+    for section in sections:
+        for name, shown in schema["$defs"][section.__name__]["properties"].items():
+            try:
+                section.of({name: None})
+                taken = True
+            except ConfigError:
+                taken = False
+            forms = shown.get("anyOf", [shown])
+            if taken != ({"type": "null"} in forms):
+                differ.append(f"{section.__name__}.{name}: {taken}")
+    assert differ == []
 
 
 # --- the packages
