@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import pyarrow.compute as pc
 
@@ -19,6 +19,7 @@ from calotype.images import ImageReader
 from calotype.images.fetch import Fetcher
 from calotype.ledger import Ledger
 from calotype.manifest import Manifest
+from calotype.manifest.options import ManifestOptions
 from calotype.models import build_model_transform, check_model_transform, get_spec
 from calotype.terminal import get_logger
 from calotype.transforms import CaptionTransform, ImageTransform
@@ -51,7 +52,7 @@ def text_to_image_dataset(
     on_error: Literal["raise", "skip"] = "raise",
     ledger: Ledger | None = None,
     packed: bool = False,
-    **manifest_options: Any,
+    **manifest_options: Unpack[ManifestOptions],
 ) -> TextToImageDataset:
     """Build a dataset from options that YAML can express.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from calotype.errors import ConfigError
 from calotype.ledger import Ledger
@@ -16,7 +16,27 @@ from calotype.manifest.readers.member_keys import parse_member_key
 from calotype.manifest.reading import MemberKey, Reading
 from calotype.manifest.tables.columns import ColumnMap, parse_column_map
 
-__all__ = ["one_of", "parse_choice", "parse_options"]
+__all__ = ["ManifestOptions", "one_of", "parse_choice", "parse_options"]
+
+
+class ManifestOptions(TypedDict, total=False):
+    """The options of `load_manifest` that a dataset passes on to it."""
+
+    columns: ColumnMap | None
+    column_map: ColumnMap | None
+    split: str | None
+    root: PathLike | None
+    image_dir: PathLike | None
+    recursive: bool
+    exclude: str | Sequence[str] | None
+    caption_lines: Literal["one", "many"] | None
+    caption_suffix: str | Sequence[str] | None
+    delimiter: str | None
+    member_key: MemberKey
+    validation: float
+    validation_seed: int
+    data_files: Any
+    keep_rejected: bool
 
 
 def parse_options(

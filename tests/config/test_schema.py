@@ -27,6 +27,7 @@ from calotype.data.pixel_cache import PixelCache
 from calotype.errors import ConfigError
 from calotype.images import Downloads, Fetcher
 from calotype.manifest import load_manifest
+from calotype.manifest.options import ManifestOptions
 from calotype.train.checkpoint import _plain
 
 ROOT = Path(__file__).parents[2]
@@ -185,6 +186,7 @@ def test_functions_take_the_options_of_the_schema_with_its_defaults():
     assert flat == of(DatasetConfig, without=MANIFEST_OPTIONS)
     rows = defaults(load_manifest, without=("path", "source", "missing_captions", "on_error", "ledger"))
     assert rows == {name: DatasetConfig.model_fields[name].default for name in MANIFEST_OPTIONS}
+    assert set(ManifestOptions.__annotations__) == set(MANIFEST_OPTIONS)  # what type checkers know of the flat ones
     assert defaults(calotype.ImageTransform) == of(ImageTransformConfig)
     assert defaults(calotype.CaptionTransform) == of(CaptionTransformConfig)
     assert defaults(calotype.Loader, without=("ledger",)) == of(LoaderConfig)

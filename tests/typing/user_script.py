@@ -85,6 +85,8 @@ def without_a_config(model_transform: calotype.FluxTransform) -> calotype.Loader
         seed=7,
     )
     assert_type(dataset, calotype.TextToImageDataset)
+    calotype.text_to_image_dataset(path="photos", exclude=["draft*"], validation=0.25, split="validation")
+    calotype.text_to_image_dataset(path="photos", recursiv=False)  # type: ignore[call-arg]  # a slip is found
     assert_type(dataset[calotype.SampleKey(3, epoch=2, size=(512, 512))], dict[str, Any])
 
     page = calotype.preview(dataset)
