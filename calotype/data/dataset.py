@@ -16,9 +16,10 @@ from calotype.data.collate import FetchedSample
 from calotype.data.pixel_cache import PixelCache
 from calotype.data.repeated_epochs import RepeatedEpochs
 from calotype.data.sample_source import BatchSource, PreparedSample, SampleSource
-from calotype.errors import ConfigError
+from calotype.errors import ConfigError, ImageError
 from calotype.images import ImageReader, scan_sizes
 from calotype.images.locks import DECODING
+from calotype.images.scan import forget
 from calotype.ledger import LedgerEntry
 from calotype.manifest import Manifest
 from calotype.models import ModelSpec, PixelsTransform, TokenTransform, Truncation
@@ -82,6 +83,8 @@ class TextToImageDataset(SampleSource):
         self.seed = seed
         self.pixel_cache = pixel_cache
         self.spec = spec
+        self._fetched_sizes: npt.NDArray[np.int32] | None = None
+        """(N, 2), (height, width) of images by URL, which the plan is made with; 0: not fetched. None before a scan."""
         if len(manifest):
             extras = manifest[0].extra
             for key in self.include:
@@ -220,6 +223,7 @@ class TextToImageDataset(SampleSource):
         decoded = self.reader.read(
             row.image, need=None if keep_whole else lambda size: transform.needed_size(self._geometry(size, key))
         )
+        self._check_size(row, key, decoded.original_size)
         geometry = self._geometry(decoded.original_size, key)
         # Resample it, and cache it before or after.
         if cache is None:
@@ -228,6 +232,24 @@ class TextToImageDataset(SampleSource):
             cache.put(cache_key, torch.from_numpy(decoded.pixels), decoded.original_size)
             return transform.resample(decoded.pixels, geometry), geometry
         return cache.put(cache_key, transform.resample(decoded.pixels, geometry), decoded.original_size), geometry
+
+    def _check_size(self, row: Row, key: SampleKey, size: tuple[int, int]) -> None:
+        """Refuse an image by URL that has changed since its size was fetched, and fits the plan no longer."""
+        if self._fetched_sizes is None or self.buckets is None or row.image.url is None:
+            return
+        then, now = tuple(self._fetched_sizes[key.index].tolist()), size
+        if not all(then) or now == then:
+            return
+        forget(row.image)
+        sizes = np.array([then, now])  # (2, 2)
+        buckets = self.buckets.assign(sizes)  # (2,)
+        upscale = self.buckets.upscale(sizes, buckets)  # (2,)
+        if buckets[0] != buckets[1] or upscale[1] > max(upscale[0], self.buckets.max_upscale):
+            raise ImageError(
+                row.image.name,
+                f"its URL had {then[1]}×{then[0]} px when its size was fetched, and has {now[1]}×{now[0]} now; the "
+                "next run fetches its size again",
+            )
 
     def _is_cached(self, row: Row, key: SampleKey) -> bool:
         return self.pixel_cache is not None and self._cache_key(row, key) in self.pixel_cache
@@ -290,6 +312,9 @@ class TextToImageDataset(SampleSource):
             for number, error in failures:
                 id = self.manifest[int(unknown[number])].id
                 entries.append(LedgerEntry(kind="unreadable", id=id, reason=str(error)))
+        if self.manifest.has_urls:
+            self._fetched_sizes = np.zeros_like(sizes)
+            self._fetched_sizes[unknown] = sizes[unknown]
         # Assign the buckets, and report images that are too small for theirs.
         known = (sizes > 0).all(axis=1)  # (N,)
         assigned = np.full(len(self), -1, dtype=np.int32)
@@ -313,6 +338,7 @@ class TextToImageDataset(SampleSource):
         copied = copy.copy(self)
         copied.manifest = self.manifest.select(indices)
         copied._repeated_epochs = RepeatedEpochs()
+        copied._fetched_sizes = None
         return copied
 
     def with_cache(self, cache: PixelCache | None) -> Self:

@@ -141,6 +141,15 @@ class CacheTable:
             self._database.executemany(f"INSERT OR REPLACE INTO {self._table} VALUES ({marks})", rows)
             self._database.execute("COMMIT")
 
+    def drop(self, keys: Sequence[Key | None]) -> None:
+        """Delete the rows of these keys, whatever their state."""
+        names = [key[:2] for key in keys if key is not None]
+        if self._database is None or not names:
+            return
+        with self._lock, self._optional():
+            where = " AND ".join(f"{name} = ?" for name in self._key)
+            self._database.executemany(f"DELETE FROM {self._table} WHERE {where}", names)
+
     def _find(
         self,
         fixed: int,

@@ -22,7 +22,7 @@ from calotype.types import ImageRef
 
 _log = get_logger("calotype")
 
-__all__ = ["Content", "image_keys", "scan_contents", "scan_sizes", "threads_for"]
+__all__ = ["Content", "forget", "image_keys", "scan_contents", "scan_sizes", "threads_for"]
 
 _CHUNK: Final = 1024
 """Images whose cached values are looked up at once."""
@@ -33,7 +33,7 @@ _MANY_URLS: Final = 1000
 """Headers fetched by URL after which columns with the sizes are recommended."""
 
 _LASTING: Final = FileState(0, 0, 0, 0)
-"""File state of a URL, whose content is assumed not to change."""
+"""File state of a URL, whose content is assumed not to change; see `forget`."""
 
 T = TypeVar("T", bound=tuple[Any, ...])
 
@@ -80,9 +80,7 @@ def scan_sizes(
     refs = refs if isinstance(refs, Sequence) else list(refs)
     sizes = np.zeros((len(refs), 2), np.int32)
     errors: list[tuple[int, ImageError]] = []
-    state, values = FileState._fields, ("height", "width")
-    table = CacheTable("sizes", "sizes_2", key=("path", "part"), state=state, values=values, what="image sizes")
-    scan = _Scan(refs, reader, table, lambda row: (row[0], row[1]), threads, progress)
+    scan = _Scan(refs, reader, _size_table(), lambda row: (row[0], row[1]), threads, progress)
     advised = False
     for index, size in scan.run(lambda ref: reader.size(ref)):
         if scan.fetched == _MANY_URLS and not advised:
@@ -123,14 +121,29 @@ def scan_contents(
         MissingDependencyError: An image needs an extra that is not installed.
     """
     found: list[Content | ImageError | None] = [None] * len(refs)
-    state, values = FileState._fields, ("digest", "height", "width")
-    table = CacheTable(
-        "contents", "contents_2", key=("path", "part"), state=state, values=values, what="hashes of images"
-    )
-    scan = _Scan(refs, reader, table, Content._make, threads, progress)
+    scan = _Scan(refs, reader, _content_table(), Content._make, threads, progress)
     for index, content in scan.run(lambda ref: _content(reader, ref)):
         found[index] = content
     return [content for content in found if content is not None]
+
+
+def forget(ref: ImageRef) -> None:
+    """Drop the cached size and content hash of an image: the next scan reads it, though its URL is the same."""
+    for table in (_size_table(), _content_table()):
+        with table:
+            table.drop(image_keys([ref]))
+
+
+def _size_table() -> CacheTable:
+    state, values = FileState._fields, ("height", "width")
+    return CacheTable("sizes", "sizes_2", key=("path", "part"), state=state, values=values, what="image sizes")
+
+
+def _content_table() -> CacheTable:
+    state, values = FileState._fields, ("digest", "height", "width")
+    return CacheTable(
+        "contents", "contents_2", key=("path", "part"), state=state, values=values, what="hashes of images"
+    )
 
 
 def _content(reader: ImageReader, ref: ImageRef) -> Content:

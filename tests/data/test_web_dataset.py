@@ -1,12 +1,14 @@
 """Images at URLs, end to end: fetched once, kept for the next epoch, one dead link costs nothing else."""
 
 import http.server
+import io
 import json
 import threading
 from collections import Counter
 
 import pytest
 import torch
+from PIL import Image
 
 import calotype
 from calotype.errors import FetchError
@@ -110,3 +112,57 @@ def test_torchs_dataloader_fetches_a_batch_at_once(gathering, tmp_path):
     loader = torch.utils.data.DataLoader(load(base, tmp_path), batch_size=12, collate_fn=calotype.collate)
     assert [len(batch["id"]) for batch in loader] == [12]
     assert waiting["most"] >= 10 and asked.total() == 12
+
+
+@pytest.fixture
+def changing(tmp_path):
+    """Six URLs of images whose (width, height) a test may change, and a data file with them."""
+    sizes = dict.fromkeys([f"/{n}.png" for n in range(6)], (200, 100))
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            out = io.BytesIO()
+            Image.new("RGB", sizes[self.path]).save(out, "PNG")
+            self.send_response(200)
+            self.send_header("Content-Length", str(out.tell()))
+            self.end_headers()
+            self.wfile.write(out.getvalue())
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    rows = tmp_path / "changing.jsonl"
+    base = f"http://127.0.0.1:{server.server_address[1]}"
+    rows.write_text("".join(json.dumps({"url": base + path, "caption": "c"}) + "\n" for path in sizes))
+    yield rows, base, sizes
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_image_that_no_longer_fits_its_plan_is_named_and_its_size_fetched_again(changing):
+    rows, base, sizes = changing
+
+    def epochs(number=1):
+        dataset = calotype.text_to_image_dataset(
+            path=rows, resolution=64, include=("id",), fetch={"allow_private": True}, buckets={"max_upscale": 1.0}
+        )
+        with calotype.Loader(dataset, 2, in_process=True) as loader:
+            seen = [Counter(id for batch in loader for id in batch["id"]) for _ in range(number)]
+        unread = Counter((entry.id, entry.reason) for entry in loader.ledger if entry.kind == "unreadable")
+        return seen, unread, {entry.kind for entry in loader.ledger}
+
+    epochs()
+    # Of another shape; too small; another size that is as good.
+    sizes |= {"/1.png": (100, 200), "/2.png": (40, 20), "/3.png": (220, 110)}
+    seen, unread, kinds = epochs(2)
+    assert all(
+        {f"{base}/0.png", f"{base}/3.png"} <= set(ids) <= {f"{base}/{n}.png" for n in (0, 3, 4, 5)} for ids in seen
+    )
+    reasons = {id[-5]: reason for id, reason in unread}
+    assert sorted(reasons) == ["1", "2"] and min(unread.values()) >= 2 and "upscaled" not in kinds
+    assert "its URL had 200×100 px when its size was fetched, and has 100×200 now" in reasons["1"]
+    # The next run plans with what is there.
+    (seen,), unread, kinds = epochs()
+    assert len(seen) == 6 and not unread and "upscaled" in kinds
