@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import traceback
 from collections.abc import Sequence
 from typing import Any, Final
@@ -25,6 +26,7 @@ _DISK: Final = frozenset(
     (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG)
 )
 """Errors of a disk: a problem, also where it was met with an option's path."""
+_NO_OPTIONS: Final = "this command takes no options of the config: give them to those that read one, such as train"
 
 
 def report_failure(error: Exception, arguments: Sequence[str]) -> int:
@@ -66,10 +68,24 @@ def _usage(error: Any, arguments: Sequence[str]) -> tuple[str, str]:
     if (flag := getattr(error, "option_name", None)) is not None:
         return command, f"there is no flag {flag}{_instead(error, flag, arguments)} (`{help}` lists the flags)"
     words = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
+    if words.startswith("Got unexpected extra argument"):
+        words += _beyond(error, arguments)
     given = next((one for one in arguments if not one.startswith("-")), "")
     if not command and os.path.exists(given):  # noqa: PTH110 - the argument may be no path at all
         words += f". Did you mean 'calotype info {given}'?"
     return command, f"{words} (`{help}` shows the usage)"
+
+
+def _beyond(error: Any, arguments: Sequence[str]) -> str:
+    """What may be meant by an argument too many: an option of the config, or the rest of a text without quotes."""
+    extra = error.message.rpartition("(")[2].rstrip(".)").split()
+    if any("=" in one for one in extra):
+        return f"; {_NO_OPTIONS}"
+    flags = [param for param in error.ctx.command.params if not getattr(param, "is_flag", True)]
+    for flag, value, after in zip(arguments, arguments[1:], arguments[2:], strict=False):
+        if flag.startswith("-") and after in extra and any(flag in param.opts for param in flags):
+            return f"; a text with spaces is quoted: {flag} {shlex.quote(f'{value} {after}')}"
+    return ""
 
 
 def _instead(error: Any, flag: str, arguments: Sequence[str]) -> str:
@@ -77,15 +93,21 @@ def _instead(error: Any, flag: str, arguments: Sequence[str]) -> str:
     params = error.ctx.command.params
     flags = nearest(flag, [name for param in params for name in param.opts if name.startswith("--")])
     found: Sequence[str] = ()
-    if "overrides" in {param.name for param in params} and flag.startswith("--"):
+    if flag.startswith("--"):
         from calotype.config.options import find_options, renamed_option, suggest_options
 
         name = flag.lstrip("-").replace("-", "_")
+        if "overrides" not in {param.name for param in params}:
+            return f"; {_NO_OPTIONS}" if find_options(name) and not flags else _did_you_mean(flags)
         found = find_options(name) or renamed_option(name) or (() if flags else suggest_options(name))
     if found:
         names = [found[0].rpartition(".")[2]] if len(found) == 1 else found
         written = or_list(f"{name}={_value(flag, arguments)}" for name in names)
         return f"; options of the config are written without dashes: {written}"
+    return _did_you_mean(flags)
+
+
+def _did_you_mean(flags: Sequence[str]) -> str:
     return f"; did you mean {or_list(flags)}?" if flags else ""
 
 
