@@ -52,5 +52,5 @@ class EncodingConfig(Section):
             ConfigError: There is none.
         """
         if not self.model:
-            raise ConfigError("encodings: nothing says for which model; name it with --model or model: flux.1-dev")
+            raise ConfigError("model: nothing says for which model; name it with --model or model: flux.1-dev")
         return str(self.model)

@@ -134,7 +134,7 @@ def test_init_writes_over_nothing_unasked(tmp_path, monkeypatch, capsys):
         (["init", ".", "--model", "flux.1-dev", "--trigger", "x", "-o", "a.txt"], "expected a name that ends in .yaml"),
         (["train", ".", "learning_rat=1"], "did you mean 'train.learning_rate'"),
         (["train", ".", "max_steps=none"], "train.max_steps: found 'none', expected a whole number"),
-        (["train", "photos"], "nothing says for which model"),
+        (["train", "photos"], "calotype: model: nothing says for which model"),
         (["train", ".", "--model", "sdxl"], "-lora is in the data folder ., where samples and checkpoints would be"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
