@@ -227,7 +227,10 @@ _NEAR = 0.76
 
 
 _INSTEAD: Final = {
-    "Subset": "dataset.select(indices) makes one of some rows",
+    "Subset": (
+        "dataset.select(indices) makes one of some rows; validation=0.25 and split='train' or 'validation' of "
+        "text_to_image_dataset hold some out"
+    ),
     "ConcatDataset": "text_to_image_dataset(path=[a, b]) makes one of several",
 }
 """What serves in place of torch's wrappers, whose samples have no key of an epoch."""

@@ -315,6 +315,10 @@ def test_what_a_loader_can_not_use_is_refused_when_it_is_made():
     for found, message in (
         ([1, 2], r"dataset: found a list, expected a calotype.SampleSource.*docs/trainers.md"),
         (torch.utils.data.TensorDataset(torch.zeros(3)), "dataset: found a TensorDataset"),
+        (
+            torch.utils.data.random_split(Minimal(), [3, 1])[1],
+            "dataset: found a Subset, .*; validation=0.25 and split=",
+        ),
     ):
         with pytest.raises(ConfigError, match=message):
             calotype.Loader(found, 2)
