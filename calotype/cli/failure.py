@@ -91,6 +91,8 @@ def _beyond(error: Any, arguments: Sequence[str]) -> str:
 def _instead(error: Any, flag: str, arguments: Sequence[str]) -> str:
     """What to write in place of a flag that does not exist: another flag, or an option of the config."""
     params = error.ctx.command.params
+    if flag == "--config" and "source" in {param.name for param in params}:
+        return f"; the config stands first, without a flag: {error.ctx.command_path} {_value(flag, arguments)}"
     flags = nearest(flag, [name for param in params for name in param.opts if name.startswith("--")])
     found: Sequence[str] = ()
     if flag.startswith("--"):

@@ -117,6 +117,8 @@ def init(
         return
     images = "1 image" if found["rows"] == 1 else f"{found['rows']:,} images"
     say(f"Wrote {file}: a LoRA of {spec.name} on {images} of {source}, at {resolution} pixels")
+    if resolution < spec.resolution:
+        say(f"At the {spec.resolution} pixels of {spec.name} more than half of the images would be enlarged")
     if missing := found["without_caption"]:
         count = f"{missing:,} have" if missing > 1 else "1 has"
         command = _caption_command(folder, source, trigger)

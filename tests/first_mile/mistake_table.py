@@ -67,6 +67,7 @@ AT_ONCE = {  # found before anything heavy is imported; all are wrong use, statu
     "init photos --model sdxl --trigger x resolution=512": "(resolution=512); this command takes no options of the",
     "init photos --model sdxl --trigger x --resolution 512": "no flag --resolution; this command takes no options of",
     "init photos --model sdxl --trigger a dog": "(dog); a text with spaces is quoted: --trigger 'a dog'",
+    "train --config photos.yaml": "the config stands first, without a flag: calotype train photos.yaml",
     "init photos --modle sdxl --trigger x": "there is no flag --modle; did you mean '--model'?",
     "check photos --ranks 0": "Invalid value for '--ranks'",
     "caption photos --mode fil": "Invalid value for '--mode': 'fil' is not one of 'fill', 'add', 'replace'",
