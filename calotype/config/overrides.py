@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from calotype.config.component import OUR_DATASET
@@ -51,6 +52,8 @@ def override(config: DictConfig, given: str) -> list[str]:
 
     key, equals, text = given.partition("=")
     parts = key.split(".")
+    if not equals and Path(given).exists():  # the shell has expanded a pattern
+        raise ConfigError(f"{given}: is a further source; expected one: a folder, a file, or a pattern in quotes")
     if not equals or not all(parts):
         raise ConfigError(f"override {given!r}: expected key=value, such as loader.batch_size=4")
     if parts[0] not in config and parts[0] not in (*KEYS, *THEIRS):

@@ -39,17 +39,17 @@ def check_model(models: FrozenModels, options: TrainConfig) -> Any:
         MissingDependencyError: diffusers or peft is not installed.
     """
     # Check packages, options and files.
-    row = network_of(models.spec)
+    family = network_of(models.spec)
     for package in ("diffusers", "transformers", *(("peft",) if options.method == "lora" else ())):
         if importlib.util.find_spec(package) is None:
             raise MissingDependencyError(package, extra="train", purpose="to train")
-    check_guidance(options, models.spec.name, embeds=embeds_guidance(models), guides=row.negative)
+    check_guidance(options, models.spec.name, embeds=embeds_guidance(models), guides=family.negative)
     if options.sample_size is not None:
         height, width = options.sample_size
         check_image_size(models.spec, (height, width), where="train.sample_size")
     models.check_files()
     if Path(models.model).expanduser().is_dir():
-        for component, weights in ((row.component, True), ("scheduler", False)):
+        for component, weights in ((family.component, True), ("scheduler", False)):
             _check_listed(models, component)
             check_component(models.folder / component, weights=weights)
 

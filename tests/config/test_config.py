@@ -195,6 +195,13 @@ def test_an_override_that_can_not_be_meant_is_an_error(override, message):
     assert message in str(caught.value)
 
 
+def test_a_pattern_that_the_shell_expanded_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b.jpg").touch()
+    with pytest.raises(ConfigError, match=r"^b\.jpg: is a further source; expected one: .*a pattern in quotes"):
+        load_config("a.jpg", ["b.jpg"])
+
+
 # --- keys at the top
 
 
