@@ -29,9 +29,11 @@ _COLUMNS: Final[dict[str, Any]] = {
 
 def _named(value: Any) -> Any:
     """Refuse numbers, true and false, which YAML makes of bare words, in place of the names of files."""
-    for one in value if isinstance(value, list | tuple) else (value,):
-        if isinstance(one, bool | int | float):
-            raise ValueError("names no file")
+    if isinstance(value, bool | int | float):
+        raise ValueError("names no file")
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    for one in inner:
+        _named(one)
     return value
 
 

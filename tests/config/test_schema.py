@@ -83,6 +83,10 @@ ROOT = Path(__file__).parents[2]
         ({"dataset": {"path": True}}, "dataset.path: found True, expected a path"),
         ({"dataset": {"source": ["a", 2024]}}, "dataset.source: found ['a', 2024], expected a path"),
         ({"dataset": {"path": "p", "data_files": 5}}, "dataset.data_files: found 5, expected a file, a list of files"),
+        (
+            {"dataset": {"path": "p", "data_files": {"train": [5]}}},
+            "dataset.data_files: found {'train': [5]}, expected",
+        ),
         ({"dataset": {"resolution": 1_000_000}}, "dataset.resolution: found 1000000, expected one number or [height"),
         ({"datset": {}}, "config: unknown option 'datset'; did you mean 'dataset'?"),
     ],
