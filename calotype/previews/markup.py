@@ -10,7 +10,7 @@ from calotype.terminal import CONTROLS
 
 __all__ = ["Html", "tag", "text", "visible"]
 
-_VOID = {"img", "input", "link", "meta"}
+_VOID = {"img", "input", "link", "meta", "wbr"}
 
 _ODD = re.compile(f"[{CONTROLS}\xa0\u2000-\u200a\u202f\u205f]")
 """Characters that a reader of the page can't see but a tokenizer encodes: invisible ones, direction marks, lone

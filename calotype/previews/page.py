@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
@@ -211,7 +212,7 @@ def _tensors(entries: Sequence[Entry], title: str, *, folded: bool) -> Html | No
     rows = [
         tag(
             "tr",
-            tag("th", tag("code", entry.key), scope="row"),
+            tag("th", _key(entry.key), scope="row"),
             tag("td", entry.kind),
             tag("td", f"({', '.join(map(str, entry.shape))}{',' if len(entry.shape) == 1 else ''})"),
             tag("td", "–" if entry.low is None or entry.high is None else f"{entry.low:g} … {entry.high:g}"),
@@ -223,3 +224,9 @@ def _tensors(entries: Sequence[Entry], title: str, *, folded: bool) -> Html | No
         table = tag("table", *content, class_="tensors", aria_label=title)
         return tag("details", tag("summary", title), table)
     return tag("table", tag("caption", title), *content, class_="tensors")
+
+
+def _key(name: str) -> Html:
+    """Return the name of a batch's entry, which a narrow page breaks after `_`."""
+    first, *others = re.split(r"(?<=_)", name)
+    return tag("code", first, *(piece for other in others for piece in (tag("wbr"), other)))

@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-VOID = {"img", "input", "link", "meta"}
+VOID = {"img", "input", "link", "meta", "wbr"}
 
 
 class Node:

@@ -551,3 +551,14 @@ def test_on_paper_there_are_no_switches(visit):
     page.emulate_media(media="print")
     assert not page.locator(".bar").is_visible()
     assert page.locator(".trained img").first.is_visible()
+
+
+def test_names_of_entries_break_between_words_alone(visit):
+    page = visit(PHONE)
+    page.locator("details:has(.tensors)").evaluate_all("all => all.forEach(one => one.open = true)")
+    lines = page.locator(".tensors tbody th code").evaluate_all(
+        """keys => keys.flatMap(key => [...key.childNodes].filter(node => node.data).map(node => {
+             const range = document.createRange(); range.selectNodeContents(node);
+             return [node.data, range.getClientRects().length] }))"""
+    )
+    assert len(lines) > 3 and {count for _, count in lines} == {1}, lines
