@@ -7,7 +7,7 @@ import calotype
 from calotype.errors import ConfigError
 
 
-@pytest.mark.parametrize("device", ["foo", "cuda:x", object()], ids=str)
+@pytest.mark.parametrize("device", ["foo", "cuda:x", pytest.param(object(), id="object")], ids=str)
 def test_what_is_no_device_is_refused(square, device):
     with pytest.raises(ConfigError, match=r"device: found .*, expected one that torch knows, such as cpu"):
         calotype.Loader(square, 2, device=device)
