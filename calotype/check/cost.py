@@ -153,16 +153,19 @@ def _measure(dataset: TextToImageDataset, rows: list[int], remote: Sequence[int]
             fetcher=fetcher,
         )
     cached = plain.with_cache(PixelCache())
-    good = []
-    for row in rows[:: max(1, len(rows) // 4)] if remote else rows:
+
+    def can_prepare(row: int) -> bool:
         try:
             cached.prepare(row)  # fills the cache, and is the warm-up
         except CalotypeError:
-            continue
-        good.append(row)
-    if not good:
-        return None
+            return False
+        return True
+
+    tried = rows[:: max(1, len(rows) // 4)] if remote else rows
     with ThreadPoolExecutor(threads) as pool:
+        good = [row for row, prepares in zip(tried, pool.map(can_prepare, tried), strict=True) if prepares]
+        if not good:
+            return None
         prepared = _pace(pool, plain.prepare, good)
         from_cache = _pace(pool, cached.prepare, good)
     # A loader fetches ahead over all connections, while its threads decode.
