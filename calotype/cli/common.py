@@ -141,6 +141,7 @@ def _check_models(config: Config) -> None:
 def _check_paths(config: Config, source: str) -> None:
     """Refuse a path that does not exist, unless it may be the name of a dataset on the hub, which is looked up."""
     from glob import has_magic
+    from importlib.util import find_spec
 
     from calotype.config.dataset import DatasetConfig
     from calotype.config.load import is_config_file
@@ -168,6 +169,8 @@ def _check_paths(config: Config, source: str) -> None:
             raise MissingPathError(f"{path}: there is no such file or folder{suggestion(place)}")
         if (meant := similar_folder(path)) is not None:
             raise MissingPathError(f"{path}: there is no such file or folder; did you mean {meant!r}?")
+        if find_spec("datasets") is None:
+            continue  # its reader says what to install
         say(f"{path}: there is no such file or folder here; looking it up on the Hugging Face hub", error=True)
         look_up_dataset(path)
 
