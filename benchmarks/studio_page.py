@@ -88,7 +88,7 @@ def main() -> None:
         folder = Path(scratch, "images")
         make(folder, arguments.images, "txt")
         environment = os.environ | {"CALOTYPE_CACHE": str(Path(scratch, "cache"))}
-        command = [COMMAND, "studio", folder, "--no-open"]
+        command = [str(COMMAND), "studio", str(folder), "--no-open"]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         try:
             assert server.stdout is not None
@@ -99,13 +99,13 @@ def main() -> None:
             page.set_default_timeout(600_000)
             page.goto(address)
             first = until(page, "document.querySelectorAll('.cell .name:not(:empty)').length > 0")
-            found = {"the first images in the page": f"{first:.0f} ms"} | measure(page, arguments.images)
+            times = {"the first images in the page": f"{first:.0f} ms"} | measure(page, arguments.images)
             browser.close()
         finally:
             server.terminate()
             server.wait()
     print(f"{arguments.images:,} images; load of the machine {os.getloadavg()[0]:.1f}")
-    for name, value in found.items():
+    for name, value in times.items():
         print(f"  {name:30} {value}")
 
 
