@@ -25,11 +25,7 @@ def usable_device(device: str | torch.device | None) -> torch.device:
         ) from None
     try:
         torch.empty(0, device=found)
-    except (
-        RuntimeError,
-        AssertionError,
-        NotImplementedError,
-    ) as error:  # what torch raises depends on how it was built
+    except (RuntimeError, AssertionError) as error:  # depends on how torch was built; NotImplementedError is one, too
         raise ConfigError(
             f"device: found {found}, but torch {_sees(found)}{str(error).splitlines()[0].split('. ')[0]}"
         ) from None
